@@ -1,0 +1,293 @@
+//! A second opinion: the grammar of RFC 9110 and RFC 9112 read line by line, with no thought of speed, and
+//! strictly. It says of whole inputs what they are; the program must agree.
+
+use interceptor::http::framing::Framing;
+
+/// A field line: name and value.
+pub type Line = (String, Vec<u8>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The parts of the first line.
+    pub line: Vec<String>,
+    pub fields: Vec<Line>,
+    pub len: usize,
+}
+
+pub enum Verdict {
+    Taken(Head),
+    Refused,
+    /// It has no end: right so far, or already wrong.
+    Unended,
+}
+
+/// `request-line CRLF *( field-line CRLF ) CRLF`, one empty line before it allowed.
+pub fn request(input: &[u8]) -> Verdict {
+    let skipped = if input.starts_with(b"\r\n") { 2 } else { 0 };
+    head(input, skipped, |line| {
+        let parts: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
+        let [method, target, version] = parts[..] else {
+            return None;
+        };
+        let is_right = is_token(method.as_bytes())
+            && !target.is_empty()
+            && target.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+        is_right.then_some(vec![
+            method.to_owned(),
+            target.to_owned(),
+            version_of(version)?,
+        ])
+    })
+}
+
+/// `status-line CRLF *( field-line CRLF ) CRLF`; the space before an empty reason may be missing.
+pub fn response(input: &[u8]) -> Verdict {
+    head(input, 0, |line| {
+        let version = version_of(std::str::from_utf8(line.get(..8)?).ok()?)?;
+        let status_and_reason = line.get(8..)?.strip_prefix(b" ")?;
+        let (status, reason) = status_and_reason.split_at_checked(3)?;
+        let is_right = (reason.is_empty() || reason[0] == b' ')
+            && reason.iter().all(|&byte| is_value_byte(byte))
+            && status.iter().all(u8::is_ascii_digit)
+            && status[0] != b'0';
+        let status_text = String::from_utf8(status.to_vec()).ok()?;
+        let line_text = status_and_reason.escape_ascii().to_string();
+        is_right.then_some(vec![version, status_text, line_text])
+    })
+}
+
+fn head(
+    input: &[u8],
+    skipped: usize,
+    first_line: impl Fn(&[u8]) -> Option<Vec<String>>,
+) -> Verdict {
+    let Some(end) = find(&input[skipped..], b"\r\n\r\n") else {
+        return Verdict::Unended;
+    };
+    let len = skipped + end + 4;
+    let mut lines = split_lines(&input[skipped..skipped + end]).into_iter();
+    let line = lines.next().and_then(first_line);
+    let fields: Option<Vec<Line>> = lines.map(field_line).collect();
+    match (line, fields) {
+        (Some(line), Some(fields)) if fields.len() <= 128 && len <= 65536 => {
+            Verdict::Taken(Head { line, fields, len })
+        }
+        _ => Verdict::Refused,
+    }
+}
+
+/// `field-name ":" OWS field-value OWS`
+fn field_line(line: &[u8]) -> Option<Line> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    let is_right = is_token(name) && value.iter().all(|&byte| is_value_byte(byte));
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value
+        .iter()
+        .position(|byte| !is_space(byte))
+        .unwrap_or(value.len());
+    let end = value
+        .iter()
+        .rposition(|byte| !is_space(byte))
+        .map_or(start, |last| last + 1);
+    let name = String::from_utf8(name.to_vec()).ok()?;
+    is_right.then(|| (name, value[start..end].to_vec()))
+}
+
+fn version_of(text: &str) -> Option<String> {
+    match text {
+        "HTTP/1.1" => Some("Http11".to_owned()),
+        "HTTP/1.0" => Some("Http10".to_owned()),
+        _ => None,
+    }
+}
+
+/// How `fields` frame a body: `None` for a mistake, `Some(None)` if they say nothing.
+pub fn announced(fields: &[Line], is_http_1_1: bool) -> Option<Option<Framing>> {
+    let all = lowercased(fields);
+    let named = |wanted: &str| -> Vec<&Vec<u8>> {
+        let found = all
+            .iter()
+            .filter(|(name, _)| name.replace('_', "-") == wanted);
+        found.map(|(_, value)| value).collect()
+    };
+    let disguised = all.iter().any(|(name, _)| {
+        ["content-length", "transfer-encoding"].contains(&&name.replace('_', "-")[..])
+            && name.contains('_')
+    });
+    if disguised {
+        return None;
+    }
+    match (
+        &named("content-length")[..],
+        &named("transfer-encoding")[..],
+    ) {
+        ([], []) => Some(None),
+        ([], [coding]) => {
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            (is_chunked && is_http_1_1).then_some(Some(Framing::Chunked))
+        }
+        ([length], []) => {
+            let is_digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+            let length: i64 = std::str::from_utf8(length).ok()?.parse().ok()?;
+            is_digits.then_some(Some(match length {
+                0 => Framing::Empty,
+                length => Framing::Length(length.unsigned_abs()),
+            }))
+        }
+        _ => None,
+    }
+}
+
+pub enum Chunks {
+    /// This many bytes up to the end, or to a trailer section that is not empty, and the data among them.
+    Taken((usize, Vec<u8>)),
+    Refused,
+    Unended,
+}
+
+/// `*chunk last-chunk`, and the empty line where no trailer section follows.
+pub fn chunked(input: &[u8]) -> Chunks {
+    let mut data = Vec::new();
+    let mut at = 0;
+    loop {
+        let rest = &input[at..];
+        let Some(line_end) = find(rest, b"\r\n") else {
+            return Chunks::Unended;
+        };
+        let Some(size) = chunk_size(&rest[..line_end]) else {
+            return Chunks::Refused;
+        };
+        at += line_end + 2;
+        let rest = &input[at..];
+        if size == 0 {
+            return match rest {
+                [] | [b'\r'] => Chunks::Unended,
+                [b'\r', b'\n', ..] => Chunks::Taken((at + 2, data)),
+                [b'\r', ..] => Chunks::Refused,
+                _ => Chunks::Taken((at, data)),
+            };
+        }
+        let Some(behind) = usize::try_from(size).ok().and_then(|size| rest.get(size..)) else {
+            return Chunks::Unended;
+        };
+        data.extend_from_slice(&rest[..rest.len() - behind.len()]);
+        match behind {
+            [] | [b'\r'] => return Chunks::Unended,
+            [b'\r', b'\n', ..] => at += rest.len() - behind.len() + 2,
+            _ => return Chunks::Refused,
+        }
+    }
+}
+
+/// `chunk-size [ chunk-ext ]`
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
+    let (size, mut rest) = line.split_at(digits);
+    // `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`
+    while !rest.is_empty() {
+        rest = trim_start(trim_start(rest).strip_prefix(b";")?);
+        rest = skip_token(rest)?;
+        if let Some(value) = trim_start(rest).strip_prefix(b"=") {
+            let value = trim_start(value);
+            rest = match value.strip_prefix(b"\"") {
+                Some(quoted) => skip_quoted(quoted)?,
+                None => skip_token(value)?,
+            };
+        }
+    }
+    if !(1..=16).contains(&digits) {
+        return None;
+    }
+    let size = u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
+    (size < 1 << 63).then_some(size)
+}
+
+fn skip_token(text: &[u8]) -> Option<&[u8]> {
+    let len = text.iter().take_while(|&&byte| is_token(&[byte])).count();
+    (len > 0).then(|| &text[len..])
+}
+
+/// Behind the quote that ends it.
+fn skip_quoted(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        text = match text {
+            [b'"', rest @ ..] => return Some(rest),
+            [b'\\', byte, rest @ ..] if is_value_byte(*byte) => rest,
+            [b'\\', ..] => return None,
+            [byte, rest @ ..] if is_value_byte(*byte) => rest,
+            _ => return None,
+        }
+    }
+}
+
+/// The fields that a hop passes on: all but the known ones of one hop and those that `Connection` names.
+pub fn end_to_end(fields: &[Line]) -> Vec<Line> {
+    let fields = lowercased(fields);
+    let mut named: Vec<String> = Vec::new();
+    for (_, value) in fields.iter().filter(|(name, _)| name == "connection") {
+        let value = String::from_utf8_lossy(value).to_ascii_lowercase();
+        named.extend(
+            value
+                .split(',')
+                .map(|option| option.trim_matches([' ', '\t']).to_owned()),
+        );
+    }
+    let kept = ["host", "content-length", "transfer-encoding"];
+    named.retain(|name| !kept.contains(&&name[..]));
+    let known = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "upgrade",
+        "http2-settings",
+    ];
+    let passes = |(name, _): &Line| !named.contains(name) && !known.contains(&&name[..]);
+    fields.into_iter().filter(passes).collect()
+}
+
+/// The same fields, their names in lower case.
+pub fn lowercased(fields: &[Line]) -> Vec<Line> {
+    fields
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .collect()
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
+}
+
+fn split_lines(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut lines = Vec::new();
+    while let Some(end) = find(bytes, b"\r\n") {
+        lines.push(&bytes[..end]);
+        bytes = &bytes[end + 2..];
+    }
+    lines.push(bytes);
+    lines
+}
+
+fn trim_start(text: &[u8]) -> &[u8] {
+    let spaces = text
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'))
+        .count();
+    &text[spaces..]
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_tchar)
+}
+
+/// `HTAB / SP / VCHAR / obs-text`
+fn is_value_byte(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
+}

@@ -1,0 +1,222 @@
+//! The command line: what was asked for, which command answers, and how the answer leaves the program.
+//!
+//! The one place that knows both halves of the program, and the one that prints results. The commands ask the registry
+//! and the interceptor; what those decide is not decided again here.
+//!
+//! What every command has in common: options and variables are read before anything is opened; results go to standard
+//! output, everything else to standard error as lines that begin with `ic: `; the exit code is an [`Exit`].
+
+pub mod arguments;
+pub mod check;
+pub mod help;
+pub mod holder;
+pub mod list;
+pub mod logging;
+pub mod mock;
+pub mod output;
+pub mod place;
+pub mod project;
+pub mod raw;
+pub mod reset;
+pub mod serve;
+pub mod settings;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::process::ExitCode;
+
+use argh::{ArgsInfo, FromArgs};
+
+use self::arguments::Asked;
+use self::output::{Output, complain};
+use self::place::{Globals, Place};
+use self::settings::Environment;
+use crate::registry::store::StoreError;
+
+/// One port for each project, and a transparent HTTP/1.1 forwarder on it.
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    help_triggers("-h", "--help"),
+    example = "ic allocate        give the current folder its port\n\
+               ic list            who has which port\n\
+               ic list --help     what a command can do",
+    note = "Variables, each weaker than its option: PORT_REGISTRY_PATH,\n\
+            INTERCEPTOR_PORT_MIN, INTERCEPTOR_PORT_MAX.",
+    error_code(0, "yes, done"),
+    error_code(1, "no, not found"),
+    error_code(2, "bad usage or a bad value"),
+    error_code(3, "it could not be done")
+)]
+struct CommandLine {
+    /// the registry file; default: ~/.config/litellm/port_registry.json
+    #[argh(option, arg_name = "FILE")]
+    registry: Option<String>,
+    /// the lowest port to give out; default: 8888
+    #[argh(option, arg_name = "N")]
+    port_min: Option<String>,
+    /// the highest port to give out; default: 9999
+    #[argh(option, arg_name = "N")]
+    port_max: Option<String>,
+    /// print the version
+    #[argh(switch, short = 'V')]
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, and argh knows no boxes"
+)]
+enum Command {
+    List(list::List),
+    Show(project::Show),
+    Allocate(project::Allocate),
+    Remove(project::Remove),
+    Check(check::Check),
+    Suggest(check::Suggest),
+    Reset(reset::Reset),
+    Serve(serve::Serve),
+    Mock(mock::Mock),
+}
+
+/// Does what `arguments` ask for, which stand behind the program's name, in the environment of this process.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let mut out = Output::standard();
+    let outcome = answer(arguments, &mut out);
+    // Also after a failure: what had been found out before it was written for a reader. An answer that got lost is
+    // worse than the answer no.
+    out.finish().and(outcome).unwrap_or_else(|failure| {
+        complain(&failure);
+        failure.exit
+    })
+}
+
+fn answer(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut Output,
+) -> Result<Exit, Failure> {
+    let line = match arguments::parse::<CommandLine>(arguments).map_err(Failure::usage)? {
+        Asked::Help(text) => {
+            out.text(text)?;
+            return Ok(Exit::Done);
+        }
+        Asked::Command(line) => line,
+    };
+    if line.version {
+        out.text(format_args!("ic {}\n", env!("CARGO_PKG_VERSION")))?;
+        return Ok(Exit::Done);
+    }
+    let Some(command) = line.command else {
+        // Nobody asked for it, so it is no result.
+        output::explain(&arguments::help::<CommandLine>());
+        return Ok(Exit::BadUsage);
+    };
+    let mut context = Context {
+        globals: Globals {
+            registry: line.registry,
+            port_min: line.port_min,
+            port_max: line.port_max,
+        },
+        environment: Environment(&|name| std::env::var_os(name)),
+        out,
+    };
+    logging::start(&context.environment);
+    match command {
+        Command::List(list) => list.run(&mut context),
+        Command::Show(show) => show.run(&mut context),
+        Command::Allocate(allocate) => allocate.run(&mut context),
+        Command::Remove(remove) => remove.run(&mut context),
+        Command::Check(check) => check.run(&mut context),
+        Command::Suggest(suggest) => suggest.run(&mut context),
+        Command::Reset(reset) => reset.run(&mut context),
+        Command::Serve(serve) => serve.run(&mut context),
+        Command::Mock(mock) => mock.run(),
+    }
+}
+
+/// What every command is given.
+struct Context<'a> {
+    globals: Globals,
+    environment: Environment<'a>,
+    out: &'a mut Output,
+}
+
+impl Context<'_> {
+    fn place(&self) -> Result<Place, Failure> {
+        self.globals.place(&self.environment)
+    }
+}
+
+/// How the program ends. The numbers are promised to scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Yes; done.
+    Done = 0,
+    /// No; not found.
+    No = 1,
+    /// The command line, or a value in it or in a variable, cannot be used.
+    BadUsage = 2,
+    /// It could not be done: input or output, the lock, no port left, no listening.
+    CouldNot = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command did not do what it was asked for: one line that says what to do next.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    /// The answer is no.
+    pub fn no(message: impl Into<String>) -> Failure {
+        Failure {
+            exit: Exit::No,
+            message: message.into(),
+        }
+    }
+
+    /// The user gave something that cannot be used.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure {
+            exit: Exit::BadUsage,
+            message: message.into(),
+        }
+    }
+
+    /// The world did not allow it.
+    pub fn could_not(message: impl Into<String>) -> Failure {
+        Failure {
+            exit: Exit::CouldNot,
+            message: message.into(),
+        }
+    }
+
+    /// How the program ends because of it.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::could_not(error.to_string())
+    }
+}

@@ -1,0 +1,470 @@
+//! From the arguments of the process to a command line that argh understands, and from its answers to one-line errors.
+//!
+//! argh fills the structs. This pass before it does what argh does not: `--name=value`, arguments that are not UTF-8,
+//! `-` as a value, `--help` before or after the command, and errors that say what to do next. It knows the options from
+//! argh's own description of the structs, so there is no second list of them.
+//!
+//! What the values mean is decided in `settings` and in the commands.
+
+use std::ffi::OsString;
+
+use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, FromArgs, Optionality};
+
+use super::{help, raw};
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq)]
+pub enum Asked<T> {
+    /// A command.
+    Command(T),
+    /// The help of the program or of one command: this text.
+    Help(String),
+}
+
+/// Reads `arguments`, which stand behind the program's name.
+///
+/// # Errors
+///
+/// One line that names the argument that cannot be understood, and where to look.
+pub fn parse<T: FromArgs + ArgsInfo>(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Asked<T>, String> {
+    let program = description::<T>();
+    let mut level = Level::new(&program);
+    let words = arguments.into_iter().map(|word| raw::to_text(&word));
+    match spell_out(words, &mut level)? {
+        Spelled::Help(text) => Ok(Asked::Help(text)),
+        Spelled::Words(words) => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            T::from_args(&[program.name], &words)
+                .map(Asked::Command)
+                .map_err(|exit| one_line(&exit.output, &level))
+        }
+    }
+}
+
+/// The help of the whole program.
+pub fn help<T: ArgsInfo>() -> String {
+    help::help(&description::<T>(), None)
+}
+
+fn description<T: ArgsInfo>() -> CommandInfoWithArgs {
+    CommandInfoWithArgs {
+        // argh takes the name of the struct.
+        name: PROGRAM,
+        ..T::get_args_info()
+    }
+}
+
+enum Spelled {
+    /// A command line as argh wants it.
+    Words(Vec<String>),
+    /// No command line at all: this text is wanted.
+    Help(String),
+}
+
+/// Writes each word the way argh wants it, and finds what argh could only complain about in its own way.
+fn spell_out(
+    mut words: impl Iterator<Item = String>,
+    level: &mut Level<'_>,
+) -> Result<Spelled, String> {
+    let mut spelled = Vec::new();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--" => {
+                spelled.push(word);
+                spelled.extend(words);
+                break;
+            }
+            "-h" | "--help" => {
+                let command = level
+                    .command
+                    .or_else(|| words.find_map(|word| level.command_named(&word)));
+                return Ok(Spelled::Help(help::help(level.program, command)));
+            }
+            // argh takes a lone dash for an option; carried like a raw byte it is a value like any other.
+            "-" => spelled.push(format!("{}2d", raw::MARK)),
+            _ if word.starts_with('-') => {
+                let (name, value) = match word.split_once('=') {
+                    Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+                    _ => (word.as_str(), None),
+                };
+                let option = level.option(name)?;
+                spelled.push(name.to_owned());
+                match (&option.kind, value) {
+                    (FlagInfoKind::Switch, None) => {}
+                    (FlagInfoKind::Switch, Some(_)) => {
+                        return Err(format!("`{name}` takes no value; {}", level.see()));
+                    }
+                    (FlagInfoKind::Option { .. }, Some(value)) => spelled.push(value),
+                    (FlagInfoKind::Option { arg_name }, None) => match words.next() {
+                        Some(value) => spelled.push(value),
+                        None => {
+                            return Err(format!(
+                                "`{name}` wants a value: `{name} {arg_name}`; {}",
+                                level.see()
+                            ));
+                        }
+                    },
+                }
+            }
+            _ if level.command.is_none() => {
+                level.enter(&word)?;
+                spelled.push(word);
+            }
+            _ => spelled.push(word),
+        }
+    }
+    Ok(Spelled::Words(spelled))
+}
+
+/// How far the line has been read: up to the command, or into it.
+struct Level<'a> {
+    program: &'a CommandInfoWithArgs,
+    command: Option<&'a CommandInfoWithArgs>,
+    /// The options that were given since, by their long names.
+    given: Vec<&'static str>,
+}
+
+impl<'a> Level<'a> {
+    fn new(program: &'a CommandInfoWithArgs) -> Level<'a> {
+        Level {
+            program,
+            command: None,
+            given: Vec::new(),
+        }
+    }
+
+    fn command_named(&self, word: &str) -> Option<&'a CommandInfoWithArgs> {
+        self.program
+            .commands
+            .iter()
+            .find(|command| command.name == word)
+            .map(|command| &command.command)
+    }
+
+    fn enter(&mut self, word: &str) -> Result<(), String> {
+        let Some(command) = self.command_named(word) else {
+            let known = self.program.commands.iter().map(|command| command.name);
+            return Err(format!(
+                "there is no command `{word}`; {}",
+                did_you_mean(word, known).unwrap_or_else(|| self.see())
+            ));
+        };
+        self.command = Some(command);
+        self.given.clear();
+        Ok(())
+    }
+
+    /// The option called `name` (`--json`, `-q`), if it may stand here.
+    fn option(&mut self, name: &str) -> Result<&'static FlagInfo<'static>, String> {
+        let level = self.command.unwrap_or(self.program);
+        if let Some(option) = find_option(level, name) {
+            let repeats = option.optionality == Optionality::Repeating;
+            if self.given.contains(&option.long) && !repeats && takes_value(option) {
+                return Err(format!("`{name}` is given more than once; {}", self.see()));
+            }
+            self.given.push(option.long);
+            return Ok(option);
+        }
+        if let (Some(command), Some(option)) = (self.command, find_option(self.program, name)) {
+            let value = match option.kind {
+                FlagInfoKind::Switch => String::new(),
+                FlagInfoKind::Option { arg_name } => format!(" {arg_name}"),
+            };
+            return Err(format!(
+                "`{name}` stands before the command: `{} {name}{value} {} …`",
+                self.program.name, command.name
+            ));
+        }
+        let known = level.flags.iter().map(|flag| flag.long);
+        Err(format!(
+            "`{}` has no option `{name}`; {}",
+            self.words(),
+            did_you_mean(name, known).unwrap_or_else(|| self.see())
+        ))
+    }
+
+    fn words(&self) -> String {
+        match self.command {
+            Some(command) => format!("{} {}", self.program.name, command.name),
+            None => self.program.name.to_owned(),
+        }
+    }
+
+    fn see(&self) -> String {
+        format!("see `{} --help`", self.words())
+    }
+}
+
+fn find_option(level: &CommandInfoWithArgs, name: &str) -> Option<&'static FlagInfo<'static>> {
+    let flags: &'static [FlagInfo<'static>] = level.flags;
+    let letter = name
+        .strip_prefix('-')
+        .and_then(|rest| rest.parse::<char>().ok());
+    flags
+        .iter()
+        .find(|flag| flag.long == name || (letter.is_some() && flag.short == letter))
+}
+
+fn takes_value(option: &FlagInfo<'_>) -> bool {
+    matches!(option.kind, FlagInfoKind::Option { .. })
+}
+
+/// What is left for argh to find: too few words or too many.
+fn one_line(output: &str, level: &Level<'_>) -> String {
+    let (command, see) = (level.words(), level.see());
+    let output = output.trim();
+    if let Some(missing) = output.strip_prefix("Required positional arguments not provided:") {
+        let missing: Vec<&str> = missing.split_whitespace().collect();
+        return format!("`{command}` wants {}; {see}", missing.join(" "));
+    }
+    if let Some(word) = output.strip_prefix("Unrecognized argument: ") {
+        return format!("`{command}` has no use for `{word}`; {see}");
+    }
+    let words: Vec<&str> = output.split_whitespace().collect();
+    format!("{}; {see}", words.join(" "))
+}
+
+/// `did you mean …?` when one of `known` is close enough to be a slip of the hand.
+fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    // Every three letters are allowed one slip, and more than half of the name must be right.
+    let slips_max = word.chars().count().div_ceil(3);
+    known
+        .map(|name| (slips(word, name), name))
+        .filter(|&(slips, name)| slips <= slips_max && slips < name.len().div_ceil(2))
+        .min()
+        .map(|(_, name)| format!("did you mean `{name}`?"))
+}
+
+/// How many letters must be changed, added or dropped to make one word of the other (Levenshtein).
+fn slips(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    // A mistyped word of any length costs at most this much to compare.
+    for (i, a) in one.chars().take(WORD_LENGTH_MAX).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()] + one.chars().count().saturating_sub(WORD_LENGTH_MAX)
+}
+
+const PROGRAM: &str = "ic";
+
+/// No option or command is longer.
+const WORD_LENGTH_MAX: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    /// A program for these tests.
+    #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+    #[argh(help_triggers("-h", "--help"))]
+    struct Program {
+        /// a file
+        #[argh(option, arg_name = "FILE")]
+        registry: Option<String>,
+        /// a version
+        #[argh(switch, short = 'V')]
+        version: bool,
+        #[argh(subcommand)]
+        command: Option<Commands>,
+    }
+
+    #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+    #[argh(subcommand)]
+    enum Commands {
+        Serve(Serve),
+        Check(Check),
+    }
+
+    /// serve things
+    #[derive(FromArgs, ArgsInfo, Debug, PartialEq, Default)]
+    #[argh(subcommand, name = "serve", help_triggers("-h", "--help"))]
+    struct Serve {
+        /// a field
+        #[argh(option, arg_name = "FIELD")]
+        header: Vec<String>,
+        /// an id, such as {{project}}
+        #[argh(option, short = 'i', arg_name = "ID")]
+        instance_id: Option<String>,
+        /// a folder
+        #[argh(positional, arg_name = "PATH")]
+        path: Option<String>,
+    }
+
+    /// check things
+    #[derive(FromArgs, ArgsInfo, Debug, PartialEq, Default)]
+    #[argh(subcommand, name = "check", help_triggers("-h", "--help"))]
+    struct Check {
+        /// a port
+        #[argh(positional, arg_name = "PORT")]
+        port: String,
+    }
+
+    fn asked(words: &[&str]) -> Result<Asked<Program>, String> {
+        parse(words.iter().map(OsString::from))
+    }
+
+    #[track_caller]
+    fn check_serve(words: &[&str], expected: Serve) {
+        let Ok(Asked::Command(program)) = asked(words) else {
+            panic!("{words:?}: {:?}", asked(words));
+        };
+        assert_eq!(
+            program.command,
+            Some(Commands::Serve(expected)),
+            "{words:?}"
+        );
+    }
+
+    #[test]
+    fn options_take_their_values_in_every_spelling() {
+        let with_id = |id: &str| Serve {
+            instance_id: Some(id.to_owned()),
+            ..Serve::default()
+        };
+        check_serve(&["serve", "--instance-id", "a"], with_id("a"));
+        check_serve(&["serve", "--instance-id=a"], with_id("a"));
+        check_serve(&["serve", "-i", "a"], with_id("a"));
+        check_serve(&["serve", "--instance-id="], with_id(""));
+        check_serve(&["serve", "--instance-id=a=b"], with_id("a=b"));
+        // What stands in the place of a value is one, whatever it looks like.
+        check_serve(
+            &["serve", "--instance-id", "--header=x"],
+            with_id("--header=x"),
+        );
+        check_serve(&["serve", "--instance-id", "-h"], with_id("-h"));
+        check_serve(&["serve", "--instance-id", "--"], with_id("--"));
+        check_serve(&["--registry", "serve", "serve", "-i", "a"], with_id("a"));
+        check_serve(
+            &["serve", "--header", "a: b", "--header=c: d=e"],
+            Serve {
+                header: vec!["a: b".into(), "c: d=e".into()],
+                ..Serve::default()
+            },
+        );
+    }
+
+    #[test]
+    fn words_that_look_like_options_can_be_values() {
+        let with_path = |path: &str| Serve {
+            path: Some(path.to_owned()),
+            ..Serve::default()
+        };
+        check_serve(&["serve", "help"], with_path("help"));
+        check_serve(&["serve", "--", "--help"], with_path("--help"));
+        check_serve(&["serve", "--", "--a=b"], with_path("--a=b"));
+        check_serve(&["--", "serve", "dir"], with_path("dir"));
+        check_serve(&["serve", "-"], with_path("\x002d"));
+        assert_eq!(raw::from_text("\x002d"), "-");
+    }
+
+    #[test]
+    fn an_argument_of_any_bytes_arrives() {
+        let words = ["serve".into(), OsString::from_vec(b"caf\xe9".to_vec())];
+        let Ok(Asked::Command(Program {
+            command: Some(Commands::Serve(serve)),
+            ..
+        })) = parse::<Program>(words)
+        else {
+            panic!("not understood");
+        };
+        let path = raw::from_text(&serve.path.expect("a path"));
+        assert_eq!(path.into_vec(), b"caf\xe9");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_understood_is_named_with_the_way_out() {
+        #[track_caller]
+        fn check(words: &[&str], expected: &str) {
+            assert_eq!(asked(words), Err(expected.to_owned()), "{words:?}");
+        }
+        check(&["xyz"], "there is no command `xyz`; see `ic --help`");
+        check(&["help"], "there is no command `help`; see `ic --help`");
+        check(
+            &["sevre"],
+            "there is no command `sevre`; did you mean `serve`?",
+        );
+        check(
+            &["chek"],
+            "there is no command `chek`; did you mean `check`?",
+        );
+        check(&["s"], "there is no command `s`; see `ic --help`");
+        check(&[""], "there is no command ``; see `ic --help`");
+        check(&["-x"], "`ic` has no option `-x`; see `ic --help`");
+        check(
+            &["serve", "--heder=x"],
+            "`ic serve` has no option `--heder`; did you mean `--header`?",
+        );
+        check(
+            &["serve", "-ia"],
+            "`ic serve` has no option `-ia`; see `ic serve --help`",
+        );
+        check(
+            &["serve", "--registry", "f"],
+            "`--registry` stands before the command: `ic --registry FILE serve …`",
+        );
+        check(
+            &["serve", "-V"],
+            "`-V` stands before the command: `ic -V serve …`",
+        );
+        check(
+            &["serve", "--header"],
+            "`--header` wants a value: `--header FIELD`; see `ic serve --help`",
+        );
+        check(
+            &["--version=1"],
+            "`--version` takes no value; see `ic --help`",
+        );
+        check(
+            &["serve", "-i", "a", "--instance-id", "b"],
+            "`--instance-id` is given more than once; see `ic serve --help`",
+        );
+        check(&["check"], "`ic check` wants PORT; see `ic check --help`");
+        check(
+            &["check", "1", "2"],
+            "`ic check` has no use for `2`; see `ic check --help`",
+        );
+        check(
+            &["check", "help", "x"],
+            "`ic check` has no use for `x`; see `ic check --help`",
+        );
+        let long = "serve".repeat(10_000);
+        check(
+            &[&long],
+            &format!("there is no command `{long}`; see `ic --help`"),
+        );
+    }
+
+    #[test]
+    fn help_is_found_on_either_side_of_the_command() {
+        #[track_caller]
+        fn check(words: &[&str], first_usage: &str) {
+            let Ok(Asked::Help(text)) = asked(words) else {
+                panic!("{words:?}: {:?}", asked(words));
+            };
+            let usage = text.lines().find(|line| line.starts_with("Usage"));
+            assert_eq!(usage, Some(first_usage), "{words:?}");
+        }
+        let (program, serve) = (
+            "Usage: ic [OPTION…] COMMAND …",
+            "Usage: ic serve [--header FIELD] [-i ID] [PATH]",
+        );
+        check(&["--help"], program);
+        check(&["-h"], program);
+        check(&["-V", "--help", "--registry"], program);
+        check(&["serve", "--help"], serve);
+        check(&["serve", "-h", "--nonsense"], serve);
+        check(&["--help", "serve"], serve);
+        check(&["--help", "--registry", "x", "serve"], serve);
+        check(&["check", "--help"], "Usage: ic check PORT");
+    }
+}

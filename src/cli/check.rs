@@ -1,0 +1,132 @@
+//! `ic check` and `ic suggest`: ports, whoever they belong to.
+
+use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
+
+use crate::registry::Port;
+use crate::registry::probe::{Availability, availability};
+
+use super::holder::{Occupancy, occupancy};
+use super::output::{Shown, name, shown};
+use super::settings::Given;
+use super::{Context, Exit, Failure, raw};
+
+/// show whose a port is, and whether it is in use
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "check",
+    help_triggers("-h", "--help"),
+    error_code(0, "the port is available"),
+    error_code(1, "it is in use, or binding it takes privileges"),
+    error_code(2, "that is not a port")
+)]
+pub struct Check {
+    /// the port, 1 to 65535
+    #[argh(positional, arg_name = "PORT")]
+    pub port: String,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Check {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let port = Given::argument(&self.port).port()?;
+        let registry = context.place()?.read()?;
+        let owner = registry.path_of(port);
+        let available = if self.json {
+            let available = availability(port) == Availability::Free;
+            context.out.json(&Checks {
+                port,
+                available,
+                project: owner.map(name),
+                path: owner.map(|path| raw::to_text(path.as_os_str())),
+            })?;
+            available
+        } else {
+            context.out.text(format_args!("Port {port}:\n"))?;
+            match owner {
+                Some(path) => context.out.text(format_args!(
+                    "  Status:       Assigned to project\n  Project:      {}\n  Path:         {}\n",
+                    Shown(&name(path)),
+                    shown(path)
+                ))?,
+                None => context.out.text("  Status:       Not assigned\n")?,
+            }
+            let occupancy = occupancy(port);
+            match &occupancy {
+                Occupancy::Free => context.out.text("  Available:    Yes\n")?,
+                taken => context
+                    .out
+                    .text(format_args!("  Available:    No ({taken})\n"))?,
+            }
+            occupancy == Occupancy::Free
+        };
+        Ok(if available { Exit::Done } else { Exit::No })
+    }
+}
+
+#[derive(Serialize)]
+struct Checks {
+    port: Port,
+    available: bool,
+    project: Option<String>,
+    path: Option<String>,
+}
+
+/// list free ports that no project has, in the order of allocation
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "suggest",
+    help_triggers("-h", "--help"),
+    error_code(1, "the range has no such port left")
+)]
+pub struct Suggest {
+    /// how many to list at most; default: 5
+    #[argh(option, short = 'n', arg_name = "N")]
+    pub number: Option<String>,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Suggest {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let number = match &self.number {
+            Some(number) => Given::flag("-n", number).count(1)?,
+            None => SUGGESTIONS,
+        };
+        let place = context.place()?;
+        let (range, registry) = (place.range, place.read()?);
+        let ports: Vec<Port> = registry
+            .free_ports(range, |port| availability(port) == Availability::Free)
+            .take(number)
+            .collect();
+        let found = !ports.is_empty();
+        if self.json {
+            context.out.json(&Suggests { ports })?;
+        } else {
+            for port in ports {
+                context.out.text(format_args!("{port}\n"))?;
+            }
+        }
+        if found {
+            Ok(Exit::Done)
+        } else {
+            Err(Failure::no(format!(
+                "no port of {range} is free and unassigned; raise `INTERCEPTOR_PORT_MAX`, \
+                 or `ic remove` what is not needed"
+            )))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Suggests {
+    ports: Vec<Port>,
+}
+
+/// Enough to choose from, few enough to read.
+const SUGGESTIONS: usize = 5;

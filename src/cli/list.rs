@@ -1,0 +1,141 @@
+//! `ic list`: the registry, and which of its ports are in use.
+
+use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
+
+use crate::registry::probe::{Availability, availability};
+use crate::registry::{Port, PortRange};
+
+use super::output::{Output, Shown, name};
+use super::{Context, Exit, Failure, raw};
+
+/// show the registry: its file, its range, and every project's port
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "list",
+    help_triggers("-h", "--help"),
+    note = "✓         nobody uses the port now",
+    note = "⚠ IN USE  a program uses it: most often the project's own interceptor",
+    note = "⚠ DENIED  binding it takes privileges"
+)]
+pub struct List {
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl List {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let place = context.place()?;
+        let (range, registry) = (place.range, place.read()?);
+        let summary = Summary {
+            registry_file: raw::to_text(place.store.path().as_os_str()),
+            port_range: range,
+            total_ports: range.len(),
+            allocated_ports: registry.len(),
+            // A mapping outside today's range takes no port away from it.
+            available_ports: range.len() - registry.assigned_in(range),
+            next_available: registry
+                .free_ports(range, |port| availability(port) == Availability::Free)
+                .next(),
+            mappings: registry
+                .mappings()
+                .map(|(path, port)| Mapping {
+                    project: name(path),
+                    path: raw::to_text(path.as_os_str()),
+                    port,
+                    availability: availability(port),
+                })
+                .collect(),
+        };
+        if self.json {
+            context.out.json(&summary)?;
+        } else {
+            summary.print(context.out)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The answer, in the words of its JSON.
+#[derive(Serialize)]
+struct Summary {
+    registry_file: String,
+    port_range: PortRange,
+    total_ports: u32,
+    allocated_ports: usize,
+    available_ports: u32,
+    /// What the next allocation would give: free on this machine and nobody's.
+    next_available: Option<Port>,
+    mappings: Vec<Mapping>,
+}
+
+#[derive(Serialize)]
+struct Mapping {
+    project: String,
+    path: String,
+    port: Port,
+    #[serde(rename = "available", serialize_with = "is_free")]
+    availability: Availability,
+}
+
+fn is_free<S: serde::Serializer>(
+    availability: &Availability,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(*availability == Availability::Free)
+}
+
+impl Summary {
+    fn print(&self, out: &mut Output) -> Result<(), Failure> {
+        let double_rule = "=".repeat(WIDTH);
+        let next = match self.next_available {
+            Some(port) => port.to_string(),
+            None => "none".to_owned(),
+        };
+        out.text(format_args!(
+            "{double_rule}\n\
+             Port Registry Information\n\
+             {double_rule}\n\
+             Registry File:    {file}\n\
+             Port Range:       {range}\n\
+             Total Ports:      {total}\n\
+             Allocated Ports:  {allocated}\n\
+             Available Ports:  {available}\n\
+             Next Available:   {next}\n\
+             {double_rule}\n\
+             \n",
+            file = Shown(&self.registry_file),
+            range = self.port_range,
+            total = self.total_ports,
+            allocated = self.allocated_ports,
+            available = self.available_ports,
+        ))?;
+        if self.mappings.is_empty() {
+            return out.text("No project mappings found.\n");
+        }
+        out.text(format_args!(
+            "Project Mappings ({}):\n{}\n",
+            self.mappings.len(),
+            "-".repeat(WIDTH)
+        ))?;
+        for mapping in &self.mappings {
+            let state = match mapping.availability {
+                Availability::Free => "      ✓",
+                Availability::InUse => "⚠ IN USE",
+                Availability::NotPermitted => "⚠ DENIED",
+            };
+            out.text(format_args!(
+                "  Port {port:>5}    {state}  →  {project}\n             {path}\n",
+                port = mapping.port.get(),
+                project = Shown(&mapping.project),
+                path = Shown(&mapping.path),
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+/// Columns of the rules above, between and below.
+const WIDTH: usize = 80;

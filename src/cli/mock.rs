@@ -1,0 +1,162 @@
+//! `ic mock`: the settings of the embedded upstream. What it answers is decided in `mock`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::registry::Port;
+
+use super::output::{explain, said};
+use super::serve::addresses;
+use super::settings::Given;
+use super::{Exit, Failure};
+use crate::mock;
+
+/// run a small OpenAI-compatible upstream for trying out and CI
+#[derive(FromArgs, ArgsInfo, Debug, Default, PartialEq)]
+#[argh(
+    subcommand,
+    name = "mock",
+    help_triggers("-h", "--help"),
+    example = "ic mock &\nic serve",
+    error_code(3, "it cannot start")
+)]
+pub struct Mock {
+    /// the name or address to listen on; default: localhost
+    #[argh(option, arg_name = "H")]
+    pub host: Option<String>,
+    /// the port to listen on; default: 8764, where `ic serve` looks for its target
+    #[argh(option, arg_name = "N")]
+    pub port: Option<String>,
+    /// milliseconds between the events of a stream; default: 20
+    #[argh(option, arg_name = "MS")]
+    pub interval_ms: Option<String>,
+}
+
+/// What `ic mock` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MockSettings {
+    /// A name or address of this machine.
+    pub host: String,
+    /// Where to listen.
+    pub port: Port,
+    /// Between the events of a stream.
+    pub interval: Duration,
+}
+
+impl Mock {
+    /// Reads the values.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage, naming the option.
+    pub fn resolve(&self) -> Result<MockSettings, Failure> {
+        let given = |name, value: &Option<String>, default: &str| match value {
+            Some(value) => Given::flag(name, value),
+            None => Given::default(default),
+        };
+        Ok(MockSettings {
+            host: given("--host", &self.host, "localhost").text()?.to_owned(),
+            port: given("--port", &self.port, "8764").port()?,
+            interval: interval("--interval-ms", self.interval_ms.as_deref())?,
+        })
+    }
+}
+
+impl Mock {
+    /// Answers until the process is ended.
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let settings = self.resolve()?;
+        let listen: Vec<SocketAddr> = addresses(&settings.host)?
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, settings.port.get()))
+            .collect();
+        let server = mock::Server::bind(&listen).map_err(|error| {
+            Failure::could_not(format!(
+                "cannot listen on port {}: {}; give another with --port",
+                settings.port,
+                said(&error)
+            ))
+        })?;
+        explain(&format!(
+            "Mock:       http://{}:{}/v1\n",
+            settings.host, settings.port
+        ));
+        let error = server.run(mock::Settings {
+            interval: settings.interval,
+        });
+        Err(Failure::could_not(format!(
+            "the mock cannot go on: {}",
+            said(&error)
+        )))
+    }
+}
+
+/// The time between events; also `ic serve --mock` has one.
+pub(super) fn interval(name: &'static str, value: Option<&str>) -> Result<Duration, Failure> {
+    let given = value.map_or(Given::default(INTERVAL_MS), |value| {
+        Given::flag(name, value)
+    });
+    let milliseconds = given.count(0)?;
+    if milliseconds > INTERVAL_MS_MAX {
+        return Err(given.refused(format_args!(
+            "is too long; give at most {INTERVAL_MS_MAX} milliseconds"
+        )));
+    }
+    Ok(Duration::from_millis(milliseconds as u64))
+}
+
+/// Slow enough to see a stream as a stream, fast enough for a test.
+const INTERVAL_MS: &str = "20";
+
+/// An hour: longer is a slip of the unit.
+const INTERVAL_MS_MAX: usize = 3_600_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_of_the_mock_has_a_default_and_a_range() {
+        let settings = Mock::default().resolve().expect("defaults are good");
+        assert_eq!(settings.host, "localhost");
+        assert_eq!(settings.port.get(), 8764);
+        assert_eq!(settings.interval, Duration::from_millis(20));
+
+        #[track_caller]
+        fn check(mock: Mock, refusal: &str) {
+            let refused = mock.resolve().expect_err("a bad value").to_string();
+            assert!(refused.starts_with(refusal), "{refused}");
+        }
+        let bad = |text: &str| Some(text.to_owned());
+        check(
+            Mock {
+                port: bad("0"),
+                ..Mock::default()
+            },
+            "`--port 0` is not a port",
+        );
+        check(
+            Mock {
+                host: bad(""),
+                ..Mock::default()
+            },
+            "`--host ` is empty",
+        );
+        check(
+            Mock {
+                interval_ms: bad("-1"),
+                ..Mock::default()
+            },
+            "`--interval-ms -1` is not a number",
+        );
+        check(
+            Mock {
+                interval_ms: bad("3600001"),
+                ..Mock::default()
+            },
+            "`--interval-ms 3600001` is too long",
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! What leaves the program: results on standard output, everything else on standard error.
+//!
+//! Decided here: that a result which could not be written is an error while a reader that left early is not, and that
+//! no byte of a path or of a peer reaches a terminal as a control character. No escape codes are ever written, so there
+//! is nothing for `NO_COLOR` to turn off.
+
+use std::fmt;
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
+
+use super::{Failure, raw};
+
+/// Standard output, locked and buffered, for the results of one command.
+pub struct Output {
+    stream: BufWriter<StdoutLock<'static>>,
+    /// The reader has gone (`ic list | head -1`): nobody misses the rest.
+    reader_left: bool,
+}
+
+impl Output {
+    /// Takes standard output for the rest of the process.
+    pub fn standard() -> Output {
+        Output {
+            stream: BufWriter::new(io::stdout().lock()),
+            reader_left: false,
+        }
+    }
+
+    /// Writes text as it is; paths and names go through [`shown`] first.
+    ///
+    /// # Errors
+    ///
+    /// Standard output cannot be written, for another reason than that its reader has gone.
+    pub fn text(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
+        let written = write!(self.stream, "{text}");
+        self.settle(written)
+    }
+
+    /// Writes one JSON document and a newline. Text may carry raw bytes ([`raw`]): they become lone surrogates
+    /// (`\udcff`), as Python's `json` and `os.fsdecode` write and read such paths.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::text`].
+    pub fn json(&mut self, document: &impl Serialize) -> Result<(), Failure> {
+        let mut serializer = serde_json::Serializer::with_formatter(&mut self.stream, CarriedBytes);
+        let written = document
+            .serialize(&mut serializer)
+            .map_err(io::Error::from)
+            .and_then(|()| self.stream.write_all(b"\n"));
+        self.settle(written)
+    }
+
+    /// Sends what is still buffered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::text`]: a full device is often noticed only here.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        let written = self.stream.flush();
+        self.settle(written)
+    }
+
+    fn settle(&mut self, written: io::Result<()>) -> Result<(), Failure> {
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.reader_left = true;
+                Ok(())
+            }
+            Err(_) if self.reader_left => Ok(()),
+            Err(error) => Err(Failure::could_not(format!(
+                "cannot write the result to standard output: {}; make room, or send it elsewhere",
+                said(&error)
+            ))),
+        }
+    }
+}
+
+/// Writes one line about the command to standard error. A standard error that cannot be written is no reason to fail.
+pub fn complain(line: impl fmt::Display) {
+    let line = format!("ic: {}\n", Shown(&line.to_string()));
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Writes text that is no result, such as help that nobody asked for, to standard error.
+pub fn explain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// The system's words for an error, as part of a line: without a capital and without their number.
+pub fn said(error: &io::Error) -> String {
+    let words = error.to_string();
+    let words = words.split(" (os error ").next().unwrap_or_default();
+    let mut characters = words.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(characters).collect()
+    })
+}
+
+/// A path as text that stays on its line.
+pub fn shown(path: &Path) -> String {
+    Shown(&raw::to_text(path.as_os_str())).to_string()
+}
+
+/// What a project recorded under `path` is called: its folder's full name, as text that carries its bytes ([`raw`]).
+pub fn name(path: &Path) -> String {
+    raw::to_text(path.file_name().unwrap_or(path.as_os_str()))
+}
+
+/// Text with everything escaped that would act on a terminal: control characters, line separators, and the marks that
+/// turn the direction of writing. Carried bytes ([`raw`]) show as `\xff`.
+pub struct Shown<'a>(pub &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(acts_on_a_terminal) {
+            let (plain, odd) = rest.split_at(at);
+            f.write_str(plain)?;
+            let mut characters = odd.chars();
+            let character = characters.next().unwrap_or_default();
+            rest = characters.as_str();
+            match character {
+                raw::MARK => match raw::escaped_byte(rest) {
+                    Some((byte, behind)) => {
+                        write!(f, "\\x{byte:02x}")?;
+                        rest = behind;
+                    }
+                    None => f.write_str("\\0")?,
+                },
+                '\n' => f.write_str("\\n")?,
+                '\r' => f.write_str("\\r")?,
+                '\t' => f.write_str("\\t")?,
+                _ => write!(f, "\\u{{{:x}}}", u32::from(character))?,
+            }
+        }
+        f.write_str(rest)
+    }
+}
+
+fn acts_on_a_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{200e}' | '\u{200f}' // direction marks
+            | '\u{2028}'..='\u{202e}' // line and paragraph separators, embeddings and overrides
+            | '\u{2066}'..='\u{2069}') // isolates
+}
+
+/// JSON on one line, with carried bytes as lone surrogates and no control character left as it is.
+struct CarriedBytes;
+
+impl Formatter for CarriedBytes {
+    fn write_string_fragment<W>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()>
+    where
+        W: ?Sized + Write,
+    {
+        // serde_json escapes the control characters of ASCII; DEL and the C1 range are the terminal's as well.
+        for piece in fragment.split_inclusive(char::is_control) {
+            match piece.chars().next_back() {
+                Some(last) if last.is_control() => {
+                    let plain = &piece[..piece.len() - last.len_utf8()];
+                    write!(writer, "{plain}\\u{:04x}", u32::from(last))?;
+                }
+                _ => writer.write_all(piece.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_char_escape<W>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()>
+    where
+        W: ?Sized + Write,
+    {
+        match escape {
+            // The two digits of the carried byte follow: together they are one surrogate, U+DC80 to U+DCFF.
+            CharEscape::AsciiControl(0) => writer.write_all(b"\\udc"),
+            other => CompactFormatter.write_char_escape(writer, other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_act_on_a_terminal_is_escaped() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            assert_eq!(Shown(text).to_string(), expected);
+        }
+        check("/home/me/litellm", "/home/me/litellm");
+        check("/Übung/日本 ✓", "/Übung/日本 ✓");
+        check("", "");
+        check("a\nb\r\tc", "a\\nb\\r\\tc");
+        check("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}");
+        check("\u{9b}31m", "\\u{9b}31m"); // CSI in one character
+        check("\u{7f}", "\\u{7f}");
+        check("exe\u{202e}cod", "exe\\u{202e}cod"); // turns the writing round
+        check("caf\0e9", "caf\\xe9");
+        check("a\0", "a\\0");
+    }
+
+    #[test]
+    fn json_holds_every_path_and_no_control_character() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            let mut written = Vec::new();
+            let mut serializer = serde_json::Serializer::with_formatter(&mut written, CarriedBytes);
+            text.serialize(&mut serializer)
+                .expect("a Vec takes everything");
+            assert_eq!(String::from_utf8_lossy(&written), expected);
+        }
+        check("/home/me/litellm", r#""/home/me/litellm""#);
+        check("a\n\"\\\x1b", r#""a\n\"\\\u001b""#);
+        check("\u{7f}\u{9b}x", r#""\u007f\u009bx""#);
+        check("日本", r#""日本""#);
+        check("/caf\0e9/x", r#""/caf\udce9/x""#); // os.fsdecode(b"/caf\xe9/x")
+    }
+}

@@ -1,0 +1,279 @@
+//! The place where ports are recorded, the same for every command: a registry file and an allocation range.
+//!
+//! Decided here: which file and which range, and that the store's warnings are always heard, on standard error and not
+//! in the log (`RUST_LOG=off` keeps them). What is done with the registry is decided by the commands.
+
+use std::path::PathBuf;
+
+use crate::registry::probe::{Availability, availability};
+use crate::registry::project::Project;
+use crate::registry::store::{Store, Warning};
+use crate::registry::{Allocated, Port, PortRange, Registry};
+
+use super::output::{complain, said};
+use super::settings::{Environment, Given, PORT_MAX, PORT_MIN, REGISTRY_PATH};
+use super::{Failure, raw};
+
+/// The options that stand before every command, as they were given.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Globals {
+    /// `--registry`
+    pub registry: Option<String>,
+    /// `--port-min`
+    pub port_min: Option<String>,
+    /// `--port-max`
+    pub port_max: Option<String>,
+}
+
+/// Where ports are recorded and which ones may be given out: all that the commands of the registry need to know.
+pub struct Place {
+    /// The file of record.
+    pub store: Store,
+    /// The allocation range.
+    pub range: PortRange,
+}
+
+impl Place {
+    /// The registry as it is. Nothing is created or changed.
+    ///
+    /// # Errors
+    ///
+    /// "Could not": the file is there and cannot be read.
+    pub fn read(&self) -> Result<Registry, Failure> {
+        let snapshot = self.store.read()?;
+        heard(snapshot.warning);
+        Ok(snapshot.registry)
+    }
+
+    /// Changes the registry, as one step for every process that shares it.
+    ///
+    /// # Errors
+    ///
+    /// "Could not": the lock, the reading or the writing failed; the file is as it was.
+    pub fn update<T>(&self, change: impl FnMut(&mut Registry) -> T) -> Result<T, Failure> {
+        let updated = self.store.update(change)?;
+        heard(updated.warning);
+        Ok(updated.value)
+    }
+
+    /// The project's port, given out now if it had none.
+    ///
+    /// # Errors
+    ///
+    /// "Could not": as [`Place::update`], or the range has no port left.
+    pub fn allocate(&self, project: &Project) -> Result<Allocated, Failure> {
+        let is_free = |port| availability(port) == Availability::Free;
+        self.update(|registry| registry.allocate(project, self.range, is_free))?
+            .map_err(|exhausted| Failure::could_not(exhausted.to_string()))
+    }
+}
+
+fn heard(warning: Option<Warning>) {
+    if let Some(warning) = warning {
+        complain(format_args!("warning: {warning}"));
+    }
+}
+
+impl Globals {
+    /// Reads the flags and their variables, also where the command has no use for the range: a range that cannot be
+    /// is a mistake in the set-up that is better heard of early than when the next project wants a port.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage for a value that does not parse or an empty range; "could not" if there is no home folder.
+    pub fn place(&self, environment: &Environment<'_>) -> Result<Place, Failure> {
+        let range = self.range(environment)?;
+        let store = self.store(environment)?;
+        Ok(Place { store, range })
+    }
+
+    fn range(&self, environment: &Environment<'_>) -> Result<PortRange, Failure> {
+        let lowest = environment.flag_or_variable("--port-min", self.port_min.as_deref(), PORT_MIN);
+        let highest =
+            environment.flag_or_variable("--port-max", self.port_max.as_deref(), PORT_MAX);
+        let port =
+            |given: &Option<Given>, default: Port| given.as_ref().map_or(Ok(default), Given::port);
+        let default = PortRange::DEFAULT;
+        let (start, end) = (
+            port(&lowest, default.start())?,
+            port(&highest, default.end())?,
+        );
+        PortRange::new(start, end).map_err(|_| {
+            let named = |given: Option<Given>, otherwise: &str| match given {
+                Some(given) => format!("`{given}`"),
+                None => otherwise.to_owned(),
+            };
+            Failure::usage(format!(
+                "{} is above {}; give a range of ports with at least one port in it",
+                named(lowest, &format!("the default {PORT_MIN}, {start},")),
+                named(highest, &format!("the default {PORT_MAX}, {end}")),
+            ))
+        })
+    }
+
+    fn store(&self, environment: &Environment<'_>) -> Result<Store, Failure> {
+        let given =
+            environment.flag_or_variable("--registry", self.registry.as_deref(), REGISTRY_PATH);
+        let file = match given {
+            Some(given) => {
+                let path = given.path()?;
+                // Shown in results, and used from elsewhere than the current folder: so it is made absolute. A
+                // current folder that is gone leaves it as it is; opening it will say so.
+                std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+            }
+            None => Store::default_file()?,
+        };
+        Ok(Store::new(file).on_wait(|waiting| complain(waiting)))
+    }
+}
+
+/// The project that PATH means; without one, the current folder.
+///
+/// # Errors
+///
+/// Bad usage for an empty PATH (an unset variable in a script, and no wish to act on the current folder); "could not"
+/// for a folder that cannot be looked at.
+pub fn project_at(path: Option<&str>) -> Result<Project, Failure> {
+    let path = match path {
+        Some("") => {
+            return Err(Failure::usage(
+                "PATH is empty; give a folder, or nothing for the current one",
+            ));
+        }
+        Some(path) => PathBuf::from(raw::from_text(path)),
+        None => std::env::current_dir().map_err(|error| {
+            Failure::could_not(format!(
+                "cannot tell the current folder: {}; give the project's PATH",
+                said(&error)
+            ))
+        })?,
+    };
+    Project::resolve(&path).map_err(|error| {
+        Failure::could_not(format!(
+            "cannot resolve `{}`: {}; check the path",
+            raw::to_text(path.as_os_str()),
+            said(&error)
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Exit;
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    fn environment(set: &[(&str, &str)], name: &str) -> Option<OsString> {
+        let (_, value) = set.iter().find(|(set, _)| *set == name)?;
+        Some(OsString::from(value))
+    }
+
+    fn globals(registry: Option<&str>, port_min: Option<&str>, port_max: Option<&str>) -> Globals {
+        Globals {
+            registry: registry.map(str::to_owned),
+            port_min: port_min.map(str::to_owned),
+            port_max: port_max.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_range_comes_from_flags_then_variables_then_defaults() {
+        #[track_caller]
+        fn check(
+            flags: (Option<&str>, Option<&str>),
+            variables: &[(&str, &str)],
+            expected: Result<&str, &str>,
+        ) {
+            let read = |name: &str| environment(variables, name);
+            let range = globals(None, flags.0, flags.1).range(&Environment(&read));
+            let range = range.map(|range| range.to_string());
+            match (range, expected) {
+                (Ok(range), expected) => assert_eq!(Ok(range.as_str()), expected),
+                (Err(failure), expected) => {
+                    assert_eq!(failure.exit(), Exit::BadUsage);
+                    let message = failure.to_string();
+                    let named = message.split("; ").next().expect("split gives one");
+                    assert_eq!(Err(named), expected);
+                }
+            }
+        }
+        check((None, None), &[], Ok("8888-9999"));
+        check(
+            (None, None),
+            &[(PORT_MIN, ""), (PORT_MAX, "")],
+            Ok("8888-9999"),
+        );
+        check(
+            (None, None),
+            &[(PORT_MIN, "1"), (PORT_MAX, "65535")],
+            Ok("1-65535"),
+        );
+        check((Some("9000"), None), &[(PORT_MIN, "abc")], Ok("9000-9999"));
+        check((Some("7"), Some("7")), &[(PORT_MAX, "0")], Ok("7-7"));
+        check((None, Some("9000")), &[(PORT_MIN, "8999")], Ok("8999-9000"));
+
+        check(
+            (None, None),
+            &[(PORT_MIN, "abc")],
+            Err("`INTERCEPTOR_PORT_MIN=abc` is not a port"),
+        );
+        check(
+            (None, None),
+            &[(PORT_MAX, "0")],
+            Err("`INTERCEPTOR_PORT_MAX=0` is not a port"),
+        );
+        check(
+            (None, Some("70000")),
+            &[],
+            Err("`--port-max 70000` is not a port"),
+        );
+        check(
+            (Some("9000"), Some("8999")),
+            &[],
+            Err("`--port-min 9000` is above `--port-max 8999`"),
+        );
+        check(
+            (None, None),
+            &[(PORT_MIN, "10000")],
+            Err("`INTERCEPTOR_PORT_MIN=10000` is above the default INTERCEPTOR_PORT_MAX, 9999"),
+        );
+        check(
+            (None, Some("80")),
+            &[],
+            Err("the default INTERCEPTOR_PORT_MIN, 8888, is above `--port-max 80`"),
+        );
+    }
+
+    #[test]
+    fn the_registry_file_comes_from_the_flag_then_the_variable_then_the_home_folder() {
+        #[track_caller]
+        fn check(flag: Option<&str>, variable: Option<&str>, expected: &Path) {
+            let set: Vec<_> = variable
+                .iter()
+                .map(|&value| (REGISTRY_PATH, value))
+                .collect();
+            let read = |name: &str| environment(&set, name);
+            let store = globals(flag, None, None).store(&Environment(&read));
+            assert_eq!(store.expect("a place").path(), expected);
+        }
+        check(Some("/a/b.json"), Some("/c.json"), Path::new("/a/b.json"));
+        check(None, Some("/c.json"), Path::new("/c.json"));
+        check(
+            Some("/caf\0e9"),
+            None,
+            Path::new(&raw::from_text("/caf\0e9")),
+        );
+        let here = std::env::current_dir().expect("tests run in a folder");
+        check(Some("b.json"), None, &here.join("b.json"));
+        let home = Store::default_file().expect("a home folder");
+        check(None, Some(""), &home);
+
+        let read = |_: &str| None;
+        let refused = globals(Some(""), None, None).store(&Environment(&read));
+        assert_eq!(
+            refused.err().map(|failure| failure.exit()),
+            Some(Exit::BadUsage)
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! `ic show`, `ic allocate` and `ic remove`: one project and its port.
+
+use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
+
+use crate::registry::Port;
+use crate::registry::probe::{Availability, availability};
+use crate::registry::project::Project;
+
+use super::holder::{Occupancy, occupancy};
+use super::output::{Output, Shown, name, shown};
+use super::place::project_at;
+use super::{Context, Exit, Failure, raw};
+
+/// show the port of a project, and whether it is in use
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "show",
+    help_triggers("-h", "--help"),
+    example = "curl \"http://localhost:$(ic show -q)/v1/models\"",
+    error_code(1, "the project has no port")
+)]
+pub struct Show {
+    /// the project's folder; default: the current one
+    #[argh(positional, arg_name = "PATH")]
+    pub path: Option<String>,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// print the bare port
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+}
+
+impl Show {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let form = Form::of(self.json, self.quiet)?;
+        let place = context.place()?;
+        let project = project_at(self.path.as_deref())?;
+        let port = place.read()?.port_of(&project);
+        match (form, port) {
+            (Form::Json, port) => context.out.json(&Shows {
+                project: name(project.path()),
+                path: raw::to_text(project.path().as_os_str()),
+                port,
+                available: port.map(|port| availability(port) == Availability::Free),
+            })?,
+            (Form::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
+            (Form::Text, Some(port)) => {
+                print(context.out, &project, port)?;
+                match occupancy(port) {
+                    Occupancy::Free => context.out.text("Status:  Available\n")?,
+                    taken => context
+                        .out
+                        .text(format_args!("Status:  Not available ({taken})\n"))?,
+                }
+            }
+            (Form::Bare | Form::Text, None) => {}
+        }
+        match port {
+            Some(_) => Ok(Exit::Done),
+            None => Err(Failure::no(format!(
+                "no port is assigned to `{}`; `ic allocate` assigns one",
+                shown(project.path())
+            ))),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Shows {
+    project: String,
+    path: String,
+    port: Option<Port>,
+    /// Null as well when there is no port.
+    available: Option<bool>,
+}
+
+/// give a project its port: the one it has, or the next free one
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "allocate",
+    help_triggers("-h", "--help"),
+    error_code(
+        3,
+        "every port of the range is taken, or the registry cannot be written"
+    )
+)]
+pub struct Allocate {
+    /// the project's folder; default: the current one
+    #[argh(positional, arg_name = "PATH")]
+    pub path: Option<String>,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+    /// print the bare port
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+}
+
+impl Allocate {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let form = Form::of(self.json, self.quiet)?;
+        let place = context.place()?;
+        let project = project_at(self.path.as_deref())?;
+        let allocated = place.allocate(&project)?;
+        let (port, created) = (allocated.port, allocated.created);
+        match form {
+            Form::Json => context.out.json(&Allocates {
+                project: name(project.path()),
+                path: raw::to_text(project.path().as_os_str()),
+                port,
+                created,
+            })?,
+            Form::Bare => context.out.text(format_args!("{port}\n"))?,
+            Form::Text => {
+                print(context.out, &project, port)?;
+                context.out.text(if created {
+                    "\n✓ Port allocated successfully\n"
+                } else {
+                    "\n✓ Port was allocated already\n"
+                })?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct Allocates {
+    project: String,
+    path: String,
+    port: Port,
+    created: bool,
+}
+
+/// remove a project's mapping; its port can be given to another project
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "remove",
+    help_triggers("-h", "--help"),
+    error_code(1, "the project has no port")
+)]
+pub struct Remove {
+    /// the project's folder, which may be gone; default: the current one
+    #[argh(positional, arg_name = "PATH")]
+    pub path: Option<String>,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Remove {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let place = context.place()?;
+        let project = project_at(self.path.as_deref())?;
+        let removed = place.update(|registry| registry.remove(&project))?;
+        if self.json {
+            context.out.json(&Removes {
+                project: name(project.path()),
+                path: raw::to_text(project.path().as_os_str()),
+                port: removed,
+                removed: removed.is_some(),
+            })?;
+        } else if removed.is_some() {
+            context.out.text(format_args!(
+                "✓ Removed port mapping for project: {}\n  Path: {}\n",
+                Shown(&name(project.path())),
+                shown(project.path())
+            ))?;
+        }
+        match removed {
+            Some(_) => Ok(Exit::Done),
+            None => Err(Failure::no(format!(
+                "no port is assigned to `{}`; `ic list` shows what is assigned",
+                shown(project.path())
+            ))),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Removes {
+    project: String,
+    path: String,
+    port: Option<Port>,
+    removed: bool,
+}
+
+/// How the answer is written.
+enum Form {
+    Text,
+    Json,
+    Bare,
+}
+
+impl Form {
+    fn of(json: bool, quiet: bool) -> Result<Form, Failure> {
+        match (json, quiet) {
+            (false, false) => Ok(Form::Text),
+            (true, false) => Ok(Form::Json),
+            (false, true) => Ok(Form::Bare),
+            (true, true) => Err(Failure::usage(
+                "`--json` and `-q` are two forms of one answer; give one of them",
+            )),
+        }
+    }
+}
+
+fn print(out: &mut Output, project: &Project, port: Port) -> Result<(), Failure> {
+    out.text(format_args!(
+        "Project: {}\nPath:    {}\nPort:    {port}\n",
+        Shown(&name(project.path())),
+        shown(project.path()),
+    ))
+}

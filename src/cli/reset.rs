@@ -1,0 +1,75 @@
+//! `ic reset`: remove every mapping, once it is certain that this is meant.
+
+use std::io::{self, IsTerminal, Write};
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::output::{Shown, shown};
+use super::{Context, Exit, Failure};
+
+/// remove all mappings; asks first
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "reset",
+    help_triggers("-h", "--help"),
+    error_code(1, "declined: nothing was changed"),
+    error_code(2, "there is no terminal to ask on, and no `--yes`")
+)]
+pub struct Reset {
+    /// do not ask
+    #[argh(switch)]
+    pub yes: bool,
+}
+
+impl Reset {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let place = context.place()?;
+        if !self.yes {
+            if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+                return Err(Failure::usage(
+                    "reset asks before it removes all mappings, and there is no terminal to ask on; \
+                     `ic reset --yes` does not ask",
+                ));
+            }
+            let count = place.read()?.len();
+            if !asked(&format!(
+                "Remove all {} from {}?",
+                mappings(count),
+                shown(place.store.path())
+            )) {
+                return Err(Failure::no("declined; nothing was changed"));
+            }
+        }
+        let removed = place.update(|registry| registry.reset(place.range))?;
+        context.out.text(format_args!(
+            "✓ Registry reset: {} removed\n  Registry File: {}\n",
+            mappings(removed),
+            shown(place.store.path())
+        ))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Puts a question to the terminal. Only a plain yes is a yes; the end of input is a no.
+fn asked(question: &str) -> bool {
+    let mut terminal = io::stderr();
+    // A question that could not be put will not be answered with yes.
+    let _ = write!(terminal, "{} [y/N] ", Shown(question)).and_then(|()| terminal.flush());
+    let mut answer = String::new();
+    match io::stdin().read_line(&mut answer) {
+        Ok(0) => {
+            let _ = writeln!(terminal);
+            false
+        }
+        Ok(_) => matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"),
+        Err(_) => false,
+    }
+}
+
+fn mappings(count: usize) -> String {
+    match count {
+        1 => "1 port mapping".to_owned(),
+        _ => format!("{count} port mappings"),
+    }
+}

@@ -1,0 +1,678 @@
+//! `ic serve`: its options and variables, resolved into settings, and what to say when its port is taken.
+//!
+//! Decided here: where each value comes from and that it makes sense by itself. What a target is, and what listening
+//! on a host means, is decided where they are used. Nothing is opened or written before every value has been read.
+
+mod conflict;
+mod field;
+mod run;
+
+use std::fmt;
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::registry::Port;
+use crate::registry::project::Project;
+
+use self::field::field;
+pub(super) use self::run::addresses;
+use super::Failure;
+use super::mock;
+use super::output::name;
+use super::place::{Globals, Place, project_at};
+use super::settings::{self, Environment, Given};
+
+/// run this project's interceptor in the foreground
+#[derive(FromArgs, ArgsInfo, Debug, Default, PartialEq)]
+#[argh(
+    subcommand,
+    name = "serve",
+    help_triggers("-h", "--help"),
+    example = "ic serve --target http://localhost:4000\n\
+               ic serve --header 'x-team: blue' --header 'x-stage: test'\n\
+               INTERCEPTOR_PORT=9000 ic serve --project ~/work/shop",
+    note = "Times are in seconds, fractions allowed; a timeout of 0 is none.\n\
+            Variables, each weaker than its option: INTERCEPTOR_PORT, TARGET_LLM_URL,\n\
+            SUPERMEMORY_USERNAME; RUST_LOG (default info) filters the log.",
+    error_code(0, "stopped by SIGINT or SIGTERM"),
+    error_code(2, "an option or a variable cannot be used"),
+    error_code(3, "it cannot start: the port is taken, or no port is left")
+)]
+pub struct Serve {
+    /// the name or address to listen on; default: localhost (127.0.0.1 and ::1)
+    #[argh(option, arg_name = "H")]
+    pub host: Option<String>,
+    /// the port to listen on; default: the project's port in the registry
+    #[argh(option, arg_name = "N")]
+    pub port: Option<String>,
+    /// where requests go, as http://…, https://… or unix:/path.sock; default: http://localhost:8764
+    #[argh(option, arg_name = "URL")]
+    pub target: Option<String>,
+    /// what requests are identified by; {project} is the folder's name; default: pycharm-{project}
+    #[argh(option, arg_name = "ID")]
+    pub instance_id: Option<String>,
+    /// a field to set on every request, as `Name: value`; may be repeated
+    #[argh(option, arg_name = "FIELD")]
+    pub header: Vec<String>,
+    /// the project's folder; default: the current one
+    #[argh(option, arg_name = "PATH")]
+    pub project: Option<String>,
+    /// how long to try again while the target refuses connections; default: 0
+    #[argh(option, arg_name = "SECS")]
+    pub hold: Option<String>,
+    /// how long a client may take to send a request head; default: 30
+    #[argh(option, arg_name = "SECS")]
+    pub head_timeout: Option<String>,
+    /// how long a client may be silent between requests; default: 75
+    #[argh(option, arg_name = "SECS")]
+    pub idle_timeout: Option<String>,
+    /// how long connecting to the target may take; default: 10
+    #[argh(option, arg_name = "SECS")]
+    pub connect_timeout: Option<String>,
+    /// how long the target may think before it answers; default: 0
+    #[argh(option, arg_name = "SECS")]
+    pub first_byte_timeout: Option<String>,
+    /// how long either side may be silent inside a body; default: 0
+    #[argh(option, arg_name = "SECS")]
+    pub body_timeout: Option<String>,
+    /// how many clients may be connected at once; default: 1024
+    #[argh(option, arg_name = "N")]
+    pub max_connections: Option<String>,
+    /// how long requests may still run after a signal to stop; default: 10
+    #[argh(option, arg_name = "SECS")]
+    pub grace: Option<String>,
+    /// another name in `Host` that means this machine; may be repeated
+    #[argh(option, arg_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// a web page that may send requests, as `https://example.com`; may be repeated
+    #[argh(option, arg_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+    /// answer with the embedded mock instead of a target
+    #[argh(switch)]
+    pub mock: bool,
+    /// with --mock: milliseconds between the events of a stream; default: 20
+    #[argh(option, arg_name = "MS")]
+    pub mock_interval_ms: Option<String>,
+}
+
+/// What `ic serve` was asked for: every value read, nothing opened yet.
+pub struct ServeSettings {
+    /// The name or address to listen on, not resolved.
+    pub host: String,
+    /// Where the port comes from; [`PortChoice::settle`] gets it.
+    pub port: PortChoice,
+    /// Where requests go. Not parsed: whoever parses it refuses it by name with [`Given::refused`].
+    pub target: Given,
+    /// The embedded mock takes the target's place.
+    pub mock: Option<MockTarget>,
+    /// Without control characters.
+    pub instance_id: String,
+    /// Name and value of the fields to set on every request, in the order given.
+    pub headers: Vec<(String, String)>,
+    /// None only where the port and the instance id do without, and the current folder cannot be told.
+    pub project: Option<Project>,
+    /// How long to try again while the target refuses connections; zero: not at all.
+    pub hold: Duration,
+    /// Limits on waiting.
+    pub limits: TimeLimits,
+    /// Clients connected at once, at least 1.
+    pub connections_max: usize,
+    /// For requests in flight when it is told to stop.
+    pub grace: Duration,
+    /// Further names in `Host` that mean this machine.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may send requests.
+    pub allowed_origins: Vec<String>,
+}
+
+/// The embedded mock of `ic serve --mock`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MockTarget {
+    /// Between the events of a stream.
+    pub interval: Duration,
+}
+
+/// How long is waited for each thing; None is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// A request head, once its first byte is there.
+    pub head: Option<Duration>,
+    /// The client's next request.
+    pub idle: Option<Duration>,
+    /// A connection to the target.
+    pub connect: Option<Duration>,
+    /// The first byte of the target's answer.
+    pub first_byte: Option<Duration>,
+    /// The next byte inside a body.
+    pub body: Option<Duration>,
+}
+
+/// Which port to listen on, before the registry has been asked.
+pub enum PortChoice {
+    /// Given outright: the registry is neither read nor written.
+    Given(Port, PortOrigin),
+    /// The project's port in the registry.
+    Registry(Box<Place>, Project),
+}
+
+/// Where the port came from; displays as `--port`, `INTERCEPTOR_PORT`, ….
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortOrigin {
+    /// `--port`
+    Flag,
+    /// `INTERCEPTOR_PORT`
+    Variable,
+    /// The project had it already.
+    Registry,
+    /// The registry has just given it out.
+    Allocated,
+}
+
+impl fmt::Display for PortOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PortOrigin::Flag => "--port",
+            PortOrigin::Variable => settings::PORT,
+            PortOrigin::Registry => "the registry",
+            PortOrigin::Allocated => "the registry, newly allocated",
+        })
+    }
+}
+
+impl PortChoice {
+    /// The port; this is where the registry is read and, for a new project, written.
+    ///
+    /// # Errors
+    ///
+    /// "Could not": the registry cannot be read or written, or no port is left.
+    pub fn settle(&self) -> Result<(Port, PortOrigin), Failure> {
+        match self {
+            PortChoice::Given(port, origin) => Ok((*port, *origin)),
+            PortChoice::Registry(place, project) => {
+                let allocated = place.allocate(project)?;
+                let origin = if allocated.created {
+                    PortOrigin::Allocated
+                } else {
+                    PortOrigin::Registry
+                };
+                Ok((allocated.port, origin))
+            }
+        }
+    }
+}
+
+impl Serve {
+    /// Reads every value.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage, naming the option or variable; "could not" if the project cannot be told.
+    pub fn resolve(
+        &self,
+        globals: &Globals,
+        environment: &Environment<'_>,
+    ) -> Result<ServeSettings, Failure> {
+        let port = environment.flag_or_variable("--port", self.port.as_deref(), settings::PORT);
+        let port = match &port {
+            Some(given) => Some((
+                given.port()?,
+                if given.is_variable() {
+                    PortOrigin::Variable
+                } else {
+                    PortOrigin::Flag
+                },
+            )),
+            None => None,
+        };
+        let instance_id = environment
+            .flag_or_variable(
+                "--instance-id",
+                self.instance_id.as_deref(),
+                settings::INSTANCE_ID,
+            )
+            .unwrap_or_else(|| Given::default(INSTANCE_ID));
+        let template = instance_id.text()?;
+        let mock = self.mock()?;
+        let target = environment
+            .flag_or_variable("--target", self.target.as_deref(), settings::TARGET_URL)
+            .unwrap_or_else(|| Given::default(TARGET_URL));
+        if mock.is_none() {
+            target.text()?;
+        }
+        let host = self
+            .host
+            .as_deref()
+            .map_or(Given::default(HOST), |host| Given::flag("--host", host));
+        let texts = |name, values: &[String]| -> Result<Vec<String>, Failure> {
+            values
+                .iter()
+                .map(|value| bare_word(&Given::flag(name, value)))
+                .collect()
+        };
+        let headers = self
+            .header
+            .iter()
+            .map(|header| field(&Given::flag("--header", header)))
+            .collect::<Result<_, _>>()?;
+        let limits = self.limits()?;
+        let hold = seconds("--hold", &self.hold, "0")?;
+        let grace = seconds("--grace", &self.grace, "10")?;
+        let connections_max = match &self.max_connections {
+            Some(number) => Given::flag("--max-connections", number).count(1)?,
+            None => CONNECTIONS_MAX,
+        };
+        let host = bare_word(&host)?;
+        let allowed_hosts = texts("--allow-host", &self.allow_host)?;
+        let allowed_origins = texts("--allow-origin", &self.allow_origin)?;
+
+        // Looking at folders comes after every value that can be judged without.
+        let project = project_at(self.project.as_deref());
+        let (port, project) = match port {
+            None => {
+                let (place, project) = (globals.place(environment)?, project?);
+                let choice = PortChoice::Registry(Box::new(place), project.clone());
+                (choice, Some(project))
+            }
+            Some((port, origin)) => {
+                let project_is_needed = self.project.is_some() || template.contains(PROJECT);
+                let project = match project {
+                    Err(failure) if project_is_needed => return Err(failure),
+                    project => project.ok(),
+                };
+                (PortChoice::Given(port, origin), project)
+            }
+        };
+        let instance_id = filled(template, project.as_ref())?;
+        Ok(ServeSettings {
+            host,
+            port,
+            target,
+            mock,
+            instance_id,
+            headers,
+            project,
+            hold,
+            limits,
+            connections_max,
+            grace,
+            allowed_hosts,
+            allowed_origins,
+        })
+    }
+
+    fn mock(&self) -> Result<Option<MockTarget>, Failure> {
+        match (self.mock, &self.target, &self.mock_interval_ms) {
+            (true, Some(_), _) => Err(Failure::usage(
+                "`--mock` takes the place of a target; give `--mock` or `--target`",
+            )),
+            (true, None, interval) => Ok(Some(MockTarget {
+                interval: mock::interval("--mock-interval-ms", interval.as_deref())?,
+            })),
+            (false, _, Some(_)) => Err(Failure::usage(
+                "`--mock-interval-ms` is for the mock; give `--mock` as well",
+            )),
+            (false, _, None) => Ok(None),
+        }
+    }
+
+    fn limits(&self) -> Result<TimeLimits, Failure> {
+        let limit = |name, value, default| -> Result<Option<Duration>, Failure> {
+            Ok(Some(seconds(name, value, default)?).filter(|limit| !limit.is_zero()))
+        };
+        Ok(TimeLimits {
+            head: limit("--head-timeout", &self.head_timeout, "30")?,
+            idle: limit("--idle-timeout", &self.idle_timeout, "75")?,
+            connect: limit("--connect-timeout", &self.connect_timeout, "10")?,
+            first_byte: limit("--first-byte-timeout", &self.first_byte_timeout, "0")?,
+            body: limit("--body-timeout", &self.body_timeout, "0")?,
+        })
+    }
+}
+
+fn seconds(
+    name: &'static str,
+    value: &Option<String>,
+    default: &'static str,
+) -> Result<Duration, Failure> {
+    match value {
+        Some(value) => Given::flag(name, value).seconds(),
+        None => Given::default(default).seconds(),
+    }
+}
+
+/// A name, an address, an origin: text without white space.
+fn bare_word(given: &Given) -> Result<String, Failure> {
+    let text = given.text()?;
+    if text.contains(char::is_whitespace) {
+        return Err(given.refused("has white space in it; leave it out"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The instance id, with the project's name in it.
+fn filled(template: &str, project: Option<&Project>) -> Result<String, Failure> {
+    let Some(project) = project.filter(|_| template.contains(PROJECT)) else {
+        return Ok(template.to_owned());
+    };
+    let name = name(project.path());
+    let instance_id = template.replace(PROJECT, &name);
+    // A carried byte begins with NUL: such a name is refused here as well, since a field can hold neither.
+    if instance_id.chars().any(char::is_control) {
+        return Err(Failure::usage(format!(
+            "the project's name `{name}` cannot stand in an instance id: it has a control character in it, \
+             or is not UTF-8; give another with `--instance-id` or {}",
+            settings::INSTANCE_ID
+        )));
+    }
+    Ok(instance_id)
+}
+
+/// Stands for the project's name in an instance id.
+const PROJECT: &str = "{project}";
+
+const HOST: &str = "localhost";
+const TARGET_URL: &str = "http://localhost:8764";
+const INSTANCE_ID: &str = "pycharm-{project}";
+
+/// Each costs two sockets and some 20 KiB; 1024 files is also what many systems allow a process at first.
+const CONNECTIONS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Exit;
+    use std::ffi::OsString;
+
+    fn resolve(serve: Serve, set: &[(&str, &str)]) -> Result<ServeSettings, Failure> {
+        let read = |name: &str| {
+            let (_, value) = set.iter().find(|(set, _)| *set == name)?;
+            Some(OsString::from(value))
+        };
+        // A folder whose name is known, and a registry that is never opened.
+        let project = serve.project.clone().or(Some("/nowhere/my.shop".into()));
+        let globals = Globals {
+            registry: Some("/nowhere/registry.json".to_owned()),
+            ..Globals::default()
+        };
+        Serve { project, ..serve }.resolve(&globals, &Environment(&read))
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn the_help_names_every_option_with_its_default() {
+        let program = argh::CommandInfoWithArgs {
+            name: "ic",
+            ..argh::CommandInfoWithArgs::default()
+        };
+        let help = crate::cli::help::help(&program, Some(&Serve::get_args_info()));
+        for part in [
+            "Usage: ic serve [OPTION…]\n",
+            "  --host H ",
+            "  --header FIELD ",
+            "default: pycharm-{project}\n",
+            "http://localhost:8764",
+            "  --first-byte-timeout SECS ",
+            "  --mock-interval-ms MS ",
+        ] {
+            assert!(help.contains(part), "{part}");
+        }
+        assert!(help.lines().all(|line| line.chars().count() <= 100));
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let settings = resolve(Serve::default(), &[]).expect("defaults are good");
+        assert_eq!(settings.host, "localhost");
+        assert!(matches!(settings.port, PortChoice::Registry(..)));
+        assert_eq!(settings.target, Given::default("http://localhost:8764"));
+        assert_eq!(settings.mock, None);
+        assert_eq!(settings.instance_id, "pycharm-my.shop");
+        assert!(settings.headers.is_empty());
+        assert_eq!(
+            settings.project.map(|project| project.name()).as_deref(),
+            Some("my.shop")
+        );
+        assert_eq!(settings.hold, Duration::ZERO);
+        assert_eq!(
+            settings.limits,
+            TimeLimits {
+                head: Some(Duration::from_secs(30)),
+                idle: Some(Duration::from_secs(75)),
+                connect: Some(Duration::from_secs(10)),
+                first_byte: None,
+                body: None,
+            }
+        );
+        assert_eq!(settings.connections_max, 1024);
+        assert_eq!(settings.grace, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_variable_that_is_then_not_looked_at() {
+        let variables = [
+            (settings::PORT, "9001"),
+            (settings::TARGET_URL, "http://variable"),
+            (settings::INSTANCE_ID, "{project}@variable"),
+        ];
+        let settings = resolve(Serve::default(), &variables).expect("good variables");
+        let (port, origin) = settings.port.settle().expect("no registry is asked");
+        assert_eq!((port.get(), origin), (9001, PortOrigin::Variable));
+        assert_eq!(
+            settings.target.to_string(),
+            "TARGET_LLM_URL=http://variable"
+        );
+        assert_eq!(settings.instance_id, "my.shop@variable");
+
+        let flags = Serve {
+            port: some("9002"),
+            target: some("http://flag"),
+            instance_id: some("flag"),
+            ..Serve::default()
+        };
+        let variables = [
+            (settings::PORT, "abc"),
+            (settings::TARGET_URL, "\n"),
+            (settings::INSTANCE_ID, "\x1b"),
+        ];
+        let settings = resolve(flags, &variables).expect("good flags");
+        let (port, origin) = settings.port.settle().expect("no registry is asked");
+        assert_eq!((port.get(), origin), (9002, PortOrigin::Flag));
+        assert_eq!(settings.target.to_string(), "--target http://flag");
+        assert_eq!(settings.instance_id, "flag");
+
+        let empty = [
+            (settings::PORT, ""),
+            (settings::TARGET_URL, ""),
+            (settings::INSTANCE_ID, ""),
+        ];
+        let settings = resolve(Serve::default(), &empty).expect("as if unset");
+        assert!(matches!(settings.port, PortChoice::Registry(..)));
+        assert_eq!(settings.target, Given::default("http://localhost:8764"));
+        assert_eq!(settings.instance_id, "pycharm-my.shop");
+    }
+
+    #[test]
+    fn zero_lifts_a_time_limit() {
+        let serve = Serve {
+            head_timeout: some("0"),
+            idle_timeout: some("0.0"),
+            connect_timeout: some("0.25"),
+            body_timeout: some("7"),
+            grace: some("0"),
+            hold: some("1.5"),
+            ..Serve::default()
+        };
+        let settings = resolve(serve, &[]).expect("good times");
+        assert_eq!(settings.limits.head, None);
+        assert_eq!(settings.limits.idle, None);
+        assert_eq!(settings.limits.connect, Some(Duration::from_millis(250)));
+        assert_eq!(settings.limits.body, Some(Duration::from_secs(7)));
+        assert_eq!(settings.grace, Duration::ZERO);
+        assert_eq!(settings.hold, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn fields_to_set_keep_their_order_and_may_repeat() {
+        let header = ["b: 1", "a: 2", "b: 3"].map(str::to_owned).to_vec();
+        let serve = Serve {
+            header,
+            ..Serve::default()
+        };
+        let headers = resolve(serve, &[]).expect("good fields").headers;
+        let expected = [("b", "1"), ("a", "2"), ("b", "3")];
+        assert_eq!(
+            headers,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_name() {
+        #[track_caller]
+        fn check(serve: Serve, set: &[(&str, &str)], start: &str) {
+            let Err(failure) = resolve(serve, set) else {
+                panic!("not refused: {start}");
+            };
+            assert_eq!(failure.exit(), Exit::BadUsage, "{failure}");
+            assert!(failure.to_string().starts_with(start), "{failure}");
+        }
+        let serve = Serve::default;
+        check(
+            Serve {
+                port: some("0"),
+                ..serve()
+            },
+            &[],
+            "`--port 0` is not a port",
+        );
+        check(
+            serve(),
+            &[(settings::PORT, "abc")],
+            "`INTERCEPTOR_PORT=abc` is not a port",
+        );
+        check(
+            serve(),
+            &[(settings::INSTANCE_ID, "a\nb")],
+            "`SUPERMEMORY_USERNAME=a\nb` has a control",
+        );
+        check(
+            Serve {
+                instance_id: some(""),
+                ..serve()
+            },
+            &[],
+            "`--instance-id ` is empty",
+        );
+        check(
+            Serve {
+                project: some("/nowhere/a\u{7f}b"),
+                ..serve()
+            },
+            &[],
+            "the project's name `a\u{7f}b` cannot stand in an instance id",
+        );
+        check(
+            Serve {
+                project: some("/nowhere/caf\0e9"),
+                ..serve()
+            },
+            &[],
+            "the project's name `caf\0e9` cannot stand in an instance id",
+        );
+        check(
+            Serve {
+                target: some(""),
+                ..serve()
+            },
+            &[],
+            "`--target ` is empty",
+        );
+        check(
+            Serve {
+                host: some("a b"),
+                ..serve()
+            },
+            &[],
+            "`--host a b` has white space",
+        );
+        check(
+            Serve {
+                max_connections: some("0"),
+                ..serve()
+            },
+            &[],
+            "`--max-connections 0` is not",
+        );
+        check(
+            Serve {
+                grace: some("-1"),
+                ..serve()
+            },
+            &[],
+            "`--grace -1` is not a time",
+        );
+        check(
+            Serve {
+                hold: some("x"),
+                ..serve()
+            },
+            &[],
+            "`--hold x` is not a time",
+        );
+        check(
+            Serve {
+                allow_host: vec![String::new()],
+                ..serve()
+            },
+            &[],
+            "`--allow-host ` is empty",
+        );
+        check(
+            Serve {
+                mock: true,
+                target: some("http://a"),
+                ..serve()
+            },
+            &[],
+            "`--mock` takes the place of a target",
+        );
+        check(
+            Serve {
+                mock_interval_ms: some("5"),
+                ..serve()
+            },
+            &[],
+            "`--mock-interval-ms` is for the mock",
+        );
+        check(
+            Serve {
+                project: some(""),
+                ..serve()
+            },
+            &[],
+            "PATH is empty",
+        );
+        let header = vec!["Host: a".to_owned()];
+        check(
+            Serve { header, ..serve() },
+            &[],
+            "`--header Host: a` cannot be set",
+        );
+    }
+
+    #[test]
+    fn the_mock_takes_the_targets_place() {
+        let serve = Serve {
+            mock: true,
+            mock_interval_ms: some("5"),
+            ..Serve::default()
+        };
+        let settings = resolve(serve, &[(settings::TARGET_URL, "\n")]).expect("no target is read");
+        let interval = Duration::from_millis(5);
+        assert_eq!(settings.mock, Some(MockTarget { interval }));
+    }
+}

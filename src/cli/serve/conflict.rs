@@ -1,0 +1,114 @@
+//! What to say when the port of an interceptor is taken.
+
+use crate::cli::Failure;
+use crate::cli::holder::{Identity, holder, interceptor_at};
+use crate::cli::output::name;
+use crate::cli::raw;
+use crate::registry::Port;
+use crate::registry::project::Project;
+
+use super::PortOrigin;
+
+/// Why a port cannot be listened on, in a line that names its holder. `project` is whose interceptor was to start.
+pub fn port_is_taken(port: Port, origin: PortOrigin, project: Option<&Project>) -> Failure {
+    let way_out = match origin {
+        PortOrigin::Flag | PortOrigin::Variable => format!("give another port with {origin}"),
+        PortOrigin::Registry | PortOrigin::Allocated => {
+            "`ic remove` to get another port".to_owned()
+        }
+    };
+    let by = match interceptor_at(port) {
+        Some(identity) => {
+            let pid = identity.pid;
+            if project.is_some_and(|project| is_interceptor_of(project, &identity)) {
+                return Failure::could_not(format!(
+                    "this project's interceptor is already running on port {port} (pid {pid})"
+                ));
+            }
+            let instance_id = identity.instance_id;
+            format!(" by the interceptor `{instance_id}` (pid {pid})")
+        }
+        None => holder(port).map_or(String::new(), |holder| format!(" by {holder}")),
+    };
+    Failure::could_not(format!("port {port} is in use{by}; stop it, or {way_out}"))
+}
+
+/// It says so by its path, or by its name.
+fn is_interceptor_of(project: &Project, identity: &Identity) -> bool {
+    identity.project.as_deref().is_some_and(|theirs| {
+        theirs == raw::to_text(project.path().as_os_str()) || theirs == name(project.path())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Exit;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn a_taken_port_is_reported_with_its_holder_and_the_way_out() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let port = Port::try_from(port).expect("bound to a port");
+        #[track_caller]
+        fn check(port: Port, origin: PortOrigin, way_out: &str) {
+            let failure = port_is_taken(port, origin, None);
+            assert_eq!(failure.exit(), Exit::CouldNot);
+            let message = failure.to_string();
+            assert!(
+                message.starts_with(&format!("port {port} is in use")),
+                "{message}"
+            );
+            assert!(message.ends_with(way_out), "{message}");
+        }
+        check(
+            port,
+            PortOrigin::Flag,
+            "; stop it, or give another port with --port",
+        );
+        check(
+            port,
+            PortOrigin::Variable,
+            "; stop it, or give another port with INTERCEPTOR_PORT",
+        );
+        check(
+            port,
+            PortOrigin::Registry,
+            "; stop it, or `ic remove` to get another port",
+        );
+    }
+
+    #[test]
+    fn a_port_taken_by_an_interceptor_is_reported_with_whose_it_is() {
+        #[track_caller]
+        fn check(theirs: &str, origin: PortOrigin, expected: &str) {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = listener.local_addr().expect("bound").port();
+            let port = Port::try_from(port).expect("bound to a port");
+            let body = serde_json::json!({
+                "status": "healthy", "instance_id": "pycharm-x", "target": "http://a",
+                "project": theirs, "pid": 812, "uptime_seconds": 3,
+            });
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("the question");
+                let mut question = [0; 1024];
+                assert_ne!(stream.read(&mut question).expect("the question"), 0);
+                write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").expect("the answer");
+            });
+            let project = Project::recorded("/home/me/shop".as_ref()).expect("absolute");
+            let message = port_is_taken(port, origin, Some(&project)).to_string();
+            server.join().expect("no failure in the server");
+            assert_eq!(message.replace(&port.to_string(), "N"), expected);
+        }
+        let ours = "this project's interceptor is already running on port N (pid 812)";
+        check("/home/me/shop", PortOrigin::Registry, ours);
+        check("shop", PortOrigin::Flag, ours);
+        check(
+            "/home/me/else",
+            PortOrigin::Variable,
+            "port N is in use by the interceptor `pycharm-x` (pid 812); \
+             stop it, or give another port with INTERCEPTOR_PORT",
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! A field of `--header`: what may be set on every request, and what belongs to the connection.
+
+use crate::cli::Failure;
+use crate::cli::settings::Given;
+
+/// A field of `--header`, name and value.
+pub fn field(given: &Given) -> Result<(String, String), Failure> {
+    let text = given.text()?;
+    let Some((name, value)) = text.split_once(':') else {
+        return Err(given.refused("is not a field; write it as `Name: value`"));
+    };
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(given.refused(
+            "has a name that no field can have; names are letters, digits and `-`, and end at the colon",
+        ));
+    }
+    if let Some(kept) = KEPT_FIELDS
+        .iter()
+        .find(|kept| kept.eq_ignore_ascii_case(name))
+    {
+        return Err(given.refused(format_args!(
+            "cannot be set: `{kept}` belongs to the connection, and ic writes it itself"
+        )));
+    }
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+/// RFC 9110 §5.6.2: `tchar`.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Fields that frame a message, belong to one hop or guard against loops: to set them would break every request.
+const KEPT_FIELDS: [&str; 12] = [
+    "Connection",
+    "Content-Length",
+    "Expect",
+    "Host",
+    "HTTP2-Settings",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+    "Via",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_split_at_its_first_colon() {
+        #[track_caller]
+        fn check(text: &str, name: &str, value: &str) {
+            let split = field(&Given::flag("--header", text)).expect(text);
+            assert_eq!(split, (name.to_owned(), value.to_owned()));
+        }
+        check("x-team: blue", "x-team", "blue");
+        check("X-Url:http://a:1/", "X-Url", "http://a:1/");
+        check("x-team:  two words ", "x-team", "two words");
+        check("x-empty:", "x-empty", "");
+        check("!#$%&'*+-.^_`|~09Az: ü", "!#$%&'*+-.^_`|~09Az", "ü");
+        check("hostname: a", "hostname", "a"); // only begins like `Host`
+    }
+
+    #[test]
+    fn what_no_request_may_carry_is_refused() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            let refused = field(&Given::flag("--header", text)).expect_err(text);
+            assert_eq!(refused.exit(), crate::cli::Exit::BadUsage);
+            let start = format!("`--header {text}` {expected}");
+            assert!(refused.to_string().starts_with(&start), "{refused}");
+        }
+        check("x-team", "is not a field");
+        check("", "is empty");
+        check(": a", "has a name that no field can have");
+        check("x team: a", "has a name that no field can have");
+        check("x-team : a", "has a name that no field can have");
+        check("x-é: a", "has a name that no field can have");
+        check("(x): a", "has a name that no field can have");
+        check("x: a\r\nb: c", "has a control character");
+        check("x: a\tb", "has a control character");
+        for kept in KEPT_FIELDS {
+            check(
+                &format!("{}: 1", kept.to_lowercase()),
+                &format!("cannot be set: `{kept}`"),
+            );
+        }
+    }
+}

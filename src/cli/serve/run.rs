@@ -1,0 +1,203 @@
+//! Connects the two halves: a project's port on one side, an interceptor on the other.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+use super::conflict::port_is_taken;
+use super::{PortOrigin, Serve, ServeSettings};
+use crate::cli::output::{Shown, explain, said};
+use crate::cli::{Context, Exit, Failure, raw};
+use crate::mock;
+use crate::registry::Port;
+use crate::serve::{self, About, Guard, Onward, Options, ServeError, Target, Timeouts};
+
+impl Serve {
+    /// Runs the interceptor until it is told to stop.
+    pub(in crate::cli) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let settings = self.resolve(&context.globals, &context.environment)?;
+        let target = match settings.mock {
+            Some(_) => None,
+            None => Some(target(&settings)?),
+        };
+        let ips = addresses(&settings.host)?;
+        let (port, origin) = settings.port.settle()?;
+        let target = match (target, settings.mock) {
+            (Some(target), _) => target,
+            (None, settings) => {
+                embedded_mock(settings.map(|mock| mock.interval).unwrap_or_default())?
+            }
+        };
+        let options = options(&settings, target, &ips, port)?;
+        let announcement = Announcement {
+            instance_id: settings.instance_id.clone(),
+            host: settings.host.clone(),
+            target: options.target.to_string(),
+            is_local: options.guard.local_hosts_only,
+            port,
+            origin,
+        };
+        match serve::run(options, |addresses| announcement.print(addresses)) {
+            Ok(()) => Ok(Exit::Done),
+            Err(ServeError::Bind(_, error)) if error.kind() == io::ErrorKind::AddrInUse => {
+                Err(port_is_taken(port, origin, settings.project.as_ref()))
+            }
+            Err(ServeError::Bind(address, error))
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Err(Failure::could_not(format!(
+                    "cannot listen on {address}: {}; choose a port of 1024 or above",
+                    said(&error)
+                )))
+            }
+            Err(error @ ServeError::TargetIsSelf(_)) => Err(Failure::usage(error.to_string())),
+            Err(error) => Err(Failure::could_not(error.to_string())),
+        }
+    }
+}
+
+fn target(settings: &ServeSettings) -> Result<Target, Failure> {
+    let given = &settings.target;
+    given
+        .text()?
+        .parse()
+        .map_err(|error: serve::BadTarget| given.refused(error))
+}
+
+/// Starts the mock in a thread of its own, which ends with the process.
+fn embedded_mock(interval: std::time::Duration) -> Result<Target, Failure> {
+    let failed =
+        |error: &io::Error| Failure::could_not(format!("cannot start the mock: {}", said(error)));
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = mock::Server::bind(&[any_port]).map_err(|error| failed(&error))?;
+    let address = server.addresses()[0];
+    std::thread::Builder::new()
+        .name("mock".to_owned())
+        .spawn(move || server.run(mock::Settings { interval }))
+        .map_err(|error| failed(&error))?;
+    format!("http://{address}")
+        .parse()
+        .map_err(|error: serve::BadTarget| {
+            Failure::could_not(format!("the mock's address {error}"))
+        })
+}
+
+fn options(
+    settings: &ServeSettings,
+    target: Target,
+    ips: &[IpAddr],
+    port: Port,
+) -> Result<Options, Failure> {
+    let id = &settings.instance_id;
+    let mut fields: Vec<(String, String)> = vec![
+        ("x-memory-user-id".to_owned(), id.clone()),
+        ("x-pycharm-instance".to_owned(), id.clone()),
+        ("x-source".to_owned(), SOURCE.to_owned()),
+    ];
+    fields.extend(settings.headers.iter().cloned());
+    let onward =
+        Onward::new(target.host_field(), target.base_path(), &fields).map_err(|unsettable| {
+            Failure::usage(format!(
+                "the field `{}` cannot be set",
+                Shown(&unsettable.0)
+            ))
+        })?;
+    let limits = settings.limits;
+    Ok(Options {
+        listen: ips
+            .iter()
+            .map(|&ip| SocketAddr::new(ip, port.get()))
+            .collect(),
+        target,
+        onward,
+        guard: Guard {
+            local_hosts_only: ips.iter().all(IpAddr::is_loopback),
+            allowed_hosts: settings.allowed_hosts.clone(),
+            allowed_origins: settings.allowed_origins.clone(),
+        },
+        timeouts: Timeouts {
+            head: limits.head,
+            idle: limits.idle,
+            connect: limits.connect,
+            first_byte: limits.first_byte,
+            body: limits.body,
+            hold: settings.hold,
+            grace: settings.grace,
+        },
+        connections_max: settings.connections_max,
+        about: About {
+            instance_id: id.clone(),
+            project: settings
+                .project
+                .as_ref()
+                .map(|project| raw::to_text(project.path().as_os_str())),
+        },
+    })
+}
+
+/// Where a host name means: `localhost` is both loopback addresses (RFC 6761 §6.3), whatever a resolver says.
+pub(in crate::cli) fn addresses(host: &str) -> Result<Vec<IpAddr>, Failure> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    if let Ok(ip) = bare.parse() {
+        return Ok(vec![ip]);
+    }
+    match (host, 0).to_socket_addrs() {
+        Ok(found) => {
+            let mut ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+            ips.dedup();
+            Ok(ips)
+        }
+        Err(error) => Err(Failure::usage(format!(
+            "`--host {}` has no address ({}); give an address of this machine, or leave it out",
+            Shown(host),
+            said(&error)
+        ))),
+    }
+}
+
+/// What is told at the start.
+struct Announcement {
+    instance_id: String,
+    host: String,
+    target: String,
+    is_local: bool,
+    port: Port,
+    origin: PortOrigin,
+}
+
+impl Announcement {
+    fn print(&self, addresses: &[SocketAddr]) {
+        let bound: Vec<String> = addresses
+            .iter()
+            .map(|address| address.ip().to_string())
+            .collect();
+        let host = if self.host.contains(':') && !self.host.starts_with('[') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        let mut text = format!(
+            "Instance:   {}\nListening:  http://{host}:{port} ({})\nTarget:     {}\nPort from:  {}\n",
+            Shown(&self.instance_id),
+            bound.join(", "),
+            self.target,
+            self.origin,
+            port = self.port,
+        );
+        if !self.is_local {
+            text.push_str(
+                "ic: warning: this listens beyond this machine: whoever reaches the port can use the target; \
+                 leave out --host to listen on localhost only\n",
+            );
+        }
+        explain(&text);
+    }
+}
+
+/// What the original tool sends, and what is told apart by it.
+const SOURCE: &str = "pycharm-ai-chat";

@@ -1,0 +1,322 @@
+//! Values from outside: flags before variables before defaults, and what each must look like.
+//!
+//! A flag wins over its variable, whose value is then not even looked at; a variable that is set but empty counts as
+//! unset. A value that is refused is named together with the place it came from, before anything is opened or written.
+//! Every value that two places can give is read here; what a value is *for* is decided by the commands.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::registry::Port;
+
+use super::{Failure, raw};
+
+/// The variables of the process, or of a test.
+pub struct Environment<'a>(pub &'a dyn Fn(&str) -> Option<OsString>);
+
+impl Environment<'_> {
+    /// A variable's value, if it is set and not empty.
+    pub fn variable(&self, name: &'static str) -> Option<Given> {
+        (self.0)(name)
+            .filter(|value| !value.is_empty())
+            .map(|value| Given {
+                source: Source::Variable(name),
+                value,
+            })
+    }
+
+    /// The flag's value if it was given, else the variable's.
+    pub fn flag_or_variable(
+        &self,
+        flag: &'static str,
+        value: Option<&str>,
+        variable: &'static str,
+    ) -> Option<Given> {
+        match value {
+            Some(value) => Some(Given::flag(flag, value)),
+            None => self.variable(variable),
+        }
+    }
+}
+
+/// A value, and where it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    source: Source,
+    value: OsString,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Flag(&'static str),
+    Variable(&'static str),
+    Argument,
+    Default,
+}
+
+impl Given {
+    /// The value of an option; `value` is as the arguments carry it ([`raw`]).
+    pub fn flag(name: &'static str, value: &str) -> Given {
+        Given {
+            source: Source::Flag(name),
+            value: raw::from_text(value),
+        }
+    }
+
+    /// A word that stands for itself, such as PORT.
+    pub fn argument(value: &str) -> Given {
+        Given {
+            source: Source::Argument,
+            value: raw::from_text(value),
+        }
+    }
+
+    /// What holds where nothing was given.
+    pub fn default(value: &str) -> Given {
+        Given {
+            source: Source::Default,
+            value: value.into(),
+        }
+    }
+
+    /// Whether it came from a variable and not from the command line.
+    pub fn is_variable(&self) -> bool {
+        matches!(self.source, Source::Variable(_))
+    }
+
+    /// A port, 1 to 65535.
+    pub fn port(&self) -> Result<Port, Failure> {
+        self.value
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| self.refused("is not a port; give a number from 1 to 65535"))
+    }
+
+    /// A whole number, at least `lowest`.
+    pub fn count(&self, lowest: usize) -> Result<usize, Failure> {
+        self.value
+            .to_str()
+            // Digits are digits: `"+5".parse::<usize>()` would be 5.
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse::<usize>().ok())
+            .filter(|&count| count >= lowest)
+            .ok_or_else(|| {
+                self.refused(format_args!(
+                    "is not a number that fits; give a whole number from {lowest} up"
+                ))
+            })
+    }
+
+    /// Seconds, fractions allowed, at most a year.
+    pub fn seconds(&self) -> Result<Duration, Failure> {
+        let is_plain = |text: &str| {
+            text.bytes().any(|byte| byte.is_ascii_digit())
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        };
+        self.value
+            .to_str()
+            .filter(|text| is_plain(text))
+            .and_then(|text| text.parse::<f64>().ok())
+            .filter(|&seconds| seconds <= SECONDS_MAX)
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .ok_or_else(|| {
+                self.refused("is not a time in seconds; give a number such as `30` or `0.5`")
+            })
+    }
+
+    /// Text without control characters, not empty.
+    pub fn text(&self) -> Result<&str, Failure> {
+        let text = self
+            .value
+            .to_str()
+            .ok_or_else(|| self.refused("is not UTF-8; write it in UTF-8"))?;
+        if text.is_empty() {
+            return Err(self.refused("is empty; give a value"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(self.refused("has a control character in it; leave it out"));
+        }
+        Ok(text)
+    }
+
+    /// A path of any bytes, not empty.
+    pub fn path(&self) -> Result<&Path, Failure> {
+        if self.value.is_empty() {
+            return Err(self.refused("is empty; give a path"));
+        }
+        Ok(Path::new(&self.value))
+    }
+
+    /// The refusal of this value: it is named, with the place it came from; `why` says what would do.
+    pub fn refused(&self, why: impl fmt::Display) -> Failure {
+        Failure::usage(format!("`{self}` {why}"))
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            Source::Flag(name) => write!(f, "{name} ")?,
+            Source::Variable(name) => write!(f, "{name}=")?,
+            Source::Argument | Source::Default => {}
+        }
+        let value = raw::to_text(&self.value);
+        match value.char_indices().nth(SHOWN_LENGTH_MAX) {
+            Some((at, _)) => write!(f, "{}…", &value[..at]),
+            None => f.write_str(&value),
+        }
+    }
+}
+
+/// The port to listen on; the registry is then not asked.
+pub const PORT: &str = "INTERCEPTOR_PORT";
+/// The lowest port that is given out.
+pub const PORT_MIN: &str = "INTERCEPTOR_PORT_MIN";
+/// The highest port that is given out.
+pub const PORT_MAX: &str = "INTERCEPTOR_PORT_MAX";
+/// The registry file.
+pub const REGISTRY_PATH: &str = "PORT_REGISTRY_PATH";
+/// Where requests go.
+pub const TARGET_URL: &str = "TARGET_LLM_URL";
+/// The instance identifier.
+pub const INSTANCE_ID: &str = "SUPERMEMORY_USERNAME";
+
+/// A year: longer is a slip of the unit, and some clocks overflow.
+const SECONDS_MAX: f64 = 366.0 * 86_400.0;
+
+/// Characters of a refused value that are repeated; whoever gave it knows the rest.
+const SHOWN_LENGTH_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Exit;
+
+    #[test]
+    fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
+        #[track_caller]
+        fn check(flag: Option<&str>, variable: Option<&str>, expected: Option<&str>) {
+            let read = |name: &str| {
+                assert_eq!(name, "INTERCEPTOR_PORT");
+                assert!(
+                    flag.is_none(),
+                    "a flag is there: nobody looks at the variable"
+                );
+                variable.map(OsString::from)
+            };
+            let given = Environment(&read).flag_or_variable("--port", flag, PORT);
+            assert_eq!(given.map(|given| given.to_string()).as_deref(), expected);
+        }
+        check(None, None, None);
+        check(None, Some(""), None);
+        check(None, Some("1"), Some("INTERCEPTOR_PORT=1"));
+        check(Some("2"), None, Some("--port 2"));
+        check(Some("2"), Some("abc"), Some("--port 2"));
+        check(Some(""), Some("1"), Some("--port "));
+    }
+
+    #[track_caller]
+    fn refused<T: std::fmt::Debug>(result: Result<T, Failure>, start: &str) {
+        let failure = result.expect_err(start);
+        assert_eq!(failure.exit(), Exit::BadUsage);
+        assert!(failure.to_string().starts_with(start), "{failure}");
+    }
+
+    #[test]
+    fn a_port_is_a_number_from_1_to_65535() {
+        let port = |text| Given::flag("--port", text).port();
+        for (text, expected) in [("1", 1), ("8888", 8888), ("08888", 8888), ("65535", 65535)] {
+            assert_eq!(port(text).expect(text).get(), expected);
+        }
+        for bad in [
+            "",
+            "0",
+            "65536",
+            "99999999999999999999",
+            "-1",
+            "+5",
+            "8888 ",
+            "0x50",
+            "80.5",
+            "８",
+            "\0ff",
+        ] {
+            refused(port(bad), &format!("`--port {bad}` is not a port"));
+        }
+    }
+
+    #[test]
+    fn a_count_is_a_whole_number_from_its_lowest() {
+        let count = |text, lowest| Given::flag("-n", text).count(lowest);
+        assert_eq!(count("1", 1).expect("one"), 1);
+        assert_eq!(count("0", 0).expect("none"), 0);
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "+1",
+            "1.5",
+            "many",
+            "99999999999999999999999",
+        ] {
+            refused(count(bad, 1), &format!("`-n {bad}` is not a number"));
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_plain_number_of_seconds() {
+        let seconds = |text| Given::flag("--hold", text).seconds();
+        for (text, milliseconds) in [
+            ("0", 0),
+            ("30", 30_000),
+            ("0.5", 500),
+            (".5", 500),
+            ("1.", 1000),
+            ("0.001", 1),
+        ] {
+            assert_eq!(
+                seconds(text).expect(text),
+                Duration::from_millis(milliseconds)
+            );
+        }
+        for bad in [
+            "", ".", "-1", "+1", "1e3", "inf", "nan", "5s", "1,5", "1.2.3", "31622401", " 1",
+        ] {
+            refused(seconds(bad), &format!("`--hold {bad}` is not a time"));
+        }
+    }
+
+    #[test]
+    fn a_text_is_not_empty_and_has_no_control_characters() {
+        let text = |text| Given::flag("--instance-id", text).text().map(str::to_owned);
+        assert_eq!(text("Übung 1").expect("fine"), "Übung 1");
+        refused(text(""), "`--instance-id ` is empty");
+        refused(
+            text("a\r\nb"),
+            "`--instance-id a\r\nb` has a control character",
+        );
+        refused(
+            text("a\u{85}"),
+            "`--instance-id a\u{85}` has a control character",
+        );
+        refused(text("caf\0e9"), "`--instance-id caf\0e9` is not UTF-8");
+    }
+
+    #[test]
+    fn a_long_value_is_not_repeated_to_its_end() {
+        let failure = Given::argument(&"é".repeat(5000))
+            .port()
+            .expect_err("no port");
+        assert_eq!(
+            failure.to_string(),
+            format!(
+                "`{}…` is not a port; give a number from 1 to 65535",
+                "é".repeat(80)
+            )
+        );
+    }
+}

@@ -1,0 +1,287 @@
+//! A body on its way through: what is left of it, and what of it may pass unseen.
+//!
+//! A forwarder asks one question of a body: how many of the next bytes may pass without being looked at?
+//! [`Body::opaque`] answers it for every framing, so that the relay is one loop that knows none of them,
+//! and moving bytes by copy or by splice are two ways to do one thing.
+
+use super::chunked::{Chunked, Piece};
+use super::framing::Framing;
+use super::{Error, Parsed, trailer};
+
+/// The progress of one body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Body(Progress);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+    Complete,
+}
+
+/// The sender closed its side before its body was complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncated;
+
+impl Body {
+    /// The whole of a body that is framed as `framing`.
+    pub fn new(framing: Framing) -> Self {
+        Body(match framing {
+            Framing::Empty | Framing::Length(0) => Progress::Complete,
+            Framing::Length(length) => Progress::Length(length),
+            Framing::Chunked => Progress::Chunked(Chunked::new()),
+            Framing::UntilClose => Progress::UntilClose,
+        })
+    }
+
+    /// Whether nothing of it is to come.
+    pub fn is_complete(&self) -> bool {
+        self.0 == Progress::Complete
+    }
+
+    /// How many of the next bytes may pass without being looked at; `u64::MAX` stands for all to come.
+    pub fn opaque(&self) -> u64 {
+        match &self.0 {
+            Progress::Length(left) => *left,
+            Progress::Chunked(chunked) => chunked.opaque(),
+            Progress::UntilClose => u64::MAX,
+            Progress::Complete => 0,
+        }
+    }
+
+    /// `count` bytes have passed unseen; at most [`Body::opaque`].
+    pub fn advance(&mut self, count: u64) {
+        debug_assert!(
+            count <= self.opaque(),
+            "no byte passes that the body has not accounted for"
+        );
+        match &mut self.0 {
+            Progress::Length(left) => *left -= count,
+            Progress::Chunked(chunked) => chunked.advance(count),
+            Progress::UntilClose | Progress::Complete => {}
+        }
+        self.settle();
+    }
+
+    /// What `bytes`, which must not be empty, start with; steps over it.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Piece, Error> {
+        let piece = match &mut self.0 {
+            Progress::Complete => Piece::End,
+            Progress::Chunked(chunked) => chunked.next(bytes)?,
+            Progress::Length(_) | Progress::UntilClose => {
+                let count = usize::try_from(self.opaque())
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
+                self.advance(count as u64);
+                Piece::Data(count)
+            }
+        };
+        self.settle();
+        Ok(piece)
+    }
+
+    /// How many of the leading `bytes` belong to this body and may pass as they are; steps over them.
+    ///
+    /// Fewer than all of them means that the body has ended, or that its trailer section is next
+    /// ([`Body::has_trailers`]).
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let mut count = 0;
+        while count < bytes.len() {
+            match self.next(&bytes[count..])? {
+                Piece::Data(piece) | Piece::Framing(piece) => count += piece,
+                Piece::Trailers | Piece::End => break,
+            }
+        }
+        Ok(count)
+    }
+
+    /// Whether the next bytes are a trailer section that is to be taken by [`Body::take_trailers`].
+    pub fn has_trailers(&self) -> bool {
+        matches!(&self.0, Progress::Chunked(chunked) if chunked.is_at_trailers())
+    }
+
+    /// Takes the trailer section at the start of `bytes`, writes what may pass of it to `out`, and says how
+    /// many bytes it took: see [`trailer::pass`].
+    pub fn take_trailers(
+        &mut self,
+        bytes: &[u8],
+        is_ours: impl Fn(&str) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Parsed<usize>, Error> {
+        let parsed = trailer::pass(bytes, is_ours, out)?;
+        if let (Parsed::Complete(_), Progress::Chunked(chunked)) = (parsed, &mut self.0) {
+            chunked.trailers_taken();
+            self.settle();
+        }
+        Ok(parsed)
+    }
+
+    /// What it means that the sender has closed its side now.
+    pub fn end_of_file(&mut self) -> Result<(), Truncated> {
+        match self.0 {
+            Progress::Complete => Ok(()),
+            Progress::UntilClose => {
+                self.0 = Progress::Complete;
+                Ok(())
+            }
+            Progress::Length(_) | Progress::Chunked(_) => Err(Truncated),
+        }
+    }
+
+    fn settle(&mut self) {
+        let over = match &self.0 {
+            Progress::Length(left) => *left == 0,
+            Progress::Chunked(chunked) => chunked.is_complete(),
+            Progress::UntilClose | Progress::Complete => false,
+        };
+        if over {
+            self.0 = Progress::Complete;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Framing::{Chunked, Empty, Length, UntilClose};
+
+    /// Passes `bytes`, in pieces of `step` bytes, through a body framed as `framing`: how many of them belong to
+    /// it, trailer section included, and what is sent on of them.
+    fn pass(framing: Framing, bytes: &[u8], step: usize) -> Result<(usize, Vec<u8>), Error> {
+        let mut body = Body::new(framing);
+        let mut sent = Vec::new();
+        let (mut taken, mut arrived) = (0, 0);
+        while !body.is_complete() && arrived < bytes.len() {
+            arrived = bytes.len().min(arrived + step);
+            let mut news = &bytes[taken..arrived];
+            let count = body.follow(news)?;
+            sent.extend_from_slice(&news[..count]);
+            taken += count;
+            news = &news[count..];
+            if body.has_trailers() {
+                if let Parsed::Complete(len) = body.take_trailers(news, |_| false, &mut sent)? {
+                    taken += len;
+                }
+            } else {
+                assert!(
+                    body.is_complete() || news.is_empty(),
+                    "only an end holds bytes back"
+                );
+            }
+        }
+        Ok((taken, sent))
+    }
+
+    /// `expected` is how many of `bytes` belong to the body.
+    #[track_caller]
+    fn check(why: &str, framing: Framing, bytes: &[u8], expected: Result<usize, Error>) {
+        for step in 1..=bytes.len().max(1) {
+            let passed = pass(framing, bytes, step);
+            let count = passed.as_ref().map(|(count, _)| *count);
+            assert_eq!(
+                count,
+                expected.as_ref().copied(),
+                "{why}, {step} bytes at a time"
+            );
+            if let Ok((count, sent)) = passed {
+                assert_eq!(
+                    sent,
+                    bytes[..count],
+                    "{why}: all of it and nothing else is sent on"
+                );
+            }
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn a_body_takes_its_own_bytes_and_no_more() {
+        check("none", Empty, b"GET / HTTP/1.1\r\n", Ok(0));
+        check("a length of zero", Length(0), b"GET / HTTP/1.1\r\n", Ok(0));
+        check("by length, a request behind it", Length(5), b"helloGET / HTTP/1.1\r\n", Ok(5));
+        check("by length, not all there", Length(9), b"hello", Ok(5));
+        check("by length, whatever is in it", Length(7), b"0\r\n\r\n\0\xff!", Ok(7));
+        check("until the connection closes", UntilClose, b"hello\r\n\r\n\0", Ok(10));
+        check("in chunks, a request behind it", Chunked, b"5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\n", Ok(15));
+        check("in chunks, not all there", Chunked, b"5\r\nhel", Ok(6));
+        check("in chunks, with trailers", Chunked, b"1\r\nx\r\n0\r\na: 1\r\n\r\nGET /", Ok(17));
+        check("in chunks, with part of the trailers", Chunked, b"1\r\nx\r\n0\r\na: 1\r\n", Ok(9));
+        check("a wrong chunk", Chunked, b"5\r\nhello\r\nx\r\n", Err(Error::ChunkSize));
+        check("a wrong end", Chunked, b"5\r\nhello!\r\n", Err(Error::ChunkEnd));
+        check("a wrong trailer", Chunked, b"0\r\na : 1\r\n\r\n", Err(Error::Trailer));
+    }
+
+    #[test]
+    fn trailers_that_must_not_pass_do_not() {
+        let bytes = b"0\r\nContent-Length: 5\r\nx-source: me\r\na:1\r\n\r\nmore";
+        let mut body = Body::new(Chunked);
+        assert_eq!(body.follow(bytes), Ok(3));
+        assert!(body.has_trailers() && !body.is_complete());
+        let mut out = Vec::new();
+        let is_ours = |name: &str| name == "x-source";
+        let taken = body.take_trailers(&bytes[3..], is_ours, &mut out);
+        assert_eq!(taken, Ok(Parsed::Complete(bytes.len() - 3 - 4)));
+        assert_eq!(out, b"a: 1\r\n\r\n");
+        assert!(body.is_complete() && !body.has_trailers());
+    }
+
+    #[test]
+    fn what_is_opaque_may_pass_unseen() {
+        let mut body = Body::new(Length(5));
+        assert_eq!(body.opaque(), 5);
+        body.advance(2);
+        assert_eq!(
+            body.next(b"xyz more"),
+            Ok(Piece::Data(3)),
+            "only what is left"
+        );
+        assert!(body.is_complete());
+        assert_eq!((body.opaque(), body.next(b"more")), (0, Ok(Piece::End)));
+
+        let mut body = Body::new(UntilClose);
+        assert_eq!(body.opaque(), u64::MAX);
+        body.advance(1 << 40);
+        assert_eq!(body.opaque(), u64::MAX, "there is no end to count to");
+
+        let mut body = Body::new(Chunked);
+        assert_eq!((body.opaque(), body.follow(b"5\r\n")), (0, Ok(3)));
+        assert_eq!(body.opaque(), 5);
+        body.advance(5);
+        assert_eq!(
+            (body.opaque(), body.follow(b"\r\n0\r\n\r\nmore")),
+            (0, Ok(7))
+        );
+        assert!(body.is_complete());
+    }
+
+    #[test]
+    fn only_a_body_that_ends_with_its_connection_may_end_with_it() {
+        #[track_caller]
+        fn check(why: &str, framing: Framing, bytes: &[u8], expected: Result<(), Truncated>) {
+            let mut body = Body::new(framing);
+            body.follow(bytes)
+                .expect("rows are right as far as they go");
+            assert_eq!(body.end_of_file(), expected, "{why}");
+            assert_eq!(body.is_complete(), expected.is_ok(), "{why}");
+        }
+        check("none", Empty, b"", Ok(()));
+        check("a whole length", Length(5), b"hello", Ok(()));
+        check("half of it", Length(5), b"he", Err(Truncated));
+        check("nothing of it", Length(5), b"", Err(Truncated));
+        check("until close", UntilClose, b"hello", Ok(()));
+        check("until close, nothing", UntilClose, b"", Ok(()));
+        check("whole chunks", Chunked, b"1\r\nx\r\n0\r\n\r\n", Ok(()));
+        check("no last chunk", Chunked, b"1\r\nx\r\n", Err(Truncated));
+        check(
+            "no end of the last chunk",
+            Chunked,
+            b"1\r\nx\r\n0\r\n",
+            Err(Truncated),
+        );
+        check("half an end", Chunked, b"1\r\nx\r\n0\r\n\r", Err(Truncated));
+        check("within data", Chunked, b"5\r\nhe", Err(Truncated));
+        check("within a size", Chunked, b"5", Err(Truncated));
+        check("within trailers", Chunked, b"0\r\na: 1", Err(Truncated));
+    }
+}

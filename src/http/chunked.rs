@@ -1,0 +1,522 @@
+//! Follows chunked framing without decoding it (RFC 9112 §7.1).
+//!
+//! Decided here: which bytes are data, which are framing, and whether the framing is right, strictly by the
+//! grammar. Not decided here: what is done with either. The trailer section is announced and left to
+//! [`trailer`](super::trailer).
+
+use super::{Error, is_tchar};
+
+/// A place in a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunked {
+    state: State,
+    /// The size read so far; in [`State::Data`], the data bytes still to come in this chunk.
+    left: u64,
+    /// By how many bytes the framing outweighs the data so far, after an allowance for each chunk.
+    excess: u64,
+    /// Bytes of the current size line, so that an honest chunk costs nothing.
+    line: u64,
+}
+
+/// What the next bytes of a chunked body are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// This many bytes of data.
+    Data(usize),
+    /// This many bytes of framing: sizes, extensions, line endings.
+    Framing(usize),
+    /// The trailer section starts here and is not empty.
+    Trailers,
+    /// The body has ended before these bytes.
+    End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before the first digit of a chunk size.
+    SizeStart,
+    /// Behind this many digits.
+    Size(u8),
+    /// Behind white space that only `;` may follow.
+    SizeSpace,
+    Extension(Extension),
+    /// Behind the CR of a size line.
+    SizeEnd,
+    /// In a chunk's data.
+    Data,
+    /// Behind a chunk's data.
+    DataEnd,
+    /// Behind the CR that ends a chunk's data.
+    DataEndLf,
+    /// Behind the last chunk's size line.
+    Last,
+    /// Behind the CR of an empty trailer section.
+    LastLf,
+    /// Before a trailer section that is not empty.
+    Trailers,
+    End,
+}
+
+/// `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extension {
+    NameStart,
+    Name,
+    NameSpace,
+    ValueStart,
+    Value,
+    Quoted,
+    Escaped,
+    /// Behind a closing quote.
+    Closed,
+    /// Behind white space that only `;` may follow.
+    ValueSpace,
+}
+
+impl Chunked {
+    /// The start of a body.
+    pub fn new() -> Self {
+        Chunked {
+            state: State::SizeStart,
+            left: 0,
+            excess: 0,
+            line: 0,
+        }
+    }
+
+    /// How many of the next bytes are data of the current chunk, whatever they are.
+    pub fn opaque(&self) -> u64 {
+        if self.state == State::Data {
+            self.left
+        } else {
+            0
+        }
+    }
+
+    /// `count` bytes of data have passed; at most [`Chunked::opaque`].
+    pub fn advance(&mut self, count: u64) {
+        debug_assert!(
+            count <= self.opaque(),
+            "no byte passes that no chunk has accounted for"
+        );
+        self.left -= count;
+        if self.left == 0 && self.state == State::Data {
+            self.state = State::DataEnd;
+        }
+    }
+
+    /// Whether the body, its trailer section included, is over.
+    pub fn is_complete(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Whether a trailer section that is not empty comes next.
+    pub fn is_at_trailers(&self) -> bool {
+        self.state == State::Trailers
+    }
+
+    /// What `bytes`, the next of the body, start with, and steps over it. They must not be empty.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Piece, Error> {
+        match self.state {
+            State::End => return Ok(Piece::End),
+            State::Trailers => return Ok(Piece::Trailers),
+            State::Data => {
+                let count = self.left.min(bytes.len() as u64);
+                self.advance(count);
+                // No more than `bytes.len()`.
+                return Ok(Piece::Data(count as usize));
+            }
+            _ => {}
+        }
+        let mut count = 0;
+        for &byte in bytes {
+            match self.state {
+                State::Data | State::End | State::Trailers => break,
+                _ => {}
+            }
+            if self.state == State::Last && byte != b'\r' {
+                self.state = State::Trailers;
+                break;
+            }
+            self.state = self.step(byte)?;
+            count += 1;
+        }
+        if count == 0 && self.state == State::Trailers {
+            return Ok(Piece::Trailers);
+        }
+        Ok(Piece::Framing(count))
+    }
+
+    /// The trailer section has been taken from the stream: the body is over.
+    pub fn trailers_taken(&mut self) {
+        debug_assert_eq!(
+            self.state,
+            State::Trailers,
+            "only an announced trailer section is taken"
+        );
+        self.state = State::End;
+    }
+
+    /// One byte of framing.
+    fn step(&mut self, byte: u8) -> Result<State, Error> {
+        self.line += 1;
+        match self.state {
+            State::SizeStart => self.digit(byte, 0),
+            State::Size(digits) => match byte {
+                b'\r' => Ok(State::SizeEnd),
+                b';' => Ok(State::Extension(Extension::NameStart)),
+                b' ' | b'\t' => Ok(State::SizeSpace),
+                _ => self.digit(byte, digits),
+            },
+            State::SizeSpace => match byte {
+                b' ' | b'\t' => self.within_budget(State::SizeSpace),
+                b';' => Ok(State::Extension(Extension::NameStart)),
+                _ => Err(Error::ChunkSize),
+            },
+            State::Extension(extension) => {
+                let state = extension_step(extension, byte)?;
+                self.within_budget(state)
+            }
+            State::SizeEnd if byte == b'\n' => self.size_line_ended(),
+            State::SizeEnd => Err(Error::ChunkSize),
+            State::DataEnd if byte == b'\r' => Ok(State::DataEndLf),
+            State::DataEndLf if byte == b'\n' => {
+                self.line = 0;
+                Ok(State::SizeStart)
+            }
+            State::DataEnd | State::DataEndLf => Err(Error::ChunkEnd),
+            State::Last if byte == b'\r' => Ok(State::LastLf),
+            State::LastLf if byte == b'\n' => Ok(State::End),
+            State::Last | State::LastLf => Err(Error::Trailer),
+            // `next` never steps within these.
+            State::Data | State::Trailers | State::End => Ok(self.state),
+        }
+    }
+
+    fn digit(&mut self, byte: u8, digits: u8) -> Result<State, Error> {
+        let digit = char::from(byte).to_digit(16).ok_or(Error::ChunkSize)?;
+        if digits == SIZE_DIGITS_MAX || self.left > SIZE_MAX >> 4 {
+            return Err(Error::ChunkSize);
+        }
+        self.left = self.left << 4 | u64::from(digit);
+        Ok(State::Size(digits + 1))
+    }
+
+    fn size_line_ended(&mut self) -> Result<State, Error> {
+        let allowance = LINE_ALLOWANCE.saturating_add(self.left.saturating_mul(2));
+        self.excess = (self.excess + self.line).saturating_sub(allowance);
+        self.line = 0;
+        self.within_budget(if self.left == 0 {
+            State::Last
+        } else {
+            State::Data
+        })
+    }
+
+    fn within_budget(&self, state: State) -> Result<State, Error> {
+        if self.excess + self.line > EXCESS_MAX {
+            Err(Error::ChunkOverhead)
+        } else {
+            Ok(state)
+        }
+    }
+}
+
+impl Default for Chunked {
+    fn default() -> Self {
+        Chunked::new()
+    }
+}
+
+fn extension_step(extension: Extension, byte: u8) -> Result<State, Error> {
+    use Extension::{
+        Closed, Escaped, Name, NameSpace, NameStart, Quoted, Value, ValueSpace, ValueStart,
+    };
+    let next = match (extension, byte) {
+        (NameStart, b' ' | b'\t') => NameStart,
+        (NameStart | Name, _) if is_tchar(byte) => Name,
+        (Name | NameSpace, b' ' | b'\t') => NameSpace,
+        (Name | NameSpace, b'=') => ValueStart,
+        (ValueStart, b' ' | b'\t') => ValueStart,
+        (ValueStart, b'"') => Quoted,
+        (ValueStart | Value, _) if is_tchar(byte) => Value,
+        (Value | Closed | ValueSpace, b' ' | b'\t') => ValueSpace,
+        (Quoted, b'"') => Closed,
+        (Quoted, b'\\') => Escaped,
+        (Quoted | Escaped, b'\t' | b' '..=b'~' | 0x80..) => Quoted,
+        (Name | NameSpace | Value | Closed | ValueSpace, b';') => NameStart,
+        // White space before a line's end is not in the grammar.
+        (Name | Value | Closed, b'\r') => return Ok(State::SizeEnd),
+        _ => return Err(Error::ChunkExtension),
+    };
+    Ok(State::Extension(next))
+}
+
+/// Sixteen digits hold every 64-bit number; longer sizes exist only to overflow somebody's parser.
+const SIZE_DIGITS_MAX: u8 = 16;
+
+/// The largest chunk, in bytes: many recipients keep sizes in signed numbers.
+const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// Bytes of size line that each chunk may take without counting as overhead: a size, CRLF, and the
+/// extensions that are seen in the wild. Go's net/http allows the same.
+const LINE_ALLOWANCE: u64 = 16;
+
+/// By how many bytes framing may outweigh data. Go's net/http allows the same.
+const EXCESS_MAX: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::super::Parsed;
+    use super::super::tests::check_in_pieces;
+    use super::*;
+
+    /// Follows `pieces` to the end of the body or to its trailer section: how many bytes came before that, and
+    /// the data among them.
+    fn follow<'p>(
+        pieces: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Result<Parsed<(usize, String)>, Error> {
+        let mut chunked = Chunked::new();
+        let mut data = Vec::new();
+        let mut len = 0;
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                let count = match chunked.next(piece)? {
+                    Piece::Data(count) => {
+                        data.extend_from_slice(&piece[..count]);
+                        count
+                    }
+                    Piece::Framing(count) => count,
+                    Piece::Trailers | Piece::End => break,
+                };
+                assert_ne!(count, 0, "every step moves on");
+                len += count;
+                piece = &piece[count..];
+            }
+        }
+        if chunked.is_complete() || chunked.is_at_trailers() {
+            Ok(Parsed::Complete((len, data.escape_ascii().to_string())))
+        } else {
+            Ok(Parsed::Partial)
+        }
+    }
+
+    /// `expected` is the data of the body that `bytes` are.
+    #[track_caller]
+    fn check(why: &str, bytes: &[u8], expected: Result<&str, Error>) {
+        let expected = expected.map(|data| (bytes.len(), data.to_owned()));
+        check_in_pieces(why, bytes, expected.clone(), |bytes| follow([bytes]));
+        let expected = expected.map(Parsed::Complete);
+        for at in 1..bytes.len() {
+            let (first, second) = bytes.split_at(at);
+            assert_eq!(follow([first, second]), expected, "{why}: split at {at}");
+        }
+        assert_eq!(follow(bytes.chunks(1)), expected, "{why}: byte by byte");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn a_chunk_is_a_size_in_hexadecimal_a_line_end_data_and_a_line_end() {
+        use Error::{ChunkEnd, ChunkSize, Trailer};
+        check("an empty body", b"0\r\n\r\n", Ok(""));
+        check("one chunk", b"5\r\nhello\r\n0\r\n\r\n", Ok("hello"));
+        check("two chunks", b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", Ok("hello world"));
+        check("digits of either case", b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", Ok("01234567890123456789"));
+        check("two digits", b"0B\r\n0123456789a\r\n0\r\n\r\n", Ok("0123456789a"));
+        check("sixteen digits", b"0000000000000001\r\nx\r\n0000000000000000\r\n\r\n", Ok("x"));
+        check("data that looks like framing", b"7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n", Ok("0\\r\\n\\r\\n\\r\\n"));
+        check("any byte is data", b"4\r\n\0\r\n\xff\r\n0\r\n\r\n", Ok("\\x00\\r\\n\\xff"));
+
+        check("no size", b"\r\nhello\r\n", Err(ChunkSize));
+        check("no size before an extension", b";a=b\r\nhello\r\n", Err(ChunkSize));
+        check("a bare LF behind the size", b"5\nhello\r\n", Err(ChunkSize));
+        check("a bare CR behind the size", b"5\rhello\r\n", Err(ChunkSize));
+        check("CR CR LF", b"5\r\r\nhello\r\n", Err(ChunkSize));
+        check("a sign", b"+5\r\nhello\r\n", Err(ChunkSize));
+        check("a minus", b"-5\r\nhello\r\n", Err(ChunkSize));
+        check("a prefix", b"0x5\r\nhello\r\n", Err(ChunkSize));
+        check("an underscore", b"0_5\r\nhello\r\n", Err(ChunkSize));
+        check("no digit", b"g\r\nhello\r\n", Err(ChunkSize));
+        check("a comma", b"5,5\r\nhello\r\n", Err(ChunkSize));
+        check("white space before the size", b" 5\r\nhello\r\n", Err(ChunkSize));
+        check("white space behind the size, which is not in the grammar", b"5 \r\nhello\r\n", Err(ChunkSize));
+        check("a tab behind the size", b"5\t\r\nhello\r\n", Err(ChunkSize));
+        check("white space between digits", b"5 5\r\nhello\r\n", Err(ChunkSize));
+        check("NUL behind the size", b"5\0\r\nhello\r\n", Err(ChunkSize));
+        check("a vertical tab behind the size", b"5\x0b\r\nhello\r\n", Err(ChunkSize));
+        check("a full-width digit", "５\r\nhello\r\n".as_bytes(), Err(ChunkSize));
+        check("seventeen digits", b"00000000000000005\r\nhello\r\n", Err(ChunkSize));
+        check("2^63", b"8000000000000000\r\n", Err(ChunkSize));
+        check("2^64 - 1", b"ffffffffffffffff\r\n", Err(ChunkSize));
+        check("2^64 + 5", b"10000000000000005\r\n", Err(ChunkSize));
+
+        check("no line end behind the data", b"5\r\nhello0\r\n\r\n", Err(ChunkEnd));
+        check("a bare LF behind the data", b"5\r\nhello\n0\r\n\r\n", Err(ChunkEnd));
+        check("a bare CR behind the data", b"5\r\nhello\r0\r\n\r\n", Err(ChunkEnd));
+        check("CR CR LF behind the data", b"5\r\nhello\r\r\n0\r\n\r\n", Err(ChunkEnd));
+        check("more data than announced", b"4\r\nhello\r\n0\r\n\r\n", Err(ChunkEnd));
+        check("less data than announced", b"6\r\nhello\r\n0\r\n\r\n", Err(ChunkEnd));
+        check("an empty line between chunks", b"5\r\nhello\r\n\r\n0\r\n\r\n", Err(ChunkSize));
+        check("a bare CR behind the last chunk", b"0\r\n\rX", Err(Trailer));
+        check("CR CR LF behind the last chunk", b"0\r\n\r\r\n", Err(Trailer));
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn an_extension_is_a_name_and_perhaps_a_value() {
+        use Error::ChunkExtension;
+        check("a name", b"0;a\r\n\r\n", Ok(""));
+        check("a name and a value", b"0;a=b\r\n\r\n", Ok(""));
+        check("several", b"0;a=b;c;d=e\r\n\r\n", Ok(""));
+        check("any token", b"0;!#$%&'*+-.^_`|~=1\r\n\r\n", Ok(""));
+        check("white space around ; and = (§7.1.1: BWS)", b"0 \t; \ta \t= \tb \t; c\r\n\r\n", Ok(""));
+        check("a quoted value", b"0;a=\"b c\"\r\n\r\n", Ok(""));
+        check("an empty quoted value", b"0;a=\"\"\r\n\r\n", Ok(""));
+        check("a separator within quotes", b"0;a=\";=,\"\r\n\r\n", Ok(""));
+        check("escapes within quotes", b"0;a=\"\\\"\\\\\\a\"\r\n\r\n", Ok(""));
+        check("obs-text within quotes", b"0;a=\"\xc3\xa9\xff\"\r\n\r\n", Ok(""));
+        check("one more behind a quoted value", b"0;a=\"b\" ;c\r\n\r\n", Ok(""));
+        check("on a chunk with data", b"5;sha=abc\r\nhello\r\n0\r\n\r\n", Ok("hello"));
+
+        check("no name", b"0;\r\n\r\n", Err(ChunkExtension));
+        check("white space for a name", b"0; \r\n\r\n", Err(ChunkExtension));
+        check("no name before the value", b"0;=b\r\n\r\n", Err(ChunkExtension));
+        check("no name before the next", b"0;;a\r\n\r\n", Err(ChunkExtension));
+        check("no value", b"0;a=\r\n\r\n", Err(ChunkExtension));
+        check("no value before the next", b"0;a=;b\r\n\r\n", Err(ChunkExtension));
+        check("two values", b"0;a=b=c\r\n\r\n", Err(ChunkExtension));
+        check("two words", b"0;a b\r\n\r\n", Err(ChunkExtension));
+        check("two words as a value", b"0;a=b c\r\n\r\n", Err(ChunkExtension));
+        check("white space at the line's end", b"0;a \r\n\r\n", Err(ChunkExtension));
+        check("white space at the line's end, behind a value", b"0;a=b \r\n\r\n", Err(ChunkExtension));
+        check("white space at the line's end, behind quotes", b"0;a=\"b\" \r\n\r\n", Err(ChunkExtension));
+        check("a name that is no token", b"0;a(b\r\n\r\n", Err(ChunkExtension));
+        check("a quoted name", b"0;\"a\"=b\r\n\r\n", Err(ChunkExtension));
+        check("more behind a quoted value", b"0;a=\"b\"c\r\n\r\n", Err(ChunkExtension));
+        check("a bare LF", b"0;a\n\r\n", Err(ChunkExtension));
+        check("a bare LF that some take for the line's end", b"2;\nxx\r\n4\r\n0\r\n\r\n", Err(ChunkExtension));
+        check("a bare LF within quotes", b"0;a=\"\n\"\r\n\r\n", Err(ChunkExtension));
+        check("a line end within quotes", b"0;a=\"b\r\n\r\n", Err(ChunkExtension));
+        check("a line end that is escaped", b"0;a=\"\\\r\n\"\r\n\r\n", Err(ChunkExtension));
+        check("NUL", b"0;a\0\r\n\r\n", Err(ChunkExtension));
+        check("NUL within quotes", b"0;a=\"\0\"\r\n\r\n", Err(ChunkExtension));
+        check("DEL that is escaped", b"0;a=\"\\\x7f\"\r\n\r\n", Err(ChunkExtension));
+        check("obs-text without quotes", b"0;a=\xe9\r\n\r\n", Err(ChunkExtension));
+        check("CR and something else", b"0;a\rX", Err(Error::ChunkSize));
+    }
+
+    #[test]
+    fn a_trailer_section_is_announced_and_left_alone() {
+        #[track_caller]
+        fn check(bytes: &[u8], trailers_at: usize) {
+            let expected = Ok(Parsed::Complete((trailers_at, String::new())));
+            assert_eq!(follow([bytes]), expected, "{}", bytes.escape_ascii());
+            assert_eq!(
+                follow(bytes.chunks(1)),
+                expected,
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
+        check(b"0\r\na: 1\r\n\r\n", 3);
+        check(b"0;x=y\r\na: 1\r\n\r\n", 7);
+        // Wrong ones as well: they are the trailer's matter.
+        check(b"0\r\n\n", 3);
+        check(b"0\r\n folded", 3);
+        assert_eq!(
+            follow([&b"0\r\n"[..]]),
+            Ok(Parsed::Partial),
+            "empty or not is not known yet"
+        );
+    }
+
+    #[test]
+    fn the_largest_chunk_has_2_to_the_63_less_1_bytes() {
+        let mut chunked = Chunked::new();
+        assert_eq!(
+            chunked.next(b"7fffffffffffffff\r\nx"),
+            Ok(Piece::Framing(18))
+        );
+        assert_eq!(chunked.opaque(), i64::MAX as u64);
+        chunked.advance(i64::MAX as u64);
+        assert_eq!(chunked.next(b"\r\n0\r\n\r\n"), Ok(Piece::Framing(7)));
+        assert!(chunked.is_complete());
+    }
+
+    #[test]
+    fn data_may_pass_unseen_and_nothing_else_may() {
+        let mut chunked = Chunked::new();
+        assert_eq!(chunked.opaque(), 0, "before a size");
+        assert_eq!(chunked.next(b"5"), Ok(Piece::Framing(1)));
+        assert_eq!(chunked.opaque(), 0, "within a size");
+        assert_eq!(chunked.next(b"\r\nhe"), Ok(Piece::Framing(2)));
+        assert_eq!(chunked.opaque(), 5);
+        assert_eq!(chunked.next(b"he"), Ok(Piece::Data(2)));
+        assert_eq!(chunked.opaque(), 3);
+        chunked.advance(0);
+        chunked.advance(3);
+        assert_eq!(chunked.opaque(), 0, "behind the data");
+        assert_eq!(chunked.next(b"\r\n0\r\n"), Ok(Piece::Framing(5)));
+        assert!(!chunked.is_complete() && !chunked.is_at_trailers());
+        assert_eq!(chunked.next(b"\r\nmore"), Ok(Piece::Framing(2)));
+        assert!(chunked.is_complete());
+        assert_eq!(chunked.next(b"more"), Ok(Piece::End));
+        assert_eq!(chunked.opaque(), 0, "behind the end");
+    }
+
+    #[test]
+    fn framing_may_not_outweigh_data_for_long() {
+        /// `count` chunks of `data` bytes, their size lines `line` bytes long, line ends included.
+        fn chunks(count: usize, line: usize, data: usize) -> Vec<u8> {
+            let size = format!("{data:x};");
+            let extension = "a".repeat(line - size.len() - 2);
+            format!("{size}{extension}\r\n{}\r\n", "x".repeat(data))
+                .repeat(count)
+                .into_bytes()
+        }
+        let verdict = |bytes: &[u8]| follow([bytes]).map(|_| ());
+
+        let bare = b"1\r\nx\r\n".repeat(100_000);
+        assert_eq!(
+            verdict(&bare),
+            Ok(()),
+            "tokens one by one, as models stream them"
+        );
+        assert_eq!(verdict(&chunks(10_000, 18, 1)), Ok(()), "short extensions");
+        assert_eq!(
+            verdict(&chunks(10_000, 116, 50)),
+            Ok(()),
+            "a signature on each chunk"
+        );
+        assert_eq!(verdict(&chunks(1, 16 * 1024, 1)), Ok(()), "once");
+
+        let refused = Err(Error::ChunkOverhead);
+        assert_eq!(
+            verdict(&chunks(10_000, 117, 50)),
+            Ok(()),
+            "by one byte a chunk, 10,000 times"
+        );
+        assert_eq!(verdict(&chunks(17_000, 117, 50)), refused, "17,000 times");
+        assert_eq!(
+            verdict(&chunks(1_000, 100, 1)),
+            refused,
+            "long extensions on single bytes"
+        );
+        assert_eq!(
+            verdict(&chunks(1, 17 * 1024, 1)),
+            refused,
+            "one extension of 17 KiB"
+        );
+        assert_eq!(
+            verdict(&chunks(1, 17 * 1024, 100_000)),
+            refused,
+            "before its data count for it"
+        );
+        let unended = [&b"1;"[..], &b"a".repeat(17 * 1024)].concat();
+        assert_eq!(verdict(&unended), refused, "before the line ends");
+        let spaces = [&b"1"[..], &b" ".repeat(17 * 1024)].concat();
+        assert_eq!(verdict(&spaces), refused, "white space counts");
+        let quoted = [&b"1;a=\""[..], &b"\\\\".repeat(9 * 1024)].concat();
+        assert_eq!(verdict(&quoted), refused, "quotes count");
+    }
+}

@@ -1,0 +1,296 @@
+//! What one hop's connection was asked to do, and what becomes of it (RFC 9110 §7.6.1, RFC 9112 §9).
+//!
+//! Decided here: which fields belong to this hop alone, and whether a connection serves another message.
+//! `Connection` is read once, over all its lines, before anything is removed: a hop that deletes the field
+//! first has forgotten what it named.
+
+use super::head::{Field, Version};
+use super::{Error, framing, list};
+
+/// The options that a peer gave in all its `Connection` lines.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'b> {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    /// Names that are not on the fixed list; the first `others_count` count.
+    others: [&'b [u8]; OPTIONS_MAX],
+    others_count: usize,
+}
+
+impl<'b> Options<'b> {
+    /// Reads the options of a head; at most [`OPTIONS_MAX`] of them may name fields that are not known to
+    /// belong to one hop.
+    pub fn of(fields: &[Field<'b>]) -> Result<Self, Error> {
+        let mut options = Options {
+            close: false,
+            keep_alive: false,
+            upgrade: false,
+            others: [b""; OPTIONS_MAX],
+            others_count: 0,
+        };
+        let names = fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case("Connection"))
+            .flat_map(|field| list(field.value));
+        for name in names {
+            if name.eq_ignore_ascii_case(b"close") {
+                options.close = true;
+            } else if name.eq_ignore_ascii_case(b"keep-alive") {
+                options.keep_alive = true;
+            } else if name.eq_ignore_ascii_case(b"upgrade") {
+                options.upgrade = true;
+            } else if !HOP_BY_HOP
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+            {
+                let free = options.others.get_mut(options.others_count);
+                *free.ok_or(Error::TooManyOptions)? = name;
+                options.others_count += 1;
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether the peer asked for an upgrade to be considered (RFC 9110 §7.8).
+    pub fn upgrade(&self) -> bool {
+        self.upgrade
+    }
+
+    /// Whether the peer keeps its connection open behind this message (RFC 9112 §9.3).
+    pub fn persists(&self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep_alive)
+    }
+
+    /// Whether `name` is a field of this hop alone.
+    ///
+    /// `Host` and the framing fields are never that, even if `Connection` names them: removing one would
+    /// change where the message goes or ends (RFC 9110 §7.6.1 forbids to name them).
+    pub fn is_hop_by_hop(&self, name: &str) -> bool {
+        if is_always_hop_by_hop(name) {
+            return true;
+        }
+        let is_named = self.others[..self.others_count]
+            .iter()
+            .any(|option| option.eq_ignore_ascii_case(name.as_bytes()));
+        is_named && !framing::is_framing(name) && !name.eq_ignore_ascii_case("Host")
+    }
+}
+
+/// Whether fields of that `name` belong to one hop whatever `Connection` says.
+pub fn is_always_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// How long the origin says it keeps an idle connection: `Keep-Alive: timeout=5`, in seconds.
+pub fn announced_idle_seconds(fields: &[Field<'_>]) -> Option<u64> {
+    fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case("Keep-Alive"))
+        .flat_map(|field| list(field.value))
+        .find_map(|parameter| {
+            let (name, value) = parameter.split_at_checked("timeout=".len())?;
+            let is_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            if !name.eq_ignore_ascii_case(b"timeout=") || !is_digits {
+                return None;
+            }
+            std::str::from_utf8(value).ok()?.parse().ok()
+        })
+}
+
+/// What becomes of the client's connection behind an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It serves the next request.
+    Reuse,
+    /// It is closed.
+    Close(Reason),
+    /// It carries another protocol from here on.
+    Tunnel,
+}
+
+/// Why a client's connection is closed behind a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The client asked for it, or speaks HTTP/1.0 without `keep-alive`.
+    ClientAsked,
+    /// The response's body has no other end.
+    BodyEndsByClose,
+    /// The answer was over before the request was: what follows cannot be told from its body.
+    RequestUnfinished,
+    /// The request was refused, and what follows it cannot be trusted.
+    Refused,
+    /// The interceptor is stopping.
+    Stopping,
+}
+
+impl Reason {
+    /// The reason in words, for the log.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Reason::ClientAsked => "the client asked for it",
+            Reason::BodyEndsByClose => "the body ends with the connection",
+            Reason::RequestUnfinished => "the answer came before the request was over",
+            Reason::Refused => "the request was refused",
+            Reason::Stopping => "the interceptor is stopping",
+        }
+    }
+}
+
+/// Fields that never go further than one hop, `TE` and `Upgrade` among them: those two are written anew
+/// where they still hold (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [&str; 6] = [
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "TE",
+    "Upgrade",
+    "HTTP2-Settings",
+];
+
+/// The most other fields that `Connection` may name. Honest peers name none or two; each is compared with
+/// each field, and a head of 64 KiB could name 20,000.
+pub const OPTIONS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::with_request;
+    use super::*;
+
+    /// Asks `question` of a head with these field lines.
+    #[track_caller]
+    fn with_lines<T>(lines: &str, question: impl FnOnce(&[Field<'_>]) -> T) -> T {
+        let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+        with_request(&text, |head| question(head.fields))
+    }
+
+    /// `expected`: whether the connection stays open behind a message of HTTP/1.1, and of HTTP/1.0.
+    #[track_caller]
+    fn check_persistence(why: &str, lines: &str, expected: (bool, bool)) {
+        let persists = with_lines(lines, |fields| {
+            let options = Options::of(fields).expect("rows have few");
+            (
+                options.persists(Version::Http11),
+                options.persists(Version::Http10),
+            )
+        });
+        assert_eq!(persists, expected, "{why}");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn a_connection_stays_open_as_its_version_and_its_options_say() {
+        check_persistence("HTTP/1.1 presumes it (§9.3)", "", (true, false));
+        check_persistence("asked for", "Connection: keep-alive\r\n", (true, true));
+        check_persistence("refused", "Connection: close\r\n", (false, false));
+        check_persistence("in any case", "connection: CLOSE\r\n", (false, false));
+        check_persistence("close wins", "Connection: keep-alive, close\r\n", (false, false));
+        check_persistence("close wins in either order", "Connection: close, keep-alive\r\n", (false, false));
+        check_persistence("close on another line", "Connection: keep-alive\r\nConnection: close\r\n", (false, false));
+        check_persistence("in the middle of a list", "Connection: a,\tclose ,b\r\n", (false, false));
+        check_persistence("empty elements do not count", "Connection: , ,Keep-Alive,\r\n", (true, true));
+        check_persistence("options are compared whole", "Connection: closed, not-close\r\n", (true, false));
+        check_persistence("words are no list", "Connection: keep-alive close\r\n", (true, false));
+        check_persistence("Keep-Alive alone asks for nothing", "Keep-Alive: timeout=5\r\n", (true, false));
+        check_persistence("nor does Proxy-Connection, which nobody defines", "Proxy-Connection: keep-alive\r\n", (true, false));
+        check_persistence("nor does it close", "Proxy-Connection: close\r\n", (true, false));
+    }
+
+    #[track_caller]
+    fn check_upgrade(lines: &str, expected: bool) {
+        let upgrade = with_lines(lines, |fields| {
+            Options::of(fields).expect("rows have few").upgrade()
+        });
+        assert_eq!(upgrade, expected, "{lines:?}");
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_by_the_option_and_not_by_the_field_alone() {
+        check_upgrade("Connection: Upgrade\r\nUpgrade: websocket\r\n", true);
+        check_upgrade("Connection: keep-alive, upgrade\r\n", true);
+        check_upgrade("Connection: keep-alive\r\nConnection: UPGRADE\r\n", true);
+        check_upgrade("Upgrade: websocket\r\n", false);
+        check_upgrade("Connection: upgrades\r\nUpgrade: websocket\r\n", false);
+    }
+
+    /// `expected`: which of the names, in order, stay on this hop.
+    #[track_caller]
+    fn check_hop(why: &str, lines: &str, names: &[&str], expected: &[&str]) {
+        with_lines(lines, |fields| {
+            let options = Options::of(fields).expect("rows have few");
+            let stays = |name: &&str| options.is_hop_by_hop(name);
+            let staying: Vec<_> = names.iter().copied().filter(stays).collect();
+            assert_eq!(staying, expected, "{why}");
+        });
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn what_connection_names_stays_on_this_hop() {
+        let known = ["connection", "KEEP-ALIVE", "Proxy-Connection", "te", "Upgrade", "HTTP2-Settings"];
+        check_hop("the known ones, named or not (RFC 9110 §7.6.1)", "", &known, &known);
+        check_hop("no others", "", &["Host", "Via", "X", "Trailer", "Cookie", ""], &[]);
+        check_hop("a named one", "Connection: X-A\r\n", &["x-a", "X-B", "X-AB", "X"], &["x-a"]);
+        check_hop("several, beside known ones", "Connection: close, x-a ,TE,\tx-b\r\n", &["X-A", "X-B", "X-C"], &["X-A", "X-B"]);
+        check_hop("on several lines", "Connection: close\r\nX-B: 1\r\nConnection: x-b\r\n", &["X-A", "X-B"], &["X-B"]);
+        check_hop("end-to-end ones, too: the standard says must", "Connection: Cookie, Authorization\r\n", &["Cookie", "Authorization"], &["Cookie", "Authorization"]);
+        check_hop("but nothing that says where a message goes or ends", "Connection: Host, Content-Length, transfer-encoding\r\n", &["Host", "Content-Length", "Transfer-Encoding"], &[]);
+        check_hop("what is no token names nothing", "Connection: x-a x-b, \"x-c\"\r\n", &["X-A", "X-B", "X-C"], &[]);
+    }
+
+    #[test]
+    fn connection_may_name_16_other_fields_and_no_more() {
+        let is_taken = |names: &str| {
+            let lines = format!("Connection: close, TE, {names}\r\nConnection: Upgrade\r\n");
+            with_lines(&lines, |fields| Options::of(fields).map(|_| ()))
+        };
+        assert_eq!(is_taken(&"a,".repeat(OPTIONS_MAX)), Ok(()));
+        assert_eq!(
+            is_taken(&"a,".repeat(OPTIONS_MAX + 1)),
+            Err(Error::TooManyOptions)
+        );
+        assert_eq!(
+            is_taken(&"keep-alive,".repeat(1000)),
+            Ok(()),
+            "known ones cost nothing"
+        );
+    }
+
+    #[track_caller]
+    fn check_idle(lines: &str, expected: Option<u64>) {
+        assert_eq!(
+            with_lines(lines, announced_idle_seconds),
+            expected,
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn an_announced_idle_time_is_a_whole_number_of_seconds() {
+        check_idle("", None);
+        check_idle("Keep-Alive: timeout=5\r\n", Some(5));
+        check_idle("keep-alive: max=100, TIMEOUT=60\r\n", Some(60));
+        check_idle("Keep-Alive: max=1\r\nKeep-Alive: timeout=0\r\n", Some(0));
+        check_idle(
+            "Keep-Alive: timeout=18446744073709551615\r\n",
+            Some(u64::MAX),
+        );
+        check_idle("Keep-Alive: timeout=18446744073709551616\r\n", None);
+        for wrong in [
+            "timeout",
+            "timeout=",
+            "timeout=+5",
+            "timeout=-5",
+            "timeout=5s",
+            "timeout=\"5\"",
+            "timeouts=5",
+            "time",
+            "é=timeout",
+        ] {
+            check_idle(&format!("Keep-Alive: {wrong}\r\n"), None);
+        }
+        check_idle("Connection: timeout=5\r\n", None);
+    }
+}

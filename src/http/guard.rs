@@ -1,0 +1,371 @@
+//! Which requests are served here at all: the ones that mean this machine.
+//!
+//! A web page may make its visitor's browser call `http://localhost:8888`, under a name of its own that
+//! resolves to 127.0.0.1 (DNS rebinding, CVE-2024-28224) or plainly across origins. The first shows in
+//! `Host`, the second in `Origin`; neither is sent on. Requests that come back to where they were are
+//! stopped by counting `Via` (RFC 9110 §7.6.3).
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::head::{RequestHead, Version};
+use super::target::{Target, host_of};
+use super::{Error, list};
+
+/// How often a request may have passed an `ic` before it counts as a loop. Chains of two or three exist.
+pub const VIA_MAX: usize = 5;
+
+/// The name under which this hop stands in `Via`.
+pub const PSEUDONYM: &str = "ic";
+
+/// The rules for `Host` and `Origin`.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    /// Only hosts that mean this machine are served: the listener is on a loopback address.
+    pub local_hosts_only: bool,
+    /// Further hosts that are served, without port; `*` stands for all.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that are served, as `https://chat.example`; `*` stands for all.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Guard {
+    /// Checks a request's `Host`, `Origin` and `Via`.
+    pub fn admit(&self, head: &RequestHead<'_, '_>, target: &Target<'_>) -> Result<(), Error> {
+        let host = host_field(head)?;
+        self.admit_host(host)?;
+        if let Target::Absolute { authority, .. } = target {
+            // RFC 9112 §3.2.2: the authority counts, and `Host` does not; a rebinding page could send
+            // either, so both have to be right.
+            self.admit_host(host_of(authority))?;
+        }
+        for field in head
+            .fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case("Origin"))
+        {
+            self.admit_origin(field.value)?;
+        }
+        if passages(head) >= VIA_MAX {
+            Err(Error::Loop)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn admit_host(&self, host: Option<&str>) -> Result<(), Error> {
+        let Some(host) = host else { return Ok(()) };
+        if !self.local_hosts_only
+            || is_this_machine(host)
+            || names(&self.allowed_hosts, host.as_bytes())
+        {
+            return Ok(());
+        }
+        Err(Error::HostForeign)
+    }
+
+    /// Origins with other schemes (`vscode-webview://`, `app://`) are programs on this machine. `null` is not
+    /// known to be one: desktop programs that run from files send it, but a sandboxed frame in any page can
+    /// send it, too. It passes: refusing it would shut those programs out.
+    fn admit_origin(&self, origin: &[u8]) -> Result<(), Error> {
+        let Some(authority) = web_authority(origin) else {
+            return Ok(());
+        };
+        let is_local = std::str::from_utf8(authority)
+            .ok()
+            .and_then(host_of)
+            .is_some_and(is_this_machine);
+        if is_local || names(&self.allowed_origins, origin) {
+            Ok(())
+        } else {
+            Err(Error::OriginForeign)
+        }
+    }
+}
+
+/// Whether `host`, without port, can only mean the machine on which this runs.
+fn is_this_machine(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if let Some(literal) = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        return literal
+            .parse::<Ipv6Addr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback());
+    }
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return address.is_loopback();
+    }
+    let is_below_localhost = host
+        .len()
+        .checked_sub(LOCALHOST_SUFFIX.len())
+        .and_then(|at| host.get(at..))
+        .is_some_and(|end| end.eq_ignore_ascii_case(LOCALHOST_SUFFIX));
+    // RFC 6761 §6.3 for `localhost`; containers reach their host under the last.
+    is_below_localhost
+        || host.eq_ignore_ascii_case("localhost")
+        || host.eq_ignore_ascii_case("host.docker.internal")
+}
+
+const LOCALHOST_SUFFIX: &str = ".localhost";
+
+/// The host of the one `Host` field; `None` where HTTP/1.0 has none (RFC 9112 §3.2).
+fn host_field<'b>(head: &RequestHead<'_, 'b>) -> Result<Option<&'b str>, Error> {
+    let mut hosts = head
+        .fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case("Host"));
+    let Some(field) = hosts.next() else {
+        return if head.version == Version::Http10 {
+            Ok(None)
+        } else {
+            Err(Error::HostMissing)
+        };
+    };
+    if hosts.next().is_some() {
+        return Err(Error::HostRepeated);
+    }
+    let value = std::str::from_utf8(field.value).map_err(|_| Error::HostMalformed)?;
+    host_of(value).map(Some).ok_or(Error::HostMalformed)
+}
+
+/// How many entries of `Via` are ours.
+fn passages(head: &RequestHead<'_, '_>) -> usize {
+    head.fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case("Via"))
+        .flat_map(|field| list(field.value))
+        .filter(|entry| {
+            // received-protocol RWS received-by [ RWS comment ]
+            let mut words = entry
+                .split(u8::is_ascii_whitespace)
+                .filter(|word| !word.is_empty());
+            words
+                .nth(1)
+                .is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM.as_bytes()))
+        })
+        .count()
+}
+
+/// What stands behind `http://` or `https://`.
+fn web_authority(origin: &[u8]) -> Option<&[u8]> {
+    [&b"http://"[..], b"https://"].iter().find_map(|scheme| {
+        let (start, rest) = origin.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
+}
+
+fn names(allowed: &[String], value: &[u8]) -> bool {
+    allowed
+        .iter()
+        .any(|name| name == "*" || name.as_bytes().eq_ignore_ascii_case(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::with_request;
+    use super::*;
+
+    fn local() -> Guard {
+        Guard {
+            local_hosts_only: true,
+            ..Guard::default()
+        }
+    }
+
+    #[track_caller]
+    fn verdict(guard: &Guard, text: &str) -> Result<(), Error> {
+        with_request(text, |head| {
+            let target = Target::parse(head.method, head.target).expect("rows have a target");
+            guard.admit(head, &target)
+        })
+    }
+
+    /// A request with this `Host` to a loopback listener.
+    #[track_caller]
+    fn check_host(why: &str, host: &str, expected: Result<(), Error>) {
+        let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(verdict(&local(), &text), expected, "{why}: {host:?}");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn only_hosts_that_mean_this_machine_are_served_on_loopback() {
+        use Error::{HostForeign, HostMalformed};
+        check_host("the usual", "localhost:8888", Ok(()));
+        check_host("without port", "localhost", Ok(()));
+        check_host("another port, as behind a forwarded one", "localhost:1", Ok(()));
+        check_host("in any case", "LocalHost", Ok(()));
+        check_host("with the last dot", "localhost.", Ok(()));
+        check_host("a name below (RFC 6761 §6.3)", "my-project.localhost:8888", Ok(()));
+        check_host("further below", "a.b.LOCALHOST", Ok(()));
+        check_host("IPv4", "127.0.0.1:8888", Ok(()));
+        check_host("all of 127/8 (RFC 1122)", "127.255.1.2", Ok(()));
+        check_host("IPv6", "[::1]:8888", Ok(()));
+        check_host("IPv6 written out", "[0:0:0:0:0:0:0:1]", Ok(()));
+        check_host("IPv4 within IPv6", "[::ffff:127.0.0.1]", Ok(()));
+        check_host("from a container", "host.docker.internal:8888", Ok(()));
+
+        check_host("a page's own name that resolves here (CVE-2024-28224)", "evil.example", Err(HostForeign));
+        check_host("and with our port", "evil.example:8888", Err(HostForeign));
+        check_host("a name that starts like it", "localhost.evil.example", Err(HostForeign));
+        check_host("a name that ends like it", "evil-localhost", Err(HostForeign));
+        check_host("a name that ends like it, with a dot", "localhost..", Err(HostForeign));
+        check_host("a name that ends like a container's host", "evil.host.docker.internal", Err(HostForeign));
+        check_host("an address elsewhere", "192.168.0.1", Err(HostForeign));
+        check_host("an address elsewhere in IPv6", "[2001:db8::1]", Err(HostForeign));
+        check_host("an address elsewhere within IPv6", "[::ffff:192.168.0.1]", Err(HostForeign));
+        check_host("every address", "0.0.0.0:8888", Err(HostForeign));
+        check_host("every address in IPv6", "[::]", Err(HostForeign));
+        check_host("a name that starts like an address", "127.0.0.1.evil.example", Err(HostForeign));
+        check_host("an address as one number", "2130706433", Err(HostForeign));
+        check_host("an address in octal", "0177.0.0.1", Err(HostForeign));
+        check_host("an address cut short", "127.1", Err(HostForeign));
+        check_host("nothing (§3.2)", "", Err(HostMalformed));
+        check_host("a port alone", ":8888", Err(HostMalformed));
+        check_host("two hosts", "localhost, evil.example", Err(HostMalformed));
+        check_host("two hosts with a space", "localhost evil.example", Err(HostMalformed));
+        check_host("a user", "localhost@evil.example", Err(HostMalformed));
+        check_host("a path", "localhost/evil", Err(HostMalformed));
+        check_host("what is no UTF-8 when cut in the middle", "localhost\u{e9}", Err(HostMalformed));
+    }
+
+    #[track_caller]
+    fn check(why: &str, guard: &Guard, text: &str, expected: Result<(), Error>) {
+        assert_eq!(verdict(guard, text), expected, "{why}: {text:?}");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn there_is_exactly_one_host_but_in_http_1_0() {
+        use Error::{HostForeign, HostMalformed, HostMissing, HostRepeated};
+        let any = Guard::default();
+        check("one", &any, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(()));
+        check("none (§3.2)", &any, "GET / HTTP/1.1\r\n\r\n", Err(HostMissing));
+        check("none, in absolute-form", &any, "GET http://a/ HTTP/1.1\r\n\r\n", Err(HostMissing));
+        check("none in HTTP/1.0", &local(), "GET / HTTP/1.0\r\n\r\n", Ok(()));
+        check("one in HTTP/1.0 is judged", &local(), "GET / HTTP/1.0\r\nHost: a\r\n\r\n", Err(HostForeign));
+        check("two", &any, "GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", Err(HostRepeated));
+        check("two that are equal", &any, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Err(HostRepeated));
+        check("two in HTTP/1.0", &any, "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Err(HostRepeated));
+        check("an empty one before another", &any, "GET / HTTP/1.1\r\nHost:\r\nHost: a\r\n\r\n", Err(HostRepeated));
+        check("a malformed one, wherever the listener is", &any, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(HostMalformed));
+        check("a foreign one where all are served", &any, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", Ok(()));
+        check("absolute-form: both count", &local(), "GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", Err(HostForeign));
+        check("absolute-form: both count, the other way", &local(), "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Err(HostForeign));
+        check("absolute-form: both right", &local(), "GET http://[::1]/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Ok(()));
+        check("a foreign authority in HTTP/1.0", &local(), "GET http://evil.example/ HTTP/1.0\r\n\r\n", Err(HostForeign));
+    }
+
+    #[test]
+    fn allowed_hosts_are_compared_whole_and_without_port() {
+        let guard = |allowed: &str| Guard {
+            allowed_hosts: vec![allowed.to_owned()],
+            ..local()
+        };
+        let check_allowed = |allowed: &str, host: &str, expected: Result<(), Error>| {
+            check(
+                allowed,
+                &guard(allowed),
+                &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+                expected,
+            );
+        };
+        check_allowed("box.example", "box.example", Ok(()));
+        check_allowed("box.example", "BOX.example:8888", Ok(()));
+        check_allowed("box.example", "evil.box.example", Err(Error::HostForeign));
+        check_allowed("box.example", "box.example.evil", Err(Error::HostForeign));
+        check_allowed("[2001:db8::1]", "[2001:DB8::1]:1", Ok(()));
+        check_allowed("box.example", "localhost", Ok(()));
+        check_allowed("*", "evil.example", Ok(()));
+        check_allowed("*", "a b", Err(Error::HostMalformed));
+        check_allowed("*.example", "a.example", Err(Error::HostForeign));
+    }
+
+    /// A request with this `Origin`; the listener's address makes no difference.
+    #[track_caller]
+    fn check_origin(why: &str, origin: &str, expected: Result<(), Error>) {
+        let text = format!("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n");
+        for guard in [local(), Guard::default()] {
+            assert_eq!(verdict(&guard, &text), expected, "{why}: {origin:?}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn web_pages_from_elsewhere_are_not_served() {
+        use Error::OriginForeign;
+        check_origin("a page on this machine", "http://localhost:3000", Ok(()));
+        check_origin("by address", "http://127.0.0.1", Ok(()));
+        check_origin("by address, IPv6", "https://[::1]:8443", Ok(()));
+        check_origin("below localhost", "https://app.localhost", Ok(()));
+        check_origin("in any case", "HTTP://LOCALHOST", Ok(()));
+        check_origin("an editor's own scheme", "vscode-webview://abc", Ok(()));
+        check_origin("a desktop program", "app://obsidian.md", Ok(()));
+        check_origin("a file", "file://", Ok(()));
+
+        check_origin("a page elsewhere", "https://evil.example", Err(OriginForeign));
+        check_origin("without TLS", "http://evil.example", Err(OriginForeign));
+        check_origin("with our port", "http://evil.example:8888", Err(OriginForeign));
+        check_origin("in any case", "HTTPS://EVIL.EXAMPLE", Err(OriginForeign));
+        check_origin("a name that starts like it", "http://localhost.evil.example", Err(OriginForeign));
+        check_origin("a user that looks like it", "http://localhost@evil.example", Err(OriginForeign));
+        check_origin("no host", "http://", Err(OriginForeign));
+        check_origin("a list, as old drafts had", "http://localhost http://evil.example", Err(OriginForeign));
+        check_origin("what is no UTF-8 name", "http://evil\u{e9}", Err(OriginForeign));
+        check("two fields", &local(), "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example\r\n\r\n", Err(OriginForeign));
+    }
+
+    #[test]
+    fn allowed_origins_are_compared_whole() {
+        let check_allowed = |allowed: &str, origin: &str, expected: Result<(), Error>| {
+            let guard = Guard {
+                allowed_origins: vec![allowed.to_owned()],
+                ..local()
+            };
+            let text = format!("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n");
+            check(allowed, &guard, &text, expected);
+        };
+        check_allowed("https://chat.example", "https://chat.example", Ok(()));
+        check_allowed("https://chat.example", "HTTPS://Chat.Example", Ok(()));
+        check_allowed(
+            "https://chat.example",
+            "http://chat.example",
+            Err(Error::OriginForeign),
+        );
+        check_allowed(
+            "https://chat.example",
+            "https://chat.example:444",
+            Err(Error::OriginForeign),
+        );
+        check_allowed(
+            "https://chat.example",
+            "https://chat.example.evil",
+            Err(Error::OriginForeign),
+        );
+        check_allowed("*", "https://evil.example", Ok(()));
+    }
+
+    #[track_caller]
+    fn check_via(why: &str, lines: &[&str], expected: Result<(), Error>) {
+        let lines: String = lines
+            .iter()
+            .map(|value| format!("Via: {value}\r\n"))
+            .collect();
+        let text = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        assert_eq!(verdict(&local(), &text), expected, "{why}: {text:?}");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn a_request_that_has_passed_here_five_times_is_a_loop() {
+        let (fine, over) = (Ok(()), Err(Error::Loop));
+        check_via("four times", &["1.1 ic"; 4], fine);
+        check_via("five times", &["1.1 ic"; 5], over);
+        check_via("in one list", &["1.1 ic, 1.1 ic,1.1 ic,\t1.1 ic , 1.1 ic"], over);
+        check_via("in lists and lines", &["1.1 ic, 1.1 ic", "1.1 ic", "1.1 ic, 1.1 ic"], over);
+        check_via("received as anything", &["1.0 ic", "HTTP/1.1 ic", "2 IC", "1.1\tic", "1.1  ic (a comment)"], over);
+        check_via("others do not count", &["1.1 nginx, 1.1 ic2, 1.1 ic.example, ic 1.1, ic", "1.1 a (1.1 ic)", "1.1 ic:80"], fine);
+        check_via("others between", &["1.1 a, 1.1 ic", "1.1 ic, 1.1 b, 1.1 ic, 1.1 ic", "1.1 c, 1.1 ic"], over);
+    }
+}

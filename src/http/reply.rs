@@ -1,0 +1,323 @@
+//! The answers that the interceptor gives in its own name.
+//!
+//! One JSON document serves both families of clients: OpenAI's read `error.message` and `error.code`,
+//! Anthropic's read `type`, `error.type` and `request_id`.
+
+use std::fmt::Write as _;
+
+use super::{Error, is_token};
+
+/// The longest message, in characters: clients show it in one line of a chat window.
+pub const MESSAGE_CHARS_MAX: usize = 200;
+
+/// Whether asking again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It may, in a second: `Retry-After: 1`.
+    Soon,
+    /// It cannot: `x-should-retry: false`, which the SDKs obey.
+    Never,
+}
+
+/// An answer of the interceptor's own that reports a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply<'a> {
+    /// The status code.
+    pub status: u16,
+    /// The failure's name for programs.
+    pub code: &'a str,
+    /// The failure in one line, with what to do next.
+    pub message: &'a str,
+    /// Whether asking again can help.
+    pub retry: Retry,
+}
+
+impl Reply<'static> {
+    /// The answer to a request with that mistake.
+    pub fn refusal(error: Error) -> Self {
+        Reply {
+            status: error.status(),
+            code: error.code(),
+            message: error.explain(),
+            retry: Retry::Never,
+        }
+    }
+}
+
+/// How a reply is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// The request was a `HEAD`: the body is left out.
+    pub head_only: bool,
+    /// The connection closes behind it.
+    pub close: bool,
+}
+
+impl Reply<'_> {
+    /// Writes the whole response. `request_id` is visible ASCII.
+    pub fn write(&self, request_id: &str, manner: Manner, out: &mut Vec<u8>) {
+        debug_assert!(is_token(self.code.as_bytes()), "a code is a field value");
+        let mut body = String::with_capacity(256);
+        body.push_str(r#"{"type":"error","error":{"type":"#);
+        json_string(self.kind(), &mut body);
+        body.push_str(r#","message":"#);
+        let message = self.message.chars().take(MESSAGE_CHARS_MAX);
+        let message: String = message.map(without_effect).collect();
+        json_string(&message, &mut body);
+        body.push_str(r#","code":"#);
+        json_string(self.code, &mut body);
+        body.push_str(r#","param":null},"request_id":"#);
+        json_string(request_id, &mut body);
+        body.push_str("}\n");
+        let retry = match self.retry {
+            Retry::Soon => "Retry-After: 1\r\n",
+            Retry::Never => "x-should-retry: false\r\n",
+        };
+        let extra = format!("x-ic-error: {}\r\n{retry}", self.code);
+        document(
+            self.status,
+            "application/json",
+            &extra,
+            body.as_bytes(),
+            manner,
+            out,
+        );
+    }
+
+    /// The failure's family, in the words that both APIs share.
+    fn kind(&self) -> &'static str {
+        match self.status {
+            403 => "permission_error",
+            408 | 504 => "timeout_error",
+            413 | 414 | 431 => "request_too_large",
+            400..=499 | 501 => "invalid_request_error",
+            503 => "overloaded_error",
+            _ => "api_error",
+        }
+    }
+}
+
+/// Writes a whole response with a body; `extra` is whole field lines.
+pub fn document(
+    status: u16,
+    content_type: &str,
+    extra: &str,
+    body: &[u8],
+    manner: Manner,
+    out: &mut Vec<u8>,
+) {
+    let connection = if manner.close {
+        "Connection: close\r\n"
+    } else {
+        ""
+    };
+    let head = format!(
+        "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{extra}{connection}\r\n",
+        reason(status),
+        body.len(),
+    );
+    out.extend_from_slice(head.as_bytes());
+    if !manner.head_only {
+        out.extend_from_slice(body);
+    }
+}
+
+/// The reason phrase of the statuses that this program sends (RFC 9110 §15).
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        421 => "Misdirected Request",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        508 => "Loop Detected",
+        _ => "",
+    }
+}
+
+/// What could end a line or steer a terminal becomes a space: a message may quote a peer.
+fn without_effect(character: char) -> char {
+    if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
+        ' '
+    } else {
+        character
+    }
+}
+
+/// Writes `text` as a JSON string (RFC 8259 §7).
+fn json_string(text: &str, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            // Writing to a string cannot fail.
+            '\0'..='\x1f' => drop(write!(out, "\\u{:04x}", u32::from(character))),
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Parsed;
+    use super::super::framing::{self, Asked, Framing};
+    use super::super::head::{self, Slots};
+    use super::*;
+
+    const STAYS: Manner = Manner {
+        head_only: false,
+        close: false,
+    };
+
+    fn reply<'a>(status: u16, message: &'a str) -> Reply<'a> {
+        Reply {
+            status,
+            code: "some_code",
+            message,
+            retry: Retry::Never,
+        }
+    }
+
+    /// The head and the body of what is sent, after a check that they are a whole response.
+    #[track_caller]
+    fn sent(reply: &Reply<'_>, manner: Manner) -> (String, String) {
+        let mut out = b"before".to_vec();
+        reply.write("request-1", manner, &mut out);
+        let bytes = out.strip_prefix(b"before").expect("a reply is appended");
+        let mut slots = Slots::new();
+        let Ok(Parsed::Complete(head)) = head::response(bytes, &mut slots) else {
+            panic!("no response: {}", bytes.escape_ascii());
+        };
+        let (head_bytes, body) = bytes.split_at(head.len);
+        let announced = framing::of_response(&head, Asked::Other).expect("it is framed");
+        if !manner.head_only {
+            assert_eq!(announced, Framing::Length(body.len() as u64));
+        }
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("replies are UTF-8");
+        (text(head_bytes), text(body))
+    }
+
+    #[test]
+    fn a_failure_is_one_document_for_both_families_of_clients() {
+        let (head, body) = sent(&reply(502, "no answer"), STAYS);
+        assert_eq!(
+            head,
+            format!(
+                "HTTP/1.1 502 Bad Gateway\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+                 x-ic-error: some_code\r\nx-should-retry: false\r\n\r\n",
+                body.len()
+            )
+        );
+        let document: serde_json::Value = serde_json::from_str(&body).expect("it is JSON");
+        let expected = serde_json::json!({
+            "type": "error",
+            "error": {"type": "api_error", "message": "no answer", "code": "some_code", "param": null},
+            "request_id": "request-1",
+        });
+        assert_eq!(document, expected);
+    }
+
+    #[test]
+    fn a_failure_says_whether_to_try_again_and_whether_the_connection_stays() {
+        let soon = Reply {
+            retry: Retry::Soon,
+            ..reply(502, "")
+        };
+        let (head, _) = sent(&soon, STAYS);
+        assert!(head.contains("\r\nRetry-After: 1\r\n") && !head.contains("x-should-retry"));
+        assert!(!head.contains("Connection"));
+        let (head, _) = sent(
+            &soon,
+            Manner {
+                close: true,
+                ..STAYS
+            },
+        );
+        assert!(head.contains("\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn a_reply_to_head_has_the_length_of_its_body_and_no_body() {
+        let (whole, body) = sent(&reply(404, "x"), STAYS);
+        let (head, nothing) = sent(
+            &reply(404, "x"),
+            Manner {
+                head_only: true,
+                ..STAYS
+            },
+        );
+        assert_eq!((head, nothing.as_str()), (whole, ""));
+        assert!(!body.is_empty());
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn any_message_is_one_line_of_json() {
+        #[track_caller]
+        fn check(why: &str, message: &str, expected: &str) {
+            let (_, body) = sent(&reply(400, message), STAYS);
+            assert_eq!(body.matches('\n').count(), 1, "{why}: one line");
+            let document: serde_json::Value = serde_json::from_str(&body).expect("it is JSON");
+            assert_eq!(document["error"]["message"], expected, "{why}");
+        }
+        check("quotes and backslashes", r#"a "b" c\d\"#, r#"a "b" c\d\"#);
+        check("no control characters, which terminals would obey", "a\r\nb\tc\0\x1b[31m\x7f\u{85}d", "a  b c  [31m  d");
+        check("other alphabets", "größer, 你好, 🦀", "größer, 你好, 🦀");
+        check("what ends a line in JavaScript", "a\u{2028}b", "a b");
+        check("nothing", "", "");
+        check("as long as allowed", &"é".repeat(200), &"é".repeat(200));
+        check("longer", &"é".repeat(201), &"é".repeat(200));
+    }
+
+    #[test]
+    fn every_refusal_can_be_sent() {
+        for error in [
+            Error::Tls,
+            Error::HeadTooLarge,
+            Error::RequestLineTooLong,
+            Error::Connect,
+            Error::Loop,
+        ] {
+            let (head, body) = sent(
+                &Reply::refusal(error),
+                Manner {
+                    close: true,
+                    ..STAYS
+                },
+            );
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {} ", error.status())),
+                "{head}"
+            );
+            assert!(
+                head.contains(&format!("\r\nx-ic-error: {}\r\n", error.code())),
+                "{head}"
+            );
+            assert!(head.contains("\r\nx-should-retry: false\r\n"), "{head}");
+            assert!(
+                body.contains(&format!("\"code\":\"{}\"", error.code())),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_status_that_is_sent_has_its_reason() {
+        for status in [
+            200, 400, 403, 404, 408, 414, 421, 431, 501, 502, 503, 504, 508,
+        ] {
+            assert_ne!(reason(status), "", "{status}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! One port for each project, and on it a transparent HTTP/1.1 forwarder that says which project a request
+//! comes from.
+//!
+//! Several IDEs share one LLM proxy and cannot name the project that they work on. `ic` gives each project
+//! a port of its own, for ever, and forwards what arrives there to the proxy with identification fields
+//! added. It streams everything, stores nothing and gets out of the way.
+//!
+//! # Two halves that never meet
+//!
+//! ```text
+//! path → project → registry → port            (registry: which port is whose)
+//! bytes → head → framing → relay → bytes      (http, serve: what happens on it)
+//! ```
+//!
+//! Only the command line ([`cli`]) knows both.
+//!
+//! # One question carries every framing
+//!
+//! A forwarder that passes bodies through asks of a body only: *how many of the next bytes may pass without
+//! being looked at?* [`http::body::Body::opaque`] answers: all that is left of a length, the rest of a
+//! chunk's data, everything until the connection closes, or none. So the relay is one loop that does not
+//! know which framing it serves, ways to move bytes are interchangeable, and every rule of HTTP is a pure
+//! function that a fuzzer can call.
+//!
+//! # The way of a request
+//!
+//! 1. `serve` accepts a connection and gives it a task; `serve::exchange` drives it.
+//! 2. [`http::head`] reads the head, [`http::framing`] decides once how the body ends, [`http::guard`]
+//!    whether the request is served, [`http::rewrite`] writes the head for the origin.
+//! 3. `serve::origin` lends a kept connection or makes one.
+//! 4. Two futures run side by side: one sends the request and then watches for the client's departure, the
+//!    other passes the response on. `serve::relay` moves bodies, `serve::tunnel` what follows a 101.
+//! 5. [`http::connection`] says whether each connection serves another request.
+//!
+//! # Code map
+//!
+//! | where | what |
+//! |---|---|
+//! | `main.rs` | arguments → [`cli`] → exit code |
+//! | [`cli`] | the commands; the only place that prints results |
+//! | [`registry`] | which port is whose: text ↔ value, allocation, the shared file, its repair |
+//! | [`http`] | HTTP/1.1 without I/O |
+//! | [`serve`] | sockets, time limits, connections, exchanges |
+//! | [`mock`] | a small OpenAI-compatible upstream for trying out |
+//!
+//! # Invariants
+//!
+//! `tests/it/tidy.rs` holds each of them.
+//!
+//! 1. Nothing under [`http`] does I/O, awaits, reads a clock, or grows without a limit.
+//! 2. [`serve`] does not know [`registry`], nor [`registry`] [`serve`].
+//! 3. Only `http/framing.rs` interprets `Content-Length` and `Transfer-Encoding`: there is no second opinion on
+//!    where a body ends.
+//! 4. No byte is forwarded that no head or body has accounted for.
+//! 5. Only a few named files know a platform; the portable twin of each is compiled and tested on Linux with
+//!    `--cfg ic_portable`.
+//! 6. There is no unsafe code.
+//! 7. Only [`cli`] prints results, and no peer's bytes can reach a panic.
+//!
+//! # Out of scope
+//!
+//! HTTP/2 and HTTP/3, caching, rewriting of bodies, load balancing, routing by path, being a forward proxy.
+
+pub mod cli;
+pub mod http;
+pub mod mock;
+pub mod registry;
+pub mod serve;
+
+pub use registry::facade::{PortRegistry, RegistryError, RegistryInfo, RegistryOptions};

@@ -1,0 +1,427 @@
+//! What the mock answers: pure functions of what was asked.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The fields that a request is told apart by, and that every answer echoes.
+pub const IDENTIFICATION: [&str; 3] = ["x-memory-user-id", "x-pycharm-instance", "x-source"];
+
+/// A request, as far as the answer depends on it.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// The method.
+    pub method: String,
+    /// The path, without query.
+    pub path: String,
+    /// The values of [`IDENTIFICATION`], in its order.
+    pub identification: [Option<String>; 3],
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// What the mock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// One JSON document.
+    Document {
+        /// The status code.
+        status: u16,
+        /// The document.
+        body: String,
+    },
+    /// Server-sent events, each with its blank line.
+    Events(Vec<String>),
+}
+
+impl Answer {
+    /// A failure, as OpenAI's API tells it.
+    pub fn error(status: u16, message: &str) -> Self {
+        let error = json!({"error": {
+            "message": message, "type": "invalid_request_error", "param": null, "code": null,
+        }});
+        Answer::Document {
+            status,
+            body: format!("{error}\n"),
+        }
+    }
+
+    fn document(body: &Value) -> Self {
+        Answer::Document {
+            status: 200,
+            body: format!("{body}\n"),
+        }
+    }
+}
+
+/// Answers a question.
+pub fn answer(question: &Question) -> Answer {
+    let path = question.path.strip_prefix("/v1").unwrap_or(&question.path);
+    let is_read = matches!(question.method.as_str(), "GET" | "HEAD");
+    let is_post = question.method == "POST";
+    match path {
+        "" | "/" | "/health" if is_read => Answer::document(&json!({"status": "healthy"})),
+        "/models" if is_read => {
+            Answer::document(&json!({"object": "list", "data": [model(MODEL)]}))
+        }
+        "/chat/completions" if is_post => parsed(question, chat),
+        "/embeddings" if is_post => parsed(question, embeddings),
+        "" | "/" | "/health" | "/models" | "/chat/completions" | "/embeddings" => {
+            Answer::error(405, "the mock does not answer that method here")
+        }
+        _ => match path.strip_prefix("/models/") {
+            Some(id) if is_read && !id.is_empty() => Answer::document(&model(id)),
+            _ => Answer::error(
+                404,
+                "the mock has models, chat/completions and embeddings under /v1",
+            ),
+        },
+    }
+}
+
+fn parsed<'q, T: Deserialize<'q>>(
+    question: &'q Question,
+    answer: fn(&Question, T) -> Answer,
+) -> Answer {
+    match serde_json::from_slice(&question.body) {
+        Ok(body) => answer(question, body),
+        Err(error) => Answer::error(
+            400,
+            &format!("the request body is not what this endpoint takes: {error}"),
+        ),
+    }
+}
+
+fn model(id: &str) -> Value {
+    json!({"id": id, "object": "model", "created": CREATED, "owned_by": "ic"})
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    #[serde(default = "default_model")]
+    model: String,
+    messages: Vec<Message>,
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    stream_options: Option<StreamOptions>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    role: String,
+    #[serde(default)]
+    content: Value,
+}
+
+impl Message {
+    /// The text of a content that is a string, or a list of parts of which some are text.
+    fn text(&self) -> String {
+        match &self.content {
+            Value::String(text) => text.clone(),
+            Value::Array(parts) => {
+                let texts: Vec<&str> = parts
+                    .iter()
+                    .filter_map(|part| part["text"].as_str())
+                    .collect();
+                texts.join(" ")
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+fn default_model() -> String {
+    MODEL.to_owned()
+}
+
+fn chat(question: &Question, chat: Chat) -> Answer {
+    let asked = chat
+        .messages
+        .iter()
+        .rev()
+        .find(|message| message.role == "user")
+        .map(Message::text);
+    let names: Vec<String> = IDENTIFICATION
+        .iter()
+        .zip(&question.identification)
+        .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("(none)")))
+        .collect();
+    let text = format!(
+        "You said: {}\nIdentified by: {}",
+        asked.unwrap_or_default(),
+        names.join(", ")
+    );
+    let words = |text: &str| text.split_whitespace().count();
+    let prompt_tokens: usize = chat
+        .messages
+        .iter()
+        .map(|message| words(&message.text()))
+        .sum();
+    let usage = json!({
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": words(&text),
+        "total_tokens": prompt_tokens + words(&text),
+    });
+    let part = |object: &str, choice: Value| {
+        json!({
+            "id": "chatcmpl-mock", "object": object, "created": CREATED, "model": chat.model,
+            "choices": [choice],
+        })
+    };
+    if chat.stream != Some(true) {
+        let message = json!({"role": "assistant", "content": text});
+        let mut document = part(
+            "chat.completion",
+            json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}),
+        );
+        document["usage"] = usage;
+        return Answer::document(&document);
+    }
+    let delta = |delta: Value, finish_reason: Value| {
+        part(
+            "chat.completion.chunk",
+            json!({"index": 0, "delta": delta, "finish_reason": finish_reason}),
+        )
+    };
+    let mut chunks = vec![delta(
+        json!({"role": "assistant", "content": ""}),
+        Value::Null,
+    )];
+    chunks.extend(
+        text.split_inclusive([' ', '\n'])
+            .map(|word| delta(json!({"content": word}), Value::Null)),
+    );
+    chunks.push(delta(json!({}), json!("stop")));
+    if chat
+        .stream_options
+        .and_then(|options| options.include_usage)
+        == Some(true)
+    {
+        let mut last = part("chat.completion.chunk", Value::Null);
+        last["choices"] = json!([]);
+        last["usage"] = usage;
+        chunks.push(last);
+    }
+    let mut events: Vec<String> = chunks
+        .iter()
+        .map(|chunk| format!("data: {chunk}\n\n"))
+        .collect();
+    events.push("data: [DONE]\n\n".to_owned());
+    Answer::Events(events)
+}
+
+#[derive(Deserialize)]
+struct Embeddings {
+    #[serde(default = "default_model")]
+    model: String,
+    input: Value,
+    #[serde(default)]
+    encoding_format: Option<String>,
+    #[serde(default)]
+    dimensions: Option<usize>,
+}
+
+fn embeddings(_question: &Question, asked: Embeddings) -> Answer {
+    let dimensions = asked.dimensions.unwrap_or(DIMENSIONS);
+    if !(1..=DIMENSIONS_MAX).contains(&dimensions) {
+        return Answer::error(400, "dimensions has to be between 1 and 4096");
+    }
+    let inputs = match asked.input {
+        Value::Array(inputs) if inputs.iter().any(|input| !input.is_number()) => inputs,
+        one => vec![one],
+    };
+    let as_base64 = asked.encoding_format.as_deref() == Some("base64");
+    let data: Vec<Value> = inputs
+        .iter()
+        .enumerate()
+        .map(|(index, input)| {
+            let vector = vector(&input.to_string(), dimensions);
+            let embedding = if as_base64 {
+                json!(base64(&vector))
+            } else {
+                json!(vector)
+            };
+            json!({"object": "embedding", "index": index, "embedding": embedding})
+        })
+        .collect();
+    let tokens: usize = inputs
+        .iter()
+        .map(|input| input.to_string().split_whitespace().count())
+        .sum();
+    Answer::document(&json!({
+        "object": "list", "data": data, "model": asked.model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }))
+}
+
+/// A vector of length 1 that depends on every byte of `text`.
+fn vector(text: &str, dimensions: usize) -> Vec<f32> {
+    // FNV-1a, then xorshift: nothing depends on their quality.
+    let mut state = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    }) | 1;
+    let raw: Vec<f32> = (0..dimensions)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+        })
+        .collect();
+    let length = raw
+        .iter()
+        .map(|x| x * x)
+        .sum::<f32>()
+        .sqrt()
+        .max(f32::MIN_POSITIVE);
+    raw.iter().map(|x| x / length).collect()
+}
+
+/// Little-endian floats in base64 (RFC 4648 §4), which is what openai-python asks for.
+fn base64(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for index in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * index)) as usize & 0x3f];
+            text.push(if index <= group.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The name of the mock's model; any other is taken as well.
+const MODEL: &str = "mock";
+
+/// A fixed moment, so that equal requests get equal answers: 2024-01-01 00:00:00 UTC.
+const CREATED: u64 = 1_704_067_200;
+
+/// What OpenAI's small model gives.
+const DIMENSIONS: usize = 1536;
+
+/// More than any model gives.
+const DIMENSIONS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(method: &str, path: &str, body: &str) -> Answer {
+        answer(&Question {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            identification: [Some("pycharm-shop".to_owned()), None, None],
+            body: body.as_bytes().to_vec(),
+        })
+    }
+
+    #[track_caller]
+    fn check(method: &str, path: &str, body: &str, status: u16, holds: &str) {
+        match ask(method, path, body) {
+            Answer::Document {
+                status: actual,
+                body,
+            } => {
+                assert_eq!(actual, status, "{body}");
+                assert!(body.contains(holds), "`{holds}` is missing in {body}");
+            }
+            Answer::Events(events) => panic!("{path} answered with events: {events:?}"),
+        }
+    }
+
+    #[test]
+    fn each_endpoint_answers_what_it_is_asked_and_nothing_else() {
+        check("GET", "/v1/models", "", 200, r#""id":"mock""#);
+        check("GET", "/models", "", 200, r#""id":"mock""#);
+        check("GET", "/v1/models/gpt-x", "", 200, r#""id":"gpt-x""#);
+        check("POST", "/v1/models", "", 405, "method");
+        check("GET", "/v1/nothing", "", 404, "chat/completions");
+        check(
+            "POST",
+            "/v1/chat/completions",
+            "{",
+            400,
+            "not what this endpoint takes",
+        );
+        check("POST", "/v1/chat/completions", "{}", 400, "messages");
+        let chat = r#"{"model":"m","messages":[{"role":"user","content":"hello there"}]}"#;
+        check(
+            "POST",
+            "/v1/chat/completions",
+            chat,
+            200,
+            "You said: hello there",
+        );
+        check(
+            "POST",
+            "/v1/chat/completions",
+            chat,
+            200,
+            "x-memory-user-id=pycharm-shop",
+        );
+        let parts =
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"in parts"}]}]}"#;
+        check(
+            "POST",
+            "/v1/chat/completions",
+            parts,
+            200,
+            "You said: in parts",
+        );
+        check(
+            "POST",
+            "/v1/embeddings",
+            r#"{"input":"a","dimensions":0}"#,
+            400,
+            "dimensions",
+        );
+    }
+
+    #[test]
+    fn a_stream_says_word_by_word_what_the_document_says_at_once() {
+        let stream = r#"{"messages":[{"role":"user","content":"a b"}],"stream":true}"#;
+        let Answer::Events(events) = ask("POST", "/v1/chat/completions", stream) else {
+            panic!("a stream was asked for");
+        };
+        assert_eq!(events.last().map(String::as_str), Some("data: [DONE]\n\n"));
+        let said: String = events[..events.len() - 1]
+            .iter()
+            .map(|event| {
+                let data = event.strip_prefix("data: ").expect("an event");
+                let chunk: Value = serde_json::from_str(data).expect("a document");
+                chunk["choices"][0]["delta"]["content"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect();
+        assert!(said.starts_with("You said: a b\n"), "{said}");
+        assert_eq!(
+            ask("POST", "/v1/chat/completions", stream),
+            Answer::Events(events)
+        );
+    }
+
+    #[test]
+    fn embeddings_are_unit_vectors_that_differ_by_text_and_agree_in_both_encodings() {
+        let (a, b) = (vector("a", 64), vector("b", 64));
+        assert_ne!(a, b);
+        assert!((a.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+        assert_eq!(base64(&[1.0]), "AACAPw==");
+        assert_eq!(base64(&[1.0, -2.0, 0.5]), "AACAPwAAAMAAAAA/");
+    }
+}

@@ -1,0 +1,673 @@
+//! Which project has which port.
+//!
+//! Decided here: what a registry is (no port twice, every path absolute), how it is written as text, and in which
+//! order ports are given out. Pure: no files, no sockets, no clock. What a path means is [`project`]'s to
+//! say, how the text gets on and off the disk [`store`]'s, what a damaged text still tells [`recover`]'s,
+//! and whether a port can be bound [`probe`]'s.
+//!
+//! The file is shared with a Python tool. So a registry keeps what it does not know, in its place and to the letter,
+//! and writes what it does know as that tool would (`json.dump(…, indent=2)`).
+
+pub mod facade;
+mod json;
+pub mod probe;
+pub mod project;
+pub mod recover;
+pub mod store;
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+pub use json::Syntax;
+pub use probe::{Availability, availability};
+pub use project::Project;
+pub use recover::{Damage, Flaw};
+pub use store::{Snapshot, Store, StoreError, Updated, Waiting, Warning};
+
+/// The mappings of projects to ports, and whatever else the registry file holds.
+///
+/// No port is in it twice, and every path is absolute. Two registries are equal when they would be
+/// written as the same text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registry {
+    /// Every top-level field, in the file's order.
+    fields: Vec<Field>,
+    /// In the file's order. At most 65 535, so that looking through them is cheap.
+    mappings: Vec<Mapping>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Field {
+    /// The place of the mappings among the fields.
+    Mappings,
+    /// Any other field; both parts are JSON text.
+    Other { key: String, value: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mapping {
+    /// The path as the file spells it, as JSON text: a path can be spelled in many ways.
+    key: String,
+    path: PathBuf,
+    port: Port,
+}
+
+impl Registry {
+    /// The fields that the seed's format has, but for the mappings.
+    const KNOWN: [&'static str; 3] = [VERSION, PORT_RANGE, NEXT_AVAILABLE];
+
+    /// Reads the registry file's text.
+    ///
+    /// An empty text is an empty registry. A byte order mark, missing fields, a foreign `version`, an odd
+    /// `port_range` or `next_available` are taken as they are.
+    ///
+    /// # Errors
+    ///
+    /// Text that is not one JSON object, `mappings` that are not an object, and mappings that cannot all be
+    /// true: a relative path, something that is no port, a port or a path that is there twice.
+    /// [`recover::recover`] tells what can still be read.
+    pub fn parse(text: &[u8]) -> Result<Registry, Damage> {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        if text.trim_ascii().is_empty() {
+            return Ok(Registry::default());
+        }
+        let (registry, flaws) = Registry::admit_fields(&json::object(text).map_err(Damage::Torn)?);
+        if flaws.is_empty() {
+            Ok(registry)
+        } else {
+            Err(Damage::Flawed(flaws))
+        }
+    }
+
+    /// The registry that these top-level fields make, and what in them could not be taken.
+    fn admit_fields(members: &[json::Member<'_>]) -> (Registry, Vec<Flaw>) {
+        let mut registry = Registry {
+            fields: Vec::new(),
+            mappings: Vec::new(),
+        };
+        let mut flaws = Vec::new();
+        let mut entries = Vec::new();
+        let mut seen = false;
+        for member in members {
+            if json::decode(member.key) != MAPPINGS.as_bytes() {
+                registry.fields.push(Field::other(member.key, member.value));
+                continue;
+            }
+            match json::object(member.value.as_bytes()) {
+                Ok(more) => entries.extend(more),
+                Err(_) => flaws.push(Flaw::MappingsNoObject),
+            }
+            if seen {
+                // JSON readers go by the last; the mappings of the others would be lost with the next rewrite.
+                flaws.push(Flaw::MappingsTwice);
+            } else {
+                registry.fields.push(Field::Mappings);
+            }
+            seen = true;
+        }
+        let (mappings, more_flaws) = admit_mappings(entries, Repeated::LastCounts);
+        registry.mappings = mappings;
+        flaws.extend(more_flaws);
+        (registry, flaws)
+    }
+
+    /// The registry as the text of its file, as Python's `json.dump(…, indent=2)` lays it out: without a line
+    /// break at the end. What was not known when it was read stands there to the letter.
+    pub fn to_text(&self) -> String {
+        let mut complete = self.fields.clone();
+        // The Python tool looks for each of its fields.
+        for field in Registry::written().fields {
+            if !self.fields.iter().any(|present| present.is(&field)) {
+                complete.push(field);
+            }
+        }
+        let fields: Vec<_> = complete
+            .iter()
+            .map(|field| match field {
+                Field::Mappings => ("\"mappings\"", self.mappings_text()),
+                Field::Other { key, value } => (key.as_str(), value.clone()),
+            })
+            .collect();
+        object_text(&fields, "")
+    }
+
+    fn mappings_text(&self) -> String {
+        let entries: Vec<_> = self
+            .mappings
+            .iter()
+            .map(|mapping| (mapping.key.as_str(), mapping.port.to_string()))
+            .collect();
+        object_text(&entries, "  ")
+    }
+
+    /// The port of a project, if it has one.
+    pub fn port_of(&self, project: &Project) -> Option<Port> {
+        self.mappings
+            .iter()
+            .find(|mapping| mapping.path == project.path())
+            .map(|mapping| mapping.port)
+    }
+
+    /// The project that has this port, if any.
+    pub fn path_of(&self, port: Port) -> Option<&Path> {
+        self.mappings
+            .iter()
+            .find(|mapping| mapping.port == port)
+            .map(|mapping| mapping.path.as_path())
+    }
+
+    /// All mappings, the lowest port first.
+    pub fn mappings(&self) -> impl Iterator<Item = (&Path, Port)> {
+        let mut mappings: Vec<_> = self
+            .mappings
+            .iter()
+            .map(|mapping| (mapping.path.as_path(), mapping.port))
+            .collect();
+        mappings.sort_unstable_by_key(|&(_, port)| port);
+        mappings.into_iter()
+    }
+
+    /// How many mappings there are.
+    pub fn len(&self) -> usize {
+        self.mappings.len()
+    }
+
+    /// Whether there is no mapping.
+    pub fn is_empty(&self) -> bool {
+        self.mappings.is_empty()
+    }
+
+    /// How many ports of `range` are assigned. Mappings may lie outside it: a range only says where new
+    /// ports come from.
+    pub fn assigned_in(&self, range: PortRange) -> u32 {
+        self.mappings
+            .iter()
+            .map(|mapping| u32::from(range.contains(mapping.port)))
+            .sum()
+    }
+
+    /// Where the next search for a port starts: the recorded `next_available`, or the range's start where
+    /// that lies outside or is no port.
+    pub fn next_in(&self, range: PortRange) -> Port {
+        self.field(NEXT_AVAILABLE)
+            .and_then(|text| text.parse().ok())
+            .filter(|&port| range.contains(port))
+            .unwrap_or(range.start)
+    }
+
+    /// The ports that [`allocate`](Self::allocate) would give out, in that order: up from
+    /// [`next_in`](Self::next_in), once around, without those that are assigned or that `is_free` declines.
+    /// `is_free` is asked as the iterator advances, about unassigned ports only.
+    pub fn free_ports<'a>(
+        &'a self,
+        range: PortRange,
+        mut is_free: impl FnMut(Port) -> bool + 'a,
+    ) -> impl Iterator<Item = Port> + 'a {
+        let assigned: HashSet<Port> = self.mappings.iter().map(|mapping| mapping.port).collect();
+        let next = self.next_in(range);
+        let around = range
+            .iter()
+            .skip_while(move |&port| port < next)
+            .chain(range.iter().take_while(move |&port| port < next));
+        around.filter(move |port| !assigned.contains(port) && is_free(*port))
+    }
+
+    /// The port of a project: the one it has, be it outside `range`, or else the first of
+    /// [`free_ports`](Self::free_ports), which becomes its own.
+    ///
+    /// A new mapping moves `next_available` to the port after it, around the end of the range, and records `range`.
+    ///
+    /// # Errors
+    ///
+    /// Every port of `range` is assigned or not free; nothing has changed then.
+    pub fn allocate(
+        &mut self,
+        project: &Project,
+        range: PortRange,
+        is_free: impl FnMut(Port) -> bool,
+    ) -> Result<Allocated, Exhausted> {
+        if let Some(port) = self.port_of(project) {
+            return Ok(Allocated {
+                port,
+                created: false,
+            });
+        }
+        let Some(port) = self.free_ports(range, is_free).next() else {
+            return Err(Exhausted {
+                range,
+                assigned: self.assigned_in(range),
+            });
+        };
+        self.mappings.push(Mapping::new(project.path(), port));
+        let after = range
+            .iter()
+            .find(|&candidate| candidate > port)
+            .unwrap_or(range.start);
+        self.record(range, after);
+        Ok(Allocated {
+            port,
+            created: true,
+        })
+    }
+
+    /// Removes a project's mapping; the port it had.
+    pub fn remove(&mut self, project: &Project) -> Option<Port> {
+        let port = self.port_of(project)?;
+        // All spellings of the path (`/a/` and `/a`), or the next would come to light.
+        self.mappings
+            .retain(|mapping| mapping.path != project.path());
+        Some(port)
+    }
+
+    /// Removes all mappings and puts `next_available` back to the start of `range`; how many there were.
+    pub fn reset(&mut self, range: PortRange) -> usize {
+        let removed = self.mappings.len();
+        self.mappings.clear();
+        self.record(range, range.start);
+        removed
+    }
+
+    /// Puts in what another program made of `base`: the mappings it added, without those it removed. Where both
+    /// gave one project or one port away, what is here stays.
+    fn merge(&mut self, base: &Registry, theirs: &Registry) {
+        let (before, after) = (base.by_path(), theirs.by_path());
+        let removed = |mapping: &Mapping| {
+            let path = mapping.path.as_path();
+            before.get(path) == Some(&mapping.port) && after.get(path) != Some(&mapping.port)
+        };
+        self.mappings.retain(|mapping| !removed(mapping));
+        let mut paths: HashSet<PathBuf> = self
+            .mappings
+            .iter()
+            .map(|mapping| mapping.path.clone())
+            .collect();
+        let mut ports: HashSet<Port> = self.mappings.iter().map(|mapping| mapping.port).collect();
+        for mapping in &theirs.mappings {
+            let added = before.get(mapping.path.as_path()) != Some(&mapping.port);
+            if added && !paths.contains(&mapping.path) && ports.insert(mapping.port) {
+                paths.insert(mapping.path.clone());
+                self.mappings.push(mapping.clone());
+            }
+        }
+    }
+
+    /// Whether what was added to and removed from `base` to get `self` is so in `other` too.
+    fn change_is_in(&self, base: &Registry, other: &Registry) -> bool {
+        let (before, after, other) = (base.by_path(), self.by_path(), other.by_path());
+        let added = |(path, port)| before.get(path) == Some(port) || other.get(path) == Some(port);
+        let removed = |path| after.contains_key(path) || !other.contains_key(path);
+        after.iter().all(added) && before.keys().all(removed)
+    }
+
+    fn by_path(&self) -> HashMap<&Path, Port> {
+        self.mappings
+            .iter()
+            .map(|mapping| (mapping.path.as_path(), mapping.port))
+            .collect()
+    }
+
+    /// The fields that every file has, as a fresh one has them.
+    fn written() -> Registry {
+        let mut registry = Registry {
+            fields: Vec::new(),
+            mappings: Vec::new(),
+        };
+        registry.set_field(VERSION, json::encode(b"1.0"));
+        registry.record(PortRange::DEFAULT, PortRange::DEFAULT.start);
+        registry.fields.insert(2, Field::Mappings);
+        registry
+    }
+
+    fn record(&mut self, range: PortRange, next: Port) {
+        let inside = self
+            .field(PORT_RANGE)
+            .and_then(|text| json::object(text.as_bytes()).ok());
+        let mut members: Vec<_> = inside
+            .unwrap_or_default()
+            .into_iter()
+            .map(|member| (member.key.to_owned(), member.value.to_owned()))
+            .collect();
+        for (name, port) in [("start", range.start), ("end", range.end)] {
+            let same = |(key, _): &&mut (String, String)| json::decode(key) == name.as_bytes();
+            match members.iter_mut().rev().find(same) {
+                Some((_, value)) => *value = port.to_string(),
+                None => members.push((json::encode(name.as_bytes()), port.to_string())),
+            }
+        }
+        let members: Vec<_> = members
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.clone()))
+            .collect();
+        self.set_field(PORT_RANGE, object_text(&members, "  "));
+        self.set_field(NEXT_AVAILABLE, next.to_string());
+    }
+
+    /// The text of a top-level field; of the last, where it is repeated, as every JSON reader has it.
+    fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().rev().find_map(|field| match field {
+            Field::Other { key, value } if json::decode(key) == name.as_bytes() => {
+                Some(value.as_str())
+            }
+            _ => None,
+        })
+    }
+
+    fn set_field(&mut self, name: &str, text: String) {
+        let field = Field::Other {
+            key: json::encode(name.as_bytes()),
+            value: text,
+        };
+        match self
+            .fields
+            .iter_mut()
+            .rev()
+            .find(|present| present.is(&field))
+        {
+            Some(present) => *present = field,
+            None => self.fields.push(field),
+        }
+    }
+}
+
+impl Default for Registry {
+    /// A registry in which nothing was ever allocated: the search starts wherever the range of the day does.
+    fn default() -> Self {
+        let mut registry = Registry::written();
+        registry.fields.truncate(3);
+        registry
+    }
+}
+
+impl Field {
+    fn other(key: &str, value: &str) -> Field {
+        Field::Other {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
+    /// Whether both stand under the same name, in whatever spelling.
+    fn is(&self, other: &Field) -> bool {
+        match (self, other) {
+            (Field::Mappings, Field::Mappings) => true,
+            (Field::Other { key, .. }, Field::Other { key: other, .. }) => {
+                json::decode(key) == json::decode(other)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Mapping {
+    fn new(path: &Path, port: Port) -> Mapping {
+        Mapping {
+            key: json::encode(path.as_os_str().as_bytes()),
+            path: path.to_owned(),
+            port,
+        }
+    }
+}
+
+/// The mappings that these entries of a `mappings` object make, in their order, and what of them could not be
+/// taken. Of two paths with one port the first keeps it.
+fn admit_mappings<'a>(
+    entries: impl IntoIterator<Item = json::Member<'a>>,
+    repeated: Repeated,
+) -> (Vec<Mapping>, Vec<Flaw>) {
+    let mut flaws = Vec::new();
+    let mut mappings: Vec<Mapping> = Vec::new();
+    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    for json::Member { key, value } in entries {
+        let path = PathBuf::from(OsStr::from_bytes(&json::decode(key)));
+        if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
+            flaws.push(Flaw::NotAbsolute { path });
+            continue;
+        }
+        let Ok(port) = value.parse::<Port>() else {
+            flaws.push(Flaw::NoPort {
+                path,
+                value: value.to_owned(),
+            });
+            continue;
+        };
+        match places.get(&path).map(|&place| &mut mappings[place]) {
+            None => {
+                places.insert(path.clone(), mappings.len());
+                mappings.push(Mapping {
+                    key: key.to_owned(),
+                    path,
+                    port,
+                });
+            }
+            Some(earlier) => {
+                let (kept, dropped) = match repeated {
+                    Repeated::LastCounts => (port, std::mem::replace(&mut earlier.port, port)),
+                    Repeated::FirstCounts => (earlier.port, port),
+                };
+                flaws.push(Flaw::PathTwice {
+                    path,
+                    kept,
+                    dropped,
+                });
+            }
+        }
+    }
+    let mut owners: HashMap<Port, PathBuf> = HashMap::new();
+    mappings.retain(|mapping| match owners.entry(mapping.port) {
+        Entry::Vacant(free) => {
+            free.insert(mapping.path.clone());
+            true
+        }
+        Entry::Occupied(owner) => {
+            let (kept, dropped) = (owner.get().clone(), mapping.path.clone());
+            flaws.push(Flaw::PortTwice {
+                port: mapping.port,
+                kept,
+                dropped,
+            });
+            false
+        }
+    });
+    (mappings, flaws)
+}
+
+/// Which port counts for a path that is there twice.
+#[derive(Clone, Copy)]
+enum Repeated {
+    /// In valid JSON the last, as for every JSON reader, the Python tool among them.
+    LastCounts,
+    /// In a torn text the first: what follows a tear may be left over from an older text.
+    FirstCounts,
+}
+
+/// An object as `json.dump(…, indent=2)` lays it out, `indent` being that of the line it begins on.
+fn object_text(members: &[(&str, String)], indent: &str) -> String {
+    if members.is_empty() {
+        return "{}".to_owned();
+    }
+    let lines: Vec<_> = members
+        .iter()
+        .map(|(key, value)| format!("{indent}  {key}: {value}"))
+        .collect();
+    format!("{{\n{}\n{indent}}}", lines.join(",\n"))
+}
+
+/// A TCP port, 1–65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Port(NonZeroU16);
+
+impl Port {
+    /// The port as a number.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<u16> for Port {
+    type Error = NotAPort;
+
+    fn try_from(number: u16) -> Result<Port, NotAPort> {
+        NonZeroU16::new(number).map(Port).ok_or(NotAPort)
+    }
+}
+
+impl FromStr for Port {
+    type Err = NotAPort;
+
+    /// ASCII digits, nothing else: `u16::from_str` would take `+80` too.
+    fn from_str(text: &str) -> Result<Port, NotAPort> {
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotAPort);
+        }
+        text.parse().map(Port).map_err(|_| NotAPort)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Something is not a port number from 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAPort;
+
+impl fmt::Display for NotAPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a port is a number from 1 to 65535")
+    }
+}
+
+impl std::error::Error for NotAPort {}
+
+/// The ports from a first to a last one, both included; never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct PortRange {
+    start: Port,
+    end: Port,
+}
+
+impl PortRange {
+    /// 8888–9999.
+    pub const DEFAULT: PortRange = PortRange {
+        start: Port(NonZeroU16::new(8888).expect("8888 is not 0")),
+        end: Port(NonZeroU16::new(9999).expect("9999 is not 0")),
+    };
+
+    /// The ports from `start` to `end`.
+    ///
+    /// # Errors
+    ///
+    /// `start` is greater than `end`.
+    pub fn new(start: Port, end: Port) -> Result<PortRange, EmptyRange> {
+        if start <= end {
+            Ok(PortRange { start, end })
+        } else {
+            Err(EmptyRange { start, end })
+        }
+    }
+
+    /// The first port.
+    pub fn start(self) -> Port {
+        self.start
+    }
+
+    /// The last port.
+    pub fn end(self) -> Port {
+        self.end
+    }
+
+    /// How many ports there are, 1–65535.
+    #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
+    pub fn len(self) -> u32 {
+        u32::from(self.end.get() - self.start.get()) + 1
+    }
+
+    /// Whether `port` is one of them.
+    pub fn contains(self, port: Port) -> bool {
+        (self.start..=self.end).contains(&port)
+    }
+
+    /// All of them, upwards.
+    pub fn iter(self) -> impl Iterator<Item = Port> {
+        (self.start.get()..=self.end.get()).filter_map(|number| Port::try_from(number).ok())
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.start, self.end)
+    }
+}
+
+/// A range's start lies behind its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmptyRange {
+    /// The port that was to be the first.
+    pub start: Port,
+    /// The port that was to be the last.
+    pub end: Port,
+}
+
+impl fmt::Display for EmptyRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a range from {} to {} has no port in it",
+            self.start, self.end
+        )
+    }
+}
+
+impl std::error::Error for EmptyRange {}
+
+/// A project's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocated {
+    /// The port.
+    pub port: Port,
+    /// Whether the project did not have it before.
+    pub created: bool,
+}
+
+/// A range has no port left to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted {
+    /// The range that was searched.
+    pub range: PortRange,
+    /// How many of its ports are assigned; the others are in use by some program.
+    pub assigned: u32,
+}
+
+impl fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exhausted { range, assigned } = self;
+        let in_use = range.len() - assigned;
+        write!(
+            f,
+            "no port is free in {range}: {assigned} assigned to projects, {in_use} in use by other programs; \
+             raise INTERCEPTOR_PORT_MAX, or give up mappings with `ic prune` or `ic remove`"
+        )
+    }
+}
+
+impl std::error::Error for Exhausted {}
+
+// The fields that the seed's format has.
+const VERSION: &str = "version";
+const PORT_RANGE: &str = "port_range";
+const MAPPINGS: &str = "mappings";
+const NEXT_AVAILABLE: &str = "next_available";
+
+/// U+FEFF as UTF-8: what some editors put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -1,0 +1,363 @@
+//! The registry as one object, for programs: the operations of the seed's `PortRegistry`, with typed errors.
+//!
+//! Options left open come from the same variables as the command line's. What is wrong with the file but could be
+//! helped goes to the log (`warn`); nothing is printed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::{env, error, fmt, io};
+
+use serde::Serialize;
+
+use super::{
+    Availability, EmptyRange, Exhausted, Port, PortRange, Project, Registry, Store, StoreError,
+    Warning, availability,
+};
+
+/// Gives projects their ports, in the file that all programs of this user share.
+///
+/// Nothing is kept in memory: each call reads the file, and each change is one critical section among all
+/// processes. Calls block for as long as another process writes, 10 s at most.
+///
+/// ```no_run
+/// # fn main() -> Result<(), interceptor::RegistryError> {
+/// use interceptor::{PortRegistry, RegistryOptions};
+///
+/// let registry = PortRegistry::new(RegistryOptions::default())?;
+/// let port = registry.get_or_allocate_port("/home/me/project")?;
+/// assert_eq!(registry.get_port("/home/me/project")?, Some(port));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct PortRegistry {
+    store: Store,
+    range: PortRange,
+}
+
+/// Where a [`PortRegistry`] keeps its file, and which ports it gives out.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
+    /// The first port to give out; else `INTERCEPTOR_PORT_MIN`, else 8888.
+    pub port_min: Option<u16>,
+    /// The last port to give out; else `INTERCEPTOR_PORT_MAX`, else 9999.
+    pub port_max: Option<u16>,
+    /// The file; else `PORT_REGISTRY_PATH`, else `~/.config/litellm/port_registry.json`.
+    pub registry_file: Option<PathBuf>,
+}
+
+/// What [`PortRegistry::get_info`] tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegistryInfo {
+    /// The file.
+    pub registry_file: PathBuf,
+    /// The ports that are given out.
+    pub port_range: PortRange,
+    /// How many they are.
+    pub total_ports: u32,
+    /// How many projects have a port, be it outside the range.
+    pub allocated_ports: u32,
+    /// How many ports of the range no project has.
+    pub available_ports: u32,
+    /// Where the search for the next port starts.
+    pub next_available: Port,
+}
+
+impl PortRegistry {
+    /// A registry with these options. Nothing is opened yet.
+    ///
+    /// # Errors
+    ///
+    /// An option or the variable in its place is no port, the range is empty, or there is no home folder.
+    pub fn new(options: RegistryOptions) -> Result<PortRegistry, RegistryError> {
+        PortRegistry::with_variables(options, |name| env::var_os(name))
+    }
+
+    fn with_variables(
+        options: RegistryOptions,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<PortRegistry, RegistryError> {
+        // Set but empty is not set.
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let port = |option: Option<u16>, option_name, variable_name, default| {
+            let (name, value) = match (option, variable(variable_name)) {
+                (Some(number), _) => (option_name, number.to_string()),
+                (None, Some(value)) => (variable_name, value.to_string_lossy().into_owned()),
+                (None, None) => return Ok(default),
+            };
+            value
+                .parse::<Port>()
+                .map_err(|_| RegistryError::NotAPort { name, value })
+        };
+        let PortRange { start, end } = PortRange::DEFAULT;
+        let start = port(options.port_min, "port_min", "INTERCEPTOR_PORT_MIN", start)?;
+        let end = port(options.port_max, "port_max", "INTERCEPTOR_PORT_MAX", end)?;
+        let range = PortRange::new(start, end).map_err(RegistryError::EmptyRange)?;
+        let file = match (options.registry_file, variable("PORT_REGISTRY_PATH")) {
+            (Some(file), _) => file,
+            (None, Some(file)) => PathBuf::from(file),
+            (None, None) => Store::default_file()?,
+        };
+        Ok(PortRegistry {
+            store: Store::new(file),
+            range,
+        })
+    }
+
+    /// The port of the project in the folder `path`; a new one if it has none.
+    ///
+    /// # Errors
+    ///
+    /// No port of the range is free, the file cannot be read or written, or the path cannot be resolved.
+    pub fn get_or_allocate_port(&self, path: impl AsRef<Path>) -> Result<Port, RegistryError> {
+        let project = resolve(path.as_ref())?;
+        let is_free = |port| availability(port) == Availability::Free;
+        let updated = self
+            .store
+            .update(|registry| registry.allocate(&project, self.range, is_free))?;
+        report(updated.warning);
+        Ok(updated.value.map_err(RegistryError::Exhausted)?.port)
+    }
+
+    /// The port of the project in the folder `path`, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or the path cannot be resolved.
+    pub fn get_port(&self, path: impl AsRef<Path>) -> Result<Option<Port>, RegistryError> {
+        let project = resolve(path.as_ref())?;
+        Ok(self.read()?.port_of(&project))
+    }
+
+    /// All projects and their ports.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn list_mappings(&self) -> Result<BTreeMap<PathBuf, Port>, RegistryError> {
+        Ok(self
+            .read()?
+            .mappings()
+            .map(|(path, port)| (path.to_owned(), port))
+            .collect())
+    }
+
+    /// Whether a port could be listened on now, assigned or not.
+    pub fn is_port_available(&self, port: u16) -> bool {
+        Port::try_from(port).is_ok_and(|port| availability(port) == Availability::Free)
+    }
+
+    /// Removes the mapping of the project in the folder `path`; whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or written, or the path cannot be resolved.
+    pub fn remove_mapping(&self, path: impl AsRef<Path>) -> Result<bool, RegistryError> {
+        let project = resolve(path.as_ref())?;
+        let updated = self.store.update(|registry| registry.remove(&project))?;
+        report(updated.warning);
+        Ok(updated.value.is_some())
+    }
+
+    /// The registry in numbers.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn get_info(&self) -> Result<RegistryInfo, RegistryError> {
+        let registry = self.read()?;
+        Ok(RegistryInfo {
+            registry_file: self.store.path().to_owned(),
+            port_range: self.range,
+            total_ports: self.range.len(),
+            allocated_ports: registry.mappings().map(|_| 1).sum(),
+            available_ports: self.range.len() - registry.assigned_in(self.range),
+            next_available: registry.next_in(self.range),
+        })
+    }
+
+    fn read(&self) -> Result<Registry, RegistryError> {
+        let snapshot = self.store.read()?;
+        report(snapshot.warning);
+        Ok(snapshot.registry)
+    }
+}
+
+fn resolve(path: &Path) -> Result<Project, RegistryError> {
+    Project::resolve(path).map_err(|source| RegistryError::Path {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn report(warning: Option<Warning>) {
+    if let Some(warning) = warning {
+        log::warn!("{warning}");
+    }
+}
+
+/// Why a [`PortRegistry`] could not do what it was asked.
+#[derive(Debug)]
+pub enum RegistryError {
+    /// An option, or the variable in its place, is no port.
+    NotAPort {
+        /// The option or the variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The range has no port in it.
+    EmptyRange(EmptyRange),
+    /// A project's path cannot be resolved.
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No port of the range is free.
+    Exhausted(Exhausted),
+    /// The file cannot be read or written.
+    Store(StoreError),
+}
+
+impl From<StoreError> for RegistryError {
+    fn from(error: StoreError) -> Self {
+        RegistryError::Store(error)
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RegistryError::NotAPort { name, value } => {
+                write!(
+                    f,
+                    "{name} is `{}`; a port is a number from 1 to 65535",
+                    value.escape_debug()
+                )
+            }
+            RegistryError::EmptyRange(error) => error.fmt(f),
+            RegistryError::Path { path, source } => {
+                write!(
+                    f,
+                    "cannot resolve the path `{}`: {source}",
+                    super::recover::Shown(path)
+                )
+            }
+            RegistryError::Exhausted(error) => error.fmt(f),
+            RegistryError::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl error::Error for RegistryError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            RegistryError::Path { source, .. } => Some(source),
+            RegistryError::Store(error) => error.source(),
+            RegistryError::NotAPort { .. }
+            | RegistryError::EmptyRange(_)
+            | RegistryError::Exhausted(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Options, variables, and the range and file that must come of them.
+    #[track_caller]
+    fn check(
+        options: RegistryOptions,
+        variables: &[(&str, &str)],
+        expected: Result<(&str, &str), &str>,
+    ) {
+        let variable = |name: &str| {
+            variables
+                .iter()
+                .find(|(set, _)| *set == name)
+                .map(|(_, value)| OsString::from(value))
+        };
+        let made = PortRegistry::with_variables(options, variable)
+            .map(|made| {
+                (
+                    made.range.to_string(),
+                    made.store.path().display().to_string(),
+                )
+            })
+            .map_err(|error| error.to_string());
+        let made = made
+            .as_ref()
+            .map(|(range, file)| (range.as_str(), file.as_str()))
+            .map_err(String::as_str);
+        assert_eq!(made, expected);
+    }
+
+    fn options(port_min: Option<u16>, port_max: Option<u16>) -> RegistryOptions {
+        RegistryOptions {
+            port_min,
+            port_max,
+            registry_file: Some("/r".into()),
+        }
+    }
+
+    #[test]
+    fn an_option_wins_over_its_variable_and_a_variable_over_the_default() {
+        let file = [("PORT_REGISTRY_PATH", "/from/variable")];
+        check(
+            RegistryOptions::default(),
+            &file,
+            Ok(("8888-9999", "/from/variable")),
+        );
+        check(options(None, None), &file, Ok(("8888-9999", "/r")));
+        let ports = [
+            ("INTERCEPTOR_PORT_MIN", "9100"),
+            ("INTERCEPTOR_PORT_MAX", "9200"),
+        ];
+        check(options(None, None), &ports, Ok(("9100-9200", "/r")));
+        check(options(Some(9150), None), &ports, Ok(("9150-9200", "/r")));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset_and_an_overruled_one_is_not_looked_at() {
+        check(
+            options(None, None),
+            &[("INTERCEPTOR_PORT_MIN", "")],
+            Ok(("8888-9999", "/r")),
+        );
+        check(
+            options(Some(9000), None),
+            &[("INTERCEPTOR_PORT_MIN", "abc")],
+            Ok(("9000-9999", "/r")),
+        );
+    }
+
+    #[test]
+    fn what_is_no_port_or_no_range_is_refused_by_name() {
+        let abc = "INTERCEPTOR_PORT_MAX is `abc`; a port is a number from 1 to 65535";
+        check(
+            options(None, None),
+            &[("INTERCEPTOR_PORT_MAX", "abc")],
+            Err(abc),
+        );
+        let plus = "INTERCEPTOR_PORT_MAX is `+9000`; a port is a number from 1 to 65535";
+        check(
+            options(None, None),
+            &[("INTERCEPTOR_PORT_MAX", "+9000")],
+            Err(plus),
+        );
+        check(
+            options(Some(0), None),
+            &[],
+            Err("port_min is `0`; a port is a number from 1 to 65535"),
+        );
+        check(
+            options(Some(9), Some(8)),
+            &[],
+            Err("a range from 9 to 8 has no port in it"),
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! What a path means: a project is a folder, and a folder has one spelling.
+//!
+//! Whether the folder exists is not decided here: a deleted project still has its port, and must be
+//! found to be shown or removed.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+use std::{env, fs, io};
+
+/// A project, known by the canonical form of its folder's path: absolute, without symbolic links, `.`,
+/// `..` or a trailing slash.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Project {
+    path: PathBuf,
+}
+
+impl Project {
+    /// The project that `path` means, seen from the current folder.
+    ///
+    /// Where a part of the path does not exist, the part before it is resolved and the rest is cleaned lexically,
+    /// as `realpath -m` and Python's `Path.resolve` do.
+    ///
+    /// # Errors
+    ///
+    /// An empty path (most often a shell variable that is not set), a loop of symbolic links, a name that is too
+    /// long for the system, or a relative path while the current folder is gone.
+    pub fn resolve(path: &Path) -> io::Result<Project> {
+        if path.as_os_str().is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path is empty",
+            ));
+        }
+        match fs::canonicalize(path) {
+            Ok(path) => Ok(Project { path }),
+            Err(error) if cleans_lexically(&error) => Ok(Project {
+                path: resolve_missing(path)?,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The project recorded under `path`, taken as it stands; `None` where that is not absolute.
+    ///
+    /// For paths that come out of a registry: they were resolved when they went in, and resolving them again
+    /// could find another folder (a project replaced by a symbolic link).
+    pub fn recorded(path: &Path) -> Option<Project> {
+        path.is_absolute().then(|| Project {
+            path: path.to_owned(),
+        })
+    }
+
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder's full name, `/` for the root. What is not UTF-8 is shown as `�`.
+    pub fn name(&self) -> String {
+        name_of(&self.path)
+    }
+}
+
+/// What a project recorded under `path` is called: its folder's full name, `/` for the root.
+pub fn name_of(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The path with every symbolic link on it followed, those that lead nowhere included; from the first
+/// missing folder on there are none, so that `..` can be taken literally.
+fn resolve_missing(path: &Path) -> io::Result<PathBuf> {
+    let mut resolved = if path.is_absolute() {
+        PathBuf::new()
+    } else {
+        env::current_dir()?
+    };
+    let mut ahead: VecDeque<Step> = steps(path).collect();
+    let mut links_followed = 0;
+    while let Some(step) = ahead.pop_front() {
+        match step {
+            Step::Root => resolved = PathBuf::from("/"),
+            Step::Up => drop(resolved.pop()),
+            Step::Down(name) => {
+                resolved.push(name);
+                match fs::read_link(&resolved) {
+                    Ok(target) => {
+                        links_followed += 1;
+                        if links_followed > LINKS_MAX {
+                            return Err(rustix::io::Errno::LOOP.into());
+                        }
+                        resolved.pop();
+                        for step in steps(&target).rev() {
+                            ahead.push_front(step);
+                        }
+                    }
+                    // No link, but an existing file or folder.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                    Err(error) if cleans_lexically(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+enum Step {
+    Root,
+    Up,
+    Down(OsString),
+}
+
+fn steps(path: &Path) -> impl DoubleEndedIterator<Item = Step> + '_ {
+    path.components().filter_map(|component| match component {
+        Component::RootDir => Some(Step::Root),
+        Component::ParentDir => Some(Step::Up),
+        Component::Normal(name) => Some(Step::Down(name.to_owned())),
+        Component::CurDir | Component::Prefix(_) => None,
+    })
+}
+
+/// Whether the path goes on where nothing can be looked up. A folder that may not be entered counts: its
+/// projects keep their ports.
+fn cleans_lexically(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Linux's own limit (`MAXSYMLINKS`, path_resolution(7)).
+const LINKS_MAX: u32 = 40;

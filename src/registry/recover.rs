@@ -1,0 +1,328 @@
+//! What is wrong with a registry file, and what can still be read out of it.
+//!
+//! A mapping is carried over where its path and its port are whole, and none is ever made up: a port that
+//! could be the beginning of a longer number is no port. What happens to the file is the store's business.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::json::{self, Cursor, Member};
+use super::{BYTE_ORDER_MARK, Field, MAPPINGS, Port, Registry, Repeated, Syntax, admit_mappings};
+
+/// Why a text is no registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// It is not one JSON object. It may be one that is being written at this moment.
+    Torn(Syntax),
+    /// It is JSON, but what it says cannot all be true.
+    Flawed(Vec<Flaw>),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Torn(syntax) => syntax.fmt(f),
+            Damage::Flawed(flaws) => list(flaws, f),
+        }
+    }
+}
+
+impl std::error::Error for Damage {}
+
+/// Something in a registry that was not taken over, and what was instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// `mappings` is no object.
+    MappingsNoObject,
+    /// `mappings` is there more than once.
+    MappingsTwice,
+    /// A mapping's path is not absolute.
+    NotAbsolute {
+        /// The path as it stands there.
+        path: PathBuf,
+    },
+    /// A mapping's value is no port.
+    NoPort {
+        /// The project.
+        path: PathBuf,
+        /// The value as it stands there, JSON text.
+        value: String,
+    },
+    /// A project has two ports.
+    PathTwice {
+        /// The project.
+        path: PathBuf,
+        /// The port it keeps.
+        kept: Port,
+        /// The port it does not keep; may be the same.
+        dropped: Port,
+    },
+    /// Two projects have one port.
+    PortTwice {
+        /// The port.
+        port: Port,
+        /// The project that keeps it.
+        kept: PathBuf,
+        /// The project that loses it.
+        dropped: PathBuf,
+    },
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::MappingsNoObject => f.write_str("`mappings` is no object"),
+            Flaw::MappingsTwice => f.write_str("`mappings` is there twice"),
+            Flaw::NotAbsolute { path } => write!(f, "the path `{}` is not absolute", Shown(path)),
+            Flaw::NoPort { path, value } => {
+                let value: String = value.chars().take(VALUE_SHOWN_MAX).collect();
+                write!(
+                    f,
+                    "`{}` has {}, which is no port",
+                    Shown(path),
+                    value.escape_debug()
+                )
+            }
+            Flaw::PathTwice {
+                path,
+                kept,
+                dropped,
+            } if kept == dropped => {
+                write!(f, "`{}` is there twice", Shown(path))
+            }
+            Flaw::PathTwice {
+                path,
+                kept,
+                dropped,
+            } => {
+                write!(f, "`{}` keeps port {kept} and not {dropped}", Shown(path))
+            }
+            Flaw::PortTwice {
+                port,
+                kept,
+                dropped,
+            } => {
+                write!(
+                    f,
+                    "port {port} stays with `{}`, `{}` loses it",
+                    Shown(kept),
+                    Shown(dropped)
+                )
+            }
+        }
+    }
+}
+
+/// What can be read out of a damaged text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// A registry of everything that could be read.
+    pub registry: Registry,
+    /// What was seen but could not be taken over.
+    pub flaws: Vec<Flaw>,
+}
+
+/// Reads what can be read out of a text that [`Registry::parse`] refuses.
+///
+/// Text that is JSON loses only its flawed mappings. Out of any other, every `"path": port` is taken that stands in
+/// the `mappings` object, or in no other field's value; and of the other fields those that are whole. Linear in
+/// the text, whatever it holds.
+pub fn recover(text: &[u8]) -> Recovered {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    match json::object(text) {
+        Ok(members) => {
+            let (registry, flaws) = Registry::admit_fields(&members);
+            Recovered { registry, flaws }
+        }
+        Err(_) => {
+            // Padding by a file system or an editor does not end a number: what was before it may have been cut off.
+            let end = text
+                .iter()
+                .rposition(|byte| !b" \t\r\n\0".contains(byte))
+                .map_or(0, |last| last + 1);
+            Scan::of(&text[..end]).recovered()
+        }
+    }
+}
+
+/// A walk over torn text: strings, colons and brackets count, and whatever makes no sense is stepped over.
+struct Scan<'a> {
+    cursor: Cursor<'a>,
+    /// Where the brackets that are open have led to.
+    open: Vec<Place>,
+    entries: Vec<Member<'a>>,
+    fields: Vec<Member<'a>>,
+}
+
+/// What a `"name": value` found here would mean.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A field of the registry. A mapping is believed here too: one bracket too many, or a missing beginning, must
+    /// not cost the rest of the file, and no field is called like an absolute path.
+    Top,
+    Mappings,
+    /// A part of some other field's value.
+    Foreign,
+}
+
+impl<'a> Scan<'a> {
+    fn of(text: &'a [u8]) -> Self {
+        let mut scan = Scan {
+            cursor: Cursor::new(text),
+            open: Vec::new(),
+            entries: Vec::new(),
+            fields: Vec::new(),
+        };
+        while let Some(byte) = scan.cursor.peek() {
+            match byte {
+                b'"' => scan.string(),
+                b'{' | b'[' => scan.enter(scan.place()),
+                b'}' | b']' => {
+                    scan.open.pop();
+                    scan.cursor.eat(byte);
+                }
+                _ => drop(scan.cursor.eat(byte)),
+            }
+        }
+        scan
+    }
+
+    fn place(&self) -> Place {
+        self.open.last().copied().unwrap_or(Place::Top)
+    }
+
+    fn enter(&mut self, place: Place) {
+        if self.cursor.eat(b'{') || self.cursor.eat(b'[') {
+            self.open.push(place);
+        }
+    }
+
+    fn string(&mut self) {
+        // One that breaks off (at the end of the line, most often) is stepped over up to there.
+        let Ok(string) = self.cursor.string() else {
+            return;
+        };
+        let end = self.cursor.at();
+        self.cursor.skip_space();
+        match self.cursor.peek() {
+            Some(b':') => {
+                self.cursor.eat(b':');
+                self.cursor.skip_space();
+                self.member(string);
+            }
+            Some(b',' | b'}' | b']') | None => {}
+            // Nothing can follow here: a quote is missing somewhere, and the closing one may be an opening one.
+            Some(_) => self.cursor.go_to(end - 1),
+        }
+    }
+
+    /// What stands behind `key` and its colon.
+    fn member(&mut self, key: &'a str) {
+        let name = json::decode(key);
+        let is_path = name.starts_with(b"/");
+        match self.place() {
+            Place::Foreign => self.enter(Place::Foreign),
+            Place::Top if name == MAPPINGS.as_bytes() => self.enter(Place::Mappings),
+            Place::Top if !is_path => self.field(key),
+            // The bracket that ends the mappings is missing.
+            Place::Mappings if Registry::KNOWN.iter().any(|known| name == known.as_bytes()) => {
+                self.field(key)
+            }
+            Place::Top | Place::Mappings => self.entry(key),
+        }
+    }
+
+    fn entry(&mut self, key: &'a str) {
+        if let Some(b'{' | b'[') = self.cursor.peek() {
+            return self.enter(Place::Foreign);
+        }
+        let start = self.cursor.at();
+        match self.cursor.value() {
+            Ok(value) if self.is_whole() => self.entries.push(Member { key, value }),
+            _ => self.cursor.go_to(start),
+        }
+    }
+
+    fn field(&mut self, key: &'a str) {
+        let start = self.cursor.at();
+        match self.cursor.value() {
+            Ok(value) if self.is_whole() => self.fields.push(Member { key, value }),
+            _ => {
+                self.cursor.go_to(start);
+                self.enter(Place::Foreign);
+            }
+        }
+    }
+
+    /// Whether the scalar or object that ended here could not have gone on.
+    fn is_whole(&mut self) -> bool {
+        let end = self.cursor.at();
+        let followed = self.cursor.peek();
+        self.cursor.skip_space();
+        let then = self.cursor.peek();
+        self.cursor.go_to(end);
+        match (followed, then) {
+            (Some(b',' | b'}'), _) => true,
+            (Some(b' ' | b'\t' | b'\r' | b'\n'), Some(then)) => {
+                !then.is_ascii_alphanumeric() && !b".+-_".contains(&then)
+            }
+            _ => false,
+        }
+    }
+
+    fn recovered(self) -> Recovered {
+        let mut registry = Registry::default();
+        let mut names = HashSet::new();
+        for Member { key, value } in self.fields {
+            let name = json::decode(key);
+            if !names.insert(name.clone()) {
+                continue;
+            }
+            match Registry::KNOWN
+                .iter()
+                .find(|known| known.as_bytes() == name)
+            {
+                Some(known) => registry.set_field(known, value.to_owned()),
+                None => registry.fields.push(Field::other(key, value)),
+            }
+        }
+        let (mappings, flaws) = admit_mappings(self.entries, Repeated::FirstCounts);
+        registry.mappings = mappings;
+        Recovered { registry, flaws }
+    }
+}
+
+/// Some flaws in one line; of many the first.
+pub(super) fn list(flaws: &[Flaw], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, flaw) in flaws.iter().take(FLAWS_SHOWN_MAX).enumerate() {
+        write!(f, "{}{flaw}", if index == 0 { "" } else { "; " })?;
+    }
+    match flaws.len().checked_sub(FLAWS_SHOWN_MAX) {
+        Some(more @ 1..) => write!(f, "; and {more} more"),
+        _ => Ok(()),
+    }
+}
+
+/// A path on one line, whatever is in its name.
+pub(super) struct Shown<'a>(pub(super) &'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        for character in self.0.to_string_lossy().chars() {
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// More than a few flaws in one line are not read; the backup has them all.
+const FLAWS_SHOWN_MAX: usize = 3;
+
+/// Characters of a value that is no port; enough for the longest number that is mistaken for one.
+const VALUE_SHOWN_MAX: usize = 24;

@@ -1,0 +1,487 @@
+//! The registry file: reading it while others write it, and changing it so that nothing is lost.
+//!
+//! Two kinds of programs share the file. Other `ic` processes take turns by a lock on a file beside it, which is never
+//! renamed or removed, and replace the registry by a rename. The Python tool knows nothing of that: it reads
+//! under `flock(LOCK_SH)`, and writes by opening the file (which empties it), then taking
+//! `flock(LOCK_EX)`, then writing in place. What follows from that:
+//!
+//! * An empty or half text may be one that is just being written. It is looked at again for
+//!   a second, and for as long as somebody holds a lock on it. A whole text is believed at once, without
+//!   any lock.
+//! * A change is computed without keeping the Python tool waiting. Then its lock is taken, the text compared with the
+//!   one the change was computed from, and only where it is still the same the rename follows; else everything starts again.
+//! * The Python tool may have opened the file before the rename and write afterwards, into a file that has no name
+//!   any more; or it may have read before the rename, and write over what it has not seen. So the writer
+//!   stays a moment and looks at both; what it finds becomes the text the change is made to again.
+//!
+//! What the Python tool read before a change and writes back later than that moment cannot be told from a change that
+//! it means; only its own taking of a lock around both could help.
+
+mod replace;
+mod settle;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{error, fmt, io, thread};
+
+use self::replace::Place;
+use self::settle::{Look, Patience, settled};
+use super::Registry;
+use super::recover::{self, Damage, Flaw, Recovered, Shown};
+
+/// The registry file on the disk, shared with other processes.
+#[derive(Clone)]
+pub struct Store {
+    file: PathBuf,
+    on_wait: Arc<dyn Fn(&Waiting) + Send + Sync>,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The registry; empty where there is no file.
+    pub registry: Registry,
+    /// What is wrong with the file, if something is.
+    pub warning: Option<Warning>,
+}
+
+/// What came of a change.
+#[derive(Debug, Clone)]
+pub struct Updated<R> {
+    /// What the change returned, the last time it was made.
+    pub value: R,
+    /// What was wrong with the file, and was repaired.
+    pub warning: Option<Warning>,
+}
+
+impl Store {
+    /// The store in this file, which need not exist. Nothing is opened yet.
+    pub fn new(file: PathBuf) -> Store {
+        Store {
+            file,
+            on_wait: Arc::new(|_| {}),
+        }
+    }
+
+    /// Calls `notice` once for each call of [`read`](Self::read) or [`update`](Self::update) that has to wait for another
+    /// program for more than half a second.
+    pub fn on_wait(mut self, notice: impl Fn(&Waiting) + Send + Sync + 'static) -> Store {
+        self.on_wait = Arc::new(notice);
+        self
+    }
+
+    /// `~/.config/litellm/port_registry.json`: under the home folder on every system, as the Python tool has it.
+    ///
+    /// # Errors
+    ///
+    /// `HOME` is not set, and the system does not know this user's home folder either.
+    pub fn default_file() -> Result<PathBuf, StoreError> {
+        let home = dirs::home_dir().ok_or(StoreError::NoHome)?;
+        Ok(home.join(".config/litellm/port_registry.json"))
+    }
+
+    /// The file's path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// What the file says now. Creates and changes nothing; a file that is not there is an empty registry.
+    ///
+    /// A damaged file is answered from as far as it can be read, with a warning. An empty or torn one takes a second to
+    /// be believed to be so.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is no regular file or larger than 16 MiB, or is still being written after 10 s.
+    pub fn read(&self) -> Result<Snapshot, StoreError> {
+        let look = settled(|| Look::at(&self.file), &mut self.patience())?;
+        let Some(look) = look else {
+            return Ok(Snapshot {
+                registry: Registry::default(),
+                warning: None,
+            });
+        };
+        let (registry, ailment) = look.reading();
+        let warning = ailment.map(|ailment| Warning::new(&self.file, &registry, ailment, None));
+        Ok(Snapshot { registry, warning })
+    }
+
+    /// Makes a change, as one critical section among all processes; returns what `change` returned.
+    ///
+    /// `change` may be called several times, each time with what the file says by then, and only the last call counts: what it
+    /// finds out belongs into what it returns, and calling it again must do no harm. Where it changes
+    /// nothing and the file is sound, nothing is written, no lock is waited for, and no file or folder is created.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read); the file or its folder cannot be written, or not with the owner and the permissions that
+    /// the file has; the lock could not be had within 10 s. The file has its old content then.
+    pub fn update<R>(
+        &self,
+        mut change: impl FnMut(&mut Registry) -> R,
+    ) -> Result<Updated<R>, StoreError> {
+        if let Some(value) = self.unchanged_by(&mut change)? {
+            return Ok(Updated {
+                value,
+                warning: None,
+            });
+        }
+        let mut patience = self.patience();
+        let place = Place::of(&self.file)?;
+        place.make_folder()?;
+        let _turn = place.take_turn(&mut patience)?;
+        patience.start_over();
+
+        let mut warning = None;
+        let mut late: Option<Late> = None;
+        loop {
+            let look = settled(|| Look::to_replace(place.target()), &mut patience)?;
+            let (current, ailment) = look.as_ref().map_or_else(Default::default, Look::reading);
+            let text = look.as_ref().map(|look| look.text.as_slice());
+            let mut next = late
+                .as_ref()
+                .map_or_else(|| current.clone(), |late| late.onto(&current, text));
+            let base = next.clone();
+            let value = change(&mut next);
+            if next == current && ailment.is_none() {
+                return Ok(Updated { value, warning });
+            }
+            if let (Some(look), Some(ailment)) = (&look, ailment) {
+                let backup = place.back_up(look)?;
+                warning.get_or_insert_with(|| {
+                    Warning::new(&self.file, &current, ailment, Some(backup))
+                });
+            }
+            let next_text = next.to_text();
+            if !place.replace(look.as_ref(), &next_text, &mut patience)? {
+                patience.wait(Waiting::Written)?;
+                continue;
+            }
+            // The change is made. What remains is to see that it stays, and that it has cost nobody else's.
+            let orphan = look.map(|look| look.pass_on(&next_text)).transpose()?;
+            thread::sleep(AFTERMATH);
+            late = match orphan {
+                None => None,
+                Some(orphan) => orphan.written_late(&mut patience)?.map(|theirs| Late {
+                    base: current,
+                    ours: next_text.clone().into_bytes(),
+                    theirs,
+                }),
+            };
+            if late.is_some() {
+                continue;
+            }
+            let look = settled(|| Look::at(place.target()), &mut patience)?;
+            let is_in = |look: &Look| {
+                look.text == next_text.as_bytes() || next.change_is_in(&base, &look.reading().0)
+            };
+            if look.as_ref().is_none_or(is_in) {
+                return Ok(Updated { value, warning });
+            }
+            patience.wait(Waiting::Written)?;
+        }
+    }
+
+    /// What `change` returns, if the file is sound and it leaves everything as it is.
+    fn unchanged_by<R>(
+        &self,
+        mut change: impl FnMut(&mut Registry) -> R,
+    ) -> Result<Option<R>, StoreError> {
+        let current = match Look::at(&self.file)? {
+            None => Registry::default(),
+            Some(look) if look.is_whole() => match look.parsed {
+                Ok(registry) => registry,
+                Err(_) => return Ok(None),
+            },
+            Some(_) => return Ok(None),
+        };
+        let mut next = current.clone();
+        let value = change(&mut next);
+        Ok((next == current).then_some(value))
+    }
+
+    fn patience(&self) -> Patience<'_> {
+        Patience::new(&self.file, &*self.on_wait)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What another program wrote into the old file after it had been replaced.
+struct Late {
+    /// What both went out from.
+    base: Registry,
+    /// The text that the file was replaced with.
+    ours: Vec<u8>,
+    theirs: Registry,
+}
+
+impl Late {
+    /// The registry to make our change to: as if theirs had been first.
+    fn onto(&self, current: &Registry, text: Option<&[u8]>) -> Registry {
+        if text == Some(&self.ours) {
+            return self.theirs.clone();
+        }
+        let mut merged = current.clone();
+        merged.merge(&self.base, &self.theirs);
+        merged
+    }
+}
+
+/// What is wrong with a file, and what could not be read because of it.
+struct Ailment {
+    damage: Damage,
+    flaws: Vec<Flaw>,
+}
+
+impl Look {
+    /// The registry that was seen, as far as it can be read.
+    fn reading(&self) -> (Registry, Option<Ailment>) {
+        match &self.parsed {
+            Ok(registry) => (registry.clone(), None),
+            Err(damage) => {
+                let Recovered { registry, flaws } = recover::recover(&self.text);
+                (
+                    registry,
+                    Some(Ailment {
+                        damage: damage.clone(),
+                        flaws,
+                    }),
+                )
+            }
+        }
+    }
+}
+
+/// Another program is being waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Another `ic` is changing the registry.
+    Turn,
+    /// Another program holds a lock on the registry file.
+    Lock,
+    /// The registry file is empty or torn, as if it were just being written.
+    Written,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Waiting::Turn => "waiting for another `ic` that is changing the registry",
+            Waiting::Lock => "waiting for another program that has locked the registry file",
+            Waiting::Written => "waiting for another program to finish writing the registry file",
+        })
+    }
+}
+
+/// The registry file is damaged, or was until now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The registry file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub damage: Damage,
+    /// What was seen in it but could not be taken over.
+    pub flaws: Vec<Flaw>,
+    /// How many mappings could be read.
+    pub kept: usize,
+    /// Where the damaged file is now; `None` where it was only read.
+    pub backup: Option<PathBuf>,
+}
+
+impl Warning {
+    fn new(file: &Path, registry: &Registry, ailment: Ailment, backup: Option<PathBuf>) -> Warning {
+        let Ailment { damage, flaws } = ailment;
+        Warning {
+            file: file.to_owned(),
+            damage,
+            flaws,
+            kept: registry.len(),
+            backup,
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Warning {
+            file,
+            damage,
+            flaws,
+            kept,
+            backup,
+        } = self;
+        let mappings = if *kept == 1 {
+            "1 mapping".to_owned()
+        } else {
+            format!("{kept} mappings")
+        };
+        let (is, were) = if backup.is_some() {
+            ("was", "were kept")
+        } else {
+            ("is", "can be read")
+        };
+        write!(f, "the registry file `{}` {is} damaged (", Shown(file))?;
+        damage.fmt(f)?;
+        if let (Damage::Torn(_), false) = (damage, flaws.is_empty()) {
+            f.write_str("; ")?;
+            recover::list(flaws, f)?;
+        }
+        write!(f, "); {mappings} {were}; ")?;
+        match backup {
+            Some(backup) => write!(f, "the damaged file is `{}`", Shown(backup)),
+            None => f.write_str(
+                "the next command that changes the registry repairs it and keeps a backup",
+            ),
+        }
+    }
+}
+
+/// The registry file could not be read or written. Nothing has changed then.
+#[derive(Debug)]
+pub enum StoreError {
+    /// There is no home folder to look for the registry in.
+    NoHome,
+    /// The file cannot be read.
+    Read {
+        /// The registry file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file cannot be replaced.
+    Write {
+        /// The registry file.
+        file: PathBuf,
+        /// What was being done.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is a folder, a FIFO, a device or a socket.
+    NotAFile {
+        /// What was named as the registry file.
+        file: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// It is larger than any registry.
+    TooLarge {
+        /// The registry file.
+        file: PathBuf,
+    },
+    /// It belongs to somebody else, and would not any more.
+    NotOurs {
+        /// The registry file.
+        file: PathBuf,
+        /// User and group that own it.
+        owner: (u32, u32),
+    },
+    /// Another program did not let go of it in time.
+    Busy {
+        /// The registry file.
+        file: PathBuf,
+        /// What was waited for.
+        waiting: Waiting,
+    },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::NoHome => {
+                write!(
+                    f,
+                    "this user has no home folder to keep the registry in; set HOME, or {ELSEWHERE}"
+                )
+            }
+            StoreError::Read { file, source } => {
+                write!(
+                    f,
+                    "cannot read the registry `{}`: {}; {}",
+                    Shown(file),
+                    said(source),
+                    way_out(source)
+                )
+            }
+            StoreError::Write { file, step, source } => {
+                let (file, said, way_out) = (Shown(file), said(source), way_out(source));
+                write!(
+                    f,
+                    "cannot write the registry `{file}` ({step}): {said}; nothing was changed; {way_out}"
+                )
+            }
+            StoreError::NotAFile { file, what } => {
+                write!(
+                    f,
+                    "the registry `{}` is {what}, not a file; {ELSEWHERE}",
+                    Shown(file)
+                )
+            }
+            StoreError::TooLarge { file } => {
+                let limit = settle::SIZE_MAX >> 20;
+                let file = Shown(file);
+                write!(
+                    f,
+                    "the registry `{file}` is larger than {limit} MiB; move it away, or {ELSEWHERE}"
+                )
+            }
+            StoreError::NotOurs {
+                file,
+                owner: (user, group),
+            } => write!(
+                f,
+                "cannot write the registry `{}` without taking it from user {user}, group {group}; \
+                 run `ic` as that user, or {ELSEWHERE}",
+                Shown(file)
+            ),
+            StoreError::Busy { file, waiting } => write!(
+                f,
+                "gave up after {} s of {waiting}, `{}`; try again, or see with `fuser` who has it open",
+                settle::PATIENCE.as_secs(),
+                Shown(file)
+            ),
+        }
+    }
+}
+
+impl error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            StoreError::Read { source, .. } | StoreError::Write { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+const ELSEWHERE: &str = "name another file with --registry or PORT_REGISTRY_PATH";
+
+/// What to do about an error of the system's.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk",
+        io::ErrorKind::PermissionDenied => "check who may use the file and its folder",
+        _ => ELSEWHERE,
+    }
+}
+
+/// The system's words without their number: `no space left on device`.
+fn said(error: &io::Error) -> String {
+    let said = error.to_string();
+    let said = said.split(" (os error ").next().unwrap_or_default();
+    let mut characters = said.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(characters).collect()
+    })
+}
+
+/// How long a writer stays to see that its change is not written over, or another lost by it. The Python tool reads,
+/// binds a port or two to see that they are free, and writes: about a millisecond.
+const AFTERMATH: Duration = Duration::from_millis(5);

@@ -1,0 +1,303 @@
+//! Looking at a file that others write in place: when what is there can be believed.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use fs2::FileExt;
+use rustix::fs::{Mode, OFlags};
+
+use super::{StoreError, Waiting};
+use crate::registry::{Damage, Registry};
+
+/// The file at one moment.
+pub(super) struct Look {
+    path: PathBuf,
+    pub(super) file: File,
+    pub(super) text: Vec<u8>,
+    pub(super) parsed: Result<Registry, Damage>,
+    stamp: Stamp,
+    /// Whether the file stayed the same while it was read.
+    steady: bool,
+}
+
+/// What tells whether a file was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    written: (i64, i64),
+}
+
+/// Looks until a whole text is seen, or one that nobody is going to complete: empty or torn, the same for
+/// [`SETTLING`], and not locked by anybody. `None` is no file.
+pub(super) fn settled(
+    mut look: impl FnMut() -> Result<Option<Look>, StoreError>,
+    patience: &mut Patience<'_>,
+) -> Result<Option<Look>, StoreError> {
+    let mut torn: Option<(Stamp, Instant)> = None;
+    loop {
+        let Some(seen) = look()? else { return Ok(None) };
+        if seen.is_whole() {
+            return Ok(Some(seen));
+        }
+        let since = match torn {
+            Some((stamp, since)) if stamp == seen.stamp => since,
+            _ => Instant::now(),
+        };
+        torn = Some((seen.stamp, since));
+        if since.elapsed() >= SETTLING && seen.is_left_alone() {
+            return Ok(Some(seen));
+        }
+        patience.wait(Waiting::Written)?;
+    }
+}
+
+impl Look {
+    /// Opens and reads the file; `None` where there is none.
+    pub(super) fn at(path: &Path) -> Result<Option<Look>, StoreError> {
+        let fail = |source| StoreError::Read {
+            file: path.to_owned(),
+            source,
+        };
+        Look::open(path, OFlags::RDONLY, fail)
+    }
+
+    /// As [`at`](Self::at), but refuses a file that may not be written: replacing it would go behind the back of
+    /// whoever made it so.
+    pub(super) fn to_replace(path: &Path) -> Result<Option<Look>, StoreError> {
+        let fail = |source| StoreError::Write {
+            file: path.to_owned(),
+            step: "opening it",
+            source,
+        };
+        Look::open(path, OFlags::RDWR, fail)
+    }
+
+    fn open(
+        path: &Path,
+        access: OFlags,
+        fail: impl Fn(io::Error) -> StoreError,
+    ) -> Result<Option<Look>, StoreError> {
+        // Asked before it is opened: opening a device can do things.
+        match fs::metadata(path) {
+            Ok(found) => refuse_other_kinds(path, &found)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail(error)),
+        }
+        // NONBLOCK: what was a file may be a FIFO by now.
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(fail(error.into())),
+        };
+        refuse_other_kinds(path, &file.metadata().map_err(&fail)?)?;
+        let (text, stamp, steady) = read_all(&file).map_err(&fail)?;
+        if text.len() as u64 > SIZE_MAX {
+            return Err(StoreError::TooLarge {
+                file: path.to_owned(),
+            });
+        }
+        let parsed = Registry::parse(&text);
+        Ok(Some(Look {
+            path: path.to_owned(),
+            file,
+            text,
+            parsed,
+            stamp,
+            steady,
+        }))
+    }
+
+    /// The same open file again, whatever its name leads to by now.
+    pub(super) fn again(&self) -> Result<Look, StoreError> {
+        let fail = |source| StoreError::Read {
+            file: self.path.clone(),
+            source,
+        };
+        let file = self.file.try_clone().map_err(fail)?;
+        let (text, stamp, steady) = read_all(&file).map_err(fail)?;
+        let parsed = Registry::parse(&text);
+        Ok(Look {
+            path: self.path.clone(),
+            file,
+            text,
+            parsed,
+            stamp,
+            steady,
+        })
+    }
+
+    /// Whether this is a complete text: nobody is in the middle of writing it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.steady
+            && !self.text.trim_ascii().is_empty()
+            && !matches!(self.parsed, Err(Damage::Torn(_)))
+    }
+
+    /// Whether `path` still leads to the file that was seen, and that still has the text that was seen.
+    pub(super) fn is_still_at(&self, path: &Path) -> io::Result<bool> {
+        let same = match fs::symlink_metadata(path) {
+            Ok(found) => (found.dev(), found.ino()) == (self.stamp.device, self.stamp.inode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        Ok(same && read_all(&self.file)?.0 == self.text)
+    }
+
+    /// Whether nobody has a lock on the file, and it is still as it was seen when nobody had.
+    fn is_left_alone(&self) -> bool {
+        // Shared where exclusive is refused for good: NFS wants a file open for writing for that.
+        let locked = match self.file.try_lock_exclusive() {
+            Err(error) if is_contended(&error) => Err(error),
+            Err(_) => FileExt::try_lock_shared(&self.file),
+            locked => locked,
+        };
+        let alone = match locked {
+            Ok(()) => Stamp::of(&self.file).is_ok_and(|now| now == self.stamp),
+            // A file system without locks has nobody who holds one.
+            Err(error) => !is_contended(&error),
+        };
+        // Closing would do as well; what fails here does not matter then.
+        let _ = FileExt::unlock(&self.file);
+        alone
+    }
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Stamp> {
+        let found = file.metadata()?;
+        let (device, inode, bytes) = (found.dev(), found.ino(), found.len());
+        Ok(Stamp {
+            device,
+            inode,
+            bytes,
+            written: (found.mtime(), found.mtime_nsec()),
+        })
+    }
+}
+
+fn read_all(mut file: &File) -> io::Result<(Vec<u8>, Stamp, bool)> {
+    let before = Stamp::of(file)?;
+    let mut text = Vec::with_capacity(before.bytes.min(SIZE_MAX) as usize + 1);
+    file.rewind()?;
+    file.take(SIZE_MAX + 1).read_to_end(&mut text)?;
+    let after = Stamp::of(file)?;
+    Ok((text, after, before == after))
+}
+
+fn refuse_other_kinds(path: &Path, found: &fs::Metadata) -> Result<(), StoreError> {
+    let kind = found.file_type();
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    Err(StoreError::NotAFile {
+        file: path.to_owned(),
+        what,
+    })
+}
+
+/// Takes the exclusive lock that the Python tool writes under.
+pub(super) fn lock(
+    file: &File,
+    waiting: Waiting,
+    patience: &mut Patience<'_>,
+) -> Result<(), LockError> {
+    loop {
+        match file.try_lock_exclusive() {
+            Ok(()) => return Ok(()),
+            Err(error) if is_contended(&error) => {
+                patience.wait(waiting).map_err(LockError::Busy)?
+            }
+            Err(error) => return Err(LockError::Refused(error)),
+        }
+    }
+}
+
+/// Why a lock was not had.
+pub(super) enum LockError {
+    Busy(StoreError),
+    Refused(io::Error),
+}
+
+fn is_contended(error: &io::Error) -> bool {
+    error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
+}
+
+/// The time that one call spends waiting for other programs, in naps.
+///
+/// Not `flock` without `LOCK_NB`: it cannot be given up, and a timer's signal would need unsafe code.
+pub(super) struct Patience<'a> {
+    file: &'a Path,
+    notice: &'a dyn Fn(&Waiting),
+    since: Instant,
+    nap: Duration,
+    noticed: bool,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(file: &'a Path, notice: &'a dyn Fn(&Waiting)) -> Self {
+        Patience {
+            file,
+            notice,
+            since: Instant::now(),
+            nap: NAP_MIN,
+            noticed: false,
+        }
+    }
+
+    /// Waits a little; an error when it has been [`PATIENCE`] in all.
+    pub(super) fn wait(&mut self, waiting: Waiting) -> Result<(), StoreError> {
+        let waited = self.since.elapsed();
+        if waited >= PATIENCE {
+            return Err(StoreError::Busy {
+                file: self.file.to_owned(),
+                waiting,
+            });
+        }
+        if waited >= NOTICE && !self.noticed {
+            self.noticed = true;
+            (self.notice)(&waiting);
+        }
+        thread::sleep(self.nap);
+        self.nap = (self.nap * 2).min(NAP_MAX);
+        Ok(())
+    }
+
+    /// The wait so far was for something else.
+    pub(super) fn start_over(&mut self) {
+        self.since = Instant::now();
+        self.nap = NAP_MIN;
+    }
+}
+
+/// An empty or torn text is believed to be so after this long. The Python tool writes within milliseconds, but may be
+/// stopped in the middle of it.
+pub(super) const SETTLING: Duration = Duration::from_secs(1);
+
+/// Nobody waits longer than this for another program.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A wait that a person notices, and wants explained.
+const NOTICE: Duration = Duration::from_millis(500);
+
+const NAP_MIN: Duration = Duration::from_millis(1);
+
+/// Short enough that 64 waiting processes leave no gap between two turns.
+const NAP_MAX: Duration = Duration::from_millis(20);
+
+/// In bytes. 65 535 mappings, which is all there can be, of 200 bytes each take 13 MiB.
+pub(super) const SIZE_MAX: u64 = 16 << 20;

@@ -1,0 +1,357 @@
+//! The interceptor: listeners, limits, stopping. Knows bytes and addresses, and nothing of the registry.
+//!
+//! One thread serves everything. A connection is a task, and a task that panics ends alone.
+
+mod buffers;
+mod deadline;
+mod exchange;
+mod fault;
+pub(crate) mod listen;
+mod origin;
+mod own;
+mod peer;
+mod relay;
+mod target;
+mod tunnel;
+pub(crate) mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use async_io::Async;
+use smol::LocalExecutor;
+use smol::future::{self, FutureExt as _};
+
+use self::deadline::Clock;
+use self::origin::Origin;
+pub use self::own::About;
+use self::own::Tally;
+pub use self::target::{BadTarget, Place, Target};
+pub use crate::http::guard::Guard;
+pub use crate::http::rewrite::{Onward, Unsettable};
+
+/// What an interceptor is to do.
+#[derive(Debug)]
+pub struct Options {
+    /// Where to listen. Addresses of families that the machine does not have are left out.
+    pub listen: Vec<SocketAddr>,
+    /// Where requests go.
+    pub target: Target,
+    /// What is set on each request.
+    pub onward: Onward,
+    /// Which requests are served.
+    pub guard: Guard,
+    /// How long anything may take.
+    pub timeouts: Timeouts,
+    /// The most client connections at a time; further ones get a 503.
+    pub connections_max: usize,
+    /// What `/_ic/health` says.
+    pub about: About,
+}
+
+/// Time limits; `None` or zero is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a request head, from its first byte on: 408.
+    pub head: Option<Duration>,
+    /// For a client between requests: closed without a word.
+    pub idle: Option<Duration>,
+    /// For a connection to the target: 504.
+    pub connect: Option<Duration>,
+    /// For the first byte of a response, from the last byte of the request on: 504.
+    pub first_byte: Option<Duration>,
+    /// For silence inside a body, on either side.
+    pub body: Option<Duration>,
+    /// How long a target that refuses connections is tried again.
+    pub hold: Duration,
+    /// How long requests in flight may take to finish when the program stops.
+    pub grace: Duration,
+}
+
+/// Why an interceptor could not start, or had to stop.
+#[derive(Debug)]
+pub enum ServeError {
+    /// It cannot listen there.
+    Bind(SocketAddr, io::Error),
+    /// The target is the interceptor itself.
+    TargetIsSelf(Target),
+    /// Signals cannot be received.
+    Signals(io::Error),
+    /// A listener broke.
+    Accept(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            ServeError::TargetIsSelf(target) => {
+                write!(
+                    f,
+                    "the target {target} is this interceptor itself; set TARGET_LLM_URL to the LLM proxy"
+                )
+            }
+            ServeError::Signals(error) => write!(f, "cannot receive signals: {error}"),
+            ServeError::Accept(error) => write!(f, "cannot accept connections any more: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ServeError::Bind(_, error) | ServeError::Signals(error) | ServeError::Accept(error) => {
+                Some(error)
+            }
+            ServeError::TargetIsSelf(_) => None,
+        }
+    }
+}
+
+/// Runs an interceptor until SIGINT or SIGTERM. Calls `ready` with the addresses that it listens on.
+pub fn run(options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
+    let executor = Rc::new(LocalExecutor::new());
+    async_io::block_on(executor.run(main(options, ready, &executor)))
+}
+
+async fn main(
+    options: Options,
+    ready: impl FnOnce(&[SocketAddr]),
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Result<(), ServeError> {
+    raise_descriptor_limit();
+    let listeners = listen::bind_all(&options.listen)
+        .map_err(|(address, error)| ServeError::Bind(address, error))?;
+    let addresses: Vec<SocketAddr> = listeners
+        .iter()
+        .filter_map(|listener| listener.get_ref().local_addr().ok())
+        .collect();
+    if leads_back(&options.target, &addresses) {
+        return Err(ServeError::TargetIsSelf(options.target));
+    }
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let grace = options.timeouts.grace;
+    let service = Rc::new(Service::new(options));
+    let keepers = [
+        executor.spawn({
+            let service = Rc::clone(&service);
+            async move { service.clock.run().await }
+        }),
+        executor.spawn({
+            let service = Rc::clone(&service);
+            async move { service.origin.sweep().await }
+        }),
+    ];
+    let mut acceptors: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            executor.spawn(accept_all(
+                listener,
+                Rc::clone(&service),
+                Rc::clone(executor),
+            ))
+        })
+        .collect();
+    ready(&addresses);
+
+    // One listener's end is the end: half an interceptor is worse than one that is restarted.
+    let broken = poll_fn(|context| {
+        let mut ends = acceptors.iter_mut().map(|acceptor| acceptor.poll(context));
+        ends.find_map(|end| {
+            if let Poll::Ready(error) = end {
+                Some(Err(error))
+            } else {
+                None
+            }
+        })
+        .map_or(Poll::Pending, Poll::Ready)
+    });
+    future::or(
+        async { signals.next().await.map_err(ServeError::Signals) },
+        broken,
+    )
+    .await?;
+    drop(acceptors);
+
+    log::info!(
+        "stopping; requests in flight have {} s to finish",
+        grace.as_secs_f32()
+    );
+    service.clock.stop();
+    let limit = service.clock.deadline();
+    limit.set(Some(grace));
+    let again = async { drop(signals.next().await) };
+    future::or(service.all_gone(), future::or(limit.passed(), again)).await;
+    drop(keepers);
+    Ok(())
+}
+
+/// Everything that connections share.
+pub(crate) struct Service {
+    clock: Rc<Clock>,
+    origin: Origin,
+    onward: Onward,
+    guard: Guard,
+    timeouts: Timeouts,
+    connections_max: usize,
+    about: About,
+    tally: Tally,
+    connections: Cell<usize>,
+    waits_for_end: RefCell<Option<Waker>>,
+    request_ids: Cell<u64>,
+}
+
+impl Service {
+    fn new(options: Options) -> Self {
+        let clock = Clock::new();
+        Service {
+            origin: Origin::new(options.target, &clock),
+            clock,
+            onward: options.onward,
+            guard: options.guard,
+            timeouts: options.timeouts,
+            connections_max: options.connections_max,
+            about: options.about,
+            tally: Tally::new(),
+            connections: Cell::new(0),
+            waits_for_end: RefCell::default(),
+            request_ids: Cell::new(0),
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// A name for an answer of our own, unique to this process.
+    fn next_request_id(&self) -> String {
+        self.request_ids.set(self.request_ids.get() + 1);
+        format!("ic-{}-{}", std::process::id(), self.request_ids.get())
+    }
+
+    /// Waits until no connection is left.
+    async fn all_gone(&self) {
+        poll_fn(|context| {
+            if self.connections.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waits_for_end.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Connected(Rc<Service>);
+
+impl Connected {
+    fn new(service: &Rc<Service>) -> Self {
+        service.connections.set(service.connections.get() + 1);
+        Connected(Rc::clone(service))
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        if let Some(waker) = self.0.waits_for_end.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Accepts clients until the listener breaks; says how.
+async fn accept_all(
+    listener: Async<TcpListener>,
+    service: Rc<Service>,
+    executor: Rc<LocalExecutor<'static>>,
+) -> ServeError {
+    loop {
+        let stream = match listen::accept(&listener).await {
+            Ok(stream) => stream,
+            Err(error) => return ServeError::Accept(error),
+        };
+        let connected = Connected::new(&service);
+        let before = service.connections() - 1;
+        if before >= service.connections_max + TURNED_AWAY_MAX {
+            continue;
+        }
+        let is_served = before < service.connections_max;
+        let task = async move {
+            let service = &connected.0;
+            let served = AssertUnwindSafe(async {
+                if is_served {
+                    exchange::serve(stream, service).await;
+                } else {
+                    exchange::turn_away(stream, service).await;
+                }
+            });
+            // Its descriptors are closed and its buffers gone; what the others share is counters and pools.
+            if served.catch_unwind().await.is_err() {
+                log::error!("a connection ended by a fault of ic itself; the others go on");
+            }
+        };
+        executor.spawn(task).detach();
+    }
+}
+
+/// Whether the target is one of the addresses listened on.
+fn leads_back(target: &Target, addresses: &[SocketAddr]) -> bool {
+    let Place::Tcp(host, port) = target.place() else {
+        return false;
+    };
+    let is_this_machine = match host.parse::<IpAddr>() {
+        Ok(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || addresses.iter().any(|address| address.ip() == ip)
+        }
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    };
+    is_this_machine && addresses.iter().any(|address| address.port() == *port)
+}
+
+/// Each connection takes two descriptors, and many systems start at 256 or 1024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::debug!("the limit on open files stays as it is: {error}");
+        }
+    }
+}
+
+/// SIGINT and SIGTERM, one byte each.
+struct Signals(Async<UnixStream>);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+        }
+        Ok(Signals(Async::new(read)?))
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        let mut byte = [0];
+        self.0
+            .read_with(|mut stream| std::io::Read::read(&mut stream, &mut byte))
+            .await
+            .map(drop)
+    }
+}
+
+/// How many connections above the limit are told so; the rest are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;

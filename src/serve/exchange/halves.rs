@@ -1,0 +1,260 @@
+//! The two halves of an exchange, which run at the same time.
+//!
+//! [`upload`] reads the client and writes the origin, and goes on to watch for the client's departure;
+//! [`download`] reads the origin and writes the client. Whichever ends the exchange drops the other.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use smol::future;
+
+use super::super::Service;
+use super::super::buffers::Scratch;
+use super::super::deadline::Deadline;
+use super::super::fault::{ClientFault, Fault, OriginFault};
+use super::super::peer::{self, Peer};
+use super::super::relay::{self, Broken, Form, Terms};
+use super::super::wire::{Filled, Reader, Wire, Writer};
+use super::ClientLimits;
+use super::request::Request;
+use super::response::{Kind, read_response};
+use crate::http::body::Body;
+use crate::http::connection::Next;
+use crate::http::head::Version;
+
+/// What the two halves of an attempt know of each other.
+pub struct State {
+    /// The request's head and the start of its body, until the response makes it impossible to repeat it.
+    pub out: Cell<Option<Scratch>>,
+    pub sent: Cell<Sent>,
+    /// A final response has begun to reach the client.
+    pub answered: Cell<bool>,
+}
+
+/// How much of the request has gone out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    Nothing,
+    Part,
+    Whole,
+}
+
+impl State {
+    pub fn new(out: Scratch) -> Self {
+        State {
+            out: Cell::new(Some(out)),
+            sent: Cell::new(Sent::Nothing),
+            answered: Cell::new(false),
+        }
+    }
+}
+
+/// A response that has been passed on.
+pub struct Answered {
+    pub status: u16,
+    pub next: Next,
+    /// The origin's connection may be kept, for as long as was announced.
+    pub keep: Option<Option<u64>>,
+}
+
+/// Sends the request over `origin` and passes the response on.
+pub async fn attempt(
+    client: &mut Wire,
+    origin: &mut Wire,
+    body: &mut Body,
+    request: &Request,
+    state: &State,
+    limits: &ClientLimits,
+    service: &Service,
+) -> Result<Answered, Fault> {
+    let (client_reader, client_writer) = client.split();
+    let (origin_reader, origin_writer) = origin.split();
+    let download = download(
+        origin_reader,
+        client_writer,
+        request,
+        state,
+        &limits.origin,
+        service,
+    );
+    let upload = upload(
+        client_reader,
+        origin_writer,
+        body,
+        request,
+        state,
+        limits,
+        service,
+    );
+    future::or(download, async { Err(upload.await) }).await
+}
+
+/// Sends the request, then watches the client. Ends only with a fault: the client's.
+async fn upload(
+    mut client: Reader<'_>,
+    origin: Writer<'_>,
+    body: &mut Body,
+    request: &Request,
+    state: &State,
+    limits: &ClientLimits,
+    service: &Service,
+) -> Fault {
+    if let Some(out) = state.out.take() {
+        let result = origin.write_all(&out).await;
+        // An origin that takes no more may still have answered: the download finds out.
+        let is_over = match result {
+            Ok(()) => false,
+            Err(unwritten) => {
+                state.sent.set(if unwritten.written == 0 {
+                    Sent::Nothing
+                } else {
+                    Sent::Part
+                });
+                true
+            }
+        };
+        if !state.answered.get() {
+            state.out.set(Some(out));
+        }
+        if is_over {
+            return departure(&mut client, request, &limits.client).await;
+        }
+        state.sent.set(Sent::Part);
+    }
+    let terms = Terms {
+        form: Form::AsIs,
+        is_ours: |name: &str| service.onward.is_ours(name),
+        silence: (&limits.client, service.timeouts.body),
+        bytes: &service.tally.bytes_up,
+    };
+    match relay::relay(&mut client, origin, body, terms).await {
+        Ok(()) => state.sent.set(Sent::Whole),
+        Err(Broken::Sink) => {}
+        Err(Broken::Source | Broken::Truncated) => return ClientFault::Gone.into(),
+        Err(Broken::Malformed(error)) => return ClientFault::Refused(error).into(),
+        Err(Broken::Silent) => return ClientFault::BodyTimeout.into(),
+    }
+    if !state.answered.get() {
+        limits.origin.set(service.timeouts.first_byte);
+    }
+    departure(&mut client, request, &limits.client).await
+}
+
+/// Waits until the client has gone. What it sends meanwhile is kept for the next request.
+pub async fn departure(client: &mut Reader<'_>, request: &Request, deadline: &Deadline) -> Fault {
+    while !client.is_full() {
+        match client.fill().await {
+            Ok(Filled::Some) => {}
+            Ok(Filled::EndOfFile) => break,
+            Err(_) => return ClientFault::Gone.into(),
+        }
+    }
+    // It has stopped sending, or sent more ahead than is read: has it gone, or does it wait for its answers?
+    let has_ended = !client.is_full();
+    loop {
+        match client.stream().tcp().map_or(Peer::Unknown, peer::of) {
+            Peer::Closed => return ClientFault::Gone.into(),
+            Peer::Open => {}
+            // A reset would show; whether it stays otherwise shows when the answer is written.
+            Peer::Unknown if !has_ended => {}
+            // Who means to go on with this connection does not finish it; who asked to close it may.
+            Peer::Unknown if request.persists => return ClientFault::Gone.into(),
+            Peer::Unknown => future::pending::<()>().await,
+        }
+        deadline.set(Some(PEER_PAUSE));
+        deadline.passed().await;
+    }
+}
+
+/// Passes the response on.
+async fn download(
+    mut origin: Reader<'_>,
+    client: Writer<'_>,
+    request: &Request,
+    state: &State,
+    deadline: &Deadline,
+    service: &Service,
+) -> Result<Answered, Fault> {
+    let mut interim = 0;
+    let (mut out, response) = loop {
+        let mut out = Scratch::take();
+        let response =
+            read_response(&mut origin, request, state, deadline, service, &mut out).await?;
+        match response.kind {
+            Kind::Final { .. } => break (out, response),
+            Kind::Tunnel => {
+                state.answered.set(true);
+                deadline.set(None);
+                client
+                    .write_all(&out)
+                    .await
+                    .map_err(|_| ClientFault::Gone)?;
+                return Ok(Answered {
+                    status: response.status,
+                    next: Next::Tunnel,
+                    keep: None,
+                });
+            }
+            Kind::Interim => {
+                interim += 1;
+                if interim > INTERIM_MAX {
+                    return Err(OriginFault::TooManyInterim.into());
+                }
+                // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
+                if request.version == Version::Http11 {
+                    client
+                        .write_all(&out)
+                        .await
+                        .map_err(|_| ClientFault::Gone)?;
+                }
+            }
+        }
+    };
+    let Kind::Final {
+        framing,
+        form,
+        next,
+        keep,
+    } = response.kind
+    else {
+        return Err(OriginFault::UnaskedUpgrade.into());
+    };
+    let mut body = Body::new(framing);
+    relay::take_ready(&mut origin, &mut body, form, &mut out).map_err(OriginFault::Malformed)?;
+    // From here on nothing else can be said, and nothing repeated.
+    state.answered.set(true);
+    state.out.take();
+    deadline.set(None);
+    client
+        .write_all(&out)
+        .await
+        .map_err(|_| ClientFault::Gone)?;
+    service
+        .tally
+        .bytes_down
+        .set(service.tally.bytes_down.get() + out.len() as u64);
+    drop(out);
+    let terms = Terms {
+        form,
+        is_ours: |_: &str| false,
+        silence: (deadline, service.timeouts.body),
+        bytes: &service.tally.bytes_down,
+    };
+    match relay::relay(&mut origin, client, &mut body, terms).await {
+        Ok(()) => Ok(Answered {
+            status: response.status,
+            next,
+            keep,
+        }),
+        Err(Broken::Sink) => Err(ClientFault::Gone.into()),
+        Err(Broken::Source | Broken::Truncated) => Err(OriginFault::Truncated.into()),
+        Err(Broken::Malformed(error)) => Err(OriginFault::Malformed(error).into()),
+        Err(Broken::Silent) => Err(OriginFault::BodyTimeout.into()),
+    }
+}
+
+/// How many 1xx responses may come before the final one. Servers send one or two.
+const INTERIM_MAX: usize = 16;
+
+/// How often a client that has stopped sending is asked for.
+const PEER_PAUSE: Duration = Duration::from_millis(50);

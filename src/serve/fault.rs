@@ -1,0 +1,184 @@
+//! What can go wrong in an exchange, and what the client is told.
+//!
+//! Whose mistake it was is part of the type, so that an origin's never becomes a 400.
+
+use std::io;
+
+use super::origin::ConnectError;
+use crate::http::Error;
+use crate::http::reply::{Reply, Retry};
+
+/// Why an exchange did not end well.
+#[derive(Debug)]
+pub enum Fault {
+    /// The client's doing.
+    Client(ClientFault),
+    /// The origin's doing.
+    Origin(OriginFault),
+}
+
+/// What a client did.
+#[derive(Debug)]
+pub enum ClientFault {
+    /// It has gone: there is nobody to tell.
+    Gone,
+    /// It sent something that is not HTTP, or that is not served.
+    Refused(Error),
+    /// Its head took longer than `--head-timeout`.
+    HeadTimeout,
+    /// It was silent within its body for longer than `--body-timeout`.
+    BodyTimeout,
+    /// There are as many connections as `--max-connections` allows.
+    TooMany,
+}
+
+/// What an origin did.
+#[derive(Debug)]
+pub enum OriginFault {
+    /// There is no connection to it.
+    Connect(ConnectError),
+    /// It closed the connection without an answer.
+    Closed,
+    /// The connection failed before an answer.
+    Failed(io::Error),
+    /// Its answer is not HTTP, or contradicts itself.
+    Malformed(Error),
+    /// It changed to a protocol that nobody asked for.
+    UnaskedUpgrade,
+    /// It sent one interim response after the other.
+    TooManyInterim,
+    /// It closed or failed within its answer.
+    Truncated,
+    /// No answer came within `--first-byte-timeout`.
+    FirstByteTimeout,
+    /// It was silent within its answer for longer than `--body-timeout`.
+    BodyTimeout,
+}
+
+/// An answer in words of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    status: u16,
+    code: &'static str,
+    message: String,
+    retry: Retry,
+}
+
+impl Answer {
+    /// The answer as it is written.
+    pub fn reply(&self) -> Reply<'_> {
+        Reply {
+            status: self.status,
+            code: self.code,
+            message: &self.message,
+            retry: self.retry,
+        }
+    }
+}
+
+impl Fault {
+    /// What the client is told, unless it has gone. `target` is the origin as the user wrote it.
+    pub fn answer(&self, target: &str) -> Option<Answer> {
+        let answer = |status, code, retry, message: String| {
+            Some(Answer {
+                status,
+                code,
+                message,
+                retry,
+            })
+        };
+        match self {
+            Fault::Client(fault) => match fault {
+                ClientFault::Gone => None,
+                ClientFault::Refused(error) => {
+                    let reply = Reply::refusal(*error);
+                    answer(reply.status, reply.code, reply.retry, reply.message.to_owned())
+                }
+                ClientFault::HeadTimeout => answer(
+                    408,
+                    "head_timeout",
+                    Retry::Soon,
+                    "the request head took longer than --head-timeout allows; send it at once".to_owned(),
+                ),
+                ClientFault::BodyTimeout => answer(
+                    408,
+                    "body_timeout",
+                    Retry::Soon,
+                    "the request body paused longer than --body-timeout allows".to_owned(),
+                ),
+                ClientFault::TooMany => answer(
+                    503,
+                    "too_many_connections",
+                    Retry::Soon,
+                    "ic has as many connections as --max-connections allows; close some, or raise it".to_owned(),
+                ),
+            },
+            Fault::Origin(fault) => match fault {
+                OriginFault::Connect(error) => {
+                    let status = if matches!(error, ConnectError::Timeout) { 504 } else { 502 };
+                    answer(status, error.code(), Retry::Soon, error.explain(target))
+                }
+                OriginFault::Closed => answer(
+                    502,
+                    "target_closed",
+                    Retry::Soon,
+                    format!("the target {target} closed the connection without an answer; see its log"),
+                ),
+                OriginFault::Failed(error) => answer(
+                    502,
+                    "target_failed",
+                    Retry::Soon,
+                    format!("the connection to the target {target} failed ({error}); see its log"),
+                ),
+                OriginFault::Malformed(error) => answer(
+                    502,
+                    "bad_response",
+                    Retry::Never,
+                    format!("the target {target} sent a response that is not HTTP/1.1: {error}"),
+                ),
+                OriginFault::UnaskedUpgrade => answer(
+                    502,
+                    "bad_response",
+                    Retry::Never,
+                    format!("the target {target} changed protocols without being asked to"),
+                ),
+                OriginFault::TooManyInterim => answer(
+                    502,
+                    "bad_response",
+                    Retry::Never,
+                    format!("the target {target} sent too many interim responses"),
+                ),
+                OriginFault::Truncated => answer(
+                    502,
+                    "bad_response",
+                    Retry::Soon,
+                    format!("the target {target} broke off within its response head; see its log"),
+                ),
+                OriginFault::FirstByteTimeout => answer(
+                    504,
+                    "first_byte_timeout",
+                    Retry::Soon,
+                    format!("the target {target} did not answer within --first-byte-timeout"),
+                ),
+                OriginFault::BodyTimeout => answer(
+                    504,
+                    "body_timeout",
+                    Retry::Soon,
+                    format!("the target {target} paused longer than --body-timeout allows"),
+                ),
+            },
+        }
+    }
+}
+
+impl From<ClientFault> for Fault {
+    fn from(fault: ClientFault) -> Self {
+        Fault::Client(fault)
+    }
+}
+
+impl From<OriginFault> for Fault {
+    fn from(fault: OriginFault) -> Self {
+        Fault::Origin(fault)
+    }
+}

@@ -1,0 +1,138 @@
+//! Listening sockets, and what to do when accepting fails.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+use super::wire::Stream;
+
+/// Listens on all of `addresses` that this machine has: one family is enough where the other does not exist.
+/// An error names the address that it is about.
+pub fn bind_all(
+    addresses: &[SocketAddr],
+) -> Result<Vec<Async<TcpListener>>, (SocketAddr, io::Error)> {
+    let mut listeners = Vec::new();
+    let mut missing = None;
+    for &address in addresses {
+        match bind_to(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if is_missing(&error) => missing = Some((address, error)),
+            Err(error) => return Err((address, error)),
+        }
+    }
+    match missing {
+        Some(missing) if listeners.is_empty() => Err(missing),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
+}
+
+/// Binds and listens. A port in TIME_WAIT is free; one on which somebody listens is not.
+fn bind_to(address: SocketAddr) -> io::Result<Async<TcpListener>> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // The two families are bound one by one, so that one may be missing.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Async::new(TcpListener::from(socket))
+}
+
+/// The next client. Waits through passing failures; an error is the listener's own end.
+pub async fn accept(listener: &Async<TcpListener>) -> io::Result<Stream> {
+    loop {
+        let error = match listener.accept().await {
+            Ok((stream, _)) => match Stream::accepted(stream) {
+                Ok(stream) => return Ok(stream),
+                // It was gone before it was looked at.
+                Err(_) => continue,
+            },
+            Err(error) => error,
+        };
+        match after(&error) {
+            After::GoOn => {}
+            After::Wait => {
+                log::warn!("cannot accept connections for now: {error}");
+                Timer::after(PAUSE).await;
+            }
+            After::Stop => return Err(error),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    GoOn,
+    Wait,
+    Stop,
+}
+
+/// Whose failure it was: that one client's, the machine's for the moment, or the listener's (accept(2)).
+fn after(error: &io::Error) -> After {
+    match Errno::from_io_error(error) {
+        Some(
+            Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::PROTO
+            | Errno::PERM
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::OPNOTSUPP,
+        ) => After::GoOn,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => After::Wait,
+        _ => After::Stop,
+    }
+}
+
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 1024;
+
+/// Long enough not to spin, short enough not to be noticed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bad_accept_never_ends_the_listener_and_never_spins() {
+        let rows = [
+            (Errno::CONNABORTED, After::GoOn, "that client has gone"),
+            (Errno::PROTO, After::GoOn, "that client failed"),
+            (
+                Errno::MFILE,
+                After::Wait,
+                "descriptors come back when connections close",
+            ),
+            (Errno::NFILE, After::Wait, "so do the system's"),
+            (Errno::NOMEM, After::Wait, "so does memory"),
+            (Errno::BADF, After::Stop, "the listener is no more"),
+            (Errno::INVAL, After::Stop, "it does not listen"),
+        ];
+        for (errno, expected, reason) in rows {
+            assert_eq!(
+                after(&io::Error::from(errno)),
+                expected,
+                "{errno:?}: {reason}"
+            );
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Connections to the origin: making them, keeping them for the next request, letting them go.
+//!
+//! A kept connection may be closed by the origin at any moment, and a request that meets the end of one is
+//! lost unless it may be repeated. So they are kept for less time than known origins do (uvicorn closes
+//! after 5 s, gunicorn after 2 s), and looked at once more before use.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use smol::future;
+
+use super::deadline::{Clock, Deadline};
+use super::target::{Place, Target};
+use super::wire::{Stream, Wire};
+
+/// The origin and the idle connections to it.
+#[derive(Debug)]
+pub struct Origin {
+    target: Target,
+    idle: RefCell<Vec<Idle>>,
+    /// Kept connections have been seen to serve another request, and none to be closed at once.
+    is_persistent: Cell<bool>,
+    /// The address that answered last: it is tried first.
+    last_good: Cell<Option<SocketAddr>>,
+    sweep: Deadline,
+    tally: Tally,
+}
+
+/// How connections came about.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Connections made.
+    pub connects: Cell<u64>,
+    /// Requests that went out on a kept connection.
+    pub reuses: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    wire: Wire,
+    since: Instant,
+    until: Instant,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The host has no address.
+    Unresolved(io::Error),
+    /// Nobody listens there.
+    Refused,
+    /// No answer within `--connect-timeout`.
+    Timeout,
+    /// Anything else.
+    Failed(io::Error),
+}
+
+impl ConnectError {
+    /// The failure's name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ConnectError::Unresolved(_) => "target_unresolved",
+            ConnectError::Refused => "target_refused",
+            ConnectError::Timeout => "connect_timeout",
+            ConnectError::Failed(_) => "target_unreachable",
+        }
+    }
+
+    /// The failure in one line.
+    pub fn explain(&self, target: &str) -> String {
+        match self {
+            ConnectError::Unresolved(error) => {
+                format!(
+                    "the target {target} has a host name without an address ({error}); check TARGET_LLM_URL"
+                )
+            }
+            ConnectError::Refused => {
+                format!("the target {target} refuses connections; start it, or set TARGET_LLM_URL")
+            }
+            ConnectError::Timeout => {
+                format!("the target {target} did not accept a connection within --connect-timeout")
+            }
+            ConnectError::Failed(error) => {
+                format!("the target {target} cannot be reached ({error})")
+            }
+        }
+    }
+}
+
+impl Origin {
+    /// An origin to which nothing is connected yet.
+    pub fn new(target: Target, clock: &Rc<Clock>) -> Self {
+        Origin {
+            target,
+            idle: RefCell::default(),
+            is_persistent: Cell::new(false),
+            last_good: Cell::new(None),
+            sweep: clock.deadline(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// How connections to it came about.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// A kept connection that is still good, the most recently used first.
+    ///
+    /// Some origins close behind each response without a word. A request that meets that moment is lost if
+    /// it cannot be repeated, so until the origin has shown that it keeps connections, such a request gets
+    /// only one that has stayed open for [`REST`].
+    pub fn reuse(&self, is_repeatable: bool) -> Option<Wire> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        while let Some(candidate) = idle.last() {
+            let is_rested = now.duration_since(candidate.since) >= REST;
+            if !(is_repeatable || is_rested || self.is_persistent.get()) {
+                return None;
+            }
+            let candidate = idle.pop()?;
+            if candidate.until <= now {
+                continue;
+            }
+            if candidate.wire.is_quiet() {
+                self.tally.reuses.set(self.tally.reuses.get() + 1);
+                return Some(candidate.wire);
+            }
+            self.is_persistent.set(false);
+        }
+        None
+    }
+
+    /// A kept connection has served another request.
+    pub fn has_persisted(&self) {
+        self.is_persistent.set(true);
+    }
+
+    /// Keeps a connection whose last response is over. `announced_seconds` is how long the origin said that
+    /// it would keep it.
+    pub fn keep(&self, wire: Wire, announced_seconds: Option<u64>) {
+        let lifetime = idle_lifetime(announced_seconds);
+        let mut idle = self.idle.borrow_mut();
+        if lifetime.is_zero() || idle.len() == IDLE_MAX {
+            return;
+        }
+        if idle.is_empty() {
+            self.sweep.set(Some(lifetime));
+        }
+        let since = Instant::now();
+        idle.push(Idle {
+            wire,
+            since,
+            until: since + lifetime,
+        });
+    }
+
+    /// Closes kept connections whose time is over, for ever.
+    pub async fn sweep(&self) {
+        loop {
+            self.sweep.passed().await;
+            let now = Instant::now();
+            let mut idle = self.idle.borrow_mut();
+            idle.retain(|idle| idle.until > now);
+            self.sweep
+                .set(idle.iter().map(|idle| idle.until - now).min());
+        }
+    }
+
+    /// Makes a new connection, within `limit`. While nobody listens there, tries again for `hold`.
+    pub async fn connect(
+        &self,
+        deadline: &Deadline,
+        limit: Option<Duration>,
+        hold: Duration,
+    ) -> Result<Wire, ConnectError> {
+        let give_up = Instant::now() + hold;
+        loop {
+            deadline.set(limit);
+            let timeout = async {
+                deadline.passed().await;
+                Err(ConnectError::Timeout)
+            };
+            let result = future::or(self.connect_once(), timeout).await;
+            deadline.set(None);
+            match result {
+                Err(ConnectError::Refused) if Instant::now() < give_up => {
+                    deadline.set(Some(HOLD_PAUSE));
+                    deadline.passed().await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn connect_once(&self) -> Result<Wire, ConnectError> {
+        let stream = match self.target.place() {
+            Place::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
+            Place::Tcp(host, port) => self.connect_tcp(host, *port).await?,
+        };
+        self.tally.connects.set(self.tally.connects.get() + 1);
+        Ok(Wire::new(stream))
+    }
+
+    async fn connect_tcp(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
+        if let Some(address) = self.last_good.get() {
+            match Stream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(_) => self.last_good.set(None),
+            }
+        }
+        let mut failed = None;
+        for address in addresses(host, port)
+            .await
+            .map_err(ConnectError::Unresolved)?
+        {
+            match Stream::connect(address).await {
+                Ok(stream) => {
+                    self.last_good.set(Some(address));
+                    return Ok(stream);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        let nowhere = || io::Error::new(io::ErrorKind::NotFound, "no address");
+        Err(failed.map_or_else(|| ConnectError::Unresolved(nowhere()), failure))
+    }
+}
+
+/// The addresses of a host. `localhost` is never asked of a name server (RFC 6761 §6.3), and means both
+/// loopback addresses: servers listen on either.
+async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ]);
+    }
+    async_net::resolve((host, port)).await
+}
+
+fn failure(error: io::Error) -> ConnectError {
+    match error.kind() {
+        // A Unix socket that is not there is a server that has not started.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Refused,
+        io::ErrorKind::TimedOut => ConnectError::Timeout,
+        _ => ConnectError::Failed(error),
+    }
+}
+
+/// How long a connection is kept idle.
+fn idle_lifetime(announced_seconds: Option<u64>) -> Duration {
+    match announced_seconds {
+        None => IDLE_DEFAULT,
+        Some(seconds) => Duration::from_secs(seconds)
+            .min(IDLE_LONGEST)
+            .saturating_sub(IDLE_MARGIN),
+    }
+}
+
+/// Below gunicorn's 2 s: closing first is what keeps requests off connections that are about to close.
+const IDLE_DEFAULT: Duration = Duration::from_millis(1500);
+
+/// What an announcement can extend that to.
+const IDLE_LONGEST: Duration = Duration::from_secs(60);
+
+/// Behind the last byte of a response an origin that closes does so within some milliseconds.
+const REST: Duration = Duration::from_millis(20);
+
+/// How much earlier than announced a connection is dropped.
+const IDLE_MARGIN: Duration = Duration::from_millis(500);
+
+/// The most idle connections kept.
+const IDLE_MAX: usize = 256;
+
+/// The pause between two attempts while a target starts.
+const HOLD_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,157 @@
+//! Whether a peer that has stopped sending still listens.
+//!
+//! A client that closes and one that only finishes its request look the same on the wire: a FIN. The first
+//! has gone, and its request is to be dropped before a model spends minutes on it; the second waits for
+//! the answer. Where both ends are on one machine, which is what `ic` is for, the kernel knows: a socket
+//! that no process holds any more has no inode.
+//!
+//! Elsewhere the answer is [`Peer::Unknown`], and the exchange goes by what the client said: one that would keep its
+//! connection has no reason to finish it and counts as gone; one that asked to close it may be waiting.
+
+use std::io;
+use std::net::TcpStream;
+
+/// What is known of the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A process holds it open.
+    #[cfg_attr(
+        not(all(target_os = "linux", not(ic_portable))),
+        expect(dead_code, reason = "only Linux tells")
+    )]
+    Open,
+    /// Nobody can read from it any more.
+    Closed,
+    /// It is on another machine, or the system does not tell.
+    Unknown,
+}
+
+/// Asks about the other end of `stream`.
+pub fn of(stream: &TcpStream) -> Peer {
+    match stream.peer_addr() {
+        // A connection that was reset has no other end any more.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Peer::Closed,
+        _ => system::ask(stream).unwrap_or(Peer::Unknown),
+    }
+}
+
+#[cfg(all(target_os = "linux", not(ic_portable)))]
+mod system {
+    //! sock_diag(7): one exact look-up, whatever the number of sockets.
+
+    use std::io;
+    use std::net::{IpAddr, SocketAddr, TcpStream};
+
+    use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
+    use rustix::net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+    };
+
+    use super::Peer;
+
+    pub fn ask(stream: &TcpStream) -> io::Result<Peer> {
+        // The peer's own view: its local end is our remote one.
+        let (local, remote) = (stream.peer_addr()?, stream.local_addr()?);
+        let netlink = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(SOCK_DIAG),
+        )?;
+        sendto(
+            &netlink,
+            &request(local, remote),
+            SendFlags::empty(),
+            &SocketAddrNetlink::new(0, 0),
+        )?;
+        let mut answer = [0; 512];
+        // The kernel has answered by the time that sendto returns.
+        let (len, _) = recv(&netlink, &mut answer, RecvFlags::empty())?;
+        Ok(read(&answer[..len], local.ip()))
+    }
+
+    const HEADER_LEN: usize = 16;
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    const NLM_F_REQUEST: u16 = 1;
+    const NLMSG_ERROR: u16 = 2;
+    const IPPROTO_TCP: u8 = 6;
+    const ENOENT: i32 = 2;
+
+    /// `struct nlmsghdr` and `struct inet_diag_req_v2` of linux/netlink.h and linux/inet_diag.h.
+    fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+        let family = if local.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let mut body = vec![family.as_raw() as u8, IPPROTO_TCP, 0, 0];
+        body.extend_from_slice(&u32::MAX.to_ne_bytes()); // all states
+        body.extend_from_slice(&local.port().to_be_bytes());
+        body.extend_from_slice(&remote.port().to_be_bytes());
+        body.extend_from_slice(&address(local.ip()));
+        body.extend_from_slice(&address(remote.ip()));
+        body.extend_from_slice(&0u32.to_ne_bytes()); // any interface
+        body.extend_from_slice(&[0xff; 8]); // no cookie
+        let mut message = ((HEADER_LEN + body.len()) as u32).to_ne_bytes().to_vec();
+        message.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        message.extend_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+        message.extend_from_slice(&[0; 8]); // sequence number, sender
+        message.extend_from_slice(&body);
+        message
+    }
+
+    fn address(ip: IpAddr) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        match ip {
+            IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => bytes.copy_from_slice(&ip.octets()),
+        }
+        bytes
+    }
+
+    /// Where `idiag_inode` stands in `struct inet_diag_msg`: behind four bytes, the 48 of the socket's
+    /// identity, and four numbers.
+    const INODE_AT: usize = HEADER_LEN + 4 + 48 + 16;
+
+    fn read(answer: &[u8], peer: IpAddr) -> Peer {
+        let number = |at: usize| {
+            answer
+                .get(at..at + 4)?
+                .try_into()
+                .ok()
+                .map(u32::from_ne_bytes)
+        };
+        let kind = answer
+            .get(4..6)
+            .and_then(|kind| kind.try_into().ok())
+            .map(u16::from_ne_bytes);
+        match kind {
+            Some(SOCK_DIAG_BY_FAMILY) => match number(INODE_AT) {
+                Some(0) => Peer::Closed,
+                Some(_) => Peer::Open,
+                None => Peer::Unknown,
+            },
+            // A loopback peer that is nowhere on this machine has ceased to be.
+            Some(NLMSG_ERROR)
+                if number(HEADER_LEN) == Some(-ENOENT as u32) && peer.is_loopback() =>
+            {
+                Peer::Closed
+            }
+            _ => Peer::Unknown,
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(ic_portable))))]
+mod system {
+    //! No system call that is safe and unprivileged tells it elsewhere.
+
+    use std::io;
+    use std::net::TcpStream;
+
+    use super::Peer;
+
+    pub fn ask(_stream: &TcpStream) -> io::Result<Peer> {
+        Ok(Peer::Unknown)
+    }
+}

@@ -1,0 +1,144 @@
+//! Where requests go, as the user writes it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::http::target::host_of;
+
+/// An origin's address: `http://host[:port][/base]` or `unix:/path.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    text: String,
+    place: Place,
+    host_field: String,
+    base_path: String,
+}
+
+/// Where an origin listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A host, brackets removed, and a port.
+    Tcp(String, u16),
+    /// A Unix domain socket.
+    Unix(PathBuf),
+}
+
+/// A text that is no target, in words that complete "the target URL `…` ".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadTarget(&'static str);
+
+impl fmt::Display for BadTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for BadTarget {}
+
+impl Target {
+    /// Where it listens.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The `Host` that its requests carry.
+    pub fn host_field(&self) -> &str {
+        &self.host_field
+    }
+
+    /// What stands in front of every path: empty, or `/base`.
+    pub fn base_path(&self) -> &str {
+        &self.base_path
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Target {
+    type Err = BadTarget;
+
+    fn from_str(text: &str) -> Result<Self, BadTarget> {
+        let text = text.trim();
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.starts_with(UNIX) {
+            return Err(BadTarget(
+                "holds a space or a character that has to be percent-encoded",
+            ));
+        }
+        if let Some(path) = text.strip_prefix(UNIX) {
+            return unix(text, path);
+        }
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or(BadTarget("has no scheme; write it as http://host:port"))?;
+        if scheme.eq_ignore_ascii_case("https") {
+            return Err(BadTarget(
+                "is https, which this build cannot reach; put a plain http:// address there",
+            ));
+        }
+        if !scheme.eq_ignore_ascii_case("http") {
+            return Err(BadTarget("has a scheme other than http or unix"));
+        }
+        if rest.contains(['?', '#']) {
+            return Err(BadTarget(
+                "has a query or a fragment; a target is host, port and base path",
+            ));
+        }
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(BadTarget(
+                "holds a user name or password; leave credentials to the client",
+            ));
+        }
+        if authority.is_empty() || authority.starts_with(':') {
+            return Err(BadTarget("has no host"));
+        }
+        let host = host_of(authority).ok_or(BadTarget("has a malformed host or port"))?;
+        let port = match authority[host.len()..].strip_prefix(':') {
+            None | Some("") => HTTP_PORT,
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|&port| port != 0)
+                .ok_or(BadTarget("has a port outside 1 to 65535"))?,
+        };
+        let host_field = if port == HTTP_PORT {
+            host.to_owned()
+        } else {
+            format!("{host}:{port}")
+        };
+        let bare_host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Target {
+            text: text.to_owned(),
+            place: Place::Tcp(bare_host, port),
+            host_field,
+            base_path: path.trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {
+    // unix:///path means the same to many tools.
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if !path.starts_with('/') {
+        return Err(BadTarget(
+            "has no absolute socket path; write it as unix:/path.sock",
+        ));
+    }
+    Ok(Target {
+        text: text.to_owned(),
+        place: Place::Unix(PathBuf::from(path)),
+        host_field: "localhost".to_owned(),
+        base_path: String::new(),
+    })
+}
+
+const UNIX: &str = "unix:";
+const HTTP_PORT: u16 = 80;

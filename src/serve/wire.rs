@@ -1,0 +1,344 @@
+//! A stream, and the bytes read from it but not yet used.
+//!
+//! This is the one file that knows how readiness is waited for. Decided here: when a socket is read and
+//! written, and who owns the memory between the two. Not decided here: what the bytes mean.
+//!
+//! A wire that waits owns no buffer: it borrows one from its thread when bytes arrive and returns it when
+//! they are used up, so that idle connections and streams between two events cost a descriptor and a task.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Range;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use async_io::Async;
+use rustix::net::sockopt;
+
+use super::buffers::{self, Buffer};
+
+/// A connected byte stream that never blocks.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(Async<TcpStream>),
+    /// Over a Unix domain socket.
+    Unix(Async<UnixStream>),
+}
+
+impl Stream {
+    /// Connects to a TCP address.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = Async::<TcpStream>::connect(address).await?;
+        tune(stream.get_ref())?;
+        Ok(Stream::Tcp(stream))
+    }
+
+    /// Connects to a Unix domain socket.
+    pub async fn connect_unix(path: &Path) -> io::Result<Self> {
+        Ok(Stream::Unix(Async::<UnixStream>::connect(path).await?))
+    }
+
+    /// Takes over a stream that was accepted.
+    pub fn accepted(stream: Async<TcpStream>) -> io::Result<Self> {
+        tune(stream.get_ref())?;
+        Ok(Stream::Tcp(stream))
+    }
+
+    /// The TCP socket, where it is one.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(stream) => Some(stream.get_ref()),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.readable().await,
+            Stream::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.writable().await,
+            Stream::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        uninterrupted(|| match self {
+            Stream::Tcp(stream) => stream.get_ref().read(into),
+            Stream::Unix(stream) => stream.get_ref().read(into),
+        })
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| match self {
+            Stream::Tcp(stream) => stream.get_ref().write(bytes),
+            Stream::Unix(stream) => stream.get_ref().write(bytes),
+        })
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.get_ref().shutdown(how),
+            Stream::Unix(stream) => stream.get_ref().shutdown(how),
+        }
+    }
+}
+
+/// A stream and its unused bytes.
+#[derive(Debug)]
+pub struct Wire {
+    stream: Stream,
+    inbox: Inbox,
+}
+
+impl Wire {
+    /// A wire on which nothing has been read.
+    pub fn new(stream: Stream) -> Self {
+        Wire {
+            stream,
+            inbox: Inbox::default(),
+        }
+    }
+
+    /// Both directions, to be used at the same time.
+    pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
+        (
+            Reader {
+                stream: &self.stream,
+                inbox: &mut self.inbox,
+            },
+            Writer {
+                stream: &self.stream,
+            },
+        )
+    }
+
+    /// The direction that is read.
+    pub fn reader(&mut self) -> Reader<'_> {
+        self.split().0
+    }
+
+    /// The direction that is written.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer {
+            stream: &self.stream,
+        }
+    }
+
+    /// The bytes read but not yet used.
+    pub fn bytes(&self) -> &[u8] {
+        self.inbox.bytes()
+    }
+
+    /// Whether the peer has neither sent anything nor closed: an idle connection that may be used again.
+    pub fn is_quiet(&self) -> bool {
+        let mut probe = [0];
+        self.inbox.bytes().is_empty()
+            && matches!(self.stream.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Makes the end of this connection a reset, so that no peer takes it for the end of a message.
+    pub fn reset(self) {
+        if let Some(stream) = self.stream.tcp() {
+            // Without it the peer sees a plain end, which is all that a Unix socket can say.
+            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
+    }
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// More bytes.
+    Some,
+    /// The peer has closed its side.
+    EndOfFile,
+}
+
+/// The direction of a wire that is read.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    stream: &'a Stream,
+    inbox: &'a mut Inbox,
+}
+
+impl Reader<'_> {
+    /// The bytes read but not yet used.
+    pub fn bytes(&self) -> &[u8] {
+        self.inbox.bytes()
+    }
+
+    /// The stream that is read.
+    pub fn stream(&self) -> &Stream {
+        self.stream
+    }
+
+    /// Whether no more bytes can be read before some are used.
+    pub fn is_full(&self) -> bool {
+        self.inbox.used.len() == buffers::BUFFER_BYTES
+    }
+
+    /// Waits for more bytes than there are now. The wire must not be [full](Reader::is_full).
+    ///
+    /// If this future is dropped, no byte is lost.
+    pub async fn fill(&mut self) -> io::Result<Filled> {
+        debug_assert!(
+            !self.is_full(),
+            "a full wire has to be emptied before it is read"
+        );
+        self.inbox.settle();
+        loop {
+            self.stream.readable().await?;
+            match self.inbox.read_from(self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// `count` of the bytes have been used.
+    pub fn consume(&mut self, count: usize) {
+        self.inbox.consume(count);
+    }
+}
+
+/// The direction of a wire that is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    stream: &'a Stream,
+}
+
+impl Writer<'_> {
+    /// Writes all of `bytes`, or says how many of them went out before the connection failed.
+    pub async fn write_all(&self, bytes: &[u8]) -> Result<(), Unwritten> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.stream.try_write(&bytes[written..]) {
+                Ok(0) => return Err(Unwritten { written }),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream
+                        .writable()
+                        .await
+                        .map_err(|_| Unwritten { written })?;
+                }
+                Err(_) => return Err(Unwritten { written }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be written. A peer that is gone needs not be told.
+    pub fn finish(&self) {
+        drop(self.stream.shutdown(Shutdown::Write));
+    }
+}
+
+/// The connection failed before everything was written. Why, its reader learns as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritten {
+    /// The bytes that went out before.
+    pub written: usize,
+}
+
+/// Bytes read but not yet used, in a buffer that is there only while there are some.
+#[derive(Debug, Default)]
+struct Inbox {
+    buffer: Option<Buffer>,
+    used: Range<usize>,
+}
+
+impl Inbox {
+    fn bytes(&self) -> &[u8] {
+        match &self.buffer {
+            Some(buffer) => &buffer.bytes()[self.used.clone()],
+            None => &[],
+        }
+    }
+
+    fn read_from(&mut self, stream: &Stream) -> io::Result<Filled> {
+        if self.used.end == self.buffer.as_ref().map_or(0, Buffer::len) {
+            self.make_room();
+        }
+        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        let count = match stream.try_read(&mut buffer.bytes_mut()[self.used.end..]) {
+            Ok(count) => count,
+            Err(error) => {
+                self.consume(0);
+                return Err(error);
+            }
+        };
+        self.used.end += count;
+        if count == 0 {
+            self.consume(0);
+            return Ok(Filled::EndOfFile);
+        }
+        Ok(Filled::Some)
+    }
+
+    fn consume(&mut self, count: usize) {
+        debug_assert!(
+            count <= self.used.len(),
+            "only bytes that were read can be used"
+        );
+        self.used.start += count;
+        if self.used.is_empty() {
+            self.used = 0..0;
+            self.buffer = None;
+        }
+    }
+
+    /// Moves what is left to the front of a buffer of full size.
+    fn make_room(&mut self) {
+        let mut roomy = Buffer::take();
+        let left = self.bytes();
+        let len = left.len();
+        roomy.bytes_mut()[..len].copy_from_slice(left);
+        self.buffer = Some(roomy);
+        self.used = 0..len;
+    }
+
+    /// Keeps a few left-over bytes in memory of their own size, so that a peer that sends half a head and
+    /// then nothing holds no more than that half.
+    fn settle(&mut self) {
+        let len = self.used.len();
+        let is_oversized = self
+            .buffer
+            .as_ref()
+            .is_some_and(|buffer| buffer.len() / 4 > len);
+        if len > 0 && is_oversized {
+            self.buffer = Some(Buffer::exactly(self.bytes()));
+            self.used = 0..len;
+        }
+    }
+}
+
+/// No waiting for more bytes to fill a packet, and a probe now and then to find peers that are dead.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(stream, true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
+    Ok(())
+}
+
+/// Models think for minutes in silence; a network that forgets connections does so after some minutes, too.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+
+fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The commands on the registry: their texts, their JSON, their exit codes.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cli_home::{Home, free_port, held_port, unprivileged};
+
+#[test]
+fn list_shows_the_registry_in_the_known_shape() {
+    let (_listener, held) = held_port();
+    let (free, next) = (free_port(), free_port());
+    let home = Home::new();
+    let (litellm, other) = (home.path("litellm"), home.path("other-project"));
+    let home = home.with_mappings(&[(&other, held), (&litellm, free)], next);
+    let next = next.to_string();
+    let range = ["--port-min", &next, "--port-max", &next];
+    let mut list = range.to_vec();
+    list.push("list");
+    let expected = format!(
+        "\
+================================================================================
+Port Registry Information
+================================================================================
+Registry File:    {registry}
+Port Range:       {next}-{next}
+Total Ports:      1
+Allocated Ports:  2
+Available Ports:  1
+Next Available:   {next}
+================================================================================
+
+Project Mappings (2):
+--------------------------------------------------------------------------------
+  Port {free}          ✓  →  litellm
+             {litellm}
+  Port {held}    ⚠ IN USE  →  other-project
+             {other}
+",
+        registry = home.registry().display(),
+        litellm = litellm.display(),
+        other = other.display(),
+    );
+    assert!(free < held, "sorted by port: {free} {held}");
+    assert_eq!(home.ic(&list).result(0), expected);
+    list.push("--json");
+    let next: u16 = next.parse().expect("a port");
+    assert_eq!(
+        home.ic(&list).json(0),
+        json!({
+            "registry_file": home.registry(),
+            "port_range": {"start": next, "end": next},
+            "total_ports": 1,
+            "allocated_ports": 2,
+            "available_ports": 1,
+            "next_available": next,
+            "mappings": [
+                {"project": "litellm", "path": litellm, "port": free, "available": true},
+                {"project": "other-project", "path": other, "port": held, "available": false},
+            ],
+        })
+    );
+}
+
+#[test]
+fn list_counts_as_the_seed_does() {
+    let home = Home::new().with_mappings(
+        &[
+            (Path::new("/home/me/a"), 8888),
+            (Path::new("/home/me/b"), 8889),
+            (Path::new("/home/me/c"), 8890),
+            (Path::new("/home/me/outside"), 100),
+        ],
+        8891,
+    );
+    let listed = home.ic(["list", "--json"]).json(0);
+    // The one outside the range is a mapping, and takes nothing away from the range.
+    assert_eq!(
+        (
+            &listed["total_ports"],
+            &listed["allocated_ports"],
+            &listed["available_ports"]
+        ),
+        (&json!(1112), &json!(4), &json!(1109))
+    );
+    assert!(listed["next_available"].as_u64() >= Some(8891), "{listed}");
+    let text = home.ic(["list"]).result(0);
+    assert!(
+        text.contains("\n  Port   100 "),
+        "short ports stand to the right: {text}"
+    );
+    assert!(text.contains("\n  Port  8888 "), "{text}");
+}
+
+#[test]
+fn list_answers_without_a_registry() {
+    let home = Home::new();
+    let text = home.ic(["list"]).result(0);
+    let registry = home.registry();
+    assert!(
+        text.contains(&format!("\nRegistry File:    {}\n", registry.display())),
+        "{text}"
+    );
+    assert!(text.ends_with("\n\nNo project mappings found.\n"), "{text}");
+    let listed = home.ic(["list", "--json"]).json(0);
+    assert_eq!(listed["mappings"], json!([]));
+    assert_eq!(listed["available_ports"], json!(1112));
+}
+
+#[test]
+fn a_project_gets_its_port_once() {
+    let port = free_port();
+    let text = port.to_string();
+    let home = Home::new()
+        .with("INTERCEPTOR_PORT_MIN", &text)
+        .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
+    let path = home.path("shop");
+    let head = |port: u16| {
+        format!(
+            "Project: shop\nPath:    {}\nPort:    {port}\n",
+            path.display()
+        )
+    };
+    let first = home.ic(["allocate"]).result(0);
+    let given: u16 = home
+        .ic(["show", "-q"])
+        .result(0)
+        .trim()
+        .parse()
+        .expect("a bare port");
+    assert!((port..=port + 500).contains(&given));
+    assert_eq!(
+        first,
+        format!("{}\n✓ Port allocated successfully\n", head(given))
+    );
+    let again = home.ic(["allocate"]).result(0);
+    assert_eq!(
+        again,
+        format!("{}\n✓ Port was allocated already\n", head(given))
+    );
+    assert_eq!(home.ic(["allocate", "-q"]).result(0), format!("{given}\n"));
+    assert_eq!(
+        home.ic(["allocate", "--json"]).json(0),
+        json!({"project": "shop", "path": path, "port": given, "created": false})
+    );
+    assert_eq!(
+        home.ic(["show"]).result(0),
+        format!("{}Status:  Available\n", head(given))
+    );
+    assert_eq!(
+        home.ic(["show", "--json"]).json(0),
+        json!({"project": "shop", "path": path, "port": given, "available": true})
+    );
+
+    let other = home.folder("other");
+    let other_text = other.to_str().expect("UTF-8");
+    let created = home.ic(["allocate", "--json", other_text]).json(0);
+    assert_eq!(created["created"], json!(true));
+    assert_ne!(created["port"], json!(given));
+
+    // It keeps its port, also when it lies outside of today's range.
+    let home = home
+        .with("INTERCEPTOR_PORT_MIN", "1")
+        .with("INTERCEPTOR_PORT_MAX", "2");
+    assert_eq!(home.ic(["allocate", "-q"]).result(0), format!("{given}\n"));
+}
+
+#[test]
+fn a_project_without_a_port_is_a_no() {
+    let home = Home::new();
+    let path = home.path("shop");
+    let shown = path.display();
+    let no_port = format!("no port is assigned to `{shown}`; `ic allocate` assigns one");
+    assert_eq!(home.ic(["show"]).complaint(1), no_port);
+    assert_eq!(home.ic(["show", "-q"]).complaint(1), no_port);
+    assert_eq!(
+        home.ic(["remove"]).complaint(1),
+        format!("no port is assigned to `{shown}`; `ic list` shows what is assigned")
+    );
+    for (command, expected) in [
+        (
+            "show",
+            json!({"project": "shop", "path": path, "port": null, "available": null}),
+        ),
+        (
+            "remove",
+            json!({"project": "shop", "path": path, "port": null, "removed": false}),
+        ),
+    ] {
+        let ran = home.ic([command, "--json"]);
+        assert_eq!(ran.exit, Some(1));
+        assert!(
+            ran.err.starts_with("ic: no port is assigned to "),
+            "{}",
+            ran.err
+        );
+        let found: Value = serde_json::from_str(&ran.out).expect("JSON");
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_removed_mapping_is_gone_and_its_port_is_free_for_others() {
+    let port = free_port();
+    let home = Home::new();
+    let (shop, other) = (home.path("shop"), home.path("old-project"));
+    let home = home.with_mappings(&[(&other, port), (&shop, port + 1)], port);
+    // The folder is gone; the mapping can be named all the same.
+    let named = other.to_str().expect("UTF-8");
+    assert_eq!(
+        home.ic(["remove", named]).result(0),
+        format!("✓ Removed port mapping for project: old-project\n  Path: {named}\n")
+    );
+    assert_eq!(home.ic(["remove", named]).exit, Some(1));
+    assert_eq!(
+        home.ic(["remove", "--json"]).json(0),
+        json!({"project": "shop", "path": shop, "port": port + 1, "removed": true})
+    );
+    assert_eq!(home.ic(["list", "--json"]).json(0)["mappings"], json!([]));
+}
+
+#[test]
+fn check_tells_whose_a_port_is_and_whether_it_is_in_use() {
+    let (_listener, held) = held_port();
+    let (assigned, free) = (free_port(), free_port());
+    let home = Home::new();
+    let (litellm, other) = (home.path("litellm"), home.path("other"));
+    let home = home.with_mappings(&[(&litellm, assigned), (&other, held)], 8888);
+
+    assert_eq!(
+        home.ic(["check", &assigned.to_string()]).result(0),
+        format!(
+            "Port {assigned}:\n\
+             \x20 Status:       Assigned to project\n\
+             \x20 Project:      litellm\n\
+             \x20 Path:         {}\n\
+             \x20 Available:    Yes\n",
+            litellm.display()
+        )
+    );
+    assert_eq!(
+        home.ic(["check", "--json", &assigned.to_string()]).json(0),
+        json!({"port": assigned, "available": true, "project": "litellm", "path": litellm})
+    );
+    assert_eq!(
+        home.ic(["check", &free.to_string()]).result(0),
+        format!("Port {free}:\n  Status:       Not assigned\n  Available:    Yes\n")
+    );
+    assert_eq!(
+        home.ic(["check", &free.to_string(), "--json"]).json(0),
+        json!({"port": free, "available": true, "project": null, "path": null})
+    );
+    let in_use = home.ic(["check", &held.to_string()]).result(1);
+    assert!(in_use.contains("\n  Project:      other\n"), "{in_use}");
+    assert!(in_use.contains("\n  Available:    No (in use"), "{in_use}");
+    assert_eq!(
+        home.ic(["check", &held.to_string(), "--json"]).json(1),
+        json!({"port": held, "available": false, "project": "other", "path": other})
+    );
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(ic_portable)))] // lsof cuts names
+fn the_holder_of_a_port_is_named() {
+    let (_listener, held) = held_port();
+    let home = Home::new();
+    let home = {
+        let shop = home.path("shop");
+        home.with_mappings(&[(&shop, held)], 8888)
+    };
+    let program = std::fs::read_to_string("/proc/self/comm").expect("Linux says");
+    let (program, pid) = (program.trim(), std::process::id());
+    let held_by = format!("(in use by {program}, pid {pid})");
+    let checked = home.ic(["check", &held.to_string()]).result(1);
+    assert!(
+        checked.ends_with(&format!("  Available:    No {held_by}\n")),
+        "{checked}"
+    );
+    let shown = home.ic(["show"]).result(0);
+    assert!(
+        shown.ends_with(&format!("Status:  Not available {held_by}\n")),
+        "{shown}"
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_port_that_takes_privileges_is_not_available_and_says_so() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first_free.ok().and_then(|port| port.trim().parse().ok()) <= Some(83) {
+        eprintln!("skipped: on this machine everybody may bind every port");
+        return;
+    }
+    let home = Home::new();
+    let registry = "--registry=/nowhere/registry.json";
+    let Some(checked) = unprivileged(&home, &[registry, "check", "83"]) else {
+        return;
+    };
+    assert_eq!(
+        checked.result(1),
+        "Port 83:\n  Status:       Not assigned\n  Available:    No (needs privileges to bind)\n"
+    );
+    let json = unprivileged(&home, &[registry, "check", "83", "--json"]).expect("as before");
+    assert_eq!(json.json(1)["available"], json!(false));
+}
+
+#[test]
+fn suggest_lists_what_allocation_would_take_in_its_order() {
+    let start = free_port();
+    let home = Home::new();
+    let other = home.path("other");
+    let home = home
+        .with_mappings(&[(&other, start)], start + 3)
+        .with("INTERCEPTOR_PORT_MIN", start.to_string())
+        .with("INTERCEPTOR_PORT_MAX", (start + 9).to_string());
+    let ports = |ran: crate::cli_home::Ran| -> Vec<u16> {
+        ran.result(0)
+            .lines()
+            .map(|line| line.parse().expect("a bare port"))
+            .collect()
+    };
+    let five = ports(home.ic(["suggest"]));
+    assert_eq!(five.len(), 5);
+    let all = ports(home.ic(["suggest", "-n", "100"]));
+    assert!(all.starts_with(&five), "{all:?}");
+    // Up from the recorded place, once around, without the one that is assigned.
+    let rotated = |port: &u16| (port + 10 - (start + 3)) % 10;
+    assert!(all.is_sorted_by_key(rotated), "{all:?}");
+    assert!(!all.contains(&start) && all.len() <= 9, "{all:?}");
+    assert_eq!(
+        home.ic(["suggest", "--json", "--number=2"]).json(0),
+        json!({"ports": all[..2]})
+    );
+    let allocated = home.ic(["allocate", "--json"]).json(0);
+    assert_eq!(allocated["port"], json!(all[0]));
+    assert_eq!(home.ic(["suggest", "-n1"]).exit, Some(2));
+}
+
+#[test]
+fn reset_without_a_terminal_needs_a_yes() {
+    let home = Home::new();
+    let (a, b) = (home.path("a"), home.path("b"));
+    let home = home.with_mappings(&[(&a, 8888), (&b, 8890)], 8891);
+    let before = home.content();
+    let complaint = home.ic(["reset"]).complaint(2);
+    assert!(complaint.contains("`ic reset --yes`"), "{complaint}");
+    assert_eq!(home.content(), before);
+
+    assert_eq!(
+        home.ic(["reset", "--yes"]).result(0),
+        format!(
+            "✓ Registry reset: 2 port mappings removed\n  Registry File: {}\n",
+            home.registry().display()
+        )
+    );
+    let registry: Value =
+        serde_json::from_slice(&std::fs::read(home.registry()).expect("it is there"))
+            .expect("JSON");
+    assert_eq!(registry["mappings"], json!({}));
+    assert_eq!(registry["next_available"], json!(8888));
+}
+
+#[test]
+fn commands_that_only_ask_create_and_change_nothing() {
+    let damaged = r#"{"mappings": {"/home/me/a": 8888, "/b": 8888, "c": 9"#;
+    let homes = [
+        Home::new(),
+        Home::new().with_mappings(&[(Path::new("/home/me/a"), 8888)], 8889),
+        Home::new().with_registry(damaged),
+    ];
+    let asking: [&[&str]; 11] = [
+        &["list"],
+        &["list", "--json"],
+        &["show"],
+        &["show", "/home/me/a", "-q"],
+        &["check", "8888"],
+        &["suggest"],
+        &["--help"],
+        &["--version"],
+        &["reset"],
+        &["allocate", "--nonsense"],
+        &["remove", "--help"],
+    ];
+    for home in &homes {
+        let before = home.content();
+        for arguments in asking {
+            let ran = home.ic(arguments);
+            assert_eq!(home.content(), before, "{arguments:?}: {ran:?}");
+        }
+    }
+    // Nor do these, where there is nothing for them to do.
+    for home in &homes[..2] {
+        let before = home.content();
+        home.ic(["remove", "/home/me/nobody"]).complaint(1);
+        assert_eq!(home.content(), before);
+    }
+    homes[1].ic(["allocate", "/home/me/a"]).result(0);
+}
+
+#[test]
+fn a_damaged_registry_is_answered_from_with_a_warning_that_no_log_filter_hides() {
+    let damaged = r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 8888, "/home/me/c": 9"#;
+    for filter in ["off", "info"] {
+        let home = Home::new().with_registry(damaged).with("RUST_LOG", filter);
+        let ran = home.ic(["show", "/home/me/a", "-q"]);
+        assert_eq!((ran.exit, ran.out.as_str()), (Some(0), "8888\n"), "{ran:?}");
+        let warnings: Vec<&str> = ran
+            .err
+            .lines()
+            .filter(|line| line.starts_with("ic: warning: "))
+            .collect();
+        assert_eq!(warnings.len(), 1, "{}", ran.err);
+        assert!(warnings[0].contains("damaged"), "{}", ran.err);
+
+        // A command that writes repairs it, and says where the damaged file is.
+        let ran = home.ic(["remove", "/home/me/a"]);
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+        assert!(ran.err.contains("port_registry.json.backup"), "{}", ran.err);
+        let backup = std::fs::read(home.path(".config/litellm/port_registry.json.backup"));
+        assert_eq!(backup.expect("a backup"), damaged.as_bytes());
+        home.ic(["list"]).result(0);
+    }
+}

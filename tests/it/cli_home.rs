@@ -1,0 +1,245 @@
+//! A home folder of its own for each test, and `ic` run in it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Debug;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use interceptor::registry::{Availability, Port, availability};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A home folder, removed with everything in it.
+pub struct Home {
+    folder: TempDir,
+    variables: Vec<(OsString, OsString)>,
+    current: PathBuf,
+}
+
+impl Home {
+    /// An empty home, and in it the folder `shop` as the current one.
+    pub fn new() -> Home {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // Projects are known by their canonical paths; the temporary folder can lie behind a link.
+        let home = folder.path().canonicalize().expect("it exists");
+        let current = home.join("shop");
+        std::fs::create_dir(&current).expect("an empty home");
+        Home {
+            folder,
+            variables: vec![("HOME".into(), home.into())],
+            current,
+        }
+    }
+
+    /// A file or folder in it.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        let home = self.folder.path().canonicalize().expect("it exists");
+        home.join(name)
+    }
+
+    /// A new folder in it.
+    pub fn folder(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).expect("a folder can be made");
+        path
+    }
+
+    /// The registry where it is looked for without being told.
+    pub fn registry(&self) -> PathBuf {
+        self.path(".config/litellm/port_registry.json")
+    }
+
+    /// Writes a registry with these mappings.
+    pub fn with_mappings(self, mappings: &[(&Path, u16)], next_available: u16) -> Home {
+        let mappings: serde_json::Map<String, Value> = mappings
+            .iter()
+            .map(|(path, port)| (path.to_str().expect("UTF-8").to_owned(), (*port).into()))
+            .collect();
+        let registry = serde_json::json!({
+            "version": "1.0",
+            "port_range": {"start": 8888, "end": 9999},
+            "mappings": mappings,
+            "next_available": next_available,
+        });
+        self.with_registry(registry.to_string())
+    }
+
+    /// Writes a registry file of any content.
+    pub fn with_registry(self, content: impl AsRef<[u8]>) -> Home {
+        let file = self.registry();
+        std::fs::create_dir_all(file.parent().expect("it has a folder")).expect("a folder");
+        std::fs::write(file, content).expect("a file");
+        self
+    }
+
+    /// Sets a variable for every run.
+    pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Home {
+        self.variables
+            .push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Changes the current folder of every run.
+    pub fn inside(mut self, folder: impl Into<PathBuf>) -> Home {
+        self.current = folder.into();
+        self
+    }
+
+    /// `ic` with these arguments, not started.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ic"));
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.variables.iter().cloned())
+            .current_dir(&self.current)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `ic` to its end.
+    #[track_caller]
+    pub fn ic<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        Ran::from(
+            self.command(arguments)
+                .output()
+                .expect("the program can be run"),
+        )
+    }
+
+    /// Every file and folder in it, with what the files hold.
+    pub fn content(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.path("")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("readable") {
+                let path = entry.expect("readable").path();
+                let kind = path.symlink_metadata().expect("it is there").file_type();
+                if kind.is_dir() {
+                    folders.push(path.clone());
+                }
+                let held = if kind.is_file() {
+                    std::fs::read(&path).expect("readable")
+                } else {
+                    Vec::new()
+                };
+                found.push((path, held));
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// What a run of `ic` came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        Ran {
+            exit: output.status.code(),
+            out: String::from_utf8(output.stdout).expect("results are UTF-8"),
+            err: String::from_utf8(output.stderr).expect("messages are UTF-8"),
+        }
+    }
+}
+
+impl Ran {
+    /// It exited like this and said nothing beside its result, which is returned.
+    #[track_caller]
+    pub fn result(self, exit: i32) -> String {
+        assert_eq!((self.exit, self.err.as_str()), (Some(exit), ""), "{self:?}");
+        self.out
+    }
+
+    /// As [`result`](Ran::result), as JSON.
+    #[track_caller]
+    pub fn json(self, exit: i32) -> Value {
+        let out = self.result(exit);
+        assert_eq!(
+            out.matches('\n').count(),
+            1,
+            "one document on one line: {out:?}"
+        );
+        serde_json::from_str(&out).expect("results are JSON")
+    }
+
+    /// It exited like this, without a result, and said one line, which is returned without `ic: `.
+    #[track_caller]
+    pub fn complaint(self, exit: i32) -> String {
+        assert_eq!((self.exit, self.out.as_str()), (Some(exit), ""), "{self:?}");
+        one_line(&self.err)
+    }
+}
+
+/// The one line on standard error, without `ic: `.
+#[track_caller]
+pub fn one_line(err: &str) -> String {
+    let line = err.strip_suffix('\n').expect("a whole line");
+    assert!(!line.contains(char::is_control), "one line: {err:?}");
+    line.strip_prefix("ic: ")
+        .expect("a line of ic's")
+        .to_owned()
+}
+
+/// A port that nobody listens on: below the ports that systems hand out by themselves, where other tests get theirs,
+/// and each time another.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    let process = (std::process::id() % 97) as u16 * 100;
+    (0..PORTS.len())
+        .map(|_| NEXT.fetch_add(1, Ordering::Relaxed))
+        .map(|step| PORTS.start + process.wrapping_add(step) % PORTS.len() as u16)
+        .find(|&port| {
+            let port = Port::try_from(port).expect("not 0");
+            availability(port) == Availability::Free
+        })
+        .expect("one of so many ports is free")
+}
+
+/// A listener, and its port.
+pub fn held_port() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    (listener, port)
+}
+
+/// Runs `ic` as a user without privileges, if that can be done here; says so if not.
+#[track_caller]
+pub fn unprivileged<A: AsRef<OsStr> + Debug>(home: &Home, arguments: &[A]) -> Option<Ran> {
+    let run = |arguments: &[&OsStr]| {
+        let mut ic = home.command(arguments);
+        if !rustix::process::geteuid().is_root() {
+            return ic.output();
+        }
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(ic.get_program())
+            .args(ic.get_args())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(
+                ic.get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+        ic = command;
+        ic.stdin(Stdio::null()).output()
+    };
+    // The test's own folder is closed to others, so that it runs in the root folder.
+    let works = run(&["--version".as_ref()]).is_ok_and(|output| output.status.success());
+    if !works {
+        eprintln!("skipped: this machine cannot run ic as another user");
+        return None;
+    }
+    let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+    Some(Ran::from(run(&arguments).expect("it has just been run")))
+}

@@ -1,0 +1,175 @@
+//! Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::cli_home::{Home, one_line};
+
+/// More than a pipe holds, so that `list` is still writing when its reader leaves.
+fn crowded() -> Home {
+    let paths: Vec<PathBuf> = (0..1500)
+        .map(|n| PathBuf::from(format!("/home/me/{}/{n}", "long".repeat(25))))
+        .collect();
+    let mappings: Vec<(&Path, u16)> = paths.iter().map(PathBuf::as_path).zip(1..).collect();
+    Home::new().with_mappings(&mappings, 8888)
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let home = crowded();
+    for arguments in [["list"].as_slice(), &["list", "--json"], &["--help"]] {
+        let mut ic = home
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be run");
+        let mut reader = BufReader::with_capacity(16, ic.stdout.take().expect("it is piped"));
+        if arguments == ["list"] {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("the first line");
+            assert_eq!(line.trim_end(), "=".repeat(80));
+        }
+        drop(reader);
+        let mut err = String::new();
+        let mut stderr = ic.stderr.take().expect("it is piped");
+        stderr.read_to_string(&mut err).expect("UTF-8");
+        let exit = ic.wait().expect("it ends").code();
+        assert_eq!((exit, err.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_command_whose_reader_has_gone_is_done_all_the_same() {
+    let home = Home::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let ran = home
+        .command(["allocate"])
+        .stdout(writer)
+        .output()
+        .expect("the program can be run");
+    assert_eq!(
+        (ran.status.code(), ran.stderr.as_slice()),
+        (Some(0), &b""[..])
+    );
+    home.ic(["show", "-q"]).result(0);
+
+    // And a no stays a no.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut show = home.command(["show", "--json", "/home/me/nobody"]);
+    let ran = show
+        .stdout(writer)
+        .output()
+        .expect("the program can be run");
+    assert_eq!(ran.status.code(), Some(1));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_result_that_cannot_be_written_is_an_error() {
+    let home = crowded();
+    let shop = home.path("shop");
+    home.ic(["allocate"]).result(0);
+    let commands: [&[&str]; 9] = [
+        &["show", "/home/me/nobody", "--json"],
+        &["list"],
+        &["list", "--json"],
+        &["show"],
+        &["show", "-q"],
+        &["allocate"],
+        &["suggest"],
+        &["--help"],
+        &["--version"],
+    ];
+    for arguments in commands {
+        let full = File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("Linux has it");
+        let ran = home
+            .command(arguments)
+            .stdout(full)
+            .output()
+            .expect("the program can be run");
+        let line = one_line(&String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(ran.status.code(), Some(3), "{arguments:?}: {line}");
+        assert!(
+            line.starts_with("cannot write the result to standard output: no space left on device"),
+            "{arguments:?}: {line}"
+        );
+    }
+    assert!(shop.is_dir());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_error_that_cannot_be_written_changes_nothing() {
+    let home = Home::new();
+    let full = || {
+        File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("Linux has it")
+    };
+    for (arguments, exit) in [(["show"].as_slice(), 1), (&["nonsense"], 2), (&[], 2)] {
+        let ran = home
+            .command(arguments)
+            .stderr(full())
+            .output()
+            .expect("the program can be run");
+        assert_eq!(
+            (ran.status.code(), ran.stdout.as_slice()),
+            (Some(exit), &b""[..])
+        );
+    }
+}
+
+#[test]
+fn no_control_character_reaches_the_output_but_the_ends_of_lines() {
+    let odd = "a\nb\u{1b}[31m\u{7}\u{9b}c\u{202e}d";
+    for no_colour in [None, Some("1"), Some("")] {
+        let home = Home::new();
+        let path = home.path(odd);
+        let mut home = home.with_mappings(&[(&path, 8888)], 8889);
+        if let Some(value) = no_colour {
+            home = home.with("NO_COLOR", value);
+        }
+        let path = path.to_str().expect("UTF-8");
+        let commands: [&[&str]; 9] = [
+            &["list"],
+            &["list", "--json"],
+            &["show", path],
+            &["show", path, "--json"],
+            &["check", "8888"],
+            &["check", "8888", "--json"],
+            &["allocate", path],
+            &["remove", path],
+            &["remove", path],
+        ];
+        for arguments in commands {
+            let ran = home.ic(arguments);
+            for text in [&ran.out, &ran.err] {
+                let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+                let json = arguments.contains(&"--json");
+                assert!(
+                    !text.contains(|c| acts(c) && !(json && c == '\u{202e}')),
+                    "{text:?}"
+                );
+                assert!(!text.contains("a\nb"), "{arguments:?}: {text:?}");
+            }
+            if arguments.contains(&"--json") {
+                assert!(ran.out.contains(r"a\nb\u001b[31m\u0007\u009bc"), "{ran:?}");
+            } else {
+                let all = format!("{}{}", ran.out, ran.err);
+                assert!(
+                    all.contains(r"a\nb\u{1b}[31m\u{7}\u{9b}c\u{202e}d"),
+                    "{ran:?}"
+                );
+            }
+        }
+    }
+}

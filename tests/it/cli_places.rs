@@ -1,0 +1,325 @@
+//! Paths and places that are not as they should be.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::cli_home::{Home, Ran, unprivileged};
+
+#[test]
+fn every_spelling_of_a_folder_is_one_project() {
+    let home = Home::new();
+    let shop = home.path("shop");
+    symlink(&shop, home.path("link")).expect("a link");
+    symlink(home.path("link"), home.path("link-to-link")).expect("a link");
+    home.folder("shop/sub");
+    let port = home.ic(["allocate", "-q"]).result(0);
+    for spelling in [
+        shop.join("").into_os_string(),
+        shop.join(".").into_os_string(),
+        shop.join("sub/..").into_os_string(),
+        home.path("link").into_os_string(),
+        home.path("link-to-link/").into_os_string(),
+        home.path("link/sub/..").into_os_string(),
+        OsString::from("."),
+        OsString::from("../shop"),
+        OsString::from("../shop///"),
+    ] {
+        let shown = home.ic([OsStr::new("show"), OsStr::new("-q"), &spelling]);
+        assert_eq!(shown.result(0), port, "{spelling:?}");
+    }
+    // The same from inside it through a link, where $PWD says something else.
+    let home = home.inside_link();
+    assert_eq!(home.ic(["allocate", "-q"]).result(0), port);
+}
+
+impl Home {
+    fn inside_link(self) -> Home {
+        let link = self.path("link");
+        self.with("PWD", link.clone()).inside(link)
+    }
+}
+
+#[test]
+fn a_deleted_project_can_be_shown_and_removed() {
+    let home = Home::new();
+    let gone = home.folder("work/gone");
+    let named = gone.to_str().expect("UTF-8").to_owned();
+    let port = home.ic(["allocate", "-q", &named]).result(0);
+    fs::remove_dir_all(home.path("work")).expect("it can be removed");
+    assert_eq!(home.ic(["show", "-q", &named]).result(0), port);
+    assert_eq!(
+        home.ic(["show", "-q", &format!("{named}/")]).result(0),
+        port
+    );
+    assert_eq!(
+        home.ic(["show", "-q", "../work/./gone/x/.."]).result(0),
+        port
+    );
+    let listed = home.ic(["list", "--json"]).json(0);
+    assert_eq!(listed["mappings"][0]["path"].as_str(), Some(named.as_str()));
+    home.ic(["remove", &named]).result(0);
+}
+
+#[test]
+fn a_current_folder_that_is_gone_is_named_and_a_path_still_works() {
+    let home = Home::new();
+    let run = |arguments: &str| {
+        let gone = home.folder("gone");
+        let output = Command::new("/bin/sh")
+            .args(["-c", &format!("rmdir \"$PWD\" && exec \"$IC\" {arguments}")])
+            .env_clear()
+            .env("IC", env!("CARGO_BIN_EXE_ic"))
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", home.path(""))
+            .current_dir(gone)
+            .stdin(Stdio::null())
+            .output();
+        Ran::from(output.expect("the shell can be run"))
+    };
+    let complaint = run("allocate").complaint(3);
+    assert!(
+        complaint.starts_with("cannot tell the current folder: "),
+        "{complaint}"
+    );
+    assert!(
+        complaint.ends_with("; give the project's PATH"),
+        "{complaint}"
+    );
+    let shop = home.path("shop");
+    run(&format!("allocate -q '{}'", shop.display())).result(0);
+    run("list").result(0);
+    run("--registry relative.json check 8888").complaint_or_answer();
+}
+
+impl Ran {
+    /// With no folder to stand in, a relative file cannot be found: an answer without it, or a clear line.
+    #[track_caller]
+    fn complaint_or_answer(self) {
+        match self.exit {
+            Some(0 | 1) => drop(self.result(0)),
+            _ => drop(self.complaint(3)),
+        }
+    }
+}
+
+#[test]
+fn a_path_of_any_bytes_has_a_port_like_every_other() {
+    let newline = "line\nbreak".as_bytes();
+    let escape = b"\x1b[2Jclear".as_slice();
+    let quotes = br#""quoted\" 'too' $HOME"#.as_slice();
+    let latin = b"caf\xe9".as_slice();
+    let nearly = b"\xe6\x97x\xff".as_slice();
+    let surrogate = b"\xed\xa0\x80".as_slice(); // U+D800 as bytes: not UTF-8
+    for name in [newline, escape, quotes, latin, nearly, surrogate] {
+        let home = Home::new();
+        let folder = home.path(OsStr::from_bytes(name));
+        if fs::create_dir(&folder).is_err() {
+            eprintln!("skipped {name:?}: no such name on this file system");
+            continue;
+        }
+        let by_path =
+            |command: &str| home.ic([OsStr::new(command), OsStr::new("-q"), folder.as_os_str()]);
+        let port = by_path("allocate").result(0);
+        assert_eq!(by_path("show").result(0), port, "{name:?}");
+        let listed = home.ic(["list", "--json"]).result(0);
+        assert_eq!(decoded_path(&listed), folder.as_os_str(), "{listed}");
+        let checked = home.ic(["check", "--json", port.trim()]).result(0);
+        assert_eq!(decoded_path(&checked), folder.as_os_str(), "{checked}");
+
+        // The same folder as the current one.
+        let home = home.inside(&folder);
+        assert_eq!(home.ic(["show", "-q"]).result(0), port, "{name:?}");
+        assert_eq!(home.ic(["allocate", "-q"]).result(0), port, "{name:?}");
+        home.ic(["remove"]).result(0);
+        assert_eq!(home.ic(["show"]).exit, Some(1));
+    }
+}
+
+/// What Python's `os.fsencode(json.loads(text)[…]["path"])` gives: lone surrogates are bytes.
+fn decoded_path(text: &str) -> OsString {
+    let start = text.find(r#""path":""#).expect("a path") + r#""path":""#.len();
+    let mut rest = &text[start..];
+    let mut path = Vec::new();
+    while let Some(byte) = rest.bytes().next().filter(|byte| *byte != b'"') {
+        let length = if byte != b'\\' {
+            path.push(byte);
+            1
+        } else if let Some(byte) = rest.strip_prefix(r"\udc") {
+            path.push(u8::from_str_radix(&byte[..2], 16).expect("a byte"));
+            6
+        } else if rest.starts_with(r"\u") {
+            let escape: String =
+                serde_json::from_str(&format!("\"{}\"", &rest[..6])).expect("an escape");
+            path.extend(escape.bytes());
+            6
+        } else {
+            let escape: String =
+                serde_json::from_str(&format!("\"{}\"", &rest[..2])).expect("an escape");
+            path.extend(escape.bytes());
+            2
+        };
+        rest = &rest[length..];
+    }
+    OsString::from_vec(path)
+}
+
+#[test]
+fn a_registry_in_a_folder_of_any_bytes_is_found() {
+    let home = Home::new();
+    let folder = home.path(OsStr::from_bytes(b"caf\xe9"));
+    if fs::create_dir(&folder).is_err() {
+        eprintln!("skipped: this file system has UTF-8 names only");
+        return;
+    }
+    let registry = folder.join("r.json");
+    let mut flag = OsString::from("--registry=");
+    flag.push(&registry);
+    home.ic([flag.as_os_str(), OsStr::new("allocate"), OsStr::new("-q")])
+        .result(0);
+    assert!(registry.is_file());
+    let home = home.with("PORT_REGISTRY_PATH", &registry);
+    home.ic(["show", "-q"]).result(0);
+    let text = home.ic(["list"]).result(0);
+    assert!(text.contains(r"caf\xe9/r.json"), "{text}");
+}
+
+#[test]
+fn long_paths_have_ports_up_to_the_systems_limit() {
+    let home = Home::new();
+    let mut long = home
+        .path("shop")
+        .into_os_string()
+        .into_string()
+        .expect("UTF-8");
+    while long.len() < 3800 {
+        long.push_str("/a-folder-that-is-not-there-and-has-a-long-name");
+    }
+    let port = home.ic(["allocate", "-q", &long]).result(0);
+    assert_eq!(home.ic(["show", "-q", &long]).result(0), port);
+    let shown = home.ic(["show", "--json", &long]).json(0);
+    assert_eq!(shown["path"].as_str(), Some(long.as_str()));
+
+    let before = home.content();
+    let too_long = "x".repeat(5000);
+    let complaint = home.ic(["allocate", &too_long]).complaint(3);
+    assert!(complaint.starts_with("cannot resolve `xxx"), "{complaint}");
+    assert_eq!(home.content(), before);
+}
+
+#[test]
+fn a_path_that_leads_round_in_a_circle_is_refused() {
+    let home = Home::new();
+    symlink(home.path("b"), home.path("a")).expect("a link");
+    symlink(home.path("a"), home.path("b")).expect("a link");
+    let before = home.content();
+    for command in ["show", "allocate", "remove"] {
+        let complaint = home.ic([command, "../a"]).complaint(3);
+        assert!(
+            complaint.starts_with("cannot resolve `../a`: "),
+            "{complaint}"
+        );
+    }
+    assert_eq!(home.content(), before);
+}
+
+#[test]
+fn without_a_home_variable_the_systems_own_record_counts() {
+    let mut ic = Command::new(env!("CARGO_BIN_EXE_ic"));
+    ic.args(["list", "--json"]).env_clear().stdin(Stdio::null());
+    for home in [None, Some("")] {
+        if let Some(home) = home {
+            ic.env("HOME", home);
+        }
+        let ran = Ran::from(ic.output().expect("the program can be run"));
+        if ran.exit == Some(3) {
+            // A user that the system does not know.
+            assert!(ran.complaint(3).contains("HOME"));
+            continue;
+        }
+        let listed: Value = serde_json::from_str(&ran.out).expect("JSON");
+        let file = listed["registry_file"].as_str().expect("a path");
+        assert!(Path::new(file).is_absolute(), "{file}");
+        assert!(
+            file.ends_with("/.config/litellm/port_registry.json"),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
+    /// What `list` does there: a file under a file is as good as none to a reader.
+    #[track_caller]
+    fn check(home: &Home, registry: &Path, list: i32) {
+        let registry = registry.to_str().expect("UTF-8");
+        let before = home.content();
+        let read = home.ic(["--registry", registry, "list"]);
+        assert_eq!(read.exit, Some(list), "{read:?}");
+        if list == 3 {
+            let complaint = read.complaint(3);
+            assert!(complaint.contains(registry), "{complaint}");
+        }
+        for command in [["allocate", "-q"], ["reset", "--yes"]] {
+            let mut arguments = vec!["--registry", registry];
+            arguments.extend(command);
+            let complaint = home.ic(&arguments).complaint(3);
+            assert!(complaint.contains(registry), "{complaint}");
+            assert!(complaint.contains("; "), "what to do next: {complaint}");
+        }
+        assert_eq!(home.content(), before);
+    }
+    let home = Home::new();
+    check(&home, &home.folder("folder.json"), 3);
+
+    fs::write(home.path("file"), "mine").expect("a file");
+    let under_a_file = home.ic([
+        "--registry",
+        home.path("file/r.json").to_str().expect("UTF-8"),
+        "list",
+    ]);
+    let list = under_a_file.exit.expect("an exit code");
+    assert!(list == 0 || list == 3, "{under_a_file:?}");
+    check(&home, &home.path("file/r.json"), list);
+
+    symlink(home.path("loop"), home.path("loop")).expect("a link");
+    check(&home, &home.path("loop"), 3);
+
+    let fifo = home.path("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo is everywhere").success());
+    check(&home, &fifo, 3);
+}
+
+#[test]
+fn a_registry_that_may_not_be_written_still_answers() {
+    let home = Home::new();
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, 8888)], 8889);
+    // Everybody may look, nobody may write; the folders above have to let others in.
+    for folder in ["", ".config", ".config/litellm"] {
+        fs::set_permissions(home.path(folder), fs::Permissions::from_mode(0o555)).expect("mine");
+    }
+    fs::set_permissions(home.registry(), fs::Permissions::from_mode(0o444)).expect("mine");
+    let (shop, other) = (shop.to_str().expect("UTF-8"), "/nowhere/else");
+    if let Some(shown) = unprivileged(&home, &["show", "-q", shop]) {
+        assert_eq!(shown.result(0), "8888\n");
+        let again = |arguments: &[&str]| unprivileged(&home, arguments).expect("as before");
+        again(&["list"]).result(0);
+        // It has its port: there is nothing to write.
+        assert_eq!(again(&["allocate", "-q", shop]).result(0), "8888\n");
+        for arguments in [["allocate", other], ["remove", shop], ["reset", "--yes"]] {
+            let complaint = again(&arguments).complaint(3);
+            assert!(complaint.contains("permission denied"), "{complaint}");
+        }
+    }
+    // So that it can be removed.
+    for folder in ["", ".config", ".config/litellm"] {
+        fs::set_permissions(home.path(folder), fs::Permissions::from_mode(0o755)).expect("mine");
+    }
+}

@@ -1,0 +1,99 @@
+//! The question of `ic reset`, on a terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::cli_home::Home;
+
+/// Both ends of a new terminal: the person's, and the program's.
+fn terminal() -> (File, File) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&person).expect("mine");
+    unlockpt(&person).expect("mine");
+    let name = ptsname(&person, Vec::new()).expect("it has a name");
+    let program = rustix::fs::open(
+        &*name,
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
+        rustix::fs::Mode::empty(),
+    )
+    .expect("the other end");
+    (person.into(), program.into())
+}
+
+/// Runs `ic reset` on a terminal where a person types `answer`; its exit code and what the terminal showed.
+fn reset(home: &Home, answer: &[u8]) -> (Option<i32>, String) {
+    let (mut person, program) = terminal();
+    let same = || Stdio::from(program.try_clone().expect("a descriptor"));
+    let mut ic = home
+        .command(["reset"])
+        .stdin(same())
+        .stdout(same())
+        .stderr(same())
+        .spawn()
+        .expect("the program can be run");
+    drop(program);
+    person.write_all(answer).expect("the terminal takes it");
+    let mut shown = Vec::new();
+    // A terminal that nobody has open any more ends with an error (EIO) on Linux, with an end of file elsewhere.
+    let _ = person.read_to_end(&mut shown);
+    let exit = ic.wait().expect("it ends").code();
+    (exit, String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn reset_asks_on_a_terminal_and_only_yes_is_yes() {
+    const END_OF_INPUT: &[u8] = b"\x04";
+    for (answer, yes) in [
+        (&b"y\n"[..], true),
+        (b"YES\n", true),
+        (b" yes \n", true),
+        (b"n\n", false),
+        (b"\n", false),
+        (b"yess\n", false),
+        (b"nonsense\n", false),
+        (b"\xff\n", false),
+        (END_OF_INPUT, false),
+    ] {
+        let home = Home::new().with_mappings(
+            &[
+                (Path::new("/home/me/a"), 8888),
+                (Path::new("/home/me/b"), 8889),
+            ],
+            8890,
+        );
+        let before = home.content();
+        let (exit, shown) = reset(&home, answer);
+        let question = format!(
+            "Remove all 2 port mappings from {}? [y/N] ",
+            home.registry().display()
+        );
+        assert!(shown.contains(&question), "{answer:?}: {shown}");
+        assert!(!shown.contains('\x1b'), "{shown}");
+        if yes {
+            assert_eq!(exit, Some(0), "{answer:?}: {shown}");
+            assert!(
+                shown.contains("✓ Registry reset: 2 port mappings removed"),
+                "{shown}"
+            );
+        } else {
+            assert_eq!(exit, Some(1), "{answer:?}: {shown}");
+            assert!(
+                shown.contains("ic: declined; nothing was changed"),
+                "{shown}"
+            );
+            assert_eq!(home.content(), before, "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_value_is_refused_before_anything_is_asked() {
+    let home = Home::new().with("INTERCEPTOR_PORT_MIN", "abc");
+    let (exit, shown) = reset(&home, b"");
+    assert_eq!(exit, Some(2));
+    assert!(!shown.contains("[y/N]"), "{shown}");
+}

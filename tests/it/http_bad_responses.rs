@@ -1,0 +1,381 @@
+//! Answers that are no good: a 502 as long as no head is out, a cut connection afterwards, and in no case
+//! something that looks like a whole answer, or a connection that carries the rest of one into the next.
+
+use std::time::Duration;
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// What the client may get instead of a bad answer.
+#[derive(Clone, Copy, PartialEq)]
+enum Instead {
+    /// The interceptor's own 502.
+    Refused,
+    /// That, or a well-formed answer with this body, where the RFC lets a proxy mend what it got.
+    OrMended(&'static str),
+    /// That, or a connection cut inside the answer.
+    OrCut,
+}
+
+use Instead::{OrCut, OrMended, Refused};
+
+/// How the origin sends its answer.
+#[derive(Debug, Clone, Copy)]
+enum Manner {
+    ThenOpen,
+    ThenClosed,
+    InPieces,
+}
+
+#[track_caller]
+fn check(answer: &[u8], instead: Instead, why: &str) {
+    for manner in [Manner::ThenOpen, Manner::ThenClosed, Manner::InPieces] {
+        let why = format!("{why} ({:?}, {manner:?})", excerpt(answer));
+        let answer = answer.to_vec();
+        let mendable = latin1(&answer).contains("Transfer-Encoding");
+        let origin = Origin::answering(move |_, _| match manner {
+            Manner::ThenOpen => Reply::Bytes(answer.clone()),
+            Manner::ThenClosed => Reply::BytesThenClose(answer.clone()),
+            Manner::InPieces => {
+                Reply::PiecesThenClose(answer.clone(), if answer.len() > 4096 { 997 } else { 1 })
+            }
+        });
+        let interceptor = Interceptor::before(&origin);
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mended = match client.try_response("GET") {
+            Ok(response) if response.status == 502 => {
+                check_own_error(&response, &[502]);
+                false
+            }
+            Ok(response) => match instead {
+                OrMended(body) => {
+                    assert_eq!(response.text(), body, "{why}");
+                    true
+                }
+                _ => panic!("a bad answer came through: {why}: {response:?}"),
+            },
+            Err(stop) => {
+                assert!(
+                    instead == OrCut && matches!(stop, Stop::Closed | Stop::Reset),
+                    "{stop:?}: {why}"
+                );
+                false
+            }
+        };
+        if mended && !mendable {
+            continue;
+        }
+        // The connection that carried it carries nothing more (RFC 9112 §6.3 (3), (5)).
+        let opened = origin.connections();
+        let mut client = interceptor.client();
+        client.send(GET);
+        drop(client.try_response("GET"));
+        assert!(
+            origin.connections() > opened,
+            "the connection is not used again: {why}"
+        );
+    }
+}
+
+#[test]
+fn a_bad_head_is_a_502() {
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(300_000));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(3000));
+    let rows: [(&[u8], Instead, &str); 38] = [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrMended("hello"), "RFC 9112 §6.3 (3): never both to the client"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrMended("hello"), "the other order"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", Refused, "RFC 9112 §6.3 (5): differing"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello", Refused, "a list that differs"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", OrMended("hello"), "a list that does not"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", Refused, "a sign"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", Refused, "another"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5 5\r\n\r\nhello", Refused, "a space inside"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello", Refused, "hexadecimal"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nhello", Refused, "empty"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551621\r\n\r\nhello", Refused, "overflow that wraps to 5"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrCut, "RFC 9112 §6.1: not twice"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Refused, "an unknown coding"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\nhello", Refused, "an empty one"),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrMended("hello"), "HTTP/1.0 has no codings (RFC 9112 §6.1: faulty framing)"),
+        (b"HELLO\r\n\r\n", Refused, "no HTTP"),
+        (b"220 mail.example ESMTP\r\n\r\n", Refused, "another protocol"),
+        (b"\x15\x03\x03\x00\x02\x02\x46\r\n\r\n", Refused, "a TLS alert"),
+        (b"HTTP/2 200 OK\r\n\r\n", Refused, "another version"),
+        (b"HTTP/2.0 200 OK\r\n\r\n", Refused, "another version with a digit more"),
+        (b"http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Refused, "versions have case"),
+        (b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n", Refused, "two digits (RFC 9112 §4)"),
+        (b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", Refused, "four"),
+        (b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", Refused, "none"),
+        (b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n", Refused, "RFC 9110 §15: from 100"),
+        (b"HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n", Refused, "two spaces"),
+        (b"HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n", Refused, "NUL in the reason"),
+        (b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n", Refused, "NUL in a value (RFC 9110 §5.5)"),
+        (b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n", Refused, "a bare CR (RFC 9112 §2.2)"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", Refused, "LF alone"),
+        (b"HTTP/1.1 200 OK\r\nX: a\nY: b\r\nContent-Length: 0\r\n\r\n", Refused, "a bare LF"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", OrMended(""), "obs-fold (RFC 9112 §5.2: 502 or mended)"),
+        (b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n", OrMended(""), "white space before the colon (RFC 9112 §5.1: taken away)"),
+        (b"HTTP/1.1 200 OK\r\nX Y: a\r\nContent-Length: 0\r\n\r\n", Refused, "a space in a name"),
+        (b"HTTP/1.1 200 OK\r\nX\r\nContent-Length: 0\r\n\r\n", Refused, "no colon"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello", Refused, "a switch that nobody asked for (RFC 9110 §15.2.2)"),
+        (long.as_bytes(), Refused, "a head of 300 kB"),
+        (many.as_bytes(), Refused, "3000 fields"),
+    ];
+    for (answer, instead, why) in rows {
+        check(answer, instead, why);
+    }
+    count("bad answers: heads", rows.len());
+}
+
+#[test]
+fn a_head_that_is_never_finished_is_a_502() {
+    for (part, why) in [
+        ("", "nothing at all"),
+        ("H", "one byte"),
+        ("HTTP/1.1 200 OK", "half a line"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", "half a head"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r",
+            "all but a byte",
+        ),
+        (
+            "HTTP/1.1 103 Early Hints\r\n\r\n",
+            "an interim answer and no final one",
+        ),
+    ] {
+        for method in ["GET", "POST"] {
+            for reset in [false, true] {
+                let (origin, interceptor) = scripted();
+                let mut client = interceptor.client();
+                client.send(format!(
+                    "{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+                ));
+                let mut served = origin.accept();
+                served.request();
+                served.send(part);
+                if reset {
+                    served.reset()
+                } else {
+                    served.close()
+                }
+                if method == "GET" {
+                    // It may be tried once more (RFC 9110 §9.2.2).
+                    if let Some(mut again) = origin.try_accept(Duration::from_millis(100)) {
+                        drop(again.try_request());
+                    }
+                }
+                let response = client.response(method);
+                check_own_error(&response, &[502]);
+                assert!(
+                    origin.try_accept(Duration::ZERO).is_none(),
+                    "{method}, {why}: no more attempts than that"
+                );
+            }
+        }
+    }
+    count("bad answers: unfinished heads", 24);
+}
+
+#[test]
+fn an_answer_that_breaks_off_never_looks_whole() {
+    let rows: [(&str, &str, &str); 14] = [
+        ("Content-Length: 10\r\n\r\nhe", "", "RFC 9112 §8: by length"),
+        (
+            "Content-Length: 10\r\n\r\nhe",
+            "lloworl",
+            "all but one byte",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "",
+            "between two chunks",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhe",
+            "",
+            "inside a chunk",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe",
+            "\r",
+            "inside a chunk's end",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "5",
+            "inside a size",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "0\r\n",
+            "before the empty line",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "0\r\n\r",
+            "inside the empty line",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "0\r\nX-Sum: 1\r\n",
+            "inside the trailers",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "zz\r\n",
+            "into garbage",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe",
+            "llo\r\n0\r\n\r\n",
+            "a chunk longer than announced",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "+2\r\nhe\r\n0\r\n\r\n",
+            "a sign in a size",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "2\nhe\r\n0\r\n\r\n",
+            "a bare LF behind a size",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
+            "0\r\nX: a\rb\r\n\r\n",
+            "a bare CR in a trailer",
+        ),
+    ];
+    for (first, then, why) in rows {
+        for reset in [false, true] {
+            for version in ["1.1", "1.0"] {
+                let (origin, interceptor) = scripted();
+                let mut client = interceptor.client();
+                client.send(format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n"));
+                let mut served = origin.accept();
+                served.request();
+                served.send(format!("HTTP/1.1 200 OK\r\n{first}"));
+                let (_, framing) = client.response_head("GET");
+                let mut body = Body::new(framing);
+                client.expect_some(&mut body, "he");
+                // The client has part of it: from here on only a cut is honest.
+                served.send(then);
+                if reset {
+                    served.reset()
+                } else {
+                    served.close()
+                }
+                client.expect_cut(&mut body);
+                assert!(
+                    origin.try_accept(Duration::ZERO).is_none(),
+                    "nothing is sent again: {why}"
+                );
+            }
+        }
+    }
+    count("bad answers: broken off", 4 * rows.len());
+}
+
+#[test]
+fn a_reset_inside_an_answer_until_close_is_no_end() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\n\r\nhe");
+    let (_, framing) = client.response_head("GET");
+    let mut body = Body::new(framing);
+    client.expect_some(&mut body, "he");
+    served.reset();
+    client.expect_cut(&mut body);
+}
+
+#[test]
+fn bytes_behind_an_answer_do_not_become_the_next_one() {
+    const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    let rows = [
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "by length",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "chunked",
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+            "to HEAD",
+        ),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n", "204"),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n",
+            "304",
+        ),
+    ];
+    for (method, answer, why) in rows {
+        // At once, and while the connection lies in the pool.
+        for late in [false, true] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let mut served = origin.accept();
+            served.request();
+            served.send(if late {
+                answer.to_owned()
+            } else {
+                format!("{answer}{POISON}")
+            });
+            client.response(method);
+            if late {
+                served.send(POISON);
+            }
+            for (mut client, whose) in [
+                (client, "the same client"),
+                (interceptor.client(), "another client"),
+            ] {
+                client.send(GET);
+                let mut next = origin.accept();
+                next.request();
+                next.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\ngood");
+                assert_eq!(
+                    client.response("GET").text(),
+                    "good",
+                    "{whose}: {why}, late: {late}"
+                );
+            }
+            served.expect_end();
+        }
+    }
+    count("bad answers: bytes behind", 2 * rows.len());
+}
+
+#[test]
+fn interim_answers_without_an_end_are_bounded() {
+    for line in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",
+    ] {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut served = origin.accept();
+        served.request();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let flood = line.repeat(1000);
+                while served.offer(&flood) {}
+            });
+            match client.try_response("GET") {
+                Ok(response) => drop(check_own_error(&response, &[502])),
+                Err(stop) => assert!(matches!(stop, Stop::Closed | Stop::Reset), "{stop:?}"),
+            }
+        });
+    }
+}

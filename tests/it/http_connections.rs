@@ -1,0 +1,302 @@
+//! How long a client's connection lives and in which order it is answered: HTTP/1.0, keep-alive, pipelining, the end.
+//! The origin's connections are in `http_pool`.
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[test]
+fn an_http_1_0_client_gets_its_answer_and_the_end() {
+    let rows: [(&str, &str, &str, &str); 5] = [
+        (
+            "GET / HTTP/1.0\r\n\r\n",
+            "Content-Length: 2\r\n\r\nok",
+            "ok",
+            "by length",
+        ),
+        (
+            "GET / HTTP/1.0\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x\r\nk\r\n0\r\nX-T: y\r\n\r\n",
+            "ok",
+            "chunks are taken off (RFC 9112 §6.1)",
+        ),
+        (
+            "POST / HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello",
+            "Content-Length: 2\r\n\r\nok",
+            "ok",
+            "with a body",
+        ),
+        (
+            "GET / HTTP/1.0\r\nConnection: close\r\n\r\n",
+            "Content-Length: 2\r\n\r\nok",
+            "ok",
+            "that says so itself",
+        ),
+        (
+            "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "ok",
+            "an answer of unknown length ends with the connection",
+        ),
+    ];
+    for (request, answer, expected, why) in rows {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        client.send(request);
+        let mut served = origin.accept();
+        let seen = served.request();
+        assert_eq!(
+            seen.version, "HTTP/1.1",
+            "a proxy's version is its own (RFC 9110 §2.5): {why}"
+        );
+        served.send(format!("HTTP/1.1 200 OK\r\n{answer}"));
+        let response = client.response("GET");
+        assert_eq!(response.text(), expected, "{why}");
+        assert_ne!(
+            response.framing,
+            Framing::Chunked,
+            "HTTP/1.0 knows no chunks: {why}"
+        );
+        assert!(
+            !response
+                .fields
+                .list("connection")
+                .contains(&"keep-alive".to_owned()),
+            "{why}: {response:?}"
+        );
+        if response.framing != Framing::UntilClose {
+            client.expect_eof();
+        }
+    }
+    count("framing: HTTP/1.0", rows.len());
+}
+
+#[test]
+fn an_http_1_0_client_can_keep_its_connection() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    let mut connection = None;
+    for option in ["keep-alive", "Keep-Alive", "x, keep-alive"] {
+        client.send(format!("GET / HTTP/1.0\r\nConnection: {option}\r\n\r\n"));
+        let served = connection.get_or_insert_with(|| origin.accept());
+        served.request();
+        served.send(OK);
+        let response = client.response("GET");
+        assert_eq!(response.text(), "ok");
+        assert!(
+            response
+                .fields
+                .list("connection")
+                .contains(&"keep-alive".to_owned()),
+            "RFC 9112 §9.3, appendix C.2.2: it must be told so: {response:?}"
+        );
+    }
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let served = connection.as_mut().expect("there were requests");
+    served.request();
+    served.send(OK);
+    assert_eq!(client.response("GET").text(), "ok");
+    client.expect_eof();
+}
+
+#[test]
+fn a_cut_answer_does_not_look_complete_to_an_http_1_0_client() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe");
+    let (_, framing) = client.response_head("GET");
+    let mut body = Body::new(framing);
+    client.expect_some(&mut body, "he");
+    served.close();
+    // Only a reset tells this client that it was not the end.
+    client.expect_cut(&mut body);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let origin = Origin::answering(|request, _| {
+        let body = format!("{} {}", request.target, latin1(&request.body));
+        Reply::Bytes(
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .into_bytes(),
+        )
+    });
+    let interceptor = Interceptor::before(&origin);
+    let mut all = String::new();
+    for number in 0..20 {
+        all += &match number % 4 {
+            0 => format!("GET /{number} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            1 => format!(
+                "POST /{number} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
+            ),
+            2 => format!(
+                "PUT /{number} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+            ),
+            _ => format!("HEAD /{number} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        };
+    }
+    for pieces in [usize::MAX, 1, 7] {
+        let mut client = interceptor.client();
+        assert!(client.offer_in_pieces(&all, pieces));
+        for number in 0..20 {
+            let expected = match number % 4 {
+                0 => format!("/{number} "),
+                1 | 2 => format!("/{number} hello"),
+                _ => String::new(),
+            };
+            assert_eq!(
+                client
+                    .response(["GET", "POST", "PUT", "HEAD"][number % 4])
+                    .text(),
+                expected,
+                "RFC 9112 §9.3.2"
+            );
+        }
+    }
+    count("framing: pipelined requests", 60);
+}
+
+#[test]
+fn a_pipelined_request_waits_for_the_answer_before_it() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(
+        "GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nGET /2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    let mut first = origin.accept();
+    assert_eq!(first.request().target, "/1");
+    first.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1");
+    assert_eq!(client.response("GET").text(), "1");
+    assert_eq!(first.request().target, "/2");
+    first.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2");
+    assert_eq!(client.response("GET").text(), "2");
+}
+
+#[test]
+fn a_flood_of_pipelined_requests_is_answered_as_it_is_read() {
+    const REQUESTS: usize = 5000;
+    let (_, interceptor) = &agreeing();
+    let mut client = interceptor.client();
+    let mut writer = client.twin();
+    std::thread::scope(|scope| {
+        scope.spawn(move || writer.send(GET.repeat(REQUESTS)));
+        for number in 0..REQUESTS {
+            assert_eq!(client.response("GET").text(), "ok", "{number}");
+        }
+    });
+}
+
+#[test]
+fn after_close_nothing_more_is_read() {
+    let (origin, interceptor) = agreeing();
+    let mut client = interceptor.client();
+    client.send("GET /1 HTTP/1.1\r\nHost: localhost\r\nConnection: x, Close\r\n\r\nGET /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = client.response("GET");
+    assert!(
+        response
+            .fields
+            .list("connection")
+            .contains(&"close".to_owned()),
+        "RFC 9112 §9.6: the last answer says so: {response:?}"
+    );
+    client.expect_end();
+    let targets: Vec<String> = origin
+        .requests()
+        .into_iter()
+        .map(|request| request.target)
+        .collect();
+    assert_eq!(targets, ["/1"], "RFC 9112 §9.6");
+}
+
+#[test]
+fn a_last_answer_arrives_whole_even_if_the_client_goes_on_talking() {
+    // RFC 9112 §9.6: bytes that nobody reads turn a close into a reset, which overtakes what was sent before it.
+    const SIZE: usize = 8 << 20;
+    for (line, lines) in [
+        (
+            "Connection: close\r\n",
+            format!("Content-Length: {SIZE}\r\n"),
+        ),
+        ("", String::new()),
+        ("Connection: close\r\n", String::new()),
+    ] {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{line}\r\n"));
+        let mut served = origin.accept();
+        served.request();
+        served.send(format!("HTTP/1.1 200 OK\r\n{lines}\r\n"));
+        let (_, framing) = client.response_head("GET");
+        // More than anybody has room for who does not read it as a request.
+        let mut talker = client.twin();
+        std::thread::scope(|scope| {
+            scope.spawn(move || talker.offer("x".repeat(512 * 1024)));
+            scope.spawn(move || {
+                served.send(vec![b'y'; SIZE]);
+                served.close();
+            });
+            client.wait_for_arrival();
+            let mut body = Body::new(framing);
+            let mut total = 0;
+            loop {
+                match client.try_some(&mut body) {
+                    Ok(piece) if piece.is_empty() => break,
+                    Ok(piece) => total += piece.len(),
+                    Err(stop) => panic!(
+                        "the answer broke off after {total} of {SIZE} bytes: {stop:?}, {line:?} {lines:?}"
+                    ),
+                }
+                // A reader that is not the fastest.
+                std::thread::yield_now();
+            }
+            assert_eq!(total, SIZE, "{line:?} {lines:?}");
+        });
+    }
+}
+
+#[test]
+fn connections_are_used_again_on_both_sides() {
+    let (origin, interceptor) = agreeing();
+    for _ in 0..3 {
+        let mut client = interceptor.client();
+        // A POST may wait for proof that this origin keeps connections: the GETs before it are that.
+        for method in ["GET", "GET", "POST", "PUT", "POST"] {
+            client.send(format!(
+                "{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+            ));
+            assert_eq!(client.response(method).text(), "ok");
+        }
+        assert!(client.is_open());
+    }
+    assert_eq!(
+        (origin.connections(), origin.requests().len()),
+        (1, 15),
+        "one connection carries them all"
+    );
+}
+
+#[test]
+fn an_origins_close_is_its_own() {
+    let origin = Origin::answering(|_, _| {
+        Reply::BytesThenClose(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok".to_vec(),
+        )
+    });
+    let interceptor = Interceptor::before(&origin);
+    let mut client = interceptor.client();
+    for _ in 0..10 {
+        client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi");
+        assert_eq!(
+            client.response("POST").text(),
+            "ok",
+            "announced, so there is no race"
+        );
+    }
+    assert_eq!((origin.connections(), origin.requests().len()), (10, 10));
+}

@@ -1,0 +1,362 @@
+//! Clients that leave. Whoever goes away before the answer is whole takes the request to the origin with him,
+//! in every phase; whoever only has nothing more to say still gets his answer.
+
+use std::time::Duration;
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+/// Within this time the origin must know. The aim is a tenth of it; a loaded machine gets the rest.
+const SOON: Duration = Duration::from_secs(1);
+/// For how long a connection is watched for what must not happen.
+const WHILE: Duration = Duration::from_millis(300);
+
+/// A client that closes and one that only finishes its request both send a FIN. Linux says of a loopback peer whether
+/// anybody still holds it; elsewhere, a client that would keep its connection counts as gone, and one that would
+/// not as waiting.
+const TELLS_WHO_LISTENS: bool = cfg!(all(target_os = "linux", not(ic_portable)));
+
+/// Whether whoever sends this means to use the connection again.
+fn keeps_its_connection(request: &str) -> bool {
+    request.contains("HTTP/1.1\r\n") && !request.contains("Connection: close")
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Leaves {
+    ByClosing,
+    ByReset,
+}
+
+impl Leaves {
+    /// How a client may leave while it waits for the answer to `request`.
+    fn after(request: &str) -> &'static [Leaves] {
+        if TELLS_WHO_LISTENS || keeps_its_connection(request) {
+            &[Leaves::ByClosing, Leaves::ByReset]
+        } else {
+            &[Leaves::ByReset]
+        }
+    }
+
+    fn go(self, client: Wire) {
+        match self {
+            Leaves::ByClosing => client.close(),
+            Leaves::ByReset => client.reset(),
+        }
+    }
+}
+
+/// The origin sees the end of this connection soon, and the next client's request comes on another.
+#[track_caller]
+fn check_dropped(origin: &Origin, interceptor: &Interceptor, mut served: Wire, why: &str) {
+    let (rest, stop) = {
+        served.set_patience(SOON);
+        served.drain()
+    };
+    assert_ne!(
+        stop,
+        Stop::Silent,
+        "the origin's connection is closed within {SOON:?}: {why}; it received {:?}",
+        latin1(&rest)
+    );
+    assert!(
+        !latin1(&rest).contains("0\r\n\r\n"),
+        "a body that was not finished is not finished for the client: {why}: {:?}",
+        latin1(&rest)
+    );
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut next = origin.accept();
+    assert_eq!(next.request().target, "/", "{why}");
+    next.send(OK);
+    assert_eq!(client.response("GET").text(), "ok", "{why}");
+}
+
+#[test]
+fn a_client_that_leaves_inside_its_request_takes_it_along() {
+    for leaves in [Leaves::ByClosing, Leaves::ByReset] {
+        for (lines, part, seen) in [
+            ("Content-Length: 10", "hello", "hello"),
+            ("Content-Length: 10", "", ""),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "hello"),
+            ("Transfer-Encoding: chunked", "a\r\nhello", "hello"),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n", "hello"),
+            (
+                "Transfer-Encoding: chunked",
+                "5\r\nhello\r\n0\r\nX: y\r\n",
+                "hello",
+            ),
+            ("Content-Length: 10\r\nExpect: 100-continue", "", ""),
+        ] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n{part}"
+            ));
+            let mut served = origin.accept();
+            let mut body = Body::new(served.request_head().1);
+            served.expect_some(&mut body, seen);
+            leaves.go(client);
+            check_dropped(
+                &origin,
+                &interceptor,
+                served,
+                &format!("{leaves:?} after {lines:?} {part:?}"),
+            );
+        }
+    }
+    count("departures: inside the request", 14);
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
+    for request in [
+        GET,
+        "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n",
+    ] {
+        for &leaves in Leaves::after(request) {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(request);
+            let mut served = origin.accept();
+            served.request();
+            leaves.go(client);
+            check_dropped(
+                &origin,
+                &interceptor,
+                served,
+                &format!("{leaves:?} while waiting for the answer to {request:?}"),
+            );
+        }
+    }
+    count("departures: while waiting", 10);
+}
+
+#[test]
+fn a_client_that_leaves_after_an_interim_answer_takes_its_request_along() {
+    for &leaves in Leaves::after(GET) {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut served = origin.accept();
+        served.request();
+        served.send("HTTP/1.1 103 Early Hints\r\n\r\n");
+        client.response_head("GET");
+        leaves.go(client);
+        check_dropped(
+            &origin,
+            &interceptor,
+            served,
+            &format!("{leaves:?} after 103"),
+        );
+    }
+}
+
+#[test]
+fn a_client_that_leaves_at_the_first_byte_or_in_mid_stream_stops_the_origin() {
+    for &leaves in Leaves::after(GET) {
+        for (lines, part, seen) in [
+            ("Transfer-Encoding: chunked", "", ""),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "hello"),
+            ("Transfer-Encoding: chunked", "5\r\nhe", "he"),
+            ("Content-Length: 10", "", ""),
+            ("Content-Length: 10", "hello", "hello"),
+            ("X: until close", "", ""),
+            ("X: until close", "hello", "hello"),
+        ] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            served.send(format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n{part}"));
+            let mut body = Body::new(client.response_head("GET").1);
+            client.expect_some(&mut body, seen);
+            leaves.go(client);
+            // The origin sends nothing more: a model that thinks. It must learn of it all the same.
+            check_dropped(
+                &origin,
+                &interceptor,
+                served,
+                &format!("{leaves:?} after {lines:?} {part:?}"),
+            );
+        }
+    }
+    count("departures: first byte and mid-stream", 14);
+}
+
+#[test]
+fn a_client_that_leaves_without_reading_stops_an_origin_that_is_still_sending() {
+    for leaves in [Leaves::ByClosing, Leaves::ByReset] {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut served = origin.accept();
+        served.request();
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n");
+        client.response_head("GET");
+        let mut writer = served.twin();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let piece = vec![b'x'; 1 << 20];
+                while writer.offer(&piece) {}
+            });
+            client.wait_for_arrival();
+            leaves.go(client);
+            served.expect_end_within(SOON);
+        });
+    }
+}
+
+#[test]
+fn a_client_that_leaves_between_two_requests_disturbs_nobody() {
+    for leaves in [Leaves::ByClosing, Leaves::ByReset] {
+        let (origin, interceptor) = agreeing();
+        for _ in 0..3 {
+            let mut client = interceptor.client();
+            client.send(GET);
+            assert_eq!(client.response("GET").text(), "ok");
+            leaves.go(client);
+        }
+        // The exchange is over: whether the origin's connection serves the next client is the pool's choice.
+        assert_eq!(origin.requests().len(), 3);
+        let mut client = interceptor.client();
+        client.send("GE");
+        leaves.go(client);
+        let mut client = interceptor.client();
+        client.send(GET);
+        assert_eq!(client.response("GET").text(), "ok");
+        assert_eq!(origin.requests().len(), 4, "half a head is no request");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_with_a_pipelined_request_waiting_takes_both_along() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(format!("{GET}{GET}"));
+    let mut served = origin.accept();
+    served.request();
+    Leaves::ByReset.go(client);
+    check_dropped(
+        &origin,
+        &interceptor,
+        served,
+        "with a second request on the way",
+    );
+}
+
+#[test]
+fn a_client_that_only_half_closes_gets_its_answer() {
+    let rows = [
+        (GET, "Content-Length: 10\r\n\r\n", "GET"),
+        (GET, "Transfer-Encoding: chunked\r\n\r\n", "GET, chunked"),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+            "Content-Length: 10\r\n\r\n",
+            "POST by length",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "X: until close\r\n\r\n",
+            "POST in chunks",
+        ),
+        (
+            "GET / HTTP/1.0\r\n\r\n",
+            "Content-Length: 10\r\n\r\n",
+            "HTTP/1.0: `printf … | nc -N`",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            "Content-Length: 10\r\n\r\n",
+            "a client that said it would close",
+        ),
+    ];
+    for (request, lines, why) in rows {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        client.send(request);
+        client.finish_writing();
+        let mut served = origin.accept();
+        served.request();
+        if !TELLS_WHO_LISTENS && keeps_its_connection(request) {
+            check_dropped(&origin, &interceptor, served, why);
+            continue;
+        }
+        served.expect_silence(WHILE);
+        served.send(format!("HTTP/1.1 200 OK\r\n{lines}"));
+        let mut body = Body::new(client.response_head("GET").1);
+        for _ in 0..2 {
+            served.send(if lines.contains("chunked") {
+                "5\r\nhello\r\n"
+            } else {
+                "hello"
+            });
+            client.expect_some(&mut body, "hello");
+            assert!(served.is_open(), "{why}");
+        }
+        if lines.contains("chunked") {
+            served.send("0\r\n\r\n");
+        } else if lines.contains("close") {
+            served.close();
+        }
+        client.expect_end_of(&mut body);
+        client.expect_eof();
+    }
+    count("departures: half-close", rows.len());
+}
+
+#[cfg(all(target_os = "linux", not(ic_portable)))] // elsewhere it counts as leaving
+#[test]
+fn a_half_close_behind_pipelined_requests_lets_all_of_them_be_answered() {
+    let (origin, interceptor) = agreeing();
+    let mut client = interceptor.client();
+    client.send(GET.repeat(3));
+    client.finish_writing();
+    for _ in 0..3 {
+        assert_eq!(client.response("GET").text(), "ok");
+    }
+    client.expect_eof();
+    assert_eq!(origin.requests().len(), 3);
+}
+
+#[test]
+fn a_half_close_inside_a_request_is_a_broken_request() {
+    for part in [
+        "GET / HTTP/1.1\r\nHost: loc",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+    ] {
+        let (origin, interceptor) = agreeing();
+        let mut client = interceptor.client();
+        client.send(part);
+        client.finish_writing();
+        let (answer, stop) = client.drain();
+        assert_ne!(stop, Stop::Silent, "{part:?}");
+        assert!(
+            answer.is_empty() || latin1(&answer).starts_with("HTTP/1.1 400 "),
+            "said or cut, never answered: {part:?}: {:?}",
+            latin1(&answer)
+        );
+        assert!(origin.requests().is_empty(), "{part:?}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_with_more_pipelined_than_anybody_reads_takes_its_request_along() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    client.send(GET.repeat(4000));
+    client.reset();
+    check_dropped(
+        &origin,
+        &interceptor,
+        served,
+        "by a reset behind 160 kB of further requests",
+    );
+}

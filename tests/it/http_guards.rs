@@ -1,0 +1,367 @@
+//! Errors in the interceptor's own name, its two pages, and the guards against web pages from elsewhere.
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[test]
+fn an_origin_that_is_not_there_is_a_502_that_says_so() {
+    let port = free_port();
+    let interceptor = Launch::toward(format!("http://127.0.0.1:{port}")).start();
+    let mut client = interceptor.client();
+    for method in ["GET", "POST", "PUT"] {
+        client.send(format!(
+            "{method} /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+        ));
+        let response = client.response(method);
+        check_own_error(&response, &[502]);
+        assert_eq!(
+            response.fields.one("retry-after"),
+            Some("1"),
+            "contract §5: trying again can help: {response:?}"
+        );
+        assert!(
+            response.text().contains(&port.to_string()),
+            "which target: {}",
+            response.text()
+        );
+        if response
+            .fields
+            .list("connection")
+            .contains(&"close".to_owned())
+        {
+            client = interceptor.client();
+        }
+    }
+    client.send("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = client.response("HEAD");
+    assert_eq!(
+        (response.status, response.fields.has("x-ic-error")),
+        (502, true),
+        "no body to HEAD (RFC 9110 §9.3.2)"
+    );
+}
+
+#[test]
+fn an_error_does_not_need_the_whole_request() {
+    // The client sees why at once, and not only after 100 MB.
+    let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\nhello");
+    check_own_error(&client.response("POST"), &[502]);
+}
+
+#[test]
+fn an_origin_that_appears_later_is_found() {
+    let port = free_port();
+    let interceptor = Launch::toward(format!("http://127.0.0.1:{port}")).start();
+    let mut client = interceptor.client();
+    client.send(GET);
+    assert_eq!(client.response("GET").status, 502);
+    let origin = Origin::listen_at(([127, 0, 0, 1], port).into());
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send(OK);
+    assert_eq!(client.response("GET").text(), "ok");
+    // Nothing is left to wait for once the interceptor is gone.
+    drop(interceptor);
+}
+
+#[test]
+fn hosts_that_mean_this_machine_are_served() {
+    let hosts = [
+        "localhost",
+        "LocalHost:8888",
+        "localhost:1",
+        "app.localhost",
+        "a.b.localhost:80",
+        "127.0.0.1",
+        "127.0.0.1:65535",
+        "127.1.2.3:5",
+        "127.255.255.254",
+        "[::1]",
+        "[::1]:80",
+        "host.docker.internal",
+        "host.docker.internal:8888",
+        "Host.Docker.Internal",
+    ];
+    let stage = Stage::new();
+    for host in hosts {
+        stage.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        stage.forwarded(format!(
+            "GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"
+        ));
+    }
+    count("guards: hosts served", hosts.len());
+}
+
+#[test]
+fn hosts_that_mean_another_machine_are_not() {
+    let hosts = [
+        "evil.example",
+        "evil.example:8888",
+        "localhost.evil.example",
+        "evil-localhost",
+        "xlocalhost",
+        "localhosts",
+        "127.0.0.1.evil.example",
+        "127.0.0.1x",
+        "1.127.0.0.1",
+        "128.0.0.1",
+        "10.0.0.1",
+        "192.168.1.1",
+        "0.0.0.0",
+        "126.255.255.255",
+        "[::]",
+        "[::2]",
+        "[fe80::1]",
+        "[2001:db8::1]",
+        "host.docker.internal.evil.example",
+        "xhost.docker.internal",
+        "docker.internal",
+        "gateway.docker.internal",
+        "127.0.0.256",
+        "127.0.0",
+        "localhost_",
+        "local-host",
+        "2130706433",
+        "0x7f000001",
+    ];
+    let (origin, interceptor) = agreeing();
+    for host in hosts {
+        for request in [
+            format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            format!("GET http://{host}/ HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            format!("GET /_ic/health HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n"),
+            format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\nhello"),
+        ] {
+            let mut client = interceptor.client();
+            client.send(&request);
+            let response = client.response("GET");
+            // Some of these are no host at all; that may be said instead.
+            check_own_error(
+                &response,
+                if host.contains("256") || host.contains('_') || !host.contains(char::is_alphabetic)
+                {
+                    &[421, 400]
+                } else {
+                    &[421]
+                },
+            );
+            assert!(!response.text().contains("healthy"), "{request:?}");
+        }
+    }
+    assert!(
+        origin.requests().is_empty(),
+        "DNS rebinding (CVE-2024-28224): nothing reaches the origin"
+    );
+    count("guards: hosts refused", 5 * hosts.len());
+}
+
+#[test]
+fn further_hosts_can_be_allowed() {
+    let stage = Stage::with(&["--allow-host", "dev.example", "--allow-host", "10.1.2.3"]);
+    for host in [
+        "dev.example",
+        "DEV.example:8888",
+        "10.1.2.3",
+        "10.1.2.3:8888",
+        "localhost",
+    ] {
+        stage.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    }
+    for host in [
+        "x.dev.example",
+        "dev.example.evil",
+        "10.1.2.30",
+        "evil.example",
+    ] {
+        let mut client = stage.interceptor.client();
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        check_own_error(&client.response("GET"), &[421]);
+    }
+}
+
+#[test]
+fn a_listener_that_is_open_to_others_answers_to_any_host() {
+    let stage = Stage::with(&["--host", "0.0.0.0"]);
+    for host in ["localhost", "192.168.1.7:8888", "build.lan"] {
+        stage.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    }
+}
+
+#[test]
+fn pages_of_this_machine_and_other_programs_are_served() {
+    let origins = [
+        "http://localhost",
+        "http://localhost:3000",
+        "https://localhost:8443",
+        "http://127.0.0.1:5173",
+        "http://[::1]:5",
+        "http://app.localhost:1",
+        "HTTP://LOCALHOST",
+        "vscode-webview://0abc",
+        "chrome-extension://abcdef",
+        "app://obsidian.md",
+        "file://",
+        "tauri://localhost",
+    ];
+    let stage = Stage::new();
+    for origin in origins {
+        let seen = stage.forwarded(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert_eq!(
+            seen.fields.one("origin"),
+            Some(origin),
+            "unchanged, like any field"
+        );
+    }
+    count("guards: origins served", origins.len());
+}
+
+#[test]
+fn pages_from_elsewhere_are_not() {
+    let origins = [
+        "https://evil.example",
+        "http://evil.example",
+        "http://evil.example:8888",
+        "HTTPS://EVIL.EXAMPLE",
+        "https://localhost.evil.example",
+        "http://xlocalhost",
+        "http://127.0.0.1.evil.example",
+        "http://128.0.0.1",
+        "http://10.0.0.1:80",
+        "http://[::2]",
+        "https://localhost@evil.example",
+    ];
+    let (origin, interceptor) = agreeing();
+    for page in origins {
+        for request in [
+            format!(
+                "POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: {page}\r\nContent-Length: 5\r\n\r\nhello"
+            ),
+            format!(
+                "OPTIONS / HTTP/1.1\r\nHost: localhost\r\norigin: {page}\r\nAccess-Control-Request-Method: POST\r\n\r\n"
+            ),
+            format!(
+                "GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nOrigin: {page}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            ),
+        ] {
+            let mut client = interceptor.client();
+            client.send(&request);
+            check_own_error(&client.response("GET"), &[403]);
+        }
+    }
+    let mut client = interceptor.client();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: https://evil.example\r\n\r\n");
+    check_own_error(&client.response("GET"), &[400, 403]);
+    assert!(origin.requests().is_empty());
+    count("guards: origins refused", 3 * origins.len() + 1);
+}
+
+#[test]
+fn further_origins_can_be_allowed() {
+    let stage = Stage::with(&[
+        "--allow-origin",
+        "https://app.example",
+        "--allow-origin",
+        "http://dev.example:3000",
+    ]);
+    for page in [
+        "https://app.example",
+        "http://dev.example:3000",
+        "http://localhost",
+    ] {
+        stage.forwarded(format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {page}\r\n\r\n"
+        ));
+    }
+    for page in [
+        "http://app.example",
+        "https://app.example.evil",
+        "https://x.app.example",
+        "http://dev.example",
+        "http://dev.example:3001",
+        "https://evil.example",
+    ] {
+        let mut client = stage.interceptor.client();
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: {page}\r\n\r\n"
+        ));
+        check_own_error(&client.response("GET"), &[403]);
+    }
+}
+
+#[test]
+fn health_says_who_it_is() {
+    let origin = Origin::agreeing();
+    let launch = Launch::before(&origin).args(["--instance-id", "me-1"]);
+    let folder = launch.folder().canonicalize().expect("the folder is there");
+    let interceptor = launch.start();
+    let health = interceptor.health();
+    assert_eq!(health["status"], "healthy");
+    assert_eq!(health["instance_id"], "me-1");
+    assert_eq!(health["pid"], interceptor.pid());
+    assert!(
+        health["uptime_seconds"]
+            .as_f64()
+            .is_some_and(|uptime| (0.0..60.0).contains(&uptime)),
+        "{health}"
+    );
+    let target = health["target"].as_str().unwrap_or_default();
+    assert!(target.starts_with(&origin.url()), "{health}");
+    let project = health["project"].to_string();
+    let name = folder.file_name().expect("it has a name").to_string_lossy();
+    assert!(project.contains(&*name), "the folder or its name: {health}");
+    assert!(origin.requests().is_empty(), "health is answered here");
+    let mut client = interceptor.client();
+    client.send("HEAD /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(
+        client.response("HEAD").status,
+        200,
+        "HEAD where GET is (RFC 9110 §9.3.2)"
+    );
+}
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let (_, interceptor) = &agreeing();
+    let mut client = interceptor.client();
+    client.send(GET);
+    client.response("GET");
+    client.send("GET /_ic/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = client.response("GET");
+    assert!(
+        response
+            .fields
+            .one("content-type")
+            .is_some_and(|kind| kind.starts_with("text/plain")),
+        "{response:?}"
+    );
+    let text = response.text();
+    assert!(text.contains("# TYPE ") && text.ends_with('\n'), "{text}");
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
+        let value = line.rsplit(' ').next().unwrap_or_default();
+        assert!(
+            value.parse::<f64>().is_ok(),
+            "a sample ends with a number: {line}"
+        );
+    }
+}
+
+#[test]
+fn its_own_pages_need_no_origin_and_leave_the_connection_usable() {
+    let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
+    let mut client = interceptor.client();
+    for _ in 0..3 {
+        client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.response("GET").status, 200);
+    }
+}

@@ -1,0 +1,243 @@
+//! What the interceptor adds to a request: whom it is for, whom it comes from, which way it took.
+
+use crate::support::*;
+
+#[test]
+fn the_host_becomes_the_targets() {
+    let stage = Stage::new();
+    let address = stage.origin.address().to_string();
+    for line in [
+        "Host: localhost",
+        "HOST:127.0.0.1",
+        "host: localhost:8888",
+        "hOsT: [::1]:9",
+    ] {
+        let seen = stage.forwarded(format!("GET / HTTP/1.1\r\n{line}\r\n\r\n"));
+        assert_eq!(seen.fields.one("host"), Some(&address[..]), "{line}");
+    }
+    let seen = stage.forwarded("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(
+        seen.fields.one("host"),
+        Some(&address[..]),
+        "HTTP/1.0 needs none, the origin gets one (RFC 9112 §3.2)"
+    );
+    let port = stage.origin.address().port();
+    let interceptor = Launch::toward(format!("http://localhost:{port}")).start();
+    stage.origin.forget();
+    let mut client = interceptor.client();
+    client.send("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    assert_eq!(
+        client.response("GET").status,
+        200,
+        "a localhost target falls back from ::1 to 127.0.0.1"
+    );
+    assert_eq!(
+        stage.origin.requests()[0].fields.one("host"),
+        Some(&format!("localhost:{port}")[..]),
+        "the name, not the address"
+    );
+}
+
+#[test]
+fn identification_is_set_and_replaces_what_the_client_sent() {
+    let stage = Stage::with(&["--instance-id", "me-1"]);
+    let rows = [
+        ("", "where there was none"),
+        ("x-memory-user-id: mallory\r\n", "one"),
+        (
+            "X-Memory-User-ID: mallory\r\nX-SOURCE: mallory\r\nX-PyCharm-Instance: mallory\r\n",
+            "in any case",
+        ),
+        (
+            "x-source: a\r\nX-Other: b\r\nx-source: c\r\nX-Source:\r\n",
+            "every one of them",
+        ),
+        (
+            "Connection: x-memory-user-id, x-source, x-pycharm-instance\r\n",
+            "a client cannot have it removed as hop-by-hop",
+        ),
+    ];
+    for (lines, why) in rows {
+        let seen = stage.forwarded(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
+        assert_eq!(seen.fields.one("x-memory-user-id"), Some("me-1"), "{why}");
+        assert_eq!(seen.fields.one("x-pycharm-instance"), Some("me-1"), "{why}");
+        assert_eq!(
+            seen.fields.one("x-source"),
+            Some("pycharm-ai-chat"),
+            "{why}"
+        );
+    }
+    count("forwarding: identification", rows.len());
+}
+
+#[test]
+fn the_instance_is_named_after_the_project_unless_told_otherwise() {
+    let folder = scratch_folder().join("my project");
+    std::fs::create_dir(&folder).expect("a scratch folder can be written");
+    let id_of = |change: &dyn Fn(Launch) -> Launch| {
+        let stage = Stage::launch("", |launch| change(launch.in_folder(folder.clone())));
+        let seen = stage.forwarded("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        seen.fields
+            .one("x-memory-user-id")
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(
+        id_of(&|launch| launch),
+        "pycharm-my project",
+        "contract §2: the folder's full name"
+    );
+    assert_eq!(
+        id_of(&|launch| launch.env("SUPERMEMORY_USERNAME", "me at {project}")),
+        "me at my project"
+    );
+    assert_eq!(
+        id_of(&|launch| launch.env("SUPERMEMORY_USERNAME", "")),
+        "pycharm-my project",
+        "empty counts as unset"
+    );
+    let both = |launch: Launch| {
+        launch
+            .env("SUPERMEMORY_USERNAME", "variable")
+            .args(["--instance-id", "flag"])
+    };
+    assert_eq!(id_of(&both), "flag", "a flag wins over its variable");
+}
+
+#[test]
+fn extra_headers_are_set_and_replace_what_the_client_sent() {
+    let stage = Stage::with(&[
+        "--instance-id",
+        "me-1",
+        "--header",
+        "X-Team: blue: 7",
+        "--header",
+        "X-Source: mine",
+    ]);
+    for lines in ["", "x-team: red\r\nX-TEAM: green\r\n"] {
+        let seen = stage.forwarded(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
+        assert_eq!(seen.fields.one("x-team"), Some("blue: 7"));
+        assert_eq!(
+            seen.fields.one("x-source"),
+            Some("mine"),
+            "the user's own word counts more than the default"
+        );
+    }
+}
+
+#[test]
+fn a_header_that_would_break_framing_or_routing_cannot_be_configured() {
+    // Contract §2: a value that does not parse is refused by name, exit 2, before anything is opened.
+    let rows = [
+        ("Transfer-Encoding: chunked", "framing"),
+        ("Content-Length: 5", "framing"),
+        ("Connection: close", "belongs to the hop"),
+        ("no colon", "no field"),
+        (": x", "no name"),
+        ("Bad Name: x", "not a token"),
+        ("X: a\r\nY: b", "two lines"),
+        ("X: a\nb", "a bare LF"),
+    ];
+    for (header, why) in rows {
+        let (code, errors) = Launch::toward("http://127.0.0.1:9")
+            .args(["--header", header])
+            .fail();
+        assert_eq!(code, Some(2), "{header:?} ({why}): {errors}");
+        assert!(errors.starts_with("ic: "), "{header:?}: {errors}");
+    }
+}
+
+#[test]
+fn via_is_appended_to_what_came() {
+    let rows: [(&str, &[&str], &str); 4] = [
+        ("", &[], "the first to say so"),
+        ("Via: 1.0 fred\r\n", &["1.0 fred"], "one before"),
+        (
+            "Via: 1.0 fred, 1.1 p.example.net (a, comment)\r\n",
+            &["1.0 fred", "1.1 p.example.net (a", "comment)"],
+            "a list",
+        ),
+        (
+            "via: 1.0 fred\r\nX: y\r\nVIA: 1.1 ic\r\n",
+            &["1.0 fred", "1.1 ic"],
+            "lines, one of them from another ic",
+        ),
+    ];
+    let stage = Stage::new();
+    for (lines, before, why) in rows {
+        let seen = stage.forwarded(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
+        let expected: Vec<&str> = before.iter().copied().chain(["1.1 ic"]).collect();
+        assert_eq!(seen.fields.list("via"), expected, "RFC 9110 §7.6.3: {why}");
+    }
+    let seen = stage.forwarded("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let via = seen.fields.list("via");
+    assert!(
+        via == ["1.0 ic"] || via == ["1.1 ic"],
+        "the received version by RFC 9110 §7.6.3, the contract's word otherwise: {via:?}"
+    );
+    count("forwarding: via", rows.len() + 1);
+}
+
+#[test]
+fn a_request_that_went_round_five_times_is_a_loop() {
+    let rows: [(&str, bool, &str); 6] = [
+        (
+            "Via: 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic\r\n",
+            false,
+            "four may be a chain of interceptors",
+        ),
+        (
+            "Via: 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic\r\n",
+            true,
+            "five are a loop (contract §5)",
+        ),
+        (
+            "Via: 1.1 ic\r\nVia: 1.1 ic, 1.1 ic\r\nX: y\r\nvia: 1.1 ic\r\nVIA:1.1 ic\r\n",
+            true,
+            "over all lines",
+        ),
+        (
+            "Via: 1.1 ic, 1.1 ic, 1.1 fred, 1.1 ic, 1.1 ic, 1.1 ic, 1.1 x\r\n",
+            true,
+            "with others between",
+        ),
+        (
+            "Via: 1.1 ice, 1.1 nic, 1.1 ic2, 1.1 i, 1.1 c, 1.1 ic.example\r\n",
+            false,
+            "other names are others",
+        ),
+        (
+            "X-Via: 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic\r\n",
+            false,
+            "another field",
+        ),
+    ];
+    let stage = Stage::new();
+    for (lines, loops, why) in rows {
+        let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        if !loops {
+            stage.forwarded(request);
+            continue;
+        }
+        stage.origin.forget();
+        let mut client = stage.interceptor.client();
+        client.send(request);
+        let response = client.response("GET");
+        check_own_error(&response, &[508]);
+        assert!(stage.origin.requests().is_empty(), "{why}");
+    }
+    count("forwarding: loops", rows.len());
+}
+
+#[test]
+fn two_interceptors_that_point_at_each_other_end_in_508() {
+    let ports = [free_port(), free_port()];
+    let interceptors = [0, 1].map(|each| {
+        Launch::toward(format!("http://127.0.0.1:{}", ports[1 - each]))
+            .on(ports[each])
+            .start()
+    });
+    let mut client = interceptors[0].client();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    check_own_error(&client.response("GET"), &[508]);
+}

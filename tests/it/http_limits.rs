@@ -1,0 +1,421 @@
+//! Time limits, the connection limit, and waiting for an origin that is still loading.
+//! Every limit is set to a fraction of a second here, which also shows that fractions are understood.
+
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+/// The limit that a test sets, as an argument and as a duration.
+const LIMIT: &str = "0.3";
+const LIMIT_LASTS: Duration = Duration::from_millis(300);
+
+#[track_caller]
+fn with(arguments: &[&str]) -> (Origin, Interceptor) {
+    let origin = Origin::listen();
+    let interceptor = Launch::before(&origin)
+        .args(arguments.iter().copied())
+        .start();
+    (origin, interceptor)
+}
+
+/// Neither before the limit nor long after it.
+#[track_caller]
+fn check_lasted(since: Instant, why: &str) {
+    let lasted = since.elapsed();
+    // A coarse clock may be early by a tick.
+    assert!(
+        lasted + Duration::from_millis(100) >= LIMIT_LASTS,
+        "too early, after {lasted:?}: {why}"
+    );
+    assert!(
+        lasted < LIMIT_LASTS + Duration::from_secs(3),
+        "too late, after {lasted:?}: {why}"
+    );
+}
+
+#[test]
+fn a_head_that_does_not_come_is_a_408() {
+    for part in [
+        "G",
+        "GET / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: y",
+    ] {
+        let (origin, interceptor) = with(&["--head-timeout", LIMIT]);
+        let mut client = interceptor.client();
+        let since = Instant::now();
+        client.send(part);
+        let response = client.response("GET");
+        check_lasted(since, part);
+        check_own_error(&response, &[408]);
+        client.expect_end();
+        assert!(origin.try_accept(Duration::ZERO).is_none());
+    }
+}
+
+#[test]
+fn a_head_that_drips_is_a_408() {
+    let (_origin, interceptor) = with(&["--head-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    let since = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\nX: ");
+    // Each byte in time, the head never: the limit is on the head, not on the silence (slowloris).
+    client.set_patience(Duration::from_millis(20));
+    while client.try_fill() == Err(Stop::Silent) {
+        client.offer("y");
+        assert!(
+            since.elapsed() < DEADLINE,
+            "a dripping head is never refused"
+        );
+    }
+    client.set_patience(DEADLINE);
+    let response = client.response("GET");
+    check_lasted(since, "dripping");
+    check_own_error(&response, &[408]);
+}
+
+#[test]
+fn the_head_limit_is_on_heads_alone() {
+    let (origin, interceptor) = with(&["--head-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nh");
+    let mut served = origin.accept();
+    let mut body = Body::new(served.request_head().1);
+    served.expect_some(&mut body, "h");
+    client.expect_silence(2 * LIMIT_LASTS);
+    client.send("i");
+    served.expect_some(&mut body, "i");
+    client.expect_silence(2 * LIMIT_LASTS);
+    served.send(OK);
+    assert_eq!(
+        client.response("POST").text(),
+        "ok",
+        "models think for minutes (contract §5)"
+    );
+}
+
+#[test]
+fn an_idle_client_is_let_go_without_a_word() {
+    let (origin, interceptor) = with(&["--idle-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    // Waiting for an answer is not idling.
+    client.expect_silence(2 * LIMIT_LASTS);
+    served.send(OK);
+    assert_eq!(client.response("GET").text(), "ok");
+    let since = Instant::now();
+    client.expect_eof();
+    check_lasted(since, "between requests");
+}
+
+#[test]
+fn a_client_that_never_says_anything_is_let_go() {
+    let (_origin, interceptor) = with(&["--idle-timeout", LIMIT, "--head-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    let since = Instant::now();
+    let (said, stop) = client.drain();
+    check_lasted(since, "silent from the start");
+    assert_ne!(stop, Stop::Silent);
+    assert!(
+        said.is_empty() || latin1(&said).starts_with("HTTP/1.1 408 "),
+        "{:?}",
+        latin1(&said)
+    );
+}
+
+#[test]
+fn a_first_byte_that_does_not_come_is_a_504() {
+    for (method, answer) in [("GET", ""), ("POST", ""), ("GET", "HTTP/1.1 200 OK\r\nX: ")] {
+        let (origin, interceptor) = with(&["--first-byte-timeout", LIMIT]);
+        let mut client = interceptor.client();
+        let since = Instant::now();
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
+        ));
+        let mut served = origin.accept();
+        served.request();
+        served.send(answer);
+        let response = client.response(method);
+        check_lasted(since, method);
+        check_own_error(&response, &[504]);
+        served.expect_end();
+        assert!(
+            origin.try_accept(Duration::ZERO).is_none(),
+            "it is not sent again: the origin may be at work"
+        );
+    }
+}
+
+#[test]
+fn the_first_byte_limit_is_not_on_what_follows() {
+    let (origin, interceptor) = with(&["--first-byte-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+    let mut body = Body::new(client.response_head("GET").1);
+    client.expect_silence(2 * LIMIT_LASTS);
+    served.send("ok");
+    client.expect_some(&mut body, "ok");
+}
+
+#[test]
+fn silence_inside_an_answer_cuts_it_where_that_is_asked_for() {
+    let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n");
+    let mut body = Body::new(client.response_head("GET").1);
+    client.expect_some(&mut body, "he");
+    let since = Instant::now();
+    client.expect_cut(&mut body);
+    check_lasted(since, "inside an answer");
+    served.expect_end();
+}
+
+#[test]
+fn silence_inside_a_request_is_a_408_where_that_is_asked_for() {
+    let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello");
+    let mut served = origin.accept();
+    let mut body = Body::new(served.request_head().1);
+    served.expect_some(&mut body, "hello");
+    let since = Instant::now();
+    let response = client.response("POST");
+    check_lasted(since, "inside a request");
+    check_own_error(&response, &[408]);
+    served.expect_end();
+}
+
+/// A listener whose queue is full: it neither accepts nor refuses.
+#[cfg(target_os = "linux")]
+fn unanswering() -> (
+    rustix::fd::OwnedFd,
+    Vec<std::net::TcpStream>,
+    std::net::SocketAddr,
+) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+    let listener =
+        socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket can be had");
+    bind(&listener, &std::net::SocketAddr::from(([127, 0, 0, 1], 0)))
+        .expect("loopback can be bound");
+    listen(&listener, 0).expect("a bound socket can listen");
+    let address =
+        std::net::SocketAddr::try_from(getsockname(&listener).expect("a socket has a name"))
+            .expect("an IPv4 address");
+    let mut queue = Vec::new();
+    while let Ok(stream) =
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100))
+    {
+        queue.push(stream);
+    }
+    (listener, queue, address)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_connection_that_does_not_come_about_is_a_504() {
+    let (_listener, _queue, address) = unanswering();
+    let interceptor = Launch::toward(format!("http://{address}"))
+        .args(["--connect-timeout", LIMIT])
+        .start();
+    let mut client = interceptor.client();
+    let since = Instant::now();
+    client.send(GET);
+    let response = client.response("GET");
+    check_lasted(since, "connecting");
+    check_own_error(&response, &[504]);
+}
+
+#[test]
+fn a_limit_that_is_no_number_is_refused() {
+    for (limit, value) in [
+        ("--head-timeout", "-1"),
+        ("--idle-timeout", "abc"),
+        ("--connect-timeout", ""),
+        ("--first-byte-timeout", "nan"),
+        ("--body-timeout", "inf"),
+        ("--grace", "1e999"),
+        ("--max-connections", "-1"),
+        ("--max-connections", "1.5"),
+        ("--hold", "x"),
+    ] {
+        let (code, errors) = Launch::toward("http://127.0.0.1:9")
+            .args([limit, value])
+            .fail();
+        assert_eq!(code, Some(2), "{limit} {value:?}: {errors}");
+        assert!(
+            errors.starts_with("ic: ") && errors.contains(limit),
+            "it says which: {errors}"
+        );
+    }
+}
+
+/// A client whose request was answered, as soon as there is room for it.
+#[track_caller]
+fn served_client(interceptor: &Interceptor) -> Wire {
+    let since = Instant::now();
+    loop {
+        let mut client = interceptor.client();
+        client.offer(GET);
+        if client
+            .try_response("GET")
+            .is_ok_and(|response| response.status == 200)
+        {
+            return client;
+        }
+        assert!(since.elapsed() < DEADLINE, "room never comes");
+    }
+}
+
+#[test]
+fn one_connection_too_many_is_a_503() {
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin)
+        .args(["--max-connections", "2"])
+        .start();
+    let first = served_client(&interceptor);
+    let mut second = served_client(&interceptor);
+    for _ in 0..3 {
+        let mut third = interceptor.client();
+        third.offer(GET);
+        let response = third.response("GET");
+        check_own_error(&response, &[503]);
+        assert_eq!(
+            response.fields.one("retry-after"),
+            Some("1"),
+            "trying again can help: {response:?}"
+        );
+        third.expect_end();
+    }
+    second.send(GET);
+    assert_eq!(
+        second.response("GET").text(),
+        "ok",
+        "those who are in stay in"
+    );
+    first.close();
+    served_client(&interceptor);
+}
+
+#[test]
+fn an_origin_that_is_still_loading_is_waited_for_where_that_is_asked_for() {
+    let port = free_port();
+    let interceptor = Launch::toward(format!("http://127.0.0.1:{port}"))
+        .args(["--hold", "10"])
+        .start();
+    let mut clients: Vec<Wire> = (0..3).map(|_| interceptor.client()).collect();
+    for client in &mut clients {
+        client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
+    }
+    clients[0].expect_silence(LIMIT_LASTS);
+    let origin = Origin::listen_at(([127, 0, 0, 1], port).into());
+    for _ in 0..3 {
+        let mut served = origin.accept();
+        assert_eq!(latin1(&served.request().body), "hello");
+        served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    }
+    for client in &mut clients {
+        assert_eq!(client.response("POST").text(), "ok");
+    }
+    drop(interceptor);
+}
+
+#[test]
+fn the_wait_for_a_loading_origin_ends() {
+    let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port()))
+        .args(["--hold", LIMIT])
+        .start();
+    let mut client = interceptor.client();
+    let since = Instant::now();
+    client.send(GET);
+    let response = client.response("GET");
+    check_lasted(since, "holding");
+    check_own_error(&response, &[502]);
+    assert_eq!(response.fields.one("retry-after"), Some("1"));
+}
+
+#[test]
+fn slow_heads_do_not_hinder_a_healthy_client() {
+    const HEAD: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nX: ";
+    let (_, interceptor) = &agreeing();
+    let slow: Vec<Wire> = (0..200)
+        .map(|number| {
+            let mut client = interceptor.client();
+            client.send(&HEAD[..1 + number % HEAD.len()]);
+            client
+        })
+        .collect();
+    let mut healthy = interceptor.client();
+    for _ in 0..50 {
+        healthy.send(GET);
+        assert_eq!(healthy.response("GET").text(), "ok");
+    }
+    drop(slow);
+}
+
+/// CPU time that a process has used, in ticks of 10 ms.
+#[cfg(target_os = "linux")]
+fn ticks(interceptor: &Interceptor) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", interceptor.pid()))
+        .expect("a running process has a status");
+    // Behind the program's name in parentheses: utime and stime are the 12th and 13th.
+    let (_, rest) = stat
+        .rsplit_once(')')
+        .expect("the name stands in parentheses");
+    rest.split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<u64>().expect("a number"))
+        .sum()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn running_out_of_descriptors_is_survived_without_a_spin() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    const ROOM: u64 = 12;
+    let (origin, interceptor) = agreeing();
+    drop(served_client(&interceptor));
+    let limit = u64::try_from(interceptor.descriptors()).expect("a small number") + ROOM;
+    let pid = Pid::from_raw(interceptor.pid().cast_signed());
+    prlimit(
+        pid,
+        Resource::Nofile,
+        Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        },
+    )
+    .expect("a child's limit can be lowered");
+    let mut clients: Vec<Wire> = (0..3 * ROOM).map(|_| interceptor.client()).collect();
+    for client in &mut clients {
+        client.offer(GET);
+    }
+    // Some are served, some refused, some wait in the listener's queue; nobody burns a processor over it.
+    let (before, since) = (ticks(&interceptor), Instant::now());
+    clients
+        .last_mut()
+        .expect("there are some")
+        .set_patience(Duration::from_millis(500));
+    let last = clients.last_mut().expect("there are some").try_fill();
+    let (used, passed) = (ticks(&interceptor) - before, since.elapsed());
+    if last == Err(Stop::Silent) {
+        assert!(
+            u128::from(used) * 10 < passed.as_millis() / 2,
+            "{used} ticks of processor time in {passed:?}"
+        );
+    }
+    drop(clients);
+    // And it recovers by itself.
+    let mut client = served_client(&interceptor);
+    client.send(GET);
+    assert_eq!(client.response("GET").text(), "ok");
+    assert!(!origin.requests().is_empty());
+}

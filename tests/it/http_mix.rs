@@ -1,0 +1,213 @@
+//! A short soak: many clients at once, every framing, pieces of every size, and an origin that answers, stalls,
+//! breaks off and lies. Every answer is either exactly right or visibly failed, nobody gets another's, and
+//! nothing is left behind. The choices are pseudo-random from a fixed seed, so a failure can be repeated.
+
+use std::fmt::Write as _;
+
+use crate::support::*;
+
+const CLIENTS: u64 = 12;
+const EXCHANGES: u64 = 60;
+
+/// xorshift64*: good enough to mix cases with.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
+    }
+}
+
+/// Bytes that name whom they are for in every line, so that a stray piece of them is recognised.
+fn pattern(name: &str, length: usize) -> Vec<u8> {
+    let line = format!("{name}\r\n0\r\n\r\nHTTP/1.1 ");
+    line.bytes().cycle().take(length).collect()
+}
+
+fn chunked(body: &[u8], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = body;
+    while !rest.is_empty() {
+        let size = (1 + dice.roll(2000) as usize).min(rest.len());
+        let extension = ["", ";a=b", ";c=\"d\"", ""][dice.roll(4) as usize];
+        let mut line = String::new();
+        write!(line, "{size:x}{extension}\r\n").expect("a string can be written");
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.extend_from_slice(&rest[..size]);
+        bytes.extend_from_slice(b"\r\n");
+        rest = &rest[size..];
+    }
+    bytes.extend_from_slice([&b"0\r\n\r\n"[..], b"0\r\nX-Sum: 1\r\n\r\n"][dice.roll(2) as usize]);
+    bytes
+}
+
+/// What the origin does, as the target's first segment says.
+///
+/// It closes a connection that could be kept only where it says so. One that does not leaves a moment in which
+/// no proxy can know better than to send the next request there; http_pool.rs has the cases that can be told.
+const KINDS: [&str; 8] = [
+    "length", "chunked", "close", "pieces", "cut", "lie", "reset", "leave",
+];
+
+fn answer(request: &Request) -> Reply {
+    let mut parts = request.target.split('/').skip(1);
+    let (kind, seed) = (
+        parts.next().unwrap_or_default(),
+        parts.next().and_then(|seed| seed.parse().ok()).unwrap_or(1),
+    );
+    let mut dice = Dice(seed);
+    let body = pattern(&request.target, dice.roll(40_000) as usize);
+    // The request's body has to be the one that belongs to its target.
+    let right = request.body == pattern(&request.target, request.body.len());
+    let status = if right { "200 OK" } else { "409 Mixed Up" };
+    let by_length = [
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        )
+        .as_bytes(),
+        &body,
+    ]
+    .concat();
+    let in_chunks = [
+        format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes(),
+        &chunked(&body, &mut dice),
+    ]
+    .concat();
+    match kind {
+        "length" => Reply::Bytes(by_length),
+        "chunked" => Reply::Bytes(in_chunks),
+        "close" => Reply::BytesThenClose([format!("HTTP/1.1 {status}\r\n\r\n").as_bytes(), &body].concat()),
+        "pieces" => Reply::PiecesThenClose([format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat(), 1 + dice.roll(500) as usize),
+        // Breaks off somewhere before the end.
+        "cut" => Reply::BytesThenClose(by_length[..dice.roll(by_length.len() as u64) as usize].to_vec()),
+        "lie" => Reply::BytesThenClose(
+            [
+                &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"[..],
+                b"2\r\nhe\r\n+2\r\nhe\r\n0\r\n\r\n",
+            ]
+            .concat(),
+        ),
+        "reset" => Reply::Reset,
+        _ => Reply::Close,
+    }
+}
+
+fn run_client(interceptor: &Interceptor, number: u64) {
+    let mut dice = Dice(0x9e37_79b9 * (number + 1));
+    let mut client = interceptor.client();
+    for exchange in 0..EXCHANGES {
+        let kind = KINDS[dice.roll(KINDS.len() as u64) as usize];
+        let seed = 1 + dice.roll(1 << 30);
+        let target = format!("/{kind}/{seed}/{number}/{exchange}");
+        let expected = pattern(&target, Dice(seed).roll(40_000) as usize);
+        let body = pattern(&target, [0, 1, 100, 30_000, 150_000][dice.roll(5) as usize]);
+        let method = ["GET", "POST", "PUT", "POST"][dice.roll(4) as usize];
+        let (framing, sent) = match dice.roll(2) {
+            0 => (format!("Content-Length: {}", body.len()), body),
+            _ => (
+                "Transfer-Encoding: chunked".to_owned(),
+                chunked(&body, &mut dice),
+            ),
+        };
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        let whole = [head.as_bytes(), &sent].concat();
+        let pieces = [usize::MAX, 4000, 700][dice.roll(3) as usize];
+        if dice.roll(12) == 0 {
+            // This client loses its patience.
+            client.offer(&whole[..dice.roll(whole.len() as u64) as usize]);
+            if dice.roll(2) == 0 {
+                client.reset()
+            } else {
+                client.close()
+            }
+            client = interceptor.client();
+            continue;
+        }
+        client.offer_in_pieces(&whole, pieces);
+        let good = matches!(kind, "length" | "chunked" | "close" | "pieces");
+        let outcome = client.try_response(method);
+        let keeps = match &outcome {
+            Ok(response) if response.status == 200 => {
+                // A cut may fall behind the last byte: then it was none.
+                assert!(good, "{target}: a bad answer came through");
+                assert!(
+                    response.body == expected,
+                    "{target}: {} bytes, not the {} expected: {:?}",
+                    response.body.len(),
+                    expected.len(),
+                    excerpt(&response.body)
+                );
+                response.framing != Framing::UntilClose
+                    && !response
+                        .fields
+                        .list("connection")
+                        .contains(&"close".to_owned())
+            }
+            Ok(response) => {
+                assert!(!good, "{target}: {response:?} {}", response.text());
+                check_own_error(response, &[502]);
+                false
+            }
+            Err(stop) => {
+                assert!(
+                    matches!(stop, Stop::Closed | Stop::Reset),
+                    "{target}: {stop:?}"
+                );
+                assert!(!good, "{target}: broken off: {stop:?}");
+                false
+            }
+        };
+        if !keeps {
+            client = interceptor.client();
+        }
+    }
+}
+
+#[test]
+fn every_answer_in_a_mix_is_right_or_visibly_failed() {
+    let origin = Origin::answering(|request, _| answer(request));
+    let interceptor = Interceptor::before(&origin);
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let interceptor = &interceptor;
+            scope.spawn(move || run_client(interceptor, number));
+        }
+    });
+    // No request reached the origin with a body that is not its own, and none in bad form.
+    let seen = origin.seen();
+    for request in requests_of(&seen) {
+        assert!(
+            request.body == pattern(&request.target, request.body.len()),
+            "{}",
+            request.target
+        );
+    }
+    assert!(
+        !seen.iter().any(|seen| matches!(
+            seen,
+            Seen::Ended {
+                stop: Stop::Malformed(_),
+                ..
+            }
+        )),
+        "the origin was sent no HTTP"
+    );
+    count("mix: exchanges", (CLIENTS * EXCHANGES) as usize);
+    #[cfg(target_os = "linux")]
+    {
+        let (since, memory) = (std::time::Instant::now(), interceptor.memory().1);
+        assert!(memory < 64 << 20, "{memory} bytes resident at the most");
+        while interceptor.descriptors() > 40 {
+            assert!(
+                since.elapsed() < DEADLINE,
+                "{} descriptors are left open",
+                interceptor.descriptors()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}

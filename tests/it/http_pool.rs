@@ -1,0 +1,271 @@
+//! Connections to the origin that are kept: used again, given up in time, and never the reason for an error
+//! that the client sees, nor for a request that is acted on twice.
+
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+
+fn ends(seen: &[Seen]) -> usize {
+    seen.iter()
+        .filter(|seen| matches!(seen, Seen::Ended { .. }))
+        .count()
+}
+
+/// How many connections have carried `each` requests.
+fn exhausted(seen: &[Seen], each: usize) -> usize {
+    let mut carried = std::collections::HashMap::new();
+    for seen in seen {
+        if let Seen::Request { connection, .. } = seen {
+            *carried.entry(connection).or_insert(0) += 1;
+        }
+    }
+    carried.values().filter(|&&count| count == each).count()
+}
+
+/// Sends POSTs to an origin that closes each connection after `each` of them without a word. A close happens
+/// before the next request is sent: what is left to chance is only whether anybody looked.
+#[track_caller]
+fn check_posts(each: usize, new_client: bool) {
+    const POSTS: usize = 200;
+    let origin = Origin::answering(move |_, number| {
+        if number + 1 == each {
+            Reply::BytesThenClose(OK.to_vec())
+        } else {
+            Reply::Bytes(OK.to_vec())
+        }
+    });
+    let interceptor = Interceptor::before(&origin);
+    let mut client = interceptor.client();
+    for number in 1..=POSTS {
+        if new_client {
+            client = interceptor.client();
+        }
+        client.send(POST);
+        let response = client.response("POST");
+        assert_eq!(response.status, 200, "POST {number}: {}", response.text());
+        origin.wait_until("its own close", |seen| ends(seen) >= exhausted(seen, each));
+    }
+    assert_eq!(origin.requests().len(), POSTS, "each was acted on once");
+}
+
+#[test]
+fn posts_survive_an_origin_that_closes_after_each_answer() {
+    check_posts(1, false);
+    check_posts(1, true);
+}
+
+#[test]
+fn posts_survive_an_origin_that_closes_after_some_answers() {
+    check_posts(7, false);
+    check_posts(3, true);
+}
+
+#[test]
+fn posts_survive_an_origin_that_resets_idle_connections() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    for _ in 0..50 {
+        client.send(POST);
+        let mut served = origin.accept();
+        served.request();
+        served.send(OK);
+        assert_eq!(client.response("POST").text(), "ok");
+        served.reset();
+    }
+}
+
+#[test]
+fn posts_from_many_clients_survive_an_origin_that_announces_its_closes() {
+    let origin = Origin::answering(|_, number| {
+        if number == 4 {
+            Reply::BytesThenClose(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok".to_vec(),
+            )
+        } else {
+            Reply::Bytes(OK.to_vec())
+        }
+    });
+    let interceptor = Interceptor::before(&origin);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = interceptor.client();
+                for _ in 0..50 {
+                    client.send(POST);
+                    let response = client.response("POST");
+                    assert_eq!(response.status, 200, "{}", response.text());
+                }
+            });
+        }
+    });
+    assert_eq!(origin.requests().len(), 400, "each was acted on once");
+}
+
+/// A connection that has carried two exchanges, so that even a request that may not be repeated can be
+/// trusted to it.
+#[track_caller]
+fn kept(origin: &Origin, client: &mut Wire) -> Wire {
+    let mut connection = None;
+    for _ in 0..2 {
+        client.send(GET);
+        let served = connection.get_or_insert_with(|| origin.accept());
+        served.request();
+        served.send(OK);
+        assert_eq!(client.response("GET").text(), "ok");
+    }
+    connection.expect("there were exchanges")
+}
+
+#[test]
+fn a_safe_request_on_a_connection_that_went_stale_is_sent_again() {
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        let mut served = kept(&origin, &mut client);
+        client.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        // The origin had its time-out while the request was on its way: it cuts without having read it.
+        served.wait_for_arrival();
+        served.close();
+        let mut next = origin.accept();
+        assert_eq!(next.request().method, method, "RFC 9110 §9.2.2");
+        next.send(OK);
+        assert_eq!(client.response(method).status, 200);
+    }
+}
+
+#[test]
+fn a_post_is_never_sent_twice() {
+    #[derive(Debug)]
+    enum Origins {
+        CutsUnread,
+        CutsRead,
+        ClosesRead,
+        AnswersHalf,
+    }
+    for (behaviour, why) in [
+        (
+            Origins::CutsUnread,
+            "the kernel had it; nobody can say whether the origin had",
+        ),
+        (
+            Origins::CutsRead,
+            "the origin read it, and may have acted on it",
+        ),
+        (Origins::ClosesRead, "likewise in an orderly way"),
+        (Origins::AnswersHalf, "it even began to answer"),
+    ] {
+        for warm in [true, false] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            let mut connection = warm.then(|| kept(&origin, &mut client));
+            client.send(POST);
+            let mut served = connection.take().unwrap_or_else(|| origin.accept());
+            match behaviour {
+                Origins::CutsUnread => {
+                    served.wait_for_arrival();
+                    served.reset();
+                }
+                Origins::CutsRead => {
+                    assert_eq!(latin1(&served.request().body), "hello");
+                    served.reset();
+                }
+                Origins::ClosesRead => {
+                    served.request();
+                    served.close();
+                }
+                Origins::AnswersHalf => {
+                    served.request();
+                    served.send("HTTP/1.1 200 OK\r\nContent-Le");
+                    served.close();
+                }
+            }
+            let response = client.response("POST");
+            check_own_error(&response, &[502]);
+            assert!(
+                origin.try_accept(Duration::ZERO).is_none(),
+                "{behaviour:?}, warm: {warm}: {why}"
+            );
+            // The client can go on at once.
+            let mut client = interceptor.client();
+            client.send(POST);
+            let mut served = origin.accept();
+            served.request();
+            served.send(OK);
+            assert_eq!(client.response("POST").text(), "ok");
+        }
+    }
+    count("pool: a POST not sent twice", 8);
+}
+
+#[test]
+fn an_upload_that_has_begun_is_never_sent_twice() {
+    // Part of the body is gone from memory: not even an idempotent method could be repeated.
+    for method in ["PUT", "POST"] {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        let mut served = kept(&origin, &mut client);
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello"
+        ));
+        let mut body = Body::new(served.request_head().1);
+        served.expect_some(&mut body, "hello");
+        served.reset();
+        client.offer("hello");
+        check_own_error(&client.response(method), &[502]);
+        assert!(origin.try_accept(Duration::ZERO).is_none(), "{method}");
+    }
+}
+
+#[test]
+fn an_idle_connection_is_dropped_after_its_time() {
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::listen()).collect();
+    let interceptors: Vec<Interceptor> = origins.iter().map(Interceptor::before).collect();
+    let announced = [
+        "",
+        "Keep-Alive: timeout=60\r\n",
+        "Keep-Alive: timeout=1, max=100\r\n",
+    ];
+    let mut clients: Vec<Wire> = interceptors.iter().map(Interceptor::client).collect();
+    let mut served = Vec::new();
+    for number in 0..3 {
+        clients[number].send(GET);
+        let mut wire = origins[number].accept();
+        wire.request();
+        wire.send(format!(
+            "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n{}Content-Length: 2\r\n\r\nok",
+            announced[number]
+        ));
+        assert_eq!(clients[number].response("GET").text(), "ok");
+        served.push((wire, Instant::now()));
+    }
+    let (ref mut short, since) = served[2];
+    short.expect_end();
+    assert!(
+        since.elapsed() < Duration::from_secs(1) + SLACK,
+        "before the origin's own second is over: {:?}",
+        since.elapsed()
+    );
+    let (ref mut silent, since) = served[0];
+    silent.expect_end();
+    let idle = since.elapsed();
+    assert!(
+        idle > Duration::from_millis(1000) && idle < Duration::from_millis(1500) + SLACK,
+        "contract §5: after 1.5 s, came after {idle:?}"
+    );
+    // By now the third has been idle for as long, and is used again: its origin announced a minute.
+    let (ref mut long, _) = served[1];
+    clients[1].send(POST);
+    assert_eq!(
+        long.request().method,
+        "POST",
+        "contract §5: unless the target announced longer"
+    );
+    long.send(OK);
+    assert_eq!(clients[1].response("POST").text(), "ok");
+}
+
+/// What a loaded machine may add.
+const SLACK: Duration = Duration::from_millis(800);

@@ -1,0 +1,405 @@
+//! The process around it: what it says at start, what it says when it cannot start, how it stops, and what it
+//! never says.
+
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[test]
+fn the_start_says_everything_there_is_to_know() {
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin)
+        .args(["--instance-id", "me-1"])
+        .start();
+    let said = interceptor.wait_for_errors("the listening URL", |said| {
+        said.contains(&interceptor.port.to_string()) && said.contains("me-1")
+    });
+    assert!(said.contains(&origin.url()), "the target: {said}");
+    assert!(said.contains("--port"), "where the port came from: {said}");
+    drop(interceptor);
+}
+
+#[test]
+fn it_listens_on_both_loopback_addresses() {
+    let (_, interceptor) = &agreeing();
+    let mut addresses = vec![interceptor.address()];
+    if has_ipv6() {
+        addresses.push(SocketAddr::from((Ipv6Addr::LOCALHOST, interceptor.port)));
+    }
+    for address in addresses {
+        let mut client = Wire::connect("client", address);
+        client.send(GET);
+        assert_eq!(client.response("GET").text(), "ok", "{address}");
+    }
+}
+
+#[test]
+fn it_listens_nowhere_else_unless_told_and_then_says_so_loudly() {
+    let origin = Origin::agreeing();
+    let quiet = Interceptor::before(&origin);
+    let said = quiet.errors().to_lowercase();
+    assert!(!said.contains("warn"), "nothing to warn of: {said}");
+    // 127.0.0.2 is loopback, but not one of the two addresses: only a wildcard listener answers there.
+    if cfg!(target_os = "linux") {
+        let elsewhere = SocketAddr::from(([127, 0, 0, 2], quiet.port));
+        assert!(
+            TcpStream::connect_timeout(&elsewhere, DEADLINE).is_err(),
+            "it listens on every address"
+        );
+    }
+    let loud = Launch::before(&origin).args(["--host", "0.0.0.0"]).start();
+    let said = loud
+        .wait_for_errors("a warning", |said| said.contains("0.0.0.0"))
+        .to_lowercase();
+    assert!(
+        said.contains("warn") || said.contains("network") || said.contains("reach"),
+        "everybody can reach it: {said}"
+    );
+    drop((quiet, loud));
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_the_holder() {
+    let mut hosts = vec!["127.0.0.1"];
+    if has_ipv6() {
+        hosts.push("::1");
+    }
+    for host in hosts {
+        let holder = TcpListener::bind((host, 0)).expect("loopback can be listened on");
+        let port = holder
+            .local_addr()
+            .expect("a listener has an address")
+            .port();
+        let (code, errors) = Launch::toward("http://127.0.0.1:9").on(port).fail();
+        assert_eq!(code, Some(3), "{host}: {errors}");
+        let line = errors
+            .lines()
+            .find(|line| line.starts_with("ic: "))
+            .unwrap_or_else(|| panic!("a line that begins with `ic: `: {errors}"));
+        assert!(line.contains(&port.to_string()), "{line}");
+        if cfg!(target_os = "linux") {
+            assert!(
+                line.contains(&std::process::id().to_string()),
+                "who holds it: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_second_interceptor_of_the_same_project_says_that_the_first_is_running() {
+    let origin = Origin::agreeing();
+    let launch = Launch::before(&origin);
+    let folder = launch.folder().clone();
+    let first = launch.start();
+    let (code, errors) = Launch::before(&origin)
+        .in_folder(folder)
+        .on(first.port)
+        .fail();
+    assert_eq!(code, Some(3), "{errors}");
+    assert!(errors.contains("already running"), "{errors}");
+    assert!(errors.contains(&first.port.to_string()), "{errors}");
+    let (code, errors) = Launch::before(&origin).on(first.port).fail();
+    assert_eq!(code, Some(3), "{errors}");
+    assert!(
+        errors.contains(&first.pid().to_string()) || !cfg!(target_os = "linux"),
+        "another project's is a holder like any other: {errors}"
+    );
+    drop(first);
+}
+
+#[test]
+fn a_target_that_is_the_interceptor_itself_is_refused() {
+    let port = free_port();
+    for target in [
+        format!("http://127.0.0.1:{port}"),
+        format!("http://localhost:{port}/v1"),
+        format!("http://[::1]:{port}"),
+    ] {
+        let (code, errors) = Launch::toward(&target).on(port).fail();
+        assert_eq!(code, Some(2), "{target}: {errors}");
+        assert!(errors.starts_with("ic: "), "{errors}");
+    }
+}
+
+#[test]
+fn a_value_that_does_not_parse_is_refused_by_name() {
+    let rows: [(&[&str], &str); 9] = [
+        (&["--target", "ftp://x"], "a scheme it does not speak"),
+        (&["--target", "http://"], "no host"),
+        (&["--target", "localhost:8764"], "no scheme"),
+        (&["--target", "http://x:99999"], "no port"),
+        (&["--target", "http://x/a b"], "a space"),
+        (
+            &["--target", "http://x/\r\nX: y"],
+            "a line break: it would go on the wire",
+        ),
+        (
+            &["--target", "http://x", "--instance-id", "a\r\nX: y"],
+            "a line break in the id",
+        ),
+        (
+            &["--target", "http://x", "--instance-id", "a\u{7}"],
+            "a control character in it",
+        ),
+        (
+            &["--target", "http://x", "--host", "no such host"],
+            "no host to listen on",
+        ),
+    ];
+    for (arguments, why) in rows {
+        let (code, errors) = Launch::bare().args(arguments.iter().copied()).fail();
+        let codes: &[i32] = if arguments.contains(&"--host") {
+            &[2, 3]
+        } else {
+            &[2]
+        };
+        assert!(
+            code.is_some_and(|code| codes.contains(&code)),
+            "{arguments:?} ({why}): {code:?} {errors}"
+        );
+        assert!(
+            errors.starts_with("ic: ") && !errors.contains("panicked"),
+            "{why}: {errors}"
+        );
+    }
+    let (code, errors) = Launch::toward("http://x").on(0).fail();
+    assert_eq!(code, Some(2), "no port to listen on: {errors}");
+}
+
+fn send_event(served: &mut Wire, event: &str) {
+    served.send(format!("{:x}\r\n{event}\r\n", event.len()));
+}
+
+/// A stream in flight: the head and one event have arrived.
+#[track_caller]
+fn streaming(origin: &Origin, interceptor: &Interceptor) -> (Wire, Wire, Body) {
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n");
+    let mut body = Body::new(client.response_head("GET").1);
+    client.expect_some(&mut body, "he");
+    (served, client, body)
+}
+
+/// Waits until nobody listens there any more.
+#[track_caller]
+fn wait_until_refused(address: SocketAddr) {
+    let since = Instant::now();
+    while TcpStream::connect_timeout(&address, DEADLINE).is_ok() {
+        assert!(since.elapsed() < DEADLINE, "{address} is still listened on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_signal_lets_what_is_in_flight_finish() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (origin, mut interceptor) = scripted();
+        let (mut served, mut client, mut body) = streaming(&origin, &interceptor);
+        let mut waiting = interceptor.client();
+        waiting.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
+        let mut other = origin.accept();
+        other.request();
+        let mut idle = interceptor.client();
+        idle.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        idle.response("GET");
+        interceptor.signal(signal);
+        wait_until_refused(interceptor.address());
+        idle.expect_end();
+        for _ in 0..3 {
+            send_event(&mut served, "ll");
+            client.expect_some(&mut body, "ll");
+        }
+        served.send("0\r\n\r\n");
+        client.expect_end_of(&mut body);
+        other.send(OK);
+        assert_eq!(
+            waiting.response("POST").text(),
+            "ok",
+            "a request that waits for its answer is in flight"
+        );
+        assert_eq!(
+            interceptor.exit_within(Duration::from_secs(5)).code(),
+            Some(0),
+            "{signal:?}: {}",
+            interceptor.errors()
+        );
+        // Not kept for a next request that nobody will serve.
+        client.expect_end();
+        waiting.expect_end();
+    }
+}
+
+#[test]
+fn a_signal_without_anything_in_flight_ends_it_at_once() {
+    let (_origin, mut interceptor) = scripted();
+    let idle: Vec<Wire> = (0..5).map(|_| interceptor.client()).collect();
+    interceptor.terminate();
+    assert_eq!(
+        interceptor.exit_within(Duration::from_secs(3)).code(),
+        Some(0)
+    );
+    drop(idle);
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_cut() {
+    let origin = Origin::listen();
+    let mut interceptor = Launch::before(&origin).args(["--grace", "0.3"]).start();
+    let (mut served, mut client, mut body) = streaming(&origin, &interceptor);
+    let since = Instant::now();
+    interceptor.terminate();
+    assert_eq!(
+        interceptor.exit_within(Duration::from_secs(5)).code(),
+        Some(0)
+    );
+    assert!(
+        since.elapsed() > Duration::from_millis(200),
+        "it had its time: {:?}",
+        since.elapsed()
+    );
+    client.expect_cut(&mut body);
+    served.expect_end();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (origin, mut interceptor) = scripted();
+    let (mut served, mut client, mut body) = streaming(&origin, &interceptor);
+    interceptor.terminate();
+    wait_until_refused(interceptor.address());
+    send_event(&mut served, "llo");
+    client.expect_some(&mut body, "llo");
+    interceptor.terminate();
+    interceptor.exit_within(Duration::from_secs(2));
+    client.expect_cut(&mut body);
+    served.expect_end();
+}
+
+#[test]
+fn secrets_never_reach_the_log() {
+    const SECRET: &str = "sEcReT";
+    let origin = Origin::answering(|request, _| match request.target.as_str() {
+        target if target.starts_with("/bad") => Reply::BytesThenClose(
+            format!("HTTP/1.1 200 {SECRET}\0\r\nSet-Cookie: {SECRET}\r\n\r\n{SECRET}").into_bytes(),
+        ),
+        _ => Reply::Bytes(
+            format!(
+                "HTTP/1.1 200 OK\r\nSet-Cookie: a={SECRET}\r\nContent-Length: 6\r\n\r\n{SECRET}"
+            )
+            .into_bytes(),
+        ),
+    });
+    for level in ["trace", "debug"] {
+        let mut interceptor = Launch::before(&origin)
+            .env("RUST_LOG", level)
+            .args(["--header", &format!("Authorization: Bearer {SECRET}")])
+            .start();
+        let fields = format!(
+            "Authorization: Bearer {SECRET}\r\nauthorization: {SECRET}\r\napi-key: {SECRET}\r\nX-API-Key: {SECRET}\r\nCookie: a={SECRET}\r\nProxy-Authorization: {SECRET}\r\nx-goog-api-key: {SECRET}\r\n"
+        );
+        for request in [
+            format!(
+                "GET /visible?key={SECRET}&a={SECRET} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+            ),
+            format!(
+                "GET http://localhost/visible?key={SECRET} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"
+            ),
+            format!(
+                "POST /visible HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: 6\r\n\r\n{SECRET}"
+            ),
+            format!(
+                "POST /visible HTTP/1.1\r\nHost: localhost\r\n{fields}Transfer-Encoding: chunked\r\n\r\n6;{SECRET}\r\n{SECRET}\r\n0\r\nX: {SECRET}\r\n\r\n"
+            ),
+            format!("GET /bad?key={SECRET} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"),
+            // Malformed ones: what is quoted in an error is as secret as what is forwarded.
+            format!(
+                "GET /visible?key={SECRET} HTTP/1.1\r\nHost: localhost\r\nAuthorization : {SECRET}\r\n\r\n"
+            ),
+            format!(
+                "GET /visible?key={SECRET} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {SECRET}\x01\0\r\n\r\n"
+            ),
+            format!("GET /visible?key={SECRET}\x1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            format!("GET /visible?key={SECRET} HTTP/1.1\r\nHost: evil.example\r\n{fields}\r\n"),
+            format!("GET /visible?key={SECRET}#x HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            format!(
+                "POST /visible HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx{SECRET}\r\n"
+            ),
+            format!(
+                "POST /visible HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SECRET}\r\n\r\n"
+            ),
+            format!(
+                "GET /visible?key={SECRET} HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example/?{SECRET}\r\n\r\n"
+            ),
+        ] {
+            let mut client = interceptor.client();
+            client.send(&request);
+            client.response("GET");
+        }
+        interceptor.terminate();
+        interceptor.exit_within(DEADLINE);
+        let said = interceptor.errors();
+        assert!(
+            said.contains("/visible"),
+            "there is something to look through: {said}"
+        );
+        let leaks: Vec<&str> = said.lines().filter(|line| line.contains(SECRET)).collect();
+        assert!(leaks.is_empty(), "RUST_LOG={level}: {leaks:#?}");
+        let control = |line: &&str| {
+            line.chars()
+                .any(|character| character.is_control() && character != '\t')
+        };
+        assert!(
+            !said.lines().any(|line| control(&line)),
+            "no control characters: {said:?}"
+        );
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_is_left_behind_by_many_exchanges() {
+    let (origin, interceptor) = agreeing();
+    let exchange = |connection: &str| {
+        let mut client = interceptor.client();
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n"
+        ));
+        assert_eq!(client.response("GET").text(), "ok");
+    };
+    for _ in 0..20 {
+        exchange("close");
+    }
+    let before = interceptor.descriptors();
+    for number in 0..400 {
+        exchange(if number % 2 == 0 {
+            "close"
+        } else {
+            "keep-alive"
+        });
+        let mut client = interceptor.client();
+        client.send(if number % 2 == 0 {
+            "GET /half"
+        } else {
+            "\0\r\n\r\n"
+        });
+    }
+    let since = Instant::now();
+    while interceptor.descriptors() > before + 2 {
+        assert!(
+            since.elapsed() < DEADLINE,
+            "{} descriptors, {before} before",
+            interceptor.descriptors()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(origin.requests().len() >= 420);
+}

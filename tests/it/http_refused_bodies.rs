@@ -1,0 +1,177 @@
+//! Bodies that are refused. Their heads are good and may have gone on before the body is seen, as nothing is
+//! held back; what never goes on is the appearance of a whole request.
+
+use crate::support::*;
+
+#[track_caller]
+fn check_cut(origin: &Origin, interceptor: &Interceptor, body: &[u8], why: &str) {
+    for pieces in [usize::MAX, if body.len() > 4096 { 997 } else { 1 }] {
+        for before in ["", "GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+            let why = format!(
+                "{why} ({:?} in pieces of {pieces}, behind {before:?})",
+                excerpt(body)
+            );
+            origin.forget();
+            let mut client = interceptor.client();
+            let head =
+                "POST /bad HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let tail = "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            client.offer_in_pieces(
+                [before.as_bytes(), head.as_bytes(), body, tail.as_bytes()].concat(),
+                pieces,
+            );
+            if !before.is_empty() {
+                let good = client
+                    .try_response("GET")
+                    .unwrap_or_else(|stop| panic!("the good request is answered: {stop:?}: {why}"));
+                assert_eq!(good.text(), "ok", "{why}");
+            }
+            let response = client
+                .try_response("POST")
+                .unwrap_or_else(|stop| panic!("a refusal is said: {stop:?}: {why}"));
+            assert!(
+                [400, 413, 431].contains(&response.status),
+                "{why}: {response:?} {}",
+                response.text()
+            );
+            check_own_error(&response, &[400, 413, 431]);
+            let (rest, stop) = client.drain();
+            assert!(
+                rest.is_empty() && stop == Stop::Closed,
+                "an orderly end (RFC 9112 §9.6), for a reset may overtake the answer: {stop:?}, {:?}: {why}",
+                latin1(&rest)
+            );
+            let mut client = interceptor.client();
+            client.send("GET /sentinel HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            assert_eq!(client.response("GET").text(), "ok", "{why}");
+            let targets: Vec<String> = origin
+                .requests()
+                .into_iter()
+                .map(|request| request.target)
+                .collect();
+            let expected: &[&str] = if before.is_empty() {
+                &["/sentinel"]
+            } else {
+                &["/good", "/sentinel"]
+            };
+            assert_eq!(
+                targets, expected,
+                "it never looks whole, and nothing behind it is a request: {why}"
+            );
+            // What went on of it went on in good form: the origin was cut off, not misled.
+            let misled = |seen: &Seen| {
+                matches!(
+                    seen,
+                    Seen::Ended {
+                        stop: Stop::Malformed(_),
+                        ..
+                    }
+                )
+            };
+            assert!(
+                !origin.seen().iter().any(misled),
+                "{why}: {:?}",
+                origin.seen()
+            );
+        }
+    }
+}
+
+#[test]
+fn malformed_chunks_are_refused() {
+    let rows: [(&[u8], &str); 32] = [
+        (b"\r\nhello\r\n", "RFC 9112 §7.1: no size"),
+        (b";x\r\nhello\r\n", "no size but an extension"),
+        (b"+5\r\nhello\r\n", "a sign; Rust's parse takes it"),
+        (b"-5\r\nhello\r\n", "another sign"),
+        (b"0x5\r\nhello\r\n", "a prefix"),
+        (b"5h\r\nhello\r\n", "a letter"),
+        (b"g\r\nhello\r\n", "no digit"),
+        (b"5_\r\nhello\r\n", "an underscore"),
+        (b"5,5\r\nhello\r\n", "a list"),
+        (b"5.0\r\nhello\r\n", "a fraction"),
+        (b" 5\r\nhello\r\n", "a space before it"),
+        (b"\t5\r\nhello\r\n", "a tab before it"),
+        (b"5 \r\nhello\r\n", "a space after it"),
+        (b"5 5\r\nhello\r\n", "a space inside"),
+        (b"10000000000000005\r\nhello\r\n", "17 digits: wraps to 5 in 64 bits"),
+        (b"fffffffffffffffff\r\nhello\r\n", "17 digits"),
+        (b"00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000005\r\nhello\r\n\0", "zeros without an end, or the NUL behind them"),
+        (b"5\nhello\r\n", "a bare LF after it"),
+        (b"5\rhello\r\n", "a bare CR after it"),
+        (b"5\r\rhello\r\n", "two CRs"),
+        (b"5\r\nhello\n", "a bare LF after the data"),
+        (b"5\r\nhello\r", "a bare CR after the data"),
+        (b"5\r\nhello", "nothing after the data"),
+        (b"5\r\nhello!\r\n", "data longer than announced"),
+        (b"5\r\nhell\r\n\r\n", "data shorter than announced"),
+        (b"5;a\rb\r\nhello\r\n", "a bare CR in an extension"),
+        (b"5;a\nb\r\nhello\r\n", "a bare LF in an extension: two parsers, two ends"),
+        (b"5;a\0b\r\nhello\r\n", "NUL in an extension"),
+        (b"5;a=\"b\nhello\r\n", "a bare LF in a quoted one"),
+        (b"\x005\r\nhello\r\n", "NUL before the size"),
+        (b"5\r\nhello\r\n0\nX: y\r\n\r\n", "a bare LF after the last size"),
+        (b"5\r\nhello\r\n0\r\n\n", "a bare LF as the empty line"),
+    ];
+    let (origin, interceptor) = agreeing();
+    for (body, why) in rows {
+        check_cut(&origin, &interceptor, body, why);
+    }
+    count("refusals: chunks", rows.len());
+}
+
+#[test]
+fn malformed_trailers_are_refused() {
+    let many: String = (0..200)
+        .map(|number| format!("X-{number}: y\r\n"))
+        .collect();
+    let long = format!("X: {}", "a".repeat(70_000));
+    let rows: [(&[u8], &str); 13] = [
+        (b"X: a\rb\r\n\r\n", "a bare CR (RFC 9112 §7.1.2)"),
+        (b"X: a\nY: b\r\n\r\n", "a bare LF"),
+        (b"X: a\0\r\n\r\n", "NUL"),
+        (b"X : a\r\n\r\n", "white space before the colon"),
+        (b"X\r\n\r\n", "no colon"),
+        (b": a\r\n\r\n", "no name"),
+        (b"X Y: a\r\n\r\n", "a space in a name"),
+        (b"X: a\r\n b\r\n\r\n", "obs-fold"),
+        (b" X: a\r\n\r\n", "white space at the start"),
+        (
+            b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "a request where trailers should be",
+        ),
+        (b"\rX", "a CR and no LF"),
+        (many.as_bytes(), "more fields than a head may have"),
+        (long.as_bytes(), "more bytes than a head may have"),
+    ];
+    let (origin, interceptor) = agreeing();
+    for (trailers, why) in rows {
+        check_cut(
+            &origin,
+            &interceptor,
+            &[b"5\r\nhello\r\n0\r\n", trailers].concat(),
+            why,
+        );
+    }
+    count("refusals: trailers", rows.len());
+}
+
+#[test]
+fn chunk_overhead_has_a_budget() {
+    let (origin, interceptor) = agreeing();
+    let endless = format!("5;{}", "x".repeat(100_000));
+    check_cut(
+        &origin,
+        &interceptor,
+        endless.as_bytes(),
+        "one extension without an end",
+    );
+    let mut dripping = format!("1;{}\r\nx\r\n", "e".repeat(3000)).repeat(3000);
+    dripping.push_str("z\r\n");
+    check_cut(
+        &origin,
+        &interceptor,
+        dripping.as_bytes(),
+        "9 MB of extensions on 3 KB of data, then an error at the latest",
+    );
+}

@@ -1,0 +1,324 @@
+//! Methods and targets, which reach the origin as they are, and the target's own base path and socket.
+
+use crate::support::{self, *};
+
+#[test]
+fn targets_reach_the_origin_as_they_are() {
+    let long = format!("/{}?{}", "a".repeat(4000), "b=c&".repeat(1000));
+    let rows: [(&str, &str); 22] = [
+        ("/", "the shortest"),
+        ("/a", "a path"),
+        ("/a?b=c", "a query"),
+        ("/?", "an empty query is not no query (RFC 3986 §3.4)"),
+        (
+            "/a?b?c?d",
+            "a query may contain question marks (RFC 3986 §3.4)",
+        ),
+        (
+            "/%2F%2e%2E/%7Euser",
+            "escapes keep their spelling (RFC 3986 §6.2.2 is for comparing, not for forwarding)",
+        ),
+        (
+            "/%00%0d%0a",
+            "escaped control characters are the origin's affair",
+        ),
+        ("/a//b", "an empty segment is a segment (RFC 3986 §3.3)"),
+        (
+            "//a",
+            "a path may begin with two slashes in origin-form (RFC 9112 §3.2.1)",
+        ),
+        ("///", "nothing but empty segments"),
+        (
+            "/a/./b/../c",
+            "dot segments are the origin's affair (RFC 9112 §3.2.1: unmodified)",
+        ),
+        ("/../../etc/passwd", "dot segments above the root too"),
+        ("/a;b=c,d", "parameters in a segment"),
+        (
+            "/~!$&'()*+,;=:@-._",
+            "every character that may stand bare in a segment (RFC 3986 §3.3)",
+        ),
+        ("/?~!$&'()*+,;=:@-._/?", "and in a query"),
+        ("/http://example.org/", "a path that looks like a URI"),
+        (
+            "/?u=http://example.org/a?b#".trim_end_matches('#'),
+            "a query that looks like one",
+        ),
+        ("/v1/messages?beta=true", "what the Anthropic clients send"),
+        ("/v1/chat/completions", "what the OpenAI clients send"),
+        (
+            "/_ic",
+            "only the interceptor's own two pages are shadowed (contract §5)",
+        ),
+        ("/_ic/healthy", "a longer name is another name"),
+        (&long, "long, within the limit"),
+    ];
+    let stage = Stage::new();
+    for (target, why) in rows {
+        let seen = stage.forwarded(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(
+            (
+                seen.method.as_str(),
+                seen.target.as_str(),
+                seen.version.as_str()
+            ),
+            ("GET", target, "HTTP/1.1"),
+            "{why}"
+        );
+    }
+    count("forwarding: targets", rows.len());
+}
+
+#[test]
+fn a_target_with_bytes_no_uri_has_is_forwarded_unchanged_or_refused_but_never_altered() {
+    let rows: [(&[u8], &str); 9] = [
+        (
+            b"/a|b",
+            "a pipe: many clients send it, RFC 3986 has it nowhere",
+        ),
+        (b"/a?q={x}", "braces"),
+        (b"/a?q[0]=1", "brackets outside an IP literal"),
+        (b"/a\"b", "a quotation mark"),
+        (b"/<a>", "angle brackets"),
+        (b"/a\\b", "a backslash"),
+        (b"/a^`b", "caret and backtick"),
+        (b"/%zz", "a percent sign that escapes nothing"),
+        (b"/\xc3\xa4\xff", "bytes above ASCII"),
+    ];
+    let stage = Stage::new();
+    for (target, why) in rows {
+        stage.origin.forget();
+        let mut client = stage.interceptor.client();
+        client.send([b"GET ", target, b" HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat());
+        let response = client.response("GET");
+        let seen: Vec<String> = stage
+            .origin
+            .requests()
+            .into_iter()
+            .map(|request| request.target)
+            .collect();
+        match response.status {
+            200 => assert_eq!(seen, [latin1(target)], "{why}"),
+            _ => {
+                check_own_error(&response, &[400]);
+                assert!(seen.is_empty(), "{why}");
+            }
+        }
+    }
+    count("forwarding: odd targets", rows.len());
+}
+
+#[test]
+fn a_target_in_absolute_form_becomes_origin_form() {
+    let rows: [(&str, &str, &str, &str); 9] = [
+        (
+            "GET",
+            "http://localhost/a?b",
+            "/a?b",
+            "RFC 9112 §3.2.2, §3.2.1",
+        ),
+        ("GET", "http://localhost:8080/a", "/a", "with a port"),
+        ("GET", "http://127.0.0.1/", "/", "with an address"),
+        ("GET", "http://[::1]:1/x", "/x", "with an IPv6 address"),
+        (
+            "GET",
+            "HTTP://LOCALHOST/A",
+            "/A",
+            "scheme and host have no case (RFC 9110 §4.2.3), the path has",
+        ),
+        (
+            "GET",
+            "http://localhost",
+            "/",
+            "an empty path is sent as / (RFC 9112 §3.2.1)",
+        ),
+        (
+            "GET",
+            "http://localhost?x=1",
+            "/?x=1",
+            "also before a query",
+        ),
+        (
+            "POST",
+            "http://localhost//a//b",
+            "//a//b",
+            "the path stays as it is",
+        ),
+        (
+            "OPTIONS",
+            "http://localhost",
+            "*",
+            "OPTIONS without a path is for the server as a whole (RFC 9112 §3.2.4)",
+        ),
+    ];
+    let stage = Stage::new();
+    for (method, target, expected, why) in rows {
+        let seen = stage.forwarded(format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ));
+        assert_eq!(
+            (seen.method.as_str(), seen.target.as_str()),
+            (method, expected),
+            "{why}"
+        );
+        assert_eq!(
+            seen.fields.one("host"),
+            Some(&stage.origin.address().to_string()[..]),
+            "{why}"
+        );
+    }
+    let seen = stage.forwarded("GET http://localhost/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    assert_eq!(
+        seen.target, "/",
+        "the target's host counts and Host is ignored (RFC 9112 §3.2.2)"
+    );
+    count("forwarding: absolute-form", rows.len() + 1);
+}
+
+#[test]
+fn methods_reach_the_origin_as_they_are() {
+    let methods = [
+        "GET",
+        "POST",
+        "PUT",
+        "DELETE",
+        "PATCH",
+        "OPTIONS",
+        "QUERY",
+        "PROPFIND",
+        "M-SEARCH",
+        "get",
+        "Get",
+        "!#$%&'*+-.^_`|~09aZ",
+    ];
+    let stage = Stage::new();
+    for method in methods {
+        let seen = stage.forwarded(format!("{method} /m HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(
+            (seen.method.as_str(), seen.target.as_str()),
+            (method, "/m"),
+            "any token is a method, and case counts (RFC 9110 §9.1)"
+        );
+    }
+    let seen = stage.forwarded("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(
+        (seen.method.as_str(), seen.target.as_str()),
+        ("OPTIONS", "*"),
+        "asterisk-form (RFC 9112 §3.2.4)"
+    );
+    count("forwarding: methods", methods.len() + 1);
+}
+
+#[test]
+fn a_base_path_goes_in_front_and_v1_is_not_doubled() {
+    let rows = [
+        ("", "/a", "/a", "no base path"),
+        ("/", "/a", "/a", "the root is none"),
+        ("/base", "/a?b", "/base/a?b", "in front"),
+        (
+            "/base/",
+            "/a",
+            "/base/a",
+            "a slash at its end is not doubled",
+        ),
+        ("/base", "/", "/base/", "in front of the root"),
+        ("/base", "/base/a", "/base/base/a", "only /v1 is special"),
+        ("/v1", "/v1/models", "/v1/models", "not doubled"),
+        (
+            "/v1/",
+            "/v1/models?x=1",
+            "/v1/models?x=1",
+            "not doubled with a slash at the end",
+        ),
+        ("/v1", "/models", "/v1/models", "added where it is missing"),
+        (
+            "/api/v1",
+            "/v1/models",
+            "/api/v1/models",
+            "at the end of a longer base",
+        ),
+        ("/v1", "/v1", "/v1", "the segment alone"),
+        (
+            "/v1",
+            "/v1?x=/v1/y",
+            "/v1?x=/v1/y",
+            "the segment before a query",
+        ),
+        (
+            "/v1",
+            "/v1beta/models",
+            "/v1/v1beta/models",
+            "only the whole segment counts",
+        ),
+        ("/v1", "/V1/models", "/v1/V1/models", "paths have case"),
+        (
+            "/v1",
+            "/x/v1/models",
+            "/v1/x/v1/models",
+            "only at the start counts",
+        ),
+    ];
+    for (base, target, expected, why) in rows {
+        let stage = Stage::launch(base, |launch| launch);
+        let seen = stage.forwarded(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(seen.target, expected, "{base:?} + {target:?}: {why}");
+        let seen = stage.forwarded(format!(
+            "GET http://localhost{target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ));
+        assert_eq!(
+            seen.target, expected,
+            "{base:?} + {target:?} in absolute-form: {why}"
+        );
+    }
+    let stage = Stage::launch("/base", |launch| launch);
+    assert_eq!(
+        stage
+            .forwarded("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .target,
+        "*",
+        "asterisk-form has no path"
+    );
+    count("forwarding: base paths", 2 * rows.len() + 1);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_target_can_be_a_unix_socket() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    // A socket's path has some 100 bytes; the build folder may be deeper than that.
+    let path =
+        std::env::temp_dir().join(format!("ic-it-{}-{}.sock", std::process::id(), free_port()));
+    let listener = UnixListener::bind(&path).expect("the temporary folder can be written");
+    let interceptor = Launch::toward(format!("unix:{}", path.display())).start();
+    let mut client = interceptor.client();
+    for number in 0..3 {
+        client.send(format!(
+            "GET /{number} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ));
+        let (mut served, _) = listener.accept().expect("the interceptor connects");
+        served
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a read deadline can be set");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            served.read_exact(&mut byte).expect("the head goes on");
+            head.extend(byte);
+        }
+        let head = support::message::read_request_head(&head).expect("a well-formed head");
+        assert_eq!(head.start[1], format!("/{number}"));
+        assert!(
+            head.fields
+                .one("host")
+                .is_some_and(|host| !host.contains('/')),
+            "a path is no host: {head:?}"
+        );
+        served
+            .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+            .expect("it is read");
+        assert_eq!(client.response("GET").text(), "ok");
+        client = interceptor.client();
+    }
+    std::fs::remove_file(&path).expect("it is there");
+}

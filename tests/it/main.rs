@@ -1,0 +1,69 @@
+//! The integration tests, one binary: an index.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+/// The fuzz targets, over their seeds.
+mod corpus;
+/// The registry as text: what is kept, what is refused, what is read out of a damaged file, and the order of ports.
+mod registry_text;
+/// What the code may not mention, and where.
+mod tidy;
+
+/// The registry file: what one process does to it, on good and on bad file systems.
+mod registry_store;
+
+/// The registry file among many processes, killed ones and the Python tool.
+mod registry_processes;
+
+/// What the tests of the command line share: a home of their own, and the program run in it.
+mod cli_home;
+
+/// The command line: what is understood, what is refused, and which value wins.
+mod cli_arguments;
+
+/// The commands on the registry: their texts, their JSON, their exit codes.
+mod cli_commands;
+
+/// Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
+mod cli_output;
+
+/// Paths and places that are not as they should be.
+mod cli_places;
+
+/// The question of `ic reset`, on a terminal.
+mod cli_terminal;
+// The README's examples, run as a reader would run them.
+mod readme;
+
+// The peers that the http_ tests play: client, origin, and the program between them.
+mod support;
+
+// The harness itself: its peers against one another, without the program.
+mod http_harness;
+
+// What reaches the other side: methods and targets, fields, what the interceptor adds.
+mod http_fields;
+mod http_identity;
+mod http_targets;
+// Where messages end, what comes before them, and how long a connection lives.
+mod http_bodies;
+mod http_connections;
+mod http_interim;
+mod http_upgrade;
+// What is refused, and never forwarded.
+mod http_bad_responses;
+mod http_refused_bodies;
+mod http_refused_framing;
+mod http_refused_heads;
+// Nothing is held back, nothing piles up.
+mod http_streaming;
+// Clients that leave, and origins that close what is kept.
+mod http_departures;
+mod http_pool;
+// Guards, errors in its own name, its own pages, time limits and the connection limit.
+mod http_guards;
+mod http_limits;
+// Start, stop, signals, log.
+mod http_process;
+// A short soak of everything at once.
+mod http_mix;

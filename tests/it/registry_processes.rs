@@ -1,0 +1,241 @@
+//! The registry file among many processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, thread};
+
+use fs2::FileExt;
+use interceptor::registry::{Port, PortRange, Project, Registry, Store};
+use serde_json::{Value, json};
+
+#[test]
+fn sixty_four_processes_at_once_lose_no_mapping_and_share_no_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("port_registry.json");
+    let watched = watch(&file, || {
+        let children: Vec<_> = (0..64)
+            .map(|number| start("allocate", &file, &format!("/p/{number}-"), 3))
+            .collect();
+        children.into_iter().flat_map(finish).collect::<Vec<_>>()
+    });
+    check_all_there(&file, &watched, 64 * 3);
+    let left: BTreeSet<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        left,
+        [
+            "port_registry.json".into(),
+            "port_registry.json.lock".into()
+        ]
+        .into()
+    );
+}
+
+#[test]
+fn beside_the_other_tool_neither_side_loses_a_mapping() {
+    for (name, other) in [("a stand-in", None), ("python3", Some("python3"))] {
+        if other.is_some_and(|program| Command::new(program).arg("-V").output().is_err()) {
+            eprintln!("skipped: no {name} here");
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("port_registry.json");
+        // The Python tool makes the file when there is none, which is not what is looked at here.
+        fs::write(&file, Registry::default().to_text()).unwrap();
+        let given = watch(&file, || {
+            let other = match other {
+                None => start("other_tool", &file, "/other/", 150),
+                Some(program) => Command::new(program)
+                    .arg(concat!(
+                        env!("CARGO_MANIFEST_DIR"),
+                        "/tests/it/python_tool.py"
+                    ))
+                    .arg(&file)
+                    .args(["/other/", "150"])
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .map(|child| Running { child })
+                    .unwrap(),
+            };
+            let mut children: Vec<_> = (0..4)
+                .map(|number| start("allocate", &file, &format!("/p/{number}-"), 25))
+                .collect();
+            children.push(other);
+            children.into_iter().flat_map(finish).collect::<Vec<_>>()
+        });
+        check_all_there(&file, &given, 150 + 4 * 25);
+    }
+}
+
+/// Every port that was given out is in the file, for one project each.
+#[track_caller]
+fn check_all_there(file: &Path, given: &[Port], count: usize) {
+    let registry = Registry::parse(&fs::read(file).unwrap()).unwrap();
+    let recorded: Vec<Port> = registry.mappings().map(|(_, port)| port).collect();
+    let given: BTreeSet<Port> = given.iter().copied().collect();
+    assert_eq!(given.len(), count, "ports were given out twice");
+    assert_eq!(recorded.len(), count, "mappings are lost");
+    assert_eq!(
+        recorded,
+        Vec::from_iter(given),
+        "what was answered is not what was recorded"
+    );
+}
+
+/// Runs `work` while a reader sees to it that the file is sound at every instant.
+fn watch<R>(file: &Path, work: impl FnOnce() -> R) -> R {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let store = Store::new(file.to_owned());
+            let mut seen = 0;
+            while !done.load(Ordering::Relaxed) {
+                let snapshot = store.read().unwrap();
+                assert!(snapshot.warning.is_none(), "{}", snapshot.warning.unwrap());
+                seen += 1;
+            }
+            assert!(seen > 0);
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        result
+    })
+}
+
+struct Running {
+    child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts this test binary again, in one of the roles of [`child`].
+fn start(role: &str, file: &Path, prefix: &str, count: usize) -> Running {
+    let child = Command::new(env::current_exe().unwrap())
+        .args([
+            "registry_processes::child",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+            "--quiet",
+        ])
+        .env("IC_TEST_ROLE", role)
+        .env("IC_TEST_FILE", file)
+        .env("IC_TEST_PREFIX", prefix)
+        .env("IC_TEST_COUNT", count.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Running { child }
+}
+
+/// The ports that a child has given out.
+fn finish(mut running: Running) -> Vec<Port> {
+    let mut output = String::new();
+    running
+        .child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut output)
+        .unwrap();
+    assert!(running.child.wait().unwrap().success(), "{output}");
+    output
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect()
+}
+
+#[test]
+#[ignore = "not a test: what the processes run that the tests here start"]
+fn child() {
+    let variable = |name: &str| env::var(name).expect("set by the test that starts this");
+    let file = PathBuf::from(variable("IC_TEST_FILE"));
+    let prefix = variable("IC_TEST_PREFIX");
+    let count: usize = variable("IC_TEST_COUNT").parse().unwrap();
+    // One write for each line, so that a killed process has said all that it knows.
+    let say = |port: Port| {
+        std::io::stdout()
+            .write_all(format!("\n{port}\n").as_bytes())
+            .unwrap()
+    };
+    match variable("IC_TEST_ROLE").as_str() {
+        "allocate" => {
+            let store = Store::new(file);
+            for number in 0..count {
+                let project = Project::recorded(Path::new(&format!("{prefix}{number}"))).unwrap();
+                let allocate = |registry: &mut Registry| {
+                    registry.allocate(&project, PortRange::DEFAULT, |_| true)
+                };
+                say(store.update(allocate).unwrap().value.unwrap().port);
+            }
+        }
+        "other_tool" => {
+            for number in 0..count {
+                say(other_tool::allocate(&file, &format!("{prefix}{number}")));
+            }
+        }
+        role => panic!("no role {role}"),
+    }
+}
+
+/// The Python tool's way with the file; `python_tool.py` is the same again.
+mod other_tool {
+    use super::*;
+
+    pub fn allocate(file: &Path, project: &str) -> Port {
+        let mut registry = read(file);
+        if let Some(port) = registry["mappings"].get(project) {
+            return port.to_string().parse().unwrap();
+        }
+        let taken: BTreeMap<String, u16> =
+            serde_json::from_value(registry["mappings"].clone()).unwrap();
+        let (start, end) = (
+            &registry["port_range"]["start"],
+            &registry["port_range"]["end"],
+        );
+        let (start, end) = (start.as_u64().unwrap() as u16, end.as_u64().unwrap() as u16);
+        let after = |port| if port < end { port + 1 } else { start };
+        let mut port = registry["next_available"].as_u64().unwrap() as u16;
+        while taken.values().any(|&other| other == port) {
+            port = after(port);
+        }
+        registry["mappings"][project] = json!(port);
+        registry["next_available"] = json!(after(port));
+        write(file, &registry);
+        Port::try_from(port).unwrap()
+    }
+
+    fn read(file: &Path) -> Value {
+        let mut file = File::open(file).unwrap();
+        FileExt::lock_shared(&file).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn write(file: &Path, registry: &Value) {
+        // Empties it before it is locked.
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(file)
+            .unwrap();
+        FileExt::lock_exclusive(&file).unwrap();
+        file.write_all(serde_json::to_string_pretty(registry).unwrap().as_bytes())
+            .unwrap();
+        file.sync_all().unwrap();
+    }
+}

@@ -1,0 +1,106 @@
+//! The peers of the program under test: scripted client and origin on loopback, and the program itself.
+//!
+//! Roles: `Interceptor` is the real `ic serve`; `Origin` is what it forwards to; a client is a `Wire` from
+//! `Interceptor::client`. Everything blocks, and every wait ends at a deadline with a sentence about it.
+
+pub mod interceptor;
+pub mod message;
+pub mod origin;
+pub mod refusal;
+pub mod stage;
+pub mod wire;
+
+use std::time::Duration;
+
+pub use interceptor::{Interceptor, Launch, free_port, has_ipv6, scratch_folder};
+pub use message::{Framing, Request, Response, latin1};
+pub use origin::{Origin, Reply, Seen, requests_of};
+pub use stage::{OK, Stage};
+pub use wire::{Body, Stop, Wire, excerpt};
+
+/// For how long anything is waited for before the test fails.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// An origin whose connections the test scripts, and an interceptor in front of it.
+#[track_caller]
+pub fn scripted() -> (Origin, Interceptor) {
+    let origin = Origin::listen();
+    let interceptor = Interceptor::before(&origin);
+    (origin, interceptor)
+}
+
+/// An origin that says `ok` to everything, and an interceptor in front of it.
+#[track_caller]
+pub fn agreeing() -> (Origin, Interceptor) {
+    let origin = Origin::agreeing();
+    let interceptor = Interceptor::before(&origin);
+    (origin, interceptor)
+}
+
+/// An answer in the interceptor's own name: its shape is that of contract §5, whatever its status.
+#[track_caller]
+pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
+    assert!(
+        statuses.contains(&response.status),
+        "a status of {statuses:?}: {response:?}, {}",
+        response.text()
+    );
+    let code = response
+        .fields
+        .one("x-ic-error")
+        .unwrap_or_else(|| panic!("an own error carries `x-ic-error`: {response:?}"));
+    assert!(
+        !code.is_empty(),
+        "an error's code says something: {response:?}"
+    );
+    let kind = response.fields.one("content-type").unwrap_or_default();
+    assert!(
+        kind.starts_with("application/json"),
+        "an own error is JSON: {response:?}"
+    );
+    let document: serde_json::Value = serde_json::from_slice(&response.body)
+        .unwrap_or_else(|error| panic!("an own error is JSON: {error}: {}", response.text()));
+    assert_eq!(document["type"], "error", "{document}");
+    let error = &document["error"];
+    assert!(
+        error["type"].as_str().is_some_and(|kind| !kind.is_empty()),
+        "{document}"
+    );
+    assert_eq!(
+        error["code"], code,
+        "the code stands in the field and in the document: {document}"
+    );
+    assert!(
+        error.get("param").is_some_and(serde_json::Value::is_null),
+        "`param` is there, and null: {document}"
+    );
+    assert!(document["request_id"].is_string(), "{document}");
+    let message = error["message"].as_str().unwrap_or_default();
+    let one_line = !message.is_empty()
+        && message.chars().count() <= 200
+        && !message.chars().any(char::is_control);
+    assert!(
+        one_line,
+        "a message is one line of at most 200 characters: {document}"
+    );
+    if [400, 508].contains(&response.status) {
+        assert_eq!(
+            response.fields.one("x-should-retry"),
+            Some("false"),
+            "trying again cannot help: {response:?}"
+        );
+        assert!(
+            !response.fields.has("retry-after"),
+            "trying again cannot help: {response:?}"
+        );
+    }
+    code.to_owned()
+}
+
+/// Fields that a row expects, as (name, value).
+pub type Lines<'a> = &'a [(&'a str, &'a str)];
+
+/// The numbers of cases, for a report: `cargo test -- --nocapture` shows them.
+pub fn count(category: &str, cases: usize) {
+    println!("cases: {category}: {cases}");
+}

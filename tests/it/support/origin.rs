@@ -1,0 +1,292 @@
+//! The origin: what the interceptor forwards to, played by the test.
+//!
+//! Two ways to play it. `Origin::listen` leaves every connection to the test, which accepts and scripts
+//! it on its own thread. `Origin::answering` answers by a closure, on a thread for each connection, and
+//! keeps a book of what came; it is for tests that do not care which connection carries what.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::DEADLINE;
+use super::message::Request;
+use super::wire::{Stop, Wire};
+
+/// A listening origin.
+pub struct Origin {
+    address: SocketAddr,
+    connections: Mutex<Receiver<TcpStream>>,
+    accepted: Mutex<usize>,
+    acceptor: Option<JoinHandle<()>>,
+    stopping: Arc<Mutex<bool>>,
+    book: Arc<Book>,
+}
+
+/// What an answering origin has seen, in the order in which it saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// A connection was opened.
+    Opened { connection: usize },
+    /// A whole, well-formed request.
+    Request { connection: usize, request: Request },
+    /// The connection ended: between two requests, or inside one.
+    Ended {
+        connection: usize,
+        inside: bool,
+        stop: Stop,
+    },
+}
+
+/// What an answering origin does about a request.
+pub enum Reply {
+    /// Sends these bytes and waits for the next request.
+    Bytes(Vec<u8>),
+    /// Sends these bytes and closes the connection.
+    BytesThenClose(Vec<u8>),
+    /// Sends these bytes in pieces of at most that size and closes the connection.
+    PiecesThenClose(Vec<u8>, usize),
+    /// Cuts the connection.
+    Reset,
+    /// Closes the connection without a word.
+    Close,
+}
+
+#[derive(Default)]
+struct Book {
+    seen: Mutex<Vec<Seen>>,
+    changed: Condvar,
+}
+
+impl Origin {
+    /// Listens on a port of the kernel's choice; the test accepts.
+    pub fn listen() -> Origin {
+        Origin::listen_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Listens on an address; the test accepts.
+    #[track_caller]
+    pub fn listen_at(address: SocketAddr) -> Origin {
+        let listener = TcpListener::bind(address)
+            .unwrap_or_else(|error| panic!("origin: cannot listen on {address}: {error}"));
+        let address = listener.local_addr().expect("a listener has an address");
+        let (sender, connections) = channel();
+        let stopping = Arc::new(Mutex::new(false));
+        let told = Arc::clone(&stopping);
+        let acceptor = std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if *lock(&told) || sender.send(stream).is_err() {
+                    break;
+                }
+            }
+        });
+        Origin {
+            address,
+            connections: Mutex::new(connections),
+            accepted: Mutex::new(0),
+            acceptor: Some(acceptor),
+            stopping,
+            book: Arc::default(),
+        }
+    }
+
+    /// Answers each request with what `answer` makes of it and of its number on its connection, from 0.
+    pub fn answering(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Origin {
+        let mut origin = Origin::listen();
+        let connections = std::mem::replace(&mut *lock(&origin.connections), channel().1);
+        let book = Arc::clone(&origin.book);
+        let answer = Arc::new(answer);
+        let acceptor = origin.acceptor.take();
+        origin.acceptor = Some(std::thread::spawn(move || {
+            let mut threads = Vec::new();
+            for (connection, stream) in connections.into_iter().enumerate() {
+                let (book, answer) = (Arc::clone(&book), Arc::clone(&answer));
+                threads.push(std::thread::spawn(move || {
+                    book.write(Seen::Opened { connection });
+                    let wire = Wire::new(format!("origin, connection {connection}"), stream)
+                        .with_patience(6 * DEADLINE);
+                    let (inside, stop) = answer_all(wire, connection, &book, &*answer);
+                    book.write(Seen::Ended {
+                        connection,
+                        inside,
+                        stop,
+                    });
+                }));
+            }
+            for thread in threads.into_iter().chain(acceptor) {
+                thread.join().expect("an origin's thread does not panic");
+            }
+        }));
+        origin
+    }
+
+    /// Answers everything with `200 OK` and the body `ok`.
+    pub fn agreeing() -> Origin {
+        Origin::answering(|_, _| {
+            Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The target to give to the interceptor.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The next connection, within the deadline.
+    #[track_caller]
+    pub fn accept(&self) -> Wire {
+        self.try_accept(DEADLINE)
+            .unwrap_or_else(|| panic!("origin: no connection came within {DEADLINE:?}"))
+    }
+
+    /// The next connection, if one comes in time.
+    pub fn try_accept(&self, patience: Duration) -> Option<Wire> {
+        match lock(&self.connections).recv_timeout(patience) {
+            Ok(stream) => {
+                let mut accepted = lock(&self.accepted);
+                *accepted += 1;
+                Some(Wire::new(
+                    format!("origin, connection {}", *accepted - 1),
+                    stream,
+                ))
+            }
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("origin: no longer listens"),
+        }
+    }
+
+    /// What an answering origin has seen so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.book.seen).clone()
+    }
+
+    /// The whole requests that an answering origin has seen so far.
+    pub fn requests(&self) -> Vec<Request> {
+        requests_of(&self.seen())
+    }
+
+    /// How many connections an answering origin has seen so far.
+    pub fn connections(&self) -> usize {
+        self.seen()
+            .iter()
+            .filter(|seen| matches!(seen, Seen::Opened { .. }))
+            .count()
+    }
+
+    /// Forgets what an answering origin has seen so far, for the next row of a table.
+    pub fn forget(&self) {
+        lock(&self.book.seen).clear();
+    }
+
+    /// Waits until what an answering origin has seen satisfies `condition`.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut seen = lock(&self.book.seen);
+        while !condition(&seen) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "origin: {what} did not come true within {DEADLINE:?}; seen: {:?}",
+                *seen
+            );
+            seen = self
+                .book
+                .changed
+                .wait_timeout(seen, left)
+                .expect("the book is not poisoned")
+                .0;
+        }
+        seen.clone()
+    }
+}
+
+/// The whole requests in a book.
+pub fn requests_of(seen: &[Seen]) -> Vec<Request> {
+    let request = |seen: &Seen| match seen {
+        Seen::Request { request, .. } => Some(request.clone()),
+        _ => None,
+    };
+    seen.iter().filter_map(request).collect()
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        *lock(&self.stopping) = true;
+        // Wakes the acceptor, which then finds that it is to stop.
+        let woken = TcpStream::connect_timeout(&self.address, DEADLINE);
+        let refused = matches!(&woken, Err(error) if error.kind() == ErrorKind::ConnectionRefused);
+        if let Some(acceptor) = self.acceptor.take() {
+            // A test that fails has said why already; joining could only hide it behind a wait.
+            if (woken.is_ok() || refused) && !std::thread::panicking() {
+                acceptor.join().expect("an origin's thread does not panic");
+            }
+        }
+    }
+}
+
+impl Book {
+    fn write(&self, seen: Seen) {
+        lock(&self.seen).push(seen);
+        self.changed.notify_all();
+    }
+}
+
+fn answer_all(
+    mut wire: Wire,
+    connection: usize,
+    book: &Book,
+    answer: &dyn Fn(&Request, usize) -> Reply,
+) -> (bool, Stop) {
+    for number in 0.. {
+        let request = match wire
+            .try_fill_if_empty()
+            .map_err(|stop| (false, stop))
+            .and_then(|()| wire.try_request().map_err(|stop| (true, stop)))
+        {
+            Ok(request) => request,
+            Err(end) => return end,
+        };
+        let reply = answer(&request, number);
+        book.write(Seen::Request {
+            connection,
+            request,
+        });
+        match reply {
+            Reply::Bytes(bytes) => {
+                if !wire.offer(bytes) {
+                    return (false, Stop::Reset);
+                }
+            }
+            Reply::BytesThenClose(bytes) => {
+                wire.offer(bytes);
+                wire.close();
+                return (false, Stop::Closed);
+            }
+            Reply::PiecesThenClose(bytes, size) => {
+                wire.offer_in_pieces(bytes, size);
+                wire.close();
+                return (false, Stop::Closed);
+            }
+            Reply::Reset => {
+                wire.reset();
+                return (false, Stop::Reset);
+            }
+            Reply::Close => {
+                wire.close();
+                return (false, Stop::Closed);
+            }
+        }
+    }
+    unreachable!("the numbers of requests do not end")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}

@@ -1,0 +1,145 @@
+//! Requests that must not be forwarded, as rows of a table, and the one check that all of them go through.
+//!
+//! Each row runs alone and behind a good request on the same connection; whole, byte by byte, and with
+//! a smuggled request behind it. A row that names more than one status is one where contract and RFC leave
+//! the choice; what they never leave is to forward it.
+
+use super::*;
+
+/// A head that must not be forwarded.
+pub struct Refusal {
+    request: Vec<u8>,
+    statuses: &'static [u16],
+    why: &'static str,
+}
+
+pub const BAD: &[u16] = &[400];
+/// A wrong coding may be called unknown (RFC 9112 §6.1: 501) or wrong.
+pub const CODING: &[u16] = &[400, 501];
+/// A wrong version may be called unsupported.
+pub const VERSION: &[u16] = &[400, 505];
+/// A wrong host may be called malformed or somebody else's.
+pub const HOST: &[u16] = &[400, 421];
+
+pub fn row(request: impl AsRef<[u8]>, statuses: &'static [u16], why: &'static str) -> Refusal {
+    Refusal {
+        request: request.as_ref().to_vec(),
+        statuses,
+        why,
+    }
+}
+
+/// A request with these lines instead of its framing.
+pub fn framed(lines: impl AsRef<[u8]>, statuses: &'static [u16], why: &'static str) -> Refusal {
+    row(
+        [
+            b"POST /bad HTTP/1.1\r\nHost: localhost\r\n",
+            lines.as_ref(),
+            b"\r\n\r\n",
+        ]
+        .concat(),
+        statuses,
+        why,
+    )
+}
+
+#[track_caller]
+pub fn check_all(category: &str, rows: &[Refusal]) {
+    let (origin, interceptor) = agreeing();
+    for row in rows {
+        for pieces in [usize::MAX, piece_size(row)] {
+            for tail in [
+                "",
+                "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "hello0\r\n\r\n",
+            ] {
+                for before in ["", "GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+                    check_refused(&origin, &interceptor, row, pieces, before, tail);
+                }
+            }
+        }
+    }
+    count(category, rows.len());
+}
+
+/// Byte by byte, but a head near the limit in pieces: reading it again at each of 65,000 bytes is not the point.
+fn piece_size(row: &Refusal) -> usize {
+    if row.request.len() > 4096 { 997 } else { 1 }
+}
+
+#[track_caller]
+fn check_refused(
+    origin: &Origin,
+    interceptor: &Interceptor,
+    row: &Refusal,
+    pieces: usize,
+    before: &str,
+    tail: &str,
+) {
+    let why = format!(
+        "{} ({:?} in pieces of {pieces}, behind {before:?}, before {tail:?})",
+        row.why,
+        excerpt(&row.request)
+    );
+    origin.forget();
+    let mut client = interceptor.client();
+    // The interceptor may stop reading once it knows enough.
+    client.offer_in_pieces(
+        [before.as_bytes(), &row.request, tail.as_bytes()].concat(),
+        pieces,
+    );
+    if !before.is_empty() {
+        let good = client
+            .try_response("GET")
+            .unwrap_or_else(|stop| panic!("the good request is answered: {stop:?}: {why}"));
+        assert_eq!(good.text(), "ok", "{why}");
+    }
+    let response = client
+        .try_response("GET")
+        .unwrap_or_else(|stop| panic!("a refusal is said: {stop:?}: {why}"));
+    assert!(
+        row.statuses.contains(&response.status),
+        "{:?} expected, {} came: {why}: {}",
+        row.statuses,
+        response.status,
+        response.text()
+    );
+    check_own_error(&response, row.statuses);
+    assert!(
+        response
+            .fields
+            .list("connection")
+            .contains(&"close".to_owned()),
+        "RFC 9112 §9.6: {why}: {response:?}"
+    );
+    let (rest, stop) = client.drain();
+    assert!(
+        rest.is_empty() && stop == Stop::Closed,
+        "an orderly end (RFC 9112 §9.6), for a reset may overtake the answer: {stop:?}, {:?}: {why}",
+        latin1(&rest)
+    );
+    // What reaches the origin later than this good request cannot have been sent before it.
+    let mut client = interceptor.client();
+    client.send("GET /sentinel HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.response("GET").text(), "ok", "{why}");
+    let targets: Vec<String> = origin
+        .requests()
+        .into_iter()
+        .map(|request| request.target)
+        .collect();
+    let expected: &[&str] = if before.is_empty() {
+        &["/sentinel"]
+    } else {
+        &["/good", "/sentinel"]
+    };
+    assert_eq!(targets, expected, "nothing of it reaches the origin: {why}");
+    let broken: Vec<Seen> = origin
+        .seen()
+        .into_iter()
+        .filter(|seen| matches!(seen, Seen::Ended { inside: true, .. }))
+        .collect();
+    assert!(
+        broken.is_empty(),
+        "nothing of it reaches the origin: {why}: {broken:?}"
+    );
+}

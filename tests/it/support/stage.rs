@@ -1,0 +1,98 @@
+//! One request, one answer, and what each side saw of it: the stage for tables.
+
+use std::sync::{Arc, Mutex};
+
+use super::interceptor::{Interceptor, Launch};
+use super::message::{Request, Response};
+use super::origin::{Origin, Reply};
+use super::wire::Wire;
+
+/// The answer of an origin that has nothing special to say.
+pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// An interceptor in front of an origin whose next answers are set from outside.
+pub struct Stage {
+    // In this order, so that the interceptor ends first and leaves the origin nothing to wait for.
+    pub interceptor: Interceptor,
+    pub origin: Origin,
+    answer: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Stage {
+    #[track_caller]
+    pub fn new() -> Stage {
+        Stage::with(&[])
+    }
+
+    /// With arguments to `ic serve`.
+    #[track_caller]
+    pub fn with(arguments: &[&str]) -> Stage {
+        Stage::launch("", |launch| launch.args(arguments.iter().copied()))
+    }
+
+    /// With a base path in the target, and with whatever `change` makes of the launch.
+    #[track_caller]
+    pub fn launch(base: &str, change: impl FnOnce(Launch) -> Launch) -> Stage {
+        let answer = Arc::new(Mutex::new(OK.to_vec()));
+        let given = Arc::clone(&answer);
+        let origin = Origin::answering(move |_, _| {
+            Reply::Bytes(given.lock().expect("no holder of this lock panics").clone())
+        });
+        let interceptor = change(Launch::toward(origin.url() + base)).start();
+        Stage {
+            interceptor,
+            origin,
+            answer,
+        }
+    }
+
+    /// Sets what the origin answers from now on.
+    pub fn answer_with(&self, answer: impl AsRef<[u8]>) {
+        *self.answer.lock().expect("no holder of this lock panics") = answer.as_ref().to_vec();
+    }
+
+    /// Sends a request from a new client: what the origin saw of it, what the client saw of the answer,
+    /// and the client's connection.
+    #[track_caller]
+    pub fn exchange(
+        &self,
+        request: impl AsRef<[u8]>,
+        answer: impl AsRef<[u8]>,
+    ) -> (Request, Response, Wire) {
+        self.answer_with(answer);
+        self.origin.forget();
+        let mut client = self.interceptor.client();
+        client.send(request.as_ref());
+        let response = client.response(&method_of(request.as_ref()));
+        let mut requests = self.origin.requests();
+        assert_eq!(
+            requests.len(),
+            1,
+            "exactly one request reaches the origin: {requests:?}; the client got {response:?} {}",
+            response.text()
+        );
+        (requests.remove(0), response, client)
+    }
+
+    /// What the origin sees of a request.
+    #[track_caller]
+    pub fn forwarded(&self, request: impl AsRef<[u8]>) -> Request {
+        self.exchange(request, OK).0
+    }
+
+    /// What a client sees of an answer to a GET.
+    #[track_caller]
+    pub fn returned(&self, answer: impl AsRef<[u8]>) -> Response {
+        self.exchange("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", answer)
+            .1
+    }
+}
+
+fn method_of(request: &[u8]) -> String {
+    super::latin1(request)
+        .trim_start()
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}

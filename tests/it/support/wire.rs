@@ -1,0 +1,583 @@
+//! One end of a connection: the bytes read from it but not yet used, and every wait with a deadline.
+//!
+//! Blocking and single-threaded, so that a test reads like the script of a play: the client says this,
+//! the origin hears that. A `try_` method hands back how the connection stopped; its twin without the
+//! prefix fails the test and says who was waiting for what, and what had arrived instead.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::DEADLINE;
+use super::message::{self, Fields, Framing, Head, Request, Response, latin1};
+
+/// A connection and what has been read from it but not yet used.
+pub struct Wire {
+    who: String,
+    stream: TcpStream,
+    unread: Vec<u8>,
+    /// For how long nothing may arrive, or nothing be taken, before the test fails.
+    patience: Duration,
+}
+
+/// Why nothing more comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// The other side has closed its sending half: end of file.
+    Closed,
+    /// The other side has cut the connection: a reset.
+    Reset,
+    /// Nothing came for as long as the wire has patience.
+    Silent,
+    /// What came is no HTTP.
+    Malformed(String),
+}
+
+/// Part of a body, in whatever framing it travels.
+#[derive(Debug)]
+pub struct Body {
+    left: Left,
+    pub trailers: Fields,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Length(u64),
+    Chunk(u64),
+    BeforeChunk,
+    AfterChunk,
+    UntilClose,
+    Nothing,
+}
+
+impl Wire {
+    /// Takes over a connection; `who` names this end in failures.
+    pub fn new(who: impl Into<String>, stream: TcpStream) -> Wire {
+        stream
+            .set_nodelay(true)
+            .expect("TCP_NODELAY can be set on a connection");
+        stream
+            .set_write_timeout(Some(DEADLINE))
+            .expect("a write deadline can be set");
+        Wire {
+            who: who.into(),
+            stream,
+            unread: Vec::new(),
+            patience: DEADLINE,
+        }
+    }
+
+    /// Connects within the deadline.
+    #[track_caller]
+    pub fn connect(who: impl Into<String>, address: SocketAddr) -> Wire {
+        let who = who.into();
+        match TcpStream::connect_timeout(&address, DEADLINE) {
+            Ok(stream) => Wire::new(who, stream),
+            Err(error) => panic!("{who}: cannot connect to {address}: {error}"),
+        }
+    }
+
+    /// Sets for how long this end waits for anything.
+    pub fn with_patience(mut self, patience: Duration) -> Wire {
+        self.set_patience(patience);
+        self
+    }
+
+    /// Sets for how long this end waits for anything.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.stream
+            .set_write_timeout(Some(patience))
+            .expect("a write deadline can be set");
+        self.patience = patience;
+    }
+
+    /// The socket itself, for options and for a second thread.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// A second handle on the same connection, for a thread that writes while this one reads.
+    pub fn twin(&self) -> Wire {
+        let stream = self.stream.try_clone().expect("a socket can be duplicated");
+        Wire {
+            who: format!("{} (writer)", self.who),
+            stream,
+            unread: Vec::new(),
+            patience: self.patience,
+        }
+    }
+
+    // Sending.
+
+    /// Sends all of it, or fails.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        if let Err(error) = self.stream.write_all(bytes.as_ref()) {
+            panic!(
+                "{}: cannot send {:?}: {error}",
+                self.who,
+                excerpt(bytes.as_ref())
+            );
+        }
+    }
+
+    /// Sends to a peer that may have had enough: whether all of it could be sent.
+    pub fn offer(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Sends in pieces of at most `size` bytes, each in a segment of its own, to a peer that may have had enough.
+    pub fn offer_in_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> bool {
+        bytes.as_ref().chunks(size).all(|piece| {
+            // Lets the reader run between two pieces, so that it meets many of the prefixes.
+            std::thread::yield_now();
+            self.offer(piece)
+        })
+    }
+
+    /// Ends the sending half; the answer can still be read.
+    pub fn finish_writing(&mut self) {
+        // A peer that has cut the connection meanwhile leaves nothing to end.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Closes at once and says nothing more (FIN, or a reset where the kernel finds unread bytes).
+    pub fn close(self) {}
+
+    /// Cuts the connection: a reset.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
+            .expect("SO_LINGER can be set");
+    }
+
+    // Receiving bytes.
+
+    /// Waits for at least one more byte.
+    pub fn try_fill(&mut self) -> Result<usize, Stop> {
+        self.try_fill_until(Instant::now() + self.patience)
+    }
+
+    fn try_fill_until(&mut self, deadline: Instant) -> Result<usize, Stop> {
+        let mut piece = [0; 64 * 1024];
+        loop {
+            // A timeout of zero means none to the kernel.
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_millis(1));
+            self.stream
+                .set_read_timeout(Some(left))
+                .expect("a read deadline can be set");
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Err(Stop::Closed),
+                Ok(count) => {
+                    self.unread.extend_from_slice(&piece[..count]);
+                    return Ok(count);
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut if Instant::now() >= deadline => {
+                        return Err(Stop::Silent);
+                    }
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
+                    ErrorKind::ConnectionReset
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::ConnectionAborted => return Err(Stop::Reset),
+                    _ => panic!("{}: {error}", self.who),
+                },
+            }
+        }
+    }
+
+    /// Waits for at least one byte that is not used yet.
+    pub fn try_fill_if_empty(&mut self) -> Result<(), Stop> {
+        if self.unread.is_empty() {
+            self.try_fill().map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits until something has arrived, and leaves it in the kernel.
+    #[track_caller]
+    pub fn wait_for_arrival(&mut self) {
+        self.stream
+            .set_read_timeout(Some(self.patience))
+            .expect("a read deadline can be set");
+        match self.stream.peek(&mut [0]) {
+            Ok(count) => assert!(
+                self.unread.is_empty() && count == 1,
+                "{}: the end came, not a byte",
+                self.who
+            ),
+            Err(error) => panic!("{}: nothing arrived: {error}", self.who),
+        }
+    }
+
+    /// Nothing arrives for this long. A negative cannot be waited for: this is a window, not a wait.
+    #[track_caller]
+    pub fn expect_silence(&mut self, window: Duration) {
+        assert!(
+            self.unread.is_empty(),
+            "{}: bytes where silence was expected: {:?}",
+            self.who,
+            excerpt(&self.unread)
+        );
+        match self.try_fill_until(Instant::now() + window) {
+            Err(Stop::Silent) => {}
+            other => panic!(
+                "{}: silence was expected, not {other:?}: {:?}",
+                self.who,
+                excerpt(&self.unread)
+            ),
+        }
+    }
+
+    /// Exactly `count` bytes.
+    pub fn try_take(&mut self, count: usize) -> Result<Vec<u8>, Stop> {
+        while self.unread.len() < count {
+            self.try_fill()?;
+        }
+        Ok(self.unread.drain(..count).collect())
+    }
+
+    /// Exactly these bytes.
+    #[track_caller]
+    pub fn expect(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        match self.try_take(bytes.len()) {
+            Ok(taken) => assert_eq!(latin1(&taken), latin1(bytes), "{}", self.who),
+            Err(stop) => self.fail(&stop, &format!("waiting for {:?}", excerpt(bytes))),
+        }
+    }
+
+    /// Everything up to the end, and which end it was.
+    pub fn drain(&mut self) -> (Vec<u8>, Stop) {
+        loop {
+            if let Err(stop) = self.try_fill() {
+                return (std::mem::take(&mut self.unread), stop);
+            }
+        }
+    }
+
+    fn try_take_past(&mut self, mark: &[u8]) -> Result<Vec<u8>, Stop> {
+        let mut searched = 0;
+        loop {
+            let from = searched;
+            if let Some(at) = self.unread[from..]
+                .windows(mark.len())
+                .position(|window| window == mark)
+            {
+                return Ok(self.unread.drain(..from + at + mark.len()).collect());
+            }
+            searched = self.unread.len().saturating_sub(mark.len() - 1);
+            self.try_fill()?;
+        }
+    }
+
+    // The end.
+
+    /// The other side closes or cuts the connection, and nothing more comes before that.
+    #[track_caller]
+    pub fn expect_end(&mut self) -> Stop {
+        self.expect_end_within(self.patience)
+    }
+
+    /// The same with a deadline of its own.
+    #[track_caller]
+    pub fn expect_end_within(&mut self, patience: Duration) -> Stop {
+        assert!(
+            self.unread.is_empty(),
+            "{}: bytes where the end was expected: {:?}",
+            self.who,
+            excerpt(&self.unread)
+        );
+        match self.try_fill_until(Instant::now() + patience) {
+            Err(stop @ (Stop::Closed | Stop::Reset)) => stop,
+            Err(stop) => self.fail(&stop, &format!("waiting {patience:?} for the end")),
+            Ok(_) => panic!(
+                "{}: bytes where the end was expected: {:?}",
+                self.who,
+                excerpt(&self.unread)
+            ),
+        }
+    }
+
+    /// The other side closes in an orderly way, and nothing more comes before that.
+    #[track_caller]
+    pub fn expect_eof(&mut self) {
+        assert_eq!(
+            self.expect_end(),
+            Stop::Closed,
+            "{}: an orderly end",
+            self.who
+        );
+    }
+
+    /// Whether the connection is still open and silent: looks, does not wait.
+    pub fn is_open(&mut self) -> bool {
+        self.unread.is_empty() && self.try_fill_until(Instant::now()) == Err(Stop::Silent)
+    }
+
+    // Messages.
+
+    /// A request's head, and how its body ends.
+    pub fn try_request_head(&mut self) -> Result<(Head, Framing), Stop> {
+        let bytes = self.try_take_past(b"\r\n\r\n")?;
+        let head = message::read_request_head(&bytes).map_err(Stop::Malformed)?;
+        let framing = message::request_framing(&head).map_err(Stop::Malformed)?;
+        Ok((head, framing))
+    }
+
+    /// A request's head, and how its body ends.
+    #[track_caller]
+    pub fn request_head(&mut self) -> (Head, Framing) {
+        match self.try_request_head() {
+            Ok(head) => head,
+            Err(stop) => self.fail(&stop, "waiting for a request's head"),
+        }
+    }
+
+    /// A request, whole.
+    pub fn try_request(&mut self) -> Result<Request, Stop> {
+        let (head, framing) = self.try_request_head()?;
+        let (body, trailers) = self.try_body(framing)?;
+        let [method, target, version] = head.start;
+        Ok(Request {
+            method,
+            target,
+            version,
+            fields: head.fields,
+            framing,
+            body,
+            trailers,
+        })
+    }
+
+    /// A request, whole.
+    #[track_caller]
+    pub fn request(&mut self) -> Request {
+        match self.try_request() {
+            Ok(request) => request,
+            Err(stop) => self.fail(&stop, "waiting for a request"),
+        }
+    }
+
+    /// A response's head, whether interim or final, and how its body ends.
+    pub fn try_response_head(&mut self, method: &str) -> Result<(Head, Framing), Stop> {
+        let bytes = self.try_take_past(b"\r\n\r\n")?;
+        let head = message::read_response_head(&bytes).map_err(Stop::Malformed)?;
+        let framing = message::response_framing(&head, method).map_err(Stop::Malformed)?;
+        Ok((head, framing))
+    }
+
+    /// A response's head, whether interim or final, and how its body ends.
+    #[track_caller]
+    pub fn response_head(&mut self, method: &str) -> (Head, Framing) {
+        match self.try_response_head(method) {
+            Ok(head) => head,
+            Err(stop) => self.fail(&stop, "waiting for a response's head"),
+        }
+    }
+
+    /// The final response to `method`, whole, with the interim ones before it.
+    pub fn try_response(&mut self, method: &str) -> Result<Response, Stop> {
+        let mut interim = Vec::new();
+        loop {
+            let (head, framing) = self.try_response_head(method)?;
+            if head.start[1].starts_with('1') && head.start[1] != "101" {
+                interim.push(head);
+                continue;
+            }
+            let (body, trailers) = self.try_body(framing)?;
+            let [version, status, reason] = head.start;
+            let status = status.parse().expect("three digits were read");
+            return Ok(Response {
+                interim,
+                version,
+                status,
+                reason,
+                fields: head.fields,
+                framing,
+                body,
+                trailers,
+            });
+        }
+    }
+
+    /// The final response to `method`, whole, with the interim ones before it.
+    #[track_caller]
+    pub fn response(&mut self, method: &str) -> Response {
+        match self.try_response(method) {
+            Ok(response) => response,
+            Err(stop) => self.fail(&stop, &format!("waiting for the response to {method}")),
+        }
+    }
+
+    fn try_body(&mut self, framing: Framing) -> Result<(Vec<u8>, Fields), Stop> {
+        let mut body = Body::new(framing);
+        let mut bytes = Vec::new();
+        loop {
+            let piece = self.try_some(&mut body)?;
+            if piece.is_empty() {
+                return Ok((bytes, body.trailers));
+            }
+            bytes.extend(piece);
+        }
+    }
+
+    /// The next bytes of a body as they come, without their framing; none at its end.
+    pub fn try_some(&mut self, body: &mut Body) -> Result<Vec<u8>, Stop> {
+        loop {
+            match body.left {
+                Left::Nothing => return Ok(Vec::new()),
+                Left::Length(0) => body.left = Left::Nothing,
+                Left::Chunk(0) => body.left = Left::AfterChunk,
+                Left::Length(left) => {
+                    let piece = self.try_at_most(left)?;
+                    body.left = Left::Length(left - piece.len() as u64);
+                    return Ok(piece);
+                }
+                Left::Chunk(left) => {
+                    let piece = self.try_at_most(left)?;
+                    body.left = Left::Chunk(left - piece.len() as u64);
+                    return Ok(piece);
+                }
+                Left::AfterChunk => {
+                    let end = self.try_take(2)?;
+                    if end != b"\r\n" {
+                        return Err(Stop::Malformed(format!(
+                            "a chunk's data ends with CRLF, not {:?}",
+                            latin1(&end)
+                        )));
+                    }
+                    body.left = Left::BeforeChunk;
+                }
+                Left::BeforeChunk => {
+                    let line = self.try_take_past(b"\r\n")?;
+                    let size = message::read_chunk_size(&line[..line.len() - 2])
+                        .map_err(Stop::Malformed)?;
+                    if size > 0 {
+                        body.left = Left::Chunk(size);
+                        continue;
+                    }
+                    let mut lines = Vec::new();
+                    while !lines.ends_with(b"\r\n\r\n") && lines != b"\r\n" {
+                        lines.extend(self.try_take_past(b"\r\n")?);
+                    }
+                    body.trailers = message::read_trailers(&lines).map_err(Stop::Malformed)?;
+                    body.left = Left::Nothing;
+                }
+                Left::UntilClose => match self.try_at_most(u64::MAX) {
+                    Err(Stop::Closed) => body.left = Left::Nothing,
+                    other => return other,
+                },
+            }
+        }
+    }
+
+    /// Exactly these bytes of a body, in however many pieces and chunks they come.
+    #[track_caller]
+    pub fn expect_some(&mut self, body: &mut Body, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        let mut taken = Vec::new();
+        while taken.len() < bytes.len() {
+            match self.try_some(body) {
+                Ok(piece) if piece.is_empty() => panic!(
+                    "{}: the body ended after {:?}, {:?} was expected",
+                    self.who,
+                    excerpt(&taken),
+                    excerpt(bytes)
+                ),
+                Ok(piece) => taken.extend(piece),
+                Err(stop) => self.fail(
+                    &stop,
+                    &format!(
+                        "waiting for {:?} of a body after {:?}",
+                        excerpt(bytes),
+                        excerpt(&taken)
+                    ),
+                ),
+            }
+        }
+        assert_eq!(latin1(&taken), latin1(bytes), "{}", self.who);
+    }
+
+    /// The body ends here, properly.
+    #[track_caller]
+    pub fn expect_end_of(&mut self, body: &mut Body) {
+        match self.try_some(body) {
+            Ok(piece) => assert!(
+                piece.is_empty(),
+                "{}: more of a body that should have ended: {:?}",
+                self.who,
+                excerpt(&piece)
+            ),
+            Err(stop) => self.fail(&stop, "waiting for the end of a body"),
+        }
+    }
+
+    /// The body does not end properly: it is cut, in a way its receiver can tell from an end.
+    #[track_caller]
+    pub fn expect_cut(&mut self, body: &mut Body) {
+        loop {
+            match self.try_some(body) {
+                Ok(piece) if piece.is_empty() => {
+                    panic!("{}: a body that was cut looks complete", self.who)
+                }
+                Ok(_) => {}
+                Err(Stop::Closed | Stop::Reset) => return,
+                Err(stop) => self.fail(&stop, "waiting for a body to be cut"),
+            }
+        }
+    }
+
+    fn try_at_most(&mut self, count: u64) -> Result<Vec<u8>, Stop> {
+        if self.unread.is_empty() {
+            self.try_fill()?;
+        }
+        let count = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .min(self.unread.len());
+        Ok(self.unread.drain(..count).collect())
+    }
+
+    #[track_caller]
+    fn fail(&self, stop: &Stop, waiting: &str) -> ! {
+        let stop = match stop {
+            Stop::Closed => "the other side closed the connection".to_owned(),
+            Stop::Reset => "the other side reset the connection".to_owned(),
+            Stop::Silent => format!("nothing more came within {:?}", self.patience),
+            Stop::Malformed(why) => format!("the other side sent no HTTP ({why})"),
+        };
+        panic!(
+            "{}: {stop}, {waiting}; unread: {:?}",
+            self.who,
+            excerpt(&self.unread)
+        );
+    }
+}
+
+impl Body {
+    /// A body of which nothing has been read yet.
+    pub fn new(framing: Framing) -> Body {
+        let left = match framing {
+            Framing::Empty => Left::Nothing,
+            Framing::Length(length) => Left::Length(length),
+            Framing::Chunked => Left::BeforeChunk,
+            Framing::UntilClose => Left::UntilClose,
+        };
+        Body {
+            left,
+            trailers: Fields::default(),
+        }
+    }
+}
+
+/// Enough of the bytes to recognise them in a failure.
+pub fn excerpt(bytes: &[u8]) -> String {
+    const SHOWN: usize = 300;
+    match bytes.get(..SHOWN) {
+        Some(start) if bytes.len() > SHOWN => format!("{}… ({} bytes)", latin1(start), bytes.len()),
+        _ => latin1(bytes),
+    }
+}

@@ -1,0 +1,338 @@
+//! The invariants of `src/lib.rs`, as far as a look at the text can hold them.
+//!
+//! A rule says of some files what their code may not mention, and why. Comments do not count, nor do the unit
+//! tests at a file's end, unless the rule says so. A file or folder that a rule names must exist, and an
+//! exception must be needed: a rule that watches nothing is worse than none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+struct Rule {
+    why: &'static str,
+    /// Files, and folders with all that is in them.
+    files: &'static [&'static str],
+    /// The files and folders among them that may.
+    except: &'static [&'static str],
+    /// What may not be mentioned, in any case.
+    words: &'static [&'static str],
+    text: Text,
+}
+
+/// What of a file is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Text {
+    /// The program: neither comments nor unit tests.
+    Code,
+    /// All but comments.
+    CodeAndTests,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        why: "http is pure: no I/O, no waiting, no clock, no threads, no log, so a fuzzer calls what runs",
+        files: &["src/http.rs", "src/http"],
+        except: &[],
+        words: &[
+            "async ",
+            ".await",
+            "smol",
+            "async_io",
+            "async_net",
+            "rustix",
+            "std::env",
+            "std::fs",
+            "std::io",
+            "std::process",
+            "std::sync",
+            "std::thread",
+            "std::time",
+            "TcpStream",
+            "TcpListener",
+            "UdpSocket",
+            "log::",
+            "thread_local!",
+            "static mut",
+        ],
+        text: Text::Code,
+    },
+    Rule {
+        why: "http knows nothing of who calls it, nor of any crate but httparse",
+        files: &["src/http.rs", "src/http"],
+        except: &[],
+        words: &[
+            "crate::serve",
+            "crate::registry",
+            "crate::cli",
+            "crate::mock",
+            "serde",
+            "argh",
+        ],
+        text: Text::Code,
+    },
+    Rule {
+        why: "the two halves never meet: what runs on a port does not know whose it is",
+        files: &["src/serve.rs", "src/serve"],
+        except: &[],
+        words: &["crate::registry", "crate::cli"],
+        text: Text::CodeAndTests,
+    },
+    Rule {
+        why: "the two halves never meet: whose a port is does not depend on what runs on it",
+        files: &["src/registry.rs", "src/registry"],
+        except: &[],
+        words: &["crate::serve", "crate::http", "crate::cli"],
+        text: Text::CodeAndTests,
+    },
+    Rule {
+        why: "there is no second opinion on where a body ends",
+        files: &["src"],
+        except: &[
+            "src/http/framing.rs",
+            // What it says to people who got one wrong.
+            "src/http.rs",
+            // What it never passes on.
+            "src/http/trailer.rs",
+            // The length of its own answers.
+            "src/http/reply.rs",
+            // The framing of its own streams.
+            "src/mock.rs",
+            // What `--header` refuses.
+            "src/cli/serve/field.rs",
+        ],
+        words: &[
+            "content-length",
+            "content_length",
+            "transfer-encoding",
+            "transfer_encoding",
+        ],
+        text: Text::Code,
+    },
+    Rule {
+        why: "heads are tokenised in one place, where the leniencies of the tokeniser are made up for",
+        files: &["src"],
+        except: &[
+            "src/http/head.rs",
+            "src/http/trailer.rs",
+            // Reads the answer of another interceptor's own page.
+            "src/cli/holder.rs",
+        ],
+        words: &["httparse"],
+        text: Text::Code,
+    },
+    Rule {
+        why: "only the command line prints; the others return values, or log",
+        files: &["src"],
+        except: &["src/cli"],
+        words: &["println!", "print!", "dbg!", "io::stdout", "io::stderr"],
+        text: Text::Code,
+    },
+    Rule {
+        why: "a failure is a value; an `expect` proves that there is none, an `unwrap` only hopes",
+        files: &["src"],
+        except: &[],
+        words: &[".unwrap()", ".unwrap_err()", "todo!", "unimplemented!"],
+        text: Text::Code,
+    },
+    Rule {
+        why: "no peer's bytes reach a panic",
+        files: &["src/http.rs", "src/http", "src/serve.rs", "src/serve"],
+        except: &[],
+        words: &["panic!", "unreachable!", " assert!", " assert_eq!"],
+        text: Text::Code,
+    },
+    Rule {
+        why: "a platform is named in few files, each with its portable twin or with calls that all Unixes have",
+        files: &["src"],
+        except: &[
+            "src/serve.rs",
+            "src/serve/listen.rs",
+            "src/serve/peer.rs",
+            "src/serve/wire.rs",
+            "src/registry.rs",
+            "src/registry/probe.rs",
+            "src/registry/project.rs",
+            "src/registry/store",
+            "src/cli/holder.rs",
+            "src/cli/raw.rs",
+        ],
+        words: &["target_os", "rustix::", "std::os::", "libc"],
+        text: Text::Code,
+    },
+    Rule {
+        why: "readiness is waited for in one place: what runs under it could be exchanged",
+        files: &["src"],
+        except: &[
+            "src/serve/wire.rs",
+            "src/serve/listen.rs",
+            "src/serve/deadline.rs",
+            "src/serve.rs",
+            // An upstream of its own, with a clock of its own.
+            "src/mock.rs",
+        ],
+        words: &["async_io", "Timer::"],
+        text: Text::Code,
+    },
+    Rule {
+        why: "a test waits for what it waits for, with a deadline; a sleep is too short or too long",
+        files: &["tests"],
+        except: &[
+            "tests/it/tidy.rs",
+            // Pauses between two looks at a condition.
+            "tests/it/support",
+            "tests/it/http_mix.rs",
+            "tests/it/http_process.rs",
+            "tests/it/http_streaming.rs",
+            "tests/it/readme.rs",
+        ],
+        words: &["thread::sleep", "Timer::after", "sleep("],
+        text: Text::CodeAndTests,
+    },
+];
+
+#[test]
+fn the_code_keeps_its_invariants() {
+    let mut broken = Vec::new();
+    for rule in RULES {
+        let mut unused = rule.except.to_vec();
+        for path in rule.files.iter().flat_map(|name| sources(name)) {
+            let name = path.strip_prefix(root()).expect("it is below");
+            let found = mentions(rule, &read(&path));
+            if let Some(exception) = rule.except.iter().find(|except| name.starts_with(except)) {
+                if !found.is_empty() {
+                    unused.retain(|name| name != exception);
+                }
+                continue;
+            }
+            for (line, word) in found {
+                let why = rule.why;
+                broken.push(format!("{}:{line}: `{word}`: {why}", name.display()));
+            }
+        }
+        for name in unused {
+            broken.push(format!("{name}: the exception is not needed: {}", rule.why));
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn a_rule_sees_what_it_forbids_and_nothing_else() {
+    let rule = |text| Rule {
+        why: "",
+        files: &[],
+        except: &[],
+        words: &[".Unwrap()", "rustix::"],
+        text,
+    };
+    #[track_caller]
+    fn check(why: &str, rule: &Rule, text: &str, expected: &[(usize, &str)]) {
+        assert_eq!(mentions(rule, text), expected, "{why}");
+    }
+    let code = rule(Text::Code);
+    check(
+        "in any case",
+        &code,
+        "a\nb.unwrap();\nRUSTIX::c\n",
+        &[(2, ".Unwrap()"), (3, "rustix::")],
+    );
+    check(
+        "twice on a line",
+        &code,
+        "rustix::a.unwrap()",
+        &[(1, ".Unwrap()"), (1, "rustix::")],
+    );
+    check(
+        "not in comments",
+        &code,
+        "/// a.unwrap()\n//! rustix::\na // .unwrap()\n",
+        &[],
+    );
+    check(
+        "a URL starts no comment",
+        &code,
+        "\"http://a\".unwrap()",
+        &[(1, ".Unwrap()")],
+    );
+    let with_tests = "a\n#[cfg(test)]\nmod tests {\n    b.unwrap();\n}\n";
+    check("not in unit tests", &code, with_tests, &[]);
+    check(
+        "unless they count",
+        &rule(Text::CodeAndTests),
+        with_tests,
+        &[(4, ".Unwrap()")],
+    );
+    check(
+        "a test-only item is code",
+        &code,
+        "#[cfg(test)]\nuse a;\nb.unwrap()",
+        &[(3, ".Unwrap()")],
+    );
+}
+
+/// The lines of `text` that `rule` forbids, counted from 1, each with the word.
+fn mentions(rule: &Rule, text: &str) -> Vec<(usize, &'static str)> {
+    let code = match rule.text {
+        Text::Code => without_unit_tests(text),
+        Text::CodeAndTests => text,
+    };
+    let mut found = Vec::new();
+    for (index, line) in code.lines().enumerate() {
+        let line = without_comment(line).to_ascii_lowercase();
+        let forbidden = rule
+            .words
+            .iter()
+            .filter(|word| line.contains(&word.to_ascii_lowercase()));
+        found.extend(forbidden.map(|word| (index + 1, *word)));
+    }
+    found
+}
+
+/// Unit tests stand at a file's end.
+fn without_unit_tests(text: &str) -> &str {
+    let starts = [
+        "#[cfg(test)]\nmod tests",
+        "#[cfg(test)]\npub(crate) mod tests",
+    ];
+    let end = starts.iter().filter_map(|start| text.find(start)).min();
+    &text[..end.unwrap_or(text.len())]
+}
+
+fn without_comment(line: &str) -> &str {
+    let starts_comment = |at: usize| !line[..at].ends_with(':');
+    let start = line
+        .match_indices("//")
+        .map(|(at, _)| at)
+        .find(|&at| starts_comment(at));
+    &line[..start.unwrap_or(line.len())]
+}
+
+/// The Rust files at or below `name`, at least one.
+fn sources(name: &str) -> Vec<PathBuf> {
+    let path = root().join(name);
+    assert!(path.exists(), "{name} stands in a rule and does not exist");
+    let mut files = Vec::new();
+    collect(path, &mut files);
+    assert!(
+        !files.is_empty(),
+        "{name} stands in a rule and holds no source"
+    );
+    files
+}
+
+fn collect(path: PathBuf, files: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("a source folder is readable") {
+            collect(entry.expect("a source folder is readable").path(), files);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        files.push(path);
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
