@@ -24,7 +24,8 @@
 //!
 //! # The way of a request
 //!
-//! 1. `serve` accepts a connection and gives it a task; `serve::exchange` drives it.
+//! 1. `serve` accepts a connection and gives it a task; `serve::exchange` drives it. Whoever waits, waits in
+//!    `serve::reactor`: the one place that asks the system which sockets are ready.
 //! 2. [`http::head`] reads the head, [`http::framing`] decides once how the body ends, [`http::guard`]
 //!    whether the request is served, [`http::rewrite`] writes the head for the origin.
 //! 3. `serve::origin` lends a kept connection or makes one.

@@ -9,9 +9,8 @@ mod answers;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
 use smol::LocalExecutor;
 
 use self::answers::{Answer, Question};
@@ -24,6 +23,7 @@ use crate::http::reply::{self, Manner, Reply};
 use crate::http::target::Target;
 use crate::http::{Error, Parsed};
 use crate::serve::listen;
+use crate::serve::reactor::{self, Source, Timer};
 use crate::serve::wire::{Filled, Stream, Wire};
 
 /// How the mock answers.
@@ -36,7 +36,7 @@ pub struct Settings {
 /// A mock that listens and does not yet answer.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<Async<TcpListener>>,
+    listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -50,7 +50,7 @@ impl Server {
         let listeners = listen::bind_all(addresses).map_err(|(_, error)| error)?;
         let addresses = listeners
             .iter()
-            .map(|listener| listener.get_ref().local_addr())
+            .map(TcpListener::local_addr)
             .collect::<io::Result<_>>()?;
         Ok(Server {
             listeners,
@@ -66,9 +66,13 @@ impl Server {
     /// Answers until a listener breaks; says how.
     pub fn run(self, settings: Settings) -> io::Error {
         let executor = Rc::new(LocalExecutor::new());
-        let accept_all = |listener: Async<TcpListener>| {
+        let accept_all = |listener: TcpListener| {
             let executor = Rc::clone(&executor);
             async move {
+                let listener = match Source::new(listener) {
+                    Ok(listener) => listener,
+                    Err(error) => return error,
+                };
                 loop {
                     match listen::accept(&listener).await {
                         Ok(stream) => executor.spawn(serve(stream, settings)).detach(),
@@ -84,14 +88,14 @@ impl Server {
             .map(|task| executor.spawn(task));
         let first = acceptors.next();
         let others: Vec<_> = acceptors.collect();
-        let result = async_io::block_on(executor.run(async move {
+        let result = reactor::block_on(executor.run(async move {
             match first {
                 Some(first) => first.await,
                 None => io::ErrorKind::AddrNotAvailable.into(),
             }
         }));
         drop(others);
-        result
+        result.unwrap_or_else(|error| error)
     }
 }
 
@@ -285,7 +289,7 @@ async fn stream(
     write(wire, head.as_bytes()).await?;
     for (index, event) in events.iter().enumerate() {
         if index > 0 && !settings.interval.is_zero() {
-            Timer::after(settings.interval).await;
+            Timer::at(Instant::now() + settings.interval).await;
         }
         let chunk = if in_chunks {
             format!("{:x}\r\n{event}\r\n", event.len())

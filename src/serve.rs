@@ -10,6 +10,7 @@ pub(crate) mod listen;
 mod origin;
 mod own;
 mod peer;
+pub(crate) mod reactor;
 mod relay;
 mod target;
 mod tunnel;
@@ -18,7 +19,7 @@ pub(crate) mod wire;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +27,6 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use async_io::Async;
 use smol::LocalExecutor;
 use smol::future::{self, FutureExt as _};
 
@@ -34,6 +34,7 @@ use self::deadline::Clock;
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
+use self::reactor::Source;
 pub use self::target::{BadTarget, Place, Target};
 pub use crate::http::guard::Guard;
 pub use crate::http::rewrite::{Onward, Unsettable};
@@ -87,6 +88,8 @@ pub enum ServeError {
     Signals(io::Error),
     /// A listener broke.
     Accept(io::Error),
+    /// The system does not say which sockets are ready.
+    Reactor(io::Error),
 }
 
 impl fmt::Display for ServeError {
@@ -101,6 +104,7 @@ impl fmt::Display for ServeError {
             }
             ServeError::Signals(error) => write!(f, "cannot receive signals: {error}"),
             ServeError::Accept(error) => write!(f, "cannot accept connections any more: {error}"),
+            ServeError::Reactor(error) => write!(f, "cannot wait for connections: {error}"),
         }
     }
 }
@@ -108,9 +112,10 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            ServeError::Bind(_, error) | ServeError::Signals(error) | ServeError::Accept(error) => {
-                Some(error)
-            }
+            ServeError::Bind(_, error)
+            | ServeError::Signals(error)
+            | ServeError::Accept(error)
+            | ServeError::Reactor(error) => Some(error),
             ServeError::TargetIsSelf(_) => None,
         }
     }
@@ -119,7 +124,7 @@ impl std::error::Error for ServeError {
 /// Runs an interceptor until SIGINT or SIGTERM. Calls `ready` with the addresses that it listens on.
 pub fn run(options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
     let executor = Rc::new(LocalExecutor::new());
-    async_io::block_on(executor.run(main(options, ready, &executor)))
+    reactor::block_on(executor.run(main(options, ready, &executor))).map_err(ServeError::Reactor)?
 }
 
 async fn main(
@@ -132,7 +137,7 @@ async fn main(
         .map_err(|(address, error)| ServeError::Bind(address, error))?;
     let addresses: Vec<SocketAddr> = listeners
         .iter()
-        .filter_map(|listener| listener.get_ref().local_addr().ok())
+        .filter_map(|listener| listener.local_addr().ok())
         .collect();
     if leads_back(&options.target, &addresses) {
         return Err(ServeError::TargetIsSelf(options.target));
@@ -150,16 +155,12 @@ async fn main(
             async move { service.origin.sweep().await }
         }),
     ];
-    let mut acceptors: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| {
-            executor.spawn(accept_all(
-                listener,
-                Rc::clone(&service),
-                Rc::clone(executor),
-            ))
-        })
-        .collect();
+    let mut acceptors = Vec::new();
+    for listener in listeners {
+        let listener = Source::new(listener).map_err(ServeError::Reactor)?;
+        let task = accept_all(listener, Rc::clone(&service), Rc::clone(executor));
+        acceptors.push(executor.spawn(task));
+    }
     ready(&addresses);
 
     // One listener's end is the end: half an interceptor is worse than one that is restarted.
@@ -271,7 +272,7 @@ impl Drop for Connected {
 
 /// Accepts clients until the listener breaks; says how.
 async fn accept_all(
-    listener: Async<TcpListener>,
+    listener: Source<TcpListener>,
     service: Rc<Service>,
     executor: Rc<LocalExecutor<'static>>,
 ) -> ServeError {
@@ -333,7 +334,7 @@ fn raise_descriptor_limit() {
 }
 
 /// SIGINT and SIGTERM, one byte each.
-struct Signals(Async<UnixStream>);
+struct Signals(Source<UnixStream>);
 
 impl Signals {
     fn new() -> io::Result<Self> {
@@ -341,15 +342,17 @@ impl Signals {
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
         }
-        Ok(Signals(Async::new(read)?))
+        Ok(Signals(Source::new(read)?))
     }
 
     async fn next(&mut self) -> io::Result<()> {
-        let mut byte = [0];
-        self.0
-            .read_with(|mut stream| std::io::Read::read(&mut stream, &mut byte))
-            .await
-            .map(drop)
+        loop {
+            poll_fn(|context| self.0.poll_readable(context)).await?;
+            match self.0.get_ref().read(&mut [0]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.read_blocked(),
+                result => return result.map(drop),
+            }
+        }
     }
 }
 

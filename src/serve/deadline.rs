@@ -11,8 +11,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use slab::Slab;
+
+use super::reactor::Timer;
 
 /// By how much a limit may pass late.
 pub const GRANULARITY: Duration = Duration::from_millis(50);
@@ -145,7 +146,12 @@ impl Deadline {
 
     /// Waits until the limit has passed.
     pub async fn passed(&self) {
-        poll_fn(|context| self.poll(context, false)).await;
+        poll_fn(|context| self.poll_passed(context)).await;
+    }
+
+    /// Whether the limit has passed; else `context` is woken when it has.
+    pub fn poll_passed(&self, context: &Context<'_>) -> Poll<()> {
+        self.poll(context, false)
     }
 
     /// Waits until the limit has passed, or the program is to stop.

@@ -1,20 +1,19 @@
 //! Listening sockets, and what to do when accepting fails.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
-use super::wire::Stream;
+use super::reactor::{self, Source, Timer};
+use super::wire::{self, Stream};
 
 /// Listens on all of `addresses` that this machine has: one family is enough where the other does not exist.
 /// An error names the address that it is about.
-pub fn bind_all(
-    addresses: &[SocketAddr],
-) -> Result<Vec<Async<TcpListener>>, (SocketAddr, io::Error)> {
+pub fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let mut listeners = Vec::new();
     let mut missing = None;
     for &address in addresses {
@@ -36,7 +35,7 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Binds and listens. A port in TIME_WAIT is free; one on which somebody listens is not.
-fn bind_to(address: SocketAddr) -> io::Result<Async<TcpListener>> {
+fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -50,25 +49,27 @@ fn bind_to(address: SocketAddr) -> io::Result<Async<TcpListener>> {
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
-    Async::new(TcpListener::from(socket))
+    wire::tune(&socket)?;
+    Ok(TcpListener::from(socket))
 }
 
 /// The next client. Waits through passing failures; an error is the listener's own end.
-pub async fn accept(listener: &Async<TcpListener>) -> io::Result<Stream> {
+pub async fn accept(listener: &Source<TcpListener>) -> io::Result<Stream> {
     loop {
-        let error = match listener.accept().await {
-            Ok((stream, _)) => match Stream::accepted(stream) {
-                Ok(stream) => return Ok(stream),
-                // It was gone before it was looked at.
-                Err(_) => continue,
-            },
+        poll_fn(|context| listener.poll_readable(context)).await?;
+        let error = match reactor::accept(listener) {
+            Ok(stream) => return Ok(Stream::accepted(stream)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                listener.read_blocked();
+                continue;
+            }
             Err(error) => error,
         };
         match after(&error) {
             After::GoOn => {}
             After::Wait => {
                 log::warn!("cannot accept connections for now: {error}");
-                Timer::after(PAUSE).await;
+                Timer::at(Instant::now() + PAUSE).await;
             }
             After::Stop => return Err(error),
         }

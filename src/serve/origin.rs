@@ -5,9 +5,11 @@
 //! after 5 s, gunicorn after 2 s), and looked at once more before use.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use smol::future;
@@ -26,6 +28,8 @@ pub struct Origin {
     /// The address that answered last: it is tried first.
     last_good: Cell<Option<SocketAddr>>,
     sweep: Deadline,
+    /// Wakes [`Origin::sweep`], also when an idle connection is closed by the origin.
+    sweeper: RefCell<Option<Waker>>,
     tally: Tally,
 }
 
@@ -99,6 +103,7 @@ impl Origin {
             is_persistent: Cell::new(false),
             last_good: Cell::new(None),
             sweep: clock.deadline(),
+            sweeper: RefCell::default(),
             tally: Tally::default(),
         }
     }
@@ -155,6 +160,9 @@ impl Origin {
         if idle.is_empty() {
             self.sweep.set(Some(lifetime));
         }
+        if let Some(sweeper) = &*self.sweeper.borrow() {
+            wire.watch(sweeper);
+        }
         let since = Instant::now();
         idle.push(Idle {
             wire,
@@ -163,16 +171,37 @@ impl Origin {
         });
     }
 
-    /// Closes kept connections whose time is over, for ever.
+    /// Closes kept connections whose time is over, or that the origin has closed, for ever.
     pub async fn sweep(&self) {
         loop {
-            self.sweep.passed().await;
-            let now = Instant::now();
-            let mut idle = self.idle.borrow_mut();
-            idle.retain(|idle| idle.until > now);
-            self.sweep
-                .set(idle.iter().map(|idle| idle.until - now).min());
+            self.drop_dead();
+            let mut waits = false;
+            poll_fn(|context| {
+                self.sweeper.replace(Some(context.waker().clone()));
+                let passed = self.sweep.poll_passed(context);
+                // Whoever woke it, the limit or a connection: it looks at all of them.
+                if std::mem::replace(&mut waits, true) {
+                    Poll::Ready(())
+                } else {
+                    passed
+                }
+            })
+            .await;
         }
+    }
+
+    fn drop_dead(&self) {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| {
+            let is_quiet = idle.wire.is_quiet();
+            if !is_quiet {
+                self.is_persistent.set(false);
+            }
+            is_quiet && idle.until > now
+        });
+        self.sweep
+            .set(idle.iter().map(|idle| idle.until - now).min());
     }
 
     /// Makes a new connection, within `limit`. While nobody listens there, tries again for `hold`.

@@ -1,49 +1,60 @@
 //! A stream, and the bytes read from it but not yet used.
 //!
-//! This is the one file that knows how readiness is waited for. Decided here: when a socket is read and
-//! written, and who owns the memory between the two. Not decided here: what the bytes mean.
+//! Decided here: when a socket is read and written (whether it can be is [`reactor`]'s to know), and who owns the memory between the two. Not decided here: what the bytes mean.
 //!
 //! A wire that waits owns no buffer: it borrows one from its thread when bytes arrive and returns it when
 //! they are used up, so that idle connections and streams between two events cost a descriptor and a task.
 
+use std::future::poll_fn;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::task::Waker;
 use std::time::Duration;
 
-use async_io::Async;
 use rustix::net::sockopt;
 
 use super::buffers::{self, Buffer};
+use super::reactor::{self, Source};
+
+/// Whatever the family of a stream, its source can do the same.
+macro_rules! on_source {
+    ($stream:expr, $source:ident => $action:expr) => {
+        match $stream {
+            Stream::Tcp($source) => $action,
+            Stream::Unix($source) => $action,
+        }
+    };
+}
 
 /// A connected byte stream that never blocks.
 #[derive(Debug)]
 pub enum Stream {
     /// Over TCP.
-    Tcp(Async<TcpStream>),
+    Tcp(Source<TcpStream>),
     /// Over a Unix domain socket.
-    Unix(Async<UnixStream>),
+    Unix(Source<UnixStream>),
 }
 
 impl Stream {
     /// Connects to a TCP address.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = Async::<TcpStream>::connect(address).await?;
+        let stream = reactor::connect_tcp(address).await?;
         tune(stream.get_ref())?;
         Ok(Stream::Tcp(stream))
     }
 
     /// Connects to a Unix domain socket.
     pub async fn connect_unix(path: &Path) -> io::Result<Self> {
-        Ok(Stream::Unix(Async::<UnixStream>::connect(path).await?))
+        Ok(Stream::Unix(reactor::connect_unix(path).await?))
     }
 
     /// Takes over a stream that was accepted.
-    pub fn accepted(stream: Async<TcpStream>) -> io::Result<Self> {
-        tune(stream.get_ref())?;
-        Ok(Stream::Tcp(stream))
+    pub fn accepted(stream: Source<TcpStream>) -> Self {
+        Stream::Tcp(stream)
     }
 
     /// The TCP socket, where it is one.
@@ -55,38 +66,48 @@ impl Stream {
     }
 
     async fn readable(&self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.readable().await,
-            Stream::Unix(stream) => stream.readable().await,
-        }
+        poll_fn(|context| on_source!(self, source => source.poll_readable(context))).await
     }
 
     async fn writable(&self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.writable().await,
-            Stream::Unix(stream) => stream.writable().await,
-        }
+        poll_fn(|context| on_source!(self, source => source.poll_writable(context))).await
     }
 
+    /// Reads what is there; that nothing is there, and that nothing is left, is told to the source.
     fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        uninterrupted(|| match self {
-            Stream::Tcp(stream) => stream.get_ref().read(into),
-            Stream::Unix(stream) => stream.get_ref().read(into),
+        on_source!(self, source => {
+            let result = uninterrupted(|| source.get_ref().read(into));
+            match &result {
+                Ok(count) if *count < into.len() => source.read_emptied(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.read_blocked(),
+                _ => {}
+            }
+            result
         })
     }
 
+    /// Writes what there is room for; that there is none is told to the source.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        uninterrupted(|| match self {
-            Stream::Tcp(stream) => stream.get_ref().write(bytes),
-            Stream::Unix(stream) => stream.get_ref().write(bytes),
+        on_source!(self, source => {
+            let result = uninterrupted(|| source.get_ref().write(bytes));
+            if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                source.write_blocked();
+            }
+            result
+        })
+    }
+
+    /// Whether the peer has neither sent anything nor closed.
+    fn is_quiet(&self) -> bool {
+        let known = on_source!(self, source => source.is_quiet());
+        known.unwrap_or_else(|| {
+            let probe = self.try_read(&mut [0]);
+            matches!(probe, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
         })
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.get_ref().shutdown(how),
-            Stream::Unix(stream) => stream.get_ref().shutdown(how),
-        }
+        on_source!(self, source => source.get_ref().shutdown(how))
     }
 }
 
@@ -138,9 +159,12 @@ impl Wire {
 
     /// Whether the peer has neither sent anything nor closed: an idle connection that may be used again.
     pub fn is_quiet(&self) -> bool {
-        let mut probe = [0];
-        self.inbox.bytes().is_empty()
-            && matches!(self.stream.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.inbox.bytes().is_empty() && self.stream.is_quiet()
+    }
+
+    /// Wakes `waker` when the peer sends something or closes, as long as nobody reads.
+    pub fn watch(&self, waker: &Waker) {
+        on_source!(&self.stream, source => source.watch(waker));
     }
 
     /// Makes the end of this connection a reset, so that no peer takes it for the end of a message.
@@ -319,8 +343,10 @@ impl Inbox {
     }
 }
 
-/// No waiting for more bytes to fill a packet, and a probe now and then to find peers that are dead.
-fn tune(stream: &TcpStream) -> io::Result<()> {
+/// No waiting for more bytes to fill a packet, and a probe now and then to find peers that are dead. What a listener
+/// is told holds for what it accepts.
+pub fn tune(stream: impl AsFd) -> io::Result<()> {
+    let stream = stream.as_fd();
     sockopt::set_tcp_nodelay(stream, true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;

@@ -267,5 +267,28 @@ fn an_idle_connection_is_dropped_after_its_time() {
     assert_eq!(clients[1].response("POST").text(), "ok");
 }
 
+#[cfg(all(target_os = "linux", not(ic_portable)))] // elsewhere it is found when it is to be used
+#[test]
+fn an_idle_connection_that_its_origin_closes_is_closed_at_once() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60\r\nContent-Length: 2\r\n\r\nok");
+    assert_eq!(client.response("GET").text(), "ok");
+    served.finish_writing();
+    served.expect_end_within(Duration::from_secs(5));
+    client.send(POST);
+    let mut served = origin.accept();
+    assert_eq!(
+        served.request().method,
+        "POST",
+        "on a connection of its own"
+    );
+    served.send(OK);
+    assert_eq!(client.response("POST").text(), "ok");
+}
+
 /// What a loaded machine may add.
 const SLACK: Duration = Duration::from_millis(800);

@@ -1,0 +1,472 @@
+//! Readiness through epoll(7), edge-triggered: one epoll descriptor for each thread.
+//!
+//! A socket is added once, for everything, and never armed again. An edge says that something has changed; what
+//! was known before stays true until a call finds otherwise. So a request that comes in one piece costs one
+//! `read`, and waiting for the next one costs the `epoll_wait` that waits for everybody.
+//!
+//! A read that brings less than was asked for has emptied the socket: whatever comes behind it is a new edge. That is not
+//! so at the end of the stream, whose edge may have come before the read; it is remembered.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use slab::Slab;
+
+/// A socket that is watched.
+#[derive(Debug)]
+pub struct Source<S> {
+    // Closed first, and with that gone from the epoll set.
+    socket: S,
+    watch: Watch,
+}
+
+impl<S: AsFd> Source<S> {
+    /// Watches a socket whose calls do not block, and which may be read and written for all that is known.
+    pub fn new(socket: S) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Self::watched(socket, STREAM, Readiness::UNKNOWN)
+    }
+
+    fn watched(socket: S, interest: EventFlags, readiness: Readiness) -> io::Result<Self> {
+        let watch = Reactor::current()?.watch(&socket, interest, readiness)?;
+        Ok(Source { socket, watch })
+    }
+
+    /// The socket.
+    pub fn get_ref(&self) -> &S {
+        &self.socket
+    }
+
+    /// Whether a read may bring something; else `context` is woken when it may.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.with(|entry| {
+            if entry.readiness.readable {
+                return Poll::Ready(Ok(()));
+            }
+            wait(&mut entry.reader, context.waker());
+            Poll::Pending
+        })
+    }
+
+    /// Whether a write may take something; else `context` is woken when it may.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.with(|entry| {
+            if entry.readiness.writable {
+                return Poll::Ready(Ok(()));
+            }
+            wait(&mut entry.writer, context.waker());
+            Poll::Pending
+        })
+    }
+
+    /// A read would have blocked.
+    pub fn read_blocked(&self) {
+        self.watch.with(|entry| entry.readiness.readable = false);
+    }
+
+    /// A read has left nothing behind, unless it was the end.
+    pub fn read_emptied(&self) {
+        self.watch
+            .with(|entry| entry.readiness.readable = entry.readiness.ended);
+    }
+
+    /// A write would have blocked.
+    pub fn write_blocked(&self) {
+        self.watch.with(|entry| entry.readiness.writable = false);
+    }
+
+    /// Whether nothing has come since a read found the socket empty; `None` where only a read can tell.
+    pub fn is_quiet(&self) -> Option<bool> {
+        self.watch.with(|entry| match entry.readiness {
+            Readiness { ended: true, .. } => Some(false),
+            Readiness { readable: true, .. } => None,
+            _ => Some(true),
+        })
+    }
+
+    /// Wakes `waker` when something comes, until somebody else waits for it.
+    pub fn watch(&self, waker: &Waker) {
+        self.watch.with(|entry| wait(&mut entry.reader, waker));
+    }
+}
+
+/// Accepts a connection, if one is waiting.
+pub fn accept(listener: &Source<TcpListener>) -> io::Result<Source<TcpStream>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
+    Source::watched(TcpStream::from(socket), STREAM, Readiness::NEW)
+}
+
+/// Connects to a TCP address.
+pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source<TcpStream>> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // Only now: a socket that is not yet connecting counts as hung up.
+    let source = Source::watched(TcpStream::from(socket), STREAM, Readiness::NONE)?;
+    poll_fn(|context| source.poll_writable(context)).await?;
+    match source.get_ref().take_error()? {
+        Some(error) => Err(error),
+        None => Ok(source),
+    }
+}
+
+/// Connects to a Unix domain socket.
+pub async fn connect_unix(path: &Path) -> io::Result<Source<UnixStream>> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => break,
+            // unix(7): the queue of the listener is full; no event tells when there is room.
+            Err(Errno::AGAIN) => Timer::at(Instant::now() + FULL_QUEUE_PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Source::watched(UnixStream::from(socket), STREAM, Readiness::NEW)
+}
+
+/// A moment that is waited for.
+#[derive(Debug)]
+pub struct Timer {
+    at: Instant,
+    set: Option<(Rc<Reactor>, usize)>,
+}
+
+impl Timer {
+    /// Ready at `at`.
+    pub fn at(at: Instant) -> Self {
+        Timer { at, set: None }
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.at <= Instant::now() {
+            return Poll::Ready(());
+        }
+        match &self.set {
+            Some((reactor, key)) => reactor.timers.borrow_mut()[*key]
+                .1
+                .clone_from(context.waker()),
+            None => {
+                // A thread whose reactor cannot be made has nothing that could be waited for.
+                let Ok(reactor) = Reactor::current() else {
+                    return Poll::Ready(());
+                };
+                let waker = context.waker().clone();
+                let key = reactor.timers.borrow_mut().insert((self.at, waker));
+                self.set = Some((reactor, key));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some((reactor, key)) = &self.set {
+            reactor.timers.borrow_mut().remove(*key);
+        }
+    }
+}
+
+/// Runs `future` on this thread to its end.
+pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    let reactor = Reactor::current()?;
+    let alarm = Arc::new(Alarm {
+        state: AtomicU8::new(AWAKE),
+        bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+    });
+    let _bell = reactor.watch(&alarm.bell, BELL, Readiness::NONE)?;
+    let waker = Waker::from(Arc::clone(&alarm));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    let mut events = Vec::with_capacity(EVENTS_MAX);
+    loop {
+        alarm.state.store(AWAKE, Ordering::Release);
+        if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            return Ok(result);
+        }
+        reactor.turn(&alarm, &mut events)?;
+    }
+}
+
+/// What wakes a thread.
+struct Alarm {
+    state: AtomicU8,
+    /// Rung only for a thread that sleeps: those that wake themselves need no system call.
+    bell: OwnedFd,
+}
+
+/// The thread runs, and sleeps next.
+const AWAKE: u8 = 0;
+/// The thread runs, and must not sleep next.
+const WOKEN: u8 = 1;
+/// The thread sleeps, or is about to.
+const ASLEEP: u8 = 2;
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
+            // It fails only where it rings already.
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Alarm {
+    /// Whether the thread may sleep.
+    fn fall_asleep(&self) -> bool {
+        self.state
+            .compare_exchange(AWAKE, ASLEEP, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+/// The sockets and timers of one thread.
+#[derive(Debug)]
+struct Reactor {
+    epoll: OwnedFd,
+    entries: RefCell<Slab<Entry>>,
+    /// Told apart by it: an event of a turn may be about a socket that was closed in that turn.
+    generation: Cell<u32>,
+    timers: RefCell<Slab<(Instant, Waker)>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+}
+
+impl Reactor {
+    fn current() -> io::Result<Rc<Reactor>> {
+        CURRENT.with_borrow_mut(|current| {
+            if let Some(reactor) = current {
+                return Ok(Rc::clone(reactor));
+            }
+            let reactor = Rc::new(Reactor {
+                epoll: epoll::create(CreateFlags::CLOEXEC)?,
+                entries: RefCell::default(),
+                generation: Cell::new(0),
+                timers: RefCell::default(),
+            });
+            *current = Some(Rc::clone(&reactor));
+            Ok(reactor)
+        })
+    }
+
+    fn watch(
+        self: &Rc<Self>,
+        socket: impl AsFd,
+        interest: EventFlags,
+        readiness: Readiness,
+    ) -> io::Result<Watch> {
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        let key = self.entries.borrow_mut().insert(Entry {
+            generation,
+            readiness,
+            reader: None,
+            writer: None,
+        });
+        // Taken back by its drop if the kernel refuses the socket.
+        let watch = Watch {
+            reactor: Rc::clone(self),
+            key,
+        };
+        let token = EventData::new_u64(u64::from(generation) << 32 | key as u64);
+        epoll::add(&self.epoll, socket, token, interest)?;
+        Ok(watch)
+    }
+
+    /// Waits until something happens, and wakes those who wait for it.
+    fn turn(&self, alarm: &Alarm, events: &mut Vec<Event>) -> io::Result<()> {
+        let may_sleep = alarm.fall_asleep();
+        let timeout = if may_sleep {
+            self.until_next_timer()
+        } else {
+            Some(Duration::ZERO)
+        };
+        events.clear();
+        let waited = epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(events),
+            timeout.map(whole_millis).as_ref(),
+        );
+        // From here on whoever is woken is woken by this very thread.
+        alarm.state.store(AWAKE, Ordering::Release);
+        match waited {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for &Event { flags, data } in events.iter() {
+            self.dispatch(flags, data.u64());
+        }
+        self.ring_timers();
+        Ok(())
+    }
+
+    fn dispatch(&self, flags: EventFlags, token: u64) {
+        let (generation, key) = ((token >> 32) as u32, (token & u64::from(u32::MAX)) as usize);
+        let mut entries = self.entries.borrow_mut();
+        let Some(entry) = entries
+            .get_mut(key)
+            .filter(|entry| entry.generation == generation)
+        else {
+            return;
+        };
+        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let readable = ended || flags.contains(EventFlags::IN);
+        let writable = flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
+        entry.readiness.ended |= ended;
+        entry.readiness.readable |= readable;
+        entry.readiness.writable |= writable;
+        let reader = entry.reader.take_if(|_| readable);
+        let writer = entry.writer.take_if(|_| writable);
+        // A waker may be the last to know a task, and its end may close sockets.
+        drop(entries);
+        for waker in [reader, writer].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    fn until_next_timer(&self) -> Option<Duration> {
+        let timers = self.timers.borrow();
+        let next = timers.iter().map(|(_, (at, _))| *at).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn ring_timers(&self) {
+        let timers = self.timers.borrow();
+        if timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for (_, (at, waker)) in timers.iter() {
+            if *at <= now {
+                // Only notes it: the timer is taken out when its future is polled and dropped.
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// What is known of a socket, and who waits for it.
+#[derive(Debug)]
+struct Entry {
+    generation: u32,
+    readiness: Readiness,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// What is known of a socket.
+#[derive(Debug, Clone, Copy)]
+struct Readiness {
+    readable: bool,
+    writable: bool,
+    /// The peer has closed its side, or the connection has failed.
+    ended: bool,
+}
+
+impl Readiness {
+    /// Not connected yet.
+    const NONE: Readiness = Readiness {
+        readable: false,
+        writable: false,
+        ended: false,
+    };
+    /// Just connected: what it receives from now on is an edge.
+    const NEW: Readiness = Readiness {
+        writable: true,
+        ..Readiness::NONE
+    };
+    /// To be found out by trying.
+    const UNKNOWN: Readiness = Readiness {
+        readable: true,
+        ..Readiness::NEW
+    };
+}
+
+/// A place among the entries, for as long as the socket lives.
+#[derive(Debug)]
+struct Watch {
+    reactor: Rc<Reactor>,
+    key: usize,
+}
+
+impl Watch {
+    fn with<T>(&self, look: impl FnOnce(&mut Entry) -> T) -> T {
+        look(&mut self.reactor.entries.borrow_mut()[self.key])
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let entry = self.reactor.entries.borrow_mut().remove(self.key);
+        // With the entries free again: see `dispatch`.
+        drop(entry);
+    }
+}
+
+fn wait(place: &mut Option<Waker>, waker: &Waker) {
+    match place {
+        Some(present) if present.will_wake(waker) => {}
+        _ => *place = Some(waker.clone()),
+    }
+}
+
+/// epoll counts milliseconds; rounded up, or the last one would be spent turning.
+fn whole_millis(time: Duration) -> Timespec {
+    let millis = time.as_nanos().div_ceil(1_000_000);
+    let millis = i64::try_from(millis)
+        .unwrap_or(i64::MAX)
+        .min(i64::from(i32::MAX));
+    Timespec {
+        tv_sec: millis / 1000,
+        tv_nsec: millis % 1000 * 1_000_000,
+    }
+}
+
+const STREAM: EventFlags = EventFlags::IN
+    .union(EventFlags::OUT)
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
+
+/// Never read: each ring is an edge, and the count in it wraps in centuries.
+const BELL: EventFlags = EventFlags::IN.union(EventFlags::ET);
+
+/// Events of one turn; more come in the next.
+const EVENTS_MAX: usize = 256;
+
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
