@@ -6,6 +6,7 @@ mod buffers;
 mod deadline;
 mod exchange;
 mod fault;
+mod frames;
 pub(crate) mod listen;
 mod origin;
 mod own;
@@ -18,7 +19,7 @@ pub(crate) mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -31,6 +32,7 @@ use smol::LocalExecutor;
 use smol::future::{self, FutureExt as _};
 
 use self::deadline::Clock;
+use self::frames::Frames;
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
@@ -155,10 +157,16 @@ async fn main(
             async move { service.origin.sweep().await }
         }),
     ];
+    let frames = Rc::new(Frames::new(exchange::answer));
     let mut acceptors = Vec::new();
     for listener in listeners {
         let listener = Source::new(listener).map_err(ServeError::Reactor)?;
-        let task = accept_all(listener, Rc::clone(&service), Rc::clone(executor));
+        let task = accept_all(
+            listener,
+            Rc::clone(&service),
+            Rc::clone(&frames),
+            Rc::clone(executor),
+        );
         acceptors.push(executor.spawn(task));
     }
     ready(&addresses);
@@ -252,7 +260,7 @@ impl Service {
 }
 
 /// Counts a connection for as long as it lives.
-struct Connected(Rc<Service>);
+pub(crate) struct Connected(Rc<Service>);
 
 impl Connected {
     fn new(service: &Rc<Service>) -> Self {
@@ -263,6 +271,9 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            log::error!("a connection ended by a fault of ic itself; the others go on");
+        }
         self.0.connections.set(self.0.connections.get() - 1);
         if let Some(waker) = self.0.waits_for_end.borrow_mut().take() {
             waker.wake();
@@ -271,11 +282,15 @@ impl Drop for Connected {
 }
 
 /// Accepts clients until the listener breaks; says how.
-async fn accept_all(
+async fn accept_all<F>(
     listener: Source<TcpListener>,
     service: Rc<Service>,
+    frames: Rc<Frames<exchange::Call, F>>,
     executor: Rc<LocalExecutor<'static>>,
-) -> ServeError {
+) -> ServeError
+where
+    F: Future<Output = exchange::Done> + 'static,
+{
     loop {
         let stream = match listen::accept(&listener).await {
             Ok(stream) => stream,
@@ -286,22 +301,16 @@ async fn accept_all(
         if before >= service.connections_max + TURNED_AWAY_MAX {
             continue;
         }
-        let is_served = before < service.connections_max;
-        let task = async move {
-            let service = &connected.0;
-            let served = AssertUnwindSafe(async {
-                if is_served {
-                    exchange::serve(stream, service).await;
-                } else {
-                    exchange::turn_away(stream, service).await;
-                }
-            });
-            // Its descriptors are closed and its buffers gone; what the others share is counters and pools.
-            if served.catch_unwind().await.is_err() {
-                log::error!("a connection ended by a fault of ic itself; the others go on");
-            }
-        };
-        executor.spawn(task).detach();
+        if before >= service.connections_max {
+            let turn_away = async move { exchange::turn_away(stream, &connected.0).await };
+            executor.spawn(turn_away).detach();
+            continue;
+        }
+        let served = exchange::serve(stream, connected, Rc::clone(&frames));
+        // After a panic its descriptors are closed and its buffers gone; what the others share is counters and pools.
+        executor
+            .spawn(AssertUnwindSafe(served).catch_unwind())
+            .detach();
     }
 }
 

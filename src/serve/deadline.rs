@@ -79,7 +79,7 @@ impl Clock {
         }
     }
 
-    /// From now on [`Deadline::idle`] ends at once.
+    /// From now on [`Deadline::poll_idle`] ends at once.
     pub fn stop(&self) {
         self.stopping.set(true);
         for (_, entry) in self.entries.borrow_mut().iter_mut() {
@@ -154,9 +154,9 @@ impl Deadline {
         self.poll(context, false)
     }
 
-    /// Waits until the limit has passed, or the program is to stop.
-    pub async fn idle(&self) {
-        poll_fn(|context| self.poll(context, true)).await;
+    /// Whether the limit has passed, or the program is to stop; else `context` is woken when one of them is so.
+    pub fn poll_idle(&self, context: &Context<'_>) -> Poll<()> {
+        self.poll(context, true)
     }
 
     fn poll(&self, context: &Context<'_>, ends_with_stop: bool) -> Poll<()> {

@@ -8,6 +8,7 @@ mod halves;
 mod request;
 mod response;
 
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,84 +16,115 @@ use smol::future;
 
 use self::halves::{Answered, Sent, State};
 use self::request::{Refusal, Request};
-use super::Service;
 use super::buffers::Scratch;
 use super::deadline::Deadline;
 use super::fault::{ClientFault, Fault, OriginFault};
+use super::frames::Frames;
 use super::own::Page;
 use super::relay::{self, Form};
 use super::tunnel;
 use super::wire::{Filled, Stream, Wire};
+use super::{Connected, Service};
 use crate::http::body::Body;
 use crate::http::connection::{Next, Reason};
 use crate::http::framing::{Asked, Framing};
 use crate::http::reply::Manner;
 
+/// A client's connection between two requests: all that an idle one costs.
+#[derive(Debug)]
+struct Connection {
+    client: Wire,
+    limit: Deadline,
+}
+
 /// Serves a client's connection to its end.
-pub async fn serve(stream: Stream, service: &Rc<Service>) {
-    let mut client = Wire::new(stream);
-    let limits = ClientLimits {
-        client: service.clock.deadline(),
-        origin: service.clock.deadline(),
+pub fn serve<F>(
+    stream: Stream,
+    connected: Connected,
+    frames: Rc<Frames<Call, F>>,
+) -> impl Future<Output = ()>
+where
+    F: Future<Output = Done>,
+{
+    let mut connection = Connection {
+        client: Wire::new(stream),
+        limit: connected.0.clock.deadline(),
     };
-    loop {
-        let mut out = Scratch::take();
-        let request =
-            match request::read_request(&mut client, &limits.client, service, &mut out).await {
-                Ok(Some(request)) => request,
-                Ok(None) => return,
-                Err(refusal) => return refuse(client, refusal, &limits.client, service).await,
-            };
-        let result = exchange(&mut client, &request, out, &limits, service).await;
-        let next = match result {
-            Ok(next) => next,
-            Err(broken) => {
-                report(&broken.fault, &request, service);
-                service
-                    .tally
-                    .end(broken.fault.answer("").map(|answer| answer.reply().status));
-                if broken.is_answered {
-                    // A body that ends with the connection would otherwise look complete.
-                    client.reset();
-                } else {
-                    let refusal = Refusal {
-                        fault: broken.fault,
-                        head_only: request.asked == Asked::Head,
-                    };
-                    refuse(client, refusal, &limits.client, service).await;
-                }
-                return;
+    async move {
+        let service = &connected.0;
+        while let Some(read) = request::read_request(&mut connection, service).await {
+            let answer = frames.run(Call {
+                connection,
+                read,
+                service: Rc::clone(service),
+            });
+            match answer.await.0 {
+                Some(persistent) => connection = persistent,
+                None => return,
             }
-        };
-        match next {
-            Next::Reuse => {}
-            Next::Close(reason) => {
-                log::debug!("closing the client's connection: {}", reason.explain());
-                return close(client, &limits.client).await;
-            }
-            Next::Tunnel => return,
         }
     }
 }
 
+/// What an exchange begins with.
+pub struct Call {
+    connection: Connection,
+    read: Result<(Request, Scratch), Refusal>,
+    service: Rc<Service>,
+}
+
+/// What an exchange leaves: the connection, if it serves another request.
+pub struct Done(Option<Connection>);
+
+/// Answers one request, and sees to the connection's end if it was the last.
+pub async fn answer(call: Call) -> Done {
+    let Call {
+        mut connection,
+        read,
+        service,
+    } = call;
+    let next = match read {
+        Ok((request, out)) => exchange(&mut connection, &request, out, &service).await,
+        Err(refusal) => Err(Some(refusal)),
+    };
+    Done(match next {
+        Ok(Next::Reuse) => Some(connection),
+        Ok(Next::Close(reason)) => {
+            log::debug!("closing the client's connection: {}", reason.explain());
+            Box::pin(close(connection)).await;
+            None
+        }
+        Ok(Next::Tunnel) => None,
+        Err(Some(refusal)) => {
+            Box::pin(refuse(connection, refusal, &service)).await;
+            None
+        }
+        Err(None) => {
+            // A body that ends with the connection would otherwise look complete.
+            connection.client.reset();
+            None
+        }
+    })
+}
+
 /// Answers a connection that is one too many.
-pub async fn turn_away(stream: Stream, service: &Rc<Service>) {
+pub async fn turn_away(stream: Stream, service: &Service) {
+    let connection = Connection {
+        client: Wire::new(stream),
+        limit: service.clock.deadline(),
+    };
     let refusal = Refusal {
         fault: ClientFault::TooMany.into(),
         head_only: false,
     };
-    refuse(
-        Wire::new(stream),
-        refusal,
-        &service.clock.deadline(),
-        service,
-    )
-    .await;
+    refuse(connection, refusal, service).await;
 }
 
-struct ClientLimits {
-    client: Deadline,
-    origin: Deadline,
+/// The time limits of an exchange, one for each side.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    client: &'a Deadline,
+    origin: &'a Deadline,
 }
 
 /// An exchange that broke off.
@@ -102,44 +134,55 @@ struct Break {
     is_answered: bool,
 }
 
+/// Says what becomes of the connection; or what the client is to be told, if it can be told anything.
 async fn exchange(
-    client: &mut Wire,
+    connection: &mut Connection,
     request: &Request,
     out: Scratch,
-    limits: &ClientLimits,
     service: &Service,
-) -> Result<Next, Break> {
+) -> Result<Next, Option<Refusal>> {
+    let refusal = |fault| Refusal {
+        fault,
+        head_only: request.asked == Asked::Head,
+    };
     if let Some(page) = request.page {
-        let next = serve_page(client, request, page, service).await;
-        return next.map_err(|fault| Break {
-            fault,
-            is_answered: false,
-        });
+        let next = serve_page(&connection.client, request, page, service).await;
+        return next.map_err(|fault| Some(refusal(fault)));
     }
     service.tally.begin();
-    let result = forward(client, request, out, limits, service).await;
+    let result = forward(connection, request, out, service).await;
     service.tally.end(match &result {
         Ok((status, _)) => Some(*status),
-        Err(broken) => broken.fault.answer("").map(|answer| answer.reply().status),
+        Err(broken) => broken.fault.status(),
     });
-    let (status, next) = result?;
-    if let Some(label) = &request.label {
-        log::debug!(
-            "{label}: {status} in {} ms",
-            request.began.elapsed().as_millis()
-        );
+    match result {
+        Ok((status, next)) => {
+            if let Some(label) = &request.label {
+                let millis = request.began.elapsed().as_millis();
+                log::debug!("{label}: {status} in {millis} ms");
+            }
+            Ok(next)
+        }
+        Err(Break { fault, is_answered }) => {
+            report(&fault, request, service);
+            Err((!is_answered).then(|| refusal(fault)))
+        }
     }
-    Ok(next)
 }
 
 /// Sends a request on and its response back; says the response's status.
 async fn forward(
-    client: &mut Wire,
+    connection: &mut Connection,
     request: &Request,
     mut out: Scratch,
-    limits: &ClientLimits,
     service: &Service,
 ) -> Result<(u16, Next), Break> {
+    let Connection { client, limit } = connection;
+    let origin_limit = service.clock.deadline();
+    let limits = Limits {
+        client: limit,
+        origin: &origin_limit,
+    };
     let unanswered = |fault: Fault| Break {
         fault,
         is_answered: false,
@@ -155,12 +198,13 @@ async fn forward(
         let is_reused = kept.is_some();
         let mut origin = match kept.take() {
             Some(origin) => origin,
-            None => connect(client, request, limits, service)
+            // In a box: few requests need it, and it is as large as all the rest.
+            None => Box::pin(connect(client, request, limits, service))
                 .await
                 .map_err(unanswered)?,
         };
         let mut attempt_body = body;
-        let result = halves::attempt(
+        let attempt = halves::attempt(
             client,
             &mut origin,
             &mut attempt_body,
@@ -168,9 +212,8 @@ async fn forward(
             &state,
             limits,
             service,
-        )
-        .await;
-        let (fault, is_answered) = match result {
+        );
+        let (fault, is_answered) = match attempt.await {
             Ok(answered) => {
                 if is_reused {
                     service.origin.has_persisted();
@@ -179,7 +222,8 @@ async fn forward(
                     next: Next::Tunnel, ..
                 } = answered
                 {
-                    tunnel::run(client, &mut origin, &service.tally.bytes_down).await;
+                    let tunnel = tunnel::run(client, &mut origin, &service.tally.bytes_down);
+                    Box::pin(tunnel).await;
                 } else if let Some(announced_seconds) = answered.keep.filter(|_| {
                     state.sent.get() == Sent::Whole
                         && attempt_body.is_complete()
@@ -213,14 +257,14 @@ async fn forward(
 async fn connect(
     client: &mut Wire,
     request: &Request,
-    limits: &ClientLimits,
+    limits: Limits<'_>,
     service: &Service,
 ) -> Result<Wire, Fault> {
     let connected = async {
         service
             .origin
             .connect(
-                &limits.origin,
+                limits.origin,
                 service.timeouts.connect,
                 service.timeouts.hold,
             )
@@ -228,13 +272,13 @@ async fn connect(
             .map_err(|error| OriginFault::Connect(error).into())
     };
     let mut reader = client.reader();
-    let left = async { Err(halves::departure(&mut reader, request, &limits.client).await) };
+    let left = async { Err(halves::departure(&mut reader, request, limits.client).await) };
     future::or(connected, left).await
 }
 
 /// Answers with a page of the interceptor's own.
 async fn serve_page(
-    client: &mut Wire,
+    client: &Wire,
     request: &Request,
     page: Page,
     service: &Service,
@@ -267,7 +311,7 @@ async fn serve_page(
 }
 
 /// Tells the client what is wrong, if it is still there, and closes.
-async fn refuse(client: Wire, refusal: Refusal, deadline: &Deadline, service: &Service) {
+async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
     let target = service.origin.target().to_string();
     let Some(answer) = refusal.fault.answer(&target) else {
         return;
@@ -285,22 +329,24 @@ async fn refuse(client: Wire, refusal: Refusal, deadline: &Deadline, service: &S
         answer.reply().status,
         answer.reply().message
     );
-    deadline.set(Some(LINGER));
+    let Connection { client, limit } = &connection;
+    limit.set(Some(LINGER));
     let written = async { client.writer().write_all(&out).await.is_ok() };
     let in_time = async {
-        deadline.passed().await;
+        limit.passed().await;
         false
     };
     if future::or(written, in_time).await {
-        close(client, deadline).await;
+        close(connection).await;
     }
 }
 
 /// Closes so that the last response arrives: what the client still sends is read for a while, for bytes that
 /// nobody reads turn the end of a connection into a reset, which overtakes the response (RFC 9112 §9.6).
-async fn close(mut client: Wire, deadline: &Deadline) {
+async fn close(connection: Connection) {
+    let Connection { mut client, limit } = connection;
     client.writer().finish();
-    deadline.set(Some(LINGER));
+    limit.set(Some(LINGER));
     let drained = async {
         let mut reader = client.reader();
         loop {
@@ -311,7 +357,7 @@ async fn close(mut client: Wire, deadline: &Deadline) {
             }
         }
     };
-    future::or(drained, deadline.passed()).await;
+    future::or(drained, limit.passed()).await;
 }
 
 /// One line on what went wrong: the origin's faults are the user's business, the clients' are their own.

@@ -77,6 +77,11 @@ impl Answer {
 }
 
 impl Fault {
+    /// The status of the [`answer`](Fault::answer).
+    pub fn status(&self) -> Option<u16> {
+        self.answer("").map(|answer| answer.status)
+    }
+
     /// What the client is told, unless it has gone. `target` is the origin as the user wrote it.
     pub fn answer(&self, target: &str) -> Option<Answer> {
         let answer = |status, code, retry, message: String| {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -65,8 +65,8 @@ impl Stream {
         }
     }
 
-    async fn readable(&self) -> io::Result<()> {
-        poll_fn(|context| on_source!(self, source => source.poll_readable(context))).await
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_source!(self, source => source.poll_readable(context))
     }
 
     async fn writable(&self) -> io::Result<()> {
@@ -212,16 +212,26 @@ impl Reader<'_> {
     ///
     /// If this future is dropped, no byte is lost.
     pub async fn fill(&mut self) -> io::Result<Filled> {
+        poll_fn(|context| self.poll_fill(context)).await
+    }
+
+    /// As [`fill`](Reader::fill).
+    pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Filled>> {
         debug_assert!(
             !self.is_full(),
             "a full wire has to be emptied before it is read"
         );
-        self.inbox.settle();
         loop {
-            self.stream.readable().await?;
+            match self.stream.poll_readable(context) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => {
+                    self.inbox.settle();
+                    return Poll::Pending;
+                }
+            }
             match self.inbox.read_from(self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
+                result => return Poll::Ready(result),
             }
         }
     }

@@ -15,7 +15,7 @@ use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Form, Terms};
 use super::super::wire::{Filled, Reader, Wire, Writer};
-use super::ClientLimits;
+use super::Limits;
 use super::request::Request;
 use super::response::{Kind, read_response};
 use crate::http::body::Body;
@@ -64,7 +64,7 @@ pub async fn attempt(
     body: &mut Body,
     request: &Request,
     state: &State,
-    limits: &ClientLimits,
+    limits: Limits<'_>,
     service: &Service,
 ) -> Result<Answered, Fault> {
     let (client_reader, client_writer) = client.split();
@@ -74,7 +74,7 @@ pub async fn attempt(
         client_writer,
         request,
         state,
-        &limits.origin,
+        limits.origin,
         service,
     );
     let upload = upload(
@@ -96,7 +96,7 @@ async fn upload(
     body: &mut Body,
     request: &Request,
     state: &State,
-    limits: &ClientLimits,
+    limits: Limits<'_>,
     service: &Service,
 ) -> Fault {
     if let Some(out) = state.out.take() {
@@ -117,14 +117,14 @@ async fn upload(
             state.out.set(Some(out));
         }
         if is_over {
-            return departure(&mut client, request, &limits.client).await;
+            return departure(&mut client, request, limits.client).await;
         }
         state.sent.set(Sent::Part);
     }
     let terms = Terms {
         form: Form::AsIs,
         is_ours: |name: &str| service.onward.is_ours(name),
-        silence: (&limits.client, service.timeouts.body),
+        silence: (limits.client, service.timeouts.body),
         bytes: &service.tally.bytes_up,
     };
     match relay::relay(&mut client, origin, body, terms).await {
@@ -137,7 +137,7 @@ async fn upload(
     if !state.answered.get() {
         limits.origin.set(service.timeouts.first_byte);
     }
-    departure(&mut client, request, &limits.client).await
+    departure(&mut client, request, limits.client).await
 }
 
 /// Waits until the client has gone. What it sends meanwhile is kept for the next request.

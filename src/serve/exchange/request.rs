@@ -1,15 +1,15 @@
 //! The request half of an exchange's decisions: from the client's bytes to a head for the origin.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Instant;
-
-use smol::future;
 
 use super::super::Service;
 use super::super::buffers::Scratch;
-use super::super::deadline::Deadline;
 use super::super::fault::{ClientFault, Fault};
 use super::super::own::Page;
-use super::super::wire::{Filled, Wire};
+use super::super::wire::Filled;
+use super::Connection;
 use crate::http::connection::Options;
 use crate::http::framing::{self, Asked, Framing};
 use crate::http::head::{self, Slots, Version};
@@ -38,54 +38,61 @@ pub struct Refusal {
     pub head_only: bool,
 }
 
-/// Reads the next request and writes its head for the origin to `out`. `None`: the client has finished, or
-/// was idle for too long, or the program stops.
+/// Reads the next request, and writes its head for the origin. `None`: the client has finished, or was idle
+/// for too long, or the program stops.
 pub async fn read_request(
-    client: &mut Wire,
-    deadline: &Deadline,
+    connection: &mut Connection,
     service: &Service,
-    out: &mut Scratch,
-) -> Result<Option<Request>, Refusal> {
+) -> Option<Result<(Request, Scratch), Refusal>> {
+    let Connection { client, limit } = connection;
     let mut reader = client.reader();
     let mut seen = 0;
     let mut began = None;
-    deadline.set(service.timeouts.idle);
+    limit.set(service.timeouts.idle);
     loop {
         let bytes = reader.bytes();
         // A lone line ending behind a body is not yet a request (RFC 9112 §2.2).
         let is_idle = matches!(bytes, b"" | b"\r" | b"\r\n");
         if !is_idle {
             let began = *began.get_or_insert_with(|| {
-                deadline.set(service.timeouts.head);
+                limit.set(service.timeouts.head);
                 Instant::now()
             });
             let is_news = seen == 0 || head::may_end(bytes, seen) || reader.is_full();
-            if is_news
-                && let Parsed::Complete((request, len)) = take_request(bytes, began, service, out)?
-            {
-                deadline.set(None);
-                reader.consume(len);
-                return Ok(Some(request));
+            if is_news {
+                let mut out = Scratch::take();
+                match take_request(bytes, began, service, &mut out) {
+                    Ok(Parsed::Complete((request, len))) => {
+                        limit.set(None);
+                        reader.consume(len);
+                        return Some(Ok((request, out)));
+                    }
+                    Ok(Parsed::Partial) => {}
+                    Err(refusal) => return Some(Err(refusal)),
+                }
             }
             seen = bytes.len();
         }
-        let filled = future::or(async { Some(reader.fill().await) }, async {
-            if is_idle {
-                deadline.idle().await
-            } else {
-                deadline.passed().await
+        let filled = poll_fn(|context| {
+            if let Poll::Ready(filled) = reader.poll_fill(context) {
+                return Poll::Ready(Some(filled));
             }
-            None
+            let waited = if is_idle {
+                limit.poll_idle(context)
+            } else {
+                limit.poll_passed(context)
+            };
+            waited.map(|()| None)
         });
         match filled.await {
             Some(Ok(Filled::Some)) => {}
-            Some(Ok(Filled::EndOfFile) | Err(_)) => return Ok(None),
-            None if is_idle => return Ok(None),
+            Some(Ok(Filled::EndOfFile) | Err(_)) => return None,
+            None if is_idle => return None,
             None => {
-                return Err(Refusal {
+                return Some(Err(Refusal {
                     fault: ClientFault::HeadTimeout.into(),
                     head_only: false,
-                });
+                }));
             }
         }
     }
