@@ -30,7 +30,8 @@
 //!    whether the request is served, [`http::rewrite`] writes the head for the origin.
 //! 3. `serve::origin` lends a kept connection or makes one.
 //! 4. Two futures run side by side: one sends the request and then watches for the client's departure, the
-//!    other passes the response on. `serve::relay` moves bodies, `serve::tunnel` what follows a 101.
+//!    other passes the response on. `serve::relay` moves bodies (large
+//!    ones by `serve::transfer`, which leaves them in the kernel where it can), `serve::tunnel` what follows a 101.
 //! 5. [`http::connection`] says whether each connection serves another request.
 //!
 //! # Code map

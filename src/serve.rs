@@ -14,6 +14,7 @@ mod peer;
 pub(crate) mod reactor;
 mod relay;
 mod target;
+mod transfer;
 mod tunnel;
 pub(crate) mod wire;
 

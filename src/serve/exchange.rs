@@ -222,8 +222,8 @@ async fn forward(
                     next: Next::Tunnel, ..
                 } = answered
                 {
-                    let tunnel = tunnel::run(client, &mut origin, &service.tally.bytes_down);
-                    Box::pin(tunnel).await;
+                    let bytes = &service.tally.bytes_down;
+                    Box::pin(tunnel::run(client, &mut origin, limits.origin, bytes)).await;
                 } else if let Some(announced_seconds) = answered.keep.filter(|_| {
                     state.sent.get() == Sent::Whole
                         && attempt_body.is_complete()

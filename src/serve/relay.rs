@@ -4,12 +4,16 @@
 //! there is. The relay knows no framing: it asks the [`Body`].
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
-
-use smol::future;
 
 use super::buffers::Scratch;
 use super::deadline::Deadline;
+use super::reactor;
+use super::transfer::{self, Moved};
 use super::wire::{Filled, Reader, Writer};
 use crate::http::body::{Body, Truncated};
 use crate::http::chunked::Piece;
@@ -58,9 +62,28 @@ pub async fn relay<F: Fn(&str) -> bool>(
     body: &mut Body,
     terms: Terms<'_, F>,
 ) -> Result<(), Broken> {
+    let mut is_flood = false;
+    let mut since_turn = 0;
     while !body.is_complete() {
-        if from.bytes().is_empty() && fill(from, terms.silence).await? == Filled::EndOfFile {
-            return body.end_of_file().map_err(|Truncated| Broken::Truncated);
+        if from.bytes().is_empty() {
+            let filled = if is_flood && transfer::worth(body.opaque()) {
+                // In a box: few bodies are large.
+                Box::pin(flow(from, to, body, &terms)).await?
+            } else {
+                fill(from, terms.silence).await?
+            };
+            if filled == Filled::EndOfFile {
+                return body.end_of_file().map_err(|Truncated| Broken::Truncated);
+            }
+            is_flood = from.is_full();
+            if body.is_complete() {
+                return Ok(());
+            }
+            since_turn += from.bytes().len() as u64;
+            if since_turn >= TURN_BYTES {
+                since_turn = 0;
+                reactor::next_turn().await;
+            }
         }
         if body.has_trailers() {
             let trailers = take_trailers(from, body, &terms).await?;
@@ -85,6 +108,45 @@ pub async fn relay<F: Fn(&str) -> bool>(
         from.consume(used);
     }
     Ok(())
+}
+
+/// Passes on what may pass unseen of a body that comes faster than it is read, until that is over or it comes slowly. Then
+/// reads what comes next, unless the body is complete.
+async fn flow<F>(
+    from: &mut Reader<'_>,
+    to: Writer<'_>,
+    body: &mut Body,
+    terms: &Terms<'_, F>,
+) -> Result<Filled, Broken> {
+    let mut trickles = 0;
+    while transfer::worth(body.opaque()) && trickles < TRICKLES_MAX {
+        let most = body.opaque().min(TURN_BYTES);
+        let mut count = 0;
+        let moved = transfer::transfer(from, to, most, |piece| {
+            count += piece;
+            body.advance(piece);
+            terms.bytes.set(terms.bytes.get() + piece);
+        })
+        .await;
+        match moved {
+            Moved::AsAsked => reactor::next_turn().await,
+            Moved::AllThereIs => {
+                trickles = if count < TRICKLE_BYTES {
+                    trickles + 1
+                } else {
+                    0
+                };
+                within(from.readable(), terms.silence).await?;
+            }
+            Moved::EndOfFile => return Ok(Filled::EndOfFile),
+            Moved::SourceFailed => return Err(Broken::Source),
+            Moved::SinkFailed => return Err(Broken::Sink),
+        }
+    }
+    if body.is_complete() {
+        return Ok(Filled::Some);
+    }
+    fill(from, terms.silence).await
 }
 
 /// Takes of the bytes that are already there what belongs to `body` and writes it to `out`, so that it can
@@ -146,17 +208,24 @@ async fn take_trailers<F: Fn(&str) -> bool>(
 
 async fn fill(
     from: &mut Reader<'_>,
-    (deadline, limit): (&Deadline, Option<Duration>),
+    silence: (&Deadline, Option<Duration>),
 ) -> Result<Filled, Broken> {
+    within(from.fill(), silence).await
+}
+
+/// What `wait` brings, unless it is silent for too long.
+async fn within<T>(
+    wait: impl Future<Output = io::Result<T>>,
+    (deadline, limit): (&Deadline, Option<Duration>),
+) -> Result<T, Broken> {
     deadline.set(limit);
-    let silent = async {
-        deadline.passed().await;
-        Err(Broken::Silent)
-    };
-    let result = future::or(
-        async { from.fill().await.map_err(|_| Broken::Source) },
-        silent,
-    )
+    let mut wait = pin!(wait);
+    let result = poll_fn(|context| {
+        if let Poll::Ready(result) = wait.as_mut().poll(context) {
+            return Poll::Ready(result.map_err(|_| Broken::Source));
+        }
+        deadline.poll_passed(context).map(|()| Err(Broken::Silent))
+    })
     .await;
     deadline.set(None);
     result
@@ -167,3 +236,12 @@ async fn write(to: Writer<'_>, bytes: &[u8], count: &Cell<u64>) -> Result<(), Br
     count.set(count.get() + bytes.len() as u64);
     Ok(())
 }
+
+/// After this many bytes in one go, the other connections have their turn.
+const TURN_BYTES: u64 = 1 << 20;
+
+/// Less than this at a time is better read: a pipe is two descriptors, and pages that are nearly empty.
+const TRICKLE_BYTES: u64 = 16 * 1024;
+
+/// How many trickles in a row end a flow.
+const TRICKLES_MAX: u32 = 4;

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::task::{Context, Poll, Waker};
@@ -65,16 +65,30 @@ impl Stream {
         }
     }
 
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// See [`Source::poll_readable`].
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_source!(self, source => source.poll_readable(context))
     }
 
-    async fn writable(&self) -> io::Result<()> {
-        poll_fn(|context| on_source!(self, source => source.poll_writable(context))).await
+    /// See [`Source::poll_writable`].
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_source!(self, source => source.poll_writable(context))
+    }
+
+    /// A read would have blocked.
+    #[cfg(all(target_os = "linux", not(ic_portable)))]
+    pub fn read_blocked(&self) {
+        on_source!(self, source => source.read_blocked());
+    }
+
+    /// A write would have blocked.
+    #[cfg(all(target_os = "linux", not(ic_portable)))]
+    pub fn write_blocked(&self) {
+        on_source!(self, source => source.write_blocked());
     }
 
     /// Reads what is there; that nothing is there, and that nothing is left, is told to the source.
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         on_source!(self, source => {
             let result = uninterrupted(|| source.get_ref().read(into));
             match &result {
@@ -108,6 +122,12 @@ impl Stream {
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         on_source!(self, source => source.get_ref().shutdown(how))
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        on_source!(self, source => source.get_ref().as_fd())
     }
 }
 
@@ -236,6 +256,11 @@ impl Reader<'_> {
         }
     }
 
+    /// Waits until a read may bring something.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|context| self.stream.poll_readable(context)).await
+    }
+
     /// `count` of the bytes have been used.
     pub fn consume(&mut self, count: usize) {
         self.inbox.consume(count);
@@ -249,6 +274,12 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// The stream that is written.
+    #[cfg(all(target_os = "linux", not(ic_portable)))]
+    pub fn stream(&self) -> &Stream {
+        self.stream
+    }
+
     /// Writes all of `bytes`, or says how many of them went out before the connection failed.
     pub async fn write_all(&self, bytes: &[u8]) -> Result<(), Unwritten> {
         let mut written = 0;
@@ -257,8 +288,7 @@ impl Writer<'_> {
                 Ok(0) => return Err(Unwritten { written }),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stream
-                        .writable()
+                    poll_fn(|context| self.stream.poll_writable(context))
                         .await
                         .map_err(|_| Unwritten { written })?;
                 }

@@ -56,6 +56,7 @@ mod http_refused_bodies;
 mod http_refused_framing;
 mod http_refused_heads;
 // Nothing is held back, nothing piles up.
+mod http_floods;
 mod http_streaming;
 // Clients that leave, and origins that close what is kept.
 mod http_departures;

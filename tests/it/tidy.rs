@@ -149,6 +149,8 @@ const RULES: &[Rule] = &[
             "src/serve/peer.rs",
             "src/serve/reactor.rs",
             "src/serve/reactor",
+            "src/serve/transfer.rs",
+            "src/serve/transfer/splice.rs",
             "src/serve/wire.rs",
             "src/registry.rs",
             "src/registry/probe.rs",

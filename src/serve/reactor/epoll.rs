@@ -197,6 +197,19 @@ impl Drop for Timer {
     }
 }
 
+/// Lets everybody else have their turn: sockets are looked at, and whoever waited for one goes first.
+pub async fn next_turn() {
+    let mut waits = true;
+    poll_fn(|context| match Reactor::current() {
+        Ok(reactor) if std::mem::take(&mut waits) => {
+            reactor.yielded.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        }
+        _ => Poll::Ready(()),
+    })
+    .await;
+}
+
 /// Runs `future` on this thread to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let reactor = Reactor::current()?;
@@ -262,6 +275,8 @@ struct Reactor {
     /// Told apart by it: an event of a turn may be about a socket that was closed in that turn.
     generation: Cell<u32>,
     timers: RefCell<Slab<(Instant, Waker)>>,
+    /// Those who have let the others go first.
+    yielded: RefCell<Vec<Waker>>,
 }
 
 thread_local! {
@@ -279,6 +294,7 @@ impl Reactor {
                 entries: RefCell::default(),
                 generation: Cell::new(0),
                 timers: RefCell::default(),
+                yielded: RefCell::default(),
             });
             *current = Some(Rc::clone(&reactor));
             Ok(reactor)
@@ -311,7 +327,7 @@ impl Reactor {
 
     /// Waits until something happens, and wakes those who wait for it.
     fn turn(&self, alarm: &Alarm, events: &mut Vec<Event>) -> io::Result<()> {
-        let may_sleep = alarm.fall_asleep();
+        let may_sleep = self.yielded.borrow().is_empty() && alarm.fall_asleep();
         let timeout = if may_sleep {
             self.until_next_timer()
         } else {
@@ -333,6 +349,9 @@ impl Reactor {
             self.dispatch(flags, data.u64());
         }
         self.ring_timers();
+        for waker in self.yielded.take() {
+            waker.wake();
+        }
         Ok(())
     }
 

@@ -93,6 +93,11 @@ impl Future for Timer {
     }
 }
 
+/// Lets everybody else have their turn.
+pub async fn next_turn() {
+    smol::future::yield_now().await;
+}
+
 /// Runs `future` on this thread to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(async_io::block_on(future))

@@ -1,0 +1,35 @@
+//! Through a buffer of this process: what every system can do.
+
+use std::io;
+
+use super::super::buffers::Buffer;
+use super::super::wire::{Stream, Writer};
+use super::Moved;
+
+/// See [`transfer`](super::transfer).
+pub async fn transfer(
+    source: &Stream,
+    to: Writer<'_>,
+    most: u64,
+    moved: &mut impl FnMut(u64),
+) -> Moved {
+    let mut buffer = Buffer::take();
+    let mut left = most;
+    while left > 0 {
+        let room = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let count = match source.try_read(&mut buffer.bytes_mut()[..room]) {
+            Ok(0) => return Moved::EndOfFile,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::AllThereIs,
+            Err(_) => return Moved::SourceFailed,
+        };
+        if to.write_all(&buffer.bytes()[..count]).await.is_err() {
+            return Moved::SinkFailed;
+        }
+        left -= count as u64;
+        moved(count as u64);
+    }
+    Moved::AsAsked
+}

@@ -1,0 +1,136 @@
+//! splice(2): from a socket into a pipe, and from the pipe into a socket; what moves is pages, not bytes.
+//!
+//! Invariant: the pipe is empty whenever the source is read. So `EAGAIN` from the first half always means that
+//! the source has nothing, and from the second that the sink has no room. A pipe that a dropped transfer leaves bytes
+//! in is closed with them.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use super::super::wire::Stream;
+use super::Moved;
+
+/// See [`transfer`](super::transfer). `None`: the system does not allow it, and nothing was moved.
+pub async fn transfer(
+    source: &Stream,
+    sink: &Stream,
+    most: u64,
+    moved: &mut impl FnMut(u64),
+) -> Option<Moved> {
+    let mut pipe = Pipe::take()?;
+    let mut left = most;
+    while left > 0 {
+        debug_assert_eq!(pipe.holds, 0, "what is in the pipe has to leave first");
+        let piece = match pipe.fill(source, left) {
+            Ok(0) => return Some(Moved::EndOfFile),
+            Ok(piece) => piece,
+            Err(Errno::AGAIN) => {
+                source.read_blocked();
+                return Some(Moved::AllThereIs);
+            }
+            Err(Errno::INTR) => continue,
+            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) if left == most => {
+                REFUSED.set(true);
+                return None;
+            }
+            Err(_) => return Some(Moved::SourceFailed),
+        };
+        while pipe.holds > 0 {
+            match pipe.drain(sink) {
+                Ok(count) => moved(count),
+                Err(Errno::AGAIN) => {
+                    sink.write_blocked();
+                    if poll_fn(|context| sink.poll_writable(context))
+                        .await
+                        .is_err()
+                    {
+                        return Some(Moved::SinkFailed);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return Some(Moved::SinkFailed),
+            }
+        }
+        left -= piece;
+    }
+    Some(Moved::AsAsked)
+}
+
+/// A pipe, and how many bytes are in it.
+#[derive(Debug)]
+struct Pipe {
+    ends: Option<(OwnedFd, OwnedFd)>,
+    holds: u64,
+}
+
+thread_local! {
+    static SPARE: RefCell<Vec<(OwnedFd, OwnedFd)>> = const { RefCell::new(Vec::new()) };
+    /// The system does not let this process splice.
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Pipe {
+    /// An empty pipe, unless there can be none.
+    fn take() -> Option<Pipe> {
+        if REFUSED.get() {
+            return None;
+        }
+        let ends = SPARE.with_borrow_mut(Vec::pop).or_else(|| {
+            let ends = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+            // A user's pipes share 64 MiB; where they are used up, a small one does it too.
+            let _ = fcntl_setpipe_size(&ends.1, PIPE_BYTES);
+            Some(ends)
+        })?;
+        Some(Pipe {
+            ends: Some(ends),
+            holds: 0,
+        })
+    }
+
+    fn fill(&mut self, source: impl AsFd, most: u64) -> Result<u64, Errno> {
+        let Some((_, input)) = &self.ends else {
+            return Err(Errno::BADF);
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(PIPE_BYTES);
+        let count = splice(source, None, input, None, most, FLAGS)? as u64;
+        self.holds += count;
+        Ok(count)
+    }
+
+    fn drain(&mut self, sink: impl AsFd) -> Result<u64, Errno> {
+        let Some((output, _)) = &self.ends else {
+            return Err(Errno::BADF);
+        };
+        let count = splice(output, None, sink, None, self.holds as usize, FLAGS)? as u64;
+        self.holds -= count;
+        Ok(count)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let Some(ends) = self.ends.take().filter(|_| self.holds == 0) else {
+            return;
+        };
+        // A thread that ends has no more use for it.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_MAX {
+                spare.push(ends);
+            }
+        });
+    }
+}
+
+/// Never MORE: the last piece would wait for another one that does not come.
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+/// What haproxy is given too; an unprivileged user may have 1 MiB a pipe (pipe(7)).
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// Pipes kept for later, for each thread: 256 KiB of kernel memory each while they are full, hardly any otherwise.
+const SPARE_MAX: usize = 4;
