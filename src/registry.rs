@@ -34,8 +34,8 @@ pub use store::{Snapshot, Store, StoreError, Updated, Waiting, Warning};
 
 /// The mappings of projects to ports, and whatever else the registry file holds.
 ///
-/// No port is in it twice, and every path is absolute. Two registries are equal when they would be
-/// written as the same text.
+/// No port is in it twice, and every path is absolute. Two registries that are equal are written as the same
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
     /// Every top-level field, in the file's order.

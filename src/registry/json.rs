@@ -384,3 +384,115 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     text.push('"');
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// Every kind of value, every place for white space, every escape but surrogates: serde_json refuses lone ones.
+    const SAMPLE: &str = "\r\n{ \"a\\u00e9\\n\\/\\\\\\\"\" : [ ] , \"\": {\t\"x\":[-0.5e+1,{},[true ,null]]},\
+                          \"é\":false,\"n\":10E-2 ,\"s\":\"\\b\\f\\r\\t\"}\n";
+
+    /// Both take it, with the same keys and values, or both refuse it.
+    #[track_caller]
+    fn agrees(text: &[u8]) {
+        let shown = text.escape_ascii();
+        let expected: Result<serde_json::Map<String, Value>, _> = serde_json::from_slice(text);
+        let members = match (object(text), &expected) {
+            (Ok(members), Ok(_)) => members,
+            (Err(_), Err(_)) => return,
+            (ours, _) => panic!("{shown}: {:?}, {expected:?}", ours.map(|_| "taken")),
+        };
+        let mut found = serde_json::Map::new();
+        for Member { key, value } in members {
+            let name = String::from_utf8(decode(key)).expect("no lone surrogate is in it");
+            let value: Value = serde_json::from_str(value).expect("a piece of JSON is JSON");
+            if let Value::String(text) = &value {
+                let spelled = encode(text.as_bytes());
+                assert_eq!(decode(&spelled), text.as_bytes(), "{shown}");
+                let again: String = serde_json::from_str(&spelled).expect("a string is JSON");
+                assert_eq!(&again, text, "{shown}");
+            }
+            found.insert(name, value);
+        }
+        assert_eq!(
+            Ok(found),
+            expected.map_err(|error| error.to_string()),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn what_is_json_is_what_serde_json_takes() {
+        agrees(SAMPLE.as_bytes());
+        for at in 0..SAMPLE.len() {
+            agrees(&SAMPLE.as_bytes()[..at]);
+            for byte in 0..=u8::MAX {
+                let mut text = SAMPLE.as_bytes().to_vec();
+                text[at] = byte;
+                agrees(&text);
+                text = SAMPLE.as_bytes().to_vec();
+                text.insert(at, byte);
+                agrees(&text);
+            }
+        }
+    }
+
+    #[test]
+    fn what_serde_json_cannot_carry_is_kept_to_the_letter() {
+        for value in [
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1e999",
+            "-0",
+            "1.0",
+            "1e2",
+            "123456789012345678901234567890",
+            "\"\\ud800\"",
+            "\"\\udce9\"",
+            "\"\\u00E9\"",
+        ] {
+            let text = format!("{{\"x\":{value} }}");
+            let members =
+                object(text.as_bytes()).unwrap_or_else(|error| panic!("{value}: {error}"));
+            assert_eq!(members[0].value, value);
+        }
+        for refused in [
+            "nan",
+            "-NaN",
+            "+Infinity",
+            "Inf",
+            "-Infinit",
+            "01",
+            "--1",
+            "1.e1",
+            ".5",
+        ] {
+            assert!(
+                object(format!("{{\"x\":{refused}}}").as_bytes()).is_err(),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_string_is_the_bytes_that_python_means_by_it() {
+        #[track_caller]
+        fn check(string: &str, bytes: &[u8]) {
+            assert_eq!(decode(string), bytes, "{string}");
+        }
+        check(r#""""#, b"");
+        check(r#""a\"b\\\/\b\f\n\r\t""#, b"a\"b\\/\x08\x0c\n\r\t");
+        check(r#""\u0041\u00e9\u20AC\ud83d\ude00""#, "Aé€😀".as_bytes());
+        check(r#""\udc80\udcff""#, b"\x80\xff"); // surrogateescape
+        check(r#""\udc7f\udd00""#, b"\xed\xb1\xbf\xed\xb4\x80");
+        check(r#""\ud83d\u0041\ud83d""#, b"\xed\xa0\xbdA\xed\xa0\xbd");
+        check(r#""\ud83d\ud83d\ude00""#, b"\xed\xa0\xbd\xf0\x9f\x98\x80");
+        for byte in 0x80..=0xff {
+            assert_eq!(decode(&encode(&[byte])), [byte]);
+            assert_eq!(encode(&[byte]), format!("\"\\udc{byte:02x}\""));
+        }
+    }
+}

@@ -126,8 +126,9 @@ pub struct Recovered {
 /// Reads what can be read out of a text that [`Registry::parse`] refuses.
 ///
 /// Text that is JSON loses only its flawed mappings. Out of any other, every `"path": port` is taken that stands in
-/// the `mappings` object, or in no other field's value; and of the other fields those that are whole. Linear in
-/// the text, whatever it holds.
+/// the `mappings` object, or in no other field's value; and of the other fields those that are whole. Where there is no
+/// `mappings` among the fields, one inside a field counts: that field's bracket is missing. Linear in the
+/// text, whatever it holds.
 pub fn recover(text: &[u8]) -> Recovered {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match json::object(text) {
@@ -152,6 +153,9 @@ struct Scan<'a> {
     /// Where the brackets that are open have led to.
     open: Vec<Place>,
     entries: Vec<Member<'a>>,
+    /// What counts unless `mappings` are found among the fields.
+    inner_entries: Vec<Member<'a>>,
+    has_mappings: bool,
     fields: Vec<Member<'a>>,
 }
 
@@ -164,6 +168,8 @@ enum Place {
     Mappings,
     /// A part of some other field's value.
     Foreign,
+    /// `mappings` inside some other field's value.
+    InnerMappings,
 }
 
 impl<'a> Scan<'a> {
@@ -172,6 +178,8 @@ impl<'a> Scan<'a> {
             cursor: Cursor::new(text),
             open: Vec::new(),
             entries: Vec::new(),
+            inner_entries: Vec::new(),
+            has_mappings: false,
             fields: Vec::new(),
         };
         while let Some(byte) = scan.cursor.peek() {
@@ -222,24 +230,38 @@ impl<'a> Scan<'a> {
         let name = json::decode(key);
         let is_path = name.starts_with(b"/");
         match self.place() {
+            Place::Foreign if name == MAPPINGS.as_bytes() => self.enter(Place::InnerMappings),
             Place::Foreign => self.enter(Place::Foreign),
-            Place::Top if name == MAPPINGS.as_bytes() => self.enter(Place::Mappings),
+            Place::InnerMappings => self.entry(key, is_path),
+            Place::Top if name == MAPPINGS.as_bytes() => {
+                self.has_mappings = true;
+                self.enter(Place::Mappings);
+            }
             Place::Top if !is_path => self.field(key),
             // The bracket that ends the mappings is missing.
             Place::Mappings if Registry::KNOWN.iter().any(|known| name == known.as_bytes()) => {
                 self.field(key)
             }
-            Place::Top | Place::Mappings => self.entry(key),
+            Place::Top | Place::Mappings => self.entry(key, is_path),
         }
     }
 
-    fn entry(&mut self, key: &'a str) {
+    fn entry(&mut self, key: &'a str, is_path: bool) {
         if let Some(b'{' | b'[') = self.cursor.peek() {
-            return self.enter(Place::Foreign);
+            // No port has brackets: this one is too many, and what stands behind it is where it was.
+            let place = if is_path {
+                self.place()
+            } else {
+                Place::Foreign
+            };
+            return self.enter(place);
         }
         let start = self.cursor.at();
         match self.cursor.value() {
-            Ok(value) if self.is_whole() => self.entries.push(Member { key, value }),
+            Ok(value) if self.is_whole() => match self.place() {
+                Place::InnerMappings => self.inner_entries.push(Member { key, value }),
+                _ => self.entries.push(Member { key, value }),
+            },
             _ => self.cursor.go_to(start),
         }
     }
@@ -287,7 +309,11 @@ impl<'a> Scan<'a> {
                 None => registry.fields.push(Field::other(key, value)),
             }
         }
-        let (mappings, flaws) = admit_mappings(self.entries, Repeated::FirstCounts);
+        let mut entries = self.entries;
+        if !self.has_mappings {
+            entries.extend(self.inner_entries);
+        }
+        let (mappings, flaws) = admit_mappings(entries, Repeated::FirstCounts);
         registry.mappings = mappings;
         Recovered { registry, flaws }
     }

@@ -4,8 +4,15 @@
 
 /// The fuzz targets, over their seeds.
 mod corpus;
-/// The registry as text: what is kept, what is refused, what is read out of a damaged file, and the order of ports.
+/// The registry as text: what it says, and what a rewrite keeps.
 mod registry_text;
+
+/// Damaged registries: what is refused, and what is read out of them all the same.
+mod registry_damage;
+
+/// Which port a project gets.
+mod registry_ports;
+
 /// What the code may not mention, and where.
 mod tidy;
 

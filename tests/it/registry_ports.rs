@@ -1,0 +1,214 @@
+//! Which port a project gets: the order of the search, what is skipped, and what is said when nothing is left.
+
+use std::path::Path;
+
+use interceptor::registry::{Allocated, Exhausted, Port, PortRange, Project, Registry};
+use serde_json::{Value, json};
+
+/// A registry in which these ports are given away, `/p/PORT` having each, and its `next_available`.
+fn registry(assigned: &[u16], next_available: Value) -> Registry {
+    let mappings: serde_json::Map<String, Value> = assigned
+        .iter()
+        .map(|port| (format!("/p/{port}"), json!(port)))
+        .collect();
+    let text = json!({
+        "port_range": {"start": 1, "end": 3},
+        "mappings": mappings,
+        "next_available": next_available,
+    });
+    Registry::parse(text.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn the_search_goes_up_from_next_available_and_once_around() {
+    /// Where the search in 10–15 starts, what is assigned and what cannot be bound; all ports in the order of the search.
+    #[track_caller]
+    fn check(next: Value, assigned: &[u16], taken: &[u16], order: &[u16]) {
+        let registry = registry(assigned, next);
+        let mut asked = Vec::new();
+        let free: Vec<u16> = registry
+            .free_ports(range(10, 15), |port| {
+                asked.push(port.get());
+                !taken.contains(&port.get())
+            })
+            .map(Port::get)
+            .collect();
+        assert_eq!(free, order);
+        asked.sort_unstable();
+        let unassigned: Vec<u16> = (10..=15).filter(|port| !assigned.contains(port)).collect();
+        assert_eq!(
+            asked, unassigned,
+            "each port is asked for once, assigned ones never"
+        );
+    }
+    let from_start = [10, 11, 12, 13, 14, 15];
+    check(json!(10), &[], &[], &from_start);
+    check(json!(13), &[], &[], &[13, 14, 15, 10, 11, 12]);
+    check(json!(15), &[], &[], &[15, 10, 11, 12, 13, 14]);
+    check(json!(13), &[13, 15, 10], &[], &[14, 11, 12]);
+    check(json!(13), &[], &[13, 14, 15], &[10, 11, 12]);
+    check(json!(13), &[14], &[13, 10], &[15, 11, 12]);
+    check(json!(12), &[10, 11, 12, 13, 14], &[], &[15]);
+    check(json!(12), &[10, 11, 12], &[13, 14, 15], &[]);
+    check(json!(12), &[10, 11, 12, 13, 14, 15], &[], &[]);
+    check(
+        json!(12),
+        &[1, 9, 16, 65535],
+        &[],
+        &[12, 13, 14, 15, 10, 11],
+    );
+    // What lies outside of today's range, or is no port, starts at the start.
+    for odd in [
+        json!(9),
+        json!(16),
+        json!(0),
+        json!(65536),
+        json!(-12),
+        json!("12"),
+        json!(12.0),
+        json!(null),
+        json!([12]),
+    ] {
+        check(odd, &[], &[], &from_start);
+    }
+}
+
+#[test]
+fn the_first_and_the_last_port_there_are_can_be_the_range() {
+    let mut registry = registry(&[], json!(65535));
+    let ends = range(65534, 65535);
+    let given: Vec<u16> = ["/a", "/b"]
+        .map(|path| allocate(&mut registry, path, ends).unwrap().port.get())
+        .into();
+    assert_eq!(given, [65535, 65534]);
+    assert_eq!(registry.next_in(ends), port(65535));
+    assert_eq!(
+        allocate(&mut registry, "/c", range(1, 1)).unwrap().port,
+        port(1)
+    );
+    assert_eq!(registry.next_in(range(1, 1)), port(1));
+    let all = PortRange::new(port(1), port(65535)).unwrap();
+    assert_eq!(all.len(), 65535);
+    assert_eq!(registry.free_ports(all, |_| true).count(), 65532);
+    assert!(PortRange::new(port(2), port(1)).is_err());
+}
+
+#[test]
+fn a_new_mapping_moves_the_search_on_and_records_the_range() {
+    /// The recorded start, end and next port, as the Python tool reads them.
+    #[track_caller]
+    fn check(registry: &Registry, start: u16, end: u16, next: u16) {
+        let text: Value = serde_json::from_str(&registry.to_text()).unwrap();
+        assert_eq!(text["port_range"], json!({"start": start, "end": end}));
+        assert_eq!(text["next_available"], json!(next));
+    }
+    let mut registry = registry(&[11], json!(11));
+    let today = range(10, 13);
+    check(&registry, 1, 3, 11);
+    let given = |port_number, created| Allocated {
+        port: port(port_number),
+        created,
+    };
+    assert_eq!(allocate(&mut registry, "/a", today), Ok(given(12, true)));
+    check(&registry, 10, 13, 13);
+    assert_eq!(allocate(&mut registry, "/b", today), Ok(given(13, true)));
+    check(&registry, 10, 13, 10);
+    assert_eq!(allocate(&mut registry, "/b", today), Ok(given(13, false)));
+    check(&registry, 10, 13, 10);
+    assert_eq!(allocate(&mut registry, "/c", today), Ok(given(10, true)));
+    check(&registry, 10, 13, 11);
+
+    // A port that has become free is not given out at once: whoever still knows it is left in peace for a round.
+    assert_eq!(registry.remove(&project("/c")), Some(port(10)));
+    check(&registry, 10, 13, 11);
+    assert_eq!(allocate(&mut registry, "/d", today), Ok(given(10, true)));
+}
+
+#[test]
+fn a_project_keeps_its_port_whatever_the_range_of_the_day() {
+    let mut registry = registry(&[9000, 80], json!(9001));
+    let before = registry.to_text();
+    let nothing_is_free = |_| -> bool { panic!("nobody is asked about a port that is assigned") };
+    for (path, number) in [("/p/9000", 9000), ("/p/80", 80)] {
+        let kept = registry.allocate(&project(path), range(10, 11), nothing_is_free);
+        assert_eq!(
+            kept.map(|kept| (kept.port, kept.created)),
+            Ok((port(number), false))
+        );
+    }
+    assert_eq!(registry.to_text(), before);
+    assert_eq!(registry.assigned_in(range(80, 9000)), 2);
+    assert_eq!(registry.assigned_in(range(81, 8999)), 0);
+}
+
+#[test]
+fn the_recorded_range_is_never_todays() {
+    let recorded = r#"{"port_range": {"start": 1, "end": 3}, "mappings": {}, "next_available": 2}"#;
+    let mut registry = Registry::parse(recorded.as_bytes()).unwrap();
+    let first = registry.free_ports(PortRange::DEFAULT, |_| true).next();
+    assert_eq!(first, Some(port(8888)));
+    let given = allocate(&mut registry, "/a", PortRange::DEFAULT).unwrap();
+    assert_eq!(given.port, port(8888));
+}
+
+#[test]
+fn when_nothing_is_left_the_error_says_what_to_do_and_nothing_changes() {
+    #[track_caller]
+    fn check(assigned: &[u16], said: &str) {
+        let mut registry = registry(assigned, json!(11));
+        let before = registry.to_text();
+        let refused = registry.allocate(&project("/new"), range(10, 12), |_| false);
+        assert_eq!(
+            refused,
+            Err(Exhausted {
+                range: range(10, 12),
+                assigned: registry.assigned_in(range(10, 12)),
+            })
+        );
+        let ways_out =
+            "; raise INTERCEPTOR_PORT_MAX, or give up mappings with `ic prune` or `ic remove`";
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            format!("no port is free in 10-12: {said}{ways_out}")
+        );
+        assert_eq!(registry.to_text(), before);
+        assert_eq!(registry.port_of(&project("/new")), None);
+    }
+    check(
+        &[10, 11, 12],
+        "3 assigned to projects, 0 in use by other programs",
+    );
+    check(
+        &[10, 12, 9000],
+        "2 assigned to projects, 1 in use by other programs",
+    );
+    check(&[], "0 assigned to projects, 3 in use by other programs");
+}
+
+#[test]
+fn reset_starts_the_search_anew() {
+    let mut registry = registry(&[9000, 10, 11], json!(12));
+    assert_eq!(registry.reset(range(10, 12)), 3);
+    assert!(registry.is_empty());
+    assert_eq!(registry.next_in(range(10, 12)), port(10));
+    let text: Value = serde_json::from_str(&registry.to_text()).unwrap();
+    assert_eq!(text["next_available"], json!(10));
+    assert_eq!(text["port_range"], json!({"start": 10, "end": 12}));
+    assert_eq!(registry.reset(range(10, 12)), 0);
+}
+
+fn allocate(registry: &mut Registry, path: &str, range: PortRange) -> Result<Allocated, Exhausted> {
+    registry.allocate(&project(path), range, |_| true)
+}
+
+fn project(path: &str) -> Project {
+    Project::recorded(Path::new(path)).unwrap()
+}
+
+fn range(start: u16, end: u16) -> PortRange {
+    PortRange::new(port(start), port(end)).unwrap()
+}
+
+fn port(number: u16) -> Port {
+    Port::try_from(number).unwrap()
+}
