@@ -10,6 +10,7 @@
 
 pub mod facade;
 mod json;
+mod port;
 pub mod probe;
 pub mod project;
 pub mod recover;
@@ -19,14 +20,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt;
-use std::num::NonZeroU16;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-
-use serde::Serialize;
 
 pub use json::Syntax;
+pub use port::{EmptyRange, NotAPort, Port, PortRange};
 pub use probe::{Availability, availability};
 pub use project::Project;
 pub use recover::{Damage, Flaw};
@@ -200,7 +198,7 @@ impl Registry {
         self.field(NEXT_AVAILABLE)
             .and_then(|text| text.parse().ok())
             .filter(|&port| range.contains(port))
-            .unwrap_or(range.start)
+            .unwrap_or(range.start())
     }
 
     /// The ports that [`allocate`](Self::allocate) would give out, in that order: up from
@@ -250,7 +248,7 @@ impl Registry {
         let after = range
             .iter()
             .find(|&candidate| candidate > port)
-            .unwrap_or(range.start);
+            .unwrap_or(range.start());
         self.record(range, after);
         Ok(Allocated {
             port,
@@ -271,7 +269,7 @@ impl Registry {
     pub fn reset(&mut self, range: PortRange) -> usize {
         let removed = self.mappings.len();
         self.mappings.clear();
-        self.record(range, range.start);
+        self.record(range, range.start());
         removed
     }
 
@@ -321,7 +319,7 @@ impl Registry {
             mappings: Vec::new(),
         };
         registry.set_field(VERSION, json::encode(b"1.0"));
-        registry.record(PortRange::DEFAULT, PortRange::DEFAULT.start);
+        registry.record(PortRange::DEFAULT, PortRange::DEFAULT.start());
         registry.fields.insert(2, Field::Mappings);
         registry
     }
@@ -335,7 +333,7 @@ impl Registry {
             .into_iter()
             .map(|member| (member.key.to_owned(), member.value.to_owned()))
             .collect();
-        for (name, port) in [("start", range.start), ("end", range.end)] {
+        for (name, port) in [("start", range.start()), ("end", range.end())] {
             let same = |(key, _): &&mut (String, String)| json::decode(key) == name.as_bytes();
             match members.iter_mut().rev().find(same) {
                 Some((_, value)) => *value = port.to_string(),
@@ -500,137 +498,6 @@ fn object_text(members: &[(&str, String)], indent: &str) -> String {
     format!("{{\n{}\n{indent}}}", lines.join(",\n"))
 }
 
-/// A TCP port, 1–65535.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Port(NonZeroU16);
-
-impl Port {
-    /// The port as a number.
-    pub fn get(self) -> u16 {
-        self.0.get()
-    }
-}
-
-impl TryFrom<u16> for Port {
-    type Error = NotAPort;
-
-    fn try_from(number: u16) -> Result<Port, NotAPort> {
-        NonZeroU16::new(number).map(Port).ok_or(NotAPort)
-    }
-}
-
-impl FromStr for Port {
-    type Err = NotAPort;
-
-    /// ASCII digits, nothing else: `u16::from_str` would take `+80` too.
-    fn from_str(text: &str) -> Result<Port, NotAPort> {
-        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NotAPort);
-        }
-        text.parse().map(Port).map_err(|_| NotAPort)
-    }
-}
-
-impl fmt::Display for Port {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Something is not a port number from 1 to 65535.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotAPort;
-
-impl fmt::Display for NotAPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a port is a number from 1 to 65535")
-    }
-}
-
-impl std::error::Error for NotAPort {}
-
-/// The ports from a first to a last one, both included; never empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct PortRange {
-    start: Port,
-    end: Port,
-}
-
-impl PortRange {
-    /// 8888–9999.
-    pub const DEFAULT: PortRange = PortRange {
-        start: Port(NonZeroU16::new(8888).expect("8888 is not 0")),
-        end: Port(NonZeroU16::new(9999).expect("9999 is not 0")),
-    };
-
-    /// The ports from `start` to `end`.
-    ///
-    /// # Errors
-    ///
-    /// `start` is greater than `end`.
-    pub fn new(start: Port, end: Port) -> Result<PortRange, EmptyRange> {
-        if start <= end {
-            Ok(PortRange { start, end })
-        } else {
-            Err(EmptyRange { start, end })
-        }
-    }
-
-    /// The first port.
-    pub fn start(self) -> Port {
-        self.start
-    }
-
-    /// The last port.
-    pub fn end(self) -> Port {
-        self.end
-    }
-
-    /// How many ports there are, 1–65535.
-    #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
-    pub fn len(self) -> u32 {
-        u32::from(self.end.get() - self.start.get()) + 1
-    }
-
-    /// Whether `port` is one of them.
-    pub fn contains(self, port: Port) -> bool {
-        (self.start..=self.end).contains(&port)
-    }
-
-    /// All of them, upwards.
-    pub fn iter(self) -> impl Iterator<Item = Port> {
-        (self.start.get()..=self.end.get()).filter_map(|number| Port::try_from(number).ok())
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.start, self.end)
-    }
-}
-
-/// A range's start lies behind its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EmptyRange {
-    /// The port that was to be the first.
-    pub start: Port,
-    /// The port that was to be the last.
-    pub end: Port,
-}
-
-impl fmt::Display for EmptyRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a range from {} to {} has no port in it",
-            self.start, self.end
-        )
-    }
-}
-
-impl std::error::Error for EmptyRange {}
-
 /// A project's port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocated {
@@ -671,3 +538,71 @@ const NEXT_AVAILABLE: &str = "next_available";
 
 /// U+FEFF as UTF-8: what some editors put in front of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(mappings: &str) -> Registry {
+        Registry::parse(format!("{{\"mappings\": {mappings}}}").as_bytes()).expect("a sound text")
+    }
+
+    #[test]
+    fn two_changes_of_one_registry_are_merged() {
+        /// What both went out from, what is here and what is there by now; what comes of it.
+        #[track_caller]
+        fn check(base: &str, here: &str, theirs: &str, expected: &str) {
+            let mut merged = registry(here);
+            merged.merge(&registry(base), &registry(theirs));
+            assert_eq!(merged.by_path(), registry(expected).by_path());
+        }
+        let base = r#"{"/a": 1, "/b": 2}"#;
+        check(base, base, base, base);
+        check(
+            base,
+            r#"{"/a": 1, "/b": 2, "/c": 3}"#,
+            base,
+            r#"{"/a": 1, "/b": 2, "/c": 3}"#,
+        );
+        check(
+            base,
+            base,
+            r#"{"/a": 1, "/b": 2, "/d": 4}"#,
+            r#"{"/a": 1, "/b": 2, "/d": 4}"#,
+        );
+        check(
+            base,
+            r#"{"/a": 1, "/b": 2, "/c": 3}"#,
+            r#"{"/b": 2, "/d": 4}"#,
+            r#"{"/b": 2, "/c": 3, "/d": 4}"#,
+        );
+        // One project or one port, given away on both sides: what is here stays.
+        check(base, r#"{"/c": 3}"#, r#"{"/c": 4}"#, r#"{"/c": 3}"#);
+        check(base, r#"{"/c": 3}"#, r#"{"/d": 3}"#, r#"{"/c": 3}"#);
+        // Given up here, and another port there.
+        check(
+            base,
+            r#"{"/b": 2}"#,
+            r#"{"/a": 7, "/b": 2}"#,
+            r#"{"/a": 7, "/b": 2}"#,
+        );
+        check(base, "{}", "{}", "{}");
+    }
+
+    #[test]
+    fn a_change_is_in_what_others_have_written_or_not() {
+        #[track_caller]
+        fn check(base: &str, changed: &str, other: &str, expected: bool) {
+            let [base, changed, other] = [base, changed, other].map(registry);
+            assert_eq!(changed.change_is_in(&base, &other), expected);
+        }
+        let (base, added) = (r#"{"/a": 1}"#, r#"{"/a": 1, "/b": 2}"#);
+        check(base, added, added, true);
+        check(base, added, r#"{"/b": 2, "/c": 3}"#, true);
+        check(base, added, base, false);
+        check(base, added, r#"{"/a": 1, "/b": 3}"#, false);
+        check(base, "{}", r#"{"/c": 3}"#, true);
+        check(base, "{}", r#"{"/a": 4}"#, false);
+        check(base, base, "{}", true);
+    }
+}

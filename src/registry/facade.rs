@@ -90,7 +90,7 @@ impl PortRegistry {
                 .parse::<Port>()
                 .map_err(|_| RegistryError::NotAPort { name, value })
         };
-        let PortRange { start, end } = PortRange::DEFAULT;
+        let (start, end) = (PortRange::DEFAULT.start(), PortRange::DEFAULT.end());
         let start = port(options.port_min, "port_min", "INTERCEPTOR_PORT_MIN", start)?;
         let end = port(options.port_max, "port_max", "INTERCEPTOR_PORT_MAX", end)?;
         let range = PortRange::new(start, end).map_err(RegistryError::EmptyRange)?;
