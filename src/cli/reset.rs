@@ -54,8 +54,9 @@ impl Reset {
 /// Puts a question to the terminal. Only a plain yes is a yes; the end of input is a no.
 fn asked(question: &str) -> bool {
     let mut terminal = io::stderr();
-    // A question that could not be put will not be answered with yes.
-    let _ = write!(terminal, "{} [y/N] ", Shown(question)).and_then(|()| terminal.flush());
+    // In one piece, or what is typed ahead shows in the middle of it. A question that could not be put will not be
+    // answered with yes.
+    let _ = terminal.write_all(format!("{} [y/N] ", Shown(question)).as_bytes());
     let mut answer = String::new();
     match io::stdin().read_line(&mut answer) {
         Ok(0) => {

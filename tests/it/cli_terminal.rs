@@ -36,8 +36,17 @@ fn reset(home: &Home, answer: &[u8]) -> (Option<i32>, String) {
         .spawn()
         .expect("the program can be run");
     drop(program);
-    person.write_all(answer).expect("the terminal takes it");
     let mut shown = Vec::new();
+    // A person answers when they have read the question.
+    let mut piece = [0; 256];
+    while !shown.ends_with(b" [y/N] ") {
+        match person.read(&mut piece) {
+            Ok(count @ 1..) => shown.extend_from_slice(&piece[..count]),
+            Ok(0) | Err(_) => break,
+        }
+    }
+    // Without a question there is nobody who would read the answer.
+    let _ = person.write_all(answer);
     // A terminal that nobody has open any more ends with an error (EIO) on Linux, with an end of file elsewhere.
     let _ = person.read_to_end(&mut shown);
     let exit = ic.wait().expect("it ends").code();
