@@ -116,7 +116,8 @@ impl Store {
     /// # Errors
     ///
     /// Those of [`read`](Self::read); the file or its folder cannot be written, or not with the owner and the permissions that
-    /// the file has; the lock could not be had within 10 s. The file has its old content then.
+    /// the file has; the lock could not be had within 10 s. The file has its old content then, or the new one where only the
+    /// last step failed.
     pub fn update<R>(
         &self,
         mut change: impl FnMut(&mut Registry) -> R,
@@ -132,11 +133,30 @@ impl Store {
         place.make_folder()?;
         let _turn = place.take_turn(&mut patience)?;
         patience.start_over();
+        let mut is_replaced = false;
+        self.change_until_it_stays(&place, &mut patience, &mut change, &mut is_replaced)
+            .map_err(|error| {
+                if is_replaced {
+                    error.unconfirmed()
+                } else {
+                    error
+                }
+            })
+    }
 
+    /// Makes the change in our turn, again for as long as others write over it; `is_replaced` says whether it has been
+    /// made at all.
+    fn change_until_it_stays<R>(
+        &self,
+        place: &Place,
+        patience: &mut Patience<'_>,
+        change: &mut impl FnMut(&mut Registry) -> R,
+        is_replaced: &mut bool,
+    ) -> Result<Updated<R>, StoreError> {
         let mut warning = None;
         let mut late: Option<Late> = None;
         loop {
-            let look = settled(|| Look::to_replace(place.target()), &mut patience)?;
+            let look = settled(|| Look::to_replace(place.target()), patience)?;
             let (current, ailment) = look.as_ref().map_or_else(Default::default, Look::reading);
             let text = look.as_ref().map(|look| look.text.as_slice());
             let mut next = late
@@ -154,16 +174,18 @@ impl Store {
                 });
             }
             let next_text = next.to_text();
-            if !place.replace(look.as_ref(), &next_text, &mut patience)? {
+            let Some(replaced) = place.replace(look.as_ref(), &next_text, patience)? else {
                 patience.wait(Waiting::Written)?;
                 continue;
-            }
+            };
             // The change is made. What remains is to see that it stays, and that it has cost nobody else's.
-            let orphan = look.map(|look| look.pass_on(&next_text)).transpose()?;
-            thread::sleep(AFTERMATH);
+            *is_replaced = true;
+            place.sync()?;
+            let orphan = look.map(|look| look.pass_on(&next_text));
+            thread::sleep(AFTERMATH.saturating_sub(replaced.elapsed()));
             late = match orphan {
                 None => None,
-                Some(orphan) => orphan.written_late(&mut patience)?.map(|theirs| Late {
+                Some(orphan) => orphan.written_late(patience)?.map(|theirs| Late {
                     base: current,
                     ours: next_text.clone().into_bytes(),
                     theirs,
@@ -172,7 +194,7 @@ impl Store {
             if late.is_some() {
                 continue;
             }
-            let look = settled(|| Look::at(place.target()), &mut patience)?;
+            let look = settled(|| Look::at(place.target()), patience)?;
             let is_in = |look: &Look| {
                 look.text == next_text.as_bytes() || next.change_is_in(&base, &look.reading().0)
             };
@@ -323,10 +345,10 @@ impl fmt::Display for Warning {
         } else {
             format!("{kept} mappings")
         };
-        let (is, were) = if backup.is_some() {
-            ("was", "were kept")
-        } else {
-            ("is", "can be read")
+        let (is, were) = match (backup, kept) {
+            (Some(_), 1) => ("was", "was kept"),
+            (Some(_), _) => ("was", "were kept"),
+            (None, _) => ("is", "can be read"),
         };
         write!(f, "the registry file `{}` {is} damaged (", Shown(file))?;
         damage.fmt(f)?;
@@ -344,7 +366,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The registry file could not be read or written. Nothing has changed then.
+/// The registry file could not be read or written.
 #[derive(Debug)]
 pub enum StoreError {
     /// There is no home folder to look for the registry in.
@@ -356,12 +378,19 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file cannot be replaced.
+    /// The file cannot be replaced; nothing has changed.
     Write {
         /// The registry file.
         file: PathBuf,
         /// What was being done.
         step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file has been replaced, but that might not outlive a power cut.
+    Unconfirmed {
+        /// The registry file.
+        file: PathBuf,
         /// What the system said.
         source: io::Error,
     },
@@ -393,6 +422,18 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// The same, after the file has been replaced.
+    fn unconfirmed(self) -> StoreError {
+        match self {
+            StoreError::Read { file, source } | StoreError::Write { file, source, .. } => {
+                StoreError::Unconfirmed { file, source }
+            }
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -416,6 +457,15 @@ impl fmt::Display for StoreError {
                 write!(
                     f,
                     "cannot write the registry `{file}` ({step}): {said}; nothing was changed; {way_out}"
+                )
+            }
+            StoreError::Unconfirmed { file, source } => {
+                write!(
+                    f,
+                    "the registry `{}` was changed, but the disk did not confirm it: {}; see with `ic list` what is \
+                     there, and check that disk",
+                    Shown(file),
+                    said(source)
                 )
             }
             StoreError::NotAFile { file, what } => {
@@ -455,7 +505,9 @@ impl fmt::Display for StoreError {
 impl error::Error for StoreError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            StoreError::Read { source, .. } | StoreError::Write { source, .. } => Some(source),
+            StoreError::Read { source, .. }
+            | StoreError::Write { source, .. }
+            | StoreError::Unconfirmed { source, .. } => Some(source),
             _ => None,
         }
     }

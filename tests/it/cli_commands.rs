@@ -382,17 +382,18 @@ fn commands_that_only_ask_create_and_change_nothing() {
         &["remove", "--help"],
     ];
     for home in &homes {
-        let before = home.content();
+        let before = (home.content(), home.stamps());
         for arguments in asking {
             let ran = home.ic(arguments);
-            assert_eq!(home.content(), before, "{arguments:?}: {ran:?}");
+            let after = (home.content(), home.stamps());
+            assert_eq!(after, before, "{arguments:?}: {ran:?}");
         }
     }
     // Nor do these, where there is nothing for them to do.
     for home in &homes[..2] {
-        let before = home.content();
+        let before = (home.content(), home.stamps());
         home.ic(["remove", "/home/me/nobody"]).complaint(1);
-        assert_eq!(home.content(), before);
+        assert_eq!((home.content(), home.stamps()), before);
     }
     homes[1].ic(["allocate", "/home/me/a"]).result(0);
 }

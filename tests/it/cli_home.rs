@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -107,6 +108,19 @@ impl Home {
                 .output()
                 .expect("the program can be run"),
         )
+    }
+
+    /// When each file and folder in it was changed in any way, and which it is.
+    pub fn stamps(&self) -> Vec<(PathBuf, u64, i64, i64)> {
+        let names = self.content().into_iter().map(|(path, _)| path);
+        names
+            .chain([self.path("")])
+            .map(|path| {
+                let found = path.symlink_metadata().expect("it is there");
+                let (ino, changed) = (found.ino(), (found.ctime(), found.ctime_nsec()));
+                (path, ino, changed.0, changed.1)
+            })
+            .collect()
     }
 
     /// Every file and folder in it, with what the files hold.

@@ -16,8 +16,17 @@ mod registry_ports;
 /// What the code may not mention, and where.
 mod tidy;
 
-/// The registry file: what one process does to it, on good and on bad file systems.
+/// The registry file: what one process does to it and its folder.
 mod registry_store;
+
+/// The registry file: a process that dies or fails at any of its steps.
+mod registry_crashes;
+
+/// The registry file on disks that are full or read-only.
+mod registry_disks;
+
+/// The registry file, while other programs have a hold on it.
+mod registry_waits;
 
 /// The registry file among many processes, killed ones and the Python tool.
 mod registry_processes;

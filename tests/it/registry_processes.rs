@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +70,84 @@ fn beside_the_other_tool_neither_side_loses_a_mapping() {
             children.into_iter().flat_map(finish).collect::<Vec<_>>()
         });
         check_all_there(&file, &given, 150 + 4 * 25);
+    }
+}
+
+#[test]
+fn writers_killed_at_any_moment_lose_nothing_that_they_have_answered() {
+    const ROUNDS: u32 = 30;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("port_registry.json");
+    let temp = folder.path().join("port_registry.json.new");
+    let answered = watch(&file, || {
+        let mut answered: BTreeMap<PathBuf, Port> = BTreeMap::new();
+        let mut random = 1u32;
+        let mut up_to = |limit: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) % limit
+        };
+        for round in 0..ROUNDS {
+            let prefixes = [0, 1, 2].map(|number| format!("/p/{round}-{number}-"));
+            let mut writers: Vec<_> = prefixes
+                .iter()
+                .map(|prefix| (prefix, start("allocate", &file, prefix, usize::MAX)))
+                .collect();
+            // Somewhere between two answers: after so many looks at the file that is written first.
+            let mut said = BufReader::new(writers[0].1.child.stdout.take().unwrap());
+            let mut line = String::new();
+            let mut known: Vec<Port> = Vec::new();
+            for _ in 0..=up_to(4) {
+                known.extend(next_port(&mut said, &mut line));
+            }
+            for _ in 0..up_to(3000) {
+                let _ = temp.symlink_metadata();
+            }
+            for (_, writer) in &mut writers {
+                writer.child.kill().unwrap();
+            }
+            while let Some(port) = next_port(&mut said, &mut line) {
+                known.push(port);
+            }
+            for (index, (prefix, mut writer)) in writers.into_iter().enumerate() {
+                if index > 0 {
+                    said = BufReader::new(writer.child.stdout.take().unwrap());
+                    known = std::iter::from_fn(|| next_port(&mut said, &mut line)).collect();
+                }
+                let paths = (0..).map(|number| PathBuf::from(format!("{prefix}{number}")));
+                answered.extend(paths.zip(known.drain(..)));
+            }
+        }
+        answered
+    });
+    // Whoever comes next clears away what the last of them has left.
+    finish(start("allocate", &file, "/p/last-", 1));
+    assert!(!temp.exists());
+    let registry = Registry::parse(&fs::read(&file).unwrap()).unwrap();
+    assert!(answered.len() >= ROUNDS as usize, "{}", answered.len());
+    for (path, port) in &answered {
+        assert_eq!(
+            registry.path_of(*port),
+            Some(path.as_path()),
+            "it was answered"
+        );
+    }
+    println!(
+        "cases: {} answers, {} mappings",
+        answered.len(),
+        registry.len()
+    );
+}
+
+/// The next port that a child has given out; `None` when it has ended.
+fn next_port(said: &mut impl BufRead, line: &mut String) -> Option<Port> {
+    loop {
+        line.clear();
+        if said.read_line(line).unwrap() == 0 {
+            return None;
+        }
+        if let Ok(port) = line.trim_end().parse() {
+            return Some(port);
+        }
     }
 }
 

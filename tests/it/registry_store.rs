@@ -1,1 +1,433 @@
+//! What one process does to the registry file and its folder.
 
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+
+use fs2::FileExt;
+use interceptor::registry::recover::recover;
+use interceptor::registry::{Port, PortRange, Project, Store, StoreError, Updated};
+use tempfile::TempDir;
+
+use crate::cli_home::{Home, unprivileged};
+
+const SOUND: &str = r#"{"mappings": {"/home/me/a": 8888}, "next_available": 8889}"#;
+/// Damaged, and whole: nobody waits a second for somebody to complete it.
+const FLAWED: &str = r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 0}}"#;
+
+#[test]
+fn a_new_registry_comes_with_its_folders_and_its_lock_file_only() {
+    let folder = Folder::new();
+    let file = folder.path("new/folders/r.json");
+    allocate(&file, "/home/me/a").unwrap();
+    assert_eq!(folder.names(), ["new"]);
+    assert_eq!(folder.names_in("new"), ["folders"]);
+    assert_eq!(folder.names_in("new/folders"), ["r.json", "r.json.lock"]);
+    assert_eq!(ports(&file), [8888]);
+    // As any file that a program creates: the umask decides.
+    let plain = folder.path("plain");
+    fs::write(&plain, "").unwrap();
+    assert_eq!(mode(&file), mode(&plain));
+
+    allocate(&file, "/home/me/b").unwrap();
+    assert_eq!(folder.names_in("new/folders"), ["r.json", "r.json.lock"]);
+    assert_eq!(ports(&file), [8888, 8889]);
+}
+
+#[test]
+fn a_rewrite_and_a_backup_keep_permissions_and_owner() {
+    let folder = Folder::new();
+    let file = folder.path("r.json");
+    for (text, also) in [(SOUND, None), (FLAWED, Some("r.json.backup"))] {
+        for permissions in [0o600, 0o640, 0o664, 0o666, 0o444, 0o755] {
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(permissions)).unwrap();
+            // Only root can give a file away; what everybody has already costs nothing to keep.
+            let owner = match chown(&file, Some(65_534), Some(65_533)) {
+                Ok(()) => (65_534, 65_533),
+                Err(_) => (
+                    fs::metadata(&file).unwrap().uid(),
+                    fs::metadata(&file).unwrap().gid(),
+                ),
+            };
+            match allocate(&file, "/home/me/new") {
+                Ok(_) => {}
+                // Whoever is not root may not write a file that is read-only.
+                Err(StoreError::Write { .. }) if permissions == 0o444 => continue,
+                Err(error) => panic!("{error}"),
+            }
+            for name in [Some("r.json"), also].into_iter().flatten() {
+                let found = fs::metadata(folder.path(name)).unwrap();
+                assert_eq!(mode(&folder.path(name)), permissions, "{name}");
+                assert_eq!((found.uid(), found.gid()), owner, "{name}");
+            }
+            for name in folder.names() {
+                fs::remove_file(folder.path(&name)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_would_change_hands_is_left_alone() {
+    let home = Home::new().with_registry(SOUND);
+    // Everybody may write here, and would own what they write.
+    for folder in ["", ".config", ".config/litellm"] {
+        fs::set_permissions(home.path(folder), Permissions::from_mode(0o777)).unwrap();
+    }
+    fs::set_permissions(home.registry(), Permissions::from_mode(0o666)).unwrap();
+    if fs::metadata(home.registry()).unwrap().uid() == 65_534 {
+        return;
+    }
+    let Some(ran) = unprivileged(&home, &["allocate", "/home/me/new"]) else {
+        return;
+    };
+    if ran.exit == Some(0) {
+        eprintln!("skipped: the tests run without privileges, the file belongs to their user");
+        return;
+    }
+    let complaint = ran.complaint(3);
+    assert!(
+        complaint.contains("without taking it from user "),
+        "{complaint}"
+    );
+    assert!(
+        complaint.ends_with("--registry or PORT_REGISTRY_PATH"),
+        "{complaint}"
+    );
+    assert_eq!(fs::read_to_string(home.registry()).unwrap(), SOUND);
+    let again = unprivileged(&home, &["show", "-q", "/home/me/a"]).unwrap();
+    assert_eq!(again.result(0), "8888\n");
+    let mut left: Vec<_> = fs::read_dir(home.path(".config/litellm"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["port_registry.json", "port_registry.json.lock"]);
+}
+
+#[test]
+fn a_symbolic_link_stays_and_what_it_leads_to_is_replaced() {
+    #[track_caller]
+    fn check(folder: &Folder, link: &str, target: &str) {
+        let (link, target) = (folder.path(link), folder.path(target));
+        let leads_to = fs::read_link(&link).unwrap();
+        let before = if target.exists() {
+            ports(&target).len()
+        } else {
+            0
+        };
+        allocate(&link, &format!("/p/{before}")).unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), leads_to);
+        assert!(fs::symlink_metadata(&target).unwrap().is_file());
+        assert_eq!(ports(&target).len(), before + 1);
+        assert_eq!(ports(&link), ports(&target));
+    }
+    let folder = Folder::new();
+    fs::create_dir(folder.path("real")).unwrap();
+    fs::write(folder.path("real/r.json"), SOUND).unwrap();
+    symlink(folder.path("real/r.json"), folder.path("absolute")).unwrap();
+    symlink("real/r.json", folder.path("relative")).unwrap();
+    symlink("relative", folder.path("chain")).unwrap();
+    symlink("real", folder.path("linked")).unwrap();
+    symlink("linked/new.json", folder.path("dangling")).unwrap();
+    symlink("real/made/new.json", folder.path("further")).unwrap();
+    check(&folder, "absolute", "real/r.json");
+    check(&folder, "relative", "real/r.json");
+    check(&folder, "chain", "real/r.json");
+    check(&folder, "dangling", "real/new.json");
+    check(&folder, "dangling", "real/new.json");
+    check(&folder, "further", "real/made/new.json");
+    // Locks, backups and what is written first lie beside what is replaced, so that all names share them.
+    fs::write(folder.path("real/r.json"), FLAWED).unwrap();
+    check(&folder, "relative", "real/r.json");
+    assert_eq!(
+        folder.names_in("real"),
+        [
+            "made",
+            "new.json",
+            "new.json.lock",
+            "r.json",
+            "r.json.backup",
+            "r.json.lock"
+        ]
+    );
+    assert_eq!(
+        folder.names(),
+        [
+            "absolute", "chain", "dangling", "further", "linked", "real", "relative"
+        ]
+    );
+
+    symlink("loop-b", folder.path("loop-a")).unwrap();
+    symlink("loop-a", folder.path("loop-b")).unwrap();
+    let before = folder.state();
+    for broken in ["loop-a", "real/r.json/r.json"] {
+        let error = allocate(&folder.path(broken), "/p/x").unwrap_err();
+        assert!(
+            matches!(error, StoreError::Read { .. } | StoreError::Write { .. }),
+            "{error}"
+        );
+    }
+    assert_eq!(folder.state(), before);
+}
+
+#[test]
+fn a_second_name_of_the_old_file_keeps_what_it_had() {
+    let folder = Folder::new();
+    let (file, kept) = (folder.path("r.json"), folder.path("kept"));
+    fs::write(&file, SOUND).unwrap();
+    fs::hard_link(&file, &kept).unwrap();
+    allocate(&file, "/home/me/new").unwrap();
+    assert_eq!(fs::read_to_string(&kept).unwrap(), SOUND);
+    assert_eq!(ports(&file), [8888, 8889]);
+}
+
+#[test]
+fn what_a_killed_writer_has_left_behind_is_cleared_away() {
+    let folder = Folder::new();
+    let (file, temp, mine) = (
+        folder.path("r.json"),
+        folder.path("r.json.new"),
+        folder.path("mine"),
+    );
+    fs::write(&mine, "mine").unwrap();
+    fs::write(&file, SOUND).unwrap();
+    fs::write(&temp, "half a regis").unwrap();
+    allocate(&file, "/home/me/b").unwrap();
+    assert!(!temp.exists());
+    // A link in its place could lead anywhere: it is removed, and nothing is written through it.
+    symlink(&mine, &temp).unwrap();
+    allocate(&file, "/home/me/c").unwrap();
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+    assert_eq!(ports(&file), [8888, 8889, 8890]);
+    assert_eq!(folder.names(), ["mine", "r.json", "r.json.lock"]);
+    // A link in the place of the lock is not followed either.
+    fs::remove_file(folder.path("r.json.lock")).unwrap();
+    symlink(&mine, folder.path("r.json.lock")).unwrap();
+    let before = folder.state();
+    let error = allocate(&file, "/home/me/d").unwrap_err().to_string();
+    assert!(error.contains("(locking it)"), "{error}");
+    assert_eq!(folder.state(), before);
+}
+
+#[test]
+fn a_change_that_changes_nothing_writes_nothing_and_waits_for_nobody() {
+    let folder = Folder::new();
+    let file = folder.path("r.json");
+    fs::write(&file, SOUND).unwrap();
+    let before = folder.state();
+    // Somebody has locked it, for ever.
+    let locked = File::open(&file).unwrap();
+    FileExt::lock_exclusive(&locked).unwrap();
+    assert!(!allocate(&file, "/home/me/a").unwrap().value);
+    let nobody = project("/home/me/nobody");
+    let removed = Store::new(file.clone()).update(|registry| registry.remove(&nobody));
+    assert_eq!(removed.unwrap().value, None);
+    assert_eq!(Store::new(file.clone()).read().unwrap().registry.len(), 1);
+    assert_eq!(folder.state(), before, "no lock file either");
+
+    let nowhere = folder.path("no/where/r.json");
+    let removed = Store::new(nowhere.clone()).update(|registry| registry.remove(&nobody));
+    assert_eq!(removed.unwrap().value, None);
+    assert!(Store::new(nowhere).read().unwrap().registry.is_empty());
+    assert_eq!(folder.state(), before);
+}
+
+#[test]
+fn no_backup_is_ever_overwritten() {
+    let folder = Folder::new();
+    let file = folder.path("r.json");
+    // Each text is damaged; what the backups hold afterwards, the newest first.
+    let damaged = |text: &str, kept: &[&str]| {
+        fs::write(&file, text).unwrap();
+        let updated = allocate(&file, "/home/me/new").unwrap();
+        let warning = updated.warning.expect("it was damaged");
+        let backup = folder.path("r.json.backup");
+        assert_eq!(warning.backup.as_ref(), Some(&backup));
+        let mut names = folder.names();
+        names.retain(|name| name.contains(".backup"));
+        let held: Vec<String> = names
+            .iter()
+            .map(|name| fs::read_to_string(folder.path(name)).unwrap_or_default())
+            .collect();
+        assert_eq!(held, kept);
+        warning.to_string()
+    };
+    let [first, second, third] =
+        [1, 2, 3].map(|port| format!("{{\"mappings\": {{\"a\": {port}}}}}"));
+    let (first, second, third) = (first.as_str(), second.as_str(), third.as_str());
+    let said = damaged(first, &[first]);
+    let backup = folder.path("r.json.backup");
+    assert_eq!(
+        said,
+        format!(
+            "the registry file `{}` was damaged (the path `a` is not absolute); 0 mappings were kept; the damaged \
+             file is `{}`",
+            file.display(),
+            backup.display()
+        )
+    );
+    damaged(second, &[second, first]);
+    // The same again, as after a kill between the backup and the repair: one copy is enough.
+    damaged(second, &[second, first]);
+    damaged(first, &[first, first, second]);
+    // What else bears the name is moved on as well, be it somebody's folder.
+    fs::remove_file(&backup).unwrap();
+    fs::create_dir(&backup).unwrap();
+    damaged(third, &[third, first, second, ""]);
+    assert!(folder.path("r.json.backup.3").is_dir());
+}
+
+#[test]
+fn a_lock_file_that_was_cleared_away_keeps_nobody_apart() {
+    let folder = Folder::new();
+    let (file, lock) = (folder.path("r.json"), folder.path("r.json.lock"));
+    fs::write(&file, SOUND).unwrap();
+    let open = || {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&lock)
+            .unwrap()
+    };
+    let old = open();
+    FileExt::lock_exclusive(&old).unwrap();
+    let (waits, waiting) = mpsc::channel();
+    let heard = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let counted = Arc::clone(&heard);
+        let store = Store::new(file.clone()).on_wait(move |waiting| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            waits.send(waiting.to_string()).unwrap();
+        });
+        let writer = scope.spawn(move || allocate_in(&store, "/home/me/b"));
+        let said = waiting.recv().unwrap();
+        assert_eq!(
+            said,
+            "waiting for another `ic` that is changing the registry"
+        );
+        // Somebody tidies up, and somebody else's turn begins with a new lock file.
+        fs::remove_file(&lock).unwrap();
+        let new = open();
+        FileExt::lock_exclusive(&new).unwrap();
+        drop(old);
+        fs::write(
+            &file,
+            r#"{"mappings": {"/home/me/c": 8890}, "next_available": 8891}"#,
+        )
+        .unwrap();
+        assert!(!writer.is_finished(), "two had their turn at once");
+        drop(new);
+        assert!(writer.join().unwrap().unwrap().value);
+    });
+    assert_eq!(ports(&file), [8890, 8891]);
+    assert_eq!(heard.load(Ordering::Relaxed), 1, "it is said once");
+}
+
+#[test]
+fn a_registry_as_large_as_can_be_is_read_and_a_larger_one_is_refused() {
+    const SIZE_MAX: usize = 16 << 20;
+    let folder = Folder::new();
+    let file = folder.path("r.json");
+    let mut text = SOUND.as_bytes().to_vec();
+    text.resize(SIZE_MAX, b' ');
+    fs::write(&file, &text).unwrap();
+    assert_eq!(Store::new(file.clone()).read().unwrap().registry.len(), 1);
+    text.push(b' ');
+    fs::write(&file, &text).unwrap();
+    let before = folder.state();
+    for error in [
+        Store::new(file.clone()).read().map(drop).unwrap_err(),
+        allocate(&file, "/home/me/b").map(drop).unwrap_err(),
+    ] {
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the registry `{}` is larger than 16 MiB; move it away, or name another file with --registry or \
+                 PORT_REGISTRY_PATH",
+                file.display()
+            )
+        );
+    }
+    assert_eq!(folder.state(), before);
+}
+
+/// Gives a project a port of 8888–9999; whether it is a new one.
+fn allocate(file: &Path, path: &str) -> Result<Updated<bool>, StoreError> {
+    allocate_in(&Store::new(file.to_owned()), path)
+}
+
+fn allocate_in(store: &Store, path: &str) -> Result<Updated<bool>, StoreError> {
+    let project = project(path);
+    store.update(|registry| {
+        let allocated = registry.allocate(&project, PortRange::DEFAULT, |_| true);
+        allocated.unwrap().created
+    })
+}
+
+fn project(path: &str) -> Project {
+    Project::recorded(Path::new(path)).unwrap()
+}
+
+fn ports(file: &Path) -> Vec<u16> {
+    recover(&fs::read(file).unwrap())
+        .registry
+        .mappings()
+        .map(|(_, port)| Port::get(port))
+        .collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A folder of a test's own, and what is in it.
+struct Folder {
+    folder: TempDir,
+}
+
+impl Folder {
+    fn new() -> Folder {
+        let folder = tempfile::tempdir().unwrap();
+        Folder { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names_in("")
+    }
+
+    fn names_in(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(self.path(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Each name with what tells whether it was touched: inode, size, and when it was changed in any way.
+    fn state(&self) -> Vec<(String, u64, u64, i64, i64)> {
+        let touched = |name: String| {
+            let found = fs::symlink_metadata(self.path(&name)).unwrap();
+            (
+                name,
+                found.ino(),
+                found.len(),
+                found.ctime(),
+                found.ctime_nsec(),
+            )
+        };
+        self.names()
+            .into_iter()
+            .chain([".".to_owned()])
+            .map(touched)
+            .collect()
+    }
+}

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
@@ -148,23 +149,23 @@ impl Place {
         ))
     }
 
-    /// Puts `text` in the place of what was seen; `false` where that is not there any more. On success the lock on the
-    /// old file is still held.
+    /// Puts `text` in the place of what was seen, and says when that was; `None` where that is not there any more. On
+    /// success the lock on the old file is still held.
     pub(super) fn replace(
         &self,
         seen: Option<&Look>,
         text: &str,
         patience: &mut Patience<'_>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Instant>, StoreError> {
         let failed = |source| self.failed("replacing it", source);
         let temp = Temp::write(self, "writing the new one", text.as_bytes(), seen)?;
         match seen {
             // A link does not replace what the Python tool may have created by now.
             None => match fs::hard_link(&self.temp, &self.target) {
                 Ok(()) => drop(temp),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
                 // A file system without links.
-                Err(_) if fs::symlink_metadata(&self.target).is_ok() => return Ok(false),
+                Err(_) if fs::symlink_metadata(&self.target).is_ok() => return Ok(None),
                 Err(_) => temp.rename_to(&self.target).map_err(failed)?,
             },
             Some(look) => {
@@ -176,13 +177,17 @@ impl Place {
                     }
                 }
                 if !look.is_still_at(&self.target).map_err(failed)? || !temp.is_still_there() {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 temp.rename_to(&self.target).map_err(failed)?;
             }
         }
-        sync_folder(&self.folder).map_err(failed)?;
-        Ok(true)
+        Ok(Some(Instant::now()))
+    }
+
+    /// Makes the new name outlive a power cut.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        sync_folder(&self.folder).map_err(|source| self.failed("confirming it", source))
     }
 
     fn failed(&self, step: &'static str, source: io::Error) -> StoreError {
@@ -203,7 +208,7 @@ pub(super) struct Orphan {
 
 impl Look {
     /// Gives those who have opened the file before it was replaced, and wait for our lock to read it, the new text.
-    pub(super) fn pass_on(self, text: &str) -> Result<Orphan, StoreError> {
+    pub(super) fn pass_on(self, text: &str) -> Orphan {
         let mut held = self.text.clone();
         let nameless = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
         let unwritten = self.again().is_ok_and(|now| now.text == self.text);
@@ -217,10 +222,10 @@ impl Look {
         }
         // Closing would do as well; what fails here does not matter then.
         let _ = FileExt::unlock(&self.file);
-        Ok(Orphan {
+        Orphan {
             look: self,
             text: held,
-        })
+        }
     }
 }
 

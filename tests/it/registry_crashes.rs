@@ -1,0 +1,228 @@
+//! A writer that is killed, or refused by the system, at each of its system calls on the registry in turn.
+//!
+//! `strace` counts the calls of one run, and lets the next runs fail at each of them. No kill at a random moment
+//! is needed to come upon the one that hurts.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use interceptor::registry::Registry;
+use interceptor::registry::recover::recover;
+use tempfile::TempDir;
+
+const SOUND: &str = r#"{"mappings": {"/home/me/a": 8888}, "next_available": 8889}"#;
+const FLAWED: &str =
+    r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 0}, "next_available": 8889}"#;
+
+/// What a call can be made to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The process is killed before it.
+    Kill,
+    /// It says that the disk is full or broken.
+    Error(&'static str),
+}
+
+#[test]
+fn a_writer_that_dies_or_fails_at_any_call_leaves_the_old_or_the_new_registry() {
+    if !can_trace() {
+        eprintln!("skipped: there is no strace here, or it may not trace");
+        return;
+    }
+    let cases: usize = thread::scope(|scope| {
+        [Some(SOUND), None, Some(FLAWED)]
+            .map(|text| scope.spawn(move || check_all(text)))
+            .into_iter()
+            .map(|scene| scene.join().unwrap())
+            .sum()
+    });
+    println!("cases: {cases}");
+}
+
+/// Every fault at every call that a writer makes where `text` is; how many those are.
+fn check_all(text: Option<&'static str>) -> usize {
+    let scene = Scene::new(text);
+    let calls = scene.calls();
+    assert!(calls.len() >= 8, "{calls:?}");
+    let mut cases = 0;
+    for (call, count) in calls {
+        let faults: &[Fault] = match call.as_str() {
+            // Nobody asks what came of it.
+            "close" | "fcntl" => &[],
+            // They change nothing, and are the same in each scene.
+            "statx" | "lseek" | "read" | "readlink" if text != Some(SOUND) => &[],
+            "statx" | "lseek" | "read" | "readlink" => &[Fault::Error("EIO")],
+            _ => &[Fault::Error("EIO"), Fault::Error("ENOSPC"), Fault::Kill],
+        };
+        for nth in 1..=count {
+            for &fault in faults {
+                scene.check(&call, nth, fault);
+                cases += 1;
+            }
+        }
+    }
+    cases
+}
+
+/// A folder with a registry in it, or none, and `ic allocate` run in it.
+struct Scene {
+    folder: TempDir,
+    text: Option<&'static str>,
+}
+
+impl Scene {
+    fn new(text: Option<&'static str>) -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        Scene { folder, text }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("registry").join(name)
+    }
+
+    /// As it is before each run.
+    fn set(&self) {
+        let _ = fs::remove_dir_all(self.path(""));
+        fs::create_dir(self.path("")).unwrap();
+        if let Some(text) = self.text {
+            fs::write(self.path("r.json"), text).unwrap();
+        }
+    }
+
+    fn ic(&self, before: &[String], arguments: &[&str]) -> Output {
+        let program = env!("CARGO_BIN_EXE_ic").to_owned();
+        let mut words = before.iter().chain([&program]);
+        Command::new(words.next().unwrap())
+            .args(words)
+            .arg("--registry")
+            .arg(self.path("r.json"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// `strace`, watching the calls on the registry's files.
+    fn strace(&self, options: &[&str]) -> Vec<String> {
+        let mut words = vec!["strace".to_owned()];
+        for name in ["", "r.json", "r.json.new", "r.json.lock", "r.json.backup"] {
+            let path = self.path(name).into_os_string().into_string().unwrap();
+            words.extend(["-P".to_owned(), path.trim_end_matches('/').to_owned()]);
+        }
+        words.extend(options.iter().map(|option| (*option).to_owned()));
+        words.push("--".to_owned());
+        words
+    }
+
+    /// How often a run without a fault makes which call.
+    fn calls(&self) -> BTreeMap<String, usize> {
+        self.set();
+        let trace = self.folder.path().join("trace");
+        let ran = self.ic(
+            &self.strace(&["-o", trace.to_str().unwrap()]),
+            &["allocate", "-q", "/home/me/new"],
+        );
+        assert!(ran.status.success(), "{ran:?}");
+        let mut calls = BTreeMap::new();
+        for line in fs::read_to_string(trace).unwrap().lines() {
+            if let Some((name, _)) = line.split_once('(') {
+                *calls.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        calls
+    }
+
+    #[track_caller]
+    fn check(&self, call: &str, nth: usize, fault: Fault) {
+        let what = format!("{:?}: {fault:?} at {call} {nth}", self.text);
+        let injected = match fault {
+            Fault::Kill => format!("inject={call}:signal=KILL:when={nth}"),
+            Fault::Error(error) => format!("inject={call}:error={error}:when={nth}"),
+        };
+        self.set();
+        let strace = self.strace(&["-o", "/dev/null", "-e", &injected]);
+        let ran = self.ic(&strace, &["allocate", "-q", "/home/me/new"]);
+        let is_killed = ran.status.signal() == Some(9);
+        let said = String::from_utf8(ran.stderr).unwrap();
+        let answered = String::from_utf8(ran.stdout).unwrap();
+
+        // The old registry or the new one, whole.
+        let found = fs::read_to_string(self.path("r.json")).ok();
+        let is_new = found != self.text.map(str::to_owned);
+        if is_new {
+            let text = found.expect(&what);
+            let registry = Registry::parse(text.as_bytes()).expect(&what);
+            assert_eq!(
+                registry.len(),
+                recover(self.text.unwrap_or_default().as_bytes())
+                    .registry
+                    .len()
+                    + 1,
+                "{what}"
+            );
+            assert!(text.contains("\"/home/me/new\": 888"), "{what}: {text}");
+        }
+        // What was answered is so, and what was said as well.
+        match ran.status.code() {
+            Some(0) => {
+                assert!(
+                    is_new && answered.trim().parse::<u16>().is_ok(),
+                    "{what}: {answered}"
+                );
+            }
+            Some(3) => {
+                let line = said.lines().last().expect(&what);
+                assert!(
+                    line.starts_with("ic: ") && line.contains("; "),
+                    "{what}: {said}"
+                );
+                assert!(!said.contains("panicked"), "{what}: {said}");
+                assert_eq!(answered, "", "{what}");
+                assert_eq!(is_new, line.contains("was changed, but"), "{what}: {said}");
+                assert_eq!(
+                    !is_new,
+                    line.contains("nothing was changed") || line.contains("cannot read"),
+                    "{what}: {said}"
+                );
+            }
+            _ => assert!(
+                is_killed && fault == Fault::Kill,
+                "{what}: {:?} {said}",
+                ran.status
+            ),
+        }
+        // A damaged file is not gone before its backup is there.
+        if is_new && self.text == Some(FLAWED) {
+            let kept = fs::read_to_string(self.path("r.json.backup")).expect(&what);
+            assert_eq!(kept, FLAWED, "{what}");
+        }
+        // Whoever comes next goes on as if nothing had been, and clears away what was left.
+        let ran = self.ic(&[], &["allocate", "-q", "/home/me/next"]);
+        assert!(ran.status.success(), "{what}: {ran:?}");
+        let mut expected = vec!["r.json", "r.json.lock"];
+        if self.text == Some(FLAWED) {
+            expected.insert(1, "r.json.backup");
+        }
+        let mut left: Vec<_> = fs::read_dir(self.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, expected, "{what}");
+        let text = fs::read_to_string(self.path("r.json")).unwrap();
+        assert!(text.contains("\"/home/me/next\": 8"), "{what}: {text}");
+    }
+}
+
+fn can_trace() -> bool {
+    let traced = Command::new("strace")
+        .args(["-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"])
+        .stderr(Stdio::null())
+        .status();
+    traced.is_ok_and(|status| status.success())
+}
