@@ -1,4 +1,5 @@
-//! What must hold of the HTTP layer for any bytes: one function for each fuzz target.
+//! What must hold for any bytes: one function for each fuzz target. Here those of the HTTP layer; those of the
+//! registry and of the command line have files of their own.
 //!
 //! `cargo fuzz run NAME fuzz/corpus/NAME fuzz/seeds/NAME` searches for bytes that break one;
 //! `tests/it/corpus.rs` replays the seeds with every `cargo test`.
@@ -13,7 +14,12 @@ use interceptor::http::rewrite::{self, Onward, Persistence};
 use interceptor::http::target::Target;
 use interceptor::http::{Error, Parsed, trailer};
 
+mod command_line;
 mod reference;
+mod registry;
+
+pub use command_line::command_line;
+pub use registry::registry;
 
 /// A request head is taken exactly where a naive reader takes it.
 pub fn request_head(input: &[u8]) {

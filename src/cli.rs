@@ -47,7 +47,7 @@ use crate::registry::store::StoreError;
     error_code(2, "bad usage or a bad value"),
     error_code(3, "it could not be done")
 )]
-struct CommandLine {
+pub struct CommandLine {
     /// the registry file; default: ~/.config/litellm/port_registry.json
     #[argh(option, arg_name = "FILE")]
     registry: Option<String>,

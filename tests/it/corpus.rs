@@ -10,7 +10,7 @@ mod properties;
 /// One fuzz target and its property.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 10] = [
     ("request_head", properties::request_head),
     ("response_head", properties::response_head),
     ("framing", properties::framing),
@@ -19,6 +19,8 @@ const TARGETS: [Target; 8] = [
     ("trailer", properties::trailer),
     ("rewrite", properties::rewrite),
     ("target", properties::target),
+    ("registry", properties::registry),
+    ("command_line", properties::command_line),
 ];
 
 #[test]

@@ -1,0 +1,6 @@
+//! Any list of arguments is understood, or refused in one line.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| properties::command_line(input));

@@ -1,0 +1,193 @@
+//! What must hold of the registry for any text of its file.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use interceptor::registry::recover::{Flaw, Recovered, recover};
+use interceptor::registry::{Damage, Port, PortRange, Project, Registry};
+use serde_json::Value;
+
+/// A text that is taken is written as one that says the same, and what is read out of any other is there in it.
+pub fn registry(input: &[u8]) {
+    let Recovered { registry, flaws } = recover(input);
+    match Registry::parse(input) {
+        Ok(parsed) => {
+            assert_eq!(flaws, [], "nothing is wrong with what is taken");
+            assert_eq!(mappings(&parsed), mappings(&registry));
+            written(&parsed);
+            allocates(parsed);
+        }
+        Err(damage) => {
+            in_one_line(&damage.to_string());
+            if let Damage::Flawed(found) = &damage {
+                assert_eq!(&flaws, found, "both say the same of it");
+                assert!(!found.is_empty());
+            }
+        }
+    }
+    written(&registry);
+    let spelled = spelled(input);
+    for (path, port) in mappings(&registry) {
+        assert!(
+            spelled.contains(&(path.clone(), port)),
+            "{path:?} is not there with {port:?}"
+        );
+    }
+    for flaw in &flaws {
+        in_one_line(&flaw.to_string());
+    }
+    agrees_with_json(input, &registry, &flaws);
+    allocates(registry);
+}
+
+/// What is written is read again as the same, and is JSON for others too.
+fn written(registry: &Registry) {
+    let text = registry.to_text();
+    let again = Registry::parse(text.as_bytes()).expect("what is written can be read");
+    assert_eq!(again.to_text(), text);
+    assert_eq!(mappings(&again), mappings(registry));
+    let all = mappings(registry);
+    assert_eq!(all.len(), registry.len(), "no path is there twice");
+    let ports: HashSet<Port> = all.values().copied().collect();
+    assert_eq!(ports.len(), registry.len(), "no port is there twice");
+    assert!(all.keys().all(|path| path.is_absolute()));
+}
+
+/// Where serde_json takes the text, it finds the same mappings.
+fn agrees_with_json(input: &[u8], registry: &Registry, flaws: &[Flaw]) {
+    let text = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
+    let Ok(Value::Object(fields)) = serde_json::from_slice(text) else {
+        return;
+    };
+    if !flaws.is_empty() {
+        return;
+    }
+    let found: BTreeMap<PathBuf, u64> = match fields.get("mappings") {
+        None => BTreeMap::new(),
+        Some(Value::Object(mappings)) => mappings
+            .iter()
+            .map(|(path, port)| (path.into(), port.as_u64().expect("no flaw")))
+            .collect(),
+        Some(other) => panic!("{other} has no flaw"),
+    };
+    let ours: BTreeMap<PathBuf, u64> = mappings(registry)
+        .into_iter()
+        .map(|(path, port)| (path, port.get().into()))
+        .collect();
+    assert_eq!(ours, found);
+}
+
+/// A new project gets a port of the range that nobody had, and all others keep theirs.
+fn allocates(mut registry: Registry) {
+    let project = Project::recorded(Path::new("/a project of nobody's")).expect("it is absolute");
+    let before = mappings(&registry);
+    let had = registry.port_of(&project);
+    let is_free = |port: Port| !port.get().is_multiple_of(3);
+    let expected = registry.free_ports(PortRange::DEFAULT, is_free).next();
+    let Ok(allocated) = registry.allocate(&project, PortRange::DEFAULT, is_free) else {
+        assert_eq!((had, expected), (None, None));
+        return;
+    };
+    assert_eq!(Some(allocated.port), had.or(expected));
+    assert_eq!(allocated.created, had.is_none());
+    if allocated.created {
+        assert!(is_free(allocated.port) && PortRange::DEFAULT.contains(allocated.port));
+        assert!(!before.values().any(|&port| port == allocated.port));
+    }
+    written(&registry);
+    assert_eq!(registry.remove(&project), Some(allocated.port));
+    let mut after = before;
+    after.remove(project.path());
+    assert_eq!(mappings(&registry), after);
+}
+
+fn mappings(registry: &Registry) -> BTreeMap<PathBuf, Port> {
+    registry
+        .mappings()
+        .map(|(path, port)| (path.to_owned(), port))
+        .collect()
+}
+
+fn in_one_line(text: &str) {
+    assert!(!text.contains(char::is_control), "{text:?}");
+}
+
+/// Every `"string": number` that a naive look finds anywhere in `text`.
+fn spelled(text: &[u8]) -> BTreeSet<(PathBuf, Port)> {
+    let mut found = BTreeSet::new();
+    for start in 0..text.len() {
+        let Some(end) = string_end(&text[start..]) else {
+            continue;
+        };
+        let Ok(inner) = std::str::from_utf8(&text[start + 1..start + end - 1]) else {
+            continue;
+        };
+        let behind = text[start + end..].trim_ascii_start();
+        let Some(behind) = behind.strip_prefix(b":") else {
+            continue;
+        };
+        let behind = behind.trim_ascii_start();
+        let digits = behind.iter().take_while(|byte| byte.is_ascii_digit());
+        let digits: String = digits.map(|&byte| char::from(byte)).collect();
+        if let Ok(port) = digits.parse() {
+            found.insert((PathBuf::from(OsStr::from_bytes(&unescaped(inner))), port));
+        }
+    }
+    found
+}
+
+/// Where the string ends that `text` begins with, its quotes included.
+fn string_end(text: &[u8]) -> Option<usize> {
+    if text.first() != Some(&b'"') {
+        return None;
+    }
+    let mut at = 1;
+    loop {
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            0..0x20 => return None,
+            _ => at += 1,
+        }
+    }
+}
+
+/// What Python's `os.fsencode(json.loads(…))` makes of a string; anything of one with wrong escapes.
+fn unescaped(inner: &str) -> Vec<u8> {
+    let mut units: Vec<u16> = Vec::new();
+    let mut characters = inner.chars();
+    while let Some(character) = characters.next() {
+        let plain = match character {
+            '\\' => match characters.next() {
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some('u') => {
+                    let digits: String = characters.by_ref().take(4).collect();
+                    units.push(u16::from_str_radix(&digits, 16).unwrap_or_default());
+                    continue;
+                }
+                other => other.unwrap_or_default(),
+            },
+            plain => plain,
+        };
+        units.extend_from_slice(plain.encode_utf16(&mut [0; 2]));
+    }
+    let mut bytes = Vec::new();
+    for character in char::decode_utf16(units) {
+        match character.map_err(|lone| lone.unpaired_surrogate()) {
+            Ok(character) => bytes.extend(character.to_string().into_bytes()),
+            Err(lone @ 0xdc80..=0xdcff) => bytes.push((lone - 0xdc00) as u8),
+            Err(lone) => bytes.extend([
+                0xe0 | (lone >> 12) as u8,
+                0x80 | (lone >> 6 & 0x3f) as u8,
+                0x80 | (lone & 0x3f) as u8,
+            ]),
+        }
+    }
+    bytes
+}
