@@ -75,9 +75,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `HOME` is not set, and the system does not know this user's home folder either.
+    /// `HOME` is not set, and the system does not know this user's home folder either; or it is relative, which would
+    /// make another registry in each folder.
     pub fn default_file() -> Result<PathBuf, StoreError> {
-        let home = dirs::home_dir().ok_or(StoreError::NoHome)?;
+        let home = dirs::home_dir().filter(|home| home.is_absolute());
+        let home = home.ok_or(StoreError::NoHome)?;
         Ok(home.join(".config/litellm/port_registry.json"))
     }
 
@@ -440,7 +442,7 @@ impl fmt::Display for StoreError {
             StoreError::NoHome => {
                 write!(
                     f,
-                    "this user has no home folder to keep the registry in; set HOME, or {ELSEWHERE}"
+                    "this user has no home folder to keep the registry in; set HOME to an absolute path, or {ELSEWHERE}"
                 )
             }
             StoreError::Read { file, source } => {

@@ -81,7 +81,9 @@ impl FromStr for Target {
             ));
         }
         if !scheme.eq_ignore_ascii_case("http") {
-            return Err(BadTarget("has a scheme other than http or unix"));
+            return Err(BadTarget(
+                "has a scheme other than http or unix; write it as http://host:port or unix:/path.sock",
+            ));
         }
         if rest.contains(['?', '#']) {
             return Err(BadTarget(
@@ -95,9 +97,11 @@ impl FromStr for Target {
             ));
         }
         if authority.is_empty() || authority.starts_with(':') {
-            return Err(BadTarget("has no host"));
+            return Err(BadTarget("has no host; write it as http://host:port"));
         }
-        let host = host_of(authority).ok_or(BadTarget("has a malformed host or port"))?;
+        let host = host_of(authority).ok_or(BadTarget(
+            "has a malformed host or port; write it as http://host:port",
+        ))?;
         let port = match authority[host.len()..].strip_prefix(':') {
             None | Some("") => HTTP_PORT,
             Some(digits) => digits

@@ -253,6 +253,22 @@ fn without_a_home_variable_the_systems_own_record_counts() {
 }
 
 #[test]
+fn a_relative_home_is_none() {
+    let home = Home::new().with("HOME", "relative");
+    let before = home.content();
+    for command in ["list", "allocate"] {
+        let complaint = home.ic([command]).complaint(3);
+        assert!(
+            complaint.contains("; set HOME to an absolute path, or name another file"),
+            "{complaint}"
+        );
+    }
+    assert_eq!(home.content(), before);
+    let elsewhere = home.ic(["--registry", "r.json", "allocate", "-q"]);
+    elsewhere.result(0);
+}
+
+#[test]
 fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
     /// What `list` does there: a file under a file is as good as none to a reader.
     #[track_caller]
@@ -276,6 +292,7 @@ fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
     }
     let home = Home::new();
     check(&home, &home.folder("folder.json"), 3);
+    check(&home, &home.path("no-folder-yet/"), 3);
 
     fs::write(home.path("file"), "mine").expect("a file");
     let under_a_file = home.ic([
@@ -294,6 +311,39 @@ fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
     let made = Command::new("mkfifo").arg(&fifo).status();
     assert!(made.expect("mkfifo is everywhere").success());
     check(&home, &fifo, 3);
+
+    let large = home.path("large");
+    let file = fs::File::create(&large).expect("a file");
+    file.set_len(50 << 20).expect("a long one");
+    check(&home, &large, 3);
+}
+
+#[test]
+fn a_registry_of_nonsense_is_backed_up_and_replaced() {
+    let deep = "[".repeat(100_000);
+    let noise: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+    let page = b"<!DOCTYPE html><title>\"/home/me/a\": 8888</title>";
+    std::thread::scope(|scope| {
+        for text in [deep.as_bytes(), &noise, page] {
+            scope.spawn(move || {
+                let home = Home::new().with_registry(text);
+                let listed = home.ic(["list", "--json"]);
+                assert_eq!(listed.exit, Some(0), "{listed:?}");
+                assert!(listed.err.contains("\nic: warning: "), "{listed:?}");
+                assert_eq!(fs::read(home.registry()).expect("it is there"), text);
+
+                let allocated = home.ic(["allocate", "-q"]);
+                assert_eq!(allocated.exit, Some(0), "{allocated:?}");
+                assert!(
+                    allocated.err.contains("; 0 mappings were kept; "),
+                    "{allocated:?}"
+                );
+                let backup = fs::read(home.path(".config/litellm/port_registry.json.backup"));
+                assert_eq!(backup.expect("a backup"), text);
+                assert_eq!(home.ic(["show", "-q"]).result(0), allocated.out);
+            });
+        }
+    });
 }
 
 #[test]

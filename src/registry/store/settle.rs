@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -83,6 +84,13 @@ impl Look {
         access: OFlags,
         fail: impl Fn(io::Error) -> StoreError,
     ) -> Result<Option<Look>, StoreError> {
+        // `name/` means a folder also where there is none yet.
+        if path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(StoreError::NotAFile {
+                file: path.to_owned(),
+                what: "a folder",
+            });
+        }
         // Asked before it is opened: opening a device can do things.
         match fs::metadata(path) {
             Ok(found) => refuse_other_kinds(path, &found)?,
