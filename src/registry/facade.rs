@@ -20,13 +20,19 @@ use super::{
 /// Nothing is kept in memory: each call reads the file, and each change is one critical section among all
 /// processes. Calls block for as long as another process writes, 10 s at most.
 ///
-/// ```no_run
-/// # fn main() -> Result<(), interceptor::RegistryError> {
+/// ```
 /// use interceptor::{PortRegistry, RegistryOptions};
 ///
-/// let registry = PortRegistry::new(RegistryOptions::default())?;
-/// let port = registry.get_or_allocate_port("/home/me/project")?;
-/// assert_eq!(registry.get_port("/home/me/project")?, Some(port));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let project = folder.path();
+/// let registry = PortRegistry::new(RegistryOptions {
+///     registry_file: Some(folder.path().join("port_registry.json")),
+///     ..RegistryOptions::default()
+/// })?;
+/// let port = registry.get_or_allocate_port(project)?;
+/// assert_eq!(registry.get_port(project)?, Some(port));
+/// assert!(registry.remove_mapping(project)?);
 /// # Ok(())
 /// # }
 /// ```
@@ -171,7 +177,7 @@ impl PortRegistry {
             registry_file: self.store.path().to_owned(),
             port_range: self.range,
             total_ports: self.range.len(),
-            allocated_ports: registry.mappings().map(|_| 1).sum(),
+            allocated_ports: registry.len() as u32, // no port is in it twice
             available_ports: self.range.len() - registry.assigned_in(self.range),
             next_available: registry.next_in(self.range),
         })

@@ -16,6 +16,9 @@ mod registry_ports;
 /// What the code may not mention, and where.
 mod tidy;
 
+/// The registry as a library.
+mod registry_facade;
+
 /// The registry file: what one process does to it and its folder.
 mod registry_store;
 
