@@ -16,6 +16,9 @@ mod registry_ports;
 /// What the code may not mention, and where.
 mod tidy;
 
+/// Whether a port is in use.
+mod registry_probe;
+
 /// The registry as a library.
 mod registry_facade;
 
