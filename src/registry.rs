@@ -18,9 +18,9 @@ pub mod store;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 pub use json::Syntax;
@@ -422,59 +422,68 @@ fn admit_mappings<'a>(
 ) -> (Vec<Mapping>, Vec<Flaw>) {
     let mut flaws = Vec::new();
     let mut mappings: Vec<Mapping> = Vec::new();
-    let mut places: HashMap<PathBuf, usize> = HashMap::new();
     for json::Member { key, value } in entries {
-        let path = PathBuf::from(OsStr::from_bytes(&json::decode(key)));
+        let path = PathBuf::from(OsString::from_vec(json::decode(key)));
         if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
             flaws.push(Flaw::NotAbsolute { path });
             continue;
         }
-        let Ok(port) = value.parse::<Port>() else {
-            flaws.push(Flaw::NoPort {
+        match value.parse::<Port>() {
+            Ok(port) => mappings.push(Mapping {
+                key: key.to_owned(),
+                path,
+                port,
+            }),
+            Err(_) => flaws.push(Flaw::NoPort {
                 path,
                 value: value.to_owned(),
-            });
-            continue;
-        };
-        match places.get(&path).map(|&place| &mut mappings[place]) {
-            None => {
-                places.insert(path.clone(), mappings.len());
-                mappings.push(Mapping {
-                    key: key.to_owned(),
-                    path,
-                    port,
-                });
-            }
-            Some(earlier) => {
+            }),
+        }
+    }
+    // Of several with one path the first stays, with the port that counts; of several with one port the first as well.
+    let mut ports: Vec<Option<Port>> = mappings.iter().map(|mapping| Some(mapping.port)).collect();
+    let mut places: HashMap<&Path, usize> = HashMap::with_capacity(mappings.len());
+    for (at, Mapping { path, port, .. }) in mappings.iter().enumerate() {
+        match places.entry(path) {
+            Entry::Vacant(free) => drop(free.insert(at)),
+            Entry::Occupied(earlier) => {
+                ports[at] = None;
+                let earlier = ports[*earlier.get()].get_or_insert(*port);
                 let (kept, dropped) = match repeated {
-                    Repeated::LastCounts => (port, std::mem::replace(&mut earlier.port, port)),
-                    Repeated::FirstCounts => (earlier.port, port),
+                    Repeated::LastCounts => (*port, std::mem::replace(earlier, *port)),
+                    Repeated::FirstCounts => (*earlier, *port),
                 };
                 flaws.push(Flaw::PathTwice {
-                    path,
+                    path: path.clone(),
                     kept,
                     dropped,
                 });
             }
         }
     }
-    let mut owners: HashMap<Port, PathBuf> = HashMap::new();
-    mappings.retain(|mapping| match owners.entry(mapping.port) {
-        Entry::Vacant(free) => {
-            free.insert(mapping.path.clone());
-            true
+    let mut owners: HashMap<Port, &Path> = HashMap::with_capacity(mappings.len());
+    for (Mapping { path, .. }, counts) in mappings.iter().zip(&mut ports) {
+        let Some(port) = *counts else { continue };
+        match owners.entry(port) {
+            Entry::Vacant(free) => drop(free.insert(path)),
+            Entry::Occupied(owner) => {
+                *counts = None;
+                flaws.push(Flaw::PortTwice {
+                    port,
+                    kept: owner.get().to_path_buf(),
+                    dropped: path.clone(),
+                });
+            }
         }
-        Entry::Occupied(owner) => {
-            let (kept, dropped) = (owner.get().clone(), mapping.path.clone());
-            flaws.push(Flaw::PortTwice {
-                port: mapping.port,
-                kept,
-                dropped,
-            });
-            false
-        }
-    });
-    (mappings, flaws)
+    }
+    let counting = |(mapping, port): (Mapping, Option<Port>)| {
+        Some(Mapping {
+            port: port?,
+            ..mapping
+        })
+    };
+    let mappings = mappings.into_iter().zip(ports).filter_map(counting);
+    (mappings.collect(), flaws)
 }
 
 /// Which port counts for a path that is there twice.

@@ -69,6 +69,9 @@ impl Place {
             .ancestors()
             .take_while(|folder| !folder.exists())
             .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
         fs::create_dir_all(&self.folder)
             .map_err(|source| self.failed("making its folder", source))?;
         for folder in missing {
@@ -211,13 +214,13 @@ impl Look {
     pub(super) fn pass_on(self, text: &str) -> Orphan {
         let mut held = self.text.clone();
         let nameless = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
-        let unwritten = self.again().is_ok_and(|now| now.text == self.text);
+        let unwritten = self.text_now().is_ok_and(|now| now == self.text);
         // Emptied first: a reader that does not lock must not take a mixture for a whole text.
         if nameless && unwritten && self.file.set_len(0).is_ok() {
             held = match self.file.write_all_at(text.as_bytes(), 0) {
                 Ok(()) => text.as_bytes().to_vec(),
                 // Torn, as for anyone who reads it: they look again, and find the new file.
-                Err(_) => self.again().map(|now| now.text).unwrap_or_default(),
+                Err(_) => self.text_now().unwrap_or_default(),
             };
         }
         // Closing would do as well; what fails here does not matter then.
@@ -235,7 +238,7 @@ impl Orphan {
         self,
         patience: &mut Patience<'_>,
     ) -> Result<Option<Registry>, StoreError> {
-        if self.look.again()?.text == self.text {
+        if self.look.text_now()? == self.text {
             return Ok(None);
         }
         let settled = settled(|| self.look.again().map(Some), patience)?;

@@ -124,12 +124,8 @@ impl Look {
 
     /// The same open file again, whatever its name leads to by now.
     pub(super) fn again(&self) -> Result<Look, StoreError> {
-        let fail = |source| StoreError::Read {
-            file: self.path.clone(),
-            source,
-        };
-        let file = self.file.try_clone().map_err(fail)?;
-        let (text, stamp, steady) = read_all(&file).map_err(fail)?;
+        let file = self.file.try_clone().map_err(|error| self.unread(error))?;
+        let (text, stamp, steady) = read_all(&file).map_err(|error| self.unread(error))?;
         let parsed = Registry::parse(&text);
         Ok(Look {
             path: self.path.clone(),
@@ -139,6 +135,19 @@ impl Look {
             stamp,
             steady,
         })
+    }
+
+    /// What the same open file holds by now.
+    pub(super) fn text_now(&self) -> Result<Vec<u8>, StoreError> {
+        let (text, ..) = read_all(&self.file).map_err(|error| self.unread(error))?;
+        Ok(text)
+    }
+
+    fn unread(&self, source: io::Error) -> StoreError {
+        StoreError::Read {
+            file: self.path.clone(),
+            source,
+        }
     }
 
     /// Whether this is a complete text: nobody is in the middle of writing it.
