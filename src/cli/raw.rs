@@ -12,8 +12,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The text that carries `raw`.
 pub fn to_text(raw: &OsStr) -> String {
+    bytes_to_text(raw.as_bytes())
+}
+
+/// As [`to_text`], for what is not from the system.
+pub fn bytes_to_text(raw: &[u8]) -> String {
     let mut text = String::with_capacity(raw.len());
-    for chunk in raw.as_bytes().utf8_chunks() {
+    for chunk in raw.utf8_chunks() {
         text.push_str(chunk.valid());
         for byte in chunk.invalid() {
             // Writing into a String cannot fail.

@@ -6,6 +6,8 @@
 mod conflict;
 mod field;
 mod run;
+mod surroundings;
+mod template;
 
 use std::fmt;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::registry::project::Project;
 
 use self::field::field;
 pub(super) use self::run::addresses;
+use self::template::{Placeholder, Template};
 use super::Failure;
 use super::mock;
 use super::output::name;
@@ -30,7 +33,7 @@ use super::settings::{self, Environment, Given};
     name = "serve",
     help_triggers("-h", "--help"),
     example = "ic serve --target http://localhost:4000\n\
-               ic serve --header 'x-team: blue' --header 'x-stage: test'\n\
+               ic serve --header 'x-team: blue' --header 'x-branch: {{branch}}'\n\
                INTERCEPTOR_PORT=9000 ic serve --project ~/work/shop",
     note = "Times are in seconds, fractions allowed; a timeout of 0 is none.\n\
             Variables, each weaker than its option: INTERCEPTOR_PORT, TARGET_LLM_URL,\n\
@@ -52,7 +55,8 @@ pub struct Serve {
     /// what requests are identified by; {project} is the folder's name; default: pycharm-{project}
     #[argh(option, arg_name = "ID")]
     pub instance_id: Option<String>,
-    /// a field to set on every request, as `Name: value`; may be repeated
+    /// a field to set on every request, as `Name: value`; may be repeated; in the value {{instance}}, {{project}},
+    /// {{port}}, {{branch}}, {{user}} and {{host}} are filled in at the start
     #[argh(option, arg_name = "FIELD")]
     pub header: Vec<String>,
     /// the project's folder; default: the current one
@@ -108,8 +112,8 @@ pub struct ServeSettings {
     pub mock: Option<MockTarget>,
     /// Without control characters.
     pub instance_id: String,
-    /// Name and value of the fields to set on every request, in the order given.
-    pub headers: Vec<(String, String)>,
+    /// Name and value of the fields to set on every request, in the order given, nothing filled in.
+    pub headers: Vec<(String, Template)>,
     /// None only where the port and the instance id do without, and the current folder cannot be told.
     pub project: Option<Project>,
     /// How long to try again while the target refuses connections; zero: not at all.
@@ -254,7 +258,7 @@ impl Serve {
             .header
             .iter()
             .map(|header| field(&Given::flag("--header", header)))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let limits = self.limits()?;
         let hold = seconds("--hold", &self.hold, "0")?;
         let grace = seconds("--grace", &self.grace, "10")?;
@@ -275,7 +279,11 @@ impl Serve {
                 (choice, Some(project))
             }
             Some((port, origin)) => {
-                let project_is_needed = self.project.is_some() || template.contains(PROJECT);
+                let project_is_needed = self.project.is_some()
+                    || template.contains(PROJECT)
+                    || headers.iter().any(|(_, value)| {
+                        value.wants(Placeholder::Project) || value.wants(Placeholder::Branch)
+                    });
                 let project = match project {
                     Err(failure) if project_is_needed => return Err(failure),
                     project => project.ok(),
@@ -526,7 +534,10 @@ mod tests {
         let expected = [("b", "1"), ("a", "2"), ("b", "3")];
         assert_eq!(
             headers,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+            expected.map(|(name, value)| {
+                let value = Template::parse(value).expect("nothing to fill in");
+                (name.to_owned(), value)
+            })
         );
     }
 

@@ -67,6 +67,7 @@ mod http_harness;
 mod http_fields;
 mod http_identity;
 mod http_targets;
+mod http_templates;
 // Where messages end, what comes before them, and how long a connection lives.
 mod http_bodies;
 mod http_connections;

@@ -158,6 +158,8 @@ const RULES: &[Rule] = &[
             "src/registry/store",
             "src/cli/holder.rs",
             "src/cli/raw.rs",
+            // Whose process this is, and on which machine.
+            "src/cli/serve/surroundings.rs",
         ],
         words: &["target_os", "rustix::", "std::os::", "libc"],
         text: Text::Code,

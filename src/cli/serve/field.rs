@@ -3,8 +3,10 @@
 use crate::cli::Failure;
 use crate::cli::settings::Given;
 
+use super::template::Template;
+
 /// A field of `--header`, name and value.
-pub fn field(given: &Given) -> Result<(String, String), Failure> {
+pub fn field(given: &Given) -> Result<(String, Template), Failure> {
     let text = given.text()?;
     let Some((name, value)) = text.split_once(':') else {
         return Err(given.refused("is not a field; write it as `Name: value`"));
@@ -22,7 +24,8 @@ pub fn field(given: &Given) -> Result<(String, String), Failure> {
             "cannot be set: `{kept}` belongs to the connection, and ic writes it itself"
         )));
     }
-    Ok((name.to_owned(), value.trim().to_owned()))
+    let value = Template::parse(value.trim()).map_err(|unknown| given.refused(unknown))?;
+    Ok((name.to_owned(), value))
 }
 
 /// RFC 9110 §5.6.2: `tchar`.
@@ -55,7 +58,8 @@ mod tests {
         #[track_caller]
         fn check(text: &str, name: &str, value: &str) {
             let split = field(&Given::flag("--header", text)).expect(text);
-            assert_eq!(split, (name.to_owned(), value.to_owned()));
+            let value = Template::parse(value).expect(value);
+            assert_eq!(split, (name.to_owned(), value));
         }
         check("x-team: blue", "x-team", "blue");
         check("X-Url:http://a:1/", "X-Url", "http://a:1/");
@@ -83,6 +87,10 @@ mod tests {
         check("(x): a", "has a name that no field can have");
         check("x: a\r\nb: c", "has a control character");
         check("x: a\tb", "has a control character");
+        check(
+            "x: {brnach}",
+            "has `{brnach}` in it, which stands for nothing",
+        );
         for kept in KEPT_FIELDS {
             check(
                 &format!("{}: 1", kept.to_lowercase()),

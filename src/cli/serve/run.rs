@@ -4,11 +4,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::conflict::port_is_taken;
-use super::{PortOrigin, Serve, ServeSettings};
-use crate::cli::output::{Shown, explain, said};
+use super::template::Placeholder;
+use super::{PortOrigin, Serve, ServeSettings, surroundings};
+use crate::cli::output::{Shown, complain, explain, name, said};
+use crate::cli::settings::Environment;
 use crate::cli::{Context, Exit, Failure, raw};
 use crate::mock;
 use crate::registry::Port;
+use crate::registry::project::Project;
 use crate::serve::{self, About, Guard, Onward, Options, ServeError, Target, Timeouts};
 
 impl Serve {
@@ -27,7 +30,9 @@ impl Serve {
                 embedded_mock(settings.map(|mock| mock.interval).unwrap_or_default())?
             }
         };
-        let options = options(&settings, target, &ips, port)?;
+        let mut fields = identification(&settings.instance_id);
+        fields.extend(filled_in(&settings, port, &context.environment));
+        let options = options(&settings, &fields, target, &ips, port)?;
         let announcement = Announcement {
             instance_id: settings.instance_id.clone(),
             host: settings.host.clone(),
@@ -81,21 +86,59 @@ fn embedded_mock(interval: std::time::Duration) -> Result<Target, Failure> {
         })
 }
 
+/// The fields that say who is asking.
+fn identification(id: &str) -> Vec<(String, String)> {
+    vec![
+        ("x-memory-user-id".to_owned(), id.to_owned()),
+        ("x-pycharm-instance".to_owned(), id.to_owned()),
+        ("x-source".to_owned(), SOURCE.to_owned()),
+    ]
+}
+
+/// The fields of `--header`, as they are from now on; what does not go as it is, is said.
+fn filled_in(
+    settings: &ServeSettings,
+    port: Port,
+    environment: &Environment<'_>,
+) -> Vec<(String, String)> {
+    let project = settings.project.as_ref().map(Project::path);
+    let value_of = |placeholder| match placeholder {
+        Placeholder::Instance => settings.instance_id.clone(),
+        Placeholder::Project => project.map(name).unwrap_or_default(),
+        Placeholder::Port => port.to_string(),
+        Placeholder::Branch => project.and_then(surroundings::branch).unwrap_or_default(),
+        Placeholder::User => surroundings::user(environment),
+        Placeholder::Host => surroundings::host(),
+    };
+    let fields = settings.headers.iter().map(|(name, template)| {
+        let (value, encoded) = template.fill(value_of);
+        for encoded in encoded {
+            complain(format_args!(
+                "`{{{}}}` in the field `{name}` is sent percent-encoded, as `{}`: a field holds no other characters",
+                encoded.placeholder.name(),
+                encoded.sent,
+            ));
+        }
+        if template.wants(Placeholder::Branch) && value_of(Placeholder::Branch).is_empty() {
+            complain(format_args!(
+                "`{{branch}}` in the field `{name}` is empty: the project is in no git repository"
+            ));
+        }
+        (name.clone(), value)
+    });
+    fields.collect()
+}
+
 fn options(
     settings: &ServeSettings,
+    fields: &[(String, String)],
     target: Target,
     ips: &[IpAddr],
     port: Port,
 ) -> Result<Options, Failure> {
     let id = &settings.instance_id;
-    let mut fields: Vec<(String, String)> = vec![
-        ("x-memory-user-id".to_owned(), id.clone()),
-        ("x-pycharm-instance".to_owned(), id.clone()),
-        ("x-source".to_owned(), SOURCE.to_owned()),
-    ];
-    fields.extend(settings.headers.iter().cloned());
     let onward =
-        Onward::new(target.host_field(), target.base_path(), &fields).map_err(|unsettable| {
+        Onward::new(target.host_field(), target.base_path(), fields).map_err(|unsettable| {
             Failure::usage(format!(
                 "the field `{}` cannot be set",
                 Shown(&unsettable.0)

@@ -1,0 +1,87 @@
+//! Where an interceptor runs: the branch of its project, its user, its machine.
+//!
+//! Found out once, at the start. The branch is read from the repository's own files: no git is needed, and none is run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cli::raw;
+use crate::cli::settings::Environment;
+
+/// The branch that is checked out where `project` lies, or the start of the commit's name where none is. `None`
+/// outside of a git repository. Carries any bytes, as every name of a reference does.
+pub fn branch(project: &Path) -> Option<String> {
+    project.ancestors().find_map(|folder| {
+        let head = fs::read(git_folder(folder)?.join("HEAD")).ok()?;
+        branch_in(&head)
+    })
+}
+
+/// A repository's own folder, or that of a worktree or submodule, whose `.git` is a file that names it.
+fn git_folder(folder: &Path) -> Option<PathBuf> {
+    let git = folder.join(".git");
+    if git.is_dir() {
+        return Some(git);
+    }
+    let named = fs::read(git).ok()?;
+    let named = named.strip_prefix(b"gitdir: ")?.trim_ascii_end();
+    // It may be relative to the folder that the file is in.
+    Some(folder.join(raw::from_text(&raw::bytes_to_text(named))))
+}
+
+/// What `HEAD` says: a reference, or a commit.
+fn branch_in(head: &[u8]) -> Option<String> {
+    let head = head.trim_ascii_end();
+    if let Some(reference) = head.strip_prefix(b"ref: ") {
+        let reference = raw::bytes_to_text(reference.trim_ascii_start());
+        let branch = reference.strip_prefix("refs/heads/").unwrap_or(&reference);
+        // Stands there for older gits where the references are kept in another form (reftable).
+        return (branch != ".invalid").then(|| branch.to_owned());
+    }
+    let is_commit = head.len() >= COMMIT_LENGTH && head.iter().all(u8::is_ascii_hexdigit);
+    is_commit.then(|| raw::bytes_to_text(&head[..COMMIT_LENGTH]))
+}
+
+/// The name of the user, or the number of one without a name.
+pub fn user(environment: &Environment<'_>) -> String {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| environment.variable(name))
+        .and_then(|given| Some(raw::to_text(given.path().ok()?.as_os_str())))
+        .unwrap_or_else(|| rustix::process::getuid().as_raw().to_string())
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    raw::bytes_to_text(rustix::system::uname().nodename().to_bytes())
+}
+
+/// Long enough to be the only one in any repository, short enough to read.
+const COMMIT_LENGTH: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_names_a_branch_or_a_commit() {
+        #[track_caller]
+        fn check(head: &[u8], expected: Option<&str>) {
+            assert_eq!(branch_in(head).as_deref(), expected);
+        }
+        check(b"ref: refs/heads/main\n", Some("main"));
+        check(b"ref: refs/heads/feature/a b\n", Some("feature/a b"));
+        check(b"ref: refs/heads/main", Some("main"));
+        check(b"ref: refs/remotes/o/main\n", Some("refs/remotes/o/main"));
+        check(b"ref: refs/heads/caf\xe9\n", Some("caf\0e9"));
+        check(b"ref: refs/heads/.invalid\n", None);
+        check(
+            b"0123456789abcdef0123456789abcdef01234567\n",
+            Some("0123456789ab"),
+        );
+        check(&[b'a'; 64], Some("aaaaaaaaaaaa")); // SHA-256
+        check(b"", None);
+        check(b"0123", None);
+        check(b"no such thing, and long enough to be one\n", None);
+    }
+}

@@ -1,0 +1,124 @@
+//! Values of `--header` with placeholders: what is filled in, from where, and what a field cannot hold.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::*;
+
+/// What `x-t` is for an interceptor that is started in `folder`, and what was said at its start.
+fn sent(folder: &Path, value: &str, variables: &[(&str, &str)]) -> (String, String, u16) {
+    let header = format!("x-t: {value}");
+    let stage = Stage::launch("", |launch| {
+        let launch = launch
+            .in_folder(folder.to_owned())
+            .args(["--header", &header]);
+        variables
+            .iter()
+            .fold(launch, |launch, (name, value)| launch.env(name, value))
+    });
+    let seen = stage.forwarded("GET / HTTP/1.1\r\nHost: localhost\r\nX-T: theirs\r\n\r\n");
+    let errors = stage.interceptor.errors();
+    let value = seen.fields.one("x-t").expect("it is set").to_owned();
+    (value, errors, stage.interceptor.port)
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = scratch_folder().join(name);
+    fs::create_dir(&folder).expect("a scratch folder can be written");
+    folder
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
+    fs::write(path, text).expect("a file");
+}
+
+#[test]
+fn placeholders_in_a_header_are_filled_in_at_the_start() {
+    let shop = folder("shop");
+    write(&shop.join(".git/HEAD"), "ref: refs/heads/feature/tax\n");
+    let all = "{instance}|{project}|{port}|{branch}|{user}|{host}|{{port}}|{\"a\":{}}";
+    let variables = [("USER", "ada"), ("SUPERMEMORY_USERNAME", "me-{project}")];
+    let (value, errors, port) = sent(&shop, all, &variables);
+    let host = rustix::system::uname();
+    let host = host.nodename().to_str().expect("a name");
+    assert_eq!(
+        value,
+        format!("me-shop|shop|{port}|feature/tax|ada|{host}|{{port}}|{{\"a\":{{}}}}")
+    );
+    assert!(!errors.contains("ic: "), "{errors}");
+}
+
+#[test]
+fn the_branch_is_read_from_every_kind_of_checkout() {
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let branch = |folder: &Path| sent(folder, "<{branch}>", &[]).0;
+
+    let shop = folder("shop");
+    write(&shop.join(".git/HEAD"), "ref: refs/heads/main\n");
+    assert_eq!(branch(&shop), "<main>");
+
+    write(
+        &shop.join(".git/packed-refs"),
+        &format!("{COMMIT} refs/heads/main\n"),
+    );
+    assert_eq!(branch(&shop), "<main>", "packed references change nothing");
+
+    let below = shop.join("a/b");
+    fs::create_dir_all(&below).expect("a folder");
+    assert_eq!(branch(&below), "<main>", "in a folder of the repository");
+
+    let worktree = shop.join("../wt");
+    write(
+        &shop.join(".git/worktrees/wt/HEAD"),
+        "ref: refs/heads/hot fix\n",
+    );
+    for named in [
+        shop.join(".git/worktrees/wt").display().to_string(),
+        "../shop/.git/worktrees/wt".to_owned(),
+    ] {
+        write(&worktree.join(".git"), &format!("gitdir: {named}\n"));
+        assert_eq!(branch(&worktree), "<hot fix>", "a worktree: {named}");
+    }
+
+    write(&shop.join(".git/HEAD"), &format!("{COMMIT}\n"));
+    assert_eq!(branch(&shop), "<0123456789ab>", "no branch: the commit");
+
+    // The scratch folders lie in a repository.
+    let outside = tempfile::tempdir().expect("a temporary folder");
+    let (value, errors, _) = sent(outside.path(), "<{branch}>", &[]);
+    assert_eq!(value, "<>");
+    let said = "ic: `{branch}` in the field `x-t` is empty: the project is in no git repository\n";
+    assert!(errors.contains(said), "{errors}");
+}
+
+#[test]
+fn what_a_field_cannot_hold_is_percent_encoded_and_said() {
+    let project = folder("größe 100%");
+    let (value, errors, _) = sent(&project, "p={project}", &[("SUPERMEMORY_USERNAME", "me")]);
+    assert_eq!(value, "p=gr%C3%B6%C3%9Fe 100%25");
+    let said = "ic: `{project}` in the field `x-t` is sent percent-encoded, as `gr%C3%B6%C3%9Fe 100%25`: \
+                a field holds no other characters\n";
+    assert!(errors.contains(said), "{errors}");
+
+    let (value, _, _) = sent(
+        &project,
+        "{user}",
+        &[("USER", "a\r\nb: c"), ("SUPERMEMORY_USERNAME", "me")],
+    );
+    assert_eq!(value, "a%0D%0Ab: c", "no second field");
+}
+
+#[test]
+fn an_unknown_placeholder_is_refused_before_anything_is_opened() {
+    let (exit, errors) = Launch::toward("http://localhost:1")
+        .args(["--header", "x-t: {port} {brnach}"])
+        .fail();
+    assert_eq!(exit, Some(2), "{errors}");
+    assert!(
+        errors.starts_with(
+            "ic: `--header x-t: {port} {brnach}` has `{brnach}` in it, which stands for nothing; "
+        ),
+        "{errors}"
+    );
+}
