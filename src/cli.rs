@@ -6,8 +6,10 @@
 //! What every command has in common: options and variables are read before anything is opened; results go to standard
 //! output, everything else to standard error as lines that begin with `ic: `; the exit code is an [`Exit`].
 
+pub mod address;
 pub mod arguments;
 pub mod check;
+pub mod env;
 pub mod help;
 pub mod holder;
 pub mod list;
@@ -79,6 +81,7 @@ enum Command {
     Suggest(check::Suggest),
     Reset(reset::Reset),
     Serve(serve::Serve),
+    Env(env::Env),
     Mock(mock::Mock),
 }
 
@@ -133,6 +136,7 @@ fn answer(
         Command::Suggest(suggest) => suggest.run(&mut context),
         Command::Reset(reset) => reset.run(&mut context),
         Command::Serve(serve) => serve.run(&mut context),
+        Command::Env(env) => env.run(&mut context),
         Command::Mock(mock) => mock.run(),
     }
 }

@@ -46,6 +46,9 @@ mod cli_arguments;
 /// The commands on the registry: their texts, their JSON, their exit codes.
 mod cli_commands;
 
+/// `ic env`: its variables, in every shell that is here.
+mod cli_env;
+
 /// Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
 mod cli_output;
 

@@ -1,0 +1,39 @@
+//! Where the interceptor of a project listens, as far as it has been decided: nothing is opened or given out for it.
+
+use crate::registry::Port;
+
+use super::output::shown;
+use super::place::project_at;
+use super::settings::PORT;
+use super::{Context, Failure};
+
+/// The port of the project at PATH. Without a PATH, `INTERCEPTOR_PORT` counts first, as it does for `ic serve`.
+///
+/// # Errors
+///
+/// "No": the project has none. Bad usage and "could not" as for every value and every look at the registry.
+pub(super) fn port_of(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
+    if path.is_none()
+        && let Some(given) = context.environment.variable(PORT)
+    {
+        return given.port();
+    }
+    let place = context.place()?;
+    let project = project_at(path)?;
+    place.read()?.port_of(&project).ok_or_else(|| {
+        Failure::no(format!(
+            "no port is assigned to `{}`; `ic allocate` assigns one",
+            shown(project.path())
+        ))
+    })
+}
+
+/// What clients of OpenAI's API are given: their libraries put nothing but `/chat/completions` behind it.
+pub fn openai_url(port: Port) -> String {
+    format!("{}/v1", anthropic_url(port))
+}
+
+/// What clients of Anthropic's API are given: their libraries put `/v1/messages` behind it. Also the bare address.
+pub fn anthropic_url(port: Port) -> String {
+    format!("http://localhost:{port}")
+}

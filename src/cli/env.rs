@@ -1,0 +1,155 @@
+//! `ic env`: the variables that lead clients to a project's interceptor. `ic run` sets the same ones.
+//!
+//! Decided here: which variables, and how a list of hosts that no proxy serves is completed. How a shell is told of
+//! them is decided in `shell`.
+
+mod shell;
+
+use argh::{ArgsInfo, FromArgs};
+use serde_json::Value;
+
+use crate::registry::Port;
+
+use self::shell::Shell;
+use super::address::{anthropic_url, openai_url, port_of};
+use super::settings::{Environment, Given};
+use super::{Context, Exit, Failure};
+
+/// print the variables that lead clients to a project's interceptor
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "env",
+    help_triggers("-h", "--help"),
+    example = "eval \"$(ic env)\"                                        in sh, bash and zsh\n\
+               ic env --shell fish | source\n\
+               ic env --shell powershell | Out-String | Invoke-Expression",
+    note = "NO_PROXY keeps what it has and gains this machine, since a proxy cannot reach it.\n\
+            Without PATH, INTERCEPTOR_PORT is the port if it is set.",
+    error_code(1, "the project has no port; nothing is printed")
+)]
+pub struct Env {
+    /// the project's folder; default: the current one
+    #[argh(positional, arg_name = "PATH")]
+    pub path: Option<String>,
+    /// whose syntax to print: sh, fish or powershell; default: sh
+    #[argh(option, arg_name = "SHELL")]
+    pub shell: Option<String>,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Env {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let shell = match &self.shell {
+            Some(_) if self.json => {
+                return Err(Failure::usage(
+                    "`--json` and `--shell` are two forms of one answer; give one of them",
+                ));
+            }
+            Some(name) => shell(&Given::flag("--shell", name))?,
+            None => Shell::Sh,
+        };
+        let port = port_of(context, self.path.as_deref())?;
+        let variables = variables(port, &context.environment);
+        if self.json {
+            let document: serde_json::Map<String, Value> = variables
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect();
+            context.out.json(&document)?;
+        } else {
+            for (name, value) in variables {
+                context
+                    .out
+                    .text(format_args!("{}\n", shell.assignment(name, &value)))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn shell(given: &Given) -> Result<Shell, Failure> {
+    let shells = [
+        ("sh", Shell::Sh),
+        ("fish", Shell::Fish),
+        ("powershell", Shell::Power),
+    ];
+    let name = given.text()?;
+    shells
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, shell)| shell)
+        .ok_or_else(|| {
+            given.refused(
+                "is not a shell that ic knows; give sh (also for bash and zsh), fish or powershell",
+            )
+        })
+}
+
+/// The variables for clients of the interceptor on `port`.
+pub(super) fn variables(port: Port, environment: &Environment<'_>) -> [(&'static str, String); 5] {
+    // Programs differ in which of the two they prefer, so that each is completed by itself.
+    let [upper, lower] = ["NO_PROXY", "no_proxy"].map(|name| environment.variable(name));
+    let upper_now = upper.as_ref().or(lower.as_ref());
+    let lower_now = lower.as_ref().or(upper.as_ref());
+    [
+        ("OPENAI_BASE_URL", openai_url(port)),
+        // aider and LiteLLM's library.
+        ("OPENAI_API_BASE", openai_url(port)),
+        ("ANTHROPIC_BASE_URL", anthropic_url(port)),
+        ("NO_PROXY", with_this_machine(upper_now)),
+        ("no_proxy", with_this_machine(lower_now)),
+    ]
+}
+
+/// A list of hosts that no proxy is asked for, with this machine in it. What no host can be is left out, so that
+/// nothing odd gets into a shell.
+fn with_this_machine(given: Option<&Given>) -> String {
+    let list = given.and_then(|given| given.path().ok()?.to_str());
+    let mut hosts: Vec<&str> = list
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|host| !host.is_empty() && !host.contains(char::is_control))
+        .collect();
+    if !hosts.contains(&"*") {
+        for own in THIS_MACHINE {
+            if !hosts.iter().any(|host| host.eq_ignore_ascii_case(own)) {
+                hosts.push(own);
+            }
+        }
+    }
+    hosts.join(",")
+}
+
+const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_hosts_without_a_proxy_keeps_what_it_has_and_gains_this_machine() {
+        #[track_caller]
+        fn check(list: &str, expected: &str) {
+            let given = Given::flag("NO_PROXY", list);
+            assert_eq!(with_this_machine(Some(&given)), expected);
+            let again = Given::flag("NO_PROXY", expected);
+            assert_eq!(with_this_machine(Some(&again)), expected, "stays so");
+        }
+        check("", "localhost,127.0.0.1,::1");
+        check(
+            ".corp.example,10.0.0.0/8",
+            ".corp.example,10.0.0.0/8,localhost,127.0.0.1,::1",
+        );
+        check(" a , LocalHost ,,", "a,LocalHost,127.0.0.1,::1");
+        check("127.0.0.1,::1,localhost", "127.0.0.1,::1,localhost");
+        check("*", "*");
+        check("a,*", "a,*");
+        check("not-localhost", "not-localhost,localhost,127.0.0.1,::1");
+        check("a\nb,c", "c,localhost,127.0.0.1,::1"); // no host
+        check("caf\0e9", "localhost,127.0.0.1,::1"); // not UTF-8
+    }
+}

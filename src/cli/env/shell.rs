@@ -1,0 +1,81 @@
+//! How a shell is told to set a variable for the programs that it starts.
+
+/// A family of shells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    /// All that understand what POSIX says of `sh`: bash, zsh, dash, ksh.
+    Sh,
+    /// fish.
+    Fish,
+    /// PowerShell, on every system.
+    Power,
+}
+
+impl Shell {
+    /// A line that sets `name` to `value`, whatever characters that has. `name` is one that needs no quoting.
+    pub fn assignment(self, name: &str, value: &str) -> String {
+        match self {
+            Shell::Sh => format!("export {name}={}", quoted(value, &[('\'', "'\\''")])),
+            // Within its single quotes a backslash takes away the meaning of both.
+            Shell::Fish => format!(
+                "set -gx {name} {}",
+                quoted(value, &[('\\', "\\\\"), ('\'', "\\'")])
+            ),
+            Shell::Power => {
+                let mut literal = String::from("'");
+                for character in value.chars() {
+                    // It takes each of these for a single quote (about_Quoting_Rules).
+                    if matches!(character, '\'' | '\u{2018}'..='\u{201b}') {
+                        literal.push(character);
+                    }
+                    literal.push(character);
+                }
+                format!("$env:{name} = {literal}'")
+            }
+        }
+    }
+}
+
+/// `value` as it is where every shell takes it so; else in single quotes, with what that cannot hold written otherwise.
+fn quoted(value: &str, escapes: &[(char, &str)]) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:.,-_".contains(c);
+    if !value.is_empty() && value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    let mut literal = String::from("'");
+    for character in value.chars() {
+        match escapes.iter().find(|(escaped, _)| *escaped == character) {
+            Some((_, written)) => literal.push_str(written),
+            None => literal.push(character),
+        }
+    }
+    literal.push('\'');
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn no_value_means_anything_to_a_shell() {
+        #[track_caller]
+        fn check(value: &str, sh: &str, fish: &str, powershell: &str) {
+            assert_eq!(Shell::Sh.assignment("A", value), format!("export A={sh}"));
+            assert_eq!(Shell::Fish.assignment("A", value), format!("set -gx A {fish}"));
+            assert_eq!(Shell::Power.assignment("A", value), format!("$env:A = {powershell}"));
+        }
+        check("http://localhost:8888/v1", "http://localhost:8888/v1", "http://localhost:8888/v1", "'http://localhost:8888/v1'");
+        check("a,::1", "a,::1", "a,::1", "'a,::1'");
+        check("", "''", "''", "''");
+        check("*", "'*'", "'*'", "'*'");
+        check("~", "'~'", "'~'", "'~'");
+        check("a b;c", "'a b;c'", "'a b;c'", "'a b;c'");
+        check("$(id)`id`", "'$(id)`id`'", "'$(id)`id`'", "'$(id)`id`'");
+        check("it's", r"'it'\''s'", r"'it\'s'", "'it''s'");
+        check(r"a\b", r"'a\b'", r"'a\\b'", r"'a\b'");
+        check("a\u{2019}b", "'a\u{2019}b'", "'a\u{2019}b'", "'a\u{2019}\u{2019}b'");
+        check("\"", "'\"'", "'\"'", "'\"'");
+    }
+}

@@ -1,0 +1,137 @@
+//! `ic env`: its variables, in every shell that is here.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::cli_home::Home;
+
+fn shop() -> Home {
+    let home = Home::new();
+    let shop = home.path("shop");
+    home.with_mappings(&[(&shop, 8888), (Path::new("/home/me/else"), 8889)], 8890)
+}
+
+const SH: &str = "\
+export OPENAI_BASE_URL=http://localhost:8888/v1
+export OPENAI_API_BASE=http://localhost:8888/v1
+export ANTHROPIC_BASE_URL=http://localhost:8888
+export NO_PROXY=localhost,127.0.0.1,::1
+export no_proxy=localhost,127.0.0.1,::1
+";
+
+#[test]
+fn env_prints_what_each_client_looks_at() {
+    let home = shop();
+    let before = home.content();
+    assert_eq!(home.ic(["env"]).result(0), SH);
+    assert_eq!(home.ic(["env", "."]).result(0), SH);
+    assert_eq!(home.ic(["env", "--shell", "sh"]).result(0), SH);
+    assert_eq!(
+        home.ic(["env", "/home/me/else", "--json"]).json(0),
+        json!({
+            "OPENAI_BASE_URL": "http://localhost:8889/v1",
+            "OPENAI_API_BASE": "http://localhost:8889/v1",
+            "ANTHROPIC_BASE_URL": "http://localhost:8889",
+            "NO_PROXY": "localhost,127.0.0.1,::1",
+            "no_proxy": "localhost,127.0.0.1,::1",
+        })
+    );
+    assert_eq!(
+        home.ic(["env", "--shell=fish"]).result(0).lines().next(),
+        Some("set -gx OPENAI_BASE_URL http://localhost:8888/v1")
+    );
+    assert_eq!(
+        home.ic(["env", "--shell=powershell"])
+            .result(0)
+            .lines()
+            .next(),
+        Some("$env:OPENAI_BASE_URL = 'http://localhost:8888/v1'")
+    );
+    assert_eq!(home.content(), before, "nothing is written");
+}
+
+#[test]
+fn env_without_a_port_prints_nothing_that_could_be_evaluated() {
+    let home = shop();
+    let before = home.content();
+    for arguments in [
+        &["env", "/home/me/none"][..],
+        &["env", "/home/me/none", "--json"],
+    ] {
+        assert_eq!(
+            home.ic(arguments).complaint(1),
+            "no port is assigned to `/home/me/none`; `ic allocate` assigns one"
+        );
+    }
+    assert_eq!(home.content(), before);
+    let refused = home.ic(["env", "--shell", "tcsh"]).complaint(2);
+    assert!(
+        refused.starts_with("`--shell tcsh` is not a shell"),
+        "{refused}"
+    );
+    let refused = home.ic(["env", "--shell", "sh", "--json"]).complaint(2);
+    assert!(refused.starts_with("`--json` and `--shell`"), "{refused}");
+}
+
+#[test]
+fn env_knows_the_port_that_serve_would_listen_on() {
+    let home = shop().with("INTERCEPTOR_PORT", "9100");
+    let port = |arguments: &[&str]| home.ic(arguments).json(0)["ANTHROPIC_BASE_URL"].clone();
+    assert_eq!(port(&["env", "--json"]), "http://localhost:9100");
+    // Whoever names a project wants to know of that one.
+    assert_eq!(port(&["env", ".", "--json"]), "http://localhost:8888");
+    let refused = home
+        .with("INTERCEPTOR_PORT", "abc")
+        .ic(["env"])
+        .complaint(2);
+    assert!(refused.starts_with("`INTERCEPTOR_PORT=abc`"), "{refused}");
+}
+
+#[test]
+fn a_shell_gets_exactly_what_the_variables_are_to_be() {
+    const HOSTILE: &str =
+        "a b,$(touch x),`touch x`,it's,\"q\",back\\slash,'; touch x; ',*.corp,日本,~,!!,#";
+    let home = shop().with("NO_PROXY", HOSTILE).with("no_proxy", "other");
+    let expected = home.ic(["env", "--json"]).json(0);
+    assert_eq!(
+        expected["NO_PROXY"],
+        format!("{HOSTILE},localhost,127.0.0.1,::1")
+    );
+    assert_eq!(expected["no_proxy"], "other,localhost,127.0.0.1,::1");
+    let mut shells = 0;
+    for (shell, kind) in [
+        ("sh", "sh"),
+        ("bash", "sh"),
+        ("zsh", "sh"),
+        ("fish", "fish"),
+        ("pwsh", "powershell"),
+    ] {
+        let set = home.ic(["env", "--shell", kind]).result(0);
+        let print = if kind == "powershell" {
+            "[Console]::Out.Write($env:NO_PROXY + \"`n\" + $env:ANTHROPIC_BASE_URL)"
+        } else {
+            "printf '%s\\n%s' \"$NO_PROXY\" \"$ANTHROPIC_BASE_URL\""
+        };
+        let mut command = Command::new(shell);
+        command
+            .args(["-c", &format!("{set}{print}")])
+            .current_dir(home.folder("empty"));
+        let Ok(output) = command.output() else {
+            eprintln!("skipped {shell}: not on this machine");
+            continue;
+        };
+        shells += 1;
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            format!("{HOSTILE},localhost,127.0.0.1,::1\nhttp://localhost:8888"),
+            "{shell}: {output:?}"
+        );
+        let left = std::fs::read_dir(home.path("empty"))
+            .expect("it is there")
+            .count();
+        assert_eq!(left, 0, "{shell} ran what was in a value");
+    }
+    assert!(shells > 0, "there is a shell on every Unix");
+}
