@@ -20,6 +20,7 @@ pub mod place;
 pub mod project;
 pub mod raw;
 pub mod reset;
+pub mod run;
 pub mod serve;
 pub mod settings;
 
@@ -68,10 +69,6 @@ pub struct CommandLine {
 
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, and argh knows no boxes"
-)]
 enum Command {
     List(list::List),
     Show(project::Show),
@@ -81,8 +78,20 @@ enum Command {
     Suggest(check::Suggest),
     Reset(reset::Reset),
     Serve(serve::Serve),
+    Run(run::Run),
     Env(env::Env),
     Mock(mock::Mock),
+}
+
+impl Command {
+    /// What is logged unless `RUST_LOG` says otherwise.
+    fn log_filter(&self) -> &'static str {
+        match self {
+            // The terminal is another program's.
+            Command::Run(_) => "error",
+            _ => "info",
+        }
+    }
 }
 
 /// Does what `arguments` ask for, which stand behind the program's name, in the environment of this process.
@@ -126,7 +135,7 @@ fn answer(
         environment: Environment(&|name| std::env::var_os(name)),
         out,
     };
-    logging::start(&context.environment);
+    logging::start(&context.environment, command.log_filter());
     match command {
         Command::List(list) => list.run(&mut context),
         Command::Show(show) => show.run(&mut context),
@@ -136,6 +145,7 @@ fn answer(
         Command::Suggest(suggest) => suggest.run(&mut context),
         Command::Reset(reset) => reset.run(&mut context),
         Command::Serve(serve) => serve.run(&mut context),
+        Command::Run(run) => run.run(&mut context),
         Command::Env(env) => env.run(&mut context),
         Command::Mock(mock) => mock.run(),
     }
@@ -158,18 +168,26 @@ impl Context<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Yes; done.
-    Done = 0,
+    Done,
     /// No; not found.
-    No = 1,
+    No,
     /// The command line, or a value in it or in a variable, cannot be used.
-    BadUsage = 2,
+    BadUsage,
     /// It could not be done: input or output, the lock, no port left, no listening.
-    CouldNot = 3,
+    CouldNot,
+    /// As the program that was run did.
+    Status(u8),
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit as u8)
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::No => 1,
+            Exit::BadUsage => 2,
+            Exit::CouldNot => 3,
+            Exit::Status(status) => status,
+        })
     }
 }
 

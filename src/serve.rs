@@ -59,6 +59,8 @@ pub struct Options {
     pub connections_max: usize,
     /// What `/_ic/health` says.
     pub about: About,
+    /// The signals that stop it; none where something else decides how long it runs.
+    pub stop_signals: &'static [i32],
 }
 
 /// Time limits; `None` or zero is none.
@@ -124,7 +126,7 @@ impl std::error::Error for ServeError {
     }
 }
 
-/// Runs an interceptor until SIGINT or SIGTERM. Calls `ready` with the addresses that it listens on.
+/// Runs an interceptor until a signal stops it. Calls `ready` with the addresses that it listens on.
 pub fn run(options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
     let executor = Rc::new(LocalExecutor::new());
     reactor::block_on(executor.run(main(options, ready, &executor))).map_err(ServeError::Reactor)?
@@ -145,7 +147,7 @@ async fn main(
     if leads_back(&options.target, &addresses) {
         return Err(ServeError::TargetIsSelf(options.target));
     }
-    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let mut signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
     let grace = options.timeouts.grace;
     let service = Rc::new(Service::new(options));
     let keepers = [
@@ -343,23 +345,30 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// SIGINT and SIGTERM, one byte each.
-struct Signals(Source<UnixStream>);
+/// Signals, one byte each.
+struct Signals {
+    read: Source<UnixStream>,
+    /// Kept, since there may be no signal that would write to it: then none comes, and no end either.
+    _write: UnixStream,
+}
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(signals: &[i32]) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for &signal in signals {
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
         }
-        Ok(Signals(Source::new(read)?))
+        Ok(Signals {
+            read: Source::new(read)?,
+            _write: write,
+        })
     }
 
     async fn next(&mut self) -> io::Result<()> {
         loop {
-            poll_fn(|context| self.0.poll_readable(context)).await?;
-            match self.0.get_ref().read(&mut [0]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.read_blocked(),
+            poll_fn(|context| self.read.poll_readable(context)).await?;
+            match self.read.get_ref().read(&mut [0]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read.read_blocked(),
                 result => return result.map(drop),
             }
         }

@@ -29,11 +29,16 @@ pub(super) fn port_of(context: &Context<'_>, path: Option<&str>) -> Result<Port,
 }
 
 /// What clients of OpenAI's API are given: their libraries put nothing but `/chat/completions` behind it.
-pub fn openai_url(port: Port) -> String {
-    format!("{}/v1", anthropic_url(port))
+pub fn openai_url(authority: &str) -> String {
+    format!("{}/v1", anthropic_url(authority))
 }
 
 /// What clients of Anthropic's API are given: their libraries put `/v1/messages` behind it. Also the bare address.
-pub fn anthropic_url(port: Port) -> String {
-    format!("http://localhost:{port}")
+pub fn anthropic_url(authority: &str) -> String {
+    format!("http://{authority}")
+}
+
+/// Where clients on this machine find the interceptor: by a name that every one of them resolves to this machine.
+pub fn local(port: Port) -> String {
+    format!("localhost:{port}")
 }

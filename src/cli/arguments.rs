@@ -112,6 +112,12 @@ fn spell_out(
                 level.enter(&word)?;
                 spelled.push(word);
             }
+            // Another program's command line: nothing in it is an option of ours.
+            _ if level.command.is_some_and(takes_a_command_line) => {
+                spelled.push(word);
+                spelled.extend(words);
+                break;
+            }
             _ => spelled.push(word),
         }
     }
@@ -205,6 +211,11 @@ fn find_option(level: &CommandInfoWithArgs, name: &str) -> Option<&'static FlagI
     flags
         .iter()
         .find(|flag| flag.long == name || (letter.is_some() && flag.short == letter))
+}
+
+fn takes_a_command_line(command: &CommandInfoWithArgs) -> bool {
+    let last = command.positionals.last();
+    last.is_some_and(|positional| positional.optionality == Optionality::Greedy)
 }
 
 fn takes_value(option: &FlagInfo<'_>) -> bool {

@@ -8,10 +8,8 @@ mod shell;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 
-use crate::registry::Port;
-
 use self::shell::Shell;
-use super::address::{anthropic_url, openai_url, port_of};
+use super::address::{anthropic_url, local, openai_url, port_of};
 use super::settings::{Environment, Given};
 use super::{Context, Exit, Failure};
 
@@ -52,7 +50,7 @@ impl Env {
             None => Shell::Sh,
         };
         let port = port_of(context, self.path.as_deref())?;
-        let variables = variables(port, &context.environment);
+        let variables = variables(&local(port), &context.environment);
         if self.json {
             let document: serde_json::Map<String, Value> = variables
                 .into_iter()
@@ -88,17 +86,20 @@ fn shell(given: &Given) -> Result<Shell, Failure> {
         })
 }
 
-/// The variables for clients of the interceptor on `port`.
-pub(super) fn variables(port: Port, environment: &Environment<'_>) -> [(&'static str, String); 5] {
+/// The variables for clients of the interceptor at `authority`, a host and a port.
+pub(super) fn variables(
+    authority: &str,
+    environment: &Environment<'_>,
+) -> [(&'static str, String); 5] {
     // Programs differ in which of the two they prefer, so that each is completed by itself.
     let [upper, lower] = ["NO_PROXY", "no_proxy"].map(|name| environment.variable(name));
     let upper_now = upper.as_ref().or(lower.as_ref());
     let lower_now = lower.as_ref().or(upper.as_ref());
     [
-        ("OPENAI_BASE_URL", openai_url(port)),
+        ("OPENAI_BASE_URL", openai_url(authority)),
         // aider and LiteLLM's library.
-        ("OPENAI_API_BASE", openai_url(port)),
-        ("ANTHROPIC_BASE_URL", anthropic_url(port)),
+        ("OPENAI_API_BASE", openai_url(authority)),
+        ("ANTHROPIC_BASE_URL", anthropic_url(authority)),
         ("NO_PROXY", with_this_machine(upper_now)),
         ("no_proxy", with_this_machine(lower_now)),
     ]

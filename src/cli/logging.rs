@@ -1,4 +1,4 @@
-//! The log: one short line for each record, on standard error, filtered by `RUST_LOG` (default `info`).
+//! The log: one short line for each record, on standard error, filtered by `RUST_LOG`.
 //!
 //! Errors of commands and warnings about the registry are no log records; they are always printed.
 
@@ -8,12 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::output::Shown;
 use super::settings::Environment;
 
-/// Starts logging for the whole process; the first call counts.
-pub fn start(environment: &Environment<'_>) {
+/// Starts logging for the whole process; the first call counts. `default` is the filter where there is no `RUST_LOG`.
+pub fn start(environment: &Environment<'_>, default: &str) {
     let filter = environment
         .variable("RUST_LOG")
         .and_then(|given| given.text().map(str::to_owned).ok())
-        .unwrap_or_else(|| "info".to_owned());
+        .unwrap_or_else(|| default.to_owned());
     // An error only says that somebody else has installed a logger: a test, or a program that uses the library.
     let _ = env_logger::Builder::new()
         .parse_filters(&filter)

@@ -18,7 +18,7 @@ use crate::registry::Port;
 use crate::registry::project::Project;
 
 use self::field::field;
-pub(super) use self::run::addresses;
+pub(super) use self::run::{Prepared, addresses};
 use self::template::{Placeholder, Template};
 use super::Failure;
 use super::mock;

@@ -49,6 +49,9 @@ mod cli_commands;
 /// `ic env`: its variables, in every shell that is here.
 mod cli_env;
 
+/// `ic run`: the program, its variables, its signals and its end.
+mod cli_run;
+
 /// Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
 mod cli_output;
 

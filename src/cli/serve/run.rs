@@ -17,6 +17,20 @@ use crate::serve::{self, About, Guard, Onward, Options, ServeError, Target, Time
 impl Serve {
     /// Runs the interceptor until it is told to stop.
     pub(in crate::cli) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let (prepared, options) = self.prepare(context, STOP_SIGNALS)?;
+        let announcement = prepared.announcement(&options);
+        match serve::run(options, |addresses| announcement.print(addresses)) {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) => Err(prepared.failure(&error)),
+        }
+    }
+
+    /// Everything that comes before listening.
+    pub(in crate::cli) fn prepare(
+        &self,
+        context: &Context<'_>,
+        stop_signals: &'static [i32],
+    ) -> Result<(Prepared, Options), Failure> {
         let settings = self.resolve(&context.globals, &context.environment)?;
         let target = match settings.mock {
             Some(_) => None,
@@ -32,30 +46,49 @@ impl Serve {
         };
         let mut fields = identification(&settings.instance_id);
         fields.extend(filled_in(&settings, port, &context.environment));
-        let options = options(&settings, &fields, target, &ips, port)?;
-        let announcement = Announcement {
-            instance_id: settings.instance_id.clone(),
-            host: settings.host.clone(),
-            target: options.target.to_string(),
-            is_local: options.guard.local_hosts_only,
+        let options = options(&settings, &fields, target, &ips, port, stop_signals)?;
+        let prepared = Prepared {
+            settings,
             port,
             origin,
         };
-        match serve::run(options, |addresses| announcement.print(addresses)) {
-            Ok(()) => Ok(Exit::Done),
-            Err(ServeError::Bind(_, error)) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(port_is_taken(port, origin, settings.project.as_ref()))
+        Ok((prepared, options))
+    }
+}
+
+/// An interceptor that is ready to listen.
+pub(in crate::cli) struct Prepared {
+    settings: ServeSettings,
+    port: Port,
+    origin: PortOrigin,
+}
+
+impl Prepared {
+    /// What to say when it could not start, or had to stop.
+    pub(in crate::cli) fn failure(&self, error: &ServeError) -> Failure {
+        match error {
+            ServeError::Bind(_, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                port_is_taken(self.port, self.origin, self.settings.project.as_ref())
             }
-            Err(ServeError::Bind(address, error))
-                if error.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Err(Failure::could_not(format!(
+            ServeError::Bind(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Failure::could_not(format!(
                     "cannot listen on {address}: {}; choose a port of 1024 or above",
-                    said(&error)
-                )))
+                    said(error)
+                ))
             }
-            Err(error @ ServeError::TargetIsSelf(_)) => Err(Failure::usage(error.to_string())),
-            Err(error) => Err(Failure::could_not(error.to_string())),
+            ServeError::TargetIsSelf(_) => Failure::usage(error.to_string()),
+            error => Failure::could_not(error.to_string()),
+        }
+    }
+
+    fn announcement(&self, options: &Options) -> Announcement {
+        Announcement {
+            instance_id: self.settings.instance_id.clone(),
+            host: self.settings.host.clone(),
+            target: options.target.to_string(),
+            is_local: options.guard.local_hosts_only,
+            port: self.port,
+            origin: self.origin,
         }
     }
 }
@@ -135,6 +168,7 @@ fn options(
     target: Target,
     ips: &[IpAddr],
     port: Port,
+    stop_signals: &'static [i32],
 ) -> Result<Options, Failure> {
     let id = &settings.instance_id;
     let onward =
@@ -174,6 +208,7 @@ fn options(
                 .as_ref()
                 .map(|project| raw::to_text(project.path().as_os_str())),
         },
+        stop_signals,
     })
 }
 
@@ -241,6 +276,9 @@ impl Announcement {
         explain(&text);
     }
 }
+
+/// From a terminal, and from whoever supervises it.
+const STOP_SIGNALS: &[i32] = &[signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
 
 /// What the original tool sends, and what is told apart by it.
 const SOURCE: &str = "pycharm-ai-chat";

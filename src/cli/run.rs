@@ -1,0 +1,241 @@
+//! `ic run`: an interceptor for as long as one program runs, which is led to it by variables.
+//!
+//! Decided here: that the port is bound before the program starts, and that the interceptor has no end of its own. How
+//! the program is started, told of signals and waited for is decided in `child`.
+
+mod child;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc;
+use std::thread;
+
+use argh::{
+    ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, ErrorCodeInfo, FlagInfoKind, FromArgs,
+    Optionality, PositionalInfo, SubCommand,
+};
+
+use crate::registry::Port;
+use crate::serve::{self, Options};
+
+use self::child::Child;
+use super::env::variables;
+use super::output::{complain, said};
+use super::serve::{Prepared, Serve};
+use super::{Context, Exit, Failure, address, raw};
+
+/// `ic run`, with every option of `ic serve`. argh cannot put one command's options into another, so its traits are
+/// implemented here, by way of those of [`Serve`].
+#[derive(Debug, PartialEq)]
+pub struct Run {
+    serve: Serve,
+    /// The program and its arguments; at least the program.
+    command: Vec<String>,
+}
+
+impl Run {
+    pub(super) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let (prepared, options) = self.serve.prepare(context, &[])?;
+        let descriptors = child::DescriptorLimit::now();
+        let child = Child::expect().map_err(|error| {
+            Failure::could_not(format!("cannot receive signals: {}", said(&error)))
+        })?;
+        let authority = start(&prepared, options)?;
+        let mut words = self.command.iter().map(|word| raw::from_text(word));
+        let program = words.next().unwrap_or_default();
+        let variables = variables(&authority, &context.environment);
+        let status = descriptors.during(|| child.spawn(&program, words, variables))?;
+        Ok(Exit::Status(status.wait()))
+    }
+}
+
+/// Starts the interceptor in a thread of its own, which ends with the process. Returns once it listens: where.
+fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
+    let (tell, told) = mpsc::channel();
+    let ready = tell.clone();
+    thread::Builder::new()
+        .name("interceptor".to_owned())
+        .spawn(move || {
+            let ended = serve::run(options, |addresses| {
+                // Whoever started it waits.
+                let _ = ready.send(Ok(authority(addresses)));
+            });
+            if let Err(error) = ended
+                && let Err(unheard) = tell.send(Err(error))
+                && let Err(error) = unheard.0
+            {
+                complain(format_args!("the interceptor has stopped: {error}"));
+            }
+        })
+        .map_err(|error| {
+            Failure::could_not(format!(
+                "cannot start a thread: {}; try again",
+                said(&error)
+            ))
+        })?;
+    match told.recv() {
+        Ok(Ok(authority)) => Ok(authority),
+        Ok(Err(error)) => Err(prepared.failure(&error)),
+        Err(mpsc::RecvError) => Err(Failure::could_not(
+            "the interceptor has stopped at its start; please report this",
+        )),
+    }
+}
+
+/// How the program reaches what listens on `addresses`.
+fn authority(addresses: &[SocketAddr]) -> String {
+    let is_local = |ip: IpAddr| ip.is_unspecified() || ip == LOOPBACK[0] || ip == LOOPBACK[1];
+    match addresses.first() {
+        Some(address) if !addresses.iter().any(|address| is_local(address.ip())) => {
+            address.to_string()
+        }
+        first => {
+            let port = first.and_then(|address| Port::try_from(address.port()).ok());
+            port.map(address::local).unwrap_or_default()
+        }
+    }
+}
+
+const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+];
+
+impl FromArgs for Run {
+    fn from_args(command_name: &[&str], words: &[&str]) -> Result<Run, EarlyExit> {
+        let (options, command) = split(words);
+        if command.is_empty() {
+            return Err(EarlyExit {
+                // As argh says it.
+                output: "Required positional arguments not provided:\n    CMD".to_owned(),
+                status: Err(()),
+            });
+        }
+        Ok(Run {
+            serve: Serve::from_args(command_name, options)?,
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+        })
+    }
+}
+
+/// The options, and the command line behind them; `--` may stand between.
+fn split<'a>(words: &'a [&'a str]) -> (&'a [&'a str], &'a [&'a str]) {
+    let flags = Serve::get_args_info().flags;
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        if *word == "--" {
+            return (&words[..at], &words[at + 1..]);
+        }
+        if !word.starts_with('-') {
+            break;
+        }
+        let has_value = flags
+            .iter()
+            .any(|flag| flag.long == *word && matches!(flag.kind, FlagInfoKind::Option { .. }));
+        at += 1 + usize::from(has_value);
+    }
+    words.split_at(at.min(words.len()))
+}
+
+impl SubCommand for Run {
+    const COMMAND: &'static CommandInfo = &CommandInfo {
+        name: "run",
+        short: &'\0',
+        description: DESCRIPTION,
+    };
+}
+
+impl ArgsInfo for Run {
+    fn get_args_info() -> CommandInfoWithArgs {
+        CommandInfoWithArgs {
+            name: Run::COMMAND.name,
+            short: Run::COMMAND.short,
+            description: DESCRIPTION,
+            examples: &[
+                "ic run -- claude\nic run --header 'x-branch: {branch}' -- aider --model openai/gpt-5\n\
+                 ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
+            ],
+            notes: &[
+                "The program gets the variables that `ic env` prints. It starts once the port is bound, is\n\
+                 passed the signals that ic gets, and the interceptor stops with it. Options are those of\n\
+                 `ic serve`. Only errors are logged unless RUST_LOG says otherwise: the terminal is the\n\
+                 program's.",
+            ],
+            error_codes: &[
+                ErrorCodeInfo {
+                    code: 2,
+                    description: "an option or a variable cannot be used",
+                },
+                ErrorCodeInfo {
+                    code: 3,
+                    description: "the interceptor cannot start; the program was not run",
+                },
+                ErrorCodeInfo {
+                    code: 126,
+                    description: "the program cannot be run",
+                },
+                ErrorCodeInfo {
+                    code: 127,
+                    description: "there is no such program; else its own status, 128 + N for signal N",
+                },
+            ],
+            positionals: &[
+                PositionalInfo {
+                    name: "CMD",
+                    description: "the program to run",
+                    optionality: Optionality::Required,
+                    hidden: false,
+                },
+                PositionalInfo {
+                    name: "ARG",
+                    description: "its arguments, options included",
+                    optionality: Optionality::Greedy,
+                    hidden: false,
+                },
+            ],
+            ..Serve::get_args_info()
+        }
+    }
+}
+
+const DESCRIPTION: &str = "run a program with an interceptor of its own";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_words_are_its_own() {
+        #[track_caller]
+        fn check(words: &[&str], options: usize, command: &[&str]) {
+            assert_eq!(split(words), (&words[..options], command));
+        }
+        check(&["--", "a", "--b", "--"], 0, &["a", "--b", "--"]);
+        check(&["a", "--mock", "--", "b"], 0, &["a", "--mock", "--", "b"]);
+        check(&["--mock", "a"], 1, &["a"]);
+        check(&["--port", "9000", "--mock", "--", "a"], 3, &["a"]);
+        check(&["--instance-id", "--", "--", "a"], 2, &["a"]); // a value is one, whatever it looks like
+        check(&["--header", "a: b", "-", "c"], 2, &["-", "c"]);
+        check(&["--mock"], 1, &[]);
+        check(&["--"], 0, &[]);
+        check(&[], 0, &[]);
+    }
+
+    #[test]
+    fn the_program_is_led_to_where_the_interceptor_listens() {
+        #[track_caller]
+        fn check(addresses: &[&str], expected: &str) {
+            let addresses: Vec<SocketAddr> = addresses
+                .iter()
+                .map(|address| address.parse().expect("an address"))
+                .collect();
+            assert_eq!(authority(&addresses), expected);
+        }
+        check(&["127.0.0.1:80", "[::1]:80"], "localhost:80");
+        check(&["[::1]:80"], "localhost:80");
+        check(&["0.0.0.0:80"], "localhost:80");
+        check(&["[::]:80"], "localhost:80");
+        check(&["127.0.0.2:80"], "127.0.0.2:80"); // not where `localhost` leads
+        check(&["10.0.0.1:80"], "10.0.0.1:80");
+        check(&["[fd00::1]:80"], "[fd00::1]:80");
+    }
+}

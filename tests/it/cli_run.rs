@@ -1,0 +1,269 @@
+//! `ic run`: the program, its variables, its signals and its end.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cli_home::{Home, free_port, held_port};
+use crate::cli_terminal::terminal;
+use crate::support::DEADLINE;
+
+/// Runs `ic run --mock --port N -- sh -c SCRIPT`.
+fn started(home: &Home, port: u16, script: &str) -> (Child, BufReader<ChildStdout>) {
+    let port = port.to_string();
+    let mut ic = home
+        .command(["run", "--mock", "--port", &port, "--", "sh", "-c", script])
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program can be run");
+    let out = BufReader::new(ic.stdout.take().expect("it is piped"));
+    (ic, out)
+}
+
+#[track_caller]
+fn line(out: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it can be read");
+    line.trim_end().to_owned()
+}
+
+fn shop() -> Home {
+    Home::new().with("PATH", std::env::var_os("PATH").unwrap_or_default())
+}
+
+#[test]
+fn a_program_runs_for_as_long_as_its_interceptor() {
+    let (home, port) = (shop().with("NO_PROXY", "corp"), free_port());
+    let script = "echo $OPENAI_BASE_URL $OPENAI_API_BASE $ANTHROPIC_BASE_URL $NO_PROXY; read line; echo $line";
+    let (mut ic, mut out) = started(&home, port, script);
+    assert_eq!(
+        line(&mut out),
+        format!(
+            "http://localhost:{port}/v1 http://localhost:{port}/v1 http://localhost:{port} corp,localhost,127.0.0.1,::1"
+        )
+    );
+    // The program has started, so the port has been bound: no trying again.
+    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    client.set_read_timeout(Some(DEADLINE)).expect("it is set");
+    client
+        .write_all(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .expect("it takes requests");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+
+    let mut input = ic.stdin.take().expect("it is piped");
+    input
+        .write_all(b"what is typed\n")
+        .expect("the program reads it");
+    assert_eq!(line(&mut out), "what is typed");
+    assert_eq!(ic.wait().expect("it ends").code(), Some(0));
+    TcpStream::connect(("127.0.0.1", port)).expect_err("nobody listens any more");
+}
+
+#[test]
+fn the_programs_status_is_the_status() {
+    let home = shop();
+    let check = |command: &[&str], exit: i32| {
+        let port = free_port().to_string();
+        let mut words = vec!["run", "--mock", "--port", &port];
+        words.extend(command);
+        home.ic(words).result(exit)
+    };
+    check(&["--", "true"], 0);
+    check(&["--", "false"], 1);
+    check(&["--", "sh", "-c", "exit 7"], 7);
+    check(&["--", "sh", "-c", "exit 255"], 255);
+    check(&["--", "sh", "-c", "kill -KILL $$"], 137);
+    check(&["--", "sh", "-c", "kill -TERM $$"], 143);
+    // What the program is given, and what it says.
+    assert_eq!(
+        check(&["--", "echo", "--port", "--", "-h"], 0),
+        "--port -- -h\n"
+    );
+    let echo = ["sh", "-c", "echo \"$@\"", "sh", "--help", "--port"];
+    assert_eq!(check(&echo, 0), "--help --port\n", "without `--` as well");
+
+    let folder = home.folder("folder").display().to_string();
+    let file = home.path("file");
+    std::fs::write(&file, "#!/bin/sh\n").expect("a file");
+    let file = file.display().to_string();
+    for (command, exit, start) in [
+        (
+            "no-such-program",
+            127,
+            "there is no program `no-such-program`; ",
+        ),
+        (
+            "/no/such/program",
+            127,
+            "there is no program `/no/such/program`; ",
+        ),
+        (&folder, 126, "cannot run `"),
+        (&file, 126, "cannot run `"),
+    ] {
+        let port = free_port().to_string();
+        let said = home
+            .ic(["run", "--mock", "--port", &port, "--", command])
+            .complaint(exit);
+        assert!(said.starts_with(start), "{said}");
+    }
+}
+
+#[test]
+fn a_program_is_not_started_without_its_interceptor() {
+    let home = shop();
+    let (_listener, held) = held_port();
+    let held = held.to_string();
+    let marker = home.path("ran");
+    let marker = marker.to_str().expect("UTF-8");
+    let touch = ["--", "touch", marker];
+    let check = |options: &[&str], exit: i32, start: &str| {
+        let mut words = vec!["run"];
+        words.extend(options);
+        words.extend(touch);
+        let said = home.ic(words).complaint(exit);
+        assert!(said.starts_with(start), "{said}");
+        assert!(!home.path("ran").exists(), "{options:?}");
+    };
+    check(&["--port", &held], 3, &format!("port {held} is in use"));
+    check(&["--port", "0"], 2, "`--port 0` is not a port");
+    check(&["--target", "localhost"], 2, "`--target localhost`");
+    check(
+        &["--prot", "1"],
+        2,
+        "`ic run` has no option `--prot`; did you mean `--port`?",
+    );
+    let said = home.ic(["run"]).complaint(2);
+    assert!(said.contains("CMD"), "{said}");
+    let said = home.ic(["run", "--mock", "--"]).complaint(2);
+    assert!(said.contains("CMD"), "{said}");
+}
+
+#[test]
+fn signals_are_passed_on_to_the_program() {
+    let home = shop();
+    for (signal, name) in [
+        (Signal::HUP, "HUP"),
+        (Signal::INT, "INT"),
+        (Signal::QUIT, "QUIT"),
+        (Signal::TERM, "TERM"),
+        (Signal::USR1, "USR1"),
+        (Signal::USR2, "USR2"),
+    ] {
+        let script = format!(
+            "trap 'echo got {name}; exit 9' {name}; echo ready; while :; do read line; done"
+        );
+        let (mut ic, mut out) = started(&home, free_port(), &script);
+        assert_eq!(line(&mut out), "ready");
+        kill_process(Pid::from_child(&ic), signal).expect("it runs");
+        // A shell looks at its traps when what it does is over.
+        let mut input = ic.stdin.take().expect("it is piped");
+        let _ = input.write_all(b"\n");
+        assert_eq!(line(&mut out), format!("got {name}"));
+        assert_eq!(ic.wait().expect("it ends").code(), Some(9), "{name}");
+    }
+}
+
+#[test]
+fn a_program_that_dies_of_a_signal_that_was_passed_on_is_told_of() {
+    let home = shop();
+    let (mut ic, mut out) = started(&home, free_port(), "echo ready; exec cat");
+    assert_eq!(line(&mut out), "ready");
+    kill_process(Pid::from_child(&ic), Signal::TERM).expect("it runs");
+    assert_eq!(ic.wait().expect("it ends").code(), Some(128 + 15));
+}
+
+#[test]
+fn a_terminals_interrupt_reaches_the_program_once() {
+    let home = shop();
+    let (mut person, program) = terminal();
+    let same = || Stdio::from(program.try_clone().expect("a descriptor"));
+    let port = free_port().to_string();
+    let script = "n=0; trap 'n=$((n+1)); echo int $n' INT; echo ready; \
+                  while read line || [ $? -gt 128 ]; do [ \"$line\" = end ] && break; done; echo total $n; exit 4";
+    // The interceptor leads the terminal's session, as a shell's job would be in its foreground.
+    let mut setsid = Command::new("setsid");
+    setsid
+        .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_ic")])
+        .args(["run", "--mock", "--port", &port, "--", "sh", "-c", script])
+        .env("HOME", home.path(""))
+        .stdin(same())
+        .stdout(same())
+        .stderr(same());
+    let Ok(mut ic) = setsid.spawn() else {
+        eprintln!("skipped: this machine has no setsid");
+        return;
+    };
+    drop((setsid, program));
+    let mut shown = BufReader::new(person.try_clone().expect("a descriptor"));
+    let mut wait_for = |what: &str| loop {
+        let line = line(&mut shown);
+        assert!(!line.is_empty(), "{what} does not come");
+        if line.ends_with(what) {
+            break;
+        }
+    };
+    wait_for("ready");
+    person.write_all(b"\x03").expect("the terminal takes it");
+    wait_for("int 1");
+    person.write_all(b"end\n").expect("the terminal takes it");
+    wait_for("total 1");
+    assert_eq!(ic.wait().expect("it ends").code(), Some(4));
+}
+
+#[test]
+fn a_signal_that_ic_ignores_stays_ignored_for_the_program() {
+    let home = shop();
+    let port = free_port().to_string();
+    let ic = env!("CARGO_BIN_EXE_ic");
+    let script =
+        format!("trap '' HUP; exec {ic} run --mock --port {port} -- grep SigIgn /proc/self/status");
+    let ran = Command::new("sh")
+        .args(["-c", &script])
+        .envs([("HOME", home.path(""))])
+        .output();
+    let ran = ran.expect("there is a shell");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let Some(mask) = said.strip_prefix("SigIgn:") else {
+        eprintln!("skipped: this system does not tell which signals are ignored");
+        return;
+    };
+    let mask = u64::from_str_radix(mask.trim(), 16).expect("a mask");
+    assert_eq!(mask & 1, 1, "{said}");
+}
+
+#[test]
+fn as_process_1_it_waits_for_what_others_have_left() {
+    let home = shop();
+    let port = free_port().to_string();
+    // Ends when no process is left that has ended and was not waited for.
+    let script = "(true &) ; (sh -c 'exit 3' &) ; while grep -l 'State:.Z' /proc/[0-9]*/status; do :; done 2>&1; \
+                  echo \"parent $PPID\"; exit 5";
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            env!("CARGO_BIN_EXE_ic"),
+        ])
+        .args(["run", "--mock", "--port", &port, "--", "sh", "-c", script])
+        .env("HOME", home.path(""));
+    let can = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child", "true"])
+        .output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this machine makes no process 1");
+        return;
+    }
+    let output = unshare.output().expect("it has just been run");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.ends_with("parent 1\n"), "{output:?}");
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
