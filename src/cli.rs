@@ -10,6 +10,7 @@ pub mod address;
 pub mod arguments;
 pub mod check;
 pub mod env;
+pub mod health;
 pub mod help;
 pub mod holder;
 pub mod list;
@@ -19,6 +20,7 @@ pub mod output;
 pub mod place;
 pub mod project;
 pub mod raw;
+pub mod reach;
 pub mod reset;
 pub mod run;
 pub mod serve;
@@ -79,6 +81,7 @@ enum Command {
     Reset(reset::Reset),
     Serve(serve::Serve),
     Run(run::Run),
+    Health(health::Health),
     Env(env::Env),
     Mock(mock::Mock),
 }
@@ -146,6 +149,7 @@ fn answer(
         Command::Reset(reset) => reset.run(&mut context),
         Command::Serve(serve) => serve.run(&mut context),
         Command::Run(run) => run.run(&mut context),
+        Command::Health(health) => health.run(&mut context),
         Command::Env(env) => env.run(&mut context),
         Command::Mock(mock) => mock.run(),
     }

@@ -214,7 +214,7 @@ mod tests {
         check(&["--mock", "a"], 1, &["a"]);
         check(&["--port", "9000", "--mock", "--", "a"], 3, &["a"]);
         check(&["--instance-id", "--", "--", "a"], 2, &["a"]); // a value is one, whatever it looks like
-        check(&["--header", "a: b", "-", "c"], 2, &["-", "c"]);
+        check(&["--header", "a: b", "\x002d", "c"], 2, &["\x002d", "c"]); // `-`
         check(&["--mock"], 1, &[]);
         check(&["--"], 0, &[]);
         check(&[], 0, &[]);

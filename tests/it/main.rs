@@ -49,6 +49,9 @@ mod cli_commands;
 /// `ic env`: its variables, in every shell that is here.
 mod cli_env;
 
+/// `ic health`: what a container's probe is told.
+mod cli_health;
+
 /// `ic run`: the program, its variables, its signals and its end.
 mod cli_run;
 

@@ -158,6 +158,8 @@ const RULES: &[Rule] = &[
             "src/registry/store",
             "src/cli/holder.rs",
             "src/cli/raw.rs",
+            // Sockets of the file system, as every Unix has them.
+            "src/cli/reach.rs",
             // Whose process this is, and on which machine.
             "src/cli/serve/surroundings.rs",
             // Signals and statuses of a child, as every Unix has them.

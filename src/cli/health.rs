@@ -1,0 +1,98 @@
+//! `ic health`: whether an interceptor is up, for probes of containers in which there is nothing but `ic`.
+
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::registry::Port;
+use crate::registry::probe::{Availability, availability};
+use crate::serve::Target;
+
+use super::address::port_of;
+use super::holder::{Identity, Occupancy, interceptor_at, occupancy};
+use super::output::Shown;
+use super::reach::reach;
+use super::settings::Given;
+use super::{Context, Exit, Failure};
+
+/// show whether an interceptor is up, for health checks without curl
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "health",
+    help_triggers("-h", "--help"),
+    example = "ic health                   this project's interceptor\n\
+               ic health 8888 --ready      the one on port 8888, and its target\n\
+               HEALTHCHECK CMD [\"ic\", \"health\"]",
+    note = "Without an argument, INTERCEPTOR_PORT is the port if it is set.",
+    error_code(0, "it is up"),
+    error_code(1, "it is not")
+)]
+pub struct Health {
+    /// its port, or its project's folder; default: the current folder
+    #[argh(positional, arg_name = "PORT|PATH")]
+    pub place: Option<String>,
+    /// only if its target can be reached as well
+    #[argh(switch)]
+    pub ready: bool,
+}
+
+impl Health {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let port = match &self.place {
+            // A folder with such a name is `./8888`.
+            Some(place) if !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Given::argument(place).port()?
+            }
+            path => port_of(context, path.as_deref())?,
+        };
+        let Some(identity) = ask(port) else {
+            return Err(nobody(port));
+        };
+        if self.ready {
+            let target = &identity.target;
+            let target: Target = target.parse().map_err(|error| {
+                Failure::no(format!("the target `{target}` of port {port} {error}"))
+            })?;
+            reach(&target, PATIENCE).map_err(|why| {
+                Failure::no(format!(
+                    "the interceptor on port {port} is up, but its target {target} {why}; start it, or wait"
+                ))
+            })?;
+        }
+        context.out.text(format_args!(
+            "✓ Port {port}: {} → {}, pid {}\n",
+            Shown(&identity.instance_id),
+            Shown(&identity.target),
+            identity.pid
+        ))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Asks again as long as somebody listens who may only be slow.
+fn ask(port: Port) -> Option<Identity> {
+    (0..QUESTIONS_MAX)
+        .take_while(|&asked| asked == 0 || availability(port) == Availability::InUse)
+        .find_map(|_| interceptor_at(port))
+}
+
+fn nobody(port: Port) -> Failure {
+    Failure::no(match occupancy(port) {
+        Occupancy::Held(holder) => {
+            let by = holder.map_or(String::new(), |holder| format!(" by {holder}"));
+            format!(
+                "no interceptor answers on port {port}, which is in use{by}; `ic doctor` says more"
+            )
+        }
+        Occupancy::Free | Occupancy::NotPermitted => {
+            format!("nothing listens on port {port}; `ic serve` starts an interceptor")
+        }
+    })
+}
+
+/// Probes of containers have a second by default, some thirty.
+const QUESTIONS_MAX: usize = 3;
+
+/// For the target.
+const PATIENCE: Duration = Duration::from_secs(2);
