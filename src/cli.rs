@@ -25,6 +25,7 @@ pub mod reset;
 pub mod run;
 pub mod serve;
 pub mod settings;
+pub mod snippet;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -83,6 +84,7 @@ enum Command {
     Run(run::Run),
     Health(health::Health),
     Env(env::Env),
+    Snippet(snippet::Snippet),
     Mock(mock::Mock),
 }
 
@@ -151,6 +153,7 @@ fn answer(
         Command::Run(run) => run.run(&mut context),
         Command::Health(health) => health.run(&mut context),
         Command::Env(env) => env.run(&mut context),
+        Command::Snippet(snippet) => snippet.run(&mut context),
         Command::Mock(mock) => mock.run(),
     }
 }

@@ -55,6 +55,9 @@ mod cli_health;
 /// `ic run`: the program, its variables, its signals and its end.
 mod cli_run;
 
+/// `ic snippet`: what is pasted where.
+mod cli_snippet;
+
 /// Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
 mod cli_output;
 
