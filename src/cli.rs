@@ -9,6 +9,7 @@
 pub mod address;
 pub mod arguments;
 pub mod check;
+pub mod doctor;
 pub mod env;
 pub mod health;
 pub mod help;
@@ -83,6 +84,7 @@ enum Command {
     Serve(serve::Serve),
     Run(run::Run),
     Health(health::Health),
+    Doctor(doctor::Doctor),
     Env(env::Env),
     Snippet(snippet::Snippet),
     Mock(mock::Mock),
@@ -152,6 +154,7 @@ fn answer(
         Command::Serve(serve) => serve.run(&mut context),
         Command::Run(run) => run.run(&mut context),
         Command::Health(health) => health.run(&mut context),
+        Command::Doctor(doctor) => doctor.run(&mut context),
         Command::Env(env) => env.run(&mut context),
         Command::Snippet(snippet) => snippet.run(&mut context),
         Command::Mock(mock) => mock.run(),

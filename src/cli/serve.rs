@@ -380,7 +380,8 @@ fn filled(template: &str, project: Option<&Project>) -> Result<String, Failure> 
 const PROJECT: &str = "{project}";
 
 const HOST: &str = "localhost";
-const TARGET_URL: &str = "http://localhost:8764";
+/// Where requests go without being told.
+pub(super) const TARGET_URL: &str = "http://localhost:8764";
 const INSTANCE_ID: &str = "pycharm-{project}";
 
 /// Each costs two sockets and some 20 KiB; 1024 files is also what many systems allow a process at first.

@@ -13,8 +13,8 @@ use crate::registry::project::Project;
 use super::address::{local, port_of};
 use super::output::{Shown, complain, name};
 use super::place::project_at;
-use super::settings::{Given, TARGET_URL};
-use super::{Context, Exit, Failure};
+use super::settings::{self, Given};
+use super::{Context, Exit, Failure, serve};
 
 /// print settings to paste, with a project's port: for clients, and for what starts an interceptor
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -95,9 +95,9 @@ impl Snippet {
             Some(model) => Given::flag("--model", model).text()?.to_owned(),
             None => MODEL.to_owned(),
         };
-        let target = match context.environment.variable(TARGET_URL) {
+        let target = match context.environment.variable(settings::TARGET_URL) {
             Some(given) => given.text()?.to_owned(),
-            None => TARGET.to_owned(),
+            None => serve::TARGET_URL.to_owned(),
         };
         let port = port_of(context, self.path.as_deref())?;
         let folder = project_at(self.path.as_deref())?;
@@ -117,9 +117,6 @@ impl Snippet {
 
 /// Stands where only the user knows what belongs there.
 const MODEL: &str = "YOUR-MODEL";
-
-/// Where `ic serve` sends requests without being told.
-const TARGET: &str = "http://localhost:8764";
 
 /// A string of JSON, which YAML and TOML read as the same string.
 fn string(text: &str) -> String {

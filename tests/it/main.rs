@@ -49,6 +49,9 @@ mod cli_commands;
 /// `ic env`: its variables, in every shell that is here.
 mod cli_env;
 
+/// `ic doctor`: what is wrong is named, and nothing else is.
+mod cli_doctor;
+
 /// `ic health`: what a container's probe is told.
 mod cli_health;
 

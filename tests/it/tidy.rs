@@ -96,6 +96,8 @@ const RULES: &[Rule] = &[
             "src/http/reply.rs",
             // The framing of its own streams.
             "src/mock.rs",
+            // The length of its own requests.
+            "src/cli/doctor/ask.rs",
             // What `--header` refuses.
             "src/cli/serve/field.rs",
         ],
@@ -160,6 +162,9 @@ const RULES: &[Rule] = &[
             "src/cli/raw.rs",
             // Sockets of the file system, as every Unix has them.
             "src/cli/reach.rs",
+            "src/cli/doctor/ask.rs",
+            // Whether a file could be written.
+            "src/cli/doctor/look.rs",
             // Whose process this is, and on which machine.
             "src/cli/serve/surroundings.rs",
             // Signals and statuses of a child, as every Unix has them.

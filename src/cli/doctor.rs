@@ -1,0 +1,174 @@
+//! `ic doctor`: the whole way from a client's variables to the target's stream, each part looked at by itself.
+//!
+//! What is looked at is decided here, how in `look` and `ask`; what to think of it in `judge`, `variables` and `stream`,
+//! whose functions know no more than what they are given.
+
+mod ask;
+mod judge;
+mod look;
+mod stream;
+mod variables;
+
+use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
+
+use crate::serve::Target;
+
+use self::judge::{Finding, Verdict};
+use self::look::Chain;
+use super::output::Shown;
+use super::place::project_at;
+use super::settings::{self, Given};
+use super::{Context, Exit, Failure};
+
+/// check the whole way: registry, port, target, variables, proxies, and whether streams are held back
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "doctor",
+    help_triggers("-h", "--help"),
+    example = "ic doctor\n\
+               OPENAI_API_KEY=sk-… ic doctor --model gpt-5",
+    note = "The stream is measured with one short chat, sent twice: to the target and through ic. It asks for\n\
+            the first model that the target lists, with the key in OPENAI_API_KEY. Where this project's\n\
+            interceptor does not run, one is started for the moment. Nothing is written.",
+    error_code(1, "something is wrong")
+)]
+pub struct Doctor {
+    /// the project's folder; default: the current one
+    #[argh(positional, arg_name = "PATH")]
+    pub path: Option<String>,
+    /// the target to look at; default: that of the running interceptor, else as for `ic serve`
+    #[argh(option, arg_name = "URL")]
+    pub target: Option<String>,
+    /// the model to ask for a stream; default: the first that the target lists
+    #[argh(option, arg_name = "NAME")]
+    pub model: Option<String>,
+    /// leave out the chat that measures the stream
+    #[argh(switch)]
+    pub no_stream: bool,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Doctor {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let findings = self.examine(context)?;
+        let healthy = findings
+            .iter()
+            .all(|finding| finding.verdict != Verdict::Wrong);
+        if self.json {
+            context.out.json(&Document {
+                healthy,
+                findings: &findings,
+            })?;
+        } else {
+            for finding in &findings {
+                let mark = match finding.verdict {
+                    Verdict::Good => '✓',
+                    Verdict::Note => '-',
+                    Verdict::Wrong => '⚠',
+                };
+                context.out.text(format_args!(
+                    "{mark} {:11}{}\n",
+                    finding.check,
+                    Shown(&finding.message)
+                ))?;
+            }
+        }
+        Ok(if healthy { Exit::Done } else { Exit::No })
+    }
+
+    fn examine(&self, context: &Context<'_>) -> Result<Vec<Finding>, Failure> {
+        let place = context.place()?;
+        let project = project_at(self.path.as_deref())?;
+        let model = match &self.model {
+            Some(model) => Some(Given::flag("--model", model).text()?.to_owned()),
+            None => None,
+        };
+        let mut findings = Vec::new();
+
+        let (registry, records) = look::registry(&place, &project);
+        findings.push(judge::registry(&registry));
+
+        let port = look::port(context, self.path.as_deref(), &records, &project)?;
+        findings.push(judge::port(&port));
+
+        let environment = &context.environment;
+        for name in variables::BASE_URLS {
+            if let Some(given) = environment.variable(name.variable) {
+                let value = given.text()?;
+                findings.push(variables::base_url(name, value, port.number(), |port| {
+                    look::owner(&records, port)
+                }));
+            }
+        }
+        findings.extend(variables::proxies(&look::proxies(environment)));
+
+        let text = self.target(context, &port)?;
+        let parsed: Result<Target, _> = text.parse();
+        let target = match parsed {
+            Ok(target) => target,
+            Err(error) => {
+                findings.push(Finding::wrong("Target", format!("`{text}` {error}")));
+                return Ok(findings);
+            }
+        };
+        findings.extend(judge::other_target(
+            &text,
+            target_here(context),
+            target_is_running(&port),
+        ));
+        let finding = judge::target(&target, &look::reach(&target));
+        let is_wrong = finding.verdict == Verdict::Wrong;
+        findings.push(finding);
+        if is_wrong {
+            // What follows could only say the same again.
+            return Ok(findings);
+        }
+        let chain = Chain::new(context, &target, &port)?;
+        let models = chain.models();
+        findings.push(judge::api(&models));
+        let model = model.or_else(|| judge::first_model(&models));
+        findings.push(match model {
+            _ if self.no_stream => return Ok(findings),
+            Some(model) if judge::may_stream(&models) => stream::streaming(&chain.stream(&model)),
+            _ => stream::no_stream(),
+        });
+        Ok(findings)
+    }
+
+    /// The target that counts.
+    fn target(&self, context: &Context<'_>, port: &judge::PortState) -> Result<String, Failure> {
+        let given = match (&self.target, target_is_running(port)) {
+            (Some(target), _) => Given::flag("--target", target),
+            (None, Some(running)) => Given::default(running),
+            (None, None) => context
+                .environment
+                .variable(settings::TARGET_URL)
+                .unwrap_or_else(|| Given::default(super::serve::TARGET_URL)),
+        };
+        Ok(given.text()?.to_owned())
+    }
+}
+
+/// The target that a new interceptor would have.
+fn target_here(context: &Context<'_>) -> Option<String> {
+    let given = context.environment.variable(settings::TARGET_URL)?;
+    given.text().ok().map(str::to_owned)
+}
+
+/// The target of this project's interceptor, if it runs.
+fn target_is_running(port: &judge::PortState) -> Option<&str> {
+    match port {
+        judge::PortState::Ours(_, identity) => Some(&identity.target),
+        _ => None,
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    healthy: bool,
+    findings: &'a [Finding],
+}

@@ -1,0 +1,365 @@
+//! What to think of what was seen: pure functions, one for each check, from what is known to a line with the way out.
+//! Those about variables are in `variables`, that about the stream in `stream`.
+
+use serde::Serialize;
+
+use crate::cli::holder::{Holder, Identity};
+use crate::cli::reach::Unreachable;
+use crate::registry::Port;
+use crate::serve::Target;
+
+use super::ask::Heard;
+use super::variables::ENDPOINTS;
+
+/// What one check has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: &'static str,
+    pub verdict: Verdict,
+    /// One line; of what is wrong, with what to do.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Neither good nor bad.
+    Note,
+    /// It breaks something.
+    Wrong,
+}
+
+impl Finding {
+    pub fn good(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding {
+            check,
+            verdict: Verdict::Good,
+            message: message.into(),
+        }
+    }
+
+    pub fn note(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding {
+            check,
+            verdict: Verdict::Note,
+            message: message.into(),
+        }
+    }
+
+    pub fn wrong(check: &'static str, message: impl Into<String>) -> Finding {
+        Finding {
+            check,
+            verdict: Verdict::Wrong,
+            message: message.into(),
+        }
+    }
+}
+
+/// The registry file.
+pub struct RegistryState {
+    pub file: String,
+    /// How many mappings there are, or what is wrong.
+    pub reading: Result<usize, String>,
+    /// Or what cannot be written, and why.
+    pub writing: Result<(), (String, String)>,
+    /// Whether the project has its port already.
+    pub is_recorded: bool,
+}
+
+pub fn registry(state: &RegistryState) -> Finding {
+    const CHECK: &str = "Registry";
+    let RegistryState {
+        file,
+        reading,
+        writing,
+        is_recorded,
+    } = state;
+    match (reading, writing) {
+        (Err(why), _) => Finding::wrong(CHECK, why.clone()),
+        (Ok(_), Err((path, why))) => {
+            let consequence = if *is_recorded {
+                "new projects get no port"
+            } else {
+                "this project can get no port"
+            };
+            Finding::wrong(
+                CHECK,
+                format!(
+                    "`{path}` cannot be written ({why}): {consequence}; change its permissions, or give another file \
+                     with --registry or PORT_REGISTRY_PATH"
+                ),
+            )
+        }
+        (Ok(mappings), Ok(())) => {
+            let s = if *mappings == 1 { "" } else { "s" };
+            Finding::good(CHECK, format!("{file}, {mappings} project{s}"))
+        }
+    }
+}
+
+/// The port of the project, and who has it.
+pub enum PortState {
+    /// The project, shown, has none.
+    None(String),
+    Free(Port),
+    NotPermitted(Port),
+    Ours(Port, Identity),
+    Theirs(Port, Identity),
+    Foreign(Port, Option<Holder>),
+}
+
+impl PortState {
+    pub fn number(&self) -> Option<Port> {
+        match self {
+            PortState::None(_) => None,
+            PortState::Free(port)
+            | PortState::NotPermitted(port)
+            | PortState::Ours(port, _)
+            | PortState::Theirs(port, _)
+            | PortState::Foreign(port, _) => Some(*port),
+        }
+    }
+}
+
+pub fn port(state: &PortState) -> Finding {
+    const CHECK: &str = "Port";
+    const WAY_OUT: &str = "stop that, or `ic remove` and `ic serve` for another port";
+    match state {
+        PortState::None(project) => Finding::note(
+            CHECK,
+            format!("none is assigned to `{project}`; `ic serve` assigns one and listens on it"),
+        ),
+        PortState::Free(port) => Finding::note(
+            CHECK,
+            format!("nothing listens on {port}; `ic serve` starts this project's interceptor"),
+        ),
+        PortState::NotPermitted(port) => Finding::wrong(
+            CHECK,
+            format!("{port} takes privileges to listen on; choose one of 1024 or above"),
+        ),
+        PortState::Ours(port, identity) => Finding::good(
+            CHECK,
+            format!(
+                "{port}, this project's interceptor `{}` (pid {})",
+                identity.instance_id, identity.pid
+            ),
+        ),
+        PortState::Theirs(port, identity) => {
+            let whose = match &identity.project {
+                Some(project) => format!("the interceptor of another project, `{project}`"),
+                None => format!("another interceptor, `{}`", identity.instance_id),
+            };
+            let pid = identity.pid;
+            Finding::wrong(
+                CHECK,
+                format!("{port} is held by {whose} (pid {pid}); {WAY_OUT}"),
+            )
+        }
+        PortState::Foreign(port, holder) => {
+            let holder = match holder {
+                Some(holder) => holder.to_string(),
+                None => "a program that cannot be seen from here".to_owned(),
+            };
+            Finding::wrong(CHECK, format!("{port} is held by {holder}; {WAY_OUT}"))
+        }
+    }
+}
+
+/// A running interceptor that leads elsewhere than a new one would.
+pub fn other_target(
+    looked_at: &str,
+    here: Option<String>,
+    running: Option<&str>,
+) -> Option<Finding> {
+    let (here, running) = (here?, running?);
+    (here != running && looked_at == running).then(|| {
+        Finding::note(
+            "Target",
+            format!("the running interceptor leads to {running}, though TARGET_LLM_URL={here}; restart it to change that"),
+        )
+    })
+}
+
+pub fn target(target: &Target, reached: &Result<(), Unreachable>) -> Finding {
+    const CHECK: &str = "Target";
+    let base = target.base_path();
+    let wrong = |why: String| {
+        Finding::wrong(
+            CHECK,
+            format!("{target} {why}; give its address with --target or TARGET_LLM_URL"),
+        )
+    };
+    if let Some(end) = ENDPOINTS.iter().find(|end| base.ends_with(**end)) {
+        return wrong(format!(
+            "is an endpoint: requests bring {end} along themselves"
+        ));
+    }
+    if format!("{base}/").contains("/v1/v1/") {
+        return wrong("has /v1 twice".to_owned());
+    }
+    match reached {
+        Ok(()) => Finding::good(CHECK, format!("{target} accepts connections")),
+        Err(why) => Finding::wrong(
+            CHECK,
+            format!(
+                "{target} {why}; start it, or give its address with --target or TARGET_LLM_URL"
+            ),
+        ),
+    }
+}
+
+/// What the target says to a look at its models.
+pub fn api(models: &Result<Heard, String>) -> Finding {
+    const CHECK: &str = "API";
+    let heard = match models {
+        Ok(heard) => heard,
+        Err(why) => return Finding::wrong(CHECK, format!("no answer through ic: {why}")),
+    };
+    let by = heard
+        .server
+        .as_ref()
+        .map_or(String::new(), |server| format!(" by `{server}`"));
+    let status = heard.status;
+    match (&heard.ic_error, heard.json()) {
+        (Some(code), document) => {
+            let message = document
+                .and_then(|document| Some(document["error"]["message"].as_str()?.to_owned()));
+            Finding::wrong(
+                CHECK,
+                message.unwrap_or_else(|| format!("ic answers {code}")),
+            )
+        }
+        (None, Some(document)) if status == 200 && document["data"].is_array() => {
+            let models = document["data"].as_array().map_or(0, Vec::len);
+            let s = if models == 1 { "" } else { "s" };
+            Finding::good(CHECK, format!("/v1/models lists {models} model{s}"))
+        }
+        (None, _) if matches!(status, 401 | 403) => Finding::note(
+            CHECK,
+            format!(
+                "/v1/models is answered with {status}{by}: it wants a key; set OPENAI_API_KEY to look further"
+            ),
+        ),
+        _ => Finding::wrong(
+            CHECK,
+            format!(
+                "/v1/models is answered with {status}{by}, not with a list of models; is this the LLM proxy's port and path?"
+            ),
+        ),
+    }
+}
+
+/// Whether it makes sense to ask for a stream.
+pub fn may_stream(models: &Result<Heard, String>) -> bool {
+    models.as_ref().is_ok_and(|heard| heard.ic_error.is_none())
+}
+
+pub fn first_model(models: &Result<Heard, String>) -> Option<String> {
+    let document = models.as_ref().ok()?.json()?;
+    Some(document["data"][0]["id"].as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(status: u16, body: &str) -> Heard {
+        Heard {
+            status,
+            body: body.as_bytes().to_vec(),
+            ..Heard::default()
+        }
+    }
+
+    #[test]
+    fn a_target_is_judged_by_its_address_and_by_whether_it_answers() {
+        #[track_caller]
+        fn check(address: &str, reached: Result<(), Unreachable>, verdict: Verdict, says: &str) {
+            let address: Target = address.parse().expect("a target");
+            let finding = target(&address, &reached);
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert!(finding.message.contains(says), "{finding:?}");
+        }
+        check("http://a:1", Ok(()), Verdict::Good, "accepts");
+        check("http://a:1/v1", Ok(()), Verdict::Good, "accepts"); // not doubled by ic
+        check("http://a:1/v1/v1", Ok(()), Verdict::Wrong, "/v1 twice");
+        check(
+            "http://a:1/v1/chat/completions",
+            Ok(()),
+            Verdict::Wrong,
+            "is an endpoint",
+        );
+        check(
+            "http://a:1",
+            Err(Unreachable::Refused),
+            Verdict::Wrong,
+            "refuses connections; start it",
+        );
+        let unknown = Unreachable::NoAddress("unknown".to_owned());
+        check(
+            "http://a:1",
+            Err(unknown),
+            Verdict::Wrong,
+            "has no address (unknown)",
+        );
+    }
+
+    #[test]
+    fn an_api_is_one_that_lists_its_models() {
+        #[track_caller]
+        fn check(heard: Result<Heard, String>, verdict: Verdict, says: &str) {
+            let finding = api(&heard);
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert!(finding.message.contains(says), "{finding:?}");
+        }
+        let models = r#"{"object":"list","data":[{"id":"a"},{"id":"b"}]}"#;
+        check(Ok(heard(200, models)), Verdict::Good, "lists 2 models");
+        // As it comes in one chunk.
+        let chunked = format!("{:x}\r\n{models}\r\n0\r\n\r\n", models.len());
+        check(Ok(heard(200, &chunked)), Verdict::Good, "lists 2 models");
+        check(Ok(heard(401, "{}")), Verdict::Note, "OPENAI_API_KEY");
+        check(
+            Ok(heard(404, "<html>")),
+            Verdict::Wrong,
+            "the LLM proxy's port",
+        );
+        check(
+            Ok(heard(200, "<html>")),
+            Verdict::Wrong,
+            "the LLM proxy's port",
+        );
+        check(
+            Err("connection reset".to_owned()),
+            Verdict::Wrong,
+            "connection reset",
+        );
+        // What ic itself finds out, such as a certificate that is not good, is said in its words.
+        let own = Heard {
+            ic_error: Some("tls".to_owned()),
+            ..heard(
+                502,
+                r#"{"error":{"message":"the certificate has expired"}}"#,
+            )
+        };
+        check(Ok(own), Verdict::Wrong, "the certificate has expired");
+    }
+
+    #[test]
+    fn a_registry_that_cannot_be_written_matters_for_who_has_no_port() {
+        let state = |is_recorded| RegistryState {
+            file: "/r.json".to_owned(),
+            reading: Ok(1),
+            writing: Err(("/r.json".to_owned(), "permission denied".to_owned())),
+            is_recorded,
+        };
+        let message = registry(&state(false)).message;
+        assert!(
+            message.starts_with("`/r.json` cannot be written (permission denied): this project")
+        );
+        let message = registry(&state(true)).message;
+        assert!(message.contains("new projects get no port"), "{message}");
+    }
+}

@@ -1,0 +1,266 @@
+//! What `ic doctor` sees: the registry and its file, the port and who has it, proxies, the target by itself and through
+//! an interceptor. Nothing is judged here, and nothing is written.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{Access, access};
+use serde_json::json;
+
+use crate::cli::holder::{Occupancy, interceptor_at, occupancy};
+use crate::cli::output::{name, said, shown};
+use crate::cli::place::Place;
+use crate::cli::reach::{self, Unreachable};
+use crate::cli::serve::Serve;
+use crate::cli::settings::{self, Environment};
+use crate::cli::{Context, Failure, raw};
+use crate::registry::project::Project;
+use crate::registry::{Port, Registry};
+use crate::serve::{self, Target};
+
+use super::ask::{Heard, Question, ask};
+use super::judge::{PortState, RegistryState};
+use super::stream::Streams;
+use super::variables::{Proxy, ProxyState};
+
+/// The registry and its file.
+pub fn registry(place: &Place, project: &Project) -> (RegistryState, Registry) {
+    let file = place.store.path();
+    let (reading, registry) = match place.store.read() {
+        Ok(snapshot) => (
+            match snapshot.warning {
+                None => Ok(snapshot.registry.len()),
+                Some(warning) => Err(warning.to_string()),
+            },
+            snapshot.registry,
+        ),
+        Err(error) => (Err(error.to_string()), Registry::default()),
+    };
+    let state = RegistryState {
+        file: shown(file),
+        reading,
+        writing: writable(file).map_err(|(path, error)| (shown(&path), said(&error))),
+        is_recorded: registry.port_of(project).is_some(),
+    };
+    (state, registry)
+}
+
+/// Whether the file could be replaced: by a new one in its folder, or the first one that there is above it.
+fn writable(file: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let can_write = |path: &Path, access_wanted| match access(path, access_wanted) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err((path.to_owned(), io::Error::from(error))),
+    };
+    can_write(file, Access::WRITE_OK)?;
+    for folder in file.ancestors().skip(1) {
+        if can_write(folder, Access::WRITE_OK | Access::EXEC_OK)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The name of the project that has `port`.
+pub fn owner(registry: &Registry, port: Port) -> Option<String> {
+    registry.path_of(port).map(name)
+}
+
+/// The port, and who has it.
+pub fn port(
+    context: &Context<'_>,
+    path: Option<&str>,
+    registry: &Registry,
+    project: &Project,
+) -> Result<PortState, Failure> {
+    let given = match context.environment.variable(settings::PORT) {
+        Some(given) if path.is_none() => Some(given.port()?),
+        _ => None,
+    };
+    let Some(port) = given.or_else(|| registry.port_of(project)) else {
+        return Ok(PortState::None(shown(project.path())));
+    };
+    if let Some(identity) = interceptor_at(port) {
+        let theirs = identity.project.as_deref();
+        let is_ours = match theirs {
+            Some(theirs) => theirs == raw::to_text(project.path().as_os_str()),
+            // It was told its port and its name, and needed no project.
+            None => given.is_some(),
+        };
+        return Ok(if is_ours {
+            PortState::Ours(port, identity)
+        } else {
+            PortState::Theirs(port, identity)
+        });
+    }
+    Ok(match occupancy(port) {
+        Occupancy::Free => PortState::Free(port),
+        Occupancy::NotPermitted => PortState::NotPermitted(port),
+        Occupancy::Held(holder) => PortState::Foreign(port, holder),
+    })
+}
+
+/// The variables for proxies that count for plain HTTP, and what they lead to.
+pub fn proxies(environment: &Environment<'_>) -> ProxyState {
+    let text = |name| {
+        let given = environment.variable(name)?;
+        given.text().ok().map(str::to_owned)
+    };
+    let proxies = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]
+        .into_iter()
+        .filter_map(|name| {
+            let value = text(name)?;
+            let (authority, target) = proxy(&value);
+            Some(Proxy {
+                variable: name,
+                authority,
+                reached: target.map(|target| reach(&target)),
+            })
+        })
+        .collect();
+    ProxyState {
+        proxies,
+        exceptions: ["no_proxy", "NO_PROXY"]
+            .into_iter()
+            .filter_map(|name| Some((name, text(name)?)))
+            .collect(),
+    }
+}
+
+/// A proxy without its password, and where it is if that can be told.
+fn proxy(value: &str) -> (String, Option<Target>) {
+    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    (host.to_owned(), format!("http://{host}").parse().ok())
+}
+
+/// Whether somebody listens where a target is.
+pub fn reach(target: &Target) -> Result<(), Unreachable> {
+    reach::reach(target, CONNECT_TIME_MAX)
+}
+
+/// The target, and an interceptor in front of it.
+pub struct Chain {
+    target: Target,
+    /// Host and port.
+    interceptor: (String, u16),
+    key: Option<String>,
+}
+
+impl Chain {
+    /// With the project's interceptor where that runs and leads there, else with one for the moment.
+    pub fn new(context: &Context<'_>, target: &Target, port: &PortState) -> Result<Chain, Failure> {
+        let running = match port {
+            PortState::Ours(port, identity) if identity.target == target.to_string() => {
+                Some(("localhost".to_owned(), port.get()))
+            }
+            _ => None,
+        };
+        let key = context.environment.variable("OPENAI_API_KEY");
+        let key = key.and_then(|given| given.text().ok().map(str::to_owned));
+        Ok(Chain {
+            target: target.clone(),
+            interceptor: match running {
+                Some(address) => address,
+                None => for_the_moment(context, target)?,
+            },
+            // A field holds nothing else.
+            key: key.filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic())),
+        })
+    }
+
+    /// Asks for the models, through the interceptor.
+    pub fn models(&self) -> Result<Heard, String> {
+        self.through("GET", "/v1/models", None, ANSWER_TIME_MAX)
+    }
+
+    /// Asks for the same stream, directly and through the interceptor.
+    pub fn stream(&self, model: &str) -> Streams {
+        let body = json!({
+            "model": model,
+            "stream": true,
+            "messages": [{"role": "user", "content": PROMPT}],
+        })
+        .to_string();
+        let path = "/v1/chat/completions";
+        let base = self.target.base_path();
+        let direct = Question {
+            method: "POST",
+            path: &format!("{}{path}", base.strip_suffix("/v1").unwrap_or(base)),
+            host: self.target.host_field(),
+            key: self.key.as_deref(),
+            body: Some(body.clone()),
+        };
+        let is_plain = !self.target.to_string().starts_with("https:");
+        Streams {
+            target: self.target.to_string(),
+            direct: is_plain.then(|| {
+                ask(self.target.place(), &direct, STREAM_TIME_MAX).map_err(|error| said(&error))
+            }),
+            through: self.through("POST", path, Some(body), STREAM_TIME_MAX),
+        }
+    }
+
+    fn through(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<String>,
+        patience: Duration,
+    ) -> Result<Heard, String> {
+        let (host, port) = &self.interceptor;
+        let question = Question {
+            method,
+            path,
+            host: &format!("{host}:{port}"),
+            key: self.key.as_deref(),
+            body,
+        };
+        let place = serve::Place::Tcp(host.clone(), *port);
+        ask(&place, &question, patience).map_err(|error| said(&error))
+    }
+}
+
+/// An interceptor that ends with this process.
+fn for_the_moment(context: &Context<'_>, target: &Target) -> Result<(String, u16), Failure> {
+    let serve = Serve {
+        target: Some(target.to_string()),
+        // Not listened on; so the registry is not asked.
+        port: Some("1".to_owned()),
+        instance_id: Some("ic-doctor".to_owned()),
+        ..Serve::default()
+    };
+    let (_, mut options) = serve.prepare(context, &[])?;
+    options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    let (tell, told) = mpsc::channel();
+    let spawned = thread::Builder::new()
+        .name("interceptor".to_owned())
+        .spawn(move || {
+            // Dropped when it cannot start, which is how that is told.
+            serve::run(options, |addresses| {
+                let _ = tell.send(addresses.first().copied());
+            })
+        });
+    spawned
+        .ok()
+        .and_then(|_| told.recv().ok().flatten())
+        .map(|address| (address.ip().to_string(), address.port()))
+        .ok_or_else(|| Failure::could_not("cannot start an interceptor for the moment; try again"))
+}
+
+/// Long enough for some forty events, and cheap.
+const PROMPT: &str = "Count from 1 to 40 in digits, separated by spaces. Say nothing else.";
+
+/// For a connection to a target or a proxy.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// For a list of models.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// For a stream; models can take their time before they begin.
+const STREAM_TIME_MAX: Duration = Duration::from_secs(60);

@@ -1,0 +1,325 @@
+//! `ic doctor`: what is wrong is named, and nothing else is.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::cli_home::{Home, Ran, free_port, held_port, unprivileged};
+use crate::support::{Interceptor, Launch};
+
+/// An interceptor with the embedded mock, which is a target like any other.
+fn mock() -> (Interceptor, String) {
+    let mock = Launch::bare().args(["--mock"]).start();
+    let url = format!("http://127.0.0.1:{}", mock.port);
+    (mock, url)
+}
+
+/// What `ic doctor` says is wrong, and no more: each line without its mark.
+#[track_caller]
+fn wrong(ran: &Ran) -> Vec<String> {
+    assert_eq!(ran.err, "", "{ran:?}");
+    let wrong: Vec<String> = ran
+        .out
+        .lines()
+        .filter_map(|line| line.strip_prefix("⚠ "))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(ran.exit, Some(i32::from(!wrong.is_empty())), "{ran:?}");
+    wrong
+}
+
+/// Exactly one thing is wrong, and this is how it is said.
+#[track_caller]
+fn check(home: &Home, arguments: &[&str], start: &str, way_out: &str) {
+    let mut words = vec!["doctor"];
+    words.extend(arguments);
+    let ran = home.ic(&words);
+    let wrong = wrong(&ran);
+    assert_eq!(wrong.len(), 1, "{ran:?}");
+    assert!(wrong[0].starts_with(start), "{start}: {ran:?}");
+    assert!(wrong[0].contains(way_out), "{way_out}: {ran:?}");
+}
+
+#[test]
+fn a_whole_way_is_found_whole() {
+    let (_mock, url) = mock();
+    let home = Home::new();
+    let shop = home.path("shop");
+    let ic = Launch::toward(&url).in_folder(shop.clone()).start();
+    let port = ic.port;
+    let home = home
+        .with_mappings(&[(&shop, port)], 8888)
+        .with("OPENAI_BASE_URL", format!("http://localhost:{port}/v1"))
+        .with("ANTHROPIC_BASE_URL", format!("http://localhost:{port}"))
+        .with("HTTP_PROXY", "http://proxy.invalid:1")
+        .with("NO_PROXY", "localhost");
+    let before = home.content();
+    let ran = home.ic(["doctor"]);
+    assert_eq!(wrong(&ran), [""; 0]);
+    let good: Vec<&str> = ran
+        .out
+        .lines()
+        .filter_map(|line| line.strip_prefix("✓ ")?.split_whitespace().next())
+        .collect();
+    let all = [
+        "Registry",
+        "Port",
+        "Variables",
+        "Variables",
+        "Proxies",
+        "Target",
+        "API",
+        "Streaming",
+    ];
+    assert_eq!(good, all, "{ran:?}");
+    let document: Value = home.ic(["doctor", "--no-stream", "--json"]).json(0);
+    assert_eq!(document["healthy"], true);
+    assert_eq!(document["findings"][1]["check"], "Port");
+    assert_eq!(document["findings"][1]["verdict"], "good");
+    assert_eq!(home.content(), before, "nothing is written");
+}
+
+#[test]
+fn nothing_is_wrong_where_nothing_runs_yet() {
+    let (_mock, url) = mock();
+    let home = Home::new();
+    let ran = home.ic(["doctor", "--target", &url]);
+    assert_eq!(wrong(&ran), [""; 0]);
+    assert!(
+        ran.out.contains("\n- Port       none is assigned to "),
+        "{ran:?}"
+    );
+    assert!(
+        ran.out.contains("\n✓ Streaming  "),
+        "an interceptor was started for it: {ran:?}"
+    );
+    assert!(!home.registry().exists());
+}
+
+#[test]
+fn a_target_that_is_down_or_something_else_is_named() {
+    let home = Home::new();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    check(
+        &home,
+        &["--target", &nobody],
+        &format!("Target {nobody} refuses connections"),
+        "start it",
+    );
+    check(
+        &home,
+        &["--target", "http://no-such-host.invalid"],
+        "Target http://no-such-host.invalid has no address",
+        "TARGET_LLM_URL",
+    );
+    let (_mock, url) = mock();
+    check(
+        &home,
+        &["--target", &format!("{url}/v1/v1")],
+        "Target http://",
+        "TARGET_LLM_URL",
+    );
+    let other =
+        a_server("HTTP/1.1 404 Not Found\r\nServer: nginx/1.0\r\nContent-Length: 2\r\n\r\nno");
+    check(
+        &home,
+        &["--target", &other],
+        "API /v1/models is answered with 404 by `nginx/1.0`",
+        "is this the LLM proxy's port",
+    );
+}
+
+#[test]
+fn variables_that_lead_astray_are_named() {
+    let (_mock, url) = mock();
+    let quick = ["--target", &url, "--no-stream"];
+    let home = || {
+        let home = Home::new();
+        let (shop, blog) = (home.path("shop"), home.path("blog"));
+        home.with_mappings(&[(&shop, free_port()), (&blog, 8889)], 8890)
+    };
+    let doubled = home().with("OPENAI_BASE_URL", "http://localhost:8888/v1/v1");
+    check(
+        &doubled,
+        &quick,
+        "Variables OPENAI_BASE_URL=http://localhost:8888/v1/v1 has a /v1 too much",
+        "ic env",
+    );
+    let doubled = home().with("ANTHROPIC_BASE_URL", "http://localhost:8888/v1");
+    check(
+        &doubled,
+        &quick,
+        "Variables ANTHROPIC_BASE_URL=http://localhost:8888/v1 has a /v1 too much",
+        "ic env",
+    );
+    let astray = home().with("OPENAI_API_BASE", "http://localhost:8889/v1");
+    check(
+        &astray,
+        &quick,
+        "Variables OPENAI_API_BASE=http://localhost:8889/v1 leads to port 8889, that of `blog`",
+        "ic env",
+    );
+    let nowhere = format!("http://me:secret@127.0.0.1:{}", free_port());
+    let proxy = home().with("http_proxy", &nowhere);
+    check(
+        &proxy,
+        &quick,
+        "Proxies http_proxy sends clients to 127.0.0.1:",
+        "(which refuses connections)",
+    );
+    assert!(!proxy.ic(["doctor", "--no-stream"]).out.contains("secret"));
+}
+
+#[test]
+fn whoever_else_has_the_port_is_named() {
+    let (mock, url) = mock();
+    let quick = ["--target", &url, "--no-stream"];
+    let (_listener, held) = held_port();
+    let home = Home::new();
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, held)], 8888);
+    check(
+        &home,
+        &quick,
+        &format!("Port {held} is held by "),
+        "`ic remove`",
+    );
+    let home = home.with_mappings(&[(&shop, mock.port)], 8888);
+    let pid = mock.pid();
+    check(
+        &home,
+        &quick,
+        &format!(
+            "Port {} is held by the interceptor of another project, `",
+            mock.port
+        ),
+        &format!("(pid {pid})"),
+    );
+}
+
+#[test]
+fn a_registry_that_cannot_be_used_is_named() {
+    let (_mock, url) = mock();
+    let folder = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .expect("a temporary folder");
+    let file = folder.path().join("registry.json");
+    let file = file.to_str().expect("UTF-8");
+    std::fs::write(file, r#"{"version":"1.0","mappings":{}}"#).expect("a file");
+    let home = Home::new();
+    if let Some(ran) = unprivileged(
+        &home,
+        &[
+            "--registry",
+            file,
+            "doctor",
+            "--no-stream",
+            "--target",
+            &url,
+            "/",
+        ],
+    ) {
+        let wrong = wrong(&ran);
+        assert_eq!(wrong.len(), 1, "{ran:?}");
+        let start = format!(
+            "Registry `{file}` cannot be written (permission denied): this project can get no port"
+        );
+        assert!(wrong[0].starts_with(&start), "{ran:?}");
+    }
+    std::fs::write(file, r#"{"version":"1.0","mappings":{"/a": "#).expect("a file");
+    let ran = home.ic([
+        "--registry",
+        file,
+        "doctor",
+        "--no-stream",
+        "--target",
+        &url,
+    ]);
+    assert_eq!(ran.exit, Some(1), "{ran:?}");
+    assert!(ran.out.starts_with("⚠ Registry   "), "{ran:?}");
+}
+
+#[test]
+fn whoever_holds_a_stream_back_is_named() {
+    let (mock, _url) = mock();
+    let hop = a_buffering_hop(mock.port);
+    let home = Home::new();
+    check(
+        &home,
+        &["--target", &hop],
+        &format!("Streaming `nginx/1.0` at {hop}, or what is behind it, holds events back: "),
+        "set `proxy_buffering off` there",
+    );
+}
+
+/// A server that always answers this.
+fn a_server(answer: &'static str) -> String {
+    serve(move |mut client, _| {
+        let _ = client.write_all(answer.as_bytes());
+    })
+}
+
+/// A hop that passes an answer on when all of it is there.
+fn a_buffering_hop(port: u16) -> String {
+    serve(move |mut client, request| {
+        let mut origin = TcpStream::connect(("127.0.0.1", port)).expect("the mock listens");
+        origin.write_all(request).expect("it takes requests");
+        let mut answer = Vec::new();
+        origin.read_to_end(&mut answer).expect("it answers");
+        let end = answer
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n")
+            .expect("a head");
+        answer.splice(end..end, b"\r\nServer: nginx/1.0".iter().copied());
+        let _ = client.write_all(&answer);
+    })
+}
+
+/// Answers each connection's one request. Ends with the process.
+fn serve(answer: impl Fn(TcpStream, &[u8]) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("a client");
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            // The requests are short; a head that is there has its body behind it, or none.
+            while !is_whole(&request) {
+                match client.read(&mut piece) {
+                    Ok(0) | Err(_) => break,
+                    Ok(read) => request.extend_from_slice(&piece[..read]),
+                }
+            }
+            // Somebody who only looked whether anyone is here sends none.
+            if is_whole(&request) {
+                answer(client, &close(&request));
+            }
+        }
+    });
+    format!("http://{address}")
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length: ")?
+            .parse()
+            .ok()
+    });
+    body.len() >= length.unwrap_or(0)
+}
+
+/// The request with a connection of its own.
+fn close(request: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(request);
+    text.replacen("\r\n", "\r\nConnection: close\r\n", 1)
+        .into_bytes()
+}
