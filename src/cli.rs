@@ -9,6 +9,7 @@
 pub mod address;
 pub mod arguments;
 pub mod check;
+pub mod completions;
 pub mod doctor;
 pub mod env;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod help;
 pub mod holder;
 pub mod list;
 pub mod logging;
+pub mod man;
 pub mod mock;
 pub mod output;
 pub mod place;
@@ -88,6 +90,8 @@ enum Command {
     Env(env::Env),
     Snippet(snippet::Snippet),
     Mock(mock::Mock),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Command {
@@ -158,6 +162,8 @@ fn answer(
         Command::Env(env) => env.run(&mut context),
         Command::Snippet(snippet) => snippet.run(&mut context),
         Command::Mock(mock) => mock.run(),
+        Command::Completions(completions) => completions.run(&mut context),
+        Command::Man(man) => man.run(&mut context),
     }
 }
 

@@ -48,7 +48,8 @@ pub fn help<T: ArgsInfo>() -> String {
     help::help(&description::<T>(), None)
 }
 
-fn description<T: ArgsInfo>() -> CommandInfoWithArgs {
+/// The whole program, as argh describes it.
+pub(super) fn description<T: ArgsInfo>() -> CommandInfoWithArgs {
     CommandInfoWithArgs {
         // argh takes the name of the struct.
         name: PROGRAM,

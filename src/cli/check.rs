@@ -17,6 +17,8 @@ use super::{Context, Exit, Failure, raw};
     subcommand,
     name = "check",
     help_triggers("-h", "--help"),
+    example = "ic check 8888\n\
+               ic check 8888 --json",
     error_code(0, "the port is available"),
     error_code(1, "it is in use, or binding it takes privileges"),
     error_code(2, "that is not a port")
@@ -81,6 +83,8 @@ struct Checks {
     subcommand,
     name = "suggest",
     help_triggers("-h", "--help"),
+    example = "ic suggest\n\
+               ic suggest -n 3",
     error_code(1, "the range has no such port left")
 )]
 pub struct Suggest {

@@ -71,7 +71,11 @@ pub fn help(program: &CommandInfoWithArgs, command: Option<&CommandInfoWithArgs>
     text
 }
 
-fn usage(program: &CommandInfoWithArgs, command: Option<&CommandInfoWithArgs>) -> String {
+/// How a command line is written.
+pub(super) fn usage(
+    program: &CommandInfoWithArgs,
+    command: Option<&CommandInfoWithArgs>,
+) -> String {
     let Some(command) = command else {
         return format!("{} [OPTION…] COMMAND …", program.name);
     };
@@ -100,7 +104,8 @@ fn usage(program: &CommandInfoWithArgs, command: Option<&CommandInfoWithArgs>) -
     words.join(" ")
 }
 
-fn label(flag: &FlagInfo<'_>) -> String {
+/// How an option is written.
+pub(super) fn label(flag: &FlagInfo<'_>) -> String {
     let mut label = match flag.short {
         Some(short) => format!("-{short}, {}", flag.long),
         None => flag.long.to_owned(),
@@ -140,7 +145,7 @@ fn table(rows: &[(String, &str)], text: &mut String) {
 }
 
 /// Commands are described in half a sentence, as their table wants it.
-fn sentence(description: &str) -> String {
+pub(super) fn sentence(description: &str) -> String {
     let description = unescaped(description);
     let mut characters = description.chars();
     match characters.next() {
@@ -154,7 +159,7 @@ fn sentence(description: &str) -> String {
 }
 
 /// argh's texts are made for `format!`, where a brace is written twice.
-fn unescaped(text: &str) -> String {
+pub(super) fn unescaped(text: &str) -> String {
     text.replace("{{", "{").replace("}}", "}")
 }
 

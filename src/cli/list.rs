@@ -15,6 +15,8 @@ use super::{Context, Exit, Failure, raw};
     subcommand,
     name = "list",
     help_triggers("-h", "--help"),
+    example = "ic list\n\
+               ic list --json | jq '.mappings[].port'",
     note = "✓         nobody uses the port now",
     note = "⚠ IN USE  a program uses it: most often the project's own interceptor",
     note = "⚠ DENIED  binding it takes privileges"

@@ -83,6 +83,8 @@ struct Shows {
     subcommand,
     name = "allocate",
     help_triggers("-h", "--help"),
+    example = "ic allocate\n\
+               ic allocate ~/work/shop -q",
     error_code(
         3,
         "every port of the range is taken, or the registry cannot be written"
@@ -142,6 +144,8 @@ struct Allocates {
     subcommand,
     name = "remove",
     help_triggers("-h", "--help"),
+    example = "ic remove\n\
+               ic remove ~/work/deleted-project",
     error_code(1, "the project has no port")
 )]
 pub struct Remove {

@@ -13,6 +13,8 @@ use super::{Context, Exit, Failure};
     subcommand,
     name = "reset",
     help_triggers("-h", "--help"),
+    example = "ic reset            asks before it does\n\
+               ic reset --yes      does not",
     error_code(1, "declined: nothing was changed"),
     error_code(2, "there is no terminal to ask on, and no `--yes`")
 )]

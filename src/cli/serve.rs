@@ -55,8 +55,8 @@ pub struct Serve {
     /// what requests are identified by; {project} is the folder's name; default: pycharm-{project}
     #[argh(option, arg_name = "ID")]
     pub instance_id: Option<String>,
-    /// a field to set on every request, as `Name: value`; may be repeated; in the value {{instance}}, {{project}},
-    /// {{port}}, {{branch}}, {{user}} and {{host}} are filled in at the start
+    /// a field to set on every request, as `Name: value`; may be repeated; in the value {instance}, {project},
+    /// {port}, {branch}, {user} and {host} are filled in at the start
     #[argh(option, arg_name = "FIELD")]
     pub header: Vec<String>,
     /// the project's folder; default: the current one

@@ -43,6 +43,9 @@ mod cli_home;
 /// The command line: what is understood, what is refused, and which value wins.
 mod cli_arguments;
 
+/// `ic completions` and `ic man`, as those read them whom they are for.
+mod cli_manual;
+
 /// The commands on the registry: their texts, their JSON, their exit codes.
 mod cli_commands;
 

@@ -1,0 +1,162 @@
+//! `ic completions`, `ic man` and `--help`, as those read them whom they are for.
+
+use std::process::{Command, Stdio};
+
+use crate::cli_home::Home;
+
+/// The names under "Commands:" of the help.
+fn commands(home: &Home) -> Vec<String> {
+    let help = home.ic(["--help"]).result(0);
+    let names = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next());
+    names.map(str::to_owned).collect()
+}
+
+/// The output of a program, if it is on this machine; it must not complain.
+#[track_caller]
+fn read_by(program: &str, arguments: &[&str], text: &str) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("ic");
+    std::fs::write(&file, text).expect("a file");
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(&file)
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = output else {
+        eprintln!("skipped: there is no {program}");
+        return None;
+    };
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{program}: {output:?}"
+    );
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn completions_are_scripts_of_their_shells_and_know_every_command() {
+    let home = Home::new();
+    let commands = commands(&home);
+    assert!(commands.contains(&"completions".to_owned()), "{commands:?}");
+    for (shell, check) in [
+        ("bash", &["-n"][..]),
+        ("zsh", &["-f", "-n"]),
+        ("fish", &["--no-config", "--no-execute"]),
+    ] {
+        let script = home.ic(["completions", shell]).result(0);
+        for command in &commands {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+        assert!(!script.contains("{{"), "{shell}: braces are written once");
+        read_by(shell, check, &script);
+    }
+    let said = home.ic(["completions", "tcsh"]).complaint(2);
+    assert!(
+        said.starts_with("`tcsh` is not a shell that ic knows"),
+        "{said}"
+    );
+}
+
+#[test]
+fn bash_completes_commands_and_their_options() {
+    let home = Home::new();
+    let script = home.ic(["completions", "bash"]).result(0);
+    // As bash calls it, with the word to be completed as the last.
+    let complete = |words: &str| {
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ic; echo \"${{COMPREPLY[@]}}\""
+        );
+        read_by("bash", &[], &ask)
+    };
+    let Some(found) = complete("ic he") else {
+        return;
+    };
+    assert_eq!(found, "health\n");
+    assert_eq!(complete("ic serve --targ").as_deref(), Some("--target\n"));
+    assert_eq!(complete("ic list --j").as_deref(), Some("--json\n"));
+}
+
+#[test]
+fn the_manual_page_tells_of_every_command_and_formats_without_a_warning() {
+    let home = Home::new();
+    let page = home.ic(["man"]).result(0);
+    for command in commands(&home) {
+        assert!(page.contains(&format!(".SS ic {command}")), "{command}");
+    }
+    if let Some(shown) = read_by(
+        "groff",
+        &["-man", "-ww", "-Tutf8", "-k", "-P-c", "-P-b", "-P-u"],
+        &page,
+    ) {
+        for part in [
+            "NAME",
+            "SYNOPSIS",
+            "--first-byte-timeout SECS",
+            "INTERCEPTOR_PORT_MIN",
+            "{branch}",
+        ] {
+            assert!(shown.contains(part), "{part}:\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn every_help_text_shows_how_a_command_is_used() {
+    let home = Home::new();
+    for command in commands(&home) {
+        let help = home.ic([&command, "--help"]).result(0);
+        assert!(help.contains(&format!("Usage: ic {command}")), "{help}");
+        assert!(
+            help.contains("\nExamples:\n  "),
+            "`ic {command} --help` shows no example:\n{help}"
+        );
+        for line in help.lines() {
+            assert!(line.chars().count() <= 110, "`ic {command} --help`: {line}");
+        }
+        assert!(!help.contains("{{"), "{help}");
+    }
+}
+
+#[test]
+fn a_slip_of_the_hand_is_noticed_in_commands_and_in_options() {
+    let home = Home::new();
+    for command in commands(&home) {
+        // Two letters swapped.
+        let mut letters: Vec<char> = command.chars().collect();
+        let last = letters.len() - 1;
+        letters.swap(last - 1, last);
+        let slip: String = letters.into_iter().collect();
+        if slip == command {
+            continue;
+        }
+        let said = home.ic([&slip]).complaint(2);
+        assert!(
+            said.starts_with(&format!("there is no command `{slip}`")),
+            "{said}"
+        );
+        // Short ones are nearly as close to others.
+        if command.len() > 4 {
+            assert!(
+                said.contains(&format!("did you mean `{command}`?")),
+                "{said}"
+            );
+        }
+    }
+    let said = home.ic(["serve", "--targte", "http://a"]).complaint(2);
+    assert_eq!(
+        said,
+        "`ic serve` has no option `--targte`; did you mean `--target`?"
+    );
+    let said = home.ic(["run", "--haeder=x: y", "--", "true"]).complaint(2);
+    assert_eq!(
+        said,
+        "`ic run` has no option `--haeder`; did you mean `--header`?"
+    );
+}
