@@ -1,0 +1,451 @@
+//! The origin: answers what a request's path asks for, and checks what came with it.
+//!
+//! `/{d|f}/KIND/N/SEQUENCE`: `f` promises that a forwarder is in between, and a request without the fields that all
+//! of them must set is answered with 500, as is one whose body is not the pattern. So a forwarder that leaves work
+//! out fails instead of winning.
+//!
+//! | KIND | answers |
+//! |---|---|
+//! | `length`, `chunked` | N bytes of the pattern, in that framing; they start where the request's body ended |
+//! | `stream` | events, one each N µs, until the client goes |
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::events;
+use crate::message::{Chunked, Follower, Framing, Sink, Source};
+use crate::pattern;
+use crate::poll::{Poll, Ready, pin};
+
+/// What every forwarder is told to set, beside `Host` and `Via`.
+pub const FIELDS: [(&str, &str); 3] = [
+    ("x-memory-user-id", "bench"),
+    ("x-pycharm-instance", "bench"),
+    ("x-source", "pycharm-ai-chat"),
+];
+
+/// Starts an origin in a thread that ends with the process.
+pub fn start(core: usize) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // The backlog of `bind` is too short for thousands of streams at once.
+    rustix::net::listen(&listener, 4096)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let serve = move || {
+        pin(core)?;
+        let poll = Poll::new()?;
+        poll.add(&listener, LISTENER)?;
+        let host = address.to_string();
+        Origin {
+            listener,
+            host,
+            poll,
+            slots: Vec::new(),
+            free: Vec::new(),
+            due: BinaryHeap::new(),
+            born: 0,
+        }
+        .run()
+    };
+    let serve = move || serve().unwrap_or_else(|error: io::Error| panic!("the origin: {error}"));
+    thread::Builder::new()
+        .name("origin".to_owned())
+        .spawn(serve)?;
+    Ok(address)
+}
+
+const LISTENER: usize = usize::MAX - 1;
+
+struct Origin {
+    listener: TcpListener,
+    host: String,
+    poll: Poll,
+    slots: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    /// When which stream has its next event: time, slot, and which connection that was in the slot.
+    due: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    born: u64,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// Distinguishes it from earlier ones in its slot.
+    birth: u64,
+    /// A head that is not complete.
+    head: Vec<u8>,
+    phase: Phase,
+    /// What the socket has not taken yet.
+    out: Vec<u8>,
+    closes: bool,
+}
+
+enum Phase {
+    Head,
+    Body(Sink, Ask),
+    Answer(Source),
+    Stream { gap: Duration, sequence: u64 },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    kind: Kind,
+    number: u64,
+    sequence: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Pattern(Framing),
+    Stream,
+}
+
+/// Why a connection ends.
+enum End {
+    Closed,
+    /// What the client has done wrong, to be told.
+    Refused(String),
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> End {
+        End::Closed
+    }
+}
+
+impl Origin {
+    fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        let mut buffer = vec![0; pattern::RUN_MAX];
+        loop {
+            self.poll.wait(&mut ready, Duration::from_secs(3600))?;
+            for &Ready { token, ended } in &ready {
+                if token == LISTENER {
+                    self.accept()?;
+                } else {
+                    self.serve(token, ended, &mut buffer);
+                }
+            }
+            self.emit()?;
+        }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            let slot = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(None);
+                self.slots.len() - 1
+            });
+            self.poll.add(&stream, slot)?;
+            self.born += 1;
+            self.slots[slot] = Some(Connection {
+                stream,
+                birth: self.born,
+                head: Vec::new(),
+                phase: Phase::Head,
+                out: Vec::new(),
+                closes: false,
+            });
+        }
+    }
+
+    fn serve(&mut self, slot: usize, ended: bool, buffer: &mut [u8]) {
+        let Some(connection) = &mut self.slots[slot] else {
+            return;
+        };
+        let result = connection.progress(ended, &self.host, buffer);
+        if let Ok(Some(gap)) = result {
+            self.due
+                .push(Reverse((Instant::now() + gap, slot, connection.birth)));
+        }
+        if let Err(end) = result {
+            if let End::Refused(why) = end {
+                let text = format!(
+                    "HTTP/1.1 500 Refused\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{why}",
+                    why.len()
+                );
+                // Whoever does not read it sees the end of the connection.
+                let _ = (&connection.stream).write(text.as_bytes());
+            }
+            self.slots[slot] = None;
+            self.free.push(slot);
+        }
+    }
+
+    /// Sends the events that are due, and asks to be woken for the next.
+    fn emit(&mut self) -> io::Result<()> {
+        let mut now = Instant::now();
+        while let Some(&Reverse((due, slot, birth))) = self.due.peek() {
+            if due > now {
+                now = Instant::now();
+                if due > now {
+                    return self.poll.wake_at(due);
+                }
+            }
+            self.due.pop();
+            let connection = self.slots[slot]
+                .as_mut()
+                .filter(|found| found.birth == birth);
+            let Some(connection) = connection else {
+                continue;
+            };
+            if let Some(gap) = connection.emit() {
+                // Late by many events: the rest are given up, not sent in one burst.
+                let next = (due + gap).max(now.checked_sub(gap * 8).unwrap_or(now));
+                self.due.push(Reverse((next, slot, birth)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Does what can be done; the gap between its events when a stream begins.
+    fn progress(
+        &mut self,
+        ended: bool,
+        host: &str,
+        buffer: &mut [u8],
+    ) -> Result<Option<Duration>, End> {
+        loop {
+            if !self.flush()? {
+                return Ok(None);
+            }
+            if let Phase::Answer(source) = &mut self.phase {
+                if !source.write_to(&self.stream)? {
+                    return Ok(None);
+                }
+                self.phase = Phase::Head;
+            }
+            if self.closes && matches!(self.phase, Phase::Head) {
+                return Err(End::Closed);
+            }
+            let count = match (&self.stream).read(buffer) {
+                Ok(0) => return Err(End::Closed),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            self.take(&buffer[..count], host).map_err(End::Refused)?;
+            if let Phase::Stream { gap, .. } = self.phase {
+                self.flush()?;
+                return Ok(Some(gap));
+            }
+            // A short read has drained the socket, unless its end is behind it.
+            if count < buffer.len() && !ended && matches!(self.phase, Phase::Head | Phase::Body(..))
+            {
+                self.flush()?;
+                if self.out.is_empty() && !self.closes {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8], host: &str) -> Result<(), String> {
+        while !bytes.is_empty() {
+            match &mut self.phase {
+                Phase::Head => {
+                    let before = self.head.len();
+                    let parsed = if before == 0 {
+                        request(bytes, host)?
+                    } else {
+                        self.head.extend_from_slice(bytes);
+                        request(&self.head, host)?
+                    };
+                    let Some(request) = parsed else {
+                        if before == 0 {
+                            self.head.extend_from_slice(bytes);
+                        }
+                        return Ok(());
+                    };
+                    self.head.clear();
+                    bytes = &bytes[request.len - before..];
+                    self.closes = request.closes;
+                    self.phase =
+                        Phase::Body(Sink::new(request.body, request.ask.sequence), request.ask);
+                }
+                Phase::Body(sink, _) => {
+                    let used = sink.take(bytes)?;
+                    bytes = &bytes[used..];
+                }
+                Phase::Answer(_) | Phase::Stream { .. } => {
+                    return Err("a request before the answer to the last one".to_owned());
+                }
+            }
+            if let Phase::Body(sink, ask) = &self.phase
+                && sink.is_over()
+            {
+                self.answer(*ask, sink.found());
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, ask: Ask, received: u64) {
+        let Ask {
+            kind,
+            number,
+            sequence,
+        } = ask;
+        self.out.extend_from_slice(HEAD);
+        match kind {
+            Kind::Pattern(Framing::Length) => {
+                let field = format!("content-length: {number}\r\n\r\n");
+                self.out.extend_from_slice(field.as_bytes());
+                if number <= SMALL {
+                    let body = pattern::bytes(sequence + received, number as usize);
+                    self.out.extend_from_slice(body);
+                    self.phase = Phase::Head;
+                } else {
+                    self.phase = Phase::Answer(Source::new(Framing::Length, number));
+                }
+            }
+            Kind::Pattern(Framing::Chunked) => {
+                self.out
+                    .extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+                self.phase = Phase::Answer(Source::new(Framing::Chunked, number));
+            }
+            Kind::Stream => {
+                self.out.extend_from_slice(
+                    b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+                );
+                self.phase = Phase::Stream {
+                    gap: Duration::from_micros(number),
+                    sequence: 0,
+                };
+            }
+        }
+    }
+
+    /// Sends one event; the gap to the next.
+    fn emit(&mut self) -> Option<Duration> {
+        let Phase::Stream { gap, sequence } = &mut self.phase else {
+            return None;
+        };
+        let gap = *gap;
+        // A client that does not read gets no further events until it does.
+        if self.out.is_empty() {
+            events::write(*sequence, &mut self.out);
+            *sequence += 1;
+        }
+        // A failed connection is reported as ended as well.
+        self.flush().is_ok().then_some(gap)
+    }
+
+    /// Whether all is written.
+    fn flush(&mut self) -> io::Result<bool> {
+        while !self.out.is_empty() {
+            match (&self.stream).write(&self.out) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+struct Request {
+    len: usize,
+    ask: Ask,
+    body: Follower,
+    closes: bool,
+}
+
+/// Reads a head, if it is complete, and checks that it is what a forwarder should have made of it.
+fn request(bytes: &[u8], host: &str) -> Result<Option<Request>, String> {
+    let mut slots = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Request::new(&mut slots);
+    let len = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(format!("a request head that is none: {error}")),
+    };
+    let target = head.path.unwrap_or_default();
+    let mut body = Follower::Length(0);
+    let mut closes = false;
+    let mut found = [false; FIELDS.len() + 3];
+    for field in head.headers.iter() {
+        let name = field.name;
+        if name.eq_ignore_ascii_case("content-length") {
+            let length = std::str::from_utf8(field.value)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            body = Follower::Length(length.ok_or("a length that is none")?);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            body = Follower::Chunked(Chunked::start());
+        } else if name.eq_ignore_ascii_case("connection") {
+            closes = field.value.eq_ignore_ascii_case(b"close");
+        } else if name.eq_ignore_ascii_case("host") {
+            found[0] = field.value == host.as_bytes();
+        } else if name.eq_ignore_ascii_case("via") {
+            found[1] = true;
+        } else if name.eq_ignore_ascii_case("authorization") {
+            found[2] = true;
+        } else if let Some(at) = FIELDS
+            .iter()
+            .position(|(set, _)| name.eq_ignore_ascii_case(set))
+        {
+            found[3 + at] = field.value == FIELDS[at].1.as_bytes();
+        }
+    }
+    let mut parts = target.split('/').skip(1);
+    let mut part = || {
+        parts
+            .next()
+            .ok_or_else(|| format!("an unknown target: {target}"))
+    };
+    if part()? == "f" && found.contains(&false) {
+        let names = ["host", "via", "authorization"]
+            .into_iter()
+            .chain(FIELDS.map(|(name, _)| name));
+        let missing: Vec<&str> = names
+            .zip(found)
+            .filter(|(_, found)| !found)
+            .map(|(name, _)| name)
+            .collect();
+        return Err(format!("missing or wrong: {}", missing.join(", ")));
+    }
+    let kind = match part()? {
+        "length" => Kind::Pattern(Framing::Length),
+        "chunked" => Kind::Pattern(Framing::Chunked),
+        "stream" => Kind::Stream,
+        other => return Err(format!("an unknown kind: {other}")),
+    };
+    let mut number = || {
+        part()?
+            .parse()
+            .map_err(|_| format!("no number in {target}"))
+    };
+    let ask = Ask {
+        kind,
+        number: number()?,
+        sequence: number()?,
+    };
+    Ok(Some(Request {
+        len,
+        ask,
+        body,
+        closes,
+    }))
+}
+
+/// What LiteLLM on uvicorn answers, but for the framing.
+const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\nserver: uvicorn\r\n\
+    x-litellm-call-id: 01234567-89ab-cdef-0123-456789abcdef\r\nx-litellm-version: 1.77.0\r\n";
+
+/// Up to here an answer is written at once, from where the request's body ended; above, it starts at 0.
+const SMALL: u64 = 64 * 1024;

@@ -1,0 +1,129 @@
+//! The floor: passes bytes on between each client and a connection of its own to the origin, and looks at none.
+//!
+//! What a forwarder costs beyond this is what it does about HTTP. No splice, no pool, no time limits.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::poll::Poll;
+
+struct Pair {
+    ends: [TcpStream; 2],
+    /// What each end has not taken yet.
+    unsent: [Vec<u8>; 2],
+}
+
+pub fn run(listener: TcpListener, origin: SocketAddr) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let mut poll = Poll::new()?;
+    poll.add(&listener, LISTENER)?;
+    let mut pairs: Vec<Option<Pair>> = Vec::new();
+    let mut free = Vec::new();
+    let mut ready = Vec::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        poll.wait(&mut ready, Duration::from_secs(3600))?;
+        for event in &ready {
+            if event.token == LISTENER {
+                accept(&listener, origin, &poll, &mut pairs, &mut free)?;
+                continue;
+            }
+            let (slot, end) = (event.token / 2, event.token % 2);
+            let Some(pair) = &mut pairs[slot] else {
+                continue;
+            };
+            // Readable here, or writable again: what waits for this end, and what comes from it.
+            let goes_on = pair.flush(end).and_then(|is_free| match is_free {
+                true => pair.pass(1 - end, &mut buffer, false),
+                false => Ok(()),
+            });
+            if goes_on
+                .and_then(|()| pair.pass(end, &mut buffer, event.ended))
+                .is_err()
+            {
+                pairs[slot] = None;
+                free.push(slot);
+            }
+        }
+    }
+}
+
+fn accept(
+    listener: &TcpListener,
+    origin: SocketAddr,
+    poll: &Poll,
+    pairs: &mut Vec<Option<Pair>>,
+    free: &mut Vec<usize>,
+) -> io::Result<()> {
+    loop {
+        let client = match listener.accept() {
+            Ok((client, _)) => client,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let ends = [client, TcpStream::connect(origin)?];
+        let slot = free.pop().unwrap_or_else(|| {
+            pairs.push(None);
+            pairs.len() - 1
+        });
+        for (end, stream) in ends.iter().enumerate() {
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            poll.add(stream, slot * 2 + end)?;
+        }
+        pairs[slot] = Some(Pair {
+            ends,
+            unsent: [Vec::new(), Vec::new()],
+        });
+    }
+}
+
+impl Pair {
+    /// Whether `end` takes more.
+    fn flush(&mut self, end: usize) -> io::Result<bool> {
+        let unsent = &mut self.unsent[end];
+        while !unsent.is_empty() {
+            match (&self.ends[end]).write(unsent) {
+                Ok(count) => drop(unsent.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Passes on what comes from `end`, until there is no more or the other end takes no more.
+    fn pass(&mut self, end: usize, buffer: &mut [u8], ended: bool) -> io::Result<()> {
+        if !self.unsent[1 - end].is_empty() {
+            return Ok(());
+        }
+        loop {
+            let count = match (&self.ends[end]).read(buffer) {
+                // One side has said all: with requests and answers, that is the end of both.
+                Ok(0) => {
+                    self.ends[1 - end].shutdown(Shutdown::Write)?;
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let written = match (&self.ends[1 - end]).write(&buffer[..count]) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+            if written < count {
+                self.unsent[1 - end].extend_from_slice(&buffer[written..count]);
+                return Ok(());
+            }
+            if count < buffer.len() && !ended {
+                return Ok(());
+            }
+        }
+    }
+}
+
+const LISTENER: usize = usize::MAX - 1;
+const BUFFER: usize = 64 * 1024;
