@@ -32,7 +32,7 @@ pub fn write(sequence: u64, out: &mut Vec<u8>) {
 /// Reads events, whatever pieces they come in.
 #[derive(Debug)]
 pub struct Reader {
-    event: [u8; EVENT],
+    event: Box<[u8; EVENT]>,
     len: usize,
     sequence: u64,
 }
@@ -40,7 +40,7 @@ pub struct Reader {
 impl Reader {
     pub fn new() -> Reader {
         Reader {
-            event: [0; EVENT],
+            event: Box::new([0; EVENT]),
             len: 0,
             sequence: 0,
         }
@@ -82,7 +82,7 @@ impl Reader {
             .ok()
             .and_then(|text| text.parse().ok());
         match nanos {
-            Some(nanos) if expected == self.event => Ok(Duration::from_nanos(nanos)),
+            Some(nanos) if expected == *self.event => Ok(Duration::from_nanos(nanos)),
             _ => Err(format!(
                 "event {} of a stream is not what was sent",
                 self.sequence

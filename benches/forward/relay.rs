@@ -33,11 +33,14 @@ pub fn run(listener: TcpListener, origin: SocketAddr) -> io::Result<()> {
             let Some(pair) = &mut pairs[slot] else {
                 continue;
             };
-            // Readable here, or writable again: what waits for this end, and what comes from it.
-            let goes_on = pair.flush(end).and_then(|is_free| match is_free {
-                true => pair.pass(1 - end, &mut buffer, false),
-                false => Ok(()),
-            });
+            // Writable again: what waits for this end, and then what has meanwhile come for it.
+            let goes_on = match pair.unsent[end].is_empty() {
+                true => Ok(()),
+                false => pair.flush(end).and_then(|is_free| match is_free {
+                    true => pair.pass(1 - end, &mut buffer, true),
+                    false => Ok(()),
+                }),
+            };
             if goes_on
                 .and_then(|()| pair.pass(end, &mut buffer, event.ended))
                 .is_err()
