@@ -74,7 +74,8 @@ pub fn command_line(input: &[u8]) {
                                 .bytes()
                                 .all(|byte| byte.is_ascii_graphic() && byte != b':')
                     );
-                    assert!(!value.contains(['\r', '\n', '\0']), "{value:?}");
+                    let (filled, _) = value.fill(|_| "a\r\nb\0é".to_owned());
+                    assert!(!filled.contains(['\r', '\n', '\0']), "{filled:?}");
                 }
                 assert!(settings.connections_max >= 1);
             }
