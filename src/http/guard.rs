@@ -43,7 +43,10 @@ impl Guard {
             .iter()
             .filter(|field| field.name.eq_ignore_ascii_case("Origin"))
         {
-            self.admit_origin(field.value)?;
+            // A list, as old drafts had (RFC 6454 §7.1): each of them counts.
+            for origin in field.value.split(|byte| b" \t,".contains(byte)) {
+                self.admit_origin(origin)?;
+            }
         }
         if passages(head) >= VIA_MAX {
             Err(Error::Loop)
@@ -67,11 +70,12 @@ impl Guard {
     /// known to be one: desktop programs that run from files send it, but a sandboxed frame in any page can
     /// send it, too. It passes: refusing it would shut those programs out.
     fn admit_origin(&self, origin: &[u8]) -> Result<(), Error> {
-        let Some(authority) = web_authority(origin) else {
+        let Some(behind_scheme) = behind_web_scheme(origin) else {
             return Ok(());
         };
-        let is_local = std::str::from_utf8(authority)
+        let is_local = std::str::from_utf8(behind_scheme)
             .ok()
+            .and_then(|rest| rest.strip_prefix("//"))
             .and_then(host_of)
             .is_some_and(is_this_machine);
         if is_local || names(&self.allowed_origins, origin) {
@@ -147,9 +151,9 @@ fn passages(head: &RequestHead<'_, '_>) -> usize {
         .count()
 }
 
-/// What stands behind `http://` or `https://`.
-fn web_authority(origin: &[u8]) -> Option<&[u8]> {
-    [&b"http://"[..], b"https://"].iter().find_map(|scheme| {
+/// What stands behind `http:` or `https:`, which no well-formed origin lets anything but `//` follow.
+fn behind_web_scheme(origin: &[u8]) -> Option<&[u8]> {
+    [&b"http:"[..], b"https:"].iter().find_map(|scheme| {
         let (start, rest) = origin.split_at_checked(scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then_some(rest)
     })
@@ -312,6 +316,23 @@ mod tests {
         check_origin("a user that looks like it", "http://localhost@evil.example", Err(OriginForeign));
         check_origin("no host", "http://", Err(OriginForeign));
         check_origin("a list, as old drafts had", "http://localhost http://evil.example", Err(OriginForeign));
+        check_origin("a list, an opaque one first", "null http://evil.example", Err(OriginForeign));
+        check_origin("a list with commas", "app://a,\thttps://evil.example", Err(OriginForeign));
+        check_origin("a list of pages on this machine", "http://localhost:1 http://127.0.0.1", Ok(()));
+        check_origin("no slashes", "http:evil.example", Err(OriginForeign));
+        check_origin("one slash", "https:/evil.example", Err(OriginForeign));
+        check_origin("backslashes, which browsers take for slashes", "http:\\\\evil.example", Err(OriginForeign));
+        check_origin("a backslash behind a name of this machine", "http://localhost\\.evil.example", Err(OriginForeign));
+        check_origin("a percent-encoded dot", "http://localhost%2eevil.example", Err(OriginForeign));
+        check_origin("a zone (RFC 6874)", "http://[::1%25lo]", Err(OriginForeign));
+        check_origin("an address elsewhere, with a zone", "http://[fe80::1%25eth0]", Err(OriginForeign));
+        check_origin("an address as one number", "http://2130706433", Err(OriginForeign));
+        check_origin("all addresses", "http://0.0.0.0:8888", Err(OriginForeign));
+        check_origin("two last dots", "http://localhost..", Err(OriginForeign));
+        check_origin("the last dot", "http://localhost.", Ok(()));
+        check_origin("a path, which no origin has", "http://localhost/", Err(OriginForeign));
+        check_origin("an opaque one: programs that run from files", "null", Ok(()));
+        check_origin("nothing", "", Ok(()));
         check_origin("what is no UTF-8 name", "http://evil\u{e9}", Err(OriginForeign));
         check("two fields", &local(), "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example\r\n\r\n", Err(OriginForeign));
     }
