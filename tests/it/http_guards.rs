@@ -357,6 +357,27 @@ fn metrics_are_prometheus_text() {
 }
 
 #[test]
+fn a_failed_exchange_counts_once() {
+    let origin = Origin::answering(|request, _| match request.target.as_str() {
+        "/fails" => Reply::Close,
+        "/breaks" => {
+            Reply::BytesThenClose(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec())
+        }
+        _ => Reply::Bytes(OK.to_vec()),
+    });
+    let interceptor = Interceptor::before(&origin);
+    for target in ["/fails", "/breaks", "/works"] {
+        let mut client = interceptor.client();
+        client.send(format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"));
+        client.drain();
+    }
+    let health = interceptor.health();
+    assert_eq!(health["requests"], 3, "{health}");
+    assert_eq!(health["errors"], 2, "{health}");
+    assert_eq!(health["in_flight"], 0, "{health}");
+}
+
+#[test]
 fn its_own_pages_need_no_origin_and_leave_the_connection_usable() {
     let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
     let mut client = interceptor.client();
