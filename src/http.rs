@@ -13,6 +13,8 @@
 //! 4. [`rewrite`] writes the head for the next hop,
 //! 5. [`body::Body`] follows the body's bytes to their end,
 //! 6. [`connection`] says what becomes of the connection.
+//!
+//! [`passage`] asks them in this order.
 
 pub mod body;
 pub mod chunked;
@@ -20,6 +22,7 @@ pub mod connection;
 pub mod framing;
 pub mod guard;
 pub mod head;
+pub mod passage;
 pub mod reply;
 pub mod rewrite;
 pub mod target;

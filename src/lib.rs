@@ -27,7 +27,8 @@
 //! 1. `serve` accepts a connection and gives it a task; `serve::exchange` drives it. Whoever waits, waits in
 //!    `serve::reactor`: the one place that asks the system which sockets are ready.
 //! 2. [`http::head`] reads the head, [`http::framing`] decides once how the body ends, [`http::guard`]
-//!    whether the request is served, [`http::rewrite`] writes the head for the origin.
+//!    whether the request is served, [`http::rewrite`] writes the head for the origin; [`http::passage`] asks
+//!    them in this order.
 //! 3. `serve::origin` lends a kept connection or makes one.
 //! 4. Two futures run side by side: one sends the request and then watches for the client's departure, the
 //!    other passes the response on. `serve::relay` moves bodies (large

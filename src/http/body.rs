@@ -20,6 +20,15 @@ enum Progress {
     Complete,
 }
 
+/// How a body is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As it came, chunk framing and all.
+    AsIs,
+    /// Its data alone, for a receiver that knows no chunks.
+    Decoded,
+}
+
 /// The sender closed its side before its body was complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated;
@@ -106,10 +115,10 @@ impl Body {
     pub fn take_trailers(
         &mut self,
         bytes: &[u8],
-        is_ours: impl Fn(&str) -> bool,
+        stays: impl Fn(&str) -> bool,
         out: &mut Vec<u8>,
     ) -> Result<Parsed<usize>, Error> {
-        let parsed = trailer::pass(bytes, is_ours, out)?;
+        let parsed = trailer::pass(bytes, stays, out)?;
         if let (Parsed::Complete(_), Progress::Chunked(chunked)) = (parsed, &mut self.0) {
             chunked.trailers_taken();
             self.settle();

@@ -62,6 +62,12 @@ impl<'b> Options<'b> {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }
 
+    /// The fields that the peer named beside those that are always of one hop; hardly ever any.
+    pub fn named(&self) -> Named {
+        let others = &self.others[..self.others_count];
+        Named(others.iter().map(|&name| name.into()).collect())
+    }
+
     /// Whether `name` is a field of this hop alone.
     ///
     /// `Host` and the framing fields are never that, even if `Connection` names them: removing one would
@@ -74,6 +80,20 @@ impl<'b> Options<'b> {
             .iter()
             .any(|option| option.eq_ignore_ascii_case(name.as_bytes()));
         is_named && !framing::is_framing(name) && !name.eq_ignore_ascii_case("Host")
+    }
+}
+
+/// Names of fields that belong to one hop because `Connection` says so, kept beyond the head that said it: they
+/// hold for the trailer section as well (RFC 9110 §7.6.1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named(Vec<Box<[u8]>>);
+
+impl Named {
+    /// Whether fields of that `name` were named.
+    pub fn has(&self, name: &str) -> bool {
+        self.0
+            .iter()
+            .any(|named| named.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 

@@ -12,10 +12,11 @@ pub const TRAILERS_BYTES_MAX: usize = 8 * 1024;
 /// Reads the trailer section at the start of `bytes` (what follows the last chunk's size line), writes
 /// those of its lines that may pass, with the empty line, to `out`, and says how many bytes it took.
 ///
-/// `is_ours` names fields that this hop sets itself and a trailer must not replace.
+/// `stays` names further fields that must not pass: those that this hop sets itself, and those that `Connection`
+/// named.
 pub fn pass(
     bytes: &[u8],
-    is_ours: impl Fn(&str) -> bool,
+    stays: impl Fn(&str) -> bool,
     out: &mut Vec<u8>,
 ) -> Result<Parsed<usize>, Error> {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
@@ -23,7 +24,7 @@ pub fn pass(
         Ok(Parsed::Complete((len, fields))) if len <= TRAILERS_BYTES_MAX => {
             for field in fields
                 .iter()
-                .filter(|field| !is_forbidden(field) && !is_ours(field.name))
+                .filter(|field| !is_forbidden(field) && !stays(field.name))
             {
                 super::rewrite::line(field, out);
             }

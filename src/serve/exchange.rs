@@ -21,13 +21,14 @@ use super::deadline::Deadline;
 use super::fault::{ClientFault, Fault, OriginFault};
 use super::frames::Frames;
 use super::own::Page;
-use super::relay::{self, Form};
+use super::relay;
 use super::tunnel;
 use super::wire::{Filled, Stream, Wire};
 use super::{Connected, Service};
-use crate::http::body::Body;
+use crate::http::body::{Body, Form};
 use crate::http::connection::{Next, Reason};
 use crate::http::framing::{Asked, Framing};
+use crate::http::passage::{self, Moment};
 use crate::http::reply::Manner;
 
 /// A client's connection between two requests: all that an idle one costs.
@@ -143,7 +144,7 @@ async fn exchange(
 ) -> Result<Next, Option<Refusal>> {
     let refusal = |fault| Refusal {
         fault,
-        head_only: request.asked == Asked::Head,
+        head_only: request.asking.asked == Asked::Head,
     };
     if let Some(page) = request.page {
         let next = serve_page(&connection.client, request, page, service).await;
@@ -283,13 +284,11 @@ async fn serve_page(
     page: Page,
     service: &Service,
 ) -> Result<Next, Fault> {
-    let next = response::next(
-        request,
-        Framing::Empty,
-        Form::AsIs,
-        Sent::Whole,
-        service.clock.is_stopping(),
-    );
+    let moment = Moment {
+        is_sent: true,
+        is_stopping: service.clock.is_stopping(),
+    };
+    let next = passage::next(&request.asking, Framing::Empty, Form::AsIs, moment);
     // Its body, if it has one, is not read.
     let next = if request.framing == Framing::Empty {
         next
@@ -297,7 +296,7 @@ async fn serve_page(
         Next::Close(Reason::RequestUnfinished)
     };
     let manner = Manner {
-        head_only: request.asked == Asked::Head,
+        head_only: request.asking.asked == Asked::Head,
         close: next != Next::Reuse,
     };
     let mut out = Scratch::take();

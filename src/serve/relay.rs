@@ -15,7 +15,7 @@ use super::deadline::Deadline;
 use super::reactor;
 use super::transfer::{self, Moved};
 use super::wire::{Filled, Reader, Writer};
-use crate::http::body::{Body, Truncated};
+use crate::http::body::{Body, Form, Truncated};
 use crate::http::chunked::Piece;
 use crate::http::{Error, Parsed};
 
@@ -34,21 +34,12 @@ pub enum Broken {
     Sink,
 }
 
-/// How a body is passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// As it came, chunk framing and all.
-    AsIs,
-    /// Its data alone, for a receiver that knows no chunks.
-    Decoded,
-}
-
 /// What goes with a relayed body.
 pub struct Terms<'a, F> {
     /// How it is passed on.
     pub form: Form,
-    /// The fields that a trailer must not replace.
-    pub is_ours: F,
+    /// The fields that do not pass in a trailer section, beyond those that never do.
+    pub stays: F,
     /// The limit on silence, and how long it is.
     pub silence: (&'a Deadline, Option<Duration>),
     /// Counts the bytes that went out.
@@ -187,7 +178,7 @@ async fn take_trailers<F: Fn(&str) -> bool>(
     loop {
         let mut out = Scratch::take();
         match body
-            .take_trailers(from.bytes(), &terms.is_ours, &mut out)
+            .take_trailers(from.bytes(), &terms.stays, &mut out)
             .map_err(Broken::Malformed)?
         {
             Parsed::Complete(count) => {

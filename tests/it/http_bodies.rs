@@ -471,3 +471,24 @@ fn framing_and_routing_in_trailers_are_not_passed_on() {
     }
     count("framing: trailers not passed on", 2 * forbidden.len());
 }
+
+#[test]
+fn what_connection_names_does_not_pass_as_a_trailer_either() {
+    // RFC 9110 §7.6.1: "remove any header or trailer field(s) from the message with the same name".
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nConnection: x-hop, keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-A: 1\r\nX-Hop: 2\r\n\r\n");
+    let mut served = origin.accept();
+    let seen = served.request();
+    assert_eq!(seen.trailers.without(&[]), [("X-A", "1")]);
+    served.send("HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-hop: 1\r\nX-B: 2\r\n\r\n");
+    let response = client.response("POST");
+    assert_eq!(response.text(), "ok");
+    assert_eq!(response.trailers.without(&[]), [("X-B", "2")]);
+    // What one message named, the next has not.
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Hop: 2\r\n\r\n");
+    let seen = served
+        .try_request()
+        .unwrap_or_else(|_| origin.accept().request());
+    assert_eq!(seen.trailers.without(&[]), [("X-Hop", "2")]);
+}

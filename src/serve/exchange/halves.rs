@@ -13,14 +13,15 @@ use super::super::buffers::Scratch;
 use super::super::deadline::Deadline;
 use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::peer::{self, Peer};
-use super::super::relay::{self, Broken, Form, Terms};
+use super::super::relay::{self, Broken, Terms};
 use super::super::wire::{Filled, Reader, Wire, Writer};
 use super::Limits;
 use super::request::Request;
-use super::response::{Kind, read_response};
-use crate::http::body::Body;
+use super::response::read_response;
+use crate::http::body::{Body, Form};
 use crate::http::connection::Next;
 use crate::http::head::Version;
+use crate::http::passage::{Final, Kind};
 
 /// What the two halves of an attempt know of each other.
 pub struct State {
@@ -123,7 +124,7 @@ async fn upload(
     }
     let terms = Terms {
         form: Form::AsIs,
-        is_ours: |name: &str| service.onward.is_ours(name),
+        stays: |name: &str| service.onward.is_ours(name) || request.named.has(name),
         silence: (limits.client, service.timeouts.body),
         bytes: &service.tally.bytes_up,
     };
@@ -158,7 +159,7 @@ pub async fn departure(client: &mut Reader<'_>, request: &Request, deadline: &De
             // A reset would show; whether it stays otherwise shows when the answer is written.
             Peer::Unknown if !has_ended => {}
             // Who means to go on with this connection does not finish it; who asked to close it may.
-            Peer::Unknown if request.persists => return ClientFault::Gone.into(),
+            Peer::Unknown if request.asking.persists => return ClientFault::Gone.into(),
             Peer::Unknown => future::pending::<()>().await,
         }
         deadline.set(Some(PEER_PAUSE));
@@ -176,12 +177,12 @@ async fn download(
     service: &Service,
 ) -> Result<Answered, Fault> {
     let mut interim = 0;
-    let (mut out, response) = loop {
+    let (mut out, status, answer) = loop {
         let mut out = Scratch::take();
         let response =
             read_response(&mut origin, request, state, deadline, service, &mut out).await?;
         match response.kind {
-            Kind::Final { .. } => break (out, response),
+            Kind::Final(answer) => break (out, response.status, answer),
             Kind::Tunnel => {
                 state.answered.set(true);
                 deadline.set(None);
@@ -201,7 +202,7 @@ async fn download(
                     return Err(OriginFault::TooManyInterim.into());
                 }
                 // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
-                if request.version == Version::Http11 {
+                if request.asking.version == Version::Http11 {
                     client
                         .write_all(&out)
                         .await
@@ -210,15 +211,13 @@ async fn download(
             }
         }
     };
-    let Kind::Final {
+    let Final {
         framing,
         form,
         next,
         keep,
-    } = response.kind
-    else {
-        return Err(OriginFault::UnaskedUpgrade.into());
-    };
+        named,
+    } = answer;
     let mut body = Body::new(framing);
     relay::take_ready(&mut origin, &mut body, form, &mut out).map_err(OriginFault::Malformed)?;
     // From here on nothing else can be said, and nothing repeated.
@@ -236,16 +235,12 @@ async fn download(
     drop(out);
     let terms = Terms {
         form,
-        is_ours: |_: &str| false,
+        stays: |name: &str| named.has(name),
         silence: (deadline, service.timeouts.body),
         bytes: &service.tally.bytes_down,
     };
     match relay::relay(&mut origin, client, &mut body, terms).await {
-        Ok(()) => Ok(Answered {
-            status: response.status,
-            next,
-            keep,
-        }),
+        Ok(()) => Ok(Answered { status, next, keep }),
         Err(Broken::Sink) => Err(ClientFault::Gone.into()),
         Err(Broken::Source | Broken::Truncated) => Err(OriginFault::Truncated.into()),
         Err(Broken::Malformed(error)) => Err(OriginFault::Malformed(error).into()),

@@ -1,4 +1,4 @@
-//! The request half of an exchange's decisions: from the client's bytes to a head for the origin.
+//! The request half of an exchange: waits for a head, and has it judged by [`passage`].
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -10,20 +10,18 @@ use super::super::fault::{ClientFault, Fault};
 use super::super::own::Page;
 use super::super::wire::Filled;
 use super::Connection;
-use crate::http::connection::Options;
-use crate::http::framing::{self, Asked, Framing};
-use crate::http::head::{self, Slots, Version};
-use crate::http::rewrite;
-use crate::http::target::Target;
-use crate::http::{Error, Parsed};
+use crate::http::Parsed;
+use crate::http::connection::Named;
+use crate::http::framing::Framing;
+use crate::http::head::{self, Slots};
+use crate::http::passage::{self, Asking};
 
 /// What an exchange needs to know of a request whose head is already on its way.
 pub struct Request {
-    pub asked: Asked,
-    pub version: Version,
+    pub asking: Asking,
     pub framing: Framing,
-    pub persists: bool,
-    pub upgrades: bool,
+    /// What its trailer section must not bring back.
+    pub named: Named,
     /// Repeating it changes nothing (RFC 9110 §9.2.2).
     pub is_idempotent: bool,
     pub page: Option<Page>,
@@ -98,7 +96,7 @@ pub async fn read_request(
     }
 }
 
-/// Everything that is decided about a request from its head.
+/// Takes the request at the start of `bytes` if its head is all there, and says how long that is.
 fn take_request(
     bytes: &[u8],
     began: Instant,
@@ -106,40 +104,27 @@ fn take_request(
     out: &mut Scratch,
 ) -> Result<Parsed<(Request, usize)>, Refusal> {
     let mut slots = Slots::new();
-    let refused = |error: Error| Refusal {
-        fault: ClientFault::Refused(error).into(),
-        head_only: false,
-    };
-    let Parsed::Complete(head) = head::request(bytes, &mut slots).map_err(refused)? else {
+    let taken = passage::request(bytes, &mut slots, &service.guard, &service.onward, out);
+    let Parsed::Complete(onbound) = taken.map_err(|refused| Refusal {
+        fault: ClientFault::Refused(refused.error).into(),
+        head_only: refused.head_only,
+    })?
+    else {
         return Ok(Parsed::Partial);
     };
-    let asked = Asked::by(head.method);
-    let refused = |error: Error| Refusal {
-        head_only: asked == Asked::Head,
-        ..refused(error)
-    };
-    let framing = framing::of_request(&head).map_err(refused)?;
-    if head.method == "CONNECT" && framing != Framing::Empty {
-        return Err(refused(Error::ConnectBody));
-    }
-    let target = Target::parse(head.method, head.target).map_err(refused)?;
-    service.guard.admit(&head, &target).map_err(refused)?;
-    let options = Options::of(head.fields).map_err(refused)?;
-    let upgrades = rewrite::request(&head, &target, &options, framing, &service.onward, out);
-    let path = target.path().split('?').next().unwrap_or_default();
+    let method = onbound.head.method;
+    let path = onbound.target.path().split('?').next().unwrap_or_default();
     let request = Request {
-        asked,
-        version: head.version,
-        framing,
-        persists: options.persists(head.version),
-        upgrades,
+        asking: onbound.asking,
+        framing: onbound.framing,
+        named: onbound.named,
         is_idempotent: matches!(
-            head.method,
+            method,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
         ),
-        page: Page::at(head.method, path),
+        page: Page::at(method, path),
         began,
-        label: log::log_enabled!(log::Level::Debug).then(|| format!("{} {path}", head.method)),
+        label: log::log_enabled!(log::Level::Debug).then(|| format!("{method} {path}")),
     };
-    Ok(Parsed::Complete((request, head.len)))
+    Ok(Parsed::Complete((request, onbound.head.len)))
 }

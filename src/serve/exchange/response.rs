@@ -1,4 +1,4 @@
-//! The response half of an exchange's decisions: from the origin's bytes to a head for the client.
+//! The response half of an exchange: waits for a head, and has it judged by [`passage`].
 
 use smol::future;
 
@@ -6,32 +6,17 @@ use super::super::Service;
 use super::super::buffers::Scratch;
 use super::super::deadline::Deadline;
 use super::super::fault::{Fault, OriginFault};
-use super::super::relay::Form;
 use super::super::wire::{Filled, Reader};
 use super::halves::{Sent, State};
 use super::request::Request;
 use crate::http::Parsed;
-use crate::http::connection::{self, Next, Options, Reason};
-use crate::http::framing::{self, Framing};
-use crate::http::head::{self, Slots, Version};
-use crate::http::rewrite::{self, Persistence};
+use crate::http::head::{self, Slots};
+use crate::http::passage::{self, Kind, Moment, Wrong};
 
 /// A response head that has been taken.
 pub struct Response {
     pub status: u16,
     pub kind: Kind,
-}
-
-/// What a response is to the exchange.
-pub enum Kind {
-    Interim,
-    Tunnel,
-    Final {
-        framing: Framing,
-        form: Form,
-        next: Next,
-        keep: Option<Option<u64>>,
-    },
 }
 
 /// Reads a response head and writes it for the client to `out`.
@@ -75,7 +60,7 @@ pub async fn read_response(
     }
 }
 
-/// Everything that is decided about a response from its head.
+/// Takes the response at the start of `bytes` if its head is all there, and says how long that is.
 fn take_response(
     bytes: &[u8],
     request: &Request,
@@ -83,78 +68,22 @@ fn take_response(
     service: &Service,
     out: &mut Scratch,
 ) -> Result<Parsed<(Response, usize)>, OriginFault> {
+    let moment = Moment {
+        is_sent: state.sent.get() == Sent::Whole,
+        is_stopping: service.clock.is_stopping(),
+    };
     let mut slots = Slots::new();
-    let Parsed::Complete(head) =
-        head::response(bytes, &mut slots).map_err(OriginFault::Malformed)?
+    let taken = passage::response(bytes, &mut slots, &request.asking, moment, out);
+    let Parsed::Complete(inbound) = taken.map_err(|wrong| match wrong {
+        Wrong::Malformed(error) => OriginFault::Malformed(error),
+        Wrong::UnaskedUpgrade => OriginFault::UnaskedUpgrade,
+    })?
     else {
         return Ok(Parsed::Partial);
     };
-    let framing = framing::of_response(&head, request.asked).map_err(OriginFault::Malformed)?;
-    let options = Options::of(head.fields).map_err(OriginFault::Malformed)?;
-    let (kind, persistence, form) = match head.status {
-        101 if request.upgrades => (Kind::Tunnel, Persistence::Upgrade, Form::AsIs),
-        101 => return Err(OriginFault::UnaskedUpgrade),
-        100..=199 => (Kind::Interim, Persistence::Presumed, Form::AsIs),
-        _ => {
-            let is_decoded = framing == Framing::Chunked && request.version == Version::Http10;
-            let form = if is_decoded {
-                Form::Decoded
-            } else {
-                Form::AsIs
-            };
-            let next = next(
-                request,
-                framing,
-                form,
-                state.sent.get(),
-                service.clock.is_stopping(),
-            );
-            let persistence = match (next, request.version) {
-                (Next::Reuse, Version::Http11) => Persistence::Presumed,
-                (Next::Reuse, Version::Http10) => Persistence::KeepAlive,
-                _ => Persistence::Close,
-            };
-            let keep = (options.persists(head.version) && framing != Framing::UntilClose)
-                .then(|| connection::announced_idle_seconds(head.fields));
-            (
-                Kind::Final {
-                    framing,
-                    form,
-                    next,
-                    keep,
-                },
-                persistence,
-                form,
-            )
-        }
+    let response = Response {
+        status: inbound.head.status,
+        kind: inbound.kind,
     };
-    rewrite::response(&head, &options, persistence, form == Form::Decoded, out);
-    Ok(Parsed::Complete((
-        Response {
-            status: head.status,
-            kind,
-        },
-        head.len,
-    )))
-}
-
-/// What becomes of the client's connection behind a final response (RFC 9112 §9.3).
-pub fn next(
-    request: &Request,
-    framing: Framing,
-    form: Form,
-    sent: Sent,
-    is_stopping: bool,
-) -> Next {
-    if !request.persists {
-        Next::Close(Reason::ClientAsked)
-    } else if framing == Framing::UntilClose || form == Form::Decoded {
-        Next::Close(Reason::BodyEndsByClose)
-    } else if sent != Sent::Whole {
-        Next::Close(Reason::RequestUnfinished)
-    } else if is_stopping {
-        Next::Close(Reason::Stopping)
-    } else {
-        Next::Reuse
-    }
+    Ok(Parsed::Complete((response, inbound.head.len)))
 }
