@@ -126,6 +126,46 @@ impl Body {
         Ok(parsed)
     }
 
+    /// Takes of `bytes` what belongs to this body and writes what may pass to `out`, so that it can leave together
+    /// with a head, or be refused before that has left. Says how many bytes it took; a trailer section that is
+    /// not all there stays.
+    pub fn take_ready(
+        &mut self,
+        bytes: &[u8],
+        form: Form,
+        stays: impl Fn(&str) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Error> {
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            match self.next(rest)? {
+                Piece::Data(count) => {
+                    out.extend_from_slice(&rest[..count]);
+                    used += count;
+                }
+                Piece::Framing(count) => {
+                    if form == Form::AsIs {
+                        out.extend_from_slice(&rest[..count]);
+                    }
+                    used += count;
+                }
+                Piece::Trailers => {
+                    let len = out.len();
+                    let Parsed::Complete(count) = self.take_trailers(rest, &stays, out)? else {
+                        break;
+                    };
+                    if form == Form::Decoded {
+                        out.truncate(len);
+                    }
+                    used += count;
+                }
+                Piece::End => break,
+            }
+        }
+        Ok(used)
+    }
+
     /// What it means that the sender has closed its side now.
     pub fn end_of_file(&mut self) -> Result<(), Truncated> {
         match self.0 {
@@ -233,6 +273,41 @@ mod tests {
         assert_eq!(taken, Ok(Parsed::Complete(bytes.len() - 3 - 4)));
         assert_eq!(out, b"a: 1\r\n\r\n");
         assert!(body.is_complete() && !body.has_trailers());
+    }
+
+    /// What is taken of `bytes` together with a head, and what leaves with it.
+    #[track_caller]
+    fn check_ready(
+        why: &str,
+        framing: Framing,
+        form: Form,
+        bytes: &[u8],
+        expected: Result<(usize, &[u8]), Error>,
+    ) {
+        let mut out = Vec::new();
+        let stays = |name: &str| name == "ours";
+        let used = Body::new(framing).take_ready(bytes, form, stays, &mut out);
+        let taken = used.map(|used| (used, out.escape_ascii().to_string()));
+        let expected = expected.map(|(used, out)| (used, out.escape_ascii().to_string()));
+        assert_eq!(taken, expected, "{why}");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn what_came_with_the_head_leaves_with_it_or_is_refused_with_it() {
+        use Form::{AsIs, Decoded};
+        check_ready("nothing came", Length(5), AsIs, b"", Ok((0, b"")));
+        check_ready("there is none", Empty, AsIs, b"GET /", Ok((0, b"")));
+        check_ready("part of a length", Length(5), AsIs, b"he", Ok((2, b"he")));
+        check_ready("a length and more", Length(2), AsIs, b"hello", Ok((2, b"he")));
+        check_ready("a chunk", Chunked, AsIs, b"5\r\nhello\r\n0\r\n\r\nGET", Ok((15, b"5\r\nhello\r\n0\r\n\r\n")));
+        check_ready("a chunk, for who knows none", Chunked, Decoded, b"5\r\nhello\r\n0\r\n\r\nGET", Ok((15, b"hello")));
+        check_ready("trailers", Chunked, AsIs, b"1\r\nx\r\n0\r\na: 1\r\nours: 2\r\n\r\nGET", Ok((26, b"1\r\nx\r\n0\r\na: 1\r\n\r\n")));
+        check_ready("trailers, for who knows none", Chunked, Decoded, b"1\r\nx\r\n0\r\na: 1\r\n\r\nGET", Ok((17, b"x")));
+        check_ready("part of the trailers", Chunked, AsIs, b"1\r\nx\r\n0\r\na: 1\r\n", Ok((9, b"1\r\nx\r\n0\r\n")));
+        check_ready("a wrong chunk", Chunked, AsIs, b"5\r\nhello\r\nx\r\n", Err(Error::ChunkSize));
+        check_ready("a wrong trailer", Chunked, AsIs, b"0\r\na : b\r\n\r\n", Err(Error::Trailer));
+        check_ready("a wrong trailer, not all there", Chunked, AsIs, b"0\r\na : b", Err(Error::Trailer));
     }
 
     #[test]

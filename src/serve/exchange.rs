@@ -21,7 +21,6 @@ use super::deadline::Deadline;
 use super::fault::{ClientFault, Fault, OriginFault};
 use super::frames::Frames;
 use super::own::Page;
-use super::relay;
 use super::tunnel;
 use super::wire::{Filled, Stream, Wire};
 use super::{Connected, Service};
@@ -189,8 +188,12 @@ async fn forward(
         is_answered: false,
     };
     let mut body = Body::new(request.framing);
-    relay::take_ready(&mut client.reader(), &mut body, Form::AsIs, &mut out)
+    let stays = |name: &str| request.stays(name, &service.onward);
+    let mut reader = client.reader();
+    let taken = body
+        .take_ready(reader.bytes(), Form::AsIs, stays, &mut out)
         .map_err(|error| unanswered(ClientFault::Refused(error).into()))?;
+    reader.consume(taken);
     let is_repeatable = request.is_idempotent && body.is_complete();
 
     let mut state = State::new(out);

@@ -140,35 +140,6 @@ async fn flow<F>(
     fill(from, terms.silence).await
 }
 
-/// Takes of the bytes that are already there what belongs to `body` and writes it to `out`, so that it can
-/// leave together with a head.
-pub fn take_ready(
-    from: &mut Reader<'_>,
-    body: &mut Body,
-    form: Form,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
-    let mut used = 0;
-    while used < from.bytes().len() {
-        let bytes = &from.bytes()[used..];
-        match body.next(bytes)? {
-            Piece::Data(count) => {
-                out.extend_from_slice(&bytes[..count]);
-                used += count;
-            }
-            Piece::Framing(count) => {
-                if form == Form::AsIs {
-                    out.extend_from_slice(&bytes[..count]);
-                }
-                used += count;
-            }
-            Piece::Trailers | Piece::End => break,
-        }
-    }
-    from.consume(used);
-    Ok(())
-}
-
 /// Reads until the trailer section is whole; it is short, or refused.
 async fn take_trailers<F: Fn(&str) -> bool>(
     from: &mut Reader<'_>,

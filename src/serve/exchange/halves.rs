@@ -124,7 +124,7 @@ async fn upload(
     }
     let terms = Terms {
         form: Form::AsIs,
-        stays: |name: &str| service.onward.is_ours(name) || request.named.has(name),
+        stays: |name: &str| request.stays(name, &service.onward),
         silence: (limits.client, service.timeouts.body),
         bytes: &service.tally.bytes_up,
     };
@@ -219,7 +219,10 @@ async fn download(
         named,
     } = answer;
     let mut body = Body::new(framing);
-    relay::take_ready(&mut origin, &mut body, form, &mut out).map_err(OriginFault::Malformed)?;
+    let taken = body
+        .take_ready(origin.bytes(), form, |name| named.has(name), &mut out)
+        .map_err(OriginFault::Malformed)?;
+    origin.consume(taken);
     // From here on nothing else can be said, and nothing repeated.
     state.answered.set(true);
     state.out.take();

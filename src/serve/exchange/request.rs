@@ -15,6 +15,7 @@ use crate::http::connection::Named;
 use crate::http::framing::Framing;
 use crate::http::head::{self, Slots};
 use crate::http::passage::{self, Asking};
+use crate::http::rewrite::Onward;
 
 /// What an exchange needs to know of a request whose head is already on its way.
 pub struct Request {
@@ -28,6 +29,13 @@ pub struct Request {
     pub began: Instant,
     /// Method and path for the log, where it is detailed. Never the query: it may hold a key.
     pub label: Option<String>,
+}
+
+impl Request {
+    /// Whether fields of that `name` do not pass in its trailer section.
+    pub fn stays(&self, name: &str, onward: &Onward) -> bool {
+        onward.is_ours(name) || self.named.has(name)
+    }
 }
 
 /// A request that is not served.
