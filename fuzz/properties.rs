@@ -15,11 +15,14 @@ use interceptor::http::target::Target;
 use interceptor::http::{Error, Parsed, trailer};
 
 mod command_line;
+mod exchange;
 mod reference;
 mod registry;
 
 pub use command_line::command_line;
 pub use registry::registry;
+
+pub use exchange::exchange;
 
 /// A request head is taken exactly where a naive reader takes it.
 pub fn request_head(input: &[u8]) {

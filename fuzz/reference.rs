@@ -224,18 +224,59 @@ fn skip_quoted(mut text: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// A section of field lines: a trailer section.
+pub enum Section {
+    /// These lines, and how many bytes they take with the empty line.
+    Taken(Vec<Line>, usize),
+    Refused,
+    Unended,
+}
+
+/// `*( field-line CRLF ) CRLF`
+pub fn section(input: &[u8]) -> Section {
+    if input.starts_with(b"\r\n") {
+        return Section::Taken(Vec::new(), 2);
+    }
+    let Some(end) = find(input, b"\r\n\r\n") else {
+        return Section::Unended;
+    };
+    let lines = split_lines(&input[..end]).into_iter().map(field_line);
+    match lines.collect::<Option<Vec<Line>>>() {
+        Some(lines) => Section::Taken(lines, end + 4),
+        None => Section::Refused,
+    }
+}
+
+/// Whether a trailer field of that name, in lower case, frames, describes, routes or authorises.
+pub fn stays_out_of_trailers(name: &str) -> bool {
+    [
+        "content-length transfer-encoding trailer connection keep-alive proxy-connection te upgrade http2-settings",
+        "content-encoding content-range content-type expect range host origin via max-forwards forwarded",
+        "x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip authorization proxy-authorization cookie",
+        "set-cookie x-api-key api-key",
+    ]
+    .iter()
+    .any(|names| names.split(' ').any(|forbidden| forbidden == name))
+}
+
+/// The names, in lower case, that `Connection` gives.
+pub fn named(fields: &[Line]) -> Vec<String> {
+    let fields = lowercased(fields);
+    let values = fields.iter().filter(|(name, _)| name == "connection");
+    let texts = values.map(|(_, value)| String::from_utf8_lossy(value).to_ascii_lowercase());
+    texts
+        .flat_map(|text| {
+            let options = text.split(',');
+            let trimmed = options.map(|option| option.trim_matches([' ', '\t']).to_owned());
+            trimmed.collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 /// The fields that a hop passes on: all but the known ones of one hop and those that `Connection` names.
 pub fn end_to_end(fields: &[Line]) -> Vec<Line> {
+    let mut named = named(fields);
     let fields = lowercased(fields);
-    let mut named: Vec<String> = Vec::new();
-    for (_, value) in fields.iter().filter(|(name, _)| name == "connection") {
-        let value = String::from_utf8_lossy(value).to_ascii_lowercase();
-        named.extend(
-            value
-                .split(',')
-                .map(|option| option.trim_matches([' ', '\t']).to_owned()),
-        );
-    }
     let kept = ["host", "content-length", "transfer-encoding"];
     named.retain(|name| !kept.contains(&&name[..]));
     let known = [

@@ -7,9 +7,9 @@ use std::cell::Cell;
 use smol::future;
 
 use super::deadline::Deadline;
-use super::relay::{self, Broken, Form, Terms};
+use super::relay::{self, Broken, Terms};
 use super::wire::{Reader, Wire, Writer};
-use crate::http::body::Body;
+use crate::http::body::{Body, Form};
 use crate::http::framing::Framing;
 
 /// Carries bytes between two wires, those that were already read first. Returns when both sides have
@@ -31,7 +31,7 @@ async fn carry(
 ) -> Result<(), Broken> {
     let terms = Terms {
         form: Form::AsIs,
-        is_ours: |_: &str| false,
+        stays: |_: &str| false,
         silence: (unset, None),
         bytes,
     };

@@ -10,7 +10,7 @@ mod properties;
 /// One fuzz target and its property.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     ("request_head", properties::request_head),
     ("response_head", properties::response_head),
     ("framing", properties::framing),
@@ -21,6 +21,7 @@ const TARGETS: [Target; 10] = [
     ("target", properties::target),
     ("registry", properties::registry),
     ("command_line", properties::command_line),
+    ("exchange", properties::exchange),
 ];
 
 #[test]

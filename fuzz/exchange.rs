@@ -1,0 +1,902 @@
+//! A client's whole connection in memory: the pure functions in the order in which `serve::exchange` asks them, with
+//! every piece of bytes arriving when the dice say so. What came out on either side is then read by the reference.
+//!
+//! The input: one byte that seeds the dice, what the client sends, and after each [`SEPARATOR`] what one more
+//! connection of the origin sends before it closes.
+
+use interceptor::http::body::{Body, Form};
+use interceptor::http::connection::Next;
+use interceptor::http::framing::{Asked, Framing};
+use interceptor::http::guard::Guard;
+use interceptor::http::head::{self, Slots, Version};
+use interceptor::http::passage::{self, Asking, Final, Kind, Moment, Wrong};
+use interceptor::http::reply::{Manner, Reply, Retry};
+use interceptor::http::rewrite::Onward;
+use interceptor::http::{Error, Parsed};
+
+use super::reference::{self, Line, Section, Verdict};
+
+const SEPARATOR: &[u8] = b"\n====\n";
+
+/// What passes through, and what it looked like on both sides, is the same messages.
+pub fn exchange(input: &[u8]) {
+    let Some((&seed, bytes)) = input.split_first() else {
+        return;
+    };
+    let mut parts = split(bytes).into_iter();
+    let Some(sent) = parts.next() else { return };
+    let mut play = Play {
+        dice: Dice(u64::from(seed) * 2 + 1),
+        client: Sender::new(sent),
+        origins: parts.map(|bytes| Origin::new(Sender::new(bytes))).collect(),
+        to_client: Vec::new(),
+        exchanges: Vec::new(),
+    };
+    let end = play.run();
+    play.check(&end);
+}
+
+struct Play<'i> {
+    dice: Dice,
+    client: Sender<'i>,
+    /// All connections of the origin, those that are still to come as well.
+    origins: Vec<Origin<'i>>,
+    to_client: Vec<u8>,
+    exchanges: Vec<Exchange>,
+}
+
+/// One connection of the origin: what it sends, and what it got.
+struct Origin<'i> {
+    sender: Sender<'i>,
+    got: Vec<u8>,
+}
+
+/// Where one exchange began and ended in the streams.
+struct Exchange {
+    origin: usize,
+    origin_sent: (usize, usize),
+    origin_got: (usize, usize),
+    client_got: (usize, usize),
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The answer has been passed on.
+    Done(Next),
+    /// Both sides speak another protocol.
+    Tunnel,
+    /// The client was told what is wrong.
+    Refused(Why),
+    /// It could not be told any more: the connection was cut.
+    Cut(Why),
+    /// It had gone.
+    Gone,
+}
+
+/// Whose doing it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Client(Error),
+    Origin(Error),
+    UnaskedUpgrade,
+    TooManyInterim,
+    /// The origin closed too early.
+    Ended,
+}
+
+/// How a client's connection ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The client stopped between two requests, or within a head.
+    ClientStopped,
+    /// Its request was refused for this.
+    Refused(Error),
+    /// There was no connection to the origin.
+    NoOrigin,
+    /// The last exchange was the last.
+    WithExchange,
+}
+
+impl Play<'_> {
+    fn run(&mut self) -> End {
+        let ours = [("x-source".to_owned(), "ic".to_owned())];
+        let onward = Onward::new("o:1", "", &ours).expect("it is settable");
+        let mut used_origins = 0;
+        let mut kept = None;
+        loop {
+            let mut out = Vec::new();
+            let request = match self.read_request(&onward, &mut out) {
+                Ok(Some(request)) => request,
+                Ok(None) => return End::ClientStopped,
+                Err(refused) => {
+                    self.refuse(Reply::refusal(refused.error), refused.head_only);
+                    return End::Refused(refused.error);
+                }
+            };
+            let head_only = request.asking.asked == Asked::Head;
+            let stays = |name: &str| onward.is_ours(name) || request.named.has(name);
+            let mut body = Body::new(request.framing);
+            let ready = body.take_ready(self.client.inbox(), Form::AsIs, stays, &mut out);
+            match ready {
+                Ok(count) => self.client.consume(count),
+                Err(error) => {
+                    self.refuse(Reply::refusal(error), head_only);
+                    return End::Refused(error);
+                }
+            }
+            let index = kept.take().unwrap_or_else(|| {
+                used_origins += 1;
+                used_origins - 1
+            });
+            let Some(origin) = self.origins.get_mut(index) else {
+                self.refuse(unreachable_origin(), head_only);
+                return End::NoOrigin;
+            };
+            let mut exchange = Exchange {
+                origin: index,
+                origin_sent: (origin.sender.used, 0),
+                origin_got: (origin.got.len(), 0),
+                client_got: (self.to_client.len(), 0),
+                outcome: Outcome::Gone,
+            };
+            origin.got.extend_from_slice(&out);
+            let (outcome, keeps) = self.halves(&request.asking, &mut body, &stays, index);
+            let origin = &mut self.origins[index];
+            match outcome {
+                Outcome::Refused(Why::Client(error)) => {
+                    self.refuse(Reply::refusal(error), head_only);
+                }
+                Outcome::Refused(_) => self.refuse(unreachable_origin(), head_only),
+                Outcome::Tunnel => {
+                    origin.got.extend_from_slice(self.client.rest());
+                    self.to_client.extend_from_slice(origin.sender.rest());
+                }
+                _ => {}
+            }
+            let origin = &self.origins[index];
+            exchange.origin_sent.1 = origin.sender.used;
+            exchange.origin_got.1 = origin.got.len();
+            exchange.client_got.1 = self.to_client.len();
+            exchange.outcome = outcome;
+            self.exchanges.push(exchange);
+            if outcome != Outcome::Done(Next::Reuse) {
+                return End::WithExchange;
+            }
+            if keeps && origin.sender.inbox().is_empty() {
+                kept = Some(index);
+            }
+        }
+    }
+
+    /// As `serve::exchange::request::read_request`.
+    fn read_request(
+        &mut self,
+        onward: &Onward,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Request>, passage::Refused> {
+        let guard = Guard::default();
+        let mut seen = 0;
+        loop {
+            let bytes = self.client.inbox();
+            if !matches!(bytes, b"" | b"\r" | b"\r\n") {
+                if seen == 0 || head::may_end(bytes, seen) {
+                    let mut slots = Slots::new();
+                    let taken = passage::request(bytes, &mut slots, &guard, onward, out)?;
+                    if let Parsed::Complete(onbound) = taken {
+                        let request = Request {
+                            asking: onbound.asking,
+                            framing: onbound.framing,
+                            named: onbound.named,
+                        };
+                        let len = onbound.head.len;
+                        self.client.consume(len);
+                        return Ok(Some(request));
+                    }
+                }
+                seen = bytes.len();
+            }
+            if !self.client.fill(&mut self.dice) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// As `serve::exchange::halves`: a step of either half, in any order, up to the end of one of them. Says also
+    /// whether the origin's connection may be kept.
+    fn halves(
+        &mut self,
+        asking: &Asking,
+        body: &mut Body,
+        stays: &dyn Fn(&str) -> bool,
+        index: usize,
+    ) -> (Outcome, bool) {
+        let mut download = Download::default();
+        loop {
+            let is_answered = download.answer.is_some();
+            let failed = |why| match is_answered {
+                true => Outcome::Cut(why),
+                false => Outcome::Refused(why),
+            };
+            let origin = &mut self.origins[index];
+            if !body.is_complete() && self.dice.roll(2) == 0 {
+                let to = &mut origin.got;
+                let step = relay(
+                    &mut self.client,
+                    &mut self.dice,
+                    body,
+                    Form::AsIs,
+                    stays,
+                    to,
+                );
+                match step {
+                    Ok(()) => {}
+                    Err(Broken::Truncated) => return (Outcome::Gone, false),
+                    Err(Broken::Malformed(error)) => return (failed(Why::Client(error)), false),
+                }
+                continue;
+            }
+            let moment = Moment {
+                is_sent: body.is_complete(),
+                is_stopping: false,
+            };
+            let sender = &mut origin.sender;
+            match download.step(sender, &mut self.dice, asking, moment, &mut self.to_client) {
+                Ok(Step::More) => {}
+                Ok(Step::Tunnel) => return (Outcome::Tunnel, false),
+                Ok(Step::Done(answer)) => {
+                    let keeps = answer.keep.is_some() && body.is_complete();
+                    return (Outcome::Done(answer.next), keeps);
+                }
+                // The answer may have begun within this very step.
+                Err(why) if download.answer.is_some() => return (Outcome::Cut(why), false),
+                Err(why) => return (Outcome::Refused(why), false),
+            }
+        }
+    }
+
+    fn refuse(&mut self, reply: Reply<'_>, head_only: bool) {
+        let manner = Manner {
+            head_only,
+            close: true,
+        };
+        reply.write("id", manner, &mut self.to_client);
+    }
+}
+
+fn unreachable_origin() -> Reply<'static> {
+    Reply {
+        status: 502,
+        code: "bad_response",
+        message: "the target did something wrong",
+        retry: Retry::Never,
+    }
+}
+
+struct Request {
+    asking: Asking,
+    framing: Framing,
+    named: interceptor::http::connection::Named,
+}
+
+/// The way of one answer.
+#[derive(Default)]
+struct Download {
+    seen: usize,
+    interim: usize,
+    answer: Option<(Final, Body)>,
+}
+
+enum Step {
+    More,
+    Tunnel,
+    Done(Final),
+}
+
+impl Download {
+    fn step(
+        &mut self,
+        origin: &mut Sender<'_>,
+        dice: &mut Dice,
+        asking: &Asking,
+        moment: Moment,
+        client: &mut Vec<u8>,
+    ) -> Result<Step, Why> {
+        if let Some((answer, body)) = &mut self.answer {
+            if !body.is_complete() {
+                let stays = |name: &str| answer.named.has(name);
+                relay(origin, dice, body, answer.form, &stays, client).map_err(|broken| {
+                    match broken {
+                        Broken::Truncated => Why::Ended,
+                        Broken::Malformed(error) => Why::Origin(error),
+                    }
+                })?;
+            }
+            return Ok(if body.is_complete() {
+                Step::Done(answer.clone())
+            } else {
+                Step::More
+            });
+        }
+        let bytes = origin.inbox();
+        if !bytes.is_empty() && (self.seen == 0 || head::may_end(bytes, self.seen)) {
+            let mut slots = Slots::new();
+            let mut out = Vec::new();
+            let taken = passage::response(bytes, &mut slots, asking, moment, &mut out).map_err(
+                |wrong| match wrong {
+                    Wrong::Malformed(error) => Why::Origin(error),
+                    Wrong::UnaskedUpgrade => Why::UnaskedUpgrade,
+                },
+            )?;
+            if let Parsed::Complete(inbound) = taken {
+                let (len, kind) = (inbound.head.len, inbound.kind);
+                origin.consume(len);
+                self.seen = 0;
+                return self.begin(kind, origin, asking, out, client);
+            }
+        }
+        self.seen = bytes.len();
+        if origin.fill(dice) {
+            Ok(Step::More)
+        } else {
+            Err(Why::Ended)
+        }
+    }
+
+    fn begin(
+        &mut self,
+        kind: Kind,
+        origin: &mut Sender<'_>,
+        asking: &Asking,
+        mut out: Vec<u8>,
+        client: &mut Vec<u8>,
+    ) -> Result<Step, Why> {
+        match kind {
+            Kind::Interim => {
+                self.interim += 1;
+                if self.interim > 16 {
+                    return Err(Why::TooManyInterim);
+                }
+                if asking.version == Version::Http11 {
+                    client.extend_from_slice(&out);
+                }
+                Ok(Step::More)
+            }
+            Kind::Tunnel => {
+                client.extend_from_slice(&out);
+                Ok(Step::Tunnel)
+            }
+            Kind::Final(answer) => {
+                let mut body = Body::new(answer.framing);
+                let stays = |name: &str| answer.named.has(name);
+                let taken = body.take_ready(origin.inbox(), answer.form, stays, &mut out);
+                origin.consume(taken.map_err(Why::Origin)?);
+                client.extend_from_slice(&out);
+                // What is whole is over: nothing else happens in between.
+                let is_over = body.is_complete();
+                self.answer = Some((answer.clone(), body));
+                Ok(if is_over {
+                    Step::Done(answer)
+                } else {
+                    Step::More
+                })
+            }
+        }
+    }
+}
+
+enum Broken {
+    Truncated,
+    Malformed(Error),
+}
+
+/// One turn of `serve::relay::relay`.
+fn relay(
+    from: &mut Sender<'_>,
+    dice: &mut Dice,
+    body: &mut Body,
+    form: Form,
+    stays: &dyn Fn(&str) -> bool,
+    to: &mut Vec<u8>,
+) -> Result<(), Broken> {
+    if from.inbox().is_empty() && !from.fill(dice) {
+        return body.end_of_file().map_err(|_| Broken::Truncated);
+    }
+    let bytes = from.inbox();
+    let malformed = Broken::Malformed;
+    if body.has_trailers() {
+        let mut out = Vec::new();
+        match body
+            .take_trailers(bytes, stays, &mut out)
+            .map_err(malformed)?
+        {
+            Parsed::Complete(count) => {
+                from.consume(count);
+                if form == Form::AsIs {
+                    to.extend_from_slice(&out);
+                }
+            }
+            Parsed::Partial => {
+                if !from.fill(dice) {
+                    return Err(Broken::Truncated);
+                }
+            }
+        }
+        return Ok(());
+    }
+    // What may pass unseen may be moved without being read (splice), or not.
+    let opaque = usize::try_from(body.opaque())
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
+    let count = if opaque > 0 && dice.roll(2) == 0 {
+        body.advance(opaque as u64);
+        to.extend_from_slice(&bytes[..opaque]);
+        opaque
+    } else if form == Form::AsIs {
+        let count = body.follow(bytes).map_err(malformed)?;
+        to.extend_from_slice(&bytes[..count]);
+        count
+    } else {
+        match body.next(bytes).map_err(malformed)? {
+            interceptor::http::chunked::Piece::Data(count) => {
+                to.extend_from_slice(&bytes[..count]);
+                count
+            }
+            interceptor::http::chunked::Piece::Framing(count) => count,
+            _ => 0,
+        }
+    };
+    from.consume(count);
+    Ok(())
+}
+
+/// Whoever sends: what has arrived of it and is not used yet.
+struct Sender<'i> {
+    bytes: &'i [u8],
+    used: usize,
+    arrived: usize,
+}
+
+impl<'i> Sender<'i> {
+    fn new(bytes: &'i [u8]) -> Self {
+        Sender {
+            bytes,
+            used: 0,
+            arrived: 0,
+        }
+    }
+
+    fn inbox(&self) -> &'i [u8] {
+        &self.bytes[self.used..self.arrived]
+    }
+
+    fn rest(&self) -> &'i [u8] {
+        &self.bytes[self.used..]
+    }
+
+    fn consume(&mut self, count: usize) {
+        assert!(count <= self.inbox().len(), "only what has arrived is used");
+        self.used += count;
+    }
+
+    /// Whether anything more arrived.
+    fn fill(&mut self, dice: &mut Dice) -> bool {
+        let left = self.bytes.len() - self.arrived;
+        let most = [1, 3, 20, left][dice.roll(4)].min(left);
+        if most == 0 {
+            return false;
+        }
+        self.arrived += 1 + dice.roll(most);
+        true
+    }
+}
+
+impl<'i> Origin<'i> {
+    fn new(sender: Sender<'i>) -> Self {
+        Origin {
+            sender,
+            got: Vec::new(),
+        }
+    }
+}
+
+/// xorshift64
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as usize % sides
+    }
+}
+
+fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    while let Some(at) = bytes
+        .windows(SEPARATOR.len())
+        .position(|window| window == SEPARATOR)
+    {
+        parts.push(&bytes[..at]);
+        bytes = &bytes[at + SEPARATOR.len()..];
+    }
+    parts.push(bytes);
+    parts
+}
+
+impl Play<'_> {
+    /// What either side got, read by the reference, is what the other side sent, read by the reference.
+    fn check(&self, end: &End) {
+        let mut at = 0;
+        for (index, exchange) in self.exchanges.iter().enumerate() {
+            let is_last = index + 1 == self.exchanges.len();
+            let sent = &self.client.bytes[at..];
+            let Verdict::Taken(head) = reference::request(sent) else {
+                panic!("a head went on that is none: {}", sent.escape_ascii());
+            };
+            let got = &self.origins[exchange.origin].got;
+            let got = &got[exchange.origin_got.0..exchange.origin_got.1];
+            let took = check_request(sent, &head, got, exchange.outcome);
+            assert!(
+                took.is_some() || is_last,
+                "what is not whole is the last, {:?}",
+                exchange.outcome
+            );
+            at += took.unwrap_or(0);
+            self.check_answer(&head, exchange);
+        }
+        let rest = &self.client.bytes[at..];
+        match end {
+            // Whatever ended the exchange ended the connection.
+            End::WithExchange | End::NoOrigin => {}
+            End::ClientStopped => {
+                assert!(
+                    !matches!(reference::request(rest), Verdict::Taken(_)),
+                    "a request was overlooked: {}",
+                    rest.escape_ascii()
+                );
+            }
+            End::Refused(error) => {
+                let is_whole = matches!(reference::request(rest), Verdict::Taken(head) if request_len(rest, &head).is_some());
+                assert!(
+                    !is_whole || is_beyond_the_reference(*error),
+                    "{error:?} for what the reference takes: {}",
+                    rest.escape_ascii()
+                );
+            }
+        }
+        let last_got = self
+            .exchanges
+            .last()
+            .map_or(0, |exchange| exchange.client_got.1);
+        let own = &self.to_client[last_got..];
+        match end {
+            End::WithExchange | End::ClientStopped => assert!(own.is_empty()),
+            End::Refused(_) | End::NoOrigin => check_own(own),
+        }
+    }
+
+    /// What the client got of an answer is what the origin sent, or an answer of the interceptor's own, or cut.
+    fn check_answer(&self, request: &reference::Head, exchange: &Exchange) {
+        let mut got = &self.to_client[exchange.client_got.0..exchange.client_got.1];
+        let mut sent = &self.origins[exchange.origin].sender.bytes[exchange.origin_sent.0..];
+        let knows_interim = request.line[2] == "Http11";
+        let mut is_interim = true;
+        while is_interim && let Verdict::Taken(head) = reference::response(sent) {
+            is_interim = head.line[1].starts_with('1') && head.line[1] != "101";
+            if !is_interim || reference::announced(&head.fields, head.line[0] == "Http11").is_none()
+            {
+                break;
+            }
+            let passed = reference::response(got);
+            let same = matches!(&passed, Verdict::Taken(passed) if passed.line[1] == head.line[1] && !has_own_code(passed));
+            if knows_interim && same {
+                got = &got[passed_len(&passed)..];
+            } else if knows_interim {
+                break;
+            }
+            sent = &sent[head.len..];
+        }
+        let answer = reference::response(sent);
+        match exchange.outcome {
+            Outcome::Gone => {}
+            Outcome::Refused(why) => {
+                if let Why::Origin(error) = why {
+                    assert!(
+                        !is_whole(&answer, sent, request) || is_beyond_the_reference(error),
+                        "{error:?} for what the reference takes: {}",
+                        sent.escape_ascii()
+                    );
+                }
+                check_own(got);
+            }
+            Outcome::Done(_) | Outcome::Tunnel | Outcome::Cut(_) => {
+                let (Verdict::Taken(sent_head), Verdict::Taken(got_head)) =
+                    (answer, reference::response(got))
+                else {
+                    panic!(
+                        "no answer: {} became {}",
+                        sent.escape_ascii(),
+                        got.escape_ascii()
+                    );
+                };
+                assert_eq!(got_head.line[1], sent_head.line[1], "the status");
+                assert!(
+                    got_head.line[2].starts_with(&sent_head.line[2]),
+                    "the reason"
+                );
+                check_fields(&sent_head.fields, &got_head.fields, &["connection"], true);
+                let (sent, got) = (&sent[sent_head.len..], &got[got_head.len..]);
+                if exchange.outcome == Outcome::Tunnel {
+                    assert_eq!(got, sent, "a tunnel changes nothing");
+                    return;
+                }
+                let framing = response_framing(&sent_head, request)
+                    .unwrap_or_else(|| panic!("an answer that contradicts itself went on"));
+                let decoded = framing == Framing::Chunked && !knows_interim;
+                let named = reference::named(&sent_head.fields);
+                match exchange.outcome {
+                    Outcome::Done(_) if decoded => {
+                        let reference::Chunks::Taken((_, data)) = reference::chunked(sent) else {
+                            panic!("a broken body looks whole: {}", sent.escape_ascii());
+                        };
+                        assert_eq!(got, data);
+                    }
+                    Outcome::Done(_) => {
+                        let framing_got = response_framing(&got_head, request);
+                        assert_eq!(framing_got, Some(framing), "the same framing");
+                        check_body(sent, got, framing, &named);
+                    }
+                    Outcome::Cut(_) if decoded || framing == Framing::UntilClose => {}
+                    _ => check_partial(sent, got, framing),
+                }
+            }
+        }
+    }
+}
+
+/// What the origin got is the request that the client sent. Says how long that is in what the client sent; `None` if
+/// it went on in part only.
+fn check_request(
+    sent: &[u8],
+    head: &reference::Head,
+    got: &[u8],
+    outcome: Outcome,
+) -> Option<usize> {
+    let framing = request_framing(head)
+        .unwrap_or_else(|| panic!("a request that contradicts itself went on"));
+    let Verdict::Taken(next) = reference::request(got) else {
+        panic!("no head: {}", got.escape_ascii());
+    };
+    assert_eq!(next.line[0], head.line[0], "the method");
+    assert_eq!(next.line[2], "Http11");
+    assert_eq!(next.line[1], onward_target(&head.line[0], &head.line[1]));
+    check_fields(
+        &head.fields,
+        &next.fields,
+        &["host", "via", "x-source", "upgrade", "te", "connection"],
+        false,
+    );
+    assert_eq!(
+        request_framing(&next),
+        Some(framing),
+        "the same framing on both hops"
+    );
+    let (sent_body, got_body) = (&sent[head.len..], &got[next.len..]);
+    if outcome == Outcome::Tunnel {
+        assert_eq!(framing, Framing::Empty);
+        assert_eq!(got_body, sent_body, "a tunnel changes nothing");
+        return None;
+    }
+    let mut named = reference::named(&head.fields);
+    named.push("x-source".to_owned());
+    match outcome {
+        Outcome::Done(Next::Reuse) => {
+            let len = check_body(sent_body, got_body, framing, &named);
+            Some(head.len + len)
+        }
+        // It may be whole; what there is of it is right.
+        _ => {
+            let is_whole = body_len(got_body, framing).is_some_and(|len| len == got_body.len());
+            if is_whole {
+                check_body(sent_body, got_body, framing, &named);
+            } else {
+                check_partial(sent_body, got_body, framing);
+            }
+            None
+        }
+    }
+}
+
+/// RFC 9112 §3.2.2: absolute-form becomes origin-form; the others stay.
+fn onward_target(method: &str, target: &str) -> String {
+    if target.starts_with('/') || target == "*" {
+        return target.to_owned();
+    }
+    let behind_scheme = target.get("http://".len()..).unwrap_or_default();
+    let at = behind_scheme
+        .find(['/', '?'])
+        .unwrap_or(behind_scheme.len());
+    match &behind_scheme[at..] {
+        "" if method == "OPTIONS" => "*".to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("/{path}"),
+    }
+}
+
+/// A whole body passes byte for byte, but for its trailers. Says how long it is in `sent`.
+fn check_body(sent: &[u8], got: &[u8], framing: Framing, named: &[String]) -> usize {
+    match framing {
+        Framing::Chunked => {
+            let reference::Chunks::Taken((len, _)) = reference::chunked(sent) else {
+                panic!("a broken body looks whole: {}", sent.escape_ascii());
+            };
+            assert_eq!(
+                got.get(..len),
+                Some(&sent[..len]),
+                "chunks pass as they are"
+            );
+            if sent[..len].ends_with(b"\r\n\r\n") && !is_trailing(&sent[..len]) {
+                assert_eq!(got.len(), len, "nothing behind it");
+                return len;
+            }
+            match (
+                reference::section(&sent[len..]),
+                reference::section(&got[len..]),
+            ) {
+                (Section::Taken(mut lines, sent_len), Section::Taken(got_lines, got_len)) => {
+                    lines.retain(|(name, _)| {
+                        let name = name.to_ascii_lowercase();
+                        !reference::stays_out_of_trailers(&name) && !named.contains(&name)
+                    });
+                    assert_eq!(got_lines, lines, "the trailers that may pass");
+                    assert_eq!(got.len(), len + got_len, "nothing behind it");
+                    len + sent_len
+                }
+                _ => panic!("broken trailers look whole: {}", sent.escape_ascii()),
+            }
+        }
+        Framing::UntilClose => {
+            assert_eq!(got, sent);
+            sent.len()
+        }
+        Framing::Empty => {
+            assert!(got.is_empty(), "no body: {}", got.escape_ascii());
+            0
+        }
+        Framing::Length(length) => {
+            let length = usize::try_from(length).expect("64 bits");
+            assert_eq!(Some(got), sent.get(..length));
+            length
+        }
+    }
+}
+
+/// Whether a chunked body up to there ends before a trailer section: `0 CRLF`, and not `0 CRLF CRLF`.
+fn is_trailing(taken: &[u8]) -> bool {
+    !matches!(reference::chunked(taken), reference::Chunks::Taken((len, _)) if len == taken.len())
+}
+
+/// Part of a body is a prefix of it and does not look whole.
+fn check_partial(sent: &[u8], got: &[u8], framing: Framing) {
+    assert!(
+        sent.starts_with(got),
+        "{} of {}",
+        got.escape_ascii(),
+        sent.escape_ascii()
+    );
+    assert_eq!(
+        body_len(got, framing),
+        None,
+        "it looks whole: {}",
+        got.escape_ascii()
+    );
+}
+
+/// How many bytes of `bytes` a whole body takes.
+fn body_len(bytes: &[u8], framing: Framing) -> Option<usize> {
+    match framing {
+        Framing::Empty => Some(0),
+        Framing::UntilClose => None,
+        Framing::Length(length) => {
+            let length = usize::try_from(length).ok()?;
+            (bytes.len() >= length).then_some(length)
+        }
+        Framing::Chunked => match reference::chunked(bytes) {
+            reference::Chunks::Taken((len, _)) if !is_trailing(&bytes[..len]) => Some(len),
+            reference::Chunks::Taken((len, _)) => match reference::section(&bytes[len..]) {
+                Section::Taken(_, trailers) => Some(len + trailers),
+                _ => None,
+            },
+            _ => None,
+        },
+    }
+}
+
+fn request_framing(head: &reference::Head) -> Option<Framing> {
+    let announced = reference::announced(&head.fields, head.line[2] == "Http11")?;
+    Some(announced.unwrap_or(Framing::Empty))
+}
+
+fn request_len(bytes: &[u8], head: &reference::Head) -> Option<usize> {
+    Some(head.len + body_len(&bytes[head.len..], request_framing(head)?)?)
+}
+
+fn response_framing(head: &reference::Head, request: &reference::Head) -> Option<Framing> {
+    let announced = reference::announced(&head.fields, head.line[0] == "Http11")?;
+    let status = &head.line[1][..];
+    if request.line[0] == "HEAD" || status.starts_with('1') || ["204", "304"].contains(&status) {
+        return Some(Framing::Empty);
+    }
+    Some(announced.unwrap_or(Framing::UntilClose))
+}
+
+fn is_whole(answer: &Verdict, sent: &[u8], request: &reference::Head) -> bool {
+    let Verdict::Taken(head) = answer else {
+        return false;
+    };
+    response_framing(head, request)
+        .is_some_and(|framing| body_len(&sent[head.len..], framing).is_some())
+}
+
+/// The end-to-end fields pass as they are and in order; `set` are written anew by this hop.
+fn check_fields(sent: &[Line], got: &[Line], set: &[&str], is_response: bool) {
+    let passes = |(name, _): &Line| {
+        let is_framing = ["content-length", "transfer-encoding"].contains(&&name[..]);
+        !set.contains(&&name[..])
+            && !(is_response && (is_framing || name == "upgrade"))
+            && name != "expect"
+    };
+    let mut expected = reference::end_to_end(sent);
+    let mut passed = reference::lowercased(got);
+    // Via is appended to, not replaced: the first ones are the client's.
+    expected.retain(passes);
+    passed.retain(passes);
+    assert_eq!(passed, expected);
+}
+
+/// How many bytes a head takes.
+fn passed_len(verdict: &Verdict) -> usize {
+    match verdict {
+        Verdict::Taken(head) => head.len,
+        Verdict::Refused | Verdict::Unended => 0,
+    }
+}
+
+fn has_own_code(head: &reference::Head) -> bool {
+    head.fields.iter().any(|(name, _)| name == "x-ic-error")
+}
+
+/// An answer in the interceptor's own name: whole, and nothing behind it.
+fn check_own(bytes: &[u8]) {
+    let Verdict::Taken(head) = reference::response(bytes) else {
+        panic!("no answer: {}", bytes.escape_ascii());
+    };
+    assert!(has_own_code(&head), "{}", bytes.escape_ascii());
+    let closes = |(name, value): &Line| name == "Connection" && value == b"close";
+    assert!(head.fields.iter().any(closes), "it says that it closes");
+    let body = &bytes[head.len..];
+    let announced = reference::announced(&head.fields, true);
+    let is_whole = announced == Some(Some(Framing::Length(body.len() as u64)));
+    assert!(is_whole || body.is_empty(), "{}", bytes.escape_ascii());
+}
+
+/// Refusals for what the reference does not look at: where a request goes, and limits.
+fn is_beyond_the_reference(error: Error) -> bool {
+    matches!(
+        error,
+        Error::Target
+            | Error::RequestLine
+            | Error::HostMissing
+            | Error::HostRepeated
+            | Error::HostMalformed
+            | Error::HostForeign
+            | Error::OriginForeign
+            | Error::Loop
+            | Error::Connect
+            | Error::ConnectBody
+            | Error::TooManyOptions
+            | Error::ChunkOverhead
+    )
+}
