@@ -10,10 +10,10 @@ const CLIENTS: u64 = 12;
 const EXCHANGES: u64 = 60;
 
 /// xorshift64*: good enough to mix cases with.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -22,12 +22,12 @@ impl Dice {
 }
 
 /// Bytes that name whom they are for in every line, so that a stray piece of them is recognised.
-fn pattern(name: &str, length: usize) -> Vec<u8> {
+pub fn pattern(name: &str, length: usize) -> Vec<u8> {
     let line = format!("{name}\r\n0\r\n\r\nHTTP/1.1 ");
     line.bytes().cycle().take(length).collect()
 }
 
-fn chunked(body: &[u8], dice: &mut Dice) -> Vec<u8> {
+pub fn chunked(body: &[u8], dice: &mut Dice) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = body;
     while !rest.is_empty() {

@@ -107,5 +107,6 @@ mod http_guards;
 mod http_limits;
 // Start, stop, signals, log.
 mod http_process;
-// A short soak of everything at once.
+// A short soak of everything at once, and a long one.
 mod http_mix;
+mod http_soak;

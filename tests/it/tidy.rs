@@ -189,6 +189,8 @@ const RULES: &[Rule] = &[
             "tests/it/support",
             "tests/it/http_mix.rs",
             "tests/it/http_process.rs",
+            // The pauses of an origin that stalls, too.
+            "tests/it/http_soak.rs",
             "tests/it/http_streaming.rs",
             "tests/it/readme.rs",
         ],

@@ -94,7 +94,16 @@ impl Origin {
 
     /// Answers each request with what `answer` makes of it and of its number on its connection, from 0.
     pub fn answering(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Origin {
-        let mut origin = Origin::listen();
+        Origin::answering_at(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
+    /// The same on an address.
+    #[track_caller]
+    pub fn answering_at(
+        address: SocketAddr,
+        answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Origin {
+        let mut origin = Origin::listen_at(address);
         let connections = std::mem::replace(&mut *lock(&origin.connections), channel().1);
         let book = Arc::clone(&origin.book);
         let answer = Arc::new(answer);
