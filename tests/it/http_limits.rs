@@ -360,6 +360,87 @@ fn slow_heads_do_not_hinder_a_healthy_client() {
     drop(slow);
 }
 
+/// How many idle connections this process and the one it starts can have: `wanted`, unless the limit on open
+/// files, which is raised as far as it goes, leaves fewer.
+#[cfg(target_os = "linux")]
+fn room_for_connections(wanted: u64) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// What the other tests of this process need beside.
+    const OTHERS: u64 = 2000;
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    )
+    .expect("a limit can be raised to its maximum");
+    let room = maximum.map_or(wanted, |maximum| maximum.saturating_sub(OTHERS));
+    if room < wanted {
+        println!("{room} connections, not {wanted}: at most {maximum:?} files may be open here");
+    }
+    room.min(wanted)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ten_thousand_idle_connections_cost_little_and_hinder_nobody() {
+    /// A task, a descriptor, two limits, and what a kept half of a head takes. It needs about a quarter.
+    const BYTES_EACH: u64 = 16 * 1024;
+    let count = room_for_connections(10_000);
+    let origin = Origin::agreeing();
+    let most = (count + 100).to_string();
+    let limits = ["--max-connections", &most, "--idle-timeout", "0"];
+    let interceptor = Launch::before(&origin)
+        .args(limits)
+        .args(["--head-timeout", "0"])
+        .start();
+    let mut healthy = served_client(&interceptor);
+    let before = interceptor.memory().0;
+    let idle: Vec<Wire> = (0..count)
+        .map(|number| {
+            let mut client = interceptor.client();
+            match number % 4 {
+                // Some have said nothing yet, some have begun, some have had an answer.
+                0 => client.send("GET /half HTTP/1.1\r\nHost: loc"),
+                1 if number % 100 == 1 => {
+                    client.send(GET);
+                    assert_eq!(client.response("GET").text(), "ok");
+                }
+                _ => {}
+            }
+            client
+        })
+        .collect();
+    healthy.send(GET);
+    assert_eq!(healthy.response("GET").text(), "ok");
+    let held = interceptor.memory().0.saturating_sub(before);
+    assert!(
+        held < count * BYTES_EACH,
+        "{held} bytes for {count} connections"
+    );
+    let descriptors = interceptor.descriptors() as u64;
+    assert!(descriptors > count, "all of them are held: {descriptors}");
+    // Nothing is done for those who do nothing.
+    let (worked, since) = (ticks(&interceptor), Instant::now());
+    healthy.expect_silence(Duration::from_millis(500));
+    let (worked, passed) = (ticks(&interceptor) - worked, since.elapsed());
+    assert!(
+        u128::from(worked) * 10 < passed.as_millis() / 5,
+        "{worked} ticks of processor time in {passed:?}"
+    );
+    healthy.send(GET);
+    assert_eq!(healthy.response("GET").text(), "ok");
+    println!("{count} idle connections: {} bytes each", held / count);
+    drop(idle);
+    let since = Instant::now();
+    while interceptor.descriptors() > 100 {
+        assert!(since.elapsed() < DEADLINE, "they are let go");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// CPU time that a process has used, in ticks of 10 ms.
 #[cfg(target_os = "linux")]
 fn ticks(interceptor: &Interceptor) -> u64 {

@@ -187,6 +187,7 @@ const RULES: &[Rule] = &[
             "tests/it/tidy.rs",
             // Pauses between two looks at a condition.
             "tests/it/support",
+            "tests/it/http_limits.rs",
             "tests/it/http_mix.rs",
             "tests/it/http_process.rs",
             // The pauses of an origin that stalls, too.
