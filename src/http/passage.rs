@@ -153,14 +153,14 @@ pub fn response<'h, 'b>(
     };
     let framing = framing::of_response(&head, asking.asked).map_err(Wrong::Malformed)?;
     let options = Options::of(head.fields).map_err(Wrong::Malformed)?;
-    let (kind, persistence, form) = match head.status {
-        101 if asking.upgrades => (Kind::Tunnel, Persistence::Upgrade, Form::AsIs),
+    // It must not get a transfer coding, announced or done (RFC 9112 §6.1).
+    let knows_no_coding = asking.version == Version::Http10;
+    let (kind, persistence) = match head.status {
+        101 if asking.upgrades => (Kind::Tunnel, Persistence::Upgrade),
         101 => return Err(Wrong::UnaskedUpgrade),
-        100..=199 => (Kind::Interim, Persistence::Presumed, Form::AsIs),
+        100..=199 => (Kind::Interim, Persistence::Presumed),
         _ => {
-            // HTTP/1.0 knows no transfer coding (RFC 9112 §6.1).
-            let is_decoded = framing == Framing::Chunked && asking.version == Version::Http10;
-            let form = if is_decoded {
+            let form = if knows_no_coding && framing == Framing::Chunked {
                 Form::Decoded
             } else {
                 Form::AsIs
@@ -180,10 +180,10 @@ pub fn response<'h, 'b>(
                 keep,
                 named: trailing(&options, framing),
             });
-            (kind, persistence, form)
+            (kind, persistence)
         }
     };
-    rewrite::response(&head, &options, persistence, form == Form::Decoded, out);
+    rewrite::response(&head, &options, persistence, knows_no_coding, out);
     Ok(Parsed::Complete(Inbound { head, kind }))
 }
 

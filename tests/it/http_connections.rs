@@ -100,6 +100,38 @@ fn an_http_1_0_client_can_keep_its_connection() {
 }
 
 #[test]
+fn an_http_1_0_client_is_told_of_no_coding_even_without_a_body() {
+    // RFC 9112 §6.1: never "unless the corresponding request indicates HTTP/1.1 (or later minor revisions)".
+    for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
+        for version in ["1.0", "1.1"] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(format!(
+                "{method} / HTTP/{version}\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"
+            ));
+            let mut served = origin.accept();
+            served.request();
+            served.send(format!(
+                "HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n"
+            ));
+            let response = client.response(method);
+            let expected = (version == "1.1").then_some("chunked");
+            assert_eq!(
+                response.fields.one("transfer-encoding"),
+                expected,
+                "{method} {status}, HTTP/{version}"
+            );
+            assert_eq!(response.fields.one("x"), Some("y"));
+            // There was no body, so nothing ends with the connection.
+            client.send(format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n"));
+            served.request();
+            served.send(OK);
+            assert_eq!(client.response("GET").text(), "ok");
+        }
+    }
+}
+
+#[test]
 fn a_cut_answer_does_not_look_complete_to_an_http_1_0_client() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
