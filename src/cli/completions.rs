@@ -30,18 +30,18 @@ pub struct Completions {
 impl Completions {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let program = arguments::description::<CommandLine>();
-        let generate = match self.shell.as_str() {
-            "bash" => Bash::generate,
-            "zsh" => Zsh::generate,
-            "fish" => Fish::generate,
+        let script = match self.shell.as_str() {
+            "bash" => Bash::generate(program.name, &program),
+            "zsh" => Zsh::generate(program.name, &program),
+            // `-x` is of fish 4; the older name of the same is understood by all.
+            "fish" => Fish::generate(program.name, &program)
+                .replace("commandline -xpc", "commandline -opc"),
             _ => {
                 let given = Given::argument(&self.shell);
                 return Err(given.refused("is not a shell that ic knows; give bash, zsh or fish"));
             }
         };
-        context
-            .out
-            .text(unescaped(&generate(program.name, &program)))?;
+        context.out.text(unescaped(&script))?;
         Ok(Exit::Done)
     }
 }

@@ -84,6 +84,28 @@ fn bash_completes_commands_and_their_options() {
 }
 
 #[test]
+fn fish_completes_commands_and_their_options() {
+    let home = Home::new();
+    let script = home.ic(["completions", "fish"]).result(0);
+    let complete = |line: &str| {
+        let ask = format!("{script}\ncomplete -C '{line}'");
+        read_by("fish", &["--no-config"], &ask)
+    };
+    let Some(found) = complete("ic he") else {
+        return;
+    };
+    assert!(
+        found.starts_with("health\t") && found.lines().count() == 1,
+        "{found}"
+    );
+    let found = complete("ic serve --targ").unwrap_or_default();
+    assert!(
+        found.starts_with("--target\t") && found.lines().count() == 1,
+        "{found}"
+    );
+}
+
+#[test]
 fn the_manual_page_tells_of_every_command_and_formats_without_a_warning() {
     let home = Home::new();
     let page = home.ic(["man"]).result(0);
