@@ -3,9 +3,13 @@
 //! `cargo bench --bench chunked`
 
 use divan::counter::{BytesCount, ItemsCount};
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
 use interceptor::http::body::Body;
 use interceptor::http::framing::Framing;
+
+/// Counts allocations: none of this may make any.
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();

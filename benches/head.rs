@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench head`; each figure is for one head.
 
-use divan::{Bencher, black_box};
+use divan::{AllocProfiler, Bencher, black_box};
 use interceptor::http::connection::{OPTIONS_MAX, Options};
 use interceptor::http::framing::{self, Asked};
 use interceptor::http::guard::Guard;
@@ -10,6 +10,10 @@ use interceptor::http::head::{self, RequestHead, ResponseHead, Slots};
 use interceptor::http::rewrite::{self, Onward, Persistence};
 use interceptor::http::target::Target;
 use interceptor::http::{FIELDS_MAX, HEAD_BYTES_MAX, Parsed};
+
+/// Counts allocations: none of this may make any.
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
 fn main() {
     divan::main();

@@ -114,18 +114,13 @@ pub fn request(
     if !has_host {
         line(&host, out);
     }
-    let received = if head.version == Version::Http10 {
-        "1.0 "
-    } else {
-        "1.1 "
+    let received: &[u8] = match head.version {
+        Version::Http10 => b"Via: 1.0 ",
+        Version::Http11 => b"Via: 1.1 ",
     };
-    line(
-        &Field {
-            name: "Via",
-            value: [received, PSEUDONYM].concat().as_bytes(),
-        },
-        out,
-    );
+    out.extend_from_slice(received);
+    out.extend_from_slice(PSEUDONYM.as_bytes());
+    out.extend_from_slice(b"\r\n");
     out.extend_from_slice(&onward.lines);
 
     let takes_trailers = asks_for(head.fields, "TE", is_trailers);
