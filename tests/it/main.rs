@@ -107,6 +107,9 @@ mod http_guards;
 mod http_limits;
 // Start, stop, signals, log.
 mod http_process;
+// What it costs in system calls, threads and bytes; the portable twin costs more.
+#[cfg(all(target_os = "linux", not(ic_portable)))]
+mod footprint;
 // A short soak of everything at once, and a long one.
 mod http_mix;
 mod http_soak;
