@@ -107,9 +107,20 @@ impl fmt::Display for ServeError {
                     "the target {target} is this interceptor itself; set TARGET_LLM_URL to the LLM proxy"
                 )
             }
-            ServeError::Signals(error) => write!(f, "cannot receive signals: {error}"),
+            ServeError::Signals(error) => {
+                write!(
+                    f,
+                    "cannot receive signals: {error}; socketpair(2) and sigaction(2) are needed"
+                )
+            }
             ServeError::Accept(error) => write!(f, "cannot accept connections any more: {error}"),
-            ServeError::Reactor(error) => write!(f, "cannot wait for connections: {error}"),
+            ServeError::Reactor(error) => {
+                write!(
+                    f,
+                    "cannot wait for connections: {error}; {} are needed",
+                    reactor::NEEDS
+                )
+            }
         }
     }
 }
@@ -133,11 +144,22 @@ pub fn run(options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<(), Se
 }
 
 async fn main(
-    options: Options,
+    mut options: Options,
     ready: impl FnOnce(&[SocketAddr]),
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Result<(), ServeError> {
-    raise_descriptor_limit();
+    let affordable = raise_descriptor_limit().map_or(usize::MAX, affordable);
+    if affordable < options.connections_max {
+        // Whoever asks for more than is usual knows that most of them are idle.
+        if options.connections_max <= CONNECTIONS_USUAL {
+            options.connections_max = affordable;
+        }
+        log::warn!(
+            "descriptors suffice for requests of {affordable} clients at once, and {} are let in; \
+             `ulimit -n` raises it",
+            options.connections_max,
+        );
+    }
     let listeners = listen::bind_all(&options.listen)
         .map_err(|(address, error)| ServeError::Bind(address, error))?;
     let addresses: Vec<SocketAddr> = listeners
@@ -333,17 +355,34 @@ fn leads_back(target: &Target, addresses: &[SocketAddr]) -> bool {
     is_this_machine && addresses.iter().any(|address| address.port() == *port)
 }
 
-/// Each connection takes two descriptors, and many systems start at 256 or 1024.
-fn raise_descriptor_limit() {
+/// Asks for as many descriptors as there may be (many systems start at 256 or 1024); how many there are now.
+fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+    let limit = getrlimit(Resource::Nofile);
+    let mut raised = limit;
+    raised.current = limit.maximum;
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(error) => {
             log::debug!("the limit on open files stays as it is: {error}");
+            limit.current
         }
     }
 }
+
+/// How many clients `descriptors` are enough for: two each, and half a one for those that are turned away. A client
+/// that is let in without a descriptor left for the target could only be told of a failure; the connection
+/// limit tells it to come again.
+fn affordable(descriptors: u64) -> usize {
+    let left = descriptors.saturating_sub(OWN_DESCRIPTORS);
+    usize::try_from(left / 5 * 2).unwrap_or(usize::MAX).max(1)
+}
+
+/// Up to here a limit is lowered where descriptors are few. It is the default of `--max-connections`.
+const CONNECTIONS_USUAL: usize = 1024;
+
+/// Standard streams, listeners, readiness, signals, a name being resolved, and some pipes.
+const OWN_DESCRIPTORS: u64 = 24;
 
 /// Signals, one byte each.
 struct Signals {

@@ -90,7 +90,6 @@ fn after(error: &io::Error) -> After {
             Errno::CONNABORTED
             | Errno::INTR
             | Errno::PROTO
-            | Errno::PERM
             | Errno::NETDOWN
             | Errno::NOPROTOOPT
             | Errno::HOSTDOWN
@@ -99,6 +98,8 @@ fn after(error: &io::Error) -> After {
             | Errno::OPNOTSUPP,
         ) => After::GoOn,
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => After::Wait,
+        // One client's, if a firewall says it; a sandbox says it each time, at once.
+        Some(Errno::PERM) => After::Wait,
         _ => After::Stop,
     }
 }
@@ -125,6 +126,11 @@ mod tests {
             ),
             (Errno::NFILE, After::Wait, "so do the system's"),
             (Errno::NOMEM, After::Wait, "so does memory"),
+            (
+                Errno::PERM,
+                After::Wait,
+                "a sandbox may refuse each of them",
+            ),
             (Errno::BADF, After::Stop, "the listener is no more"),
             (Errno::INVAL, After::Stop, "it does not listen"),
         ];

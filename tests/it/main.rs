@@ -110,6 +110,9 @@ mod http_process;
 // What it costs in system calls, threads and bytes; the portable twin costs more.
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod footprint;
+// What containers withhold: descriptors, memory, /proc, a file system that can be written, a home.
+#[cfg(target_os = "linux")]
+mod confined;
 // A short soak of everything at once, and a long one.
 mod http_mix;
 mod http_soak;

@@ -27,6 +27,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use slab::Slab;
 
+/// What a sandbox must allow.
+pub const NEEDS: &str = "epoll_create1(2), epoll_ctl(2), epoll_pwait(2) and eventfd2(2)";
+
 /// A socket that is watched.
 #[derive(Debug)]
 pub struct Source<S> {

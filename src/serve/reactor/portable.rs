@@ -14,6 +14,9 @@ use std::time::Instant;
 
 use async_io::Async;
 
+/// What a sandbox must allow.
+pub const NEEDS: &str = "the system's poller and its timer";
+
 /// A socket that is watched.
 #[derive(Debug)]
 pub struct Source<S>(Async<S>);

@@ -21,6 +21,7 @@ use super::wire::Wire;
 
 /// How an interceptor is to be started.
 pub struct Launch {
+    wrapper: Vec<String>,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     folder: PathBuf,
@@ -59,6 +60,7 @@ impl Launch {
     /// `ic serve` and nothing else but a port.
     pub fn bare() -> Launch {
         Launch {
+            wrapper: Vec::new(),
             arguments: Vec::new(),
             variables: Vec::new(),
             folder: scratch_folder(),
@@ -68,6 +70,12 @@ impl Launch {
 
     pub fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Launch {
         self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Starts it through a program that becomes it.
+    pub fn under(mut self, wrapper: &[&str]) -> Launch {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -129,7 +137,15 @@ impl Launch {
     fn spawn(&self, port: u16) -> Interceptor {
         // An attempt before this one has taken it away when it ended.
         std::fs::create_dir_all(&self.folder).expect("the build folder can be written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ic"));
+        let ic = env!("CARGO_BIN_EXE_ic");
+        let mut command = match self.wrapper.split_first() {
+            None => Command::new(ic),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(ic);
+                command
+            }
+        };
         command
             .arg("serve")
             .args(["--port", &port.to_string()])

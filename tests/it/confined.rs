@@ -1,0 +1,129 @@
+//! What containers withhold: descriptors, memory, `/proc`, a file system that can be written, a home. Everything
+//! works without, or an answer says what is missing.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// What is taken away, by a shell that then becomes the program.
+const ROWS: &[(&str, &str)] = &[
+    ("all variables, HOME among them", "exec env -i \"$@\""),
+    ("descriptors: 64", "ulimit -n 64 && exec \"$@\""),
+    ("memory: 16 MiB of data", "ulimit -d 16384 && exec \"$@\""),
+    (
+        "a root that can be written",
+        "mount -o remount,ro,bind / && exec \"$@\"",
+    ),
+    ("/proc", "mount -t tmpfs none /proc && exec \"$@\""),
+];
+
+#[test]
+fn it_works_without_what_a_container_withholds() {
+    for &(what, script) in ROWS {
+        let mut wrapper = vec!["sh", "-c", script, "sh"];
+        if script.starts_with("mount") {
+            if !may_mount() {
+                println!("skipped: {what}: mount namespaces are not permitted here");
+                continue;
+            }
+            wrapper.splice(0..0, ["unshare", "--mount"]);
+        }
+        let origin = Origin::answering(|request, _| {
+            let body = request.body.len().to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            Reply::Bytes((head + &body).into_bytes())
+        });
+        let interceptor = Launch::before(&origin).under(&wrapper).start();
+        let mut client = interceptor.client();
+        client.send(GET);
+        assert_eq!(client.response("GET").text(), "0", "without {what}");
+        // More than all the memory there may be.
+        let len = 24 << 20;
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n\r\n"
+        ));
+        client.send(vec![b'x'; len]);
+        assert_eq!(
+            client.response("POST").text(),
+            len.to_string(),
+            "without {what}"
+        );
+    }
+    count("confined: what is withheld", ROWS.len());
+}
+
+#[test]
+fn clients_that_there_are_no_descriptors_for_are_told_to_come_again() {
+    let origin = Origin::agreeing();
+    let script = "ulimit -n 64 && exec \"$@\"";
+    let interceptor = Launch::before(&origin)
+        .under(&["sh", "-c", script, "sh"])
+        .start();
+    let said = interceptor.wait_for_errors("a warning", |said| said.contains("ulimit -n"));
+    assert!(
+        said.contains("16 clients at once, and 16 are let in"),
+        "{said}"
+    );
+    let mut clients: Vec<Wire> = (0..20).map(|_| interceptor.client()).collect();
+    let mut answers: Vec<u16> = Vec::new();
+    for client in &mut clients {
+        client.offer(GET);
+        answers.push(client.response("GET").status);
+    }
+    answers.sort_unstable();
+    let expected = [[200; 16].as_slice(), &[503; 4]].concat();
+    assert_eq!(answers, expected, "sixteen are served, the others are told");
+    drop(clients);
+    // Room comes back as soon as it has noticed that they have gone.
+    let since = Instant::now();
+    loop {
+        let mut client = interceptor.client();
+        client.offer(GET);
+        if client.response("GET").status == 200 {
+            break;
+        }
+        assert!(since.elapsed() < DEADLINE, "room never comes");
+    }
+}
+
+#[test]
+fn the_commands_on_the_registry_work_on_a_file_system_that_cannot_be_written() {
+    if !may_mount() {
+        println!("skipped: mount namespaces are not permitted here");
+        return;
+    }
+    let rows: &[(&str, i32)] = &[
+        ("list", 0),
+        ("show /", 1),
+        ("check 9997", 0),
+        ("suggest", 0),
+        ("allocate /", 3),
+    ];
+    for &(command, code) in rows {
+        let script = format!(
+            "mount -o remount,ro,bind / && mount -t tmpfs none /proc && exec env -i \
+             PORT_REGISTRY_PATH=/nowhere/registry.json \"$0\" {command}"
+        );
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_ic")])
+            .output()
+            .expect("a shell starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command}: {errors}");
+        let is_explained = code != 3 || errors.starts_with("ic: ");
+        assert!(is_explained, "{command}: {errors}");
+    }
+    count("confined: commands on a read-only root", rows.len());
+}
+
+/// Root in a container may often not.
+fn may_mount() -> bool {
+    let try_it = "mount -o remount,ro,bind / && mount -t tmpfs none /proc";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", try_it])
+        .output();
+    output.is_ok_and(|output| output.status.success())
+}
