@@ -21,7 +21,7 @@ pub fn field(given: &Given) -> Result<(String, Template), Failure> {
         .find(|kept| kept.eq_ignore_ascii_case(name))
     {
         return Err(given.refused(format_args!(
-            "cannot be set: `{kept}` belongs to the connection, and ic writes it itself"
+            "cannot be set: `{kept}` belongs to the connection, and ic writes it itself; leave it out"
         )));
     }
     let value = Template::parse(value.trim()).map_err(|unknown| given.refused(unknown))?;
@@ -94,7 +94,9 @@ mod tests {
         for kept in KEPT_FIELDS {
             check(
                 &format!("{}: 1", kept.to_lowercase()),
-                &format!("cannot be set: `{kept}`"),
+                &format!(
+                    "cannot be set: `{kept}` belongs to the connection, and ic writes it itself; leave it out"
+                ),
             );
         }
     }

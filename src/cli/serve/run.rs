@@ -174,7 +174,7 @@ fn options(
     let onward =
         Onward::new(target.host_field(), target.base_path(), fields).map_err(|unsettable| {
             Failure::usage(format!(
-                "the field `{}` cannot be set",
+                "the field `{}` cannot be set; leave it out",
                 Shown(&unsettable.0)
             ))
         })?;
