@@ -84,6 +84,7 @@ impl Fault {
 
     /// What the client is told, unless it has gone. `target` is the origin as the user wrote it.
     pub fn answer(&self, target: &str) -> Option<Answer> {
+        let target = &brief(target);
         let answer = |status, code, retry, message: String| {
             Some(Answer {
                 status,
@@ -176,6 +177,18 @@ impl Fault {
     }
 }
 
+/// A target that leaves room in a message for what to do about it.
+fn brief(target: &str) -> String {
+    match target.char_indices().nth(TARGET_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &target[..end]),
+        None => target.to_owned(),
+    }
+}
+
+/// The longest message has 150 characters beside it, with what the system says of a name that it cannot resolve, of the
+/// 200 that a message may have.
+const TARGET_CHARS_MAX: usize = 48;
+
 impl From<ClientFault> for Fault {
     fn from(fault: ClientFault) -> Self {
         Fault::Client(fault)
@@ -185,5 +198,42 @@ impl From<ClientFault> for Fault {
 impl From<OriginFault> for Fault {
     fn from(fault: OriginFault) -> Self {
         Fault::Origin(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::reply::MESSAGE_CHARS_MAX;
+
+    #[test]
+    fn a_message_says_what_to_do_however_long_the_target_is() {
+        let unresolved = io::Error::other(
+            "failed to lookup address information: Temporary failure in name resolution",
+        );
+        let reset = io::Error::from_raw_os_error(104);
+        let faults = [
+            OriginFault::Connect(ConnectError::Unresolved(unresolved)),
+            OriginFault::Connect(ConnectError::Refused),
+            OriginFault::Connect(ConnectError::Timeout),
+            OriginFault::Closed,
+            OriginFault::Failed(reset),
+            OriginFault::Malformed(Error::FieldName),
+            OriginFault::Malformed(Error::ChunkOverhead),
+            OriginFault::Truncated,
+            OriginFault::FirstByteTimeout,
+        ];
+        let long = format!("http://localhost:8764/{}", "é/".repeat(200));
+        for fault in faults.map(Fault::Origin) {
+            let message = |target: &str| fault.answer(target).map(|answer| answer.message);
+            let (short, long) = (message("http://localhost:8764"), message(&long));
+            let (short, long) = (short.unwrap_or_default(), long.unwrap_or_default());
+            assert!(long.chars().count() <= MESSAGE_CHARS_MAX, "{long}");
+            let behind_target = short.split_once("8764").map_or("", |(_, rest)| rest);
+            assert!(
+                !behind_target.is_empty() && long.ends_with(behind_target),
+                "{long}"
+            );
+        }
     }
 }
