@@ -364,6 +364,9 @@ fn report(tally: &Tally, restarts: u32, states: &[(&str, State)]) {
 /// By how much resident memory may differ: some buffers are kept for the next connection.
 const MEMORY_MARGIN: u64 = 8 << 20;
 
+/// Four pipes, two ends each, are kept for the next large body.
+const KEPT_DESCRIPTORS: usize = 8;
+
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
@@ -400,14 +403,16 @@ impl State {
         }
     }
 
-    /// Once everything is as `before`, but for memory.
+    /// Once everything is as `before`, but for memory and the pipes that are kept.
     #[track_caller]
     fn settled(interceptor: &Interceptor, before: &State) -> State {
         let since = Instant::now();
         loop {
             let now = State::of(interceptor);
-            let but_memory = |state: State| State { memory: 0, ..state };
-            if but_memory(now) == but_memory(*before) {
+            let is_as_before = (now.connections, now.in_flight)
+                == (before.connections, before.in_flight)
+                && now.descriptors <= before.descriptors + KEPT_DESCRIPTORS;
+            if is_as_before {
                 return now;
             }
             assert!(since.elapsed() < DEADLINE, "{now:?}, before: {before:?}");
