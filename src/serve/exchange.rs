@@ -77,34 +77,37 @@ pub struct Call {
 pub struct Done(Option<Connection>);
 
 /// Answers one request, and sees to the connection's end if it was the last.
-pub async fn answer(call: Call) -> Done {
+pub fn answer(call: Call) -> impl Future<Output = Done> {
+    // Taken apart out here: a future holds what it takes apart twice.
     let Call {
         mut connection,
         read,
         service,
     } = call;
-    let next = match read {
-        Ok((request, out)) => exchange(&mut connection, &request, out, &service).await,
-        Err(refusal) => Err(Some(refusal)),
-    };
-    Done(match next {
-        Ok(Next::Reuse) => Some(connection),
-        Ok(Next::Close(reason)) => {
-            log::debug!("closing the client's connection: {}", reason.explain());
-            Box::pin(close(connection)).await;
-            None
-        }
-        Ok(Next::Tunnel) => None,
-        Err(Some(refusal)) => {
-            Box::pin(refuse(connection, refusal, &service)).await;
-            None
-        }
-        Err(None) => {
-            // A body that ends with the connection would otherwise look complete.
-            connection.client.reset();
-            None
-        }
-    })
+    async move {
+        let next = match read {
+            Ok((request, out)) => exchange(&mut connection, &request, out, &service).await,
+            Err(refusal) => Err(Some(refusal)),
+        };
+        Done(match next {
+            Ok(Next::Reuse) => Some(connection),
+            Ok(Next::Close(reason)) => {
+                log::debug!("closing the client's connection: {}", reason.explain());
+                Box::pin(close(connection)).await;
+                None
+            }
+            Ok(Next::Tunnel) => None,
+            Err(Some(refusal)) => {
+                Box::pin(refuse(connection, refusal, &service)).await;
+                None
+            }
+            Err(None) => {
+                // A body that ends with the connection would otherwise look complete.
+                connection.client.reset();
+                None
+            }
+        })
+    }
 }
 
 /// Answers a connection that is one too many.

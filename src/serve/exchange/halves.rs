@@ -4,6 +4,9 @@
 //! [`download`] reads the origin and writes the client. Whichever ends the exchange drops the other.
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use smol::future;
@@ -70,15 +73,15 @@ pub async fn attempt(
 ) -> Result<Answered, Fault> {
     let (client_reader, client_writer) = client.split();
     let (origin_reader, origin_writer) = origin.split();
-    let download = download(
+    let mut download = pin!(download(
         origin_reader,
         client_writer,
         request,
         state,
         limits.origin,
         service,
-    );
-    let upload = upload(
+    ));
+    let mut upload = pin!(upload(
         client_reader,
         origin_writer,
         body,
@@ -86,8 +89,12 @@ pub async fn attempt(
         state,
         limits,
         service,
-    );
-    future::or(download, async { Err(upload.await) }).await
+    ));
+    poll_fn(|context| match download.as_mut().poll(context) {
+        Poll::Ready(answered) => Poll::Ready(answered),
+        Poll::Pending => upload.as_mut().poll(context).map(Err),
+    })
+    .await
 }
 
 /// Sends the request, then watches the client. Ends only with a fault: the client's.
