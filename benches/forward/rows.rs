@@ -37,9 +37,9 @@ impl Effort {
     pub const QUICK: Effort = Effort {
         rounds: 3,
         warm_up: Duration::from_millis(30),
-        slice: Duration::from_millis(300),
-        stream_slice: Duration::from_millis(500),
-        body: 256 << 20,
+        slice: Duration::from_millis(200),
+        stream_slice: Duration::from_millis(350),
+        body: 128 << 20,
         held: [100, 1100],
         starts: 5,
     };
