@@ -5,7 +5,7 @@
 //! when the earliest may have passed. A limit passes up to [`GRANULARITY`] late, never early.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -142,6 +142,17 @@ impl Deadline {
         if let Some(at) = at {
             self.clock.look_by(at);
         }
+    }
+
+    /// What `poll` brings, or `None` if the limit passes before that.
+    pub fn race<T>(
+        &self,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> impl Future<Output = Option<T>> {
+        poll_fn(move |context| match poll(context) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => self.poll_passed(context).map(|()| None),
+        })
     }
 
     /// Waits until the limit has passed.

@@ -211,7 +211,8 @@ async fn forward(
                 .map_err(unanswered)?,
         };
         let mut attempt_body = body;
-        let attempt = halves::attempt(
+        // Awaited where it is made, as everywhere here: a future that has a name first is held twice.
+        let attempted = halves::attempt(
             client,
             &mut origin,
             &mut attempt_body,
@@ -219,8 +220,9 @@ async fn forward(
             &state,
             limits,
             service,
-        );
-        let (fault, is_answered) = match attempt.await {
+        )
+        .await;
+        let (fault, is_answered) = match attempted {
             Ok(answered) => {
                 if is_reused {
                     service.origin.has_persisted();

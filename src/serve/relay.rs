@@ -4,10 +4,8 @@
 //! there is. The relay knows no framing: it asks the [`Body`].
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::buffers::Scratch;
@@ -127,7 +125,10 @@ async fn flow<F>(
                 } else {
                     0
                 };
-                within(from.readable(), terms.silence).await?;
+                within(terms.silence, |context| {
+                    from.stream().poll_readable(context)
+                })
+                .await?;
             }
             Moved::EndOfFile => return Ok(Filled::EndOfFile),
             Moved::SourceFailed => return Err(Broken::Source),
@@ -172,25 +173,18 @@ async fn fill(
     from: &mut Reader<'_>,
     silence: (&Deadline, Option<Duration>),
 ) -> Result<Filled, Broken> {
-    within(from.fill(), silence).await
+    within(silence, |context| from.poll_fill(context)).await
 }
 
-/// What `wait` brings, unless it is silent for too long.
+/// What `poll` brings, unless it is silent for too long.
 async fn within<T>(
-    wait: impl Future<Output = io::Result<T>>,
     (deadline, limit): (&Deadline, Option<Duration>),
+    poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
 ) -> Result<T, Broken> {
     deadline.set(limit);
-    let mut wait = pin!(wait);
-    let result = poll_fn(|context| {
-        if let Poll::Ready(result) = wait.as_mut().poll(context) {
-            return Poll::Ready(result.map_err(|_| Broken::Source));
-        }
-        deadline.poll_passed(context).map(|()| Err(Broken::Silent))
-    })
-    .await;
+    let result = deadline.race(poll).await;
     deadline.set(None);
-    result
+    result.ok_or(Broken::Silent)?.map_err(|_| Broken::Source)
 }
 
 async fn write(to: Writer<'_>, bytes: &[u8], count: &Cell<u64>) -> Result<(), Broken> {

@@ -256,11 +256,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Waits until a read may bring something.
-    pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|context| self.stream.poll_readable(context)).await
-    }
-
     /// `count` of the bytes have been used.
     pub fn consume(&mut self, count: usize) {
         self.inbox.consume(count);

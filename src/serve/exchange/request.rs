@@ -89,8 +89,9 @@ pub async fn read_request(
                 limit.poll_passed(context)
             };
             waited.map(|()| None)
-        });
-        match filled.await {
+        })
+        .await;
+        match filled {
             Some(Ok(Filled::Some)) => {}
             Some(Ok(Filled::EndOfFile) | Err(_)) => return None,
             None if is_idle => return None,

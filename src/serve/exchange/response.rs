@@ -1,7 +1,5 @@
 //! The response half of an exchange: waits for a head, and has it judged by [`passage`].
 
-use smol::future;
-
 use super::super::Service;
 use super::super::buffers::Scratch;
 use super::super::deadline::Deadline;
@@ -41,21 +39,14 @@ pub async fn read_response(
             return Ok(response);
         }
         seen = bytes.len();
-        let timeout = async {
-            deadline.passed().await;
-            Err(OriginFault::FirstByteTimeout)
-        };
         let is_silent = seen == 0;
-        let filled = async {
-            origin.fill().await.map_err(|error| match is_silent {
-                true => OriginFault::Failed(error),
-                false => OriginFault::Truncated,
-            })
-        };
-        match future::or(filled, timeout).await? {
-            Filled::Some => {}
-            Filled::EndOfFile if is_silent => return Err(OriginFault::Closed.into()),
-            Filled::EndOfFile => return Err(OriginFault::Truncated.into()),
+        let filled = deadline.race(|context| origin.poll_fill(context)).await;
+        match filled.ok_or(OriginFault::FirstByteTimeout)? {
+            Err(error) if is_silent => return Err(OriginFault::Failed(error).into()),
+            Err(_) => return Err(OriginFault::Truncated.into()),
+            Ok(Filled::Some) => {}
+            Ok(Filled::EndOfFile) if is_silent => return Err(OriginFault::Closed.into()),
+            Ok(Filled::EndOfFile) => return Err(OriginFault::Truncated.into()),
         }
     }
 }
