@@ -22,6 +22,7 @@ pub mod mock;
 pub mod output;
 pub mod place;
 pub mod project;
+pub mod prune;
 pub mod raw;
 pub mod reach;
 pub mod reset;
@@ -82,6 +83,7 @@ enum Command {
     Remove(project::Remove),
     Check(check::Check),
     Suggest(check::Suggest),
+    Prune(prune::Prune),
     Reset(reset::Reset),
     Serve(serve::Serve),
     Run(run::Run),
@@ -154,6 +156,7 @@ fn answer(
         Command::Remove(remove) => remove.run(&mut context),
         Command::Check(check) => check.run(&mut context),
         Command::Suggest(suggest) => suggest.run(&mut context),
+        Command::Prune(prune) => prune.run(&mut context),
         Command::Reset(reset) => reset.run(&mut context),
         Command::Serve(serve) => serve.run(&mut context),
         Command::Run(run) => run.run(&mut context),

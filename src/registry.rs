@@ -3,16 +3,19 @@
 //! Decided here: what a registry is (no port twice, every path absolute), how it is written as text, and in which
 //! order ports are given out. Pure: no files, no sockets, no clock. What a path means is [`project`]'s to
 //! say, how the text gets on and off the disk [`store`]'s, what a damaged text still tells [`recover`]'s,
-//! and whether a port can be bound [`probe`]'s.
+//! whether a port can be bound [`probe`]'s, what is known beside the mappings [`notes`]', and which mappings
+//! nobody needs [`prune`]'s.
 //!
 //! The file is shared with a Python tool. So a registry keeps what it does not know, in its place and to the letter,
 //! and writes what it does know as that tool would (`json.dump(…, indent=2)`).
 
 pub mod facade;
 mod json;
+pub mod notes;
 mod port;
 pub mod probe;
 pub mod project;
+pub mod prune;
 pub mod recover;
 pub mod store;
 
@@ -24,6 +27,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 pub use json::Syntax;
+pub use notes::{Moment, Note};
 pub use port::{EmptyRange, NotAPort, Port, PortRange};
 pub use probe::{Availability, availability};
 pub use project::Project;
@@ -218,10 +222,11 @@ impl Registry {
         around.filter(move |port| !assigned.contains(port) && is_free(*port))
     }
 
-    /// The port of a project: the one it has, be it outside `range`, or else the first of
-    /// [`free_ports`](Self::free_ports), which becomes its own.
+    /// The port of a project: the one it has, be it outside `range`; or else the one that it had before it was pruned, if
+    /// that is still to be had; or else the first of [`free_ports`](Self::free_ports), which becomes its own.
     ///
     /// A new mapping moves `next_available` to the port after it, around the end of the range, and records `range`.
+    /// One that has come back leaves `next_available` where it is.
     ///
     /// # Errors
     ///
@@ -230,12 +235,23 @@ impl Registry {
         &mut self,
         project: &Project,
         range: PortRange,
-        is_free: impl FnMut(Port) -> bool,
+        mut is_free: impl FnMut(Port) -> bool,
     ) -> Result<Allocated, Exhausted> {
         if let Some(port) = self.port_of(project) {
             return Ok(Allocated {
                 port,
                 created: false,
+            });
+        }
+        let former = self.note(project.path()).former_port;
+        if let Some(port) = former
+            .filter(|&port| range.contains(port) && self.path_of(port).is_none() && is_free(port))
+        {
+            self.mappings.push(Mapping::new(project.path(), port));
+            self.forget_former_port(project.path());
+            return Ok(Allocated {
+                port,
+                created: true,
             });
         }
         let Some(port) = self.free_ports(range, is_free).next() else {
@@ -250,6 +266,7 @@ impl Registry {
             .find(|&candidate| candidate > port)
             .unwrap_or(range.start());
         self.record(range, after);
+        self.forget_former_port(project.path());
         Ok(Allocated {
             port,
             created: true,
@@ -262,6 +279,7 @@ impl Registry {
         // All spellings of the path (`/a/` and `/a`), or the next would come to light.
         self.mappings
             .retain(|mapping| mapping.path != project.path());
+        self.forget(project.path());
         Some(port)
     }
 
@@ -269,6 +287,7 @@ impl Registry {
     pub fn reset(&mut self, range: PortRange) -> usize {
         let removed = self.mappings.len();
         self.mappings.clear();
+        self.forget_all();
         self.record(range, range.start());
         removed
     }
@@ -297,12 +316,14 @@ impl Registry {
         }
     }
 
-    /// Whether what was added to and removed from `base` to get `self` is so in `other` too.
-    fn change_is_in(&self, base: &Registry, other: &Registry) -> bool {
-        let (before, after, other) = (base.by_path(), self.by_path(), other.by_path());
+    /// Whether what was added to and removed from `base` to get `self`, and what was noted, is so in the other too.
+    fn change_is_in(&self, base: &Registry, other_registry: &Registry) -> bool {
+        let (before, after, other) = (base.by_path(), self.by_path(), other_registry.by_path());
         let added = |(path, port)| before.get(path) == Some(port) || other.get(path) == Some(port);
         let removed = |path| after.contains_key(path) || !other.contains_key(path);
-        after.iter().all(added) && before.keys().all(removed)
+        let is_noted = self.notes_text() == base.notes_text()
+            || self.notes_text() == other_registry.notes_text();
+        after.iter().all(added) && before.keys().all(removed) && is_noted
     }
 
     fn by_path(&self) -> HashMap<&Path, Port> {
@@ -414,6 +435,11 @@ impl Mapping {
     }
 }
 
+/// A path is any bytes.
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
 /// The mappings that these entries of a `mappings` object make, in their order, and what of them could not be
 /// taken. Of two paths with one port the first keeps it.
 fn admit_mappings<'a>(
@@ -423,7 +449,7 @@ fn admit_mappings<'a>(
     let mut flaws = Vec::new();
     let mut mappings: Vec<Mapping> = Vec::new();
     for json::Member { key, value } in entries {
-        let path = PathBuf::from(OsString::from_vec(json::decode(key)));
+        let path = path_of(json::decode(key));
         if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
             flaws.push(Flaw::NotAbsolute { path });
             continue;

@@ -111,6 +111,14 @@ pub fn name(path: &Path) -> String {
     raw::to_text(path.file_name().unwrap_or(path.as_os_str()))
 }
 
+/// So many mappings, in words.
+pub fn mappings(count: usize) -> String {
+    match count {
+        1 => "1 port mapping".to_owned(),
+        _ => format!("{count} port mappings"),
+    }
+}
+
 /// Text with everything escaped that would act on a terminal: control characters, line separators, and the marks that
 /// turn the direction of writing. Carried bytes ([`raw`]) show as `\xff`.
 pub struct Shown<'a>(pub &'a str);

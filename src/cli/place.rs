@@ -6,11 +6,12 @@
 use std::path::PathBuf;
 
 use crate::registry::probe::{Availability, availability};
-use crate::registry::project::Project;
+use crate::registry::project::{Project, is_deleted};
+use crate::registry::prune::Pruned;
 use crate::registry::store::{Store, Warning};
-use crate::registry::{Allocated, Port, PortRange, Registry};
+use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
-use super::output::{complain, said};
+use super::output::{complain, said, shown};
 use super::settings::{Environment, Given, PORT_MAX, PORT_MIN, REGISTRY_PATH};
 use super::{Failure, raw};
 
@@ -62,9 +63,44 @@ impl Place {
     ///
     /// "Could not": as [`Place::update`], or the range has no port left.
     pub fn allocate(&self, project: &Project) -> Result<Allocated, Failure> {
+        self.allocate_and(project, |_, _| {})
+    }
+
+    /// As [`Place::allocate`], with one more change in the same step.
+    ///
+    /// # Errors
+    ///
+    /// As [`Place::allocate`]; then neither is made.
+    pub fn allocate_and(
+        &self,
+        project: &Project,
+        also: impl Fn(&mut Registry, Allocated),
+    ) -> Result<Allocated, Failure> {
         let is_free = |port| availability(port) == Availability::Free;
-        self.update(|registry| registry.allocate(project, self.range, is_free))?
-            .map_err(|exhausted| Failure::could_not(exhausted.to_string()))
+        let given = self
+            .update(|registry| {
+                let given = registry.allocate_or_prune(project, self.range, is_free, is_deleted)?;
+                also(registry, given.allocated);
+                Ok(given)
+            })?
+            .map_err(|exhausted: Exhausted| Failure::could_not(exhausted.to_string()))?;
+        self.tell_of(&given.pruned);
+        Ok(given.allocated)
+    }
+
+    fn tell_of(&self, pruned: &[Pruned]) {
+        let Some(first) = pruned.first() else {
+            return;
+        };
+        let others = match pruned.len() - 1 {
+            0 => String::new(),
+            others => format!(" and {others} more"),
+        };
+        complain(format_args!(
+            "no port was left in {}; removed the mappings of deleted projects: `{}`{others}",
+            self.range,
+            shown(&first.path)
+        ));
     }
 }
 

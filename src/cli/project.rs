@@ -38,17 +38,23 @@ impl Show {
         let form = Form::of(self.json, self.quiet)?;
         let place = context.place()?;
         let project = project_at(self.path.as_deref())?;
-        let port = place.read()?.port_of(&project);
+        let registry = place.read()?;
+        let port = registry.port_of(&project);
+        let is_pinned = port.is_some() && registry.note(project.path()).is_pinned;
         match (form, port) {
             (Form::Json, port) => context.out.json(&Shows {
                 project: name(project.path()),
                 path: raw::to_text(project.path().as_os_str()),
                 port,
                 available: port.map(|port| availability(port) == Availability::Free),
+                pinned: is_pinned,
             })?,
             (Form::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
             (Form::Text, Some(port)) => {
                 print(context.out, &project, port)?;
+                if is_pinned {
+                    context.out.text("Pinned:  Yes\n")?;
+                }
                 match occupancy(port) {
                     Occupancy::Free => context.out.text("Status:  Available\n")?,
                     taken => context
@@ -75,6 +81,9 @@ struct Shows {
     port: Option<Port>,
     /// Null as well when there is no port.
     available: Option<bool>,
+    /// Only where it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
 }
 
 /// give a project its port: the one it has, or the next free one
@@ -100,14 +109,33 @@ pub struct Allocate {
     /// print the bare port
     #[argh(switch, short = 'q')]
     pub quiet: bool,
+    /// keep this port for the project: `ic prune` leaves it alone
+    #[argh(switch)]
+    pub pin: bool,
+    /// take that back
+    #[argh(switch)]
+    pub unpin: bool,
 }
 
 impl Allocate {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let form = Form::of(self.json, self.quiet)?;
+        let pinned = match (self.pin, self.unpin) {
+            (true, true) => {
+                return Err(Failure::usage(
+                    "`--pin` and `--unpin` contradict each other; give one of them",
+                ));
+            }
+            (false, false) => None,
+            (pin, _) => Some(pin),
+        };
         let place = context.place()?;
         let project = project_at(self.path.as_deref())?;
-        let allocated = place.allocate(&project)?;
+        let allocated = place.allocate_and(&project, |registry, _| {
+            if let Some(pinned) = pinned {
+                registry.pin(&project, pinned);
+            }
+        })?;
         let (port, created) = (allocated.port, allocated.created);
         match form {
             Form::Json => context.out.json(&Allocates {
@@ -115,6 +143,7 @@ impl Allocate {
                 path: raw::to_text(project.path().as_os_str()),
                 port,
                 created,
+                pinned,
             })?,
             Form::Bare => context.out.text(format_args!("{port}\n"))?,
             Form::Text => {
@@ -124,6 +153,11 @@ impl Allocate {
                 } else {
                     "\n✓ Port was allocated already\n"
                 })?;
+                match pinned {
+                    Some(true) => context.out.text("✓ Pinned: `ic prune` leaves it alone\n")?,
+                    Some(false) => context.out.text("✓ Not pinned any more\n")?,
+                    None => {}
+                }
             }
         }
         Ok(Exit::Done)
@@ -136,6 +170,9 @@ struct Allocates {
     path: String,
     port: Port,
     created: bool,
+    /// Only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned: Option<bool>,
 }
 
 /// remove a project's mapping; its port can be given to another project

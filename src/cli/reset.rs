@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::output::{Shown, shown};
+use super::output::{Shown, mappings, shown};
 use super::{Context, Exit, Failure};
 
 /// remove all mappings; asks first
@@ -67,12 +67,5 @@ fn asked(question: &str) -> bool {
         }
         Ok(_) => matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"),
         Err(_) => false,
-    }
-}
-
-fn mappings(count: usize) -> String {
-    match count {
-        1 => "1 port mapping".to_owned(),
-        _ => format!("{count} port mappings"),
     }
 }

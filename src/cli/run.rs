@@ -44,7 +44,9 @@ impl Run {
         let program = words.next().unwrap_or_default();
         let variables = variables(&authority, &context.environment);
         let status = descriptors.during(|| child.spawn(&program, words, variables))?;
-        Ok(Exit::Status(status.wait()))
+        let status = status.wait();
+        prepared.stops();
+        Ok(Exit::Status(status))
     }
 }
 
@@ -73,7 +75,10 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
             ))
         })?;
     match told.recv() {
-        Ok(Ok(authority)) => Ok(authority),
+        Ok(Ok(authority)) => {
+            prepared.starts();
+            Ok(authority)
+        }
         Ok(Err(error)) => Err(prepared.failure(&error)),
         Err(mpsc::RecvError) => Err(Failure::could_not(
             "the interceptor has stopped at its start; please report this",

@@ -8,18 +8,21 @@ mod field;
 mod run;
 mod surroundings;
 mod template;
+mod usage;
 
+use std::cell::Cell;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::registry::Port;
 use crate::registry::project::Project;
+use crate::registry::{Note, Port};
 
 use self::field::field;
 pub(super) use self::run::{Prepared, addresses};
 use self::template::{Placeholder, Template};
+use self::usage::Usage;
 use super::Failure;
 use super::mock;
 use super::output::name;
@@ -191,16 +194,35 @@ impl PortChoice {
     ///
     /// "Could not": the registry cannot be read or written, or no port is left.
     pub fn settle(&self) -> Result<(Port, PortOrigin), Failure> {
+        self.settle_for_use()
+            .map(|(port, origin, _)| (port, origin))
+    }
+
+    /// As [`settle`](Self::settle), for an interceptor that is about to use the port: for one of the registry, it is told
+    /// when it starts and stops.
+    ///
+    /// # Errors
+    ///
+    /// As [`settle`](Self::settle).
+    pub fn settle_for_use(&self) -> Result<(Port, PortOrigin, Option<Usage>), Failure> {
         match self {
-            PortChoice::Given(port, origin) => Ok((*port, *origin)),
+            PortChoice::Given(port, origin) => Ok((*port, *origin, None)),
             PortChoice::Registry(place, project) => {
-                let allocated = place.allocate(project)?;
+                let known = Cell::new(Note::default());
+                let allocated = place.allocate_and(project, |registry, allocated| {
+                    if allocated.created {
+                        // Written anyway.
+                        registry.touch(project, SystemTime::now().into(), Duration::ZERO);
+                    }
+                    known.set(registry.note(project.path()));
+                })?;
                 let origin = if allocated.created {
                     PortOrigin::Allocated
                 } else {
                     PortOrigin::Registry
                 };
-                Ok((allocated.port, origin))
+                let usage = Usage::new(&place.store, project, &known.get());
+                Ok((allocated.port, origin, Some(usage)))
             }
         }
     }

@@ -128,6 +128,33 @@ impl Given {
             })
     }
 
+    /// A stretch of time as a person counts it: a whole number and its unit.
+    pub fn period(&self) -> Result<Duration, Failure> {
+        let seconds = |text: &str| {
+            let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+            let seconds: u64 = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                "d" => 86_400,
+                "w" => 7 * 86_400,
+                _ => return None,
+            };
+            let is_plain = number.bytes().all(|byte| byte.is_ascii_digit());
+            let number: u64 = is_plain.then(|| number.parse().ok())??;
+            number.checked_mul(seconds)
+        };
+        self.value
+            .to_str()
+            .and_then(seconds)
+            .map(Duration::from_secs)
+            .ok_or_else(|| {
+                self.refused(
+                    "is not a stretch of time; give a number and one of s, m, h, d, w, such as `30d`",
+                )
+            })
+    }
+
     /// Text without control characters, not empty.
     pub fn text(&self) -> Result<&str, Failure> {
         let text = self
@@ -287,6 +314,41 @@ mod tests {
             "", ".", "-1", "+1", "1e3", "inf", "nan", "5s", "1,5", "1.2.3", "31622401", " 1",
         ] {
             refused(seconds(bad), &format!("`--hold {bad}` is not a time"));
+        }
+    }
+
+    #[test]
+    fn a_period_is_a_number_and_its_unit() {
+        let period = |text| Given::flag("--unused-for", text).period();
+        for (text, seconds) in [
+            ("0s", 0),
+            ("1s", 1),
+            ("2m", 120),
+            ("3h", 10_800),
+            ("30d", 2_592_000),
+            ("2w", 1_209_600),
+            ("007d", 604_800),
+        ] {
+            assert_eq!(period(text).expect(text), Duration::from_secs(seconds));
+        }
+        for bad in [
+            "",
+            "d",
+            "30",
+            "30D",
+            "30 d",
+            "-1d",
+            "+1d",
+            "1.5h",
+            "1h30m",
+            "30é",
+            "99999999999999999999d",
+            "18446744073709551615w",
+        ] {
+            refused(
+                period(bad),
+                &format!("`--unused-for {bad}` is not a stretch of time"),
+            );
         }
     }
 

@@ -10,6 +10,8 @@ use std::{env, error, fmt, io};
 
 use serde::Serialize;
 
+use super::project::is_deleted;
+use super::prune::Pruned;
 use super::{
     Availability, EmptyRange, Exhausted, Port, PortRange, Project, Registry, Store, StoreError,
     Warning, availability,
@@ -111,7 +113,8 @@ impl PortRegistry {
         })
     }
 
-    /// The port of the project in the folder `path`; a new one if it has none.
+    /// The port of the project in the folder `path`; a new one if it has none. Where none is left, the mappings of deleted
+    /// projects are given up first.
     ///
     /// # Errors
     ///
@@ -119,11 +122,16 @@ impl PortRegistry {
     pub fn get_or_allocate_port(&self, path: impl AsRef<Path>) -> Result<Port, RegistryError> {
         let project = resolve(path.as_ref())?;
         let is_free = |port| availability(port) == Availability::Free;
-        let updated = self
-            .store
-            .update(|registry| registry.allocate(&project, self.range, is_free))?;
+        let updated = self.store.update(|registry| {
+            registry.allocate_or_prune(&project, self.range, is_free, is_deleted)
+        })?;
         report(updated.warning);
-        Ok(updated.value.map_err(RegistryError::Exhausted)?.port)
+        let given = updated.value.map_err(RegistryError::Exhausted)?;
+        for Pruned { path, port, .. } in given.pruned {
+            let path = super::recover::Shown(&path).to_string();
+            log::warn!("no port was left: `{path}` was deleted and has lost port {port}");
+        }
+        Ok(given.allocated.port)
     }
 
     /// The port of the project in the folder `path`, if it has one.

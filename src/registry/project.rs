@@ -62,6 +62,15 @@ impl Project {
     }
 }
 
+/// Whether the project recorded under `path` was deleted: there is nothing under that name, and the folder above it is
+/// there. A disk that is not mounted, or a folder that may not be looked into, is no deletion.
+pub fn is_deleted(path: &Path) -> bool {
+    let is_gone =
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let above = path.parent();
+    is_gone && above.is_some_and(Path::is_dir)
+}
+
 /// What a project recorded under `path` is called: its folder's full name, `/` for the root.
 pub fn name_of(path: &Path) -> String {
     path.file_name()

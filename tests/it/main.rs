@@ -63,6 +63,11 @@ mod cli_run;
 
 /// `ic snippet`: what is pasted where.
 mod cli_snippet;
+/// Mappings that nobody needs, and what is remembered of projects beside their ports: pure.
+mod registry_prune;
+
+/// `ic prune`, pins, and the last use of ports.
+mod cli_prune;
 
 /// Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
 mod cli_output;

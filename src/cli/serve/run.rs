@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::conflict::port_is_taken;
 use super::template::Placeholder;
+use super::usage::Usage;
 use super::{PortOrigin, Serve, ServeSettings, surroundings};
 use crate::cli::output::{Shown, complain, explain, name, said};
 use crate::cli::settings::Environment;
@@ -19,8 +20,15 @@ impl Serve {
     pub(in crate::cli) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let (prepared, options) = self.prepare(context, STOP_SIGNALS)?;
         let announcement = prepared.announcement(&options);
-        match serve::run(options, |addresses| announcement.print(addresses)) {
-            Ok(()) => Ok(Exit::Done),
+        let ready = |addresses: &[SocketAddr]| {
+            announcement.print(addresses);
+            prepared.starts();
+        };
+        match serve::run(options, ready) {
+            Ok(()) => {
+                prepared.stops();
+                Ok(Exit::Done)
+            }
             Err(error) => Err(prepared.failure(&error)),
         }
     }
@@ -37,7 +45,7 @@ impl Serve {
             None => Some(target(&settings)?),
         };
         let ips = addresses(&settings.host)?;
-        let (port, origin) = settings.port.settle()?;
+        let (port, origin, usage) = settings.port.settle_for_use()?;
         let target = match (target, settings.mock) {
             (Some(target), _) => target,
             (None, settings) => {
@@ -51,6 +59,7 @@ impl Serve {
             settings,
             port,
             origin,
+            usage,
         };
         Ok((prepared, options))
     }
@@ -61,9 +70,20 @@ pub(in crate::cli) struct Prepared {
     settings: ServeSettings,
     port: Port,
     origin: PortOrigin,
+    usage: Option<Usage>,
 }
 
 impl Prepared {
+    /// The interceptor listens: its port is in use from now on.
+    pub(in crate::cli) fn starts(&self) {
+        self.usage.iter().for_each(Usage::starts);
+    }
+
+    /// The interceptor has been told to stop: its port was in use until now.
+    pub(in crate::cli) fn stops(&self) {
+        self.usage.iter().for_each(Usage::stops);
+    }
+
     /// What to say when it could not start, or had to stop.
     pub(in crate::cli) fn failure(&self, error: &ServeError) -> Failure {
         match error {

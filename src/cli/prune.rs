@@ -1,0 +1,158 @@
+//! `ic prune`: give up mappings that nobody needs.
+//!
+//! What may go is decided in `registry::prune`; here, what is asked of the machine, and how the answer is written.
+
+use std::time::{Duration, SystemTime};
+
+use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
+
+use crate::registry::probe::{Availability, availability};
+use crate::registry::project::is_deleted;
+use crate::registry::prune::{Pruned, Reason, Recycling};
+use crate::registry::{Port, Registry};
+
+use super::output::{Shown, mappings, name};
+use super::settings::Given;
+use super::{Context, Exit, Failure, raw};
+
+/// remove mappings of deleted projects, and of ports that are not used any more
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "prune",
+    help_triggers("-h", "--help"),
+    example = "ic prune --dry-run\n\
+               ic prune --unused-for 30d",
+    note = "A project is deleted when its folder is gone and the folder above it is there.\n\
+            A port is used when its interceptor starts and when it stops; where that is not\n\
+            known, it is never unused. A port that something listens on stays, and so does\n\
+            one that is pinned (`ic allocate --pin`). A project that comes back gets its old\n\
+            port while that is free.",
+    error_code(0, "done, also where there was nothing to do")
+)]
+pub struct Prune {
+    /// only show what would be removed
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// also those not used for so long: a number and one of s, m, h, d, w
+    #[argh(option, arg_name = "TIME")]
+    pub unused_for: Option<String>,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Prune {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let recycling = match &self.unused_for {
+            Some(given) => Some(Recycling {
+                unused_for: Given::flag("--unused-for", given).period()?,
+                now: SystemTime::now().into(),
+            }),
+            None => None,
+        };
+        let place = context.place()?;
+        // What cannot be bound for want of privileges cannot be seen to be free either.
+        let is_listening = |port| availability(port) != Availability::Free;
+        let prune = |registry: &mut Registry| registry.prune(recycling, is_deleted, is_listening);
+        let pruned = if self.dry_run {
+            prune(&mut place.read()?)
+        } else {
+            place.update(prune)?
+        };
+        if self.json {
+            context.out.json(&Prunes {
+                removed: pruned.iter().map(Removed::from).collect(),
+                dry_run: self.dry_run,
+            })?;
+            return Ok(Exit::Done);
+        }
+        if pruned.is_empty() {
+            context.out.text("Nothing to prune.\n")?;
+            return Ok(Exit::Done);
+        }
+        let count = mappings(pruned.len());
+        if self.dry_run {
+            context.out.text(format_args!("Would remove {count}:\n"))?;
+        } else {
+            context.out.text(format_args!("✓ Removed {count}:\n"))?;
+        }
+        for Pruned { path, port, reason } in &pruned {
+            let why = match reason {
+                Reason::Deleted => "deleted".to_owned(),
+                Reason::Unused(time) => format!("unused for {}", rounded(*time)),
+            };
+            context.out.text(format_args!(
+                "  Port {port:>5}  →  {project} ({why})\n             {path}\n",
+                port = port.get(),
+                project = Shown(&name(path)),
+                path = Shown(&raw::to_text(path.as_os_str())),
+            ))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct Prunes {
+    removed: Vec<Removed>,
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    project: String,
+    path: String,
+    port: Port,
+    reason: &'static str,
+}
+
+impl From<&Pruned> for Removed {
+    fn from(pruned: &Pruned) -> Removed {
+        Removed {
+            project: name(&pruned.path),
+            path: raw::to_text(pruned.path.as_os_str()),
+            port: pruned.port,
+            reason: match pruned.reason {
+                Reason::Deleted => "deleted",
+                Reason::Unused(_) => "unused",
+            },
+        }
+    }
+}
+
+/// A time in its largest whole unit: `41 days`.
+fn rounded(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (number, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7200 => (seconds / 60, "minute"),
+        7200..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_its_largest_whole_unit() {
+        for (seconds, expected) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (119, "119 seconds"),
+            (120, "2 minutes"),
+            (7199, "119 minutes"),
+            (7200, "2 hours"),
+            (172_799, "47 hours"),
+            (172_800, "2 days"),
+            (3_600_000, "41 days"),
+        ] {
+            assert_eq!(rounded(Duration::from_secs(seconds)), expected);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! `ic prune`, pins, and the last use of ports: on real folders, with real interceptors.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::cli_home::{Home, free_port, held_port};
+
+/// The registry file as it is.
+fn registry(home: &Home) -> Value {
+    serde_json::from_slice(&fs::read(home.registry()).expect("it is there")).expect("JSON")
+}
+
+#[test]
+fn only_deleted_projects_are_pruned() {
+    let home = Home::new();
+    let (_listener, held) = held_port();
+    let (there, gone, away, listening, pinned) = (
+        home.folder("there"),
+        home.path("gone"),
+        home.path("unmounted/disk/project"),
+        home.path("listening"),
+        home.folder("pinned"),
+    );
+    let ports = [(); 4].map(|()| free_port());
+    let home = home.with_mappings(
+        &[
+            (&there, ports[0]),
+            (&gone, ports[1]),
+            (&away, ports[2]),
+            (&listening, held),
+            (&pinned, ports[3]),
+        ],
+        8888,
+    );
+    let pinned_path = pinned.to_str().expect("UTF-8");
+    home.ic(["allocate", "--pin", pinned_path]).result(0);
+    fs::remove_dir(&pinned).expect("empty");
+
+    let removed = json!([{"project": "gone", "path": gone, "port": ports[1], "reason": "deleted"}]);
+    let before = home.content();
+    assert_eq!(
+        home.ic(["prune", "--dry-run", "--json"]).json(0),
+        json!({"removed": removed, "dry_run": true})
+    );
+    let entry = format!(
+        "  Port {}  →  gone (deleted)\n             {}\n",
+        ports[1],
+        gone.display()
+    );
+    assert_eq!(
+        home.ic(["prune", "--dry-run"]).result(0),
+        format!("Would remove 1 port mapping:\n{entry}")
+    );
+    assert_eq!(home.content(), before, "a dry run changes nothing");
+
+    assert_eq!(
+        home.ic(["prune"]).result(0),
+        format!("✓ Removed 1 port mapping:\n{entry}")
+    );
+    assert_eq!(
+        registry(&home)["mappings"]
+            .as_object()
+            .map(|mappings| mappings.len()),
+        Some(4)
+    );
+    let pruned = home.content();
+    assert_eq!(home.ic(["prune"]).result(0), "Nothing to prune.\n");
+    assert_eq!(
+        home.ic(["prune", "--json"]).json(0),
+        json!({"removed": [], "dry_run": false})
+    );
+    assert_eq!(
+        home.content(),
+        pruned,
+        "nor does a prune that finds nothing"
+    );
+
+    // It comes back, and gets what it had.
+    home.folder("gone");
+    let text = ports[1].to_string();
+    let given = home.ic([
+        "--port-max",
+        "30000",
+        "allocate",
+        "-q",
+        gone.to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(given.result(0), format!("{text}\n"));
+}
+
+#[test]
+fn prune_answers_without_a_registry_and_refuses_what_is_no_time() {
+    let home = Home::new();
+    let before = home.content();
+    assert_eq!(home.ic(["prune"]).result(0), "Nothing to prune.\n");
+    assert_eq!(
+        home.ic(["prune", "--unused-for", "1w"]).result(0),
+        "Nothing to prune.\n"
+    );
+    for bad in ["", "30", "d", "1.5d", "-3d", "30x", "99999999999999999999w"] {
+        let complaint = home
+            .ic(["prune", &format!("--unused-for={bad}")])
+            .complaint(2);
+        assert!(
+            complaint.starts_with(&format!("`--unused-for {bad}` is not a stretch of time")),
+            "{complaint}"
+        );
+    }
+    assert_eq!(home.content(), before);
+}
+
+#[test]
+fn an_allocation_that_finds_no_port_prunes_first_and_says_so() {
+    let port = free_port();
+    let text = port.to_string();
+    let home = Home::new();
+    let (gone, kept) = (home.path("gone"), home.folder("kept"));
+    let home = home
+        .with_mappings(&[(&gone, port)], port)
+        .with("INTERCEPTOR_PORT_MIN", &text)
+        .with("INTERCEPTOR_PORT_MAX", &text);
+    let ran = home.ic(["allocate", "-q", kept.to_str().expect("UTF-8")]);
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (Some(0), format!("{text}\n").as_str()),
+        "{ran:?}"
+    );
+    assert_eq!(
+        ran.err,
+        format!(
+            "ic: no port was left in {text}-{text}; removed the mappings of deleted projects: `{}`\n",
+            gone.display()
+        )
+    );
+    // Now nobody has been deleted.
+    let complaint = home.ic(["allocate"]).complaint(3);
+    assert!(
+        complaint.starts_with(&format!("no port is free in {text}-{text}: ")),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn a_pin_is_kept_and_taken_back() {
+    let port = free_port();
+    let home = Home::new();
+    let home = home
+        .with("INTERCEPTOR_PORT_MIN", port.to_string())
+        .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
+    let pinned = home.ic(["allocate", "--pin", "--json"]).json(0);
+    assert_eq!(
+        (&pinned["created"], &pinned["pinned"]),
+        (&json!(true), &json!(true))
+    );
+    assert!(
+        home.ic(["show"])
+            .result(0)
+            .contains("\nPinned:  Yes\nStatus:  ")
+    );
+    assert_eq!(home.ic(["show", "--json"]).json(0)["pinned"], json!(true));
+    let pinned = home.content();
+    home.ic(["allocate", "--pin"]).result(0);
+    home.ic(["allocate"]).result(0);
+    assert_eq!(home.content(), pinned, "it is pinned already");
+
+    let text = home.ic(["allocate", "--unpin"]).result(0);
+    assert!(
+        text.ends_with("\n✓ Port was allocated already\n✓ Not pinned any more\n"),
+        "{text}"
+    );
+    assert_eq!(home.ic(["show", "--json"]).json(0).get("pinned"), None);
+    home.ic(["allocate", "--pin", "--unpin"]).complaint(2);
+}
+
+#[test]
+fn a_port_counts_as_unused_from_its_last_use_on() {
+    let home = Home::new();
+    let (shop, never) = (home.path("shop"), home.folder("never"));
+    let ports = [free_port(), free_port()];
+    let home = home.with_mappings(&[(&shop, ports[0]), (&never, ports[1])], 8888);
+    let long_ago = json!({"projects": {&*shop.to_string_lossy(): {"last_used": 1_000_000_000}}});
+    let mut text = registry(&home);
+    text["ic"] = long_ago;
+    let home = home.with_registry(text.to_string());
+
+    let dry = home
+        .ic(["prune", "--unused-for", "30d", "--dry-run"])
+        .result(0);
+    assert!(
+        dry.contains(&format!("  Port {}  →  shop (unused for ", ports[0])),
+        "{dry}"
+    );
+    assert!(!dry.contains("never"), "unknown use is never old: {dry}");
+
+    // While it runs it is in use, and that it ran is recorded: at the start, since the last record is old.
+    let before = Instant::now();
+    let mut interceptor = Serving::start(&home);
+    let json = home.ic(["prune", "--unused-for", "0s", "--json"]).json(0);
+    assert_eq!(json["removed"], json!([]));
+    let recorded = || {
+        registry(&home)["ic"]["projects"][&*shop.to_string_lossy()]["last_used"]
+            .as_u64()
+            .unwrap_or_default()
+    };
+    while recorded() == 1_000_000_000 {
+        assert!(
+            before.elapsed() < Duration::from_secs(10),
+            "the start is not recorded"
+        );
+        std::thread::yield_now();
+    }
+    interceptor.stop();
+    assert_eq!(
+        home.ic(["prune", "--unused-for", "1h"]).result(0),
+        "Nothing to prune.\n"
+    );
+    let removed = home.ic(["prune", "--unused-for", "0s", "--json"]).json(0);
+    assert_eq!(
+        removed["removed"],
+        json!([{"project": "shop", "path": shop, "port": ports[0], "reason": "unused"}])
+    );
+}
+
+#[test]
+fn interceptors_that_come_and_go_write_once() {
+    let port = free_port();
+    let home = Home::new()
+        .with("INTERCEPTOR_PORT_MIN", port.to_string())
+        .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
+    Serving::start(&home).stop();
+    let before = home.content();
+    for _ in 0..2 {
+        Serving::start(&home).stop();
+    }
+    assert_eq!(home.content(), before);
+}
+
+#[test]
+fn a_registry_that_cannot_be_written_does_not_keep_an_interceptor_from_running() {
+    let home = Home::new();
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, free_port())], 8888);
+    // A folder where the lock belongs refuses root as well.
+    let lock = home.folder(".config/litellm/port_registry.json.lock");
+    let before = home.content();
+    Serving::start(&home).stop();
+    assert_eq!(home.content(), before);
+    fs::remove_dir(lock).expect("empty");
+}
+
+/// `ic serve --mock` in the home's current folder.
+struct Serving(Child);
+
+impl Serving {
+    #[track_caller]
+    fn start(home: &Home) -> Serving {
+        use std::io::{BufRead, BufReader};
+        let mut command: Command = home.command(["serve", "--mock"]);
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be run");
+        let mut errors = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut said = String::new();
+        while !said.contains("Port from:") {
+            let read = errors.read_line(&mut said).expect("text");
+            assert_ne!(read, 0, "it has ended: {said}");
+        }
+        child.stderr = Some(errors.into_inner());
+        Serving(child)
+    }
+
+    #[track_caller]
+    fn stop(&mut self) {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::TERM).expect("it runs");
+        let status = self.0.wait().expect("a child can be waited for");
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // One that was stopped is as good as one that is killed now.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
