@@ -30,6 +30,7 @@ pub mod run;
 pub mod serve;
 pub mod settings;
 pub mod snippet;
+pub mod transfer;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -84,6 +85,8 @@ enum Command {
     Check(check::Check),
     Suggest(check::Suggest),
     Prune(prune::Prune),
+    Export(transfer::Export),
+    Import(transfer::Import),
     Reset(reset::Reset),
     Serve(serve::Serve),
     Run(run::Run),
@@ -157,6 +160,8 @@ fn answer(
         Command::Check(check) => check.run(&mut context),
         Command::Suggest(suggest) => suggest.run(&mut context),
         Command::Prune(prune) => prune.run(&mut context),
+        Command::Export(export) => export.run(&mut context),
+        Command::Import(import) => import.run(&mut context),
         Command::Reset(reset) => reset.run(&mut context),
         Command::Serve(serve) => serve.run(&mut context),
         Command::Run(run) => run.run(&mut context),

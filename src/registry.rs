@@ -9,7 +9,9 @@
 //! The file is shared with a Python tool. So a registry keeps what it does not know, in its place and to the letter,
 //! and writes what it does know as that tool would (`json.dump(…, indent=2)`).
 
+pub mod csv;
 pub mod facade;
+pub mod import;
 mod json;
 pub mod notes;
 mod port;
@@ -148,6 +150,13 @@ impl Registry {
             .map(|mapping| (mapping.key.as_str(), mapping.port.to_string()))
             .collect();
         object_text(&entries, "  ")
+    }
+
+    /// Whether the text it was read from had mappings at all, be it none: other JSON documents have not.
+    pub fn has_mappings_field(&self) -> bool {
+        self.fields
+            .iter()
+            .any(|field| matches!(field, Field::Mappings))
     }
 
     /// The port of a project, if it has one.

@@ -39,6 +39,16 @@ impl Output {
         self.settle(written)
     }
 
+    /// Writes bytes as they are: a file's content, not text for a terminal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::text`].
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let written = self.stream.write_all(bytes);
+        self.settle(written)
+    }
+
     /// Writes one JSON document and a newline. Text may carry raw bytes ([`raw`]): they become lone surrogates
     /// (`\udcff`), as Python's `json` and `os.fsdecode` write and read such paths.
     ///

@@ -79,6 +79,18 @@ impl Registry {
         self.put(notes);
     }
 
+    /// Takes over what is known of these projects from another registry, in the place of what is known here.
+    pub(super) fn take_notes<'a>(&mut self, theirs: impl IntoIterator<Item = (&'a Path, Note)>) {
+        let mut notes = self.notes();
+        for (path, note) in theirs {
+            notes.forget(path);
+            let last_used = note.last_used.map(|moment| moment.0.to_string());
+            notes.set(path, LAST_USED, last_used);
+            notes.set(path, PINNED, note.is_pinned.then(|| "true".to_owned()));
+        }
+        self.put(notes);
+    }
+
     /// Forgets everything about these projects but the ports that they had.
     pub(super) fn remember_only_ports<'a>(
         &mut self,

@@ -66,8 +66,14 @@ mod cli_snippet;
 /// Mappings that nobody needs, and what is remembered of projects beside their ports: pure.
 mod registry_prune;
 
+/// Mappings of another registry, and mappings as comma-separated values: pure.
+mod registry_import;
+
 /// `ic prune`, pins, and the last use of ports.
 mod cli_prune;
+
+/// `ic export` and `ic import`.
+mod cli_transfer;
 
 /// Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
 mod cli_output;

@@ -1,0 +1,441 @@
+//! `ic export` and `ic import`: mappings that leave the registry, and mappings that come in.
+//!
+//! Decided here: which form a file has, what counts as readable, and how the answer is written. Who wins a conflict is
+//! decided in `registry::import`, how CSV is written in `registry::csv`.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
+
+use crate::registry::import::{Conflict, Contradiction, Import as Imported, Winner};
+use crate::registry::recover::{Recovered, recover};
+use crate::registry::{Port, Registry};
+
+use super::output::{Output, Shown, complain, mappings, name, said, shown};
+use super::settings::Given;
+use super::{Context, Exit, Failure, raw};
+
+/// write all mappings to a file, as a backup or to move them
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "export",
+    help_triggers("-h", "--help"),
+    example = "ic export ports.json\n\
+               ic export --format csv | column -ts,",
+    note = "The JSON form is that of the registry file itself, and holds everything that is in it.",
+    error_code(3, "the registry cannot be read, or the file cannot be written")
+)]
+pub struct Export {
+    /// where to; default: `-`, standard output
+    #[argh(positional, arg_name = "FILE")]
+    pub file: Option<String>,
+    /// json or csv; default: csv for a FILE that ends in .csv, else json
+    #[argh(option, arg_name = "FORM")]
+    pub format: Option<String>,
+}
+
+impl Export {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let file = Stream::given(self.file.as_deref().unwrap_or("-"))?;
+        let is_csv = match &self.format {
+            Some(format) => match Given::flag("--format", format).text()? {
+                "json" => false,
+                "csv" => true,
+                _ => {
+                    return Err(Given::flag("--format", format)
+                        .refused("is no form of an export; give `json` or `csv`"));
+                }
+            },
+            None => matches!(&file, Stream::File(path) if is_named_csv(path)),
+        };
+        let place = context.place()?;
+        if let Stream::File(path) = &file
+            && let (Ok(file), Ok(registry)) =
+                (path.canonicalize(), place.store.path().canonicalize())
+            && file == registry
+        {
+            return Err(Failure::usage(format!(
+                "`{}` is the registry itself; give another file to export to",
+                shown(path)
+            )));
+        }
+        let registry = place.read()?;
+        let text = if is_csv {
+            registry.to_csv()
+        } else {
+            (registry.to_text() + "\n").into_bytes()
+        };
+        match file {
+            Stream::Standard => context.out.bytes(&text)?,
+            Stream::File(path) => {
+                replace(&path, &text).map_err(|error| {
+                    Failure::could_not(format!(
+                        "cannot write `{}`: {}; nothing was exported; give another FILE",
+                        shown(&path),
+                        said(&error)
+                    ))
+                })?;
+                context.out.text(format_args!(
+                    "✓ Exported {}\n  File: {}\n",
+                    mappings(registry.len()),
+                    shown(&path)
+                ))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// take over mappings from a file: an export, a registry file, or a backup of one
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "import",
+    help_triggers("-h", "--help"),
+    example = "ic import ports.json --dry-run\n\
+               ic import ~/.config/litellm/port_registry.json.backup\n\
+               ssh laptop ic export | ic import - --map /home/me=/Users/me",
+    note = "A conflict is a port that another project has here, or a project that has another\n\
+            port here. With one conflict nothing is changed, unless --replace lets the file win.",
+    error_code(1, "conflicts; nothing was changed"),
+    error_code(3, "the file cannot be read, or holds no mappings")
+)]
+pub struct Import {
+    /// where from; `-` is standard input
+    #[argh(positional, arg_name = "FILE")]
+    pub file: String,
+    /// let the file win each conflict; other mappings stay
+    #[argh(switch)]
+    pub replace: bool,
+    /// only show what would be changed
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// move projects below the first folder to below the second; may be repeated
+    #[argh(option, arg_name = "FROM=TO")]
+    pub map: Vec<String>,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Import {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let roots = self
+            .map
+            .iter()
+            .map(|pair| roots(&Given::flag("--map", pair)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let stream = Stream::given(&self.file)?;
+        let place = context.place()?;
+        let theirs = stream.registry()?.rerooted(&roots).map_err(|path| {
+            Failure::could_not(format!(
+                "{stream} has two projects that `--map` makes one, `{}`; nothing was changed; \
+                 give another --map",
+                shown(&path)
+            ))
+        })?;
+        let winner = if self.replace {
+            Winner::Theirs
+        } else {
+            Winner::Nobody
+        };
+        let import = |registry: &mut Registry| registry.import(&theirs, winner);
+        let imported = if self.dry_run {
+            import(&mut place.read()?)
+        } else {
+            place.update(import)?
+        };
+        if self.json {
+            context.out.json(&Imports::new(&imported, self.dry_run))?;
+        } else {
+            self.print(&imported, context.out)?;
+        }
+        match imported.conflicts.len() {
+            0 => Ok(Exit::Done),
+            _ if self.replace => Ok(Exit::Done),
+            count => Err(Failure::no(format!(
+                "{}; nothing was changed; `--replace` lets the file win",
+                conflicts(count)
+            ))),
+        }
+    }
+
+    fn print(&self, imported: &Imported, out: &mut Output) -> Result<(), Failure> {
+        let Imported {
+            added,
+            moved,
+            removed,
+            unchanged,
+            conflicts: contradicted,
+        } = imported;
+        if !contradicted.is_empty() {
+            let resolved = if self.replace { ", the file wins" } else { "" };
+            out.text(format_args!(
+                "{}{resolved}:\n",
+                conflicts(contradicted.len())
+            ))?;
+            for Conflict { path, port, here } in contradicted {
+                let why = match here {
+                    Contradiction::PortOf(owner) => {
+                        format!("here it is the port of {}", shown(owner))
+                    }
+                    Contradiction::HasPort(port) => format!("here it has port {port}"),
+                };
+                entry(out, path, *port, &why)?;
+            }
+            if !self.replace {
+                return Ok(());
+            }
+        }
+        let change = if self.dry_run {
+            "Would import"
+        } else {
+            "✓ Imported"
+        };
+        let count = mappings(added.len() + moved.len());
+        let already = match unchanged {
+            0 => String::new(),
+            1 => ", 1 is here already".to_owned(),
+            many => format!(", {many} are here already"),
+        };
+        let colon = if added.len() + moved.len() > 0 {
+            ":"
+        } else {
+            ""
+        };
+        out.text(format_args!("{change} {count}{already}{colon}\n"))?;
+        for (list, why) in [
+            (added, "new"),
+            (moved, "another port"),
+            (removed, "removed"),
+        ] {
+            for (path, port) in list {
+                entry(out, path, *port, why)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry(out: &mut Output, path: &Path, port: Port, why: &str) -> Result<(), Failure> {
+    out.text(format_args!(
+        "  Port {port:>5}  →  {project} ({why})\n             {path}\n",
+        port = port.get(),
+        project = Shown(&name(path)),
+        path = shown(path),
+    ))
+}
+
+fn conflicts(count: usize) -> String {
+    match count {
+        1 => "1 conflict".to_owned(),
+        _ => format!("{count} conflicts"),
+    }
+}
+
+#[derive(Serialize)]
+struct Imports {
+    added: Vec<MappingShown>,
+    moved: Vec<MappingShown>,
+    removed: Vec<MappingShown>,
+    unchanged: usize,
+    conflicts: Vec<ConflictShown>,
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct MappingShown {
+    project: String,
+    path: String,
+    port: Port,
+}
+
+#[derive(Serialize)]
+struct ConflictShown {
+    #[serde(flatten)]
+    theirs: MappingShown,
+    /// Whose the port is here, if that is the conflict.
+    port_of: Option<String>,
+    /// The project's port here, if that is the conflict.
+    has_port: Option<Port>,
+}
+
+impl MappingShown {
+    fn new(path: &Path, port: Port) -> MappingShown {
+        MappingShown {
+            project: name(path),
+            path: raw::to_text(path.as_os_str()),
+            port,
+        }
+    }
+}
+
+impl Imports {
+    fn new(imported: &Imported, dry_run: bool) -> Imports {
+        let all = |list: &[(PathBuf, Port)]| {
+            list.iter()
+                .map(|(path, port)| MappingShown::new(path, *port))
+                .collect()
+        };
+        let conflict = |Conflict { path, port, here }: &Conflict| {
+            let (port_of, has_port) = match here {
+                Contradiction::PortOf(owner) => (Some(raw::to_text(owner.as_os_str())), None),
+                Contradiction::HasPort(port) => (None, Some(*port)),
+            };
+            ConflictShown {
+                theirs: MappingShown::new(path, *port),
+                port_of,
+                has_port,
+            }
+        };
+        Imports {
+            added: all(&imported.added),
+            moved: all(&imported.moved),
+            removed: all(&imported.removed),
+            unchanged: imported.unchanged,
+            conflicts: imported.conflicts.iter().map(conflict).collect(),
+            dry_run,
+        }
+    }
+}
+
+/// `FROM=TO` of `--map`: at the first `=`, both absolute.
+fn roots(given: &Given) -> Result<(PathBuf, PathBuf), Failure> {
+    let text = raw::to_text(given.path()?.as_os_str());
+    let pair = text.split_once('=').map(|(from, to)| {
+        let path = |text: &str| PathBuf::from(raw::from_text(text));
+        (path(from), path(to))
+    });
+    pair.filter(|(from, to)| from.is_absolute() && to.is_absolute())
+        .ok_or_else(|| {
+            given.refused("is not two absolute paths; give them as `--map /home/me=/Users/me`")
+        })
+}
+
+/// A file, or a standard stream in its place.
+enum Stream {
+    Standard,
+    File(PathBuf),
+}
+
+impl std::fmt::Display for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Stream::Standard => f.write_str("standard input"),
+            Stream::File(path) => write!(f, "`{}`", shown(path)),
+        }
+    }
+}
+
+impl Stream {
+    fn given(word: &str) -> Result<Stream, Failure> {
+        let given = Given::argument(word);
+        let path = given
+            .path()
+            .map_err(|_| Failure::usage("FILE is empty; give a file, or `-`"))?;
+        if path == Path::new("-") {
+            return Ok(Stream::Standard);
+        }
+        Ok(Stream::File(path.to_owned()))
+    }
+
+    /// The registry that it holds, as far as it can be read: what cannot be is told on standard error.
+    fn registry(&self) -> Result<Registry, Failure> {
+        let text = self.read().map_err(|error| {
+            Failure::could_not(format!(
+                "cannot read {self}: {}; give another FILE",
+                said(&error)
+            ))
+        })?;
+        let bad = |why: String| {
+            Failure::could_not(format!(
+                "{self} holds no mappings: {why}; give an export, a registry file or a backup of one"
+            ))
+        };
+        if text.trim_ascii().is_empty() {
+            return Err(bad("it is empty".to_owned()));
+        }
+        if let Some(read) = Registry::from_csv(&text) {
+            return read.map_err(|error| {
+                Failure::could_not(format!(
+                    "{self}, {error}; nothing was changed; put it right first"
+                ))
+            });
+        }
+        let damage = match Registry::parse(&text) {
+            Ok(registry) if registry.has_mappings_field() => return Ok(registry),
+            Ok(_) => return Err(bad("it has no `mappings`".to_owned())),
+            Err(damage) => damage,
+        };
+        // What is left of a damaged registry is what its backups are for.
+        let Recovered { registry, flaws } = recover(&text);
+        if registry.is_empty() {
+            return Err(bad(damage.to_string()));
+        }
+        let lost = match flaws.len() {
+            0 => String::new(),
+            1 => "; 1 could not be taken over".to_owned(),
+            many => format!("; {many} could not be taken over"),
+        };
+        complain(format_args!(
+            "warning: {self} is damaged ({damage}); {} can be read{lost}",
+            mappings(registry.len())
+        ));
+        Ok(registry)
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        match self {
+            Stream::Standard => io::stdin()
+                .lock()
+                .take(SIZE_MAX + 1)
+                .read_to_end(&mut text)?,
+            Stream::File(path) => File::open(path)?
+                .take(SIZE_MAX + 1)
+                .read_to_end(&mut text)?,
+        };
+        if text.len() as u64 > SIZE_MAX {
+            let limit = SIZE_MAX >> 20;
+            return Err(io::Error::other(format!("it is larger than {limit} MiB")));
+        }
+        Ok(text)
+    }
+}
+
+fn is_named_csv(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
+}
+
+/// Writes a file whole or not at all; into a pipe or a device, just writes.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let target = match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            return File::options().write(true).open(path)?.write_all(text);
+        }
+        // Through a link, which stays.
+        Ok(_) => path.canonicalize()?,
+        Err(_) => path.to_owned(),
+    };
+    let mut new = target.as_os_str().to_owned();
+    new.push(format!(".{}.new", std::process::id()));
+    let new = PathBuf::from(new);
+    let written = File::create_new(&new).and_then(|mut file| {
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&new, &target)
+    });
+    if written.is_err() {
+        // What was written of it is of no use; that it stays would be the smaller evil.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// In bytes; as large as a registry may be.
+const SIZE_MAX: u64 = 16 << 20;

@@ -1,0 +1,280 @@
+//! `ic export` and `ic import`: files, standard streams, conflicts, and files that are not as they should be.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::cli_home::{Home, Ran};
+
+/// Two mappings, one of them pinned, and a field of somebody else's.
+const EXPORTED: &str = r#"{
+  "version": "1.0",
+  "port_range": {
+    "start": 8888,
+    "end": 9999
+  },
+  "mappings": {
+    "/home/me/a": 8888,
+    "/home/me/b": 8890
+  },
+  "next_available": 8891,
+  "theirs": [1, 2],
+  "ic": {
+    "projects": {
+      "/home/me/b": {
+        "pinned": true
+      }
+    }
+  }
+}"#;
+
+fn mappings(home: &Home) -> Value {
+    let text = fs::read(home.registry()).expect("it is there");
+    serde_json::from_slice::<Value>(&text).expect("JSON")["mappings"].clone()
+}
+
+/// `ic` with something on its standard input.
+#[track_caller]
+fn fed(home: &Home, arguments: &[&str], input: &[u8]) -> Ran {
+    let mut command = home.command(arguments);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program can be run");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input).expect("it reads");
+    drop(stdin);
+    Ran::from(child.wait_with_output().expect("it ends"))
+}
+
+#[test]
+fn an_export_is_a_registry_file_that_another_home_imports() {
+    let home = Home::new().with_registry(EXPORTED);
+    let before = home.content();
+    assert_eq!(home.ic(["export"]).result(0), format!("{EXPORTED}\n"));
+    assert_eq!(home.ic(["export", "-"]).result(0), format!("{EXPORTED}\n"));
+    assert_eq!(home.content(), before);
+
+    let file = home.path("ports.json");
+    let named = file.to_str().expect("UTF-8");
+    assert_eq!(
+        home.ic(["export", named]).result(0),
+        format!("✓ Exported 2 port mappings\n  File: {named}\n")
+    );
+    assert_eq!(
+        fs::read_to_string(&file).expect("written"),
+        format!("{EXPORTED}\n")
+    );
+
+    let other = Home::new();
+    assert_eq!(
+        other.ic(["import", named]).result(0),
+        "✓ Imported 2 port mappings:\n\
+         \x20 Port  8888  →  a (new)\n             /home/me/a\n\
+         \x20 Port  8890  →  b (new)\n             /home/me/b\n"
+    );
+    assert_eq!(
+        mappings(&other),
+        json!({"/home/me/a": 8888, "/home/me/b": 8890})
+    );
+    assert_eq!(
+        other.ic(["show", "/home/me/b", "--json"]).json(0)["pinned"],
+        json!(true)
+    );
+    let imported = other.content();
+    assert_eq!(
+        other.ic(["import", named]).result(0),
+        "✓ Imported 0 port mappings, 2 are here already\n"
+    );
+    assert_eq!(other.content(), imported);
+}
+
+#[test]
+fn csv_goes_out_and_comes_in() {
+    let home = Home::new().with_registry(EXPORTED);
+    let csv = "path,port\r\n/home/me/a,8888\r\n/home/me/b,8890\r\n";
+    assert_eq!(home.ic(["export", "--format", "csv"]).result(0), csv);
+    let file = home.path("ports.CSV");
+    let named = file.to_str().expect("UTF-8");
+    home.ic(["export", named]).result(0);
+    assert_eq!(fs::read_to_string(&file).expect("written"), csv);
+    home.ic(["export", named, "--format=json"]).result(0);
+    assert_eq!(
+        fs::read_to_string(&file).expect("written"),
+        format!("{EXPORTED}\n")
+    );
+    home.ic(["export", "--format", "xml"]).complaint(2);
+
+    let other = Home::new();
+    let ran = fed(
+        &other,
+        &["import", "-", "--json", "--map", "/home/me=/Users/me"],
+        csv.as_bytes(),
+    );
+    assert_eq!(
+        ran.json(0),
+        json!({
+            "added": [
+                {"project": "a", "path": "/Users/me/a", "port": 8888},
+                {"project": "b", "path": "/Users/me/b", "port": 8890},
+            ],
+            "moved": [], "removed": [], "unchanged": 0, "conflicts": [], "dry_run": false,
+        })
+    );
+    assert_eq!(
+        mappings(&other),
+        json!({"/Users/me/a": 8888, "/Users/me/b": 8890})
+    );
+}
+
+#[test]
+fn conflicts_change_nothing_unless_the_file_may_win() {
+    let here = r#"{"mappings": {"/home/me/b": 9000, "/home/me/c": 8888, "/home/me/d": 9001}}"#;
+    let home = Home::new().with_registry(here);
+    let file = home.path("ports.json");
+    fs::write(&file, EXPORTED).expect("a file");
+    let named = file.to_str().expect("UTF-8");
+    let before = home.content();
+    let report = "2 conflicts:\n\
+         \x20 Port  8888  →  a (here it is the port of /home/me/c)\n             /home/me/a\n\
+         \x20 Port  8890  →  b (here it has port 9000)\n             /home/me/b\n";
+    for arguments in [&["import", named][..], &["import", "--dry-run", named]] {
+        let ran = home.ic(arguments);
+        assert_eq!((ran.exit, ran.out.as_str()), (Some(1), report), "{ran:?}");
+        assert_eq!(
+            ran.err,
+            "ic: 2 conflicts; nothing was changed; `--replace` lets the file win\n"
+        );
+    }
+    let ran = home.ic(["import", "--json", named]);
+    let told: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(
+        told["conflicts"],
+        json!([
+            {"project": "a", "path": "/home/me/a", "port": 8888, "port_of": "/home/me/c", "has_port": null},
+            {"project": "b", "path": "/home/me/b", "port": 8890, "port_of": null, "has_port": 9000},
+        ])
+    );
+    assert_eq!((ran.exit, &told["added"]), (Some(1), &json!([])));
+    let would = home
+        .ic(["import", "--dry-run", "--replace", named])
+        .result(0);
+    assert!(
+        would.contains("\nWould import 2 port mappings:\n"),
+        "{would}"
+    );
+    assert_eq!(home.content(), before);
+
+    let done = home.ic(["import", "--replace", named]).result(0);
+    assert!(done.starts_with("2 conflicts, the file wins:\n"), "{done}");
+    assert!(
+        done.ends_with(
+            "\n✓ Imported 2 port mappings:\n\
+             \x20 Port  8888  →  a (new)\n             /home/me/a\n\
+             \x20 Port  8890  →  b (another port)\n             /home/me/b\n\
+             \x20 Port  8888  →  c (removed)\n             /home/me/c\n"
+        ),
+        "{done}"
+    );
+    assert_eq!(
+        mappings(&home),
+        json!({"/home/me/d": 9001, "/home/me/a": 8888, "/home/me/b": 8890})
+    );
+}
+
+#[test]
+fn what_corruption_left_can_be_imported() {
+    let torn = &EXPORTED[..EXPORTED.find("8890").expect("it is there") + 2];
+    let home = Home::new().with_registry(torn);
+    // The next change repairs the file and keeps a backup.
+    home.ic(["remove", "/home/me/a"]);
+    let backup = home.path(".config/litellm/port_registry.json.backup");
+    let ran = home.ic(["import", backup.to_str().expect("UTF-8")]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert!(ran.err.starts_with("ic: warning: `"), "{ran:?}");
+    assert!(ran.err.contains("1 port mapping can be read"), "{ran:?}");
+    assert_eq!(mappings(&home), json!({"/home/me/a": 8888}));
+}
+
+#[test]
+fn a_file_that_holds_no_mappings_is_refused() {
+    let home = Home::new().with_registry(EXPORTED);
+    let before = home.content();
+    let bad: [&[u8]; 10] = [
+        b"",
+        b" \n",
+        b"{}",
+        b"[]",
+        b"{\"version\": \"1.0\"}",
+        b"not a registry",
+        b"{\"mappings\": {\"/x\": 99999}}",
+        b"{\"mappings\": {\"/x\": \"8888\"}}",
+        b"path,port\n/x,99999\n",
+        b"\x00\xff\xfe",
+    ];
+    for input in bad {
+        let complaint = fed(&home, &["import", "-"], input).complaint(3);
+        assert!(complaint.starts_with("standard input"), "{complaint}");
+        assert!(complaint.contains("; "), "what to do next: {complaint}");
+    }
+    for missing in [
+        "/nowhere/ports.json",
+        home.path("").to_str().expect("UTF-8"),
+    ] {
+        let complaint = home.ic(["import", missing]).complaint(3);
+        assert!(complaint.contains(missing), "{complaint}");
+    }
+    home.ic(["import"]).complaint(2);
+    home.ic(["import", ""]).complaint(2);
+    for map in ["", "/a", "a=/b", "/a=b", "/a="] {
+        home.ic(["import", "-", "--map", map]).complaint(2);
+    }
+    let one = fed(
+        &home,
+        &["import", "-", "--map=/x=/y"],
+        b"path,port\n/x,1\n/y,2\n",
+    )
+    .complaint(3);
+    assert!(one.contains("`/y`"), "{one}");
+    assert_eq!(home.content(), before);
+    // No mappings are mappings, too.
+    let none = fed(&home, &["import", "-"], b"{\"mappings\": {}}").result(0);
+    assert_eq!(none, "✓ Imported 0 port mappings\n");
+}
+
+#[test]
+fn an_export_replaces_a_file_as_a_whole_and_never_the_registry() {
+    let home = Home::new().with_registry(EXPORTED);
+    let registry = home.registry();
+    let registry = registry.to_str().expect("UTF-8");
+    home.ic(["export", registry]).complaint(2);
+
+    let file = home.path("ports.json");
+    fs::write(&file, "x".repeat(100_000)).expect("a file");
+    let link = home.path("link.json");
+    std::os::unix::fs::symlink(&file, &link).expect("a link");
+    home.ic(["export", link.to_str().expect("UTF-8")]).result(0);
+    assert!(link.symlink_metadata().expect("there").is_symlink());
+    assert_eq!(
+        fs::read_to_string(&file).expect("written"),
+        format!("{EXPORTED}\n")
+    );
+
+    let nowhere = home.ic(["export", "/nowhere/ports.json"]).complaint(3);
+    assert!(
+        nowhere.starts_with("cannot write `/nowhere/ports.json`: "),
+        "{nowhere}"
+    );
+    home.ic(["export", home.path("").to_str().expect("UTF-8")])
+        .complaint(3);
+    let left: Vec<_> = home.content().into_iter().map(|(path, _)| path).collect();
+    assert!(
+        !left
+            .iter()
+            .any(|path| path.to_string_lossy().ends_with(".new")),
+        "{left:?}"
+    );
+}
