@@ -42,6 +42,7 @@ use self::arguments::Asked;
 use self::output::{Output, complain};
 use self::place::{Globals, Place};
 use self::settings::Environment;
+use crate::registry::project::Project;
 use crate::registry::store::StoreError;
 
 /// One port for each project, and a transparent HTTP/1.1 forwarder on it.
@@ -52,7 +53,7 @@ use crate::registry::store::StoreError;
                ic list            who has which port\n\
                ic list --help     what a command can do",
     note = "Variables, each weaker than its option: PORT_REGISTRY_PATH,\n\
-            INTERCEPTOR_PORT_MIN, INTERCEPTOR_PORT_MAX.",
+            INTERCEPTOR_PORT_MIN, INTERCEPTOR_PORT_MAX, INTERCEPTOR_PROJECT_ROOT.",
     error_code(0, "yes, done"),
     error_code(1, "no, not found"),
     error_code(2, "bad usage or a bad value"),
@@ -68,6 +69,9 @@ pub struct CommandLine {
     /// the highest port to give out; default: 9999
     #[argh(option, arg_name = "N")]
     port_max: Option<String>,
+    /// the project where no PATH is given: `git` for the repository around the current folder; default: `folder`
+    #[argh(option, arg_name = "KIND")]
+    project_root: Option<String>,
     /// print the version
     #[argh(switch, short = 'V')]
     version: bool,
@@ -147,6 +151,7 @@ fn answer(
             registry: line.registry,
             port_min: line.port_min,
             port_max: line.port_max,
+            project_root: line.project_root,
         },
         environment: Environment(&|name| std::env::var_os(name)),
         out,
@@ -185,6 +190,10 @@ struct Context<'a> {
 impl Context<'_> {
     fn place(&self) -> Result<Place, Failure> {
         self.globals.place(&self.environment)
+    }
+
+    fn project(&self, path: Option<&str>) -> Result<Project, Failure> {
+        self.globals.project(&self.environment, path)
     }
 }
 

@@ -35,7 +35,8 @@ pub struct Check {
 impl Check {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let port = Given::argument(&self.port).port()?;
-        let registry = context.place()?.read()?;
+        let place = context.place()?;
+        let registry = place.read()?;
         let owner = registry.path_of(port);
         let available = if self.json {
             let available = availability(port) == Availability::Free;
@@ -57,6 +58,11 @@ impl Check {
                 None => context.out.text("  Status:       Not assigned\n")?,
             }
             let occupancy = occupancy(port);
+            if is_somebody_elses(&occupancy)
+                && let Some(free) = place.next_free(&registry)
+            {
+                context.out.text(format_args!("  Next Free:    {free}\n"))?;
+            }
             match &occupancy {
                 Occupancy::Free => context.out.text("  Available:    Yes\n")?,
                 taken => context
@@ -66,6 +72,15 @@ impl Check {
             occupancy == Occupancy::Free
         };
         Ok(if available { Exit::Done } else { Exit::No })
+    }
+}
+
+/// Whether another program than an interceptor holds the port, so that another port may be wanted.
+fn is_somebody_elses(occupancy: &Occupancy) -> bool {
+    match occupancy {
+        Occupancy::Held(Some(holder)) => holder.program != "ic",
+        Occupancy::Held(None) => true,
+        Occupancy::Free | Occupancy::NotPermitted => false,
     }
 }
 

@@ -38,9 +38,7 @@ impl List {
             allocated_ports: registry.len(),
             // A mapping outside today's range takes no port away from it.
             available_ports: range.len() - registry.assigned_in(range),
-            next_available: registry
-                .free_ports(range, |port| availability(port) == Availability::Free)
-                .next(),
+            next_available: place.next_free(&registry),
             mappings: registry
                 .mappings()
                 .map(|(path, port)| Mapping {

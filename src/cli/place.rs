@@ -3,7 +3,8 @@
 //! Decided here: which file and which range, and that the store's warnings are always heard, on standard error and not
 //! in the log (`RUST_LOG=off` keeps them). What is done with the registry is decided by the commands.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::registry::probe::{Availability, availability};
 use crate::registry::project::{Project, is_deleted};
@@ -12,7 +13,7 @@ use crate::registry::store::{Store, Warning};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
 use super::output::{complain, said, shown};
-use super::settings::{Environment, Given, PORT_MAX, PORT_MIN, REGISTRY_PATH};
+use super::settings::{Environment, Given, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
 use super::{Failure, raw};
 
 /// The options that stand before every command, as they were given.
@@ -24,6 +25,8 @@ pub struct Globals {
     pub port_min: Option<String>,
     /// `--port-max`
     pub port_max: Option<String>,
+    /// `--project-root`
+    pub project_root: Option<String>,
 }
 
 /// Where ports are recorded and which ones may be given out: all that the commands of the registry need to know.
@@ -44,6 +47,12 @@ impl Place {
         let snapshot = self.store.read()?;
         heard(snapshot.warning);
         Ok(snapshot.registry)
+    }
+
+    /// The port that the next allocation would give.
+    pub fn next_free(&self, registry: &Registry) -> Option<Port> {
+        let is_free = |port| availability(port) == Availability::Free;
+        registry.free_ports(self.range, is_free).next()
     }
 
     /// Changes the registry, as one step for every process that shares it.
@@ -123,6 +132,38 @@ impl Globals {
         Ok(Place { store, range })
     }
 
+    /// The project that PATH means, as it stands; without one, that of the current folder, or of the repository around
+    /// it where `--project-root git` says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`project_at`]; bad usage where `--project-root` has no such value.
+    pub fn project(
+        &self,
+        environment: &Environment<'_>,
+        path: Option<&str>,
+    ) -> Result<Project, Failure> {
+        let given = environment.flag_or_variable(
+            "--project-root",
+            self.project_root.as_deref(),
+            PROJECT_ROOT,
+        );
+        let of_repository = match &given {
+            None => false,
+            Some(given) => match given.text()? {
+                "folder" => false,
+                "git" => true,
+                _ => return Err(given.refused("is no project root; give `git` or `folder`")),
+            },
+        };
+        // A PATH names its project: the repository around a deleted one would be another project.
+        if path.is_some() || !of_repository {
+            return project_at(path);
+        }
+        let folder = current_folder()?;
+        Project::of_repository(&folder).map_err(|error| cannot_resolve(&folder, &error))
+    }
+
     fn range(&self, environment: &Environment<'_>) -> Result<PortRange, Failure> {
         let lowest = environment.flag_or_variable("--port-min", self.port_min.as_deref(), PORT_MIN);
         let highest =
@@ -177,20 +218,26 @@ pub fn project_at(path: Option<&str>) -> Result<Project, Failure> {
             ));
         }
         Some(path) => PathBuf::from(raw::from_text(path)),
-        None => std::env::current_dir().map_err(|error| {
-            Failure::could_not(format!(
-                "cannot tell the current folder: {}; give the project's PATH",
-                said(&error)
-            ))
-        })?,
+        None => current_folder()?,
     };
-    Project::resolve(&path).map_err(|error| {
+    Project::resolve(&path).map_err(|error| cannot_resolve(&path, &error))
+}
+
+fn current_folder() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| {
         Failure::could_not(format!(
-            "cannot resolve `{}`: {}; check the path",
-            raw::to_text(path.as_os_str()),
+            "cannot tell the current folder: {}; give the project's PATH",
             said(&error)
         ))
     })
+}
+
+fn cannot_resolve(path: &Path, error: &io::Error) -> Failure {
+    Failure::could_not(format!(
+        "cannot resolve `{}`: {}; check the path",
+        raw::to_text(path.as_os_str()),
+        said(error)
+    ))
 }
 
 #[cfg(test)]
@@ -198,7 +245,6 @@ mod tests {
     use super::*;
     use crate::cli::Exit;
     use std::ffi::OsString;
-    use std::path::Path;
 
     fn environment(set: &[(&str, &str)], name: &str) -> Option<OsString> {
         let (_, value) = set.iter().find(|(set, _)| *set == name)?;
@@ -210,6 +256,7 @@ mod tests {
             registry: registry.map(str::to_owned),
             port_min: port_min.map(str::to_owned),
             port_max: port_max.map(str::to_owned),
+            project_root: None,
         }
     }
 

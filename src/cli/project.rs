@@ -9,7 +9,6 @@ use crate::registry::project::Project;
 
 use super::holder::{Occupancy, occupancy};
 use super::output::{Output, Shown, name, shown};
-use super::place::project_at;
 use super::{Context, Exit, Failure, raw};
 
 /// show the port of a project, and whether it is in use
@@ -37,7 +36,7 @@ impl Show {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let form = Form::of(self.json, self.quiet)?;
         let place = context.place()?;
-        let project = project_at(self.path.as_deref())?;
+        let project = context.project(self.path.as_deref())?;
         let registry = place.read()?;
         let port = registry.port_of(&project);
         let is_pinned = port.is_some() && registry.note(project.path()).is_pinned;
@@ -130,7 +129,7 @@ impl Allocate {
             (pin, _) => Some(pin),
         };
         let place = context.place()?;
-        let project = project_at(self.path.as_deref())?;
+        let project = context.project(self.path.as_deref())?;
         let allocated = place.allocate_and(&project, |registry, _| {
             if let Some(pinned) = pinned {
                 registry.pin(&project, pinned);
@@ -197,7 +196,7 @@ pub struct Remove {
 impl Remove {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let place = context.place()?;
-        let project = project_at(self.path.as_deref())?;
+        let project = context.project(self.path.as_deref())?;
         let removed = place.update(|registry| registry.remove(&project))?;
         if self.json {
             context.out.json(&Removes {

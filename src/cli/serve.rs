@@ -26,7 +26,7 @@ use self::usage::Usage;
 use super::Failure;
 use super::mock;
 use super::output::name;
-use super::place::{Globals, Place, project_at};
+use super::place::{Globals, Place};
 use super::settings::{self, Environment, Given};
 
 /// run this project's interceptor in the foreground
@@ -228,6 +228,17 @@ impl PortChoice {
     }
 }
 
+impl PortChoice {
+    /// A port that could be had in the place of the one that was settled on; nothing is reserved. Never asked of the
+    /// registry where that is not to be read.
+    pub fn another(&self) -> Option<Port> {
+        match self {
+            PortChoice::Given(..) => None,
+            PortChoice::Registry(place, _) => place.next_free(&place.read().ok()?),
+        }
+    }
+}
+
 impl Serve {
     /// Reads every value.
     ///
@@ -293,7 +304,7 @@ impl Serve {
         let allowed_origins = texts("--allow-origin", &self.allow_origin)?;
 
         // Looking at folders comes after every value that can be judged without.
-        let project = project_at(self.project.as_deref());
+        let project = globals.project(environment, self.project.as_deref());
         let (port, project) = match port {
             None => {
                 let (place, project) = (globals.place(environment)?, project?);

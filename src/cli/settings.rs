@@ -205,6 +205,8 @@ pub const PORT: &str = "INTERCEPTOR_PORT";
 pub const PORT_MIN: &str = "INTERCEPTOR_PORT_MIN";
 /// The highest port that is given out.
 pub const PORT_MAX: &str = "INTERCEPTOR_PORT_MAX";
+/// What is the project where no PATH is given: `folder` or `git`.
+pub const PROJECT_ROOT: &str = "INTERCEPTOR_PROJECT_ROOT";
 /// The registry file.
 pub const REGISTRY_PATH: &str = "PORT_REGISTRY_PATH";
 /// Where requests go.

@@ -41,6 +41,19 @@ impl Project {
         }
     }
 
+    /// The project of the Git repository or worktree that `folder` lies in, the nearest one; outside of any, the folder's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub fn of_repository(folder: &Path) -> io::Result<Project> {
+        let project = Project::resolve(folder)?;
+        let root = project.path.ancestors().find(|path| has_repository(path));
+        Ok(Project {
+            path: root.unwrap_or(&project.path).to_owned(),
+        })
+    }
+
     /// The project recorded under `path`, taken as it stands; `None` where that is not absolute.
     ///
     /// For paths that come out of a registry: they were resolved when they went in, and resolving them again
@@ -77,6 +90,13 @@ pub fn name_of(path: &Path) -> String {
         .unwrap_or(path.as_os_str())
         .to_string_lossy()
         .into_owned()
+}
+
+/// Whether Git would take the folder for the top of a working tree: a repository, or the file that a worktree or a
+/// submodule has in its place. An empty `.git` is neither.
+fn has_repository(folder: &Path) -> bool {
+    let git = folder.join(".git");
+    git.join("HEAD").is_file() || fs::read(git).is_ok_and(|text| text.starts_with(b"gitdir:"))
 }
 
 /// The path with every symbolic link on it followed, those that lead nowhere included; from the first

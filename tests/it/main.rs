@@ -69,6 +69,9 @@ mod registry_prune;
 /// Mappings of another registry, and mappings as comma-separated values: pure.
 mod registry_import;
 
+/// Ports that are proposed where one is taken, and projects that are found by their repository.
+mod cli_discovery;
+
 /// `ic prune`, pins, and the last use of ports.
 mod cli_prune;
 

@@ -9,13 +9,20 @@ use crate::registry::project::Project;
 
 use super::PortOrigin;
 
-/// Why a port cannot be listened on, in a line that names its holder. `project` is whose interceptor was to start.
-pub fn port_is_taken(port: Port, origin: PortOrigin, project: Option<&Project>) -> Failure {
-    let way_out = match origin {
-        PortOrigin::Flag | PortOrigin::Variable => format!("give another port with {origin}"),
-        PortOrigin::Registry | PortOrigin::Allocated => {
-            "`ic remove` to get another port".to_owned()
+/// Why a port cannot be listened on, in a line that names its holder. `project` is whose interceptor was to start,
+/// `another` a port that the registry could give it.
+pub fn port_is_taken(
+    port: Port,
+    origin: PortOrigin,
+    project: Option<&Project>,
+    another: Option<Port>,
+) -> Failure {
+    let way_out = match (origin, another) {
+        (PortOrigin::Flag | PortOrigin::Variable, _) => {
+            format!("give another port with {origin} (`ic suggest` lists free ones)")
         }
+        (_, Some(another)) => format!("`ic remove` to get another port ({another} is free)"),
+        (_, None) => "`ic remove` to get another port".to_owned(),
     };
     let by = match interceptor_at(port) {
         Some(identity) => {
@@ -52,8 +59,9 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         let port = Port::try_from(port).expect("bound to a port");
         #[track_caller]
-        fn check(port: Port, origin: PortOrigin, way_out: &str) {
-            let failure = port_is_taken(port, origin, None);
+        fn check(port: Port, origin: PortOrigin, another: Option<u16>, way_out: &str) {
+            let another = another.map(|port| Port::try_from(port).expect("not 0"));
+            let failure = port_is_taken(port, origin, None, another);
             assert_eq!(failure.exit(), Exit::CouldNot);
             let message = failure.to_string();
             assert!(
@@ -65,18 +73,19 @@ mod tests {
         check(
             port,
             PortOrigin::Flag,
-            "; stop it, or give another port with --port",
+            None,
+            "; stop it, or give another port with --port (`ic suggest` lists free ones)",
         );
         check(
             port,
             PortOrigin::Variable,
-            "; stop it, or give another port with INTERCEPTOR_PORT",
+            None,
+            "; stop it, or give another port with INTERCEPTOR_PORT (`ic suggest` lists free ones)",
         );
-        check(
-            port,
-            PortOrigin::Registry,
-            "; stop it, or `ic remove` to get another port",
-        );
+        let remove = "; stop it, or `ic remove` to get another port";
+        check(port, PortOrigin::Registry, None, remove);
+        let remove = format!("{remove} (8901 is free)");
+        check(port, PortOrigin::Registry, Some(8901), &remove);
     }
 
     #[test]
@@ -97,7 +106,7 @@ mod tests {
                 write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").expect("the answer");
             });
             let project = Project::recorded("/home/me/shop".as_ref()).expect("absolute");
-            let message = port_is_taken(port, origin, Some(&project)).to_string();
+            let message = port_is_taken(port, origin, Some(&project), None).to_string();
             server.join().expect("no failure in the server");
             assert_eq!(message.replace(&port.to_string(), "N"), expected);
         }
@@ -108,7 +117,7 @@ mod tests {
             "/home/me/else",
             PortOrigin::Variable,
             "port N is in use by the interceptor `pycharm-x` (pid 812); \
-             stop it, or give another port with INTERCEPTOR_PORT",
+             stop it, or give another port with INTERCEPTOR_PORT (`ic suggest` lists free ones)",
         );
     }
 }

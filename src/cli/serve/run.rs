@@ -88,7 +88,13 @@ impl Prepared {
     pub(in crate::cli) fn failure(&self, error: &ServeError) -> Failure {
         match error {
             ServeError::Bind(_, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                port_is_taken(self.port, self.origin, self.settings.project.as_ref())
+                let project = self.settings.project.as_ref();
+                port_is_taken(
+                    self.port,
+                    self.origin,
+                    project,
+                    self.settings.port.another(),
+                )
             }
             ServeError::Bind(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Failure::could_not(format!(

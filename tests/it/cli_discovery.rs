@@ -1,0 +1,124 @@
+//! Ports that are proposed where one is taken, and projects that are found by their repository.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::cli_home::{Home, free_port, held_port};
+
+#[test]
+fn a_port_that_is_taken_comes_with_one_that_is_not() {
+    let (_listener, held) = held_port();
+    let home = Home::new();
+    let shop = home.path("shop");
+    let next = free_port();
+    let home = home
+        .with_mappings(&[(&shop, held)], next)
+        .with("INTERCEPTOR_PORT_MIN", next.to_string())
+        .with("INTERCEPTOR_PORT_MAX", next.to_string());
+    let checked = home.ic(["check", &held.to_string()]).result(1);
+    assert!(
+        checked.contains(&format!("\n  Next Free:    {next}\n  Available:    No (")),
+        "{checked}"
+    );
+    let free = home.ic(["check", &next.to_string()]).result(0);
+    assert!(!free.contains("Next Free"), "{free}");
+
+    let complaint = home.ic(["serve", "--mock"]).complaint(3);
+    assert!(
+        complaint.starts_with(&format!("port {held} is in use")),
+        "{complaint}"
+    );
+    assert!(
+        complaint.ends_with(&format!("`ic remove` to get another port ({next} is free)")),
+        "{complaint}"
+    );
+    // Given outright, the registry is not asked, which is no file here.
+    let port = held.to_string();
+    let given = home.ic([
+        "--registry",
+        "/dev/null/r.json",
+        "serve",
+        "--mock",
+        "--port",
+        &port,
+    ]);
+    let complaint = given.complaint(3);
+    assert!(
+        complaint.ends_with("give another port with --port (`ic suggest` lists free ones)"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn with_project_root_git_the_repository_is_the_project() {
+    let git = ["--project-root", "git", "show", "--json"];
+    #[track_caller]
+    fn check(inside: &str, arguments: &[&str], variable: &str, expected: &str) {
+        // A repository, in it a worktree or submodule, and a `.git` that is neither.
+        let home = Home::new();
+        for folder in [
+            "work/repo/.git",
+            "work/repo/src/deep",
+            "work/repo/tree/src",
+            "work/repo/odd/.git",
+            "work/bare",
+        ] {
+            home.folder(folder);
+        }
+        fs::write(home.path("work/repo/.git/HEAD"), "ref: refs/heads/main\n").expect("a file");
+        fs::write(home.path("work/repo/tree/.git"), "gitdir: elsewhere\n").expect("a file");
+        let folder = home.path(inside);
+        let home = home
+            .inside(folder)
+            .with("INTERCEPTOR_PROJECT_ROOT", variable);
+        let ran = home.ic(arguments);
+        assert_eq!(ran.exit, Some(1), "{ran:?}");
+        let shown: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+        assert_eq!(
+            shown["path"],
+            json!(home.path(expected)),
+            "{inside}: {arguments:?}"
+        );
+    }
+    check("work/repo/src/deep", &git, "", "work/repo");
+    check("work/repo", &git, "", "work/repo");
+    check("work/repo/tree/src", &git, "", "work/repo/tree");
+    check("work/repo/odd", &git, "", "work/repo");
+    check("work/bare", &git, "", "work/bare");
+    check("work/repo/src", &["show", "--json"], "", "work/repo/src");
+    check("work/repo/src", &["show", "--json"], "git", "work/repo");
+    check(
+        "work/repo/src",
+        &["show", "--json"],
+        "folder",
+        "work/repo/src",
+    );
+    check(
+        "work/repo/src",
+        &["--project-root=folder", "show", "--json"],
+        "git",
+        "work/repo/src",
+    );
+    // A PATH names its project, also one that is gone.
+    check(
+        "work/bare",
+        &["--project-root=git", "show", "--json", "../repo/src"],
+        "",
+        "work/repo/src",
+    );
+    check(
+        "work/repo",
+        &["--project-root=git", "show", "--json", "gone"],
+        "",
+        "work/repo/gone",
+    );
+
+    let complaint = Home::new()
+        .ic(["--project-root", "svn", "show"])
+        .complaint(2);
+    assert!(
+        complaint.starts_with("`--project-root svn` is no project root"),
+        "{complaint}"
+    );
+}
