@@ -30,6 +30,7 @@ pub mod run;
 pub mod serve;
 pub mod settings;
 pub mod snippet;
+pub mod status;
 pub mod transfer;
 
 use std::ffi::OsString;
@@ -88,6 +89,7 @@ enum Command {
     Remove(project::Remove),
     Check(check::Check),
     Suggest(check::Suggest),
+    Status(status::Status),
     Prune(prune::Prune),
     Export(transfer::Export),
     Import(transfer::Import),
@@ -164,6 +166,7 @@ fn answer(
         Command::Remove(remove) => remove.run(&mut context),
         Command::Check(check) => check.run(&mut context),
         Command::Suggest(suggest) => suggest.run(&mut context),
+        Command::Status(status) => status.run(&mut context),
         Command::Prune(prune) => prune.run(&mut context),
         Command::Export(export) => export.run(&mut context),
         Command::Import(import) => import.run(&mut context),

@@ -1,7 +1,12 @@
 //! Who holds a port: nobody, the program that listens on it, the interceptor that answers there.
 //!
 //! Only what can be seen is said: other people's processes hide theirs, and then the answer is `None`, never a guess.
-//! What to advise is decided by the commands.
+//! What to advise is decided by the commands, how a system is asked in `proc` and `lsof`.
+
+#[cfg(any(not(target_os = "linux"), ic_portable, test))]
+mod lsof;
+#[cfg(all(target_os = "linux", not(ic_portable)))]
+mod proc;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -16,9 +21,9 @@ use crate::registry::probe::{Availability, availability};
 use super::output::Shown;
 
 #[cfg(not(all(target_os = "linux", not(ic_portable))))]
-use self::lsof::listener;
+use self::lsof as system;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
-use self::proc::listener;
+use self::proc as system;
 
 /// A process that listens on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +40,39 @@ impl fmt::Display for Holder {
     }
 }
 
+/// A socket that accepts connections, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The process that has it, where that can be seen.
+    pub holder: Option<Holder>,
+}
+
+impl Listener {
+    /// The port that it listens on; sockets that listen have one.
+    pub fn port(&self) -> Option<Port> {
+        Port::try_from(self.address.port()).ok()
+    }
+}
+
+/// What listens on the ports that are `wanted`, and whatever else programs called `ic` listen on. One look at the
+/// machine, however many ports there are.
+pub fn listeners(wanted: impl Fn(Port) -> bool) -> Vec<Listener> {
+    let is_wanted = |port: u16| Port::try_from(port).is_ok_and(&wanted);
+    system::listeners(&is_wanted)
+}
+
 /// The process that listens on `port`, if there is one and it can be seen.
 pub fn holder(port: Port) -> Option<Holder> {
-    listener(port)
+    listeners(|wanted| wanted == port)
+        .into_iter()
+        .filter(|listener| listener.port() == Some(port))
+        .find_map(|listener| listener.holder)
 }
+
+/// What a program is called that may be an interceptor.
+const IC: &str = "ic";
 
 /// Whether a port can be had, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,21 +126,38 @@ pub struct Identity {
     pub pid: u32,
     /// How long it has been running.
     pub uptime_seconds: f64,
+    /// How many requests it has answered.
+    #[serde(default)]
+    pub requests: u64,
+    /// How many of them with a status of 500 or above.
+    #[serde(default)]
+    pub errors: u64,
+    /// How many it is serving.
+    #[serde(default)]
+    pub in_flight: u64,
 }
 
 /// Asks the interceptor on this machine's `port` who it is. `None` if nobody answers in 300 ms, or
 /// something else does.
 pub fn interceptor_at(port: Port) -> Option<Identity> {
-    let deadline = Instant::now() + ANSWER_TIME_MAX;
     [
         IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::LOCALHOST),
     ]
     .into_iter()
-    .find_map(|address| {
-        let answer = ask(SocketAddr::new(address, port.get()), deadline).ok()?;
-        identity(&answer)
-    })
+    .find_map(|ip| interceptor_on(SocketAddr::new(ip, port.get())))
+}
+
+/// As [`interceptor_at`], where it is known where it listens.
+pub fn interceptor_on(address: SocketAddr) -> Option<Identity> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let deadline = Instant::now() + ANSWER_TIME_MAX;
+    let answer = ask(SocketAddr::new(ip, address.port()), deadline).ok()?;
+    identity(&answer)
 }
 
 fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
@@ -150,111 +201,6 @@ fn identity(answer: &[u8]) -> Option<Identity> {
         .filter(|identity: &Identity| identity.status == "healthy")
 }
 
-/// `/proc`: which socket listens, and which process has it open.
-#[cfg(all(target_os = "linux", not(ic_portable)))]
-mod proc {
-    use std::fs;
-    use std::path::Path;
-
-    use super::Holder;
-    use crate::registry::Port;
-
-    pub fn listener(port: Port) -> Option<Holder> {
-        let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-            .iter()
-            .filter_map(|table| fs::read_to_string(table).ok())
-            .flat_map(|table| listening_inodes(&table, port.get()))
-            .map(|inode| format!("socket:[{inode}]"))
-            .collect();
-        if sockets.is_empty() {
-            return None;
-        }
-        let mut pids: Vec<u32> = fs::read_dir("/proc")
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect();
-        pids.sort_unstable();
-        let pid = pids.into_iter().find(|pid| has_open(*pid, &sockets))?;
-        Some(Holder {
-            pid,
-            program: program(pid)?,
-        })
-    }
-
-    /// The inodes in a table of `/proc/net/tcp` that listen on `port`.
-    pub(super) fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
-        const LISTEN: &str = "0A";
-        table
-            .lines()
-            .skip(1)
-            .filter_map(|line| {
-                // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …
-                let mut columns = line.split_ascii_whitespace();
-                let local = columns.nth(1)?;
-                let state = columns.nth(1)?;
-                let inode = columns.nth(5)?;
-                let (_, local_port) = local.rsplit_once(':')?;
-                let matches = state == LISTEN && u16::from_str_radix(local_port, 16).ok()? == port;
-                matches.then(|| inode.parse().ok())?
-            })
-            .collect()
-    }
-
-    fn has_open(pid: u32, sockets: &[String]) -> bool {
-        // Unreadable for other people's processes, and gone for those that ended meanwhile.
-        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-            return false;
-        };
-        open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-            .any(|target| {
-                sockets
-                    .iter()
-                    .any(|socket| target == Path::new(socket.as_str()))
-            })
-    }
-
-    fn program(pid: u32) -> Option<String> {
-        let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
-        let name = String::from_utf8_lossy(&name).trim_end().to_owned();
-        // Node names its first thread, and with it the process, after the thread's role.
-        if name != "MainThread" {
-            return Some(name);
-        }
-        let file = fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let file = file.as_deref().and_then(Path::file_name);
-        Some(file.map_or(name, |file| file.to_string_lossy().into_owned()))
-    }
-}
-
-/// `lsof`, where it is installed.
-#[cfg(any(not(target_os = "linux"), ic_portable, test))]
-mod lsof {
-    use std::process::{Command, Stdio};
-
-    use super::Holder;
-    use crate::registry::Port;
-
-    #[cfg_attr(all(target_os = "linux", not(ic_portable)), allow(dead_code))] // compiled for its test
-    pub fn listener(port: Port) -> Option<Holder> {
-        let output = Command::new("lsof")
-            .args(["-nP", "-sTCP:LISTEN", "-Fpc"]) // no look-ups of names; one field on each line
-            .arg(format!("-iTCP:{port}"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
-        first_process(&String::from_utf8_lossy(&output.stdout))
-    }
-
-    /// `p812`, `cnode`, then the files of that process; then the next process.
-    pub(super) fn first_process(fields: &str) -> Option<Holder> {
-        let mut lines = fields.lines();
-        let pid = lines.find_map(|line| line.strip_prefix('p')?.parse().ok())?;
-        let program = lines.next()?.strip_prefix('c')?.to_owned();
-        Some(Holder { pid, program })
-    }
-}
-
 /// A running interceptor answers in a few milliseconds; whoever waits here is at a prompt.
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(300);
 
@@ -265,42 +211,6 @@ const ANSWER_LENGTH_MAX: usize = 64 * 1024;
 mod tests {
     use super::*;
     use std::net::TcpListener;
-
-    #[test]
-    #[cfg(all(target_os = "linux", not(ic_portable)))]
-    fn only_listening_sockets_of_the_port_count() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-            \x20  0: 0100007F:22B8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3117 1 0 100 0 0 10 0\n\
-            \x20  1: 0100007F:22B8 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000     0        0 3200 1 0 20 4 30 10 -1\n\
-            \x20  2: 0100007F:22B9 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3118 1 0 100 0 0 10 0\n\
-            \x20  3: 00000000000000000000000001000000:22B8 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3119 1 0 100 0 0 10 0\n\
-            \x20  4: damaged\n";
-        assert_eq!(proc::listening_inodes(table, 8888), [3117, 3119]);
-        assert_eq!(proc::listening_inodes(table, 8889), [3118]);
-        assert!(proc::listening_inodes(table, 8890).is_empty());
-        assert!(proc::listening_inodes("", 8888).is_empty());
-    }
-
-    #[test]
-    fn the_first_process_that_lsof_names_is_the_holder() {
-        #[track_caller]
-        fn check(fields: &str, expected: Option<(u32, &str)>) {
-            let expected = expected.map(|(pid, program)| Holder {
-                pid,
-                program: program.to_owned(),
-            });
-            assert_eq!(lsof::first_process(fields), expected);
-        }
-        check("p812\ncnode\nf18\nf19\n", Some((812, "node")));
-        check(
-            "p812\ncPython\nf3\np813\ncPython\nf3\n",
-            Some((812, "Python")),
-        );
-        check("p7\ncGoogle Chrome\n", Some((7, "Google Chrome")));
-        check("", None);
-        check("p812\n", None);
-        check("lsof: no such thing\n", None);
-    }
 
     #[test]
     fn a_listener_of_this_process_is_found() {

@@ -1,16 +1,18 @@
 //! What leaves the program: results on standard output, everything else on standard error.
 //!
 //! Decided here: that a result which could not be written is an error while a reader that left early is not, and that
-//! no byte of a path or of a peer reaches a terminal as a control character. No escape codes are ever written, so there
-//! is nothing for `NO_COLOR` to turn off.
+//! no byte of a path or of a peer reaches a terminal as a control character. The only escape codes are those that begin a
+//! new screen for a table that is watched; `NO_COLOR` turns them off as well.
 
 use std::fmt;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
+use super::settings::Environment;
 use super::{Failure, raw};
 
 /// Standard output, locked and buffered, for the results of one command.
@@ -70,8 +72,32 @@ impl Output {
     ///
     /// As [`Output::text`]: a full device is often noticed only here.
     pub fn finish(mut self) -> Result<(), Failure> {
+        self.show().map(drop)
+    }
+
+    /// Sends what is buffered, of a result that goes on; says whether anybody still reads it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::text`].
+    pub fn show(&mut self) -> Result<bool, Failure> {
         let written = self.stream.flush();
-        self.settle(written)
+        self.settle(written)?;
+        Ok(!self.reader_left)
+    }
+
+    /// Begins a new screen, where there is a screen and nobody has asked for plain text (`NO_COLOR`); says whether.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::text`].
+    pub fn clear(&mut self, environment: &Environment<'_>) -> Result<bool, Failure> {
+        let is_plain = environment.variable("NO_COLOR").is_some() || !io::stdout().is_terminal();
+        if !is_plain {
+            // To the upper left, and nothing behind.
+            self.text("\x1b[H\x1b[J")?;
+        }
+        Ok(!is_plain)
     }
 
     fn settle(&mut self, written: io::Result<()>) -> Result<(), Failure> {
@@ -127,6 +153,19 @@ pub fn mappings(count: usize) -> String {
         1 => "1 port mapping".to_owned(),
         _ => format!("{count} port mappings"),
     }
+}
+
+/// A time in its largest whole unit: `41 days`.
+pub fn rounded(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (number, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7200 => (seconds / 60, "minute"),
+        7200..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural}")
 }
 
 /// Text with everything escaped that would act on a terminal: control characters, line separators, and the marks that
@@ -238,5 +277,22 @@ mod tests {
         check("\u{7f}\u{9b}x", r#""\u007f\u009bx""#);
         check("日本", r#""日本""#);
         check("/caf\0e9/x", r#""/caf\udce9/x""#); // os.fsdecode(b"/caf\xe9/x")
+    }
+
+    #[test]
+    fn a_time_is_told_in_its_largest_whole_unit() {
+        for (seconds, expected) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (119, "119 seconds"),
+            (120, "2 minutes"),
+            (7199, "119 minutes"),
+            (7200, "2 hours"),
+            (172_799, "47 hours"),
+            (172_800, "2 days"),
+            (3_600_000, "41 days"),
+        ] {
+            assert_eq!(rounded(Duration::from_secs(seconds)), expected);
+        }
     }
 }

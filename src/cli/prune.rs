@@ -2,7 +2,7 @@
 //!
 //! What may go is decided in `registry::prune`; here, what is asked of the machine, and how the answer is written.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::registry::project::is_deleted;
 use crate::registry::prune::{Pruned, Reason, Recycling};
 use crate::registry::{Port, Registry};
 
-use super::output::{Shown, mappings, name};
+use super::output::{Shown, mappings, name, rounded};
 use super::settings::Given;
 use super::{Context, Exit, Failure, raw};
 
@@ -118,41 +118,6 @@ impl From<&Pruned> for Removed {
                 Reason::Deleted => "deleted",
                 Reason::Unused(_) => "unused",
             },
-        }
-    }
-}
-
-/// A time in its largest whole unit: `41 days`.
-fn rounded(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (number, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7200 => (seconds / 60, "minute"),
-        7200..172_800 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {unit}{plural}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_told_in_its_largest_whole_unit() {
-        for (seconds, expected) in [
-            (0, "0 seconds"),
-            (1, "1 second"),
-            (119, "119 seconds"),
-            (120, "2 minutes"),
-            (7199, "119 minutes"),
-            (7200, "2 hours"),
-            (172_799, "47 hours"),
-            (172_800, "2 days"),
-            (3_600_000, "41 days"),
-        ] {
-            assert_eq!(rounded(Duration::from_secs(seconds)), expected);
         }
     }
 }

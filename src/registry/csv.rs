@@ -107,7 +107,7 @@ fn mappings(rows: Rows<'_>, path: usize, port: usize) -> Result<Registry, BadCsv
         let (Some(path), Some(port)) = (values.get(path), values.get(port)) else {
             return Err(bad(Wrong::Short));
         };
-        let path = path_of(path);
+        let path = path_of(path.clone());
         if !path.is_absolute() || path.as_os_str().as_encoded_bytes().contains(&0) {
             return Err(bad(Wrong::NotAbsolute(path)));
         }

@@ -2,13 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use interceptor::registry::{Availability, Port, availability};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -190,6 +192,57 @@ impl Ran {
     pub fn complaint(self, exit: i32) -> String {
         assert_eq!((self.exit, self.out.as_str()), (Some(exit), ""), "{self:?}");
         one_line(&self.err)
+    }
+}
+
+/// `ic serve` in the home's current folder, killed when it is dropped.
+pub struct Serving(Child);
+
+impl Serving {
+    /// Starts it, with the mock as its target unless the arguments name one, and waits until it listens.
+    #[track_caller]
+    pub fn start(home: &Home, arguments: &[&str]) -> Serving {
+        let mut words = vec!["serve"];
+        if !arguments.contains(&"--target") {
+            words.push("--mock");
+        }
+        words.extend(arguments);
+        let mut child = home
+            .command(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be run");
+        let mut errors = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut said = String::new();
+        while !said.contains("Port from:") {
+            let read = errors.read_line(&mut said).expect("text");
+            assert_ne!(read, 0, "it has ended: {said}");
+        }
+        // Kept open, for what it may still say.
+        child.stderr = Some(errors.into_inner());
+        Serving(child)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Tells it to stop, which it does.
+    #[track_caller]
+    pub fn stop(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).expect("it runs");
+        let status = self.0.wait().expect("a child can be waited for");
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // One that was stopped is as good as one that is killed now.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

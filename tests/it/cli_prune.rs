@@ -1,13 +1,11 @@
 //! `ic prune`, pins, and the last use of ports: on real folders, with real interceptors.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::cli_home::{Home, free_port, held_port};
+use crate::cli_home::{Home, Serving, free_port, held_port};
 
 /// The registry file as it is.
 fn registry(home: &Home) -> Value {
@@ -198,7 +196,7 @@ fn a_port_counts_as_unused_from_its_last_use_on() {
 
     // While it runs it is in use, and that it ran is recorded: at the start, since the last record is old.
     let before = Instant::now();
-    let mut interceptor = Serving::start(&home);
+    let interceptor = Serving::start(&home, &[]);
     let json = home.ic(["prune", "--unused-for", "0s", "--json"]).json(0);
     assert_eq!(json["removed"], json!([]));
     let recorded = || {
@@ -231,10 +229,10 @@ fn interceptors_that_come_and_go_write_once() {
     let home = Home::new()
         .with("INTERCEPTOR_PORT_MIN", port.to_string())
         .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
-    Serving::start(&home).stop();
+    Serving::start(&home, &[]).stop();
     let before = home.content();
     for _ in 0..2 {
-        Serving::start(&home).stop();
+        Serving::start(&home, &[]).stop();
     }
     assert_eq!(home.content(), before);
 }
@@ -247,47 +245,7 @@ fn a_registry_that_cannot_be_written_does_not_keep_an_interceptor_from_running()
     // A folder where the lock belongs refuses root as well.
     let lock = home.folder(".config/litellm/port_registry.json.lock");
     let before = home.content();
-    Serving::start(&home).stop();
+    Serving::start(&home, &[]).stop();
     assert_eq!(home.content(), before);
     fs::remove_dir(lock).expect("empty");
-}
-
-/// `ic serve --mock` in the home's current folder.
-struct Serving(Child);
-
-impl Serving {
-    #[track_caller]
-    fn start(home: &Home) -> Serving {
-        use std::io::{BufRead, BufReader};
-        let mut command: Command = home.command(["serve", "--mock"]);
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program can be run");
-        let mut errors = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut said = String::new();
-        while !said.contains("Port from:") {
-            let read = errors.read_line(&mut said).expect("text");
-            assert_ne!(read, 0, "it has ended: {said}");
-        }
-        child.stderr = Some(errors.into_inner());
-        Serving(child)
-    }
-
-    #[track_caller]
-    fn stop(&mut self) {
-        let pid = Pid::from_child(&self.0);
-        kill_process(pid, Signal::TERM).expect("it runs");
-        let status = self.0.wait().expect("a child can be waited for");
-        assert_eq!(status.code(), Some(0));
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // One that was stopped is as good as one that is killed now.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -75,6 +75,9 @@ mod cli_discovery;
 /// `ic prune`, pins, and the last use of ports.
 mod cli_prune;
 
+/// `ic status`: interceptors, impostors, and other programs on ports of projects.
+mod cli_status;
+
 /// `ic export` and `ic import`.
 mod cli_transfer;
 

@@ -159,6 +159,7 @@ const RULES: &[Rule] = &[
             "src/registry/project.rs",
             "src/registry/store",
             "src/cli/holder.rs",
+            "src/cli/holder",
             "src/cli/raw.rs",
             // Sockets of the file system, as every Unix has them.
             "src/cli/reach.rs",
@@ -169,6 +170,8 @@ const RULES: &[Rule] = &[
             "src/cli/serve/surroundings.rs",
             // Signals and statuses of a child, as every Unix has them.
             "src/cli/run/child.rs",
+            // Targets that are Unix sockets.
+            "src/cli/status/survey.rs",
         ],
         words: &["target_os", "rustix::", "std::os::", "libc"],
         text: Text::Code,

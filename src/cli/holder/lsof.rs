@@ -1,0 +1,110 @@
+//! `lsof`, where it is installed: which sockets listen, and which processes have them open.
+
+#![cfg_attr(all(target_os = "linux", not(ic_portable)), allow(dead_code))] // compiled for its test
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::{Command, Stdio};
+
+use super::{Holder, IC, Listener};
+
+pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
+    let output = Command::new("lsof")
+        .args(["-nP", "-iTCP", "-sTCP:LISTEN", "-FpcPn"]) // no look-ups of names; one field on each line
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let fields = output.map(|output| output.stdout).unwrap_or_default();
+    let is_ours = |listener: &Listener| {
+        let is_ic = |holder: &Holder| holder.program == IC;
+        is_wanted(listener.address.port()) || listener.holder.as_ref().is_some_and(is_ic)
+    };
+    processes(&String::from_utf8_lossy(&fields))
+        .into_iter()
+        .filter(is_ours)
+        .collect()
+}
+
+/// `p812`, `cnode`, then `n*:8888` for each of its sockets; then the next process.
+fn processes(fields: &str) -> Vec<Listener> {
+    let mut found = Vec::new();
+    let mut pid = None;
+    let mut program = None;
+    for line in fields.lines() {
+        let Some((kind, value)) = line.split_at_checked(1) else {
+            continue;
+        };
+        match kind {
+            "p" => (pid, program) = (value.parse().ok(), None),
+            "c" => program = Some(value),
+            "n" => {
+                let holder = pid.zip(program).map(|(pid, program)| Holder {
+                    pid,
+                    program: program.to_owned(),
+                });
+                found.extend(addresses(value).into_iter().map(|address| Listener {
+                    address,
+                    holder: holder.clone(),
+                }));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// `127.0.0.1:8888`, `[::1]:8888`, or `*:8888`, which may be either family.
+fn addresses(name: &str) -> Vec<SocketAddr> {
+    match name.strip_prefix("*:").map(str::parse) {
+        Some(Ok(port)) => [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ]
+        .map(|ip| SocketAddr::new(ip, port))
+        .to_vec(),
+        Some(Err(_)) => Vec::new(),
+        None => name.parse().into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_socket_comes_with_its_process() {
+        #[track_caller]
+        fn check(fields: &str, expected: &[(&str, Option<(u32, &str)>)]) {
+            let found: Vec<_> = processes(fields)
+                .into_iter()
+                .map(|Listener { address, holder }| {
+                    (
+                        address.to_string(),
+                        holder.map(|holder| (holder.pid, holder.program)),
+                    )
+                })
+                .collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(address, holder)| {
+                    let holder = holder.map(|(pid, program)| (pid, program.to_owned()));
+                    ((*address).to_owned(), holder)
+                })
+                .collect();
+            assert_eq!(found, expected);
+        }
+        check(
+            "p812\ncnode\nf18\nPTCP\nn127.0.0.1:8888\nf19\nPTCP\nn[::1]:8888\np9\ncGoogle Chrome\nf3\nPTCP\nn*:80\n",
+            &[
+                ("127.0.0.1:8888", Some((812, "node"))),
+                ("[::1]:8888", Some((812, "node"))),
+                ("0.0.0.0:80", Some((9, "Google Chrome"))),
+                ("[::]:80", Some((9, "Google Chrome"))),
+            ],
+        );
+        check("p812\nn127.0.0.1:1\n", &[("127.0.0.1:1", None)]);
+        check("px\ncnode\nn127.0.0.1:1\n", &[("127.0.0.1:1", None)]);
+        check("p812\ncnode\nn*:http\nnlocalhost:1\n\u{e9}\n\n", &[]);
+        check("", &[]);
+        check("lsof: no such thing\n", &[]);
+    }
+}

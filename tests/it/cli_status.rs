@@ -1,0 +1,247 @@
+//! `ic status`: real interceptors, impostors, and other programs on ports of projects. Interceptors of other tests run beside
+//! these, so that each test looks only at its own ports.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::cli_home::{Home, Serving, free_port, held_port};
+
+/// What `ic status --json` says of a port, under `interceptors` or under `held`.
+#[track_caller]
+fn told(home: &Home, list: &str, port: u16) -> Option<Value> {
+    let status = home.ic(["status", "--json"]).json(0);
+    let entries = status[list].as_array().expect("a list");
+    assert!(
+        entries.is_sorted_by_key(|entry| entry["port"].as_u64()),
+        "{status}"
+    );
+    entries.iter().find(|entry| entry["port"] == port).cloned()
+}
+
+/// A home with a range of its own.
+fn home() -> Home {
+    let port = free_port();
+    Home::new()
+        .with("INTERCEPTOR_PORT_MIN", port.to_string())
+        .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string())
+}
+
+#[track_caller]
+fn port_of(home: &Home) -> u16 {
+    home.ic(["show", "-q"])
+        .result(0)
+        .trim()
+        .parse()
+        .expect("a port")
+}
+
+#[test]
+fn a_projects_interceptor_is_shown_until_it_ends_however_it_ends() {
+    let home = home();
+    let shop = home.path("shop");
+    let serving = Serving::start(&home, &[]);
+    let port = port_of(&home);
+    let before = home.content();
+    let found = told(&home, "interceptors", port).expect("it runs");
+    assert_eq!(home.content(), before);
+    let target = found["target"].as_str().expect("text").to_owned();
+    assert!(
+        target.starts_with("http://127.0.0.1:"),
+        "the mock: {target}"
+    );
+    assert_eq!(
+        found,
+        json!({
+            "port": port, "project": "shop", "path": shop, "instance_id": "pycharm-shop",
+            "pid": serving.pid(), "uptime_seconds": found["uptime_seconds"], "target": target,
+            "target_reachable": true, "requests": 0, "errors": 0, "in_flight": 0,
+        })
+    );
+    assert!(found["uptime_seconds"].is_u64(), "{found}");
+    assert_eq!(told(&home, "held", port), None);
+
+    let text = home.ic(["status"]).result(0);
+    assert!(text.starts_with("Running Interceptors ("), "{text}");
+    let entry = format!(
+        "\n  Port {port}          ✓  →  shop\n             {}\n             Target:    {target} (✓ reachable)\n",
+        shop.display()
+    );
+    assert!(text.contains(&entry), "{text}");
+    assert!(
+        text.contains(&format!(", pid {}\n", serving.pid())),
+        "{text}"
+    );
+
+    // As kill -9 does: nothing of it is left to be wrong.
+    drop(serving);
+    assert_eq!(told(&home, "interceptors", port), None);
+    Serving::start(&home, &[]).stop();
+    assert_eq!(told(&home, "interceptors", port), None);
+}
+
+#[test]
+fn an_interceptor_that_was_given_its_port_is_found_as_well() {
+    let (closed, port) = (free_port(), free_port());
+    let home = home();
+    let target = format!("http://localhost:{closed}");
+    let text = port.to_string();
+    for (host, arguments) in [
+        ("localhost", vec!["--port", &text, "--target", &target]),
+        // Where only its socket tells where to ask.
+        (
+            "127.0.0.2",
+            vec!["--port", &text, "--target", &target, "--host", "127.0.0.2"],
+        ),
+    ] {
+        if cfg!(any(ic_portable, not(target_os = "linux"))) && host != "localhost" {
+            continue;
+        }
+        let serving = Serving::start(&home, &arguments);
+        let found = told(&home, "interceptors", port).expect(host);
+        assert_eq!(
+            (&found["pid"], &found["target_reachable"], &found["path"]),
+            (
+                &json!(serving.pid()),
+                &json!(false),
+                &json!(home.path("shop"))
+            ),
+            "{host}: {found}"
+        );
+        let shown = home.ic(["status"]).result(0);
+        assert!(
+            shown.contains(&format!("{target} (⚠ NOT REACHABLE)")),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn whoever_else_holds_a_projects_port_is_named_and_is_no_interceptor() {
+    let (_listener, held) = held_port();
+    let (impostor, port) = held_port();
+    let home = Home::new();
+    let (shop, blog) = (home.path("shop"), home.path("blog"));
+    let home = home.with_mappings(&[(&shop, held), (&blog, port)], 8888);
+    // Another process says that it is the interceptor of this project: it is not the one that listens.
+    let claim = json!({
+        "status": "healthy", "instance_id": "pycharm-blog", "target": "http://a", "project": blog,
+        "pid": 1, "uptime_seconds": 3,
+    });
+    let server = std::thread::spawn(move || answer(&impostor, &claim.to_string()));
+    let status = home.ic(["status", "--json"]).json(0);
+    server.join().expect("no failure in the server");
+    let find = |list: &str, port: u16| {
+        let entries = status[list].as_array().expect("a list");
+        entries.iter().find(|entry| entry["port"] == port).cloned()
+    };
+    if cfg!(all(target_os = "linux", not(ic_portable))) {
+        assert_eq!(find("interceptors", port), None, "{status}");
+        let by = |port: u16, project: &str, path: &Path| {
+            let program = std::fs::read_to_string("/proc/self/comm").expect("Linux says");
+            json!({
+                "port": port, "project": project, "path": path, "pid": std::process::id(),
+                "program": program.trim(), "instance_id": null,
+            })
+        };
+        assert_eq!(find("held", held), Some(by(held, "shop", &shop)));
+        assert_eq!(find("held", port), Some(by(port, "blog", &blog)));
+    }
+    assert_eq!(find("interceptors", held), None, "{status}");
+}
+
+#[test]
+fn the_interceptor_of_another_project_holds_a_port_too() {
+    let port = free_port();
+    let home = Home::new();
+    let blog = home.path("blog");
+    let home = home.with_mappings(&[(&blog, port)], 8888);
+    let serving = Serving::start(&home, &["--port", &port.to_string()]);
+    assert!(told(&home, "interceptors", port).is_some());
+    assert_eq!(
+        told(&home, "held", port),
+        Some(json!({
+            "port": port, "project": "blog", "path": blog, "pid": serving.pid(), "program": null,
+            "instance_id": "pycharm-shop",
+        }))
+    );
+    let text = home.ic(["status"]).result(0);
+    let by = format!(
+        "Held by:   the interceptor pycharm-shop, pid {}\n",
+        serving.pid()
+    );
+    assert!(
+        text.contains("\nPorts of Projects in Use by Others (1):\n"),
+        "{text}"
+    );
+    assert!(text.ends_with(&by), "{text}");
+}
+
+#[test]
+fn many_silent_programs_on_many_ports_are_no_obstacle() {
+    let silent: Vec<_> = (0..20).map(|_| held_port()).collect();
+    let home = Home::new();
+    let paths: Vec<_> = (0..1112)
+        .map(|number| home.path(format!("project-{number}")))
+        .collect();
+    let ports = silent.iter().map(|(_, port)| *port).chain(8888..);
+    let mappings: Vec<_> = paths.iter().map(|path| path.as_path()).zip(ports).collect();
+    let home = home.with_mappings(&mappings, 8888);
+    let status = home.ic(["status", "--json"]).json(0);
+    for (_, port) in &silent {
+        let held = status["held"].as_array().expect("a list");
+        assert!(held.iter().any(|entry| entry["port"] == *port), "{status}");
+    }
+}
+
+#[test]
+fn watching_goes_on_until_nobody_looks() {
+    let home = home();
+    let serving = Serving::start(&home, &[]);
+    let port = port_of(&home);
+    let mut watch = home
+        .command(["status", "--watch", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program can be run");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
+    let mut is_running = || {
+        let line = lines.next().expect("it goes on").expect("text");
+        let status: Value = serde_json::from_str(&line).expect("JSON");
+        let interceptors = status["interceptors"].as_array().expect("a list");
+        interceptors.iter().any(|entry| entry["port"] == port)
+    };
+    assert!(is_running());
+    drop(serving);
+    while is_running() {}
+    drop(lines);
+    let status = watch.wait().expect("it ends");
+    let mut errors = String::new();
+    let mut stream = watch.stderr.take().expect("a pipe");
+    stream.read_to_string(&mut errors).expect("text");
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
+
+    let mut plain = home
+        .command(["status", "--watch"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program can be run");
+    let mut first = [0; 8];
+    let mut stream = plain.stdout.take().expect("a pipe");
+    stream.read_exact(&mut first).expect("a first look");
+    assert!(!first.contains(&0x1b), "no terminal, no escape codes");
+    drop(stream);
+    assert_eq!(plain.wait().expect("it ends").code(), Some(0));
+}
+
+/// Answers one request with this document.
+fn answer(listener: &TcpListener, document: &str) {
+    let (mut stream, _) = listener.accept().expect("the question");
+    let mut question = [0; 1024];
+    assert_ne!(stream.read(&mut question).expect("the question"), 0);
+    write!(stream, "HTTP/1.1 200 OK\r\n\r\n{document}").expect("the answer");
+}
