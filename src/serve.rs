@@ -7,6 +7,7 @@ mod deadline;
 mod exchange;
 mod fault;
 mod frames;
+mod histogram;
 pub(crate) mod listen;
 mod origin;
 mod own;

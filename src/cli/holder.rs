@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
@@ -135,6 +135,18 @@ pub struct Identity {
     /// How many it is serving.
     #[serde(default)]
     pub in_flight: u64,
+    /// What went wrong last.
+    #[serde(default)]
+    pub last_error: Option<LastError>,
+}
+
+/// What went wrong last on the way to an interceptor's target.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct LastError {
+    /// One line.
+    pub message: String,
+    /// How long ago that was.
+    pub seconds_ago: u64,
 }
 
 /// Asks the interceptor on this machine's `port` who it is. `None` if nobody answers in 300 ms, or

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::registry::Port;
 
 use self::survey::{By, Held, Interceptor, Survey, survey};
-use super::holder::Holder;
+use super::holder::{Holder, LastError};
 use super::output::{Output, Shown, name, rounded, shown};
 use super::{Context, Exit, Failure, raw};
 
@@ -98,6 +98,17 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
             errors = identity.errors,
             in_flight = identity.in_flight,
         ))?;
+        if let Some(LastError {
+            message,
+            seconds_ago,
+        }) = &identity.last_error
+        {
+            out.text(format_args!(
+                "             Last error, {} ago: {}\n",
+                rounded(Duration::from_secs(*seconds_ago)),
+                Shown(message),
+            ))?;
+        }
     }
     if !held.is_empty() {
         out.text("\n")?;
@@ -150,6 +161,7 @@ struct Running<'a> {
     requests: u64,
     errors: u64,
     in_flight: u64,
+    last_error: Option<&'a LastError>,
 }
 
 #[derive(Serialize)]
@@ -190,6 +202,7 @@ impl<'a> From<&'a Interceptor> for Running<'a> {
             requests: identity.requests,
             errors: identity.errors,
             in_flight: identity.in_flight,
+            last_error: identity.last_error.as_ref(),
         }
     }
 }

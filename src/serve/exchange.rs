@@ -152,14 +152,20 @@ async fn exchange(
         let next = serve_page(&connection.client, request, page, service).await;
         return next.map_err(|fault| Some(refusal(fault)));
     }
-    service.tally.begin();
+    let underway = service.tally.begin();
     let result = forward(connection, request, out, service).await;
-    service.tally.end(match &result {
+    let status = match &result {
         Ok((status, _)) => Some(*status),
         Err(broken) => broken.fault.status(),
-    });
+    };
+    underway.end(status, request.began.elapsed());
     match result {
         Ok((status, next)) => {
+            if status >= 500 {
+                service
+                    .tally
+                    .failed(format!("the target answered {status}"));
+            }
             if let Some(label) = &request.label {
                 let millis = request.began.elapsed().as_millis();
                 log::debug!("{label}: {status} in {millis} ms");
@@ -373,7 +379,11 @@ fn report(fault: &Fault, request: &Request, service: &Service) {
     match fault {
         Fault::Client(ClientFault::Gone) => log::debug!("{label}: the client has gone"),
         Fault::Client(_) => log::debug!("{label}: {}", explain(fault, service)),
-        Fault::Origin(_) => log::warn!("{label}: {}", explain(fault, service)),
+        Fault::Origin(_) => {
+            let why = explain(fault, service);
+            log::warn!("{label}: {why}");
+            service.tally.failed(why);
+        }
     }
 }
 

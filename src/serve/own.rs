@@ -1,12 +1,13 @@
 //! The pages that the interceptor answers itself, and the numbers on them. Nothing else is shadowed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::Service;
+use super::histogram::Histogram;
 use crate::http::reply::{self, Manner};
 
 /// A page of the interceptor's own.
@@ -73,10 +74,13 @@ pub struct Tally {
     in_flight: Cell<u64>,
     /// Requests by the first digit of their status; 0 for those whose client left.
     classes: [Cell<u64>; 6],
-    /// Bytes of request bodies passed on.
+    /// Bytes of requests passed on.
     pub bytes_up: Cell<u64>,
     /// Bytes of responses passed on.
     pub bytes_down: Cell<u64>,
+    first_byte: Histogram,
+    duration: Histogram,
+    last_error: RefCell<Option<(Instant, String)>>,
 }
 
 impl Tally {
@@ -88,19 +92,26 @@ impl Tally {
             classes: Default::default(),
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
+            first_byte: Histogram::default(),
+            duration: Histogram::default(),
+            last_error: RefCell::default(),
         }
     }
 
-    /// A request has come.
-    pub fn begin(&self) {
+    /// A request has come; it is in flight for as long as what is returned is kept.
+    pub fn begin(&self) -> Underway<'_> {
         self.in_flight.set(self.in_flight.get() + 1);
+        Underway(self)
     }
 
-    /// It is over; `None` if the client left before an answer.
-    pub fn end(&self, status: Option<u16>) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        let class = usize::from(status.unwrap_or(0) / 100).min(self.classes.len() - 1);
-        self.classes[class].set(self.classes[class].get() + 1);
+    /// The response to a request of that age begins to leave.
+    pub fn answers(&self, request: Duration) {
+        self.first_byte.note(request);
+    }
+
+    /// What went wrong on the origin's side, for people.
+    pub fn failed(&self, why: String) {
+        *self.last_error.borrow_mut() = Some((Instant::now(), why));
     }
 
     fn requests(&self) -> u64 {
@@ -118,6 +129,30 @@ impl Default for Tally {
     }
 }
 
+/// A request that is being served. Whatever ends it, it is not in flight any more then.
+pub struct Underway<'a>(&'a Tally);
+
+impl Underway<'_> {
+    /// It is over at that age; `None` if the client left before an answer.
+    pub fn end(self, status: Option<u16>, request: Duration) {
+        let classes = &self.0.classes;
+        let class = &classes[usize::from(status.unwrap_or(0) / 100).min(classes.len() - 1)];
+        class.set(class.get() + 1);
+        // How long a tunnel stood says nothing about how long answers take.
+        if status != Some(101) {
+            self.0.duration.note(request);
+        }
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.0
+            .in_flight
+            .set(self.0.in_flight.get().saturating_sub(1));
+    }
+}
+
 fn health(service: &Service) -> String {
     let tally = &service.tally;
     let document = json!({
@@ -131,6 +166,10 @@ fn health(service: &Service) -> String {
         "requests": tally.requests(),
         "errors": tally.errors(),
         "in_flight": tally.in_flight.get(),
+        "last_error": tally.last_error.borrow().as_ref().map(|(when, message)| json!({
+            "message": message,
+            "seconds_ago": when.elapsed().as_secs(),
+        })),
     });
     format!("{document}\n")
 }
@@ -164,7 +203,7 @@ fn metrics(service: &Service) -> String {
         &one(tally.in_flight.get()),
     );
     family(
-        "request_body_bytes_total",
+        "request_bytes_total",
         "counter",
         "Bytes relayed to the target.",
         &one(tally.bytes_up.get()),
@@ -199,6 +238,16 @@ fn metrics(service: &Service) -> String {
         "gauge",
         "Seconds since the start.",
         &one(tally.started.elapsed().as_secs()),
+    );
+    tally.first_byte.write(
+        "ic_time_to_first_byte_seconds",
+        "From the first byte of a request to the first of its response.",
+        &mut text,
+    );
+    tally.duration.write(
+        "ic_request_duration_seconds",
+        "From the first byte of a request to the last of its response.",
+        &mut text,
     );
     text
 }

@@ -59,6 +59,7 @@ fn a_projects_interceptor_is_shown_until_it_ends_however_it_ends() {
             "port": port, "project": "shop", "path": shop, "instance_id": "pycharm-shop",
             "pid": serving.pid(), "uptime_seconds": found["uptime_seconds"], "target": target,
             "target_reachable": true, "requests": 0, "errors": 0, "in_flight": 0,
+            "last_error": null,
         })
     );
     assert!(found["uptime_seconds"].is_u64(), "{found}");

@@ -122,6 +122,8 @@ mod http_pool;
 // Guards, errors in its own name, its own pages, time limits and the connection limit.
 mod http_guards;
 mod http_limits;
+// What is counted, and how long things took.
+mod http_metrics;
 // Start, stop, signals, log.
 mod http_process;
 // What it costs in system calls, threads and bytes; the portable twin costs more.

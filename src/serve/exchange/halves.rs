@@ -111,7 +111,11 @@ async fn upload(
         let result = origin.write_all(&out).await;
         // An origin that takes no more may still have answered: the download finds out.
         let is_over = match result {
-            Ok(()) => false,
+            Ok(()) => {
+                let sent = &service.tally.bytes_up;
+                sent.set(sent.get() + out.len() as u64);
+                false
+            }
             Err(unwritten) => {
                 state.sent.set(if unwritten.written == 0 {
                     Sent::Nothing
@@ -192,6 +196,7 @@ async fn download(
             Kind::Final(answer) => break (out, response.status, answer),
             Kind::Tunnel => {
                 state.answered.set(true);
+                service.tally.answers(request.began.elapsed());
                 deadline.set(None);
                 client
                     .write_all(&out)
@@ -232,6 +237,7 @@ async fn download(
     origin.consume(taken);
     // From here on nothing else can be said, and nothing repeated.
     state.answered.set(true);
+    service.tally.answers(request.began.elapsed());
     state.out.take();
     deadline.set(None);
     client

@@ -1,0 +1,142 @@
+//! How long things took, as counts by length of time.
+//!
+//! Pure: the caller has the clock. Noting a time is a search among a few numbers and an addition, so that it can be done
+//! for every request; all that is dear (text, sums) is left to whoever reads.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Times that were noted, in classes up to each of [`BOUNDS`] and one for what is longer.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    counts: [Cell<u64>; BOUNDS.len() + 1],
+    sum_micros: Cell<u64>,
+}
+
+impl Histogram {
+    /// Notes a time.
+    pub fn note(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let class = BOUNDS.partition_point(|&(bound, _)| bound < micros);
+        let count = &self.counts[class];
+        count.set(count.get() + 1);
+        self.sum_micros
+            .set(self.sum_micros.get().saturating_add(micros));
+    }
+
+    /// Writes it as Prometheus reads it: each class holds the smaller ones as well.
+    pub fn write(&self, name: &str, help: &str, out: &mut String) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+        let mut so_far = 0;
+        let bounds = BOUNDS.iter().map(|&(_, text)| text).chain(["+Inf"]);
+        for (count, bound) in self.counts.iter().zip(bounds) {
+            so_far += count.get();
+            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {so_far}");
+        }
+        let sum = self.sum_micros.get();
+        let _ = writeln!(
+            out,
+            "{name}_sum {}.{:06}\n{name}_count {so_far}",
+            sum / 1_000_000,
+            sum % 1_000_000
+        );
+    }
+}
+
+/// In microseconds, and as text in seconds: from what a mock takes to what a thinking model takes.
+const BOUNDS: [(u64, &str); 16] = [
+    (500, "0.0005"),
+    (1_000, "0.001"),
+    (2_500, "0.0025"),
+    (5_000, "0.005"),
+    (10_000, "0.01"),
+    (25_000, "0.025"),
+    (50_000, "0.05"),
+    (100_000, "0.1"),
+    (250_000, "0.25"),
+    (1_000_000, "1"),
+    (2_500_000, "2.5"),
+    (5_000_000, "5"),
+    (10_000_000, "10"),
+    (30_000_000, "30"),
+    (120_000_000, "120"),
+    (600_000_000, "600"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The class that a time falls into, by its upper bound.
+    #[track_caller]
+    fn check(time: Duration, bound: &str) {
+        let histogram = Histogram::default();
+        histogram.note(time);
+        let mut text = String::new();
+        histogram.write("t", "Times.", &mut text);
+        let first = text.lines().find(|line| line.ends_with("} 1"));
+        assert_eq!(
+            first,
+            Some(format!("t_bucket{{le=\"{bound}\"}} 1").as_str())
+        );
+    }
+
+    #[test]
+    fn a_time_falls_into_the_first_class_that_is_not_shorter() {
+        check(Duration::ZERO, "0.0005");
+        check(Duration::from_micros(500), "0.0005");
+        check(Duration::from_micros(501), "0.001");
+        check(Duration::from_secs(1), "1");
+        check(Duration::from_millis(1001), "2.5");
+        check(Duration::from_secs(600), "600");
+        check(Duration::from_secs(601), "+Inf");
+        check(Duration::MAX, "+Inf");
+    }
+
+    #[test]
+    fn bounds_rise_and_are_what_they_are_called() {
+        assert!(BOUNDS.is_sorted_by(|a, b| a.0 < b.0));
+        for (micros, text) in BOUNDS {
+            let seconds: f64 = text.parse().expect("a number");
+            assert_eq!((seconds * 1e6).round() as u64, micros);
+        }
+    }
+
+    #[test]
+    fn each_class_holds_the_smaller_ones_and_the_last_all() {
+        let histogram = Histogram::default();
+        for millis in [1, 2, 2, 40, 700_000] {
+            histogram.note(Duration::from_millis(millis));
+        }
+        let mut text = String::new();
+        histogram.write("t", "Times.", &mut text);
+        assert!(
+            text.starts_with("# HELP t Times.\n# TYPE t histogram\n"),
+            "{text}"
+        );
+        let value = |name: &str| {
+            let mut lines = text.lines();
+            let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_default().to_owned()
+        };
+        assert_eq!(value("t_bucket{le=\"0.001\"}"), "1");
+        assert_eq!(value("t_bucket{le=\"0.0025\"}"), "3");
+        assert_eq!(value("t_bucket{le=\"0.05\"}"), "4");
+        assert_eq!(value("t_bucket{le=\"600\"}"), "4");
+        assert_eq!(value("t_bucket{le=\"+Inf\"}"), "5");
+        assert_eq!(value("t_count"), "5");
+        assert_eq!(value("t_sum"), "700.045000");
+    }
+
+    #[test]
+    fn what_no_clock_could_count_does_not_wrap() {
+        let histogram = Histogram::default();
+        histogram.note(Duration::MAX);
+        histogram.note(Duration::MAX);
+        let mut text = String::new();
+        histogram.write("t", "", &mut text);
+        assert!(text.contains("t_sum 18446744073709.551615\n"), "{text}");
+    }
+}

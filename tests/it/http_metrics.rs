@@ -1,0 +1,143 @@
+//! What an interceptor counts: each request once, however it ended, and how long it took.
+
+use std::collections::HashMap;
+
+use crate::support::*;
+
+/// The samples of `/_ic/metrics`, by name and labels.
+#[track_caller]
+fn metrics(interceptor: &Interceptor) -> HashMap<String, f64> {
+    let mut client = interceptor.client();
+    client.send("GET /_ic/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let response = client.response("GET");
+    assert_eq!(response.status, 200, "{response:?}");
+    let text = response.text();
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+            let value = value.parse().expect("a number");
+            (name.to_owned(), value)
+        })
+        .collect()
+}
+
+/// Waits until a sample has this value.
+#[track_caller]
+fn wait_for(interceptor: &Interceptor, sample: &str, value: f64) -> HashMap<String, f64> {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    loop {
+        let found = metrics(interceptor);
+        if found[sample] == value {
+            return found;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{sample} is {} and not {value}",
+            found[sample]
+        );
+    }
+}
+
+#[test]
+fn each_request_is_counted_once_with_its_bytes_and_its_times() {
+    let stage = Stage::new();
+    let requests = [
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK", ""),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+            "201 Created",
+            "made",
+        ),
+        (
+            "GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "404 Not Found",
+            "no",
+        ),
+        (
+            "GET /bad HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "500 Oops",
+            "oops",
+        ),
+    ];
+    let mut forwarded = 0;
+    for (request, status, body) in requests {
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let (seen, _, _) = stage.exchange(request, answer);
+        forwarded += seen.body.len();
+    }
+    let found = wait_for(&stage.interceptor, "ic_request_duration_seconds_count", 4.0);
+    for (sample, expected) in [
+        ("ic_requests_total{class=\"2xx\"}", 2.0),
+        ("ic_requests_total{class=\"4xx\"}", 1.0),
+        ("ic_requests_total{class=\"5xx\"}", 1.0),
+        ("ic_requests_total{class=\"gone\"}", 0.0),
+        ("ic_requests_in_flight", 0.0),
+        ("ic_time_to_first_byte_seconds_count", 4.0),
+        ("ic_time_to_first_byte_seconds_bucket{le=\"+Inf\"}", 4.0),
+        ("ic_request_duration_seconds_bucket{le=\"+Inf\"}", 4.0),
+    ] {
+        assert_eq!(found[sample], expected, "{sample}");
+    }
+    let connections = found["ic_target_connects_total"] + found["ic_target_reuses_total"];
+    assert_eq!(
+        connections, 4.0,
+        "each went out on a new connection or on a kept one"
+    );
+    assert!(
+        found["ic_time_to_first_byte_seconds_sum"] <= found["ic_request_duration_seconds_sum"],
+        "nothing begins after its end"
+    );
+    assert!(
+        found["ic_request_bytes_total"] > forwarded as f64,
+        "heads count as well"
+    );
+    assert!(found["ic_response_bytes_total"] > 10.0);
+
+    let health = stage.interceptor.health();
+    assert_eq!(
+        (&health["requests"], &health["errors"]),
+        (&4.into(), &1.into())
+    );
+    assert_eq!(health["last_error"]["message"], "the target answered 500");
+    assert!(health["last_error"]["seconds_ago"].is_u64(), "{health}");
+}
+
+#[test]
+fn a_target_that_is_not_there_is_one_error_for_each_request() {
+    let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
+    assert!(interceptor.health()["last_error"].is_null());
+    for _ in 0..2 {
+        let mut client = interceptor.client();
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.response("GET").status, 502);
+    }
+    let found = metrics(&interceptor);
+    assert_eq!(found["ic_requests_total{class=\"5xx\"}"], 2.0);
+    assert_eq!(found["ic_request_duration_seconds_count"], 2.0);
+    let health = interceptor.health();
+    assert_eq!(
+        (&health["requests"], &health["errors"]),
+        (&2.into(), &2.into())
+    );
+    let message = health["last_error"]["message"].as_str().expect("text");
+    assert!(message.contains("refuses connections"), "{message}");
+}
+
+#[test]
+fn a_request_whose_client_leaves_is_in_flight_until_then() {
+    let (origin, interceptor) = &scripted();
+    let mut client = interceptor.client();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut served = origin.accept();
+    served.request();
+    assert_eq!(metrics(interceptor)["ic_requests_in_flight"], 1.0);
+    client.reset();
+    let found = wait_for(interceptor, "ic_requests_in_flight", 0.0);
+    assert_eq!(found["ic_requests_total{class=\"gone\"}"], 1.0);
+    assert_eq!(found["ic_time_to_first_byte_seconds_count"], 0.0);
+    assert_eq!(found["ic_request_duration_seconds_count"], 1.0);
+    // The interceptor's own pages are not requests.
+    assert_eq!(interceptor.health()["requests"], 1);
+}
