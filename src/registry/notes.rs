@@ -81,12 +81,21 @@ impl Registry {
 
     /// Takes over what is known of these projects from another registry, in the place of what is known here.
     pub(super) fn take_notes<'a>(&mut self, theirs: impl IntoIterator<Item = (&'a Path, Note)>) {
+        let theirs: Vec<_> = theirs.into_iter().collect();
         let mut notes = self.notes();
+        notes.forget_all(theirs.iter().map(|(path, _)| *path));
         for (path, note) in theirs {
-            notes.forget(path);
-            let last_used = note.last_used.map(|moment| moment.0.to_string());
-            notes.set(path, LAST_USED, last_used);
-            notes.set(path, PINNED, note.is_pinned.then(|| "true".to_owned()));
+            let mut entry = Entry::of(path);
+            let mut note_down = |name: &str, value| {
+                entry.members.push((json::encode(name.as_bytes()), value));
+            };
+            if let Some(moment) = note.last_used {
+                note_down(LAST_USED, moment.0.to_string());
+            }
+            if note.is_pinned {
+                note_down(PINNED, "true".to_owned());
+            }
+            notes.projects.push(entry);
         }
         self.put(notes);
     }
@@ -96,11 +105,15 @@ impl Registry {
         &mut self,
         had: impl IntoIterator<Item = (&'a Path, Port)>,
     ) {
+        let had: Vec<_> = had.into_iter().collect();
         let mut notes = self.notes();
+        // Forgotten first, so that they stand last: the first are the first to go.
+        notes.forget_all(had.iter().map(|(path, _)| *path));
         for (path, port) in had {
-            // Forgotten first, so that it stands last: the first are the first to go.
-            notes.forget(path);
-            notes.set(path, FORMER_PORT, Some(port.to_string()));
+            let mut entry = Entry::of(path);
+            let name = json::encode(FORMER_PORT.as_bytes());
+            entry.members.push((name, port.to_string()));
+            notes.projects.push(entry);
         }
         self.put(notes);
     }
@@ -222,11 +235,7 @@ impl Notes {
             (Some(at), _) => &mut self.projects[at],
             (None, None) => return,
             (None, Some(_)) => {
-                self.projects.push(Entry {
-                    key: json::encode(path.as_os_str().as_encoded_bytes()),
-                    path: path.to_owned(),
-                    members: Vec::new(),
-                });
+                self.projects.push(Entry::of(path));
                 let last = self.projects.len() - 1;
                 &mut self.projects[last]
             }
@@ -244,6 +253,13 @@ impl Notes {
         let before = self.projects.len();
         self.projects.retain(|entry| entry.path != path);
         self.projects.len() != before
+    }
+
+    /// Forgets many at once.
+    fn forget_all<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) {
+        let paths: HashSet<&Path> = paths.collect();
+        self.projects
+            .retain(|entry| !paths.contains(entry.path.as_path()));
     }
 
     fn text(&self) -> String {
@@ -264,6 +280,15 @@ impl Notes {
 }
 
 impl Entry {
+    /// An empty one.
+    fn of(path: &Path) -> Entry {
+        Entry {
+            key: json::encode(path.as_os_str().as_encoded_bytes()),
+            path: path.to_owned(),
+            members: Vec::new(),
+        }
+    }
+
     fn note(&self) -> Note {
         Note {
             last_used: self.value(LAST_USED).and_then(number).map(Moment),
