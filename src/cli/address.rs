@@ -3,7 +3,6 @@
 use crate::registry::Port;
 
 use super::output::shown;
-use super::place::project_at;
 use super::settings::PORT;
 use super::{Context, Failure};
 
@@ -19,7 +18,7 @@ pub(super) fn port_of(context: &Context<'_>, path: Option<&str>) -> Result<Port,
         return given.port();
     }
     let place = context.place()?;
-    let project = project_at(path)?;
+    let project = context.project(path)?;
     place.read()?.port_of(&project).ok_or_else(|| {
         Failure::no(format!(
             "no port is assigned to `{}`; `ic allocate` assigns one",

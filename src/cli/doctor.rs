@@ -17,7 +17,6 @@ use crate::serve::Target;
 use self::judge::{Finding, Verdict};
 use self::look::Chain;
 use super::output::Shown;
-use super::place::project_at;
 use super::settings::{self, Given};
 use super::{Context, Exit, Failure};
 
@@ -83,7 +82,7 @@ impl Doctor {
 
     fn examine(&self, context: &Context<'_>) -> Result<Vec<Finding>, Failure> {
         let place = context.place()?;
-        let project = project_at(self.path.as_deref())?;
+        let project = context.project(self.path.as_deref())?;
         let model = match &self.model {
             Some(model) => Some(Given::flag("--model", model).text()?.to_owned()),
             None => None,

@@ -142,7 +142,7 @@ const DESCRIPTION: &str = "\
 Gives every project its own port in front of one LLM proxy, and tells the proxy which project is asking.
 What is sent through that port arrives unchanged, but for a few header fields that name the project.";
 
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 8] = [
     (
         settings::PORT,
         "listen on this port; the registry is neither read nor written",
@@ -156,6 +156,10 @@ const VARIABLES: [(&str, &str); 7] = [
         "the highest port to give out; 9999 without it",
     ),
     (settings::REGISTRY_PATH, "the registry file"),
+    (
+        settings::PROJECT_ROOT,
+        "`git`: without a PATH, the project is the repository around the current folder",
+    ),
     (
         settings::TARGET_URL,
         "where requests go; http://localhost:8764 without it",

@@ -12,7 +12,6 @@ use crate::registry::project::Project;
 
 use super::address::{local, port_of};
 use super::output::{Shown, complain, name};
-use super::place::project_at;
 use super::settings::{self, Given};
 use super::{Context, Exit, Failure, serve};
 
@@ -100,7 +99,7 @@ impl Snippet {
             None => serve::TARGET_URL.to_owned(),
         };
         let port = port_of(context, self.path.as_deref())?;
-        let folder = project_at(self.path.as_deref())?;
+        let folder = context.project(self.path.as_deref())?;
         let pasted = make(&Facts {
             project: Shown(&name(folder.path())).to_string(),
             folder,

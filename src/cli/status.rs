@@ -24,6 +24,9 @@ use super::{Context, Exit, Failure, raw};
     subcommand,
     name = "status",
     help_triggers("-h", "--help"),
+    example = "ic status\n\
+               ic status --watch\n\
+               ic status --json | jq .interceptors",
     note = "Every interceptor on this machine is shown, also those that were given their port outright\n\
             (INTERCEPTOR_PORT, --port). With --watch --json each look is one document on its line."
 )]

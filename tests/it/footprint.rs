@@ -93,8 +93,9 @@ fn a_request_and_an_event_cost_no_more_system_calls_than_they_must() {
             unreachable!("there were two rounds");
         };
         let calls = with_many.saturating_sub(*with_few);
-        // A clock that ticks meanwhile, a few times a second.
-        let allowance = 8;
+        // A clock that ticks meanwhile, and other tests' `ic status`, which asks every interceptor of the machine how it is.
+        // One more call for each exchange would be four times as many.
+        let allowance = (many - few) / 4;
         assert!(
             calls <= most * (many - few) + allowance,
             "{what}: {calls} system calls for {} of them, {most} each are needed:\n{table}",
