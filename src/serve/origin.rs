@@ -126,12 +126,17 @@ impl Origin {
     pub fn reuse(&self, is_repeatable: bool) -> Option<Wire> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
-        while let Some(candidate) = idle.last() {
-            let is_rested = now.duration_since(candidate.since) >= REST;
-            if !(is_repeatable || is_rested || self.is_persistent.get()) {
-                return None;
-            }
-            let candidate = idle.pop()?;
+        loop {
+            let candidate = if is_repeatable || self.is_persistent.get() {
+                idle.pop()?
+            } else {
+                // They are in the order in which they came to rest.
+                let longest = idle.first()?;
+                if now.duration_since(longest.since) < REST {
+                    return None;
+                }
+                idle.remove(0)
+            };
             if candidate.until <= now {
                 continue;
             }
@@ -141,7 +146,6 @@ impl Origin {
             }
             self.is_persistent.set(false);
         }
-        None
     }
 
     /// A kept connection has served another request.
@@ -154,21 +158,22 @@ impl Origin {
     pub fn keep(&self, wire: Wire, announced_seconds: Option<u64>) {
         let lifetime = idle_lifetime(announced_seconds);
         let mut idle = self.idle.borrow_mut();
+        if !wire.is_quiet() {
+            self.is_persistent.set(false);
+            return;
+        }
         if lifetime.is_zero() || idle.len() == IDLE_MAX {
             return;
         }
-        if idle.is_empty() {
+        let since = Instant::now();
+        let until = since + lifetime;
+        if idle.iter().all(|idle| idle.until > until) {
             self.sweep.set(Some(lifetime));
         }
         if let Some(sweeper) = &*self.sweeper.borrow() {
             wire.watch(sweeper);
         }
-        let since = Instant::now();
-        idle.push(Idle {
-            wire,
-            since,
-            until: since + lifetime,
-        });
+        idle.push(Idle { wire, since, until });
     }
 
     /// Closes kept connections whose time is over, or that the origin has closed, for ever.
@@ -240,11 +245,12 @@ impl Origin {
     }
 
     async fn connect_tcp(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
-        if let Some(address) = self.last_good.get() {
-            match Stream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(_) => self.last_good.set(None),
-            }
+        // Taken, not looked at: if the limit passes first, nobody comes back here to forget it.
+        if let Some(address) = self.last_good.take()
+            && let Ok(stream) = Stream::connect(address).await
+        {
+            self.last_good.set(Some(address));
+            return Ok(stream);
         }
         let mut failed = None;
         for address in addresses(host, port)

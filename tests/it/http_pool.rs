@@ -290,5 +290,39 @@ fn an_idle_connection_that_its_origin_closes_is_closed_at_once() {
     assert_eq!(client.response("POST").text(), "ok");
 }
 
+#[test]
+fn posts_one_behind_the_other_come_to_share_a_connection() {
+    let (_origin, interceptor) = agreeing();
+    let mut client = interceptor.client();
+    let mut post = || {
+        client.send(POST);
+        client.response("POST");
+    };
+    let counts = || {
+        let mut asking = interceptor.client();
+        asking.send("GET /_ic/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let text = asking.response("GET").text();
+        ["ic_target_connects_total ", "ic_target_reuses_total "].map(|name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|number| number.parse::<u64>().ok())
+                .expect("it is counted")
+        })
+    };
+    let since = Instant::now();
+    while counts()[1] == 0 {
+        post();
+        assert!(since.elapsed() < DEADLINE, "never: {:?}", counts());
+    }
+    let [connects, _] = counts();
+    for _ in 0..50 {
+        post();
+    }
+    assert_eq!(
+        counts()[0],
+        connects,
+        "the origin has shown that it keeps them"
+    );
+}
+
 /// What a loaded machine may add.
 const SLACK: Duration = Duration::from_millis(800);
