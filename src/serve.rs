@@ -240,6 +240,8 @@ pub(crate) struct Service {
     about: About,
     tally: Tally,
     connections: Cell<usize>,
+    /// Those that are told that there are too many; they do not count as served.
+    turned_away: Cell<usize>,
     waits_for_end: RefCell<Option<Waker>>,
     request_ids: Cell<u64>,
 }
@@ -257,6 +259,7 @@ impl Service {
             about: options.about,
             tally: Tally::new(),
             connections: Cell::new(0),
+            turned_away: Cell::new(0),
             waits_for_end: RefCell::default(),
             request_ids: Cell::new(0),
         }
@@ -275,7 +278,7 @@ impl Service {
     /// Waits until no connection is left.
     async fn all_gone(&self) {
         poll_fn(|context| {
-            if self.connections.get() == 0 {
+            if self.connections.get() + self.turned_away.get() == 0 {
                 return Poll::Ready(());
             }
             *self.waits_for_end.borrow_mut() = Some(context.waker().clone());
@@ -286,12 +289,18 @@ impl Service {
 }
 
 /// Counts a connection for as long as it lives.
-pub(crate) struct Connected(Rc<Service>);
+pub(crate) struct Connected {
+    service: Rc<Service>,
+    count: fn(&Service) -> &Cell<usize>,
+}
 
 impl Connected {
-    fn new(service: &Rc<Service>) -> Self {
-        service.connections.set(service.connections.get() + 1);
-        Connected(Rc::clone(service))
+    fn new(service: &Rc<Service>, count: fn(&Service) -> &Cell<usize>) -> Self {
+        count(service).set(count(service).get() + 1);
+        Connected {
+            service: Rc::clone(service),
+            count,
+        }
     }
 }
 
@@ -300,8 +309,9 @@ impl Drop for Connected {
         if std::thread::panicking() {
             log::error!("a connection ended by a fault of ic itself; the others go on");
         }
-        self.0.connections.set(self.0.connections.get() - 1);
-        if let Some(waker) = self.0.waits_for_end.borrow_mut().take() {
+        let count = (self.count)(&self.service);
+        count.set(count.get() - 1);
+        if let Some(waker) = self.service.waits_for_end.borrow_mut().take() {
             waker.wake();
         }
     }
@@ -317,21 +327,28 @@ async fn accept_all<F>(
 where
     F: Future<Output = exchange::Done> + 'static,
 {
+    let mut accepted = 0u32;
     loop {
         let stream = match listen::accept(&listener).await {
             Ok(stream) => stream,
             Err(error) => return ServeError::Accept(error),
         };
-        let connected = Connected::new(&service);
-        let before = service.connections() - 1;
-        if before >= service.connections_max + TURNED_AWAY_MAX {
+        // Clients that come in crowds must not keep those who are there from their turn.
+        accepted = accepted.wrapping_add(1);
+        if accepted.is_multiple_of(TURN_CLIENTS) {
+            reactor::next_turn().await;
+        }
+        if service.connections() >= service.connections_max {
+            if service.turned_away.get() < TURNED_AWAY_MAX {
+                let connected = Connected::new(&service, |service| &service.turned_away);
+                let told = async move { exchange::turn_away(stream, &connected.service).await };
+                executor
+                    .spawn(AssertUnwindSafe(told).catch_unwind())
+                    .detach();
+            }
             continue;
         }
-        if before >= service.connections_max {
-            let turn_away = async move { exchange::turn_away(stream, &connected.0).await };
-            executor.spawn(turn_away).detach();
-            continue;
-        }
+        let connected = Connected::new(&service, |service| &service.connections);
         let served = exchange::serve(stream, connected, Rc::clone(&frames));
         // After a panic its descriptors are closed and its buffers gone; what the others share is counters and pools.
         executor
@@ -414,6 +431,9 @@ impl Signals {
         }
     }
 }
+
+/// After this many clients of one listener, the others have their turn.
+const TURN_CLIENTS: u32 = 64;
 
 /// How many connections above the limit are told so; the rest are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;

@@ -21,6 +21,7 @@ use super::deadline::Deadline;
 use super::fault::{ClientFault, Fault, OriginFault};
 use super::frames::Frames;
 use super::own::Page;
+use super::reactor;
 use super::tunnel;
 use super::wire::{Filled, Stream, Wire};
 use super::{Connected, Service};
@@ -48,11 +49,17 @@ where
 {
     let mut connection = Connection {
         client: Wire::new(stream),
-        limit: connected.0.clock.deadline(),
+        limit: connected.service.clock.deadline(),
     };
     async move {
-        let service = &connected.0;
+        let service = &connected.service;
+        let mut requests = 0u32;
         while let Some(read) = request::read_request(&mut connection, service).await {
+            // Whoever sends one request behind the other must not keep everybody else from their turn.
+            requests = requests.wrapping_add(1);
+            if requests.is_multiple_of(TURN_REQUESTS) {
+                reactor::next_turn().await;
+            }
             let answer = frames.run(Call {
                 connection,
                 read,
@@ -101,11 +108,8 @@ pub fn answer(call: Call) -> impl Future<Output = Done> {
                 Box::pin(refuse(connection, refusal, &service)).await;
                 None
             }
-            Err(None) => {
-                // A body that ends with the connection would otherwise look complete.
-                connection.client.reset();
-                None
-            }
+            // Reset, since it ends amid an answer: a body that ends with the connection would look complete.
+            Err(None) => None,
         })
     }
 }
@@ -237,8 +241,8 @@ async fn forward(
                     next: Next::Tunnel, ..
                 } = answered
                 {
-                    let bytes = &service.tally.bytes_down;
-                    Box::pin(tunnel::run(client, &mut origin, limits.origin, bytes)).await;
+                    let (up, down) = (&service.tally.bytes_up, &service.tally.bytes_down);
+                    Box::pin(tunnel::run(client, &mut origin, limits.origin, up, down)).await;
                 } else if let Some(announced_seconds) = answered.keep.filter(|_| {
                     state.sent.get() == Sent::Whole
                         && attempt_body.is_complete()
@@ -393,6 +397,9 @@ fn explain(fault: &Fault, service: &Service) -> String {
         .map(|answer| answer.reply().message.to_owned())
         .unwrap_or_default()
 }
+
+/// After this many requests of one connection, the others have their turn.
+const TURN_REQUESTS: u32 = 64;
 
 /// For how long what a refused client still sends is read.
 const LINGER: Duration = Duration::from_secs(2);

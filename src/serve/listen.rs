@@ -97,7 +97,9 @@ fn after(error: &io::Error) -> After {
             | Errno::NETUNREACH
             | Errno::OPNOTSUPP,
         ) => After::GoOn,
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => After::Wait,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => {
+            After::Wait
+        }
         // One client's, if a firewall says it; a sandbox says it each time, at once.
         Some(Errno::PERM) => After::Wait,
         _ => After::Stop,

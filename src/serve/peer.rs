@@ -11,14 +11,12 @@
 use std::io;
 use std::net::TcpStream;
 
+use rustix::io::Errno;
+
 /// What is known of the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// A process holds it open.
-    #[cfg_attr(
-        not(all(target_os = "linux", not(ic_portable))),
-        expect(dead_code, reason = "only Linux tells")
-    )]
     Open,
     /// Nobody can read from it any more.
     Closed,
@@ -31,7 +29,18 @@ pub fn of(stream: &TcpStream) -> Peer {
     match stream.peer_addr() {
         // A connection that was reset has no other end any more.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Peer::Closed,
-        _ => system::ask(stream).unwrap_or(Peer::Unknown),
+        _ => system::ask(stream).unwrap_or_else(|error| match Errno::from_io_error(&error) {
+            // It cannot be told at this moment. Whoever asks, asks again.
+            Some(
+                Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOBUFS
+                | Errno::NOMEM
+                | Errno::AGAIN
+                | Errno::INTR,
+            ) => Peer::Open,
+            _ => Peer::Unknown,
+        }),
     }
 }
 

@@ -118,6 +118,7 @@ async fn flow<F>(
         })
         .await;
         match moved {
+            Moved::AsAsked if body.is_complete() => break,
             Moved::AsAsked => reactor::next_turn().await,
             Moved::AllThereIs => {
                 trickles = if count < TRICKLE_BYTES {

@@ -13,12 +13,18 @@ use crate::http::body::{Body, Form};
 use crate::http::framing::Framing;
 
 /// Carries bytes between two wires, those that were already read first. Returns when both sides have
-/// finished, or one of them failed. `unset` is a limit that nobody sets: silence in a tunnel is no fault.
-pub async fn run(client: &mut Wire, origin: &mut Wire, unset: &Deadline, bytes: &Cell<u64>) {
+/// finished, or one of them failed. `limit` is not set: silence in a tunnel is no fault.
+pub async fn run(
+    client: &mut Wire,
+    origin: &mut Wire,
+    limit: &Deadline,
+    bytes_up: &Cell<u64>,
+    bytes_down: &Cell<u64>,
+) {
     let (client_reader, client_writer) = client.split();
     let (origin_reader, origin_writer) = origin.split();
-    let up = carry(client_reader, origin_writer, unset, bytes);
-    let down = carry(origin_reader, client_writer, unset, bytes);
+    let up = carry(client_reader, origin_writer, limit, bytes_up);
+    let down = carry(origin_reader, client_writer, limit, bytes_down);
     // Each direction has its own end; a failure of one is the end of both.
     let _ = future::try_zip(up, down).await;
 }
@@ -26,13 +32,13 @@ pub async fn run(client: &mut Wire, origin: &mut Wire, unset: &Deadline, bytes: 
 async fn carry(
     mut from: Reader<'_>,
     to: Writer<'_>,
-    unset: &Deadline,
+    limit: &Deadline,
     bytes: &Cell<u64>,
 ) -> Result<(), Broken> {
     let terms = Terms {
         form: Form::AsIs,
         stays: |_: &str| false,
-        silence: (unset, None),
+        silence: (limit, None),
         bytes,
     };
     let mut rest = Body::new(Framing::UntilClose);

@@ -5,6 +5,7 @@
 //! A wire that waits owns no buffer: it borrows one from its thread when bytes arrive and returns it when
 //! they are used up, so that idle connections and streams between two events cost a descriptor and a task.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -136,6 +137,8 @@ impl AsFd for Stream {
 pub struct Wire {
     stream: Stream,
     inbox: Inbox,
+    /// Closed now, it would look to the peer as if a message were complete that is not.
+    is_amid_message: Cell<bool>,
 }
 
 impl Wire {
@@ -144,6 +147,7 @@ impl Wire {
         Wire {
             stream,
             inbox: Inbox::default(),
+            is_amid_message: Cell::new(false),
         }
     }
 
@@ -156,6 +160,7 @@ impl Wire {
             },
             Writer {
                 stream: &self.stream,
+                is_amid_message: &self.is_amid_message,
             },
         )
     }
@@ -169,6 +174,7 @@ impl Wire {
     pub fn writer(&self) -> Writer<'_> {
         Writer {
             stream: &self.stream,
+            is_amid_message: &self.is_amid_message,
         }
     }
 
@@ -186,11 +192,14 @@ impl Wire {
     pub fn watch(&self, waker: &Waker) {
         on_source!(&self.stream, source => source.watch(waker));
     }
+}
 
-    /// Makes the end of this connection a reset, so that no peer takes it for the end of a message.
-    pub fn reset(self) {
-        if let Some(stream) = self.stream.tcp() {
-            // Without it the peer sees a plain end, which is all that a Unix socket can say.
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.is_amid_message.get()
+            && let Some(stream) = self.stream.tcp()
+        {
+            // A reset, which nobody takes for the end of a message. A Unix socket cannot say it.
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
     }
@@ -266,6 +275,7 @@ impl Reader<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Writer<'a> {
     stream: &'a Stream,
+    is_amid_message: &'a Cell<bool>,
 }
 
 impl Writer<'_> {
@@ -291,6 +301,16 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// From here on until [`ends_message`](Writer::ends_message), whatever ends the connection resets it.
+    pub fn begins_message(&self) {
+        self.is_amid_message.set(true);
+    }
+
+    /// The message is complete: the end of the connection is its end, or comes after it.
+    pub fn ends_message(&self) {
+        self.is_amid_message.set(false);
     }
 
     /// Says that nothing more will be written. A peer that is gone needs not be told.

@@ -305,6 +305,34 @@ fn one_connection_too_many_is_a_503() {
 }
 
 #[test]
+fn who_is_turned_away_takes_nobodys_place() {
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin)
+        .args(["--max-connections", "1"])
+        .start();
+    let first = served_client(&interceptor);
+    let mut turned_away = vec![interceptor.client()];
+    turned_away[0].offer(GET);
+    check_own_error(&turned_away[0].response("GET"), &[503]);
+    first.close();
+    // None of them goes when it has its answer, and they come more quickly than they are let go.
+    let since = Instant::now();
+    loop {
+        let mut client = interceptor.client();
+        client.offer(GET);
+        let response = client.try_response("GET");
+        if response.is_ok_and(|response| response.status == 200) {
+            break;
+        }
+        turned_away.push(client);
+        assert!(
+            since.elapsed() < DEADLINE,
+            "the place that is free is theirs"
+        );
+    }
+}
+
+#[test]
 fn an_origin_that_is_still_loading_is_waited_for_where_that_is_asked_for() {
     let port = free_port();
     let interceptor = Launch::toward(format!("http://127.0.0.1:{port}"))

@@ -237,6 +237,7 @@ async fn download(
     origin.consume(taken);
     // From here on nothing else can be said, and nothing repeated.
     state.answered.set(true);
+    client.begins_message();
     service.tally.answers(request.began.elapsed());
     state.out.take();
     deadline.set(None);
@@ -256,7 +257,10 @@ async fn download(
         bytes: &service.tally.bytes_down,
     };
     match relay::relay(&mut origin, client, &mut body, terms).await {
-        Ok(()) => Ok(Answered { status, next, keep }),
+        Ok(()) => {
+            client.ends_message();
+            Ok(Answered { status, next, keep })
+        }
         Err(Broken::Sink) => Err(ClientFault::Gone.into()),
         Err(Broken::Source | Broken::Truncated) => Err(OriginFault::Truncated.into()),
         Err(Broken::Malformed(error)) => Err(OriginFault::Malformed(error).into()),

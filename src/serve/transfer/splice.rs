@@ -33,8 +33,9 @@ pub async fn transfer(
                 return Some(Moved::AllThereIs);
             }
             Err(Errno::INTR) => continue,
-            Err(Errno::INVAL | Errno::NOSYS | Errno::PERM) if left == most => {
-                REFUSED.set(true);
+            Err(refusal @ (Errno::INVAL | Errno::NOSYS | Errno::PERM)) if left == most => {
+                // EINVAL is about this socket; the others are about the call.
+                REFUSED.set(refusal != Errno::INVAL);
                 return None;
             }
             Err(_) => return Some(Moved::SourceFailed),
