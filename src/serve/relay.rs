@@ -29,7 +29,7 @@ pub enum Broken {
     /// Its sender was silent for longer than allowed.
     Silent,
     /// Its receiver's connection failed.
-    Sink,
+    Sink(io::ErrorKind),
 }
 
 /// What goes with a relayed body.
@@ -133,7 +133,7 @@ async fn flow<F>(
             }
             Moved::EndOfFile => return Ok(Filled::EndOfFile),
             Moved::SourceFailed => return Err(Broken::Source),
-            Moved::SinkFailed => return Err(Broken::Sink),
+            Moved::SinkFailed(why) => return Err(Broken::Sink(why)),
         }
     }
     if body.is_complete() {
@@ -189,7 +189,9 @@ async fn within<T>(
 }
 
 async fn write(to: Writer<'_>, bytes: &[u8], count: &Cell<u64>) -> Result<(), Broken> {
-    to.write_all(bytes).await.map_err(|_| Broken::Sink)?;
+    to.write_all(bytes)
+        .await
+        .map_err(|unwritten| Broken::Sink(unwritten.why))?;
     count.set(count.get() + bytes.len() as u64);
     Ok(())
 }

@@ -8,6 +8,8 @@ mod copy;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod splice;
 
+use std::io;
+
 use super::wire::{Reader, Writer};
 
 /// What a transfer came to.
@@ -22,7 +24,7 @@ pub enum Moved {
     /// The sender's connection failed.
     SourceFailed,
     /// The receiver's connection failed.
-    SinkFailed,
+    SinkFailed(io::ErrorKind),
 }
 
 /// Whether a transfer pays, for a sender that has just filled a whole buffer and a body of which `opaque` bytes may

@@ -290,14 +290,27 @@ impl Writer<'_> {
         let mut written = 0;
         while written < bytes.len() {
             match self.stream.try_write(&bytes[written..]) {
-                Ok(0) => return Err(Unwritten { written }),
+                Ok(0) => {
+                    return Err(Unwritten {
+                        written,
+                        why: io::ErrorKind::WriteZero,
+                    });
+                }
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     poll_fn(|context| self.stream.poll_writable(context))
                         .await
-                        .map_err(|_| Unwritten { written })?;
+                        .map_err(|error| Unwritten {
+                            written,
+                            why: error.kind(),
+                        })?;
                 }
-                Err(_) => return Err(Unwritten { written }),
+                Err(error) => {
+                    return Err(Unwritten {
+                        written,
+                        why: error.kind(),
+                    });
+                }
             }
         }
         Ok(())
@@ -319,11 +332,13 @@ impl Writer<'_> {
     }
 }
 
-/// The connection failed before everything was written. Why, its reader learns as well.
+/// The connection failed before everything was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unwritten {
     /// The bytes that went out before.
     pub written: usize,
+    /// How. A socket tells of a reset only once: who reads it afterwards sees an ordinary end.
+    pub why: io::ErrorKind,
 }
 
 /// Bytes read but not yet used, in a buffer that is there only while there are some.

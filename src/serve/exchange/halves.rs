@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::request::Request;
 use super::response::read_response;
 use crate::http::body::{Body, Form};
 use crate::http::connection::Next;
+use crate::http::framing::Framing;
 use crate::http::head::Version;
 use crate::http::passage::{Final, Kind};
 
@@ -33,6 +35,8 @@ pub struct State {
     pub sent: Cell<Sent>,
     /// A final response has begun to reach the client.
     pub answered: Cell<bool>,
+    /// The origin has reset its connection, as whoever wrote to it found.
+    pub was_reset: Cell<bool>,
 }
 
 /// How much of the request has gone out.
@@ -49,6 +53,13 @@ impl State {
             out: Cell::new(Some(out)),
             sent: Cell::new(Sent::Nothing),
             answered: Cell::new(false),
+            was_reset: Cell::new(false),
+        }
+    }
+
+    fn notice(&self, why: io::ErrorKind) {
+        if why == io::ErrorKind::ConnectionReset {
+            self.was_reset.set(true);
         }
     }
 }
@@ -117,6 +128,7 @@ async fn upload(
                 false
             }
             Err(unwritten) => {
+                state.notice(unwritten.why);
                 state.sent.set(if unwritten.written == 0 {
                     Sent::Nothing
                 } else {
@@ -141,7 +153,7 @@ async fn upload(
     };
     match relay::relay(&mut client, origin, body, terms).await {
         Ok(()) => state.sent.set(Sent::Whole),
-        Err(Broken::Sink) => {}
+        Err(Broken::Sink(why)) => state.notice(why),
         Err(Broken::Source | Broken::Truncated) => return ClientFault::Gone.into(),
         Err(Broken::Malformed(error)) => return ClientFault::Refused(error).into(),
         Err(Broken::Silent) => return ClientFault::BodyTimeout.into(),
@@ -257,11 +269,15 @@ async fn download(
         bytes: &service.tally.bytes_down,
     };
     match relay::relay(&mut origin, client, &mut body, terms).await {
+        // The end that the reset left behind is no end of a body that only an end completes.
+        Ok(()) if framing == Framing::UntilClose && state.was_reset.get() => {
+            Err(OriginFault::Truncated.into())
+        }
         Ok(()) => {
             client.ends_message();
             Ok(Answered { status, next, keep })
         }
-        Err(Broken::Sink) => Err(ClientFault::Gone.into()),
+        Err(Broken::Sink(_)) => Err(ClientFault::Gone.into()),
         Err(Broken::Source | Broken::Truncated) => Err(OriginFault::Truncated.into()),
         Err(Broken::Malformed(error)) => Err(OriginFault::Malformed(error).into()),
         Err(Broken::Silent) => Err(OriginFault::BodyTimeout.into()),

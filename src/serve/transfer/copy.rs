@@ -25,8 +25,8 @@ pub async fn transfer(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::AllThereIs,
             Err(_) => return Moved::SourceFailed,
         };
-        if to.write_all(&buffer.bytes()[..count]).await.is_err() {
-            return Moved::SinkFailed;
+        if let Err(unwritten) = to.write_all(&buffer.bytes()[..count]).await {
+            return Moved::SinkFailed(unwritten.why);
         }
         left -= count as u64;
         moved(count as u64);

@@ -45,15 +45,12 @@ pub async fn transfer(
                 Ok(count) => moved(count),
                 Err(Errno::AGAIN) => {
                     sink.write_blocked();
-                    if poll_fn(|context| sink.poll_writable(context))
-                        .await
-                        .is_err()
-                    {
-                        return Some(Moved::SinkFailed);
+                    if let Err(error) = poll_fn(|context| sink.poll_writable(context)).await {
+                        return Some(Moved::SinkFailed(error.kind()));
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(_) => return Some(Moved::SinkFailed),
+                Err(error) => return Some(Moved::SinkFailed(error.kind())),
             }
         }
         left -= piece;
