@@ -273,7 +273,7 @@ fn what_does_not_finish_in_time_is_cut() {
 #[test]
 fn an_answer_that_ends_with_its_connection_is_reset_when_it_does_not_finish_in_time() {
     let origin = Origin::listen();
-    let interceptor = Launch::before(&origin).args(["--grace", "0.3"]).start();
+    let mut interceptor = Launch::before(&origin).args(["--grace", "0.3"]).start();
     let mut client = interceptor.client();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut served = origin.accept();
@@ -282,6 +282,7 @@ fn an_answer_that_ends_with_its_connection_is_reset_when_it_does_not_finish_in_t
     let mut body = Body::new(client.response_head("GET").1);
     client.expect_some(&mut body, "part");
     interceptor.terminate();
+    interceptor.exit_within(Duration::from_secs(5));
     client.expect_cut(&mut body);
     served.expect_end();
 }
