@@ -20,7 +20,7 @@ use super::buffers::Scratch;
 use super::deadline::Deadline;
 use super::fault::{ClientFault, Fault, OriginFault};
 use super::frames::Frames;
-use super::own::Page;
+use super::own::{Page, Trouble};
 use super::reactor;
 use super::tunnel;
 use super::wire::{Filled, Stream, Wire};
@@ -166,9 +166,7 @@ async fn exchange(
     match result {
         Ok((status, next)) => {
             if status >= 500 {
-                service
-                    .tally
-                    .failed(format!("the target answered {status}"));
+                service.tally.failed(Trouble::Answered(status));
             }
             if let Some(label) = &request.label {
                 let millis = request.began.elapsed().as_millis();
@@ -386,7 +384,7 @@ fn report(fault: &Fault, request: &Request, service: &Service) {
         Fault::Origin(_) => {
             let why = explain(fault, service);
             log::warn!("{label}: {why}");
-            service.tally.failed(why);
+            service.tally.failed(Trouble::Told(why));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The pages that the interceptor answers itself, and the numbers on them. Nothing else is shadowed.
 
 use std::cell::{Cell, RefCell};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -80,7 +80,7 @@ pub struct Tally {
     pub bytes_down: Cell<u64>,
     first_byte: Histogram,
     duration: Histogram,
-    last_error: RefCell<Option<(Instant, String)>>,
+    last_error: RefCell<Option<(Instant, Trouble)>>,
 }
 
 impl Tally {
@@ -109,9 +109,9 @@ impl Tally {
         self.first_byte.note(request);
     }
 
-    /// What went wrong on the origin's side, for people.
-    pub fn failed(&self, why: String) {
-        *self.last_error.borrow_mut() = Some((Instant::now(), why));
+    /// What went wrong on the origin's side.
+    pub fn failed(&self, trouble: Trouble) {
+        *self.last_error.borrow_mut() = Some((Instant::now(), trouble));
     }
 
     fn requests(&self) -> u64 {
@@ -126,6 +126,24 @@ impl Tally {
 impl Default for Tally {
     fn default() -> Self {
         Tally::new()
+    }
+}
+
+/// What went wrong on the origin's side. An answer is put into words only when it is shown: an origin may have many like it.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The origin answered with this status.
+    Answered(u16),
+    /// Something else, in a line that the log has as well.
+    Told(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Answered(status) => write!(f, "the target answered {status}"),
+            Trouble::Told(line) => f.write_str(line),
+        }
     }
 }
 
@@ -166,8 +184,8 @@ fn health(service: &Service) -> String {
         "requests": tally.requests(),
         "errors": tally.errors(),
         "in_flight": tally.in_flight.get(),
-        "last_error": tally.last_error.borrow().as_ref().map(|(when, message)| json!({
-            "message": message,
+        "last_error": tally.last_error.borrow().as_ref().map(|(when, trouble)| json!({
+            "message": trouble.to_string(),
             "seconds_ago": when.elapsed().as_secs(),
         })),
     });
