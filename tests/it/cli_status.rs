@@ -9,6 +9,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::cli_home::{Home, Serving, free_port, held_port};
+use crate::support::tells_who_listens;
 
 /// What `ic status --json` says of a port, under `interceptors` or under `held`.
 #[track_caller]
@@ -41,6 +42,9 @@ fn port_of(home: &Home) -> u16 {
 
 #[test]
 fn a_projects_interceptor_is_shown_until_it_ends_however_it_ends() {
+    if !tells_who_listens() {
+        return;
+    }
     let home = home();
     let shop = home.path("shop");
     let serving = Serving::start(&home, &[]);
@@ -86,6 +90,9 @@ fn a_projects_interceptor_is_shown_until_it_ends_however_it_ends() {
 
 #[test]
 fn an_interceptor_that_was_given_its_port_is_found_as_well() {
+    if !tells_who_listens() {
+        return;
+    }
     let (closed, port) = (free_port(), free_port());
     let home = home();
     let target = format!("http://localhost:{closed}");
@@ -122,6 +129,9 @@ fn an_interceptor_that_was_given_its_port_is_found_as_well() {
 
 #[test]
 fn whoever_else_holds_a_projects_port_is_named_and_is_no_interceptor() {
+    if !tells_who_listens() {
+        return;
+    }
     let (_listener, held) = held_port();
     let (impostor, port) = held_port();
     let home = Home::new();
@@ -156,6 +166,9 @@ fn whoever_else_holds_a_projects_port_is_named_and_is_no_interceptor() {
 
 #[test]
 fn the_interceptor_of_another_project_holds_a_port_too() {
+    if !tells_who_listens() {
+        return;
+    }
     let port = free_port();
     let home = Home::new();
     let blog = home.path("blog");
@@ -183,6 +196,9 @@ fn the_interceptor_of_another_project_holds_a_port_too() {
 
 #[test]
 fn many_silent_programs_on_many_ports_are_no_obstacle() {
+    if !tells_who_listens() {
+        return;
+    }
     let silent: Vec<_> = (0..20).map(|_| held_port()).collect();
     let home = Home::new();
     let paths: Vec<_> = (0..1112)
@@ -200,6 +216,9 @@ fn many_silent_programs_on_many_ports_are_no_obstacle() {
 
 #[test]
 fn watching_goes_on_until_nobody_looks() {
+    if !tells_who_listens() {
+        return;
+    }
     let home = home();
     let serving = Serving::start(&home, &[]);
     let port = port_of(&home);

@@ -8,7 +8,8 @@
 //!   exported variables.
 //! - `ic serve` and `ic mock` go on running until their section ends; they count as started when all that the README
 //!   shows of them has been printed.
-//! - `cargo run --release -- …` is the program under test; `curl` is run where there is one.
+//! - `cargo run --release -- …` is the program under test; `curl` is run where there is one, and `ic status`
+//!   where the machine can tell what listens.
 //! - The README's ports are the default ones, which may be taken here: the tests use others of the same width and
 //!   translate both ways (see [`Ports`]).
 
@@ -18,6 +19,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::support::tells_who_listens;
 
 const README: &str = include_str!("../../README.md");
 
@@ -150,9 +153,12 @@ fn run(section: &Section<'_>) -> String {
     }
     let mut reader = Reader::new();
     for example in &section.examples {
-        let Some(followed) = reader.follow(example) else {
-            eprintln!("README, line {}: left out, there is no curl", example.line);
-            continue;
+        let followed = match reader.follow(example) {
+            Ok(followed) => followed,
+            Err(why) => {
+                eprintln!("README, line {}: left out, {why}", example.line);
+                continue;
+            }
         };
         if !followed.as_it_says {
             let _ = write!(
@@ -204,11 +210,14 @@ impl Reader {
         }
     }
 
-    /// Runs the example; `None` if it cannot be run here.
-    fn follow(&mut self, example: &Example) -> Option<Followed> {
+    /// Runs the example; or says why it cannot be run here.
+    fn follow(&mut self, example: &Example) -> Result<Followed, &'static str> {
         let command = example.command.replace("cargo run --release -- ", "ic ");
         if command.contains("curl ") && !is_installed("curl") {
-            return None;
+            return Err("there is no curl");
+        }
+        if command.starts_with("ic status") && !tells_who_listens() {
+            return Err("there is no lsof");
         }
         let serves = ["ic serve", "ic mock"]
             .iter()
@@ -233,7 +242,7 @@ impl Reader {
                 (true, true) => (false, ", and it has ended"),
                 (true, false) if fits => {
                     self.servers.push(child);
-                    return Some(Followed {
+                    return Ok(Followed {
                         printed,
                         as_it_says: true,
                         end: "",
@@ -247,7 +256,7 @@ impl Reader {
                 (_, false) => (false, ", and it goes on"),
             };
             stop(&mut child);
-            return Some(Followed {
+            return Ok(Followed {
                 printed,
                 as_it_says,
                 end,

@@ -12,7 +12,9 @@ pub mod wire;
 
 use std::time::Duration;
 
-pub use interceptor::{Interceptor, Launch, free_port, has_ipv6, scratch_folder};
+pub use interceptor::{
+    Interceptor, Launch, free_port, has_ipv6, scratch_folder, tells_who_listens,
+};
 pub use message::{Framing, Request, Response, latin1};
 pub use origin::{Origin, Reply, Seen, requests_of};
 pub use stage::{OK, Stage};

@@ -418,6 +418,17 @@ pub fn has_ipv6() -> bool {
     TcpListener::bind(("::1", 0)).is_ok()
 }
 
+/// Whether `ic` can see on this machine what listens on which port; says so where it cannot.
+pub fn tells_who_listens() -> bool {
+    let tells = cfg!(all(target_os = "linux", not(ic_portable)))
+        // Without a PATH, as most tests run `ic`.
+        || Command::new("lsof").env_clear().arg("-v").output().is_ok();
+    if !tells {
+        eprintln!("skipped: there is no lsof here that says what listens on which port");
+    }
+    tells
+}
+
 /// A new, empty folder of the test's own.
 pub fn scratch_folder() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
