@@ -362,17 +362,14 @@ async fn close(connection: Connection) {
     let Connection { mut client, limit } = connection;
     client.writer().finish();
     limit.set(Some(LINGER));
-    let drained = async {
-        let mut reader = client.reader();
-        loop {
-            reader.consume(reader.bytes().len());
-            match reader.fill().await {
-                Ok(Filled::Some) => {}
-                Ok(Filled::EndOfFile) | Err(_) => return,
-            }
+    let mut reader = client.reader();
+    loop {
+        reader.consume(reader.bytes().len());
+        match limit.race(|context| reader.poll_fill(context)).await {
+            Some(Ok(Filled::Some)) => {}
+            Some(Ok(Filled::EndOfFile) | Err(_)) | None => return,
         }
-    };
-    future::or(drained, limit.passed()).await;
+    }
 }
 
 /// One line on what went wrong: the origin's faults are the user's business, the clients' are their own.

@@ -2,7 +2,7 @@
 //!
 //! A kept connection may be closed by the origin at any moment, and a request that meets the end of one is
 //! lost unless it may be repeated. So they are kept for less time than known origins do (uvicorn closes
-//! after 5 s, gunicorn after 2 s), and looked at once more before use.
+//! after 5 s, gunicorn after 2 s), and not used if anything is known to have come on them since.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -44,6 +44,60 @@ pub fn chunked(body: &[u8], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
+/// A request as the dice have it, and what is to come of it.
+pub struct Drawn {
+    pub kind: &'static str,
+    pub method: &'static str,
+    pub target: String,
+    /// The body that a good answer has.
+    pub expected: Vec<u8>,
+    /// All its bytes, and in what pieces they are sent.
+    pub whole: Vec<u8>,
+    pub pieces: usize,
+    /// Its client loses its patience.
+    pub is_left: bool,
+}
+
+impl Drawn {
+    /// The next request of client `number`.
+    pub fn new(dice: &mut Dice, kinds: &[&'static str], number: u64, exchange: u64) -> Drawn {
+        let kind = kinds[dice.roll(kinds.len() as u64) as usize];
+        let seed = 1 + dice.roll(1 << 30);
+        let target = format!("/{kind}/{seed}/{number}/{exchange}");
+        let expected = pattern(&target, Dice(seed).roll(40_000) as usize);
+        let length = [0, 1, 100, 30_000, 150_000][dice.roll(5) as usize];
+        let body = pattern(&target, length);
+        let method = ["GET", "POST", "PUT", "POST"][dice.roll(4) as usize];
+        let (framing, sent) = match dice.roll(2) {
+            0 => (format!("Content-Length: {}", body.len()), body),
+            _ => (
+                "Transfer-Encoding: chunked".to_owned(),
+                chunked(&body, dice),
+            ),
+        };
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+        Drawn {
+            kind,
+            method,
+            target,
+            expected,
+            whole: [head.as_bytes(), &sent].concat(),
+            pieces: [usize::MAX, 4000, 700][dice.roll(3) as usize],
+            is_left: dice.roll(12) == 0,
+        }
+    }
+
+    /// Sends a part of it, and goes.
+    pub fn leave(&self, mut client: Wire, dice: &mut Dice) {
+        client.offer(&self.whole[..dice.roll(self.whole.len() as u64) as usize]);
+        if dice.roll(2) == 0 {
+            client.reset()
+        } else {
+            client.close()
+        }
+    }
+}
+
 /// What the origin does, as the target's first segment says.
 ///
 /// It closes a connection that could be kept only where it says so. One that does not leaves a moment in which
@@ -100,33 +154,21 @@ fn run_client(interceptor: &Interceptor, number: u64) {
     let mut dice = Dice(0x9e37_79b9 * (number + 1));
     let mut client = interceptor.client();
     for exchange in 0..EXCHANGES {
-        let kind = KINDS[dice.roll(KINDS.len() as u64) as usize];
-        let seed = 1 + dice.roll(1 << 30);
-        let target = format!("/{kind}/{seed}/{number}/{exchange}");
-        let expected = pattern(&target, Dice(seed).roll(40_000) as usize);
-        let body = pattern(&target, [0, 1, 100, 30_000, 150_000][dice.roll(5) as usize]);
-        let method = ["GET", "POST", "PUT", "POST"][dice.roll(4) as usize];
-        let (framing, sent) = match dice.roll(2) {
-            0 => (format!("Content-Length: {}", body.len()), body),
-            _ => (
-                "Transfer-Encoding: chunked".to_owned(),
-                chunked(&body, &mut dice),
-            ),
-        };
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
-        let whole = [head.as_bytes(), &sent].concat();
-        let pieces = [usize::MAX, 4000, 700][dice.roll(3) as usize];
-        if dice.roll(12) == 0 {
-            // This client loses its patience.
-            client.offer(&whole[..dice.roll(whole.len() as u64) as usize]);
-            if dice.roll(2) == 0 {
-                client.reset()
-            } else {
-                client.close()
-            }
+        let drawn = Drawn::new(&mut dice, &KINDS, number, exchange);
+        if drawn.is_left {
+            drawn.leave(client, &mut dice);
             client = interceptor.client();
             continue;
         }
+        let Drawn {
+            kind,
+            method,
+            target,
+            expected,
+            whole,
+            pieces,
+            ..
+        } = drawn;
         client.offer_in_pieces(&whole, pieces);
         let good = matches!(kind, "length" | "chunked" | "close" | "pieces");
         let outcome = client.try_response(method);

@@ -1,6 +1,7 @@
 //! Bodies that are refused. Their heads are good and may have gone on before the body is seen, as nothing is
 //! held back; what never goes on is the appearance of a whole request.
 
+use crate::support::refusal::{check_only_good, check_orderly_end};
 use crate::support::*;
 
 /// How a request arrives.
@@ -56,28 +57,12 @@ fn check_cut(origin: &Origin, interceptor: &Interceptor, body: &[u8], arrival: A
             response.text()
         );
         check_own_error(&response, &[400, 413, 431]);
-        let (rest, stop) = client.drain();
-        assert!(
-            rest.is_empty() && stop == Stop::Closed,
-            "an orderly end (RFC 9112 §9.6), for a reset may overtake the answer: {stop:?}, {:?}: {why}",
-            latin1(&rest)
-        );
-        let mut client = interceptor.client();
-        client.send("GET /sentinel HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        assert_eq!(client.response("GET").text(), "ok", "{why}");
-        let targets: Vec<String> = origin
-            .requests()
-            .into_iter()
-            .map(|request| request.target)
-            .collect();
-        let expected: &[&str] = if before.is_empty() {
-            &["/sentinel"]
-        } else {
-            &["/good", "/sentinel"]
-        };
-        assert_eq!(
-            targets, expected,
-            "it never looks whole, and nothing behind it is a request: {why}"
+        check_orderly_end(client, &why);
+        check_only_good(
+            origin,
+            interceptor,
+            before,
+            &format!("it never looks whole, and nothing behind it is a request: {why}"),
         );
         // What went on of it went on in good form: the origin was cut off, not misled.
         let misled = |seen: &Seen| {

@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::http_mix::{Dice, chunked, pattern};
+use crate::http_mix::{Dice, Drawn, chunked, pattern};
 use crate::support::*;
 
 /// How long it runs, and with how many clients.
@@ -198,34 +198,22 @@ fn run_client(interceptor: &Interceptor, number: u64, until: Instant) -> Tally {
     let mut exchange = 0;
     while Instant::now() < until {
         exchange += 1;
-        let kind = KINDS[dice.roll(KINDS.len() as u64) as usize];
-        let seed = 1 + dice.roll(1 << 30);
-        let target = format!("/{kind}/{seed}/{number}/{exchange}");
-        let expected = pattern(&target, Dice(seed).roll(40_000) as usize);
-        let length = [0, 1, 100, 30_000, 150_000][dice.roll(5) as usize];
-        let body = pattern(&target, length);
-        let method = ["GET", "POST", "PUT", "POST"][dice.roll(4) as usize];
-        let (framing, sent) = match dice.roll(2) {
-            0 => (format!("Content-Length: {}", body.len()), body),
-            _ => (
-                "Transfer-Encoding: chunked".to_owned(),
-                chunked(&body, &mut dice),
-            ),
-        };
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
-        let whole = [head.as_bytes(), &sent].concat();
-        let pieces = [usize::MAX, 4000, 700][dice.roll(3) as usize];
-        if dice.roll(12) == 0 {
-            client.offer(&whole[..dice.roll(whole.len() as u64) as usize]);
-            if dice.roll(2) == 0 {
-                client.reset()
-            } else {
-                client.close()
-            }
+        let drawn = Drawn::new(&mut dice, &KINDS, number, exchange);
+        if drawn.is_left {
+            drawn.leave(client, &mut dice);
             client = interceptor.client();
-            *tally.entry((kind, "left")).or_default() += 1;
+            *tally.entry((drawn.kind, "left")).or_default() += 1;
             continue;
         }
+        let Drawn {
+            kind,
+            method,
+            target,
+            expected,
+            whole,
+            pieces,
+            ..
+        } = drawn;
         client.offer_in_pieces(&whole, pieces);
         let is_patient = !["hang", "silent"].contains(&kind);
         client.set_patience(if is_patient { 3 * DEADLINE } else { PATIENCE });

@@ -93,7 +93,8 @@ impl<S: AsFd> Source<S> {
         self.watch.with(|entry| entry.readiness.writable = false);
     }
 
-    /// Whether nothing has come since a read found the socket empty; `None` where only a read can tell.
+    /// Whether nothing has come since a read found the socket empty, as far as the last turn told; `None` where only a read
+    /// can tell.
     pub fn is_quiet(&self) -> Option<bool> {
         self.watch.with(|entry| match entry.readiness {
             Readiness { ended: true, .. } => Some(false),

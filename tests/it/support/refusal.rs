@@ -112,12 +112,38 @@ fn check_refused(
             .contains(&"close".to_owned()),
         "RFC 9112 §9.6: {why}: {response:?}"
     );
+    check_orderly_end(client, &why);
+    check_only_good(
+        origin,
+        interceptor,
+        before,
+        &format!("nothing of it reaches the origin: {why}"),
+    );
+    let broken: Vec<Seen> = origin
+        .seen()
+        .into_iter()
+        .filter(|seen| matches!(seen, Seen::Ended { inside: true, .. }))
+        .collect();
+    assert!(
+        broken.is_empty(),
+        "nothing of it reaches the origin: {why}: {broken:?}"
+    );
+}
+
+/// Nothing comes behind a refusal but the end.
+#[track_caller]
+pub fn check_orderly_end(mut client: Wire, why: &str) {
     let (rest, stop) = client.drain();
     assert!(
         rest.is_empty() && stop == Stop::Closed,
         "an orderly end (RFC 9112 §9.6), for a reset may overtake the answer: {stop:?}, {:?}: {why}",
         latin1(&rest)
     );
+}
+
+/// The origin has seen whole requests only of what stood `before` the bad one, and of what is sent now.
+#[track_caller]
+pub fn check_only_good(origin: &Origin, interceptor: &Interceptor, before: &str, why: &str) {
     // What reaches the origin later than this good request cannot have been sent before it.
     let mut client = interceptor.client();
     client.send("GET /sentinel HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -132,14 +158,5 @@ fn check_refused(
     } else {
         &["/good", "/sentinel"]
     };
-    assert_eq!(targets, expected, "nothing of it reaches the origin: {why}");
-    let broken: Vec<Seen> = origin
-        .seen()
-        .into_iter()
-        .filter(|seen| matches!(seen, Seen::Ended { inside: true, .. }))
-        .collect();
-    assert!(
-        broken.is_empty(),
-        "nothing of it reaches the origin: {why}: {broken:?}"
-    );
+    assert_eq!(targets, expected, "{why}");
 }
