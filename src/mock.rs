@@ -7,7 +7,7 @@
 mod answers;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,10 @@ impl Server {
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn serve(stream: Stream, settings: Settings) {
+async fn serve(client: TcpStream, settings: Settings) {
+    let Ok(stream) = Stream::accepted(client) else {
+        return;
+    };
     let mut wire = Wire::new(stream);
     // A client that leaves needs no farewell.
     while let Ok(true) = exchange(&mut wire, settings).await {}

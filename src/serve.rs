@@ -1,8 +1,10 @@
 //! The interceptor: listeners, limits, stopping. Knows bytes and addresses, and nothing of the registry.
 //!
-//! One thread serves everything. A connection is a task, and a task that panics ends alone.
+//! One thread serves everything, or several that share nothing (see `threads`). A connection is a task, and a task that
+//! panics ends alone.
 
 mod buffers;
+mod counter;
 mod deadline;
 mod exchange;
 mod fault;
@@ -14,7 +16,9 @@ mod own;
 mod peer;
 pub(crate) mod reactor;
 mod relay;
+mod station;
 mod target;
+mod threads;
 mod transfer;
 mod tunnel;
 pub(crate) mod wire;
@@ -24,9 +28,10 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -34,17 +39,18 @@ use smol::LocalExecutor;
 use smol::future::{self, FutureExt as _};
 
 use self::deadline::Clock;
-use self::frames::Frames;
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
 use self::reactor::Source;
+use self::station::{Connected, Station};
 pub use self::target::{BadTarget, Place, Target};
+use self::threads::{Crew, Seat};
 pub use crate::http::guard::Guard;
 pub use crate::http::rewrite::{Onward, Unsettable};
 
 /// What an interceptor is to do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Where to listen. Addresses of families that the machine does not have are left out.
     pub listen: Vec<SocketAddr>,
@@ -56,6 +62,8 @@ pub struct Options {
     pub guard: Guard,
     /// How long anything may take.
     pub timeouts: Timeouts,
+    /// How many threads serve, each by itself.
+    pub threads: NonZeroUsize,
     /// The most client connections at a time; further ones get a 503.
     pub connections_max: usize,
     /// What `/_ic/health` says.
@@ -96,6 +104,10 @@ pub enum ServeError {
     Accept(io::Error),
     /// The system does not say which sockets are ready.
     Reactor(io::Error),
+    /// There cannot be so many threads.
+    Threads(io::Error),
+    /// A thread ended by a fault of the program itself.
+    Fault,
 }
 
 impl fmt::Display for ServeError {
@@ -122,6 +134,12 @@ impl fmt::Display for ServeError {
                     reactor::NEEDS
                 )
             }
+            ServeError::Threads(error) => {
+                write!(f, "cannot start a thread: {error}; ask for fewer with --threads")
+            }
+            ServeError::Fault => {
+                f.write_str("a thread ended by a fault of ic itself; start it again, and report what the log says")
+            }
         }
     }
 }
@@ -132,24 +150,200 @@ impl std::error::Error for ServeError {
             ServeError::Bind(_, error)
             | ServeError::Signals(error)
             | ServeError::Accept(error)
-            | ServeError::Reactor(error) => Some(error),
-            ServeError::TargetIsSelf(_) => None,
+            | ServeError::Reactor(error)
+            | ServeError::Threads(error) => Some(error),
+            ServeError::TargetIsSelf(_) | ServeError::Fault => None,
         }
     }
 }
 
 /// Runs an interceptor until a signal stops it. Calls `ready` with the addresses that it listens on.
-pub fn run(options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
+pub fn run(mut options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
+    limit_connections(&mut options);
+    let listeners = listen::bind_all(&options.listen)
+        .map_err(|(address, error)| ServeError::Bind(address, error))?;
+    let addresses: Vec<SocketAddr> = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
+    if leads_back(&options.target, &addresses) {
+        return Err(ServeError::TargetIsSelf(options.target));
+    }
+    let tallies = (0..options.threads.get()).map(|_| Arc::new(Tally::new()));
+    let tallies: Arc<[Arc<Tally>]> = tallies.collect();
+    let crew = Crew::start(&options, &tallies).map_err(ServeError::Threads)?;
     let executor = Rc::new(LocalExecutor::new());
-    reactor::block_on(executor.run(main(options, ready, &executor))).map_err(ServeError::Reactor)?
+    let main = async {
+        let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
+        let station = Station::new(options, tallies, 0, &executor, exchange::answer);
+        let ready = || ready(&addresses);
+        main(station, listeners, crew, signals, ready, &executor).await
+    };
+    reactor::block_on(executor.run(main)).map_err(ServeError::Reactor)?
 }
 
-async fn main(
-    mut options: Options,
-    ready: impl FnOnce(&[SocketAddr]),
-    executor: &Rc<LocalExecutor<'static>>,
-) -> Result<(), ServeError> {
-    let affordable = raise_descriptor_limit().map_or(usize::MAX, affordable);
+/// The first thread: accepts everybody, serves its share, and tells the others when to stop.
+async fn main<F>(
+    station: Station<F>,
+    listeners: Vec<TcpListener>,
+    crew: Crew,
+    mut signals: Signals,
+    ready: impl FnOnce(),
+    executor: &LocalExecutor<'static>,
+) -> Result<(), ServeError>
+where
+    F: Future<Output = exchange::Done> + 'static,
+{
+    let (station, crew) = (Rc::new(station), Rc::new(crew));
+    let mut acceptors = Vec::new();
+    for listener in listeners {
+        let listener = Source::new(listener).map_err(ServeError::Reactor)?;
+        // Tasks among the others: whoever comes waits for those who are there to have their turn.
+        let task = accept_all(listener, Rc::clone(&station), Rc::clone(&crew));
+        acceptors.push(executor.spawn(task));
+    }
+    ready();
+
+    // One listener's end is the end, and so is a thread's: half an interceptor is worse than one that is restarted.
+    let broken = poll_fn(|context| {
+        let mut ends = acceptors.iter_mut().map(|acceptor| acceptor.poll(context));
+        ends.find_map(|end| {
+            if let Poll::Ready(error) = end {
+                Some(error)
+            } else {
+                None
+            }
+        })
+        .map_or(Poll::Pending, Poll::Ready)
+    });
+    future::or(
+        async { signals.next().await.map_err(ServeError::Signals) },
+        async { Err(future::or(broken, crew.broke()).await) },
+    )
+    .await?;
+    for acceptor in acceptors {
+        // To its end: what it holds keeps the executor, and with that every connection.
+        acceptor.cancel().await;
+    }
+
+    log::info!(
+        "stopping; requests in flight have {} s to finish",
+        station.service.timeouts.grace.as_secs_f32()
+    );
+    crew.stop();
+    let finished = async {
+        station.finish(future::pending()).await;
+        crew.ended().await;
+    };
+    future::or(finished, async { drop(signals.next().await) }).await;
+    crew.dismiss();
+    Ok(())
+}
+
+/// Accepts clients until the listener breaks; says how.
+async fn accept_all<F>(
+    listener: Source<TcpListener>,
+    station: Rc<Station<F>>,
+    crew: Rc<Crew>,
+) -> ServeError
+where
+    F: Future<Output = exchange::Done> + 'static,
+{
+    let service = &station.service;
+    let mut accepted = 0u32;
+    loop {
+        let client = match listen::accept(&listener).await {
+            Ok(client) => client,
+            Err(error) => return ServeError::Accept(error),
+        };
+        // Clients that come in crowds must not keep those who are there from their turn.
+        accepted = accepted.wrapping_add(1);
+        if accepted.is_multiple_of(TURN_CLIENTS) {
+            reactor::next_turn().await;
+        }
+        if service.connections() >= service.connections_max {
+            station.turn_away(client);
+        } else if let Some(client) = crew.hand_over(client, &service.tally) {
+            station.serve(client, Seat::at(&service.tally));
+        }
+    }
+}
+
+/// Everything that the connections of a thread share.
+pub(crate) struct Service {
+    clock: Rc<Clock>,
+    origin: Origin,
+    onward: Onward,
+    guard: Guard,
+    timeouts: Timeouts,
+    connections_max: usize,
+    about: About,
+    /// What happens on this thread.
+    tally: Arc<Tally>,
+    /// And on all threads, this one included.
+    tallies: Arc<[Arc<Tally>]>,
+    /// Those that are told that there are too many; they do not count as served.
+    turned_away: Cell<usize>,
+    waits_for_end: RefCell<Option<Waker>>,
+    /// Each thread has every so many-th.
+    last_request_id: Cell<usize>,
+}
+
+impl Service {
+    /// The service of thread `at`.
+    fn new(options: Options, tallies: Arc<[Arc<Tally>]>, at: usize) -> Self {
+        let clock = Clock::new();
+        let tally = Arc::clone(&tallies[at]);
+        Service {
+            origin: Origin::new(options.target, &clock, Arc::clone(&tally)),
+            clock,
+            onward: options.onward,
+            guard: options.guard,
+            timeouts: options.timeouts,
+            connections_max: options.connections_max,
+            about: options.about,
+            tally,
+            tallies,
+            turned_away: Cell::new(0),
+            waits_for_end: RefCell::default(),
+            last_request_id: Cell::new(at),
+        }
+    }
+
+    /// What all threads have counted.
+    fn sum(&self, count: impl Fn(&Tally) -> u64) -> u64 {
+        self.tallies.iter().map(|tally| count(tally)).sum()
+    }
+
+    /// The clients of all threads.
+    fn connections(&self) -> usize {
+        self.tallies.iter().map(|tally| tally.connections()).sum()
+    }
+
+    /// A name for an answer of our own, unique to this process.
+    fn next_request_id(&self) -> String {
+        let id = self.last_request_id.get() + self.tallies.len();
+        self.last_request_id.set(id);
+        format!("ic-{}-{id}", std::process::id())
+    }
+
+    /// Waits until no connection of this thread is left.
+    async fn all_gone(&self) {
+        poll_fn(|context| {
+            if self.tally.connections() + self.turned_away.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waits_for_end.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Lets in no more clients than there are descriptors for.
+fn limit_connections(options: &mut Options) {
+    let affordable =
+        raise_descriptor_limit().map_or(usize::MAX, |limit| affordable(limit, options.threads));
     if affordable < options.connections_max {
         // Whoever asks for more than is usual knows that most of them are idle.
         if options.connections_max <= CONNECTIONS_USUAL {
@@ -160,200 +354,6 @@ async fn main(
              `ulimit -n` raises it",
             options.connections_max,
         );
-    }
-    let listeners = listen::bind_all(&options.listen)
-        .map_err(|(address, error)| ServeError::Bind(address, error))?;
-    let addresses: Vec<SocketAddr> = listeners
-        .iter()
-        .filter_map(|listener| listener.local_addr().ok())
-        .collect();
-    if leads_back(&options.target, &addresses) {
-        return Err(ServeError::TargetIsSelf(options.target));
-    }
-    let mut signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
-    let grace = options.timeouts.grace;
-    let service = Rc::new(Service::new(options));
-    let keepers = [
-        executor.spawn({
-            let service = Rc::clone(&service);
-            async move { service.clock.run().await }
-        }),
-        executor.spawn({
-            let service = Rc::clone(&service);
-            async move { service.origin.sweep().await }
-        }),
-    ];
-    let frames = Rc::new(Frames::new(exchange::answer));
-    let mut acceptors = Vec::new();
-    for listener in listeners {
-        let listener = Source::new(listener).map_err(ServeError::Reactor)?;
-        let task = accept_all(
-            listener,
-            Rc::clone(&service),
-            Rc::clone(&frames),
-            Rc::clone(executor),
-        );
-        acceptors.push(executor.spawn(task));
-    }
-    ready(&addresses);
-
-    // One listener's end is the end: half an interceptor is worse than one that is restarted.
-    let broken = poll_fn(|context| {
-        let mut ends = acceptors.iter_mut().map(|acceptor| acceptor.poll(context));
-        ends.find_map(|end| {
-            if let Poll::Ready(error) = end {
-                Some(Err(error))
-            } else {
-                None
-            }
-        })
-        .map_or(Poll::Pending, Poll::Ready)
-    });
-    future::or(
-        async { signals.next().await.map_err(ServeError::Signals) },
-        broken,
-    )
-    .await?;
-    drop(acceptors);
-
-    log::info!(
-        "stopping; requests in flight have {} s to finish",
-        grace.as_secs_f32()
-    );
-    service.clock.stop();
-    let limit = service.clock.deadline();
-    limit.set(Some(grace));
-    let again = async { drop(signals.next().await) };
-    future::or(service.all_gone(), future::or(limit.passed(), again)).await;
-    drop(keepers);
-    Ok(())
-}
-
-/// Everything that connections share.
-pub(crate) struct Service {
-    clock: Rc<Clock>,
-    origin: Origin,
-    onward: Onward,
-    guard: Guard,
-    timeouts: Timeouts,
-    connections_max: usize,
-    about: About,
-    tally: Tally,
-    connections: Cell<usize>,
-    /// Those that are told that there are too many; they do not count as served.
-    turned_away: Cell<usize>,
-    waits_for_end: RefCell<Option<Waker>>,
-    request_ids: Cell<u64>,
-}
-
-impl Service {
-    fn new(options: Options) -> Self {
-        let clock = Clock::new();
-        Service {
-            origin: Origin::new(options.target, &clock),
-            clock,
-            onward: options.onward,
-            guard: options.guard,
-            timeouts: options.timeouts,
-            connections_max: options.connections_max,
-            about: options.about,
-            tally: Tally::new(),
-            connections: Cell::new(0),
-            turned_away: Cell::new(0),
-            waits_for_end: RefCell::default(),
-            request_ids: Cell::new(0),
-        }
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.get()
-    }
-
-    /// A name for an answer of our own, unique to this process.
-    fn next_request_id(&self) -> String {
-        self.request_ids.set(self.request_ids.get() + 1);
-        format!("ic-{}-{}", std::process::id(), self.request_ids.get())
-    }
-
-    /// Waits until no connection is left.
-    async fn all_gone(&self) {
-        poll_fn(|context| {
-            if self.connections.get() + self.turned_away.get() == 0 {
-                return Poll::Ready(());
-            }
-            *self.waits_for_end.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// Counts a connection for as long as it lives.
-pub(crate) struct Connected {
-    service: Rc<Service>,
-    count: fn(&Service) -> &Cell<usize>,
-}
-
-impl Connected {
-    fn new(service: &Rc<Service>, count: fn(&Service) -> &Cell<usize>) -> Self {
-        count(service).set(count(service).get() + 1);
-        Connected {
-            service: Rc::clone(service),
-            count,
-        }
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            log::error!("a connection ended by a fault of ic itself; the others go on");
-        }
-        let count = (self.count)(&self.service);
-        count.set(count.get() - 1);
-        if let Some(waker) = self.service.waits_for_end.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
-
-/// Accepts clients until the listener breaks; says how.
-async fn accept_all<F>(
-    listener: Source<TcpListener>,
-    service: Rc<Service>,
-    frames: Rc<Frames<exchange::Call, F>>,
-    executor: Rc<LocalExecutor<'static>>,
-) -> ServeError
-where
-    F: Future<Output = exchange::Done> + 'static,
-{
-    let mut accepted = 0u32;
-    loop {
-        let stream = match listen::accept(&listener).await {
-            Ok(stream) => stream,
-            Err(error) => return ServeError::Accept(error),
-        };
-        // Clients that come in crowds must not keep those who are there from their turn.
-        accepted = accepted.wrapping_add(1);
-        if accepted.is_multiple_of(TURN_CLIENTS) {
-            reactor::next_turn().await;
-        }
-        if service.connections() >= service.connections_max {
-            if service.turned_away.get() < TURNED_AWAY_MAX {
-                let connected = Connected::new(&service, |service| &service.turned_away);
-                let told = async move { exchange::turn_away(stream, &connected.service).await };
-                executor
-                    .spawn(AssertUnwindSafe(told).catch_unwind())
-                    .detach();
-            }
-            continue;
-        }
-        let connected = Connected::new(&service, |service| &service.connections);
-        let served = exchange::serve(stream, connected, Rc::clone(&frames));
-        // After a panic its descriptors are closed and its buffers gone; what the others share is counters and pools.
-        executor
-            .spawn(AssertUnwindSafe(served).catch_unwind())
-            .detach();
     }
 }
 
@@ -391,8 +391,9 @@ fn raise_descriptor_limit() -> Option<u64> {
 /// How many clients `descriptors` are enough for: two each, and half a one for those that are turned away. A client
 /// that is let in without a descriptor left for the target could only be told of a failure; the connection
 /// limit tells it to come again.
-fn affordable(descriptors: u64) -> usize {
-    let left = descriptors.saturating_sub(OWN_DESCRIPTORS);
+fn affordable(descriptors: u64, threads: NonZeroUsize) -> usize {
+    let others = threads.get() as u64 - 1;
+    let left = descriptors.saturating_sub(OWN_DESCRIPTORS + others * THREAD_DESCRIPTORS);
     usize::try_from(left / 5 * 2).unwrap_or(usize::MAX).max(1)
 }
 
@@ -401,6 +402,9 @@ const CONNECTIONS_USUAL: usize = 1024;
 
 /// Standard streams, listeners, readiness, signals, a name being resolved, and some pipes.
 const OWN_DESCRIPTORS: u64 = 24;
+
+/// Of each thread more: readiness and some pipes.
+const THREAD_DESCRIPTORS: u64 = 12;
 
 /// Signals, one byte each.
 struct Signals {
@@ -434,6 +438,3 @@ impl Signals {
 
 /// After this many clients of one listener, the others have their turn.
 const TURN_CLIENTS: u32 = 64;
-
-/// How many connections above the limit are told so; the rest are closed without a word.
-const TURNED_AWAY_MAX: usize = 64;

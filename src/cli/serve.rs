@@ -12,6 +12,7 @@ mod usage;
 
 use std::cell::Cell;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use argh::{ArgsInfo, FromArgs};
@@ -86,6 +87,9 @@ pub struct Serve {
     /// how many clients may be connected at once; default: 1024
     #[argh(option, arg_name = "N")]
     pub max_connections: Option<String>,
+    /// how many threads serve, up to 64; default: 1
+    #[argh(option, arg_name = "N")]
+    pub threads: Option<String>,
     /// how long requests may still run after a signal to stop; default: 10
     #[argh(option, arg_name = "SECS")]
     pub grace: Option<String>,
@@ -125,6 +129,8 @@ pub struct ServeSettings {
     pub limits: TimeLimits,
     /// Clients connected at once, at least 1.
     pub connections_max: usize,
+    /// Threads that serve, 1 to 64.
+    pub threads: NonZeroUsize,
     /// For requests in flight when it is told to stop.
     pub grace: Duration,
     /// Further names in `Host` that mean this machine.
@@ -299,6 +305,10 @@ impl Serve {
             Some(number) => Given::flag("--max-connections", number).count(1)?,
             None => CONNECTIONS_MAX,
         };
+        let threads = match &self.threads {
+            Some(number) => threads(&Given::flag("--threads", number))?,
+            None => NonZeroUsize::MIN,
+        };
         let host = bare_word(&host)?;
         let allowed_hosts = texts("--allow-host", &self.allow_host)?;
         let allowed_origins = texts("--allow-origin", &self.allow_origin)?;
@@ -336,6 +346,7 @@ impl Serve {
             hold,
             limits,
             connections_max,
+            threads,
             grace,
             allowed_hosts,
             allowed_origins,
@@ -420,6 +431,21 @@ const INSTANCE_ID: &str = "pycharm-{project}";
 /// Each costs two sockets and some 20 KiB; 1024 files is also what many systems allow a process at first.
 const CONNECTIONS_MAX: usize = 1024;
 
+/// More threads than serve anybody: one thread relays some ten thousand requests a second.
+const THREADS_MAX: usize = 64;
+
+fn threads(given: &Given) -> Result<NonZeroUsize, Failure> {
+    let refused = || {
+        given.refused(format_args!(
+            "is not a number of threads; give 1 to {THREADS_MAX}"
+        ))
+    };
+    let count = given.count(1).map_err(|_| refused())?;
+    NonZeroUsize::new(count)
+        .filter(|count| count.get() <= THREADS_MAX)
+        .ok_or_else(refused)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -490,6 +516,7 @@ mod tests {
             }
         );
         assert_eq!(settings.connections_max, 1024);
+        assert_eq!(settings.threads.get(), 1);
         assert_eq!(settings.grace, Duration::from_secs(10));
     }
 
@@ -652,6 +679,16 @@ mod tests {
             &[],
             "`--max-connections 0` is not",
         );
+        for threads in ["0", "65", "+2", "two"] {
+            check(
+                Serve {
+                    threads: some(threads),
+                    ..serve()
+                },
+                &[],
+                &format!("`--threads {threads}` is not a number of threads"),
+            );
+        }
         check(
             Serve {
                 grace: some("-1"),

@@ -3,15 +3,16 @@
 //! Pure: the caller has the clock. Noting a time is a search among a few numbers and an addition, so that it can be done
 //! for every request; all that is dear (text, sums) is left to whoever reads.
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
+
+use super::counter::Counter;
 
 /// Times that were noted, in classes up to each of [`BOUNDS`] and one for what is longer.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    counts: [Cell<u64>; BOUNDS.len() + 1],
-    sum_micros: Cell<u64>,
+    counts: [Counter; BOUNDS.len() + 1],
+    sum_micros: Counter,
 }
 
 impl Histogram {
@@ -19,23 +20,29 @@ impl Histogram {
     pub fn note(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let class = BOUNDS.partition_point(|&(bound, _)| bound < micros);
-        let count = &self.counts[class];
-        count.set(count.get() + 1);
-        self.sum_micros
-            .set(self.sum_micros.get().saturating_add(micros));
+        self.counts[class].add(1);
+        self.sum_micros.add_up_to_max(micros);
     }
 
-    /// Writes it as Prometheus reads it: each class holds the smaller ones as well.
-    pub fn write(&self, name: &str, help: &str, out: &mut String) {
+    /// Writes the sum of `parts` as Prometheus reads it: each class holds the smaller ones as well.
+    pub fn write<'a>(
+        parts: impl Iterator<Item = &'a Histogram> + Clone,
+        name: &str,
+        help: &str,
+        out: &mut String,
+    ) {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
         let mut so_far = 0;
         let bounds = BOUNDS.iter().map(|&(_, text)| text).chain(["+Inf"]);
-        for (count, bound) in self.counts.iter().zip(bounds) {
-            so_far += count.get();
+        for (class, bound) in bounds.enumerate() {
+            so_far += parts
+                .clone()
+                .map(|part| part.counts[class].get())
+                .sum::<u64>();
             let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {so_far}");
         }
-        let sum = self.sum_micros.get();
+        let sum = parts.fold(0u64, |sum, part| sum.saturating_add(part.sum_micros.get()));
         let _ = writeln!(
             out,
             "{name}_sum {}.{:06}\n{name}_count {so_far}",
@@ -75,7 +82,7 @@ mod tests {
         let histogram = Histogram::default();
         histogram.note(time);
         let mut text = String::new();
-        histogram.write("t", "Times.", &mut text);
+        Histogram::write([&histogram].into_iter(), "t", "Times.", &mut text);
         let first = text.lines().find(|line| line.ends_with("} 1"));
         assert_eq!(
             first,
@@ -111,7 +118,7 @@ mod tests {
             histogram.note(Duration::from_millis(millis));
         }
         let mut text = String::new();
-        histogram.write("t", "Times.", &mut text);
+        Histogram::write([&histogram].into_iter(), "t", "Times.", &mut text);
         assert!(
             text.starts_with("# HELP t Times.\n# TYPE t histogram\n"),
             "{text}"
@@ -136,7 +143,7 @@ mod tests {
         histogram.note(Duration::MAX);
         histogram.note(Duration::MAX);
         let mut text = String::new();
-        histogram.write("t", "", &mut text);
+        Histogram::write([&histogram].into_iter(), "t", "", &mut text);
         assert!(text.contains("t_sum 18446744073709.551615\n"), "{text}");
     }
 }

@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 use super::reactor::{self, Source, Timer};
-use super::wire::{self, Stream};
+use super::wire;
 
 /// Listens on all of `addresses` that this machine has: one family is enough where the other does not exist.
 /// An error names the address that it is about.
@@ -54,11 +54,11 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The next client. Waits through passing failures; an error is the listener's own end.
-pub async fn accept(listener: &Source<TcpListener>) -> io::Result<Stream> {
+pub async fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
     loop {
         poll_fn(|context| listener.poll_readable(context)).await?;
         let error = match reactor::accept(listener) {
-            Ok(stream) => return Ok(Stream::accepted(stream)),
+            Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 listener.read_blocked();
                 continue;

@@ -9,12 +9,14 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use smol::future;
 
 use super::deadline::{Clock, Deadline};
+use super::own::Tally;
 use super::target::{Place, Target};
 use super::wire::{Stream, Wire};
 
@@ -30,16 +32,7 @@ pub struct Origin {
     sweep: Deadline,
     /// Wakes [`Origin::sweep`], also when an idle connection is closed by the origin.
     sweeper: RefCell<Option<Waker>>,
-    tally: Tally,
-}
-
-/// How connections came about.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Connections made.
-    pub connects: Cell<u64>,
-    /// Requests that went out on a kept connection.
-    pub reuses: Cell<u64>,
+    tally: Arc<Tally>,
 }
 
 #[derive(Debug)]
@@ -96,7 +89,7 @@ impl ConnectError {
 
 impl Origin {
     /// An origin to which nothing is connected yet.
-    pub fn new(target: Target, clock: &Rc<Clock>) -> Self {
+    pub fn new(target: Target, clock: &Rc<Clock>, tally: Arc<Tally>) -> Self {
         Origin {
             target,
             idle: RefCell::default(),
@@ -104,18 +97,13 @@ impl Origin {
             last_good: Cell::new(None),
             sweep: clock.deadline(),
             sweeper: RefCell::default(),
-            tally: Tally::default(),
+            tally,
         }
     }
 
     /// Where it is.
     pub fn target(&self) -> &Target {
         &self.target
-    }
-
-    /// How connections to it came about.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
     }
 
     /// A kept connection that is still good, the most recently used first.
@@ -141,7 +129,7 @@ impl Origin {
                 continue;
             }
             if candidate.wire.is_quiet() {
-                self.tally.reuses.set(self.tally.reuses.get() + 1);
+                self.tally.reuses.add(1);
                 return Some(candidate.wire);
             }
             self.is_persistent.set(false);
@@ -240,7 +228,7 @@ impl Origin {
             Place::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
             Place::Tcp(host, port) => self.connect_tcp(host, *port).await?,
         };
-        self.tally.connects.set(self.tally.connects.get() + 1);
+        self.tally.connects.add(1);
         Ok(Wire::new(stream))
     }
 

@@ -1,12 +1,14 @@
 //! The pages that the interceptor answers itself, and the numbers on them. Nothing else is shadowed.
 
-use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::Service;
+use super::counter::Counter;
 use super::histogram::Histogram;
 use crate::http::reply::{self, Manner};
 
@@ -67,20 +69,29 @@ pub struct About {
     pub project: Option<String>,
 }
 
-/// What has happened so far.
+/// What has happened so far on one thread. Whoever tells of it adds up those of all threads.
 #[derive(Debug)]
+// Apart from what other threads write: two cache lines, since they are fetched in pairs.
+#[repr(align(128))]
 pub struct Tally {
     started: Instant,
-    in_flight: Cell<u64>,
+    /// Client connections, also those that are still on their way to the thread. The one number that two threads change:
+    /// who accepts them and who serves them.
+    connections: AtomicUsize,
+    in_flight: Counter,
     /// Requests by the first digit of their status; 0 for those whose client left.
-    classes: [Cell<u64>; 6],
+    classes: [Counter; 6],
     /// Bytes of requests passed on.
-    pub bytes_up: Cell<u64>,
+    pub bytes_up: Counter,
     /// Bytes of responses passed on.
-    pub bytes_down: Cell<u64>,
+    pub bytes_down: Counter,
+    /// Connections made to the origin.
+    pub connects: Counter,
+    /// Requests that went out on a kept connection.
+    pub reuses: Counter,
     first_byte: Histogram,
     duration: Histogram,
-    last_error: RefCell<Option<(Instant, Trouble)>>,
+    last_error: Mutex<Option<(Instant, Trouble)>>,
 }
 
 impl Tally {
@@ -88,19 +99,22 @@ impl Tally {
     pub fn new() -> Self {
         Tally {
             started: Instant::now(),
-            in_flight: Cell::new(0),
+            connections: AtomicUsize::new(0),
+            in_flight: Counter::default(),
             classes: Default::default(),
-            bytes_up: Cell::new(0),
-            bytes_down: Cell::new(0),
+            bytes_up: Counter::default(),
+            bytes_down: Counter::default(),
+            connects: Counter::default(),
+            reuses: Counter::default(),
             first_byte: Histogram::default(),
             duration: Histogram::default(),
-            last_error: RefCell::default(),
+            last_error: Mutex::default(),
         }
     }
 
     /// A request has come; it is in flight for as long as what is returned is kept.
     pub fn begin(&self) -> Underway<'_> {
-        self.in_flight.set(self.in_flight.get() + 1);
+        self.in_flight.add(1);
         Underway(self)
     }
 
@@ -111,11 +125,30 @@ impl Tally {
 
     /// What went wrong on the origin's side.
     pub fn failed(&self, trouble: Trouble) {
-        *self.last_error.borrow_mut() = Some((Instant::now(), trouble));
+        let mut last = self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some((Instant::now(), trouble));
+    }
+
+    /// A client is given to the thread.
+    pub fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client of the thread has gone.
+    pub fn disconnected(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many clients the thread has.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     fn requests(&self) -> u64 {
-        self.classes.iter().map(Cell::get).sum()
+        self.classes.iter().map(Counter::get).sum()
     }
 
     fn errors(&self) -> u64 {
@@ -154,8 +187,8 @@ impl Underway<'_> {
     /// It is over at that age; `None` if the client left before an answer.
     pub fn end(self, status: Option<u16>, request: Duration) {
         let classes = &self.0.classes;
-        let class = &classes[usize::from(status.unwrap_or(0) / 100).min(classes.len() - 1)];
-        class.set(class.get() + 1);
+        let class = usize::from(status.unwrap_or(0) / 100).min(classes.len() - 1);
+        classes[class].add(1);
         // How long a tunnel stood says nothing about how long answers take.
         if status != Some(101) {
             self.0.duration.note(request);
@@ -165,26 +198,38 @@ impl Underway<'_> {
 
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
-        self.0
-            .in_flight
-            .set(self.0.in_flight.get().saturating_sub(1));
+        self.0.in_flight.sub_one();
     }
 }
 
 fn health(service: &Service) -> String {
-    let tally = &service.tally;
+    let sum = |count: fn(&Tally) -> u64| service.sum(count);
+    let errors: Vec<_> = service
+        .tallies
+        .iter()
+        .map(|tally| {
+            tally
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        })
+        .collect();
+    let last_error = errors
+        .iter()
+        .filter_map(|error| error.as_ref())
+        .max_by_key(|(when, _)| *when);
     let document = json!({
         "status": "healthy",
         "instance_id": service.about.instance_id,
         "target": service.origin.target().to_string(),
         "project": service.about.project,
         "pid": std::process::id(),
-        "uptime_seconds": tally.started.elapsed().as_secs(),
+        "uptime_seconds": service.tally.started.elapsed().as_secs(),
         "version": env!("CARGO_PKG_VERSION"),
-        "requests": tally.requests(),
-        "errors": tally.errors(),
-        "in_flight": tally.in_flight.get(),
-        "last_error": tally.last_error.borrow().as_ref().map(|(when, trouble)| json!({
+        "requests": sum(Tally::requests),
+        "errors": sum(Tally::errors),
+        "in_flight": sum(|tally| tally.in_flight.get()),
+        "last_error": last_error.map(|(when, trouble)| json!({
             "message": trouble.to_string(),
             "seconds_ago": when.elapsed().as_secs(),
         })),
@@ -193,7 +238,6 @@ fn health(service: &Service) -> String {
 }
 
 fn metrics(service: &Service) -> String {
-    let tally = &service.tally;
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
         // Writing to a string cannot fail.
@@ -202,10 +246,14 @@ fn metrics(service: &Service) -> String {
             let _ = writeln!(text, "ic_{name}{labels} {value}");
         }
     };
+    let class = |class: usize| -> u64 {
+        let tallies = service.tallies.iter();
+        tallies.map(|tally| tally.classes[class].get()).sum()
+    };
     let classes: Vec<(String, u64)> = CLASS_NAMES
         .iter()
-        .zip(&tally.classes)
-        .map(|(name, count)| (format!("{{class=\"{name}\"}}"), count.get()))
+        .enumerate()
+        .map(|(at, name)| (format!("{{class=\"{name}\"}}"), class(at)))
         .collect();
     family(
         "requests_total",
@@ -213,56 +261,24 @@ fn metrics(service: &Service) -> String {
         "Requests by class of status.",
         &classes,
     );
-    let one = |value: u64| [(String::new(), value)];
-    family(
-        "requests_in_flight",
-        "gauge",
-        "Requests being served.",
-        &one(tally.in_flight.get()),
-    );
-    family(
-        "request_bytes_total",
-        "counter",
-        "Bytes relayed to the target.",
-        &one(tally.bytes_up.get()),
-    );
-    family(
-        "response_bytes_total",
-        "counter",
-        "Bytes relayed to clients.",
-        &one(tally.bytes_down.get()),
-    );
-    let origin = service.origin.tally();
-    family(
-        "target_connects_total",
-        "counter",
-        "Connections made to the target.",
-        &one(origin.connects.get()),
-    );
-    family(
-        "target_reuses_total",
-        "counter",
-        "Requests on a kept connection.",
-        &one(origin.reuses.get()),
-    );
-    family(
-        "connections",
-        "gauge",
-        "Client connections.",
-        &one(service.connections() as u64),
-    );
+    for (name, kind, help, count) in NUMBERS {
+        family(name, kind, help, &[(String::new(), service.sum(count))]);
+    }
     family(
         "uptime_seconds",
         "gauge",
         "Seconds since the start.",
-        &one(tally.started.elapsed().as_secs()),
+        &[(String::new(), service.tally.started.elapsed().as_secs())],
     );
-    tally.first_byte.write(
+    let tallies = || service.tallies.iter();
+    Histogram::write(
+        tallies().map(|tally| &tally.first_byte),
         "ic_time_to_first_byte_seconds",
         "From the first byte of a request to the first of its response.",
         &mut text,
     );
-    tally.duration.write(
+    Histogram::write(
+        tallies().map(|tally| &tally.duration),
         "ic_request_duration_seconds",
         "From the first byte of a request to the last of its response.",
         &mut text,
@@ -271,3 +287,43 @@ fn metrics(service: &Service) -> String {
 }
 
 const CLASS_NAMES: [&str; 6] = ["gone", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Name, kind and meaning of a number, and where it is counted.
+type Number = (&'static str, &'static str, &'static str, fn(&Tally) -> u64);
+
+/// The numbers that are what the threads have counted, added up.
+const NUMBERS: [Number; 6] = [
+    (
+        "requests_in_flight",
+        "gauge",
+        "Requests being served.",
+        |tally| tally.in_flight.get(),
+    ),
+    (
+        "request_bytes_total",
+        "counter",
+        "Bytes relayed to the target.",
+        |tally| tally.bytes_up.get(),
+    ),
+    (
+        "response_bytes_total",
+        "counter",
+        "Bytes relayed to clients.",
+        |tally| tally.bytes_down.get(),
+    ),
+    (
+        "target_connects_total",
+        "counter",
+        "Connections made to the target.",
+        |tally| tally.connects.get(),
+    ),
+    (
+        "target_reuses_total",
+        "counter",
+        "Requests on a kept connection.",
+        |tally| tally.reuses.get(),
+    ),
+    ("connections", "gauge", "Client connections.", |tally| {
+        tally.connections() as u64
+    }),
+];

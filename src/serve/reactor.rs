@@ -14,9 +14,13 @@
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod epoll;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
-pub use epoll::{NEEDS, Source, Timer, accept, block_on, connect_tcp, connect_unix, next_turn};
+pub use epoll::{
+    NEEDS, Source, Timer, accept, accepted, block_on, connect_tcp, connect_unix, next_turn,
+};
 
 #[cfg(not(all(target_os = "linux", not(ic_portable))))]
 mod portable;
 #[cfg(not(all(target_os = "linux", not(ic_portable))))]
-pub use portable::{NEEDS, Source, Timer, accept, block_on, connect_tcp, connect_unix, next_turn};
+pub use portable::{
+    NEEDS, Source, Timer, accept, accepted, block_on, connect_tcp, connect_unix, next_turn,
+};

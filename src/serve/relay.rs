@@ -3,12 +3,12 @@
 //! Each piece leaves as it arrives; the next is read when it is gone, which is all the back-pressure that
 //! there is. The relay knows no framing: it asks the [`Body`].
 
-use std::cell::Cell;
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::buffers::Scratch;
+use super::counter::Counter;
 use super::deadline::Deadline;
 use super::reactor;
 use super::transfer::{self, Moved};
@@ -41,7 +41,7 @@ pub struct Terms<'a, F> {
     /// The limit on silence, and how long it is.
     pub silence: (&'a Deadline, Option<Duration>),
     /// Counts the bytes that went out.
-    pub bytes: &'a Cell<u64>,
+    pub bytes: &'a Counter,
 }
 
 /// Passes on what is left of `body`.
@@ -114,7 +114,7 @@ async fn flow<F>(
         let moved = transfer::transfer(from, to, most, |piece| {
             count += piece;
             body.advance(piece);
-            terms.bytes.set(terms.bytes.get() + piece);
+            terms.bytes.add(piece);
         })
         .await;
         match moved {
@@ -188,11 +188,11 @@ async fn within<T>(
     result.ok_or(Broken::Silent)?.map_err(|_| Broken::Source)
 }
 
-async fn write(to: Writer<'_>, bytes: &[u8], count: &Cell<u64>) -> Result<(), Broken> {
+async fn write(to: Writer<'_>, bytes: &[u8], count: &Counter) -> Result<(), Broken> {
     to.write_all(bytes)
         .await
         .map_err(|unwritten| Broken::Sink(unwritten.why))?;
-    count.set(count.get() + bytes.len() as u64);
+    count.add(bytes.len() as u64);
     Ok(())
 }
 

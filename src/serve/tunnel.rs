@@ -2,10 +2,9 @@
 //!
 //! Each direction is a body that ends with its connection, and is relayed as one.
 
-use std::cell::Cell;
-
 use smol::future;
 
+use super::counter::Counter;
 use super::deadline::Deadline;
 use super::relay::{self, Broken, Terms};
 use super::wire::{Reader, Wire, Writer};
@@ -18,8 +17,8 @@ pub async fn run(
     client: &mut Wire,
     origin: &mut Wire,
     limit: &Deadline,
-    bytes_up: &Cell<u64>,
-    bytes_down: &Cell<u64>,
+    bytes_up: &Counter,
+    bytes_down: &Counter,
 ) {
     let (client_reader, client_writer) = client.split();
     let (origin_reader, origin_writer) = origin.split();
@@ -33,7 +32,7 @@ async fn carry(
     mut from: Reader<'_>,
     to: Writer<'_>,
     limit: &Deadline,
-    bytes: &Cell<u64>,
+    bytes: &Counter,
 ) -> Result<(), Broken> {
     let terms = Terms {
         form: Form::AsIs,

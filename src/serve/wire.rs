@@ -53,9 +53,9 @@ impl Stream {
         Ok(Stream::Unix(reactor::connect_unix(path).await?))
     }
 
-    /// Takes over a stream that was accepted.
-    pub fn accepted(stream: Source<TcpStream>) -> Self {
-        Stream::Tcp(stream)
+    /// Takes over a stream that was accepted, on the thread that serves it.
+    pub fn accepted(stream: TcpStream) -> io::Result<Self> {
+        Ok(Stream::Tcp(reactor::accepted(stream)?))
     }
 
     /// The TCP socket, where it is one.

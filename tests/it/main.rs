@@ -102,7 +102,10 @@ mod http_harness;
 mod http_fields;
 mod http_identity;
 mod http_targets;
+
 mod http_templates;
+/// Several threads, which serve as one does.
+mod http_threads;
 // Where messages end, what comes before them, and how long a connection lives.
 mod http_bodies;
 mod http_connections;

@@ -226,6 +226,7 @@ fn options(
             hold: settings.hold,
             grace: settings.grace,
         },
+        threads: settings.threads,
         connections_max: settings.connections_max,
         about: About {
             instance_id: id.clone(),

@@ -123,8 +123,7 @@ async fn upload(
         // An origin that takes no more may still have answered: the download finds out.
         let is_over = match result {
             Ok(()) => {
-                let sent = &service.tally.bytes_up;
-                sent.set(sent.get() + out.len() as u64);
+                service.tally.bytes_up.add(out.len() as u64);
                 false
             }
             Err(unwritten) => {
@@ -257,10 +256,7 @@ async fn download(
         .write_all(&out)
         .await
         .map_err(|_| ClientFault::Gone)?;
-    service
-        .tally
-        .bytes_down
-        .set(service.tally.bytes_down.get() + out.len() as u64);
+    service.tally.bytes_down.add(out.len() as u64);
     drop(out);
     let terms = Terms {
         form,

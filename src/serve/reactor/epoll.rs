@@ -109,11 +109,16 @@ impl<S: AsFd> Source<S> {
     }
 }
 
-/// Accepts a connection, if one is waiting.
-pub fn accept(listener: &Source<TcpListener>) -> io::Result<Source<TcpStream>> {
+/// Accepts a connection, if one is waiting. Whichever thread serves it watches it: see [`accepted`].
+pub fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
-    Source::watched(TcpStream::from(socket), STREAM, Readiness::NEW)
+    Ok(TcpStream::from(socket))
+}
+
+/// Watches a connection that was accepted.
+pub fn accepted(stream: TcpStream) -> io::Result<Source<TcpStream>> {
+    Source::watched(stream, STREAM, Readiness::NEW)
 }
 
 /// Connects to a TCP address.

@@ -62,8 +62,13 @@ impl<S: AsFd> Source<S> {
 }
 
 /// Accepts a connection, if one is waiting.
-pub fn accept(listener: &Source<TcpListener>) -> io::Result<Source<TcpStream>> {
+pub fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
     let (stream, _) = listener.get_ref().accept()?;
+    Ok(stream)
+}
+
+/// Watches a connection that was accepted.
+pub fn accepted(stream: TcpStream) -> io::Result<Source<TcpStream>> {
     Source::new(stream)
 }
 
