@@ -294,6 +294,26 @@ fn a_reset_inside_an_answer_until_close_is_no_end() {
 }
 
 #[test]
+fn a_reset_that_the_upload_meets_first_is_no_end_either() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
+    let mut served = origin.accept();
+    served.request_head();
+    served.send("HTTP/1.1 200 OK\r\n\r\n");
+    client.response_head("POST");
+    // The client does not read, so that in the end nobody reads the origin either: the reset is found by writing.
+    served.set_patience(Duration::from_millis(200));
+    while served.offer(vec![b'x'; 1 << 20]) {}
+    served.reset();
+    client.send("hello");
+    // Whoever is answered now came later than that.
+    interceptor.health();
+    let (_, stop) = client.drain();
+    assert_eq!(stop, Stop::Reset, "an answer that was cut looks complete");
+}
+
+#[test]
 fn bytes_behind_an_answer_do_not_become_the_next_one() {
     const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     let rows = [
