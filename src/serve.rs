@@ -81,7 +81,8 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// For a connection to the target: 504.
     pub connect: Option<Duration>,
-    /// For the first byte of a response, from the last byte of the request on: 504.
+    /// From the last byte of the request to the whole head of the final response: 504. Interim responses do not count: they
+    /// are sent by whoever stands before the one that thinks. Nor does the start of a head, which could drip for ever.
     pub first_byte: Option<Duration>,
     /// For silence inside a body, on either side.
     pub body: Option<Duration>,

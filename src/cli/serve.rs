@@ -78,7 +78,7 @@ pub struct Serve {
     /// how long connecting to the target may take; default: 10
     #[argh(option, arg_name = "SECS")]
     pub connect_timeout: Option<String>,
-    /// how long the target may think before it answers; default: 0
+    /// how long the target may think before the whole head of its answer is there, which a 103 is not; default: 0
     #[argh(option, arg_name = "SECS")]
     pub first_byte_timeout: Option<String>,
     /// how long either side may be silent inside a body; default: 0

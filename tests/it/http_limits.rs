@@ -149,6 +149,21 @@ fn a_first_byte_that_does_not_come_is_a_504() {
 }
 
 #[test]
+fn an_interim_answer_is_not_yet_the_answer_that_the_first_byte_limit_waits_for() {
+    let (origin, interceptor) = with(&["--first-byte-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    let since = Instant::now();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 103 Early Hints\r\n\r\n");
+    assert_eq!(client.response_head("GET").0.start[1], "103");
+    check_own_error(&client.response("GET"), &[504]);
+    check_lasted(since, "behind a 103");
+    served.expect_end();
+}
+
+#[test]
 fn the_first_byte_limit_is_not_on_what_follows() {
     let (origin, interceptor) = with(&["--first-byte-timeout", LIMIT]);
     let mut client = interceptor.client();
