@@ -240,7 +240,11 @@ async fn forward(
                 } = answered
                 {
                     let (up, down) = (&service.tally.bytes_up, &service.tally.bytes_down);
-                    Box::pin(tunnel::run(client, &mut origin, limits.origin, up, down)).await;
+                    let limits = tunnel::Limits {
+                        silence: limits.origin,
+                        pause: limits.client,
+                    };
+                    Box::pin(tunnel::run(client, &mut origin, limits, up, down)).await;
                 } else if let Some(announced_seconds) = answered.keep.filter(|_| {
                     state.sent.get() == Sent::Whole
                         && attempt_body.is_complete()

@@ -221,14 +221,14 @@ pub struct Reader<'a> {
     inbox: &'a mut Inbox,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// The bytes read but not yet used.
     pub fn bytes(&self) -> &[u8] {
         self.inbox.bytes()
     }
 
     /// The stream that is read.
-    pub fn stream(&self) -> &Stream {
+    pub fn stream(&self) -> &'a Stream {
         self.stream
     }
 

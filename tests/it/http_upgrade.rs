@@ -1,7 +1,7 @@
 //! Protocol upgrades: a tunnel where the origin agrees, an ordinary answer where it does not, nothing where
 //! the protocol is not for tunnels; and CONNECT, which a reverse proxy has no use for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::*;
 
@@ -180,13 +180,69 @@ fn a_half_close_of_the_origin_leaves_the_other_half_open() {
 }
 
 #[test]
-fn a_reset_on_one_side_ends_the_other() {
+fn a_reset_on_one_side_resets_the_other() {
     let (_origin, _interceptor, mut served, client) = tunnel();
     client.reset();
-    served.expect_end_within(Duration::from_secs(1));
+    assert_eq!(
+        served.expect_end_within(Duration::from_secs(1)),
+        Stop::Reset,
+        "what was cut does not look complete"
+    );
     let (_origin, _interceptor, served, mut client) = tunnel();
     served.reset();
-    client.expect_end_within(Duration::from_secs(1));
+    assert_eq!(
+        client.expect_end_within(Duration::from_secs(1)),
+        Stop::Reset,
+        "what was cut does not look complete"
+    );
+}
+
+#[test]
+fn a_tunnel_that_is_cut_by_the_end_of_the_program_is_reset() {
+    let (_origin, interceptor, mut served, mut client) = tunnel();
+    interceptor.terminate();
+    interceptor.wait_for_errors("a word on it", |said| said.contains("stopping"));
+    interceptor.terminate();
+    let mut interceptor = interceptor;
+    interceptor.exit_within(DEADLINE);
+    assert_eq!(served.expect_end(), Stop::Reset);
+    assert_eq!(client.expect_end(), Stop::Reset);
+}
+
+/// Waits until nothing is in flight any more.
+#[track_caller]
+fn wait_until_over(interceptor: &Interceptor, why: &str) {
+    let since = Instant::now();
+    while interceptor.health()["in_flight"] != 0 {
+        assert!(since.elapsed() < DEADLINE, "it stays for ever: {why}");
+    }
+}
+
+#[test]
+fn a_tunnel_ends_when_a_side_that_has_finished_is_gone_and_the_other_takes_no_notice() {
+    let (_origin, interceptor, mut served, mut client) = tunnel();
+    client.send("last");
+    client.finish_writing();
+    served.expect("last");
+    served.expect_eof();
+    // A reset shows wherever it comes from.
+    client.reset();
+    wait_until_over(&interceptor, "a client that finished and cut");
+    if cfg!(any(not(target_os = "linux"), ic_portable)) {
+        return;
+    }
+    let (_origin, interceptor, mut served, mut client) = tunnel();
+    client.send("last");
+    client.close();
+    served.expect("last");
+    served.expect_eof();
+    wait_until_over(&interceptor, "a client that closed");
+    let (_origin, interceptor, mut served, mut client) = tunnel();
+    served.send("last");
+    served.close();
+    client.expect("last");
+    client.expect_eof();
+    wait_until_over(&interceptor, "an origin that closed");
 }
 
 #[test]
