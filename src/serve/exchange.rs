@@ -207,10 +207,10 @@ async fn forward(
     reader.consume(taken);
     let is_repeatable = request.is_idempotent && body.is_complete();
 
-    let mut state = State::new(out);
+    let mut state = State::new(out, is_repeatable);
     let mut kept = service.origin.reuse(is_repeatable);
     loop {
-        let is_reused = kept.is_some();
+        state.is_reused = kept.is_some();
         let mut origin = match kept.take() {
             Some(origin) => origin,
             // In a box: few requests need it, and it is as large as all the rest.
@@ -232,7 +232,7 @@ async fn forward(
         .await;
         let (fault, is_answered) = match attempted {
             Ok(answered) => {
-                if is_reused {
+                if state.is_reused {
                     service.origin.has_persisted();
                 }
                 if let Answered {
@@ -256,18 +256,17 @@ async fn forward(
             }
             Err(fault) => (fault, state.answered.get()),
         };
-        // A connection that was kept may have been closed by the origin just before it was used. The request
-        // goes out again only if no byte of it went out, or if acting on it twice is acting on it once.
-        let was_stale = is_reused
+        // A connection that was kept may have been closed by the origin just before it was used.
+        let was_stale = state.is_reused
             && matches!(
                 fault,
                 Fault::Origin(OriginFault::Closed | OriginFault::Failed(_))
             );
-        let can_repeat = state.sent.get() == Sent::Nothing || is_repeatable;
+        let can_repeat = was_stale && !is_answered && state.can_repeat();
         match state.out.take() {
-            Some(out) if was_stale && can_repeat && !is_answered => {
+            Some(out) if can_repeat => {
                 log::debug!("the kept connection had gone stale; sending the request again");
-                state = State::new(out);
+                state = State::new(out, is_repeatable);
             }
             _ => return Err(Break { fault, is_answered }),
         }

@@ -200,6 +200,97 @@ fn a_post_is_never_sent_twice() {
     count("pool: a POST not sent twice", 8);
 }
 
+/// What servers say to a connection on which they have waited for long enough, before they close it.
+const TIMED_OUT: [&str; 2] = [
+    "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n",
+    "HTTP/1.0 408 Request Time-out\r\nConnection: close\r\nContent-Type: text/html\r\n\r\n<h1>408</h1>\n",
+];
+
+#[test]
+fn a_safe_request_that_crosses_a_408_to_an_idle_connection_is_sent_again() {
+    for said in TIMED_OUT {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            let mut served = kept(&origin, &mut client);
+            client.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            served.wait_for_arrival();
+            served.send(said);
+            let mut next = origin.accept();
+            assert_eq!(next.request().method, method, "RFC 9110 §15.5.9");
+            next.send(OK);
+            assert_eq!(client.response(method).status, 200);
+        }
+    }
+    // Once: what a fresh connection says is the answer.
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    let mut served = kept(&origin, &mut client);
+    client.send(GET);
+    served.wait_for_arrival();
+    served.send(TIMED_OUT[0]);
+    let mut next = origin.accept();
+    next.request();
+    next.send(TIMED_OUT[0]);
+    next.close();
+    assert_eq!(client.response("GET").status, 408);
+    count("pool: a 408 that was crossed", 6);
+}
+
+#[test]
+fn a_408_that_may_be_about_the_request_itself_is_passed_on() {
+    let rows: [(&str, &str, &str); 3] = [
+        (
+            POST,
+            TIMED_OUT[0],
+            "a POST that was sent may have been acted on",
+        ),
+        (
+            "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello",
+            TIMED_OUT[0],
+            "a body that is not in memory any more, or not yet",
+        ),
+        (
+            GET,
+            "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nslow",
+            "an origin that keeps its connection had it from behind",
+        ),
+    ];
+    for (request, said, why) in rows {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        let mut served = kept(&origin, &mut client);
+        client.send(request);
+        served.request_head();
+        served.send(said);
+        if said == TIMED_OUT[0] {
+            served.finish_writing();
+        }
+        let method = &request[..request.find(' ').expect("a request line has spaces")];
+        assert_eq!(client.response(method).status, 408, "{why}");
+        assert!(origin.try_accept(Duration::ZERO).is_none(), "{why}");
+    }
+    count("pool: a 408 that is passed on", rows.len());
+}
+
+#[test]
+fn a_connection_on_which_an_origin_has_said_408_carries_no_request() {
+    for said in TIMED_OUT {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        let mut served = kept(&origin, &mut client);
+        served.send(said);
+        // Whoever is answered now came later than that.
+        interceptor.health();
+        client.send(POST);
+        let mut next = origin.accept();
+        assert_eq!(next.request().method, "POST");
+        next.send(OK);
+        assert_eq!(client.response("POST").text(), "ok");
+        served.expect_end();
+    }
+}
+
 #[test]
 fn an_upload_that_has_begun_is_never_sent_twice() {
     // Part of the body is gone from memory: not even an idempotent method could be repeated.

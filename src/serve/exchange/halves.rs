@@ -37,6 +37,10 @@ pub struct State {
     pub answered: Cell<bool>,
     /// The origin has reset its connection, as whoever wrote to it found.
     pub was_reset: Cell<bool>,
+    /// It goes out on a connection that was kept, which the origin may be about to close.
+    pub is_reused: bool,
+    /// All of it is in `out`, and acting on it twice is acting on it once.
+    is_repeatable: bool,
 }
 
 /// How much of the request has gone out.
@@ -48,13 +52,24 @@ pub enum Sent {
 }
 
 impl State {
-    pub fn new(out: Scratch) -> Self {
+    pub fn new(out: Scratch, is_repeatable: bool) -> Self {
         State {
             out: Cell::new(Some(out)),
             sent: Cell::new(Sent::Nothing),
             answered: Cell::new(false),
             was_reset: Cell::new(false),
+            is_reused: false,
+            is_repeatable,
         }
+    }
+
+    /// Whether the request is still there and may go out again: only if no byte of it went out, or if acting on it twice
+    /// is acting on it once.
+    pub fn can_repeat(&self) -> bool {
+        let out = self.out.take();
+        let is_there = out.is_some();
+        self.out.set(out);
+        is_there && (self.is_repeatable || self.sent.get() == Sent::Nothing)
     }
 
     fn notice(&self, why: io::ErrorKind) {
@@ -204,6 +219,18 @@ async fn download(
         let response =
             read_response(&mut origin, request, state, deadline, service, &mut out).await?;
         match response.kind {
+            // An origin that had enough of waiting says so on its way out, and says it to the request that crosses it:
+            // RFC 9110 §15.5.9 lets that be sent again. A 408 to what cannot be is passed on, for clients repeat it by
+            // themselves; so is one that leaves the connection open, for somebody behind the origin has said it.
+            Kind::Final(answer)
+                if response.status == 408
+                    && answer.keep.is_none()
+                    && interim == 0
+                    && state.is_reused
+                    && state.can_repeat() =>
+            {
+                return Err(OriginFault::Closed.into());
+            }
             Kind::Final(answer) => break (out, response.status, answer),
             Kind::Tunnel => {
                 state.answered.set(true);
