@@ -8,6 +8,7 @@ mod counter;
 mod deadline;
 mod exchange;
 mod fault;
+pub mod feed;
 mod frames;
 mod histogram;
 pub(crate) mod listen;
