@@ -12,6 +12,7 @@ pub mod check;
 pub mod completions;
 pub mod doctor;
 pub mod env;
+pub mod feeds;
 pub mod health;
 pub mod help;
 pub mod holder;
@@ -31,6 +32,7 @@ pub mod serve;
 pub mod settings;
 pub mod snippet;
 pub mod status;
+pub mod tail;
 pub mod transfer;
 
 use std::ffi::OsString;
@@ -90,6 +92,7 @@ enum Command {
     Check(check::Check),
     Suggest(check::Suggest),
     Status(status::Status),
+    Tail(tail::Tail),
     Prune(prune::Prune),
     Export(transfer::Export),
     Import(transfer::Import),
@@ -167,6 +170,7 @@ fn answer(
         Command::Check(check) => check.run(&mut context),
         Command::Suggest(suggest) => suggest.run(&mut context),
         Command::Status(status) => status.run(&mut context),
+        Command::Tail(tail) => tail.run(&mut context),
         Command::Prune(prune) => prune.run(&mut context),
         Command::Export(export) => export.run(&mut context),
         Command::Import(import) => import.run(&mut context),

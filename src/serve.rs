@@ -31,6 +31,7 @@ use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -40,6 +41,7 @@ use smol::LocalExecutor;
 use smol::future::{self, FutureExt as _};
 
 use self::deadline::Clock;
+use self::feed::{Channel, Hub, Who};
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
@@ -69,6 +71,8 @@ pub struct Options {
     pub connections_max: usize,
     /// What `/_ic/health` says.
     pub about: About,
+    /// The folder in which the [`feed`] has its socket; none if there is to be no feed.
+    pub feed: Option<PathBuf>,
     /// The signals that stop it; none where something else decides how long it runs.
     pub stop_signals: &'static [i32],
 }
@@ -172,14 +176,18 @@ pub fn run(mut options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<()
         return Err(ServeError::TargetIsSelf(options.target));
     }
     let tallies = (0..options.threads.get()).map(|_| Arc::new(Tally::new()));
-    let tallies: Arc<[Arc<Tally>]> = tallies.collect();
-    let crew = Crew::start(&options, &tallies).map_err(ServeError::Threads)?;
+    let common = Common {
+        tallies: tallies.collect(),
+        feed: Arc::default(),
+    };
+    let crew = Crew::start(&options, &common).map_err(ServeError::Threads)?;
     let executor = Rc::new(LocalExecutor::new());
     let main = async {
         let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
-        let station = Station::new(options, tallies, 0, &executor, exchange::answer);
+        let channel = open_channel(&options, addresses.first());
+        let station = Station::new(options, common, 0, &executor, exchange::answer);
         let ready = || ready(&addresses);
-        main(station, listeners, crew, signals, ready, &executor).await
+        main(station, listeners, channel, crew, signals, ready, &executor).await
     };
     reactor::block_on(executor.run(main)).map_err(ServeError::Reactor)?
 }
@@ -188,6 +196,7 @@ pub fn run(mut options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<()
 async fn main<F>(
     station: Station<F>,
     listeners: Vec<TcpListener>,
+    channel: Option<Channel>,
     crew: Crew,
     mut signals: Signals,
     ready: impl FnOnce(),
@@ -204,6 +213,12 @@ where
         let task = accept_all(listener, Rc::clone(&station), Rc::clone(&crew));
         acceptors.push(executor.spawn(task));
     }
+    let feed = Arc::clone(&station.service.feed);
+    let channel = channel.map(|channel| {
+        let station = Rc::clone(&station);
+        let task = channel.run(Arc::clone(&feed), move |listener| station.spawn(listener));
+        executor.spawn(task)
+    });
     ready();
 
     // One listener's end is the end, and so is a thread's: half an interceptor is worse than one that is restarted.
@@ -227,6 +242,9 @@ where
         // To its end: what it holds keeps the executor, and with that every connection.
         acceptor.cancel().await;
     }
+    if let Some(channel) = channel {
+        channel.cancel().await;
+    }
 
     log::info!(
         "stopping; requests in flight have {} s to finish",
@@ -238,8 +256,38 @@ where
         crew.ended().await;
     };
     future::or(finished, async { drop(signals.next().await) }).await;
+    feed.end();
+    let farewell = station.service.clock.deadline();
+    farewell.set(Some(FAREWELL));
+    future::or(feed.all_gone(), farewell.passed()).await;
     crew.dismiss();
     Ok(())
+}
+
+/// The live feed's socket. Without one everything else goes on.
+fn open_channel(options: &Options, address: Option<&SocketAddr>) -> Option<Channel> {
+    let about = &options.about;
+    let name = about
+        .project
+        .as_deref()
+        .and_then(|path| path.rsplit('/').next());
+    let who = Who {
+        instance_id: about.instance_id.clone(),
+        project: name.filter(|name| !name.is_empty()).map(str::to_owned),
+        path: about.project.clone(),
+        port: address.map(SocketAddr::port),
+        pid: std::process::id(),
+        target: options.target.to_string(),
+    };
+    let error = match &options.feed {
+        Some(folder) => match Channel::open(folder, who) {
+            Ok(channel) => return Some(channel),
+            Err(error) => error,
+        },
+        None => io::Error::other("there is no folder for it"),
+    };
+    log::debug!("there is no live feed: {error}");
+    None
 }
 
 /// Accepts clients until the listener breaks; says how.
@@ -284,6 +332,8 @@ pub(crate) struct Service {
     tally: Arc<Tally>,
     /// And on all threads, this one included.
     tallies: Arc<[Arc<Tally>]>,
+    /// Who is told what happens.
+    feed: Arc<Hub>,
     /// Those that are told that there are too many; they do not count as served.
     turned_away: Cell<usize>,
     waits_for_end: RefCell<Option<Waker>>,
@@ -291,9 +341,18 @@ pub(crate) struct Service {
     last_request_id: Cell<usize>,
 }
 
+/// What all threads have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    /// What each of them counts.
+    tallies: Arc<[Arc<Tally>]>,
+    feed: Arc<Hub>,
+}
+
 impl Service {
     /// The service of thread `at`.
-    fn new(options: Options, tallies: Arc<[Arc<Tally>]>, at: usize) -> Self {
+    fn new(options: Options, common: Common, at: usize) -> Self {
+        let Common { tallies, feed } = common;
         let clock = Clock::new();
         let tally = Arc::clone(&tallies[at]);
         Service {
@@ -306,6 +365,7 @@ impl Service {
             about: options.about,
             tally,
             tallies,
+            feed,
             turned_away: Cell::new(0),
             waits_for_end: RefCell::default(),
             last_request_id: Cell::new(at),
@@ -437,6 +497,9 @@ impl Signals {
         }
     }
 }
+
+/// For those who listen to the feed to take what was told last.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// After this many clients of one listener, the others have their turn.
 const TURN_CLIENTS: u32 = 64;

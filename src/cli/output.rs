@@ -2,7 +2,7 @@
 //!
 //! Decided here: that a result which could not be written is an error while a reader that left early is not, and that
 //! no byte of a path or of a peer reaches a terminal as a control character. The only escape codes are those that begin a
-//! new screen for a table that is watched; `NO_COLOR` turns them off as well.
+//! new screen for a table that is watched and those of `ic tail`; `NO_COLOR` turns them off as well.
 
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
@@ -92,12 +92,17 @@ impl Output {
     ///
     /// As [`Output::text`].
     pub fn clear(&mut self, environment: &Environment<'_>) -> Result<bool, Failure> {
-        let is_plain = environment.variable("NO_COLOR").is_some() || !io::stdout().is_terminal();
-        if !is_plain {
+        let is_screen = self.is_screen(environment);
+        if is_screen {
             // To the upper left, and nothing behind.
             self.text("\x1b[H\x1b[J")?;
         }
-        Ok(!is_plain)
+        Ok(is_screen)
+    }
+
+    /// Whether there is a screen, and nobody has asked for plain text (`NO_COLOR`).
+    pub fn is_screen(&self, environment: &Environment<'_>) -> bool {
+        environment.variable("NO_COLOR").is_none() && io::stdout().is_terminal()
     }
 
     fn settle(&mut self, written: io::Result<()>) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ use self::request::{Refusal, Request};
 use super::buffers::Scratch;
 use super::deadline::Deadline;
 use super::fault::{ClientFault, Fault, OriginFault};
+use super::feed::{Outcome, Side};
 use super::frames::Frames;
 use super::own::{Page, Trouble};
 use super::reactor;
@@ -36,6 +37,8 @@ use crate::http::reply::Manner;
 struct Connection {
     client: Wire,
     limit: Deadline,
+    /// What it is called in the feed, once it is.
+    number: u64,
 }
 
 /// Serves a client's connection to its end.
@@ -50,6 +53,7 @@ where
     let mut connection = Connection {
         client: Wire::new(stream),
         limit: connected.service.clock.deadline(),
+        number: 0,
     };
     async move {
         let service = &connected.service;
@@ -119,6 +123,7 @@ pub async fn turn_away(stream: Stream, service: &Service) {
     let connection = Connection {
         client: Wire::new(stream),
         limit: service.clock.deadline(),
+        number: 0,
     };
     let refusal = Refusal {
         fault: ClientFault::TooMany.into(),
@@ -165,6 +170,13 @@ async fn exchange(
     underway.end(status, request.began.elapsed());
     match result {
         Ok((status, next)) => {
+            if let Some(trace) = &request.trace {
+                let outcome = match next {
+                    Next::Tunnel => Outcome::Tunnel,
+                    Next::Reuse | Next::Close(_) => Outcome::Complete,
+                };
+                trace.completes(outcome, status);
+            }
             if status >= 500 {
                 service.tally.failed(Trouble::Answered(status));
             }
@@ -175,6 +187,9 @@ async fn exchange(
             Ok(next)
         }
         Err(Break { fault, is_answered }) => {
+            if let Some(trace) = &request.trace {
+                trace.breaks(&fault, is_answered);
+            }
             report(&fault, request, service);
             Err((!is_answered).then(|| refusal(fault)))
         }
@@ -188,7 +203,7 @@ async fn forward(
     mut out: Scratch,
     service: &Service,
 ) -> Result<(u16, Next), Break> {
-    let Connection { client, limit } = connection;
+    let Connection { client, limit, .. } = connection;
     let origin_limit = service.clock.deadline();
     let limits = Limits {
         client: limit,
@@ -204,6 +219,9 @@ async fn forward(
     let taken = body
         .take_ready(reader.bytes(), Form::AsIs, stays, &mut out)
         .map_err(|error| unanswered(ClientFault::Refused(error).into()))?;
+    if let Some(sight) = request.sight(Side::Request) {
+        sight.passed(&reader.bytes()[..taken]);
+    }
     reader.consume(taken);
     let is_repeatable = request.is_idempotent && body.is_complete();
 
@@ -244,7 +262,11 @@ async fn forward(
                         silence: limits.origin,
                         pause: limits.client,
                     };
-                    Box::pin(tunnel::run(client, &mut origin, limits, up, down)).await;
+                    let trace = request.trace.as_deref();
+                    if let Some(trace) = trace {
+                        trace.tunnels();
+                    }
+                    Box::pin(tunnel::run(client, &mut origin, limits, (up, down), trace)).await;
                 } else if let Some(announced_seconds) = answered.keep.filter(|_| {
                     state.sent.get() == Sent::Whole
                         && attempt_body.is_complete()
@@ -347,7 +369,7 @@ async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
         answer.reply().status,
         answer.reply().message
     );
-    let Connection { client, limit } = &connection;
+    let Connection { client, limit, .. } = &connection;
     limit.set(Some(LINGER));
     let written = async { client.writer().write_all(&out).await.is_ok() };
     let in_time = async {
@@ -362,7 +384,9 @@ async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
 /// Closes so that the last response arrives: what the client still sends is read for a while, for bytes that
 /// nobody reads turn the end of a connection into a reset, which overtakes the response (RFC 9112 §9.6).
 async fn close(connection: Connection) {
-    let Connection { mut client, limit } = connection;
+    let Connection {
+        mut client, limit, ..
+    } = connection;
     client.writer().finish();
     limit.set(Some(LINGER));
     let mut reader = client.reader();

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `hello` | first: `protocol` (1), `instance_id`, `project` (a name), `path`, `port`, `pid`, `target`, `recording`, `at` |
 //! | `start` | a request's head has come: `id`, `at`, `connection`, `client`, `method`, `path`, `version`, `fields`, `length` |
-//! | `head` | the target's answer has begun: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms` |
+//! | `head` | the target's answer has begun (told anew in the rare case that the request then goes out once more): `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms` |
 //! | `progress` | at most four times a second for each exchange: `id`, `request_bytes`, `response_bytes`, `events` |
 //! | `body` | a body is over, while recording: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`), `data`, `truncated`, `total` |
 //! | `end` | the exchange is over: `id`, `at`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `model`, `input_tokens`, `output_tokens`, `events`, `first_event_ms`, `last_event_ms` |
@@ -48,4 +48,16 @@
 //! Off: one test of one byte for each request. On: a listener that does not keep up loses lines (1024 may wait) and is told how
 //! many, so that no exchange ever waits for one. The hub is shared by all threads that serve; each exchange tells it from its own.
 
+mod channel;
+pub mod command;
+mod event;
+mod hub;
 pub mod observe;
+mod record;
+mod redact;
+mod trace;
+
+pub(crate) use self::channel::{Channel, is_private};
+pub(crate) use self::event::{Outcome, Side, Who};
+pub(crate) use self::hub::Hub;
+pub(crate) use self::trace::{Beginning, Sight, Trace};

@@ -3,13 +3,15 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 use super::reactor::{self, Source, Timer};
-use super::wire;
+use super::wire::{self, Stream};
 
 /// Listens on all of `addresses` that this machine has: one family is enough where the other does not exist.
 /// An error names the address that it is about.
@@ -55,9 +57,21 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The next client. Waits through passing failures; an error is the listener's own end.
 pub async fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
+    next(listener, reactor::accept).await
+}
+
+/// As [`accept`], where the listener is a Unix domain socket; the connection is watched by this thread.
+pub async fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Stream> {
+    next(listener, reactor::accept_unix).await.map(Stream::Unix)
+}
+
+async fn next<L: AsFd, S>(
+    listener: &Source<L>,
+    accept: fn(&Source<L>) -> io::Result<S>,
+) -> io::Result<S> {
     loop {
         poll_fn(|context| listener.poll_readable(context)).await?;
-        let error = match reactor::accept(listener) {
+        let error = match accept(listener) {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 listener.read_blocked();

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
@@ -44,17 +45,24 @@ pub fn of(stream: &TcpStream) -> Peer {
     }
 }
 
+/// Whether the other end of a Unix socket was connected by a process of the same user, as far as the system tells.
+pub fn is_same_user(stream: impl AsFd) -> bool {
+    system::user(stream).is_none_or(|user| user == rustix::process::geteuid())
+}
+
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod system {
     //! sock_diag(7): one exact look-up, whatever the number of sockets.
 
     use std::io;
     use std::net::{IpAddr, SocketAddr, TcpStream};
+    use std::os::fd::AsFd;
 
     use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
     use rustix::net::{
         AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
     };
+    use rustix::process::Uid;
 
     use super::Peer;
 
@@ -77,6 +85,13 @@ mod system {
         // The kernel has answered by the time that sendto returns.
         let (len, _) = recv(&netlink, &mut answer, RecvFlags::empty())?;
         Ok(read(&answer[..len], local.ip()))
+    }
+
+    pub fn user(stream: impl AsFd) -> Option<Uid> {
+        // Of a peer that has already gone, too.
+        rustix::net::sockopt::socket_peercred(stream)
+            .ok()
+            .map(|credentials| credentials.uid)
     }
 
     const HEADER_LEN: usize = 16;
@@ -157,10 +172,17 @@ mod system {
 
     use std::io;
     use std::net::TcpStream;
+    use std::os::fd::AsFd;
+
+    use rustix::process::Uid;
 
     use super::Peer;
 
     pub fn ask(_stream: &TcpStream) -> io::Result<Peer> {
         Ok(Peer::Unknown)
+    }
+
+    pub fn user(_stream: impl AsFd) -> Option<Uid> {
+        None
     }
 }

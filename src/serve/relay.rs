@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::buffers::Scratch;
 use super::counter::Counter;
 use super::deadline::Deadline;
+use super::feed::Sight;
 use super::reactor;
 use super::transfer::{self, Moved};
 use super::wire::{Filled, Reader, Writer};
@@ -42,6 +43,8 @@ pub struct Terms<'a, F> {
     pub silence: (&'a Deadline, Option<Duration>),
     /// Counts the bytes that went out.
     pub bytes: &'a Counter,
+    /// Sees what has passed, where somebody wants to.
+    pub sight: Option<Sight<'a>>,
 }
 
 /// Passes on what is left of `body`.
@@ -55,7 +58,8 @@ pub async fn relay<F: Fn(&str) -> bool>(
     let mut since_turn = 0;
     while !body.is_complete() {
         if from.bytes().is_empty() {
-            let filled = if is_flood && transfer::worth(body.opaque()) {
+            let is_watched = terms.sight.is_some_and(Sight::is_curious);
+            let filled = if is_flood && !is_watched && transfer::worth(body.opaque()) {
                 // In a box: few bodies are large.
                 Box::pin(flow(from, to, body, &terms)).await?
             } else {
@@ -94,6 +98,9 @@ pub async fn relay<F: Fn(&str) -> bool>(
                 Piece::Trailers | Piece::End => 0,
             },
         };
+        if let Some(sight) = terms.sight {
+            sight.passed(&from.bytes()[..used]);
+        }
         from.consume(used);
     }
     Ok(())
@@ -115,6 +122,9 @@ async fn flow<F>(
             count += piece;
             body.advance(piece);
             terms.bytes.add(piece);
+            if let Some(sight) = terms.sight {
+                sight.passed_unseen(piece);
+            }
         })
         .await;
         match moved {

@@ -4,16 +4,14 @@ use std::future::Future;
 use std::net::TcpStream;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
 use super::frames::Frames;
-use super::own::Tally;
 use super::threads::Seat;
 use super::wire::Stream;
-use super::{Options, Service, exchange};
+use super::{Common, Options, Service, exchange};
 
 /// A thread's place of work.
 pub struct Station<F> {
@@ -29,12 +27,12 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
     /// The station of thread `at`, whose exchanges are what `answer` returns.
     pub fn new(
         options: Options,
-        tallies: Arc<[Arc<Tally>]>,
+        common: Common,
         at: usize,
         executor: &Rc<LocalExecutor<'static>>,
         answer: fn(exchange::Call) -> F,
     ) -> Self {
-        let service = Rc::new(Service::new(options, tallies, at));
+        let service = Rc::new(Service::new(options, common, at));
         let keepers = [
             executor.spawn({
                 let service = Rc::clone(&service);
@@ -76,7 +74,8 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
         }
     }
 
-    fn spawn(&self, served: impl Future<Output = ()> + 'static) {
+    /// Runs what serves somebody beside the others.
+    pub fn spawn(&self, served: impl Future<Output = ()> + 'static) {
         // After a panic its descriptors are closed and its buffers gone; what the others share is counters and pools.
         self.executor
             .spawn(AssertUnwindSafe(served).catch_unwind())

@@ -20,7 +20,7 @@ use smol::channel::{self, Receiver, Sender};
 
 use super::own::Tally;
 use super::station::Station;
-use super::{Options, ServeError, exchange, reactor};
+use super::{Common, Options, ServeError, exchange, reactor};
 
 /// The other threads, as the first one sees them.
 pub struct Crew {
@@ -61,17 +61,17 @@ impl Drop for Seat {
 
 impl Crew {
     /// Starts a thread for each tally but the first.
-    pub fn start(options: &Options, tallies: &Arc<[Arc<Tally>]>) -> io::Result<Self> {
+    pub fn start(options: &Options, common: &Common) -> io::Result<Self> {
         let (end, ends) = channel::unbounded();
         let mut hands = Vec::new();
-        for (at, tally) in tallies.iter().enumerate().skip(1) {
+        for (at, tally) in common.tallies.iter().enumerate().skip(1) {
             let (orders, ordered) = channel::unbounded();
-            let (options, tallies, end) = (options.clone(), Arc::clone(tallies), end.clone());
+            let (options, common, end) = (options.clone(), common.clone(), end.clone());
             let thread = thread::Builder::new()
                 .name(format!("serve-{at}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    let work = AssertUnwindSafe(|| work(options, tallies, at, ordered));
+                    let work = AssertUnwindSafe(|| work(options, common, at, ordered));
                     let result = panic::catch_unwind(work);
                     // Nobody is left to be told only where everything ends anyway.
                     drop(end.try_send(result.unwrap_or(Err(ServeError::Fault))));
@@ -143,12 +143,12 @@ impl Crew {
 /// A thread's work: serves whom it is given, until it is told to stop.
 fn work(
     options: Options,
-    tallies: Arc<[Arc<Tally>]>,
+    common: Common,
     at: usize,
     ordered: Receiver<Order>,
 ) -> Result<(), ServeError> {
     let executor = Rc::new(LocalExecutor::new());
-    let station = Station::new(options, tallies, at, &executor, exchange::answer);
+    let station = Station::new(options, common, at, &executor, exchange::answer);
     let work = async {
         while let Ok(Order::Serve(client, seat)) = ordered.recv().await {
             station.serve(client, seat);

@@ -15,6 +15,7 @@ use smol::future;
 
 use super::counter::Counter;
 use super::deadline::Deadline;
+use super::feed::{self, Sight, Trace};
 use super::peer::{self, Peer};
 use super::relay::{self, Broken, Terms};
 use super::wire::{Reader, Stream, Wire, Writer};
@@ -36,8 +37,8 @@ pub async fn run(
     client: &mut Wire,
     origin: &mut Wire,
     limits: Limits<'_>,
-    bytes_up: &Counter,
-    bytes_down: &Counter,
+    (bytes_up, bytes_down): (&Counter, &Counter),
+    trace: Option<&Trace>,
 ) {
     let (client_reader, client_writer) = client.split();
     let (origin_reader, origin_writer) = origin.split();
@@ -47,18 +48,19 @@ pub async fn run(
     });
     let is_over = abandoned([&client_side, &origin_side], limits.pause);
     let silence = limits.silence;
+    let sight = |side| trace.map(|trace| trace.sight(side));
     let up = carry(
         client_reader,
         origin_writer,
         silence,
-        bytes_up,
+        (bytes_up, sight(feed::Side::Request)),
         &client_side,
     );
     let down = carry(
         origin_reader,
         client_writer,
         silence,
-        bytes_down,
+        (bytes_down, sight(feed::Side::Response)),
         &origin_side,
     );
     let both = async {
@@ -79,7 +81,7 @@ async fn carry(
     mut from: Reader<'_>,
     to: Writer<'_>,
     limit: &Deadline,
-    bytes: &Counter,
+    (bytes, sight): (&Counter, Option<Sight<'_>>),
     side: &Side<'_>,
 ) -> Result<(), Broken> {
     let terms = Terms {
@@ -87,6 +89,7 @@ async fn carry(
         stays: |_: &str| false,
         silence: (limit, None),
         bytes,
+        sight,
     };
     let mut rest = Body::new(Framing::UntilClose);
     to.begins_message();

@@ -239,7 +239,9 @@ fn interceptors_that_come_and_go_write_once() {
 
 #[test]
 fn a_registry_that_cannot_be_written_does_not_keep_an_interceptor_from_running() {
-    let home = Home::new();
+    // The live feed has its socket elsewhere.
+    let runtime = tempfile::tempdir().expect("a temporary folder");
+    let home = Home::new().with("XDG_RUNTIME_DIR", runtime.path());
     let shop = home.path("shop");
     let home = home.with_mappings(&[(&shop, free_port())], 8888);
     // A folder where the lock belongs refuses root as well.

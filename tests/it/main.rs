@@ -78,6 +78,9 @@ mod cli_prune;
 /// `ic status`: interceptors, impostors, and other programs on ports of projects.
 mod cli_status;
 
+/// `ic tail`: whose requests it shows, for people and for programs, and how it ends.
+mod cli_tail;
+
 /// `ic export` and `ic import`.
 mod cli_transfer;
 
@@ -127,6 +130,8 @@ mod http_guards;
 mod http_limits;
 // What is counted, and how long things took.
 mod http_metrics;
+// The live feed: what listeners are told, and what they cannot do to anybody.
+mod http_feed;
 // Start, stop, signals, log.
 mod http_process;
 // What it costs in system calls, threads and bytes; the portable twin costs more.

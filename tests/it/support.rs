@@ -4,6 +4,7 @@
 //! `Interceptor::client`. Everything blocks, and every wait ends at a deadline with a sentence about it.
 
 pub mod interceptor;
+pub mod listener;
 pub mod message;
 pub mod origin;
 pub mod refusal;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use interceptor::{
     Interceptor, Launch, free_port, has_ipv6, scratch_folder, tells_who_listens,
 };
+pub use listener::Listener;
 pub use message::{Framing, Request, Response, latin1};
 pub use origin::{Origin, Reply, Seen, requests_of};
 pub use stage::{OK, Stage};

@@ -9,7 +9,7 @@ use super::usage::Usage;
 use super::{PortOrigin, Serve, ServeSettings, surroundings};
 use crate::cli::output::{Shown, complain, explain, name, said};
 use crate::cli::settings::Environment;
-use crate::cli::{Context, Exit, Failure, raw};
+use crate::cli::{Context, Exit, Failure, feeds, raw};
 use crate::mock;
 use crate::registry::Port;
 use crate::registry::project::Project;
@@ -54,7 +54,8 @@ impl Serve {
         };
         let mut fields = identification(&settings.instance_id);
         fields.extend(filled_in(&settings, port, &context.environment));
-        let options = options(&settings, &fields, target, &ips, port, stop_signals)?;
+        let mut options = options(&settings, &fields, target, &ips, port, stop_signals)?;
+        options.feed = feeds::folder(&context.environment);
         let prepared = Prepared {
             settings,
             port,
@@ -235,6 +236,7 @@ fn options(
                 .as_ref()
                 .map(|project| raw::to_text(project.path().as_os_str())),
         },
+        feed: None,
         stop_signals,
     })
 }

@@ -16,6 +16,7 @@ use super::super::Service;
 use super::super::buffers::Scratch;
 use super::super::deadline::Deadline;
 use super::super::fault::{ClientFault, Fault, OriginFault};
+use super::super::feed::Side;
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Terms};
 use super::super::wire::{Filled, Reader, Wire, Writer};
@@ -164,6 +165,7 @@ async fn upload(
         stays: |name: &str| request.stays(name, &service.onward),
         silence: (limits.client, service.timeouts.body),
         bytes: &service.tally.bytes_up,
+        sight: request.sight(Side::Request),
     };
     match relay::relay(&mut client, origin, body, terms).await {
         Ok(()) => state.sent.set(Sent::Whole),
@@ -272,6 +274,9 @@ async fn download(
     let taken = body
         .take_ready(origin.bytes(), form, |name| named.has(name), &mut out)
         .map_err(OriginFault::Malformed)?;
+    if let Some(sight) = request.sight(Side::Response) {
+        sight.passed(&origin.bytes()[..taken]);
+    }
     origin.consume(taken);
     // From here on nothing else can be said, and nothing repeated.
     state.answered.set(true);
@@ -290,6 +295,7 @@ async fn download(
         stays: |name: &str| named.has(name),
         silence: (deadline, service.timeouts.body),
         bytes: &service.tally.bytes_down,
+        sight: request.sight(Side::Response),
     };
     match relay::relay(&mut origin, client, &mut body, terms).await {
         // The end that the reset left behind is no end of a body that only an end completes.

@@ -7,15 +7,17 @@ use std::time::Instant;
 use super::super::Service;
 use super::super::buffers::Scratch;
 use super::super::fault::{ClientFault, Fault};
+use super::super::feed::{Beginning, Side, Sight, Trace};
 use super::super::own::Page;
-use super::super::wire::Filled;
+use super::super::wire::{Filled, Stream};
 use super::Connection;
 use crate::http::Parsed;
 use crate::http::connection::Named;
 use crate::http::framing::Framing;
-use crate::http::head::{self, Slots};
+use crate::http::head::{self, RequestHead, Slots};
 use crate::http::passage::{self, Asking};
 use crate::http::rewrite::Onward;
+use crate::http::target::Target;
 
 /// What an exchange needs to know of a request whose head is already on its way.
 pub struct Request {
@@ -29,12 +31,19 @@ pub struct Request {
     pub began: Instant,
     /// Method and path for the log, where it is detailed. Never the query: it may hold a key.
     pub label: Option<String>,
+    /// What is told of it, while somebody listens.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Request {
     /// Whether fields of that `name` do not pass in its trailer section.
     pub fn stays(&self, name: &str, onward: &Onward) -> bool {
         onward.is_ours(name) || self.named.has(name)
+    }
+
+    /// What sees the bodies of its exchange.
+    pub fn sight(&self, side: Side) -> Option<Sight<'_>> {
+        self.trace.as_deref().map(|trace| trace.sight(side))
     }
 }
 
@@ -50,7 +59,11 @@ pub async fn read_request(
     connection: &mut Connection,
     service: &Service,
 ) -> Option<Result<(Request, Scratch), Refusal>> {
-    let Connection { client, limit } = connection;
+    let Connection {
+        client,
+        limit,
+        number,
+    } = connection;
     let mut reader = client.reader();
     let mut seen = 0;
     let mut began = None;
@@ -67,7 +80,11 @@ pub async fn read_request(
             let is_news = seen == 0 || head::may_end(bytes, seen) || reader.is_full();
             if is_news {
                 let mut out = Scratch::take();
-                match take_request(bytes, began, service, &mut out) {
+                let caller = Caller {
+                    stream: reader.stream(),
+                    number,
+                };
+                match take_request(bytes, began, service, caller, &mut out) {
                     Ok(Parsed::Complete((request, len))) => {
                         limit.set(None);
                         reader.consume(len);
@@ -96,8 +113,17 @@ pub async fn read_request(
             Some(Ok(Filled::EndOfFile) | Err(_)) => return None,
             None if is_idle => return None,
             None => {
+                let fault = ClientFault::HeadTimeout.into();
+                if service.feed.is_on() {
+                    let began = began.unwrap_or_else(Instant::now);
+                    let caller = Caller {
+                        stream: reader.stream(),
+                        number,
+                    };
+                    trace_refusal(reader.bytes(), began, service, caller, &fault);
+                }
                 return Some(Err(Refusal {
-                    fault: ClientFault::HeadTimeout.into(),
+                    fault,
                     head_only: false,
                 }));
             }
@@ -110,19 +136,36 @@ fn take_request(
     bytes: &[u8],
     began: Instant,
     service: &Service,
+    caller: Caller<'_>,
     out: &mut Scratch,
 ) -> Result<Parsed<(Request, usize)>, Refusal> {
     let mut slots = Slots::new();
     let taken = passage::request(bytes, &mut slots, &service.guard, &service.onward, out);
-    let Parsed::Complete(onbound) = taken.map_err(|refused| Refusal {
-        fault: ClientFault::Refused(refused.error).into(),
-        head_only: refused.head_only,
-    })?
-    else {
+    let taken = match taken {
+        Ok(taken) => taken,
+        Err(refused) => {
+            let fault = ClientFault::Refused(refused.error).into();
+            if service.feed.is_on() {
+                trace_refusal(bytes, began, service, caller, &fault);
+            }
+            return Err(Refusal {
+                fault,
+                head_only: refused.head_only,
+            });
+        }
+    };
+    let Parsed::Complete(onbound) = taken else {
         return Ok(Parsed::Partial);
     };
     let method = onbound.head.method;
     let path = onbound.target.path().split('?').next().unwrap_or_default();
+    let page = Page::at(method, path);
+    let is_told = page.is_none() && service.feed.is_on();
+    let trace = is_told.then(|| {
+        let head = Some(&onbound.head);
+        let target = onbound.target.path();
+        Box::new(caller.begin(service, head, Some(target), onbound.framing, began))
+    });
     let request = Request {
         asking: onbound.asking,
         framing: onbound.framing,
@@ -131,9 +174,63 @@ fn take_request(
             method,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
         ),
-        page: Page::at(method, path),
+        page,
         began,
         label: log::log_enabled!(log::Level::Debug).then(|| format!("{method} {path}")),
+        trace,
     };
     Ok(Parsed::Complete((request, onbound.head.len)))
+}
+
+/// Whose request it is, for those who listen.
+struct Caller<'a> {
+    stream: &'a Stream,
+    /// The connection's number, once it has one.
+    number: &'a mut u64,
+}
+
+impl Caller<'_> {
+    fn begin(
+        self,
+        service: &Service,
+        head: Option<&RequestHead<'_, '_>>,
+        path: Option<&str>,
+        framing: Framing,
+        began: Instant,
+    ) -> Trace {
+        if *self.number == 0 {
+            *self.number = service.feed.next_connection();
+        }
+        let beginning = Beginning {
+            connection: *self.number,
+            client: self.stream.tcp().and_then(|tcp| tcp.peer_addr().ok()),
+            head,
+            path,
+            framing,
+            began,
+        };
+        Trace::begin(&service.feed, &beginning)
+    }
+}
+
+/// Tells of a request that is not served, and as much of it as can be read.
+#[cold]
+fn trace_refusal(
+    bytes: &[u8],
+    began: Instant,
+    service: &Service,
+    caller: Caller<'_>,
+    fault: &Fault,
+) {
+    let mut slots = Slots::new();
+    let head = match head::request(bytes, &mut slots) {
+        Ok(Parsed::Complete(head)) => Some(head),
+        _ => None,
+    };
+    let path = head.as_ref().and_then(|head| {
+        let target = Target::parse(head.method, head.target).ok()?;
+        Some(target.path())
+    });
+    let trace = caller.begin(service, head.as_ref(), path, Framing::Empty, began);
+    trace.breaks(fault, false);
 }

@@ -8,6 +8,7 @@ use super::super::wire::{Filled, Reader};
 use super::halves::{Sent, State};
 use super::request::Request;
 use crate::http::Parsed;
+use crate::http::framing::Framing;
 use crate::http::head::{self, Slots};
 use crate::http::passage::{self, Kind, Moment, Wrong};
 
@@ -72,6 +73,14 @@ fn take_response(
     else {
         return Ok(Parsed::Partial);
     };
+    let framing = match &inbound.kind {
+        Kind::Interim => None,
+        Kind::Tunnel => Some(Framing::UntilClose),
+        Kind::Final(answer) => Some(answer.framing),
+    };
+    if let (Some(trace), Some(framing)) = (&request.trace, framing) {
+        trace.answers(&inbound.head, framing);
+    }
     let response = Response {
         status: inbound.head.status,
         kind: inbound.kind,

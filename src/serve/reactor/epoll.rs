@@ -12,7 +12,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -119,6 +119,13 @@ pub fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
 /// Watches a connection that was accepted.
 pub fn accepted(stream: TcpStream) -> io::Result<Source<TcpStream>> {
     Source::watched(stream, STREAM, Readiness::NEW)
+}
+
+/// As [`accept`], where the listener is a Unix domain socket.
+pub fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Source<UnixStream>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
+    Source::watched(UnixStream::from(socket), STREAM, Readiness::NEW)
 }
 
 /// Connects to a TCP address.

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -69,6 +69,12 @@ pub fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
 
 /// Watches a connection that was accepted.
 pub fn accepted(stream: TcpStream) -> io::Result<Source<TcpStream>> {
+    Source::new(stream)
+}
+
+/// As [`accept`], where the listener is a Unix domain socket.
+pub fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Source<UnixStream>> {
+    let (stream, _) = listener.get_ref().accept()?;
     Source::new(stream)
 }
 

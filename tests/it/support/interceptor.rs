@@ -159,6 +159,7 @@ impl Launch {
                 "SUPERMEMORY_",
                 "PORT_REGISTRY_",
                 "RUST_LOG",
+                "XDG_",
             ]
             .iter()
             .any(|prefix| name.starts_with(prefix));
@@ -235,6 +236,12 @@ impl Interceptor {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The socket of its live feed: its home is the folder in which it runs.
+    pub fn feed(&self) -> PathBuf {
+        let socket = format!(".cache/ic/run/{}.sock", self.pid());
+        self.folder.join(socket)
     }
 
     /// Its standard error so far.
@@ -374,7 +381,11 @@ impl Drop for Interceptor {
             // A panic there is a bug of the harness and has been printed.
             let _ = reader.join();
         }
-        // What a test has put there stays; an empty folder would only pile up.
+        // What a test has put there stays; an empty folder would only pile up, and so would what was left of the feed.
+        for folder in [".cache/ic/run", ".cache/ic", ".cache"] {
+            let _ = std::fs::remove_file(self.feed());
+            let _ = std::fs::remove_dir(self.folder.join(folder));
+        }
         let _ = std::fs::remove_dir(&self.folder);
         let errors = self.errors();
         if std::thread::panicking() {

@@ -1,0 +1,287 @@
+//! A request of the live feed as a line for people.
+
+use std::fmt::Write as _;
+
+use serde::Deserialize;
+
+use crate::cli::feeds::Hello;
+use crate::cli::output::Shown;
+
+/// The beginning of a request, as far as it is shown.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Start {
+    #[serde(rename = "event")]
+    _event: StartEvent,
+    /// Its number in its feed.
+    pub id: u64,
+    method: Option<String>,
+    path: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StartEvent {
+    Start,
+}
+
+/// The end of a request, as far as it is shown.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct End {
+    #[serde(rename = "event")]
+    _event: EndEvent,
+    /// Its number in its feed.
+    pub id: u64,
+    at: f64,
+    duration_ms: f64,
+    ttfb_ms: Option<f64>,
+    request_bytes: u64,
+    response_bytes: u64,
+    outcome: String,
+    status: Option<u16>,
+    error: Option<String>,
+    model: Option<String>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    first_event_ms: Option<f64>,
+    last_event_ms: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EndEvent {
+    End,
+}
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// There is a terminal that may be written to as one.
+    pub is_screen: bool,
+    /// Requests of several interceptors are shown.
+    pub names_project: bool,
+}
+
+impl Style {
+    /// What the columns are.
+    pub fn heading(self) -> String {
+        format!(
+            "{:9}  {:4}  {:>8}  {:>8}  {:>9}  {:>9}  REQUEST\n",
+            "TIME", "CODE", "TTFB", "DURATION", "UP", "DOWN"
+        )
+    }
+
+    /// A request that is over.
+    pub fn line(self, hello: &Hello, start: Option<&Start>, end: &End) -> String {
+        let status = match end.status {
+            Some(status) => status.to_string(),
+            None => "-".to_owned(),
+        };
+        let (colour, plain) = match end.status {
+            _ if !self.is_screen => ("", ""),
+            Some(200..=299) => ("\x1b[32m", "\x1b[0m"),
+            Some(100..=399) => ("\x1b[36m", "\x1b[0m"),
+            Some(400..=499) => ("\x1b[33m", "\x1b[0m"),
+            _ => ("\x1b[31m", "\x1b[0m"),
+        };
+        let ttfb = end.ttfb_ms.map_or_else(|| "-".to_owned(), time);
+        let mut line = format!(
+            "{}  {colour}{status:4}{plain}  {ttfb:>8}  {:>8}  {:>9}  {:>9}  ",
+            clock(end.at),
+            time(end.duration_ms),
+            size(end.request_bytes),
+            size(end.response_bytes),
+        );
+        if self.names_project {
+            let name = hello.project.as_deref().unwrap_or(&hello.instance_id);
+            // Writing into a String cannot fail.
+            let _ = write!(line, "{}  ", Shown(name));
+        }
+        line.push_str(&request(start));
+        if let Some(what) = end.what_was_wrong() {
+            let _ = write!(line, "  {colour}{}{plain}", Shown(what));
+        }
+        if let Some(traffic) = end.traffic() {
+            let _ = write!(line, "  {}", Shown(&traffic));
+        }
+        line.push('\n');
+        line
+    }
+
+    /// What is in flight, on a line that is overwritten.
+    pub fn in_flight<'a>(self, starts: impl ExactSizeIterator<Item = &'a Start>) -> String {
+        let count = starts.len();
+        let newest = starts.max_by_key(|start| start.id);
+        if !self.is_screen || newest.is_none() {
+            return String::new();
+        }
+        let text = format!("… {count} in flight: {}", request(newest));
+        text.chars().take(COLUMNS_MAX).collect()
+    }
+
+    /// Takes that line away.
+    pub fn erase(self) -> &'static str {
+        if self.is_screen { "\r\x1b[K" } else { "" }
+    }
+}
+
+impl End {
+    /// What kept the answer from being what it should be.
+    fn what_was_wrong(&self) -> Option<&str> {
+        match (self.error.as_deref(), self.outcome.as_str()) {
+            (Some(error), _) => Some(error),
+            (None, "complete") => None,
+            (None, outcome) => Some(outcome),
+        }
+    }
+
+    /// What the traffic says of itself: `gpt-5, 12 + 345 tokens, 48/s`.
+    fn traffic(&self) -> Option<String> {
+        let mut parts = Vec::new();
+        parts.extend(self.model.clone());
+        match (self.input_tokens, self.output_tokens) {
+            (Some(input), Some(output)) => parts.push(format!("{input} + {output} tokens")),
+            (Some(input), None) => parts.push(format!("{input} tokens in")),
+            (None, Some(output)) => parts.push(format!("{output} tokens out")),
+            (None, None) => {}
+        }
+        let seconds = match (self.first_event_ms, self.last_event_ms) {
+            (Some(first), Some(last)) if last - first >= SPAN_MS_MIN => Some((last - first) / 1e3),
+            _ => None,
+        };
+        if let (Some(seconds), Some(tokens)) = (seconds, self.output_tokens) {
+            parts.push(format!("{:.0}/s", tokens as f64 / seconds));
+        }
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+fn request(start: Option<&Start>) -> String {
+    match start {
+        Some(Start {
+            method: Some(method),
+            path,
+            ..
+        }) => {
+            let path = path.as_deref().unwrap_or_default();
+            format!("{} {}", Shown(method), Shown(path))
+        }
+        _ => "(unreadable)".to_owned(),
+    }
+}
+
+/// `12:34:56Z`.
+fn clock(at: f64) -> String {
+    let seconds = at.rem_euclid(86_400.0) as u32;
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}Z", seconds % 60)
+}
+
+fn time(millis: f64) -> String {
+    match millis {
+        ..9.95 => format!("{millis:.1} ms"),
+        ..999.5 => format!("{millis:.0} ms"),
+        ..99_950.0 => format!("{:.1} s", millis / 1e3),
+        _ => format!("{:.0} s", millis / 1e3),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    let size = bytes as f64;
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..0x10_0000 => format!("{:.1} KiB", size / 1024.0),
+        0x10_0000..0x4000_0000 => format!("{:.1} MiB", size / 1_048_576.0),
+        _ => format!("{:.1} GiB", size / 1_073_741_824.0),
+    }
+}
+
+/// Narrower than terminals are; a line that is overwritten must not wrap.
+const COLUMNS_MAX: usize = 79;
+
+/// Below that, a rate says nothing.
+const SPAN_MS_MIN: f64 = 50.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            instance_id: "me".to_owned(),
+            project: Some("shop\u{1b}".to_owned()),
+            path: None,
+            port: None,
+            pid: 1,
+            target: "t".to_owned(),
+            recording: false,
+        }
+    }
+
+    fn start(line: &str) -> Start {
+        serde_json::from_str(line).expect("a start")
+    }
+
+    const START: &str = r#"{"event":"start","id":7,"method":"POST","path":"/v1/chat?a=…"}"#;
+
+    fn end(more: &str) -> End {
+        let line = format!(
+            "{{\"event\":\"end\",\"id\":7,\"at\":45296.9,\"duration_ms\":1234.5,\"request_bytes\":512,\
+             \"response_bytes\":2048,{more}}}"
+        );
+        serde_json::from_str(&line).expect("an end")
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn a_request_is_a_line() {
+        let plain = Style { is_screen: false, names_project: false };
+        let check = |style: Style, more: &str, expected: &str| {
+            assert_eq!(style.line(&hello(), Some(&start(START)), &end(more)), expected);
+        };
+        let whole = r#""outcome":"complete","status":200,"ttfb_ms":12.34,"model":"gpt-5","input_tokens":9,"output_tokens":60,"first_event_ms":100.0,"last_event_ms":1100.0"#;
+        check(plain, whole, "12:34:56Z  200      12 ms     1.2 s      512 B    2.0 KiB  POST /v1/chat?a=…  gpt-5, 9 + 60 tokens, 60/s\n");
+        check(plain, r#""outcome":"error","status":502,"error":"target_refused""#, "12:34:56Z  502          -     1.2 s      512 B    2.0 KiB  POST /v1/chat?a=…  target_refused\n");
+        check(plain, r#""outcome":"client_gone","status":null"#, "12:34:56Z  -            -     1.2 s      512 B    2.0 KiB  POST /v1/chat?a=…  client_gone\n");
+        check(Style { is_screen: true, ..plain }, r#""outcome":"complete","status":204,"output_tokens":1"#, "12:34:56Z  \x1b[32m204 \x1b[0m         -     1.2 s      512 B    2.0 KiB  POST /v1/chat?a=…  1 tokens out\n");
+        check(Style { names_project: true, ..plain }, r#""outcome":"complete","status":204,"model":"a\u001bb""#, "12:34:56Z  204          -     1.2 s      512 B    2.0 KiB  shop\\u{1b}  POST /v1/chat?a=…  a\\u{1b}b\n");
+        let unreadable = start(r#"{"event":"start","id":7,"method":null,"path":null}"#);
+        for start in [None, Some(&unreadable)] {
+            let line = plain.line(&hello(), start, &end(r#""outcome":"refused","status":400"#));
+            assert!(line.ends_with("  (unreadable)  refused\n"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_flight_is_shown_on_a_terminal_only() {
+        let screen = Style {
+            is_screen: true,
+            names_project: false,
+        };
+        let starts = [start(START)];
+        assert_eq!(
+            screen.in_flight(starts.iter()),
+            "… 1 in flight: POST /v1/chat?a=…"
+        );
+        assert_eq!(screen.in_flight([].iter()), "");
+        let plain = Style {
+            is_screen: false,
+            ..screen
+        };
+        assert_eq!(plain.in_flight(starts.iter()), "");
+        assert_eq!(plain.erase(), "");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let times = [0.04, 9.94, 9.96, 999.4, 999.6, 99_949.0, 99_951.0];
+        let expected = [
+            "0.0 ms", "9.9 ms", "10 ms", "999 ms", "1.0 s", "99.9 s", "100 s",
+        ];
+        assert_eq!(times.map(time), expected);
+        let sizes = [0, 1023, 1024, 1 << 20, 5 << 29];
+        assert_eq!(
+            sizes.map(size),
+            ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "2.5 GiB"]
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! `ic tail`: whose requests it shows, for people and for programs, and how it ends.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::cli_home::{Home, Serving, free_port};
+use crate::cli_terminal::terminal;
+use crate::support::Wire;
+
+/// A running `ic tail`, killed when it is dropped.
+struct Tail {
+    child: Child,
+    out: Option<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    fn start(home: &Home, arguments: &[&str]) -> Tail {
+        let mut child = home
+            .command([&["tail"], arguments].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be run");
+        let out = child.stdout.take().map(BufReader::new);
+        Tail { child, out }
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let out = self.out.as_mut().expect("it is read");
+        out.read_line(&mut line).expect("text");
+        assert!(line.ends_with('\n'), "a line, and not the end: {line:?}");
+        line
+    }
+
+    /// Its exit code, and what it said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("a child can be waited for");
+        let mut said = String::new();
+        let errors = self.child.stderr.as_mut().expect("a pipe");
+        errors.read_to_string(&mut said).expect("text");
+        (status.code(), said)
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends requests until a tail that has just been started has seen one, whose line is returned.
+#[track_caller]
+fn first_line(tail: &mut Tail, port: u16) -> String {
+    let (found, line) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = found.send(tail.line());
+        });
+        loop {
+            get(port, "/v1/models");
+            if let Ok(line) = line.recv_timeout(std::time::Duration::from_millis(20)) {
+                return line;
+            }
+        }
+    })
+}
+
+fn get(port: u16, path: &str) {
+    let mut client = Wire::connect("client", ([127, 0, 0, 1], port).into());
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    ));
+    client.response("GET");
+}
+
+/// A home with an interceptor for its current folder.
+fn serving() -> (Home, u16, Serving) {
+    let home = Home::new();
+    let port = free_port();
+    let serving = Serving::start(&home, &["--port", &port.to_string()]);
+    (home, port, serving)
+}
+
+#[test]
+fn a_request_is_a_line_and_the_end_of_the_interceptor_is_the_end() {
+    let (home, port, serving) = serving();
+    let mut tail = Tail::start(&home, &[]);
+    let line = first_line(&mut tail, port);
+    assert!(line.ends_with(" B  GET /v1/models\n"), "{line}");
+    assert!(line.contains("Z  200  "), "{line}");
+    assert!(!line.contains('\x1b'), "no colours: {line:?}");
+    serving.stop();
+    let (exit, said) = tail.end();
+    assert_eq!(
+        (exit, said.as_str()),
+        (Some(0), "ic: the interceptor has stopped\n")
+    );
+}
+
+#[test]
+fn a_program_gets_the_lines_of_the_feed() {
+    let (home, _, serving) = serving();
+    let mut tail = Tail::start(&home, &["--json"]);
+    let hello: Value = serde_json::from_str(&tail.line()).expect("JSON");
+    assert_eq!(
+        (&hello["event"], &hello["pid"]),
+        (&"hello".into(), &serving.pid().into())
+    );
+    assert_eq!(hello["project"], "shop");
+    serving.stop();
+    assert_eq!(tail.line(), "{\"event\":\"bye\"}\n");
+    assert_eq!(tail.end().0, Some(0));
+}
+
+#[test]
+fn it_ends_when_it_is_told_to_and_when_nobody_reads_it() {
+    let (home, port, _serving) = serving();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut tail = Tail::start(&home, &["--json"]);
+        tail.line();
+        kill_process(Pid::from_child(&tail.child), signal).expect("it runs");
+        assert_eq!(tail.end(), (Some(0), String::new()), "{signal:?}");
+    }
+    let mut tail = Tail::start(&home, &["--json"]);
+    tail.line();
+    // Its reader leaves, which it finds when there is another line.
+    drop(tail.out.take());
+    get(port, "/v1/models");
+    assert_eq!(tail.end(), (Some(0), String::new()));
+}
+
+#[test]
+fn whose_requests_are_shown_is_said_by_folder_port_or_all() {
+    let (home, port, serving) = serving();
+    let other = home.folder("other");
+    let number = free_port().to_string();
+    let path = other.to_str().expect("UTF-8").to_owned();
+    let second = Serving::start(&home, &["--port", &number, "--project", &path]);
+    let greeted = |home: &Home, arguments: &[&str], count: usize| -> Vec<Value> {
+        let mut tail = Tail::start(home, arguments);
+        let hellos = (0..count).map(|_| serde_json::from_str(&tail.line()).expect("JSON"));
+        hellos.collect()
+    };
+    let pids = |hellos: Vec<Value>| -> Vec<u64> {
+        hellos
+            .iter()
+            .filter_map(|hello| hello["pid"].as_u64())
+            .collect()
+    };
+    let (first, second) = (u64::from(serving.pid()), u64::from(second.pid()));
+    assert_eq!(pids(greeted(&home, &["--json"], 1)), [first]);
+    assert_eq!(pids(greeted(&home, &["--json", &path], 1)), [second]);
+    assert_eq!(pids(greeted(&home, &["--json", "../other/"], 1)), [second]);
+    let mut both = pids(greeted(&home, &["--json", "--all"], 2));
+    both.sort_unstable();
+    let mut expected = [first, second];
+    expected.sort_unstable();
+    assert_eq!(both, expected);
+    let mut tail = Tail::start(&home, &["--all"]);
+    let line = first_line(&mut tail, port);
+    assert!(line.contains("  shop  GET /v1/models"), "{line}");
+    let home = home.with("INTERCEPTOR_PORT", &number);
+    assert_eq!(pids(greeted(&home, &["--json"], 1)), [second]);
+    assert_eq!(pids(greeted(&home, &["--json", "."], 1)), [first]);
+}
+
+#[test]
+fn where_no_interceptor_runs_it_says_what_to_do() {
+    let home = Home::new();
+    let said = home.ic(["tail"]).complaint(1);
+    let shop = home.path("shop");
+    assert_eq!(
+        said,
+        format!(
+            "no interceptor runs for `{}`; `ic serve` starts one, `ic status` shows those that run",
+            shop.display()
+        )
+    );
+    let said = home.ic(["tail", "--all"]).complaint(1);
+    assert!(
+        said.starts_with("no interceptor runs; `ic serve`"),
+        "{said}"
+    );
+    let said = home.ic(["tail", "--all", "."]).complaint(2);
+    assert!(said.starts_with("`--all` is for every project"), "{said}");
+    let on_port = Home::new().with("INTERCEPTOR_PORT", "8888");
+    let said = on_port.ic(["tail"]).complaint(1);
+    assert!(
+        said.starts_with("no interceptor runs on port 8888; "),
+        "{said}"
+    );
+    let said = Home::new()
+        .with("INTERCEPTOR_PORT", "x")
+        .ic(["tail"])
+        .complaint(2);
+    assert!(
+        said.starts_with("`INTERCEPTOR_PORT=x` is not a port"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_the_dead_have_left_is_removed() {
+    let (home, _, serving) = serving();
+    let socket = home.path(format!(".cache/ic/run/{}.sock", serving.pid()));
+    assert!(socket.exists());
+    drop(serving);
+    assert!(socket.exists(), "it was killed");
+    home.ic(["tail"]).complaint(1);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_terminal_shows_colours_and_what_is_in_flight() {
+    let (home, port, _serving) = serving();
+    let (mut person, program) = terminal();
+    let mut tail = home
+        .command(["tail"])
+        .stdout(program)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program can be run");
+    let mut shown = String::new();
+    let mut piece = [0; 1024];
+    let mut read_until = |text: &str| {
+        while !shown.contains(text) {
+            let count = person.read(&mut piece).expect("it is open");
+            shown.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        shown.clone()
+    };
+    let heading = read_until("REQUEST\r\n");
+    assert!(heading.starts_with("TIME "), "{heading:?}");
+    get(port, "/v1/models");
+    let shown = read_until("GET /v1/models\r\n");
+    assert!(
+        shown.contains("\r\x1b[K… 1 in flight: GET /v1/models\r\x1b[K"),
+        "{shown:?}"
+    );
+    assert!(shown.contains("\x1b[32m200 \x1b[0m"), "{shown:?}");
+    kill_process(Pid::from_child(&tail), Signal::INT).expect("it runs");
+    assert_eq!(tail.wait().expect("it ends").code(), Some(0));
+}

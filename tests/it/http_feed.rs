@@ -1,0 +1,710 @@
+//! The live feed: what listeners are told of each exchange, what is kept for them, and that none of it is to the
+//! disadvantage of an exchange.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// An exchange with an origin that gives these bytes for an answer, as a listener was told of it.
+#[track_caller]
+fn told(request: &str, answer: &'static [u8]) -> (Value, Value, Value) {
+    let origin = Origin::answering(move |_, _| Reply::Bytes(answer.to_vec()));
+    let interceptor = Interceptor::before(&origin);
+    let mut listener = Listener::of(&interceptor);
+    let mut client = interceptor.client();
+    client.send(request);
+    client.response("POST");
+    (
+        listener.expect("start"),
+        listener.expect("head"),
+        listener.expect("end"),
+    )
+}
+
+#[track_caller]
+fn post(fields: &str, body: &str) -> String {
+    let len = body.len();
+    format!(
+        "POST /v1/messages?beta=true HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {len}\r\n\r\n{body}"
+    )
+}
+
+#[track_caller]
+fn is_number(value: &Value) -> f64 {
+    let number = value
+        .as_f64()
+        .unwrap_or_else(|| panic!("a number: {value}"));
+    assert!(number >= 0.0, "{value}");
+    number
+}
+
+#[test]
+fn a_listener_is_greeted_by_who_it_is() {
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin)
+        .args(["--instance-id", "me"])
+        .start();
+    let (_, hello) = Listener::greeted(&interceptor);
+    assert_eq!(hello["protocol"], 1);
+    assert_eq!(hello["instance_id"], "me");
+    assert_eq!(hello["port"], interceptor.port);
+    assert_eq!(hello["pid"], interceptor.pid());
+    assert_eq!(hello["target"], origin.url());
+    assert_eq!(hello["recording"], false);
+    assert_eq!(hello["path"], interceptor.health()["project"]);
+    let path = hello["path"].as_str().expect("it has a project");
+    assert_eq!(
+        hello["project"],
+        path.rsplit('/').next().unwrap_or_default()
+    );
+    is_number(&hello["at"]);
+}
+
+#[test]
+fn an_exchange_is_told_from_its_head_to_its_end() {
+    let body = r#"{"messages":[],"model":"asked"}"#;
+    let (start, head, end) = told(
+        &post("content-type: application/json\r\nAuthorization: Bearer x\r\n", body),
+        b"HTTP/1.1 200 Fine\r\nContent-Type: text/event-stream\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n\r\n\
+          31\r\ndata: {\"message\":{\"model\":\"answered\",\"usage\":{\"in\r\n\
+          19\r\nput_tokens\":25,\"x\":0}}}\n\n\r\n\
+          2c;x=y\r\ndata: {\"usage\":{\"output_tokens\":15}}\n\ndata:1\r\n3\r\n2\n\n\r\n0\r\nx: y\r\n\r\n",
+    );
+    assert_eq!(start["id"], 1);
+    assert_eq!(start["connection"], 1);
+    let client = start["client"].as_str().unwrap_or_default();
+    assert!(client.starts_with("127.0.0.1:"), "{client}");
+    assert_eq!(start["method"], "POST");
+    assert_eq!(
+        start["path"], "/v1/messages?beta=…",
+        "names of a query, no values"
+    );
+    assert_eq!(start["version"], "1.1");
+    let fields = json!([
+        ["Host", "localhost"],
+        ["content-type", "application/json"],
+        ["Authorization", "…"],
+        ["Content-Length", body.len().to_string()],
+    ]);
+    assert_eq!(start["fields"], fields, "as they came, and no key");
+    assert_eq!(start["length"], body.len());
+
+    assert_eq!(
+        (&head["id"], &head["status"], &head["reason"]),
+        (&json!(1), &json!(200), &json!("Fine"))
+    );
+    assert_eq!(head["fields"][1], json!(["Set-Cookie", "…"]));
+    assert_eq!(head["length"], Value::Null);
+
+    assert_eq!(end["id"], 1);
+    assert_eq!(
+        (&end["outcome"], &end["status"], &end["error"]),
+        (&json!("complete"), &json!(200), &Value::Null)
+    );
+    assert_eq!(end["model"], "answered", "the answer knows better");
+    assert_eq!(
+        (&end["input_tokens"], &end["output_tokens"]),
+        (&json!(25), &json!(15))
+    );
+    assert_eq!(end["events"], 3);
+    assert_eq!(end["request_bytes"], body.len());
+    assert_eq!(
+        end["response_bytes"],
+        0x31 + 0x19 + 0x2c + 3,
+        "data, no framing"
+    );
+    let times = ["ttfb_ms", "first_event_ms", "last_event_ms", "duration_ms"];
+    let times = times.map(|time| is_number(&end[time]));
+    assert!(times.is_sorted(), "{times:?}");
+    assert_eq!(end["ttfb_ms"], head["ttfb_ms"]);
+    assert!(is_number(&start["at"]) <= is_number(&end["at"]));
+}
+
+#[test]
+fn what_a_peer_sends_stays_inside_its_string() {
+    let (start, head, end) = told(
+        &post("x-!#$%&'*: \u{9b}31m\"\\\t</script>\u{202e}\r\n", "x"),
+        b"HTTP/1.1 299 \xff\"\\\t<i>\r\nx: \x80\xff\"\r\nx-note: use sk-0123456789abcdef\r\nContent-Length: 0\r\n\r\n",
+    );
+    assert_eq!(
+        start["fields"][1],
+        json!(["x-!#$%&'*", "\u{9b}31m\"\\\t</script>\u{202e}"])
+    );
+    assert_eq!(head["reason"], "\u{fffd}\"\\\t<i>");
+    assert_eq!(head["fields"][0], json!(["x", "\u{fffd}\u{fffd}\""]));
+    assert_eq!(head["fields"][1], json!(["x-note", "use …"]));
+    assert_eq!(end["outcome"], "complete");
+}
+
+#[test]
+fn a_long_answer_tells_of_its_progress_now_and_then() {
+    let (origin, interceptor) = scripted();
+    let mut listener = Listener::of(&interceptor);
+    let mut client = interceptor.client();
+    client.send(post("", "four"));
+    let mut served = origin.accept();
+    served.request();
+    served.send(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    let (_, framing) = client.response_head("POST");
+    let mut body = Body::new(framing);
+    let began = std::time::Instant::now();
+    let mut events = 0;
+    while began.elapsed().as_millis() < 600 {
+        served.send("a\r\ndata: abc\n\r\n1\r\n\n\r\n");
+        client.expect_some(&mut body, "data: abc\n\n");
+        events += 1;
+    }
+    served.send("0\r\n\r\n");
+    let mut told = Vec::new();
+    let end = loop {
+        let line = listener.try_next().expect("there is an end");
+        match line["event"].as_str() {
+            Some("progress") => told.push(line),
+            Some("end") => break line,
+            _ => {}
+        }
+    };
+    let most = end["duration_ms"].as_f64().unwrap_or_default() / 250.0;
+    assert!(!told.is_empty() && told.len() as f64 <= most, "{told:?}");
+    for line in &told {
+        assert_eq!(
+            (&line["id"], &line["request_bytes"]),
+            (&json!(1), &json!(4))
+        );
+        let events = line["events"].as_u64().expect("a number");
+        let bytes = line["response_bytes"].as_u64().expect("a number");
+        assert!((11 * events..11 * events + 11).contains(&bytes), "{line}");
+    }
+    assert_eq!(end["events"], events);
+}
+
+#[test]
+fn requests_of_one_connection_are_told_as_such() {
+    let (_origin, interceptor) = agreeing();
+    let mut listener = Listener::of(&interceptor);
+    let (mut one, mut other) = (interceptor.client(), interceptor.client());
+    for client in [&mut one, &mut other] {
+        client.send(GET);
+        client.response("GET");
+    }
+    one.send(GET.repeat(2));
+    for _ in 0..2 {
+        one.response("GET");
+    }
+    let starts = [(); 4].map(|()| listener.wait_for("start"));
+    assert_eq!(
+        starts.each_ref().map(|start| start["id"].as_u64()),
+        [1, 2, 3, 4].map(Some)
+    );
+    assert_eq!(
+        starts.each_ref().map(|start| start["connection"].as_u64()),
+        [1, 2, 1, 1].map(Some)
+    );
+}
+
+#[test]
+fn what_happens_on_any_thread_is_told_to_everybody() {
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin).args(["--threads", "3"]).start();
+    let mut listeners = [Listener::of(&interceptor), Listener::of(&interceptor)];
+    // Each of six clients that are there at once is served by the thread that has the fewest.
+    let mut clients: Vec<Wire> = (0..6).map(|_| interceptor.client()).collect();
+    for client in &mut clients {
+        client.send(GET);
+        client.response("GET");
+    }
+    for listener in &mut listeners {
+        let mut ids: Vec<Option<u64>> = (0..6)
+            .map(|_| listener.wait_for("end")["id"].as_u64())
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2, 3, 4, 5, 6].map(Some));
+    }
+}
+
+#[test]
+fn its_own_pages_are_left_out() {
+    let (_origin, interceptor) = agreeing();
+    let mut listener = Listener::of(&interceptor);
+    interceptor.health();
+    let mut client = interceptor.client();
+    client.send(GET);
+    client.response("GET");
+    assert_eq!(listener.expect("start")["path"], "/");
+}
+
+/// How an exchange went, and how it is told to have ended: outcome, status, error.
+type Ending = (
+    &'static str,
+    fn(&Origin, &Interceptor),
+    (&'static str, Option<u16>, Option<&'static str>),
+);
+
+const ENDINGS: &[Ending] = &[
+    (
+        "with its last byte",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            served.send(OK);
+            client.response("GET");
+        },
+        ("complete", Some(200), None),
+    ),
+    (
+        "the client leaves before the answer",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            client.close();
+            served.expect_end();
+        },
+        ("client_gone", None, None),
+    ),
+    (
+        "the client leaves within the answer",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab");
+            client.response_head("GET");
+            client.reset();
+            served.expect_end();
+        },
+        ("client_gone", Some(200), None),
+    ),
+    (
+        "the target breaks off within its answer",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab");
+            served.close();
+            client.drain();
+        },
+        ("origin_cut", Some(200), Some("bad_response")),
+    ),
+    (
+        "the target closes without an answer",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            served.close();
+            assert_eq!(client.response("GET").status, 502);
+        },
+        ("error", Some(502), Some("target_closed")),
+    ),
+    (
+        "the target's answer is no HTTP",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            served.send("SSH-2.0-x\r\n");
+            assert_eq!(client.response("GET").status, 502);
+        },
+        ("error", Some(502), Some("bad_response")),
+    ),
+    (
+        "a head that is not served",
+        |_, interceptor| {
+            let mut client = interceptor.client();
+            client.send("GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n");
+            assert_eq!(client.response("GET").status, 421);
+        },
+        ("refused", Some(421), Some("host_not_allowed")),
+    ),
+    (
+        "a head that cannot be read",
+        |_, interceptor| {
+            let mut client = interceptor.client();
+            client.send("GET / HTTP/1.1\r\nHost : localhost\r\n\r\n");
+            assert_eq!(client.response("GET").status, 400);
+        },
+        ("refused", Some(400), Some("bad_field_name")),
+    ),
+    (
+        "a body that is malformed",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let mut served = origin.accept();
+            served.request_head();
+            client.send("x\r\n");
+            assert_eq!(client.response("POST").status, 400);
+        },
+        ("refused", Some(400), Some("bad_chunk_size")),
+    ),
+    (
+        "as a tunnel",
+        |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+            let mut served = origin.accept();
+            served.request();
+            served.send("HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nab");
+            client.response_head("GET");
+            client.expect("ab");
+            client.send("abc");
+            served.expect("abc");
+            client.finish_writing();
+            served.expect_eof();
+            served.close();
+            client.expect_eof();
+        },
+        ("tunnel", Some(101), None),
+    ),
+];
+
+#[test]
+fn every_exchange_has_an_end_that_says_how() {
+    for &(why, play, (outcome, status, error)) in ENDINGS {
+        let (origin, interceptor) = scripted();
+        let mut listener = Listener::of(&interceptor);
+        play(&origin, &interceptor);
+        let start = listener.expect("start");
+        let end = listener.wait_for("end");
+        assert_eq!(start["id"], end["id"], "{why}");
+        assert_eq!(end["outcome"], outcome, "{why}: {end}");
+        assert_eq!(end["status"], json!(status), "{why}: {end}");
+        assert_eq!(end["error"], json!(error), "{why}: {end}");
+        is_number(&end["duration_ms"]);
+        if outcome == "tunnel" {
+            assert_eq!(
+                (&end["request_bytes"], &end["response_bytes"]),
+                (&json!(3), &json!(2))
+            );
+        }
+        if why == "a head that cannot be read" {
+            assert_eq!(
+                (&start["method"], &start["path"]),
+                (&Value::Null, &Value::Null)
+            );
+        }
+    }
+    count("feed: ends of exchanges", ENDINGS.len());
+}
+
+#[test]
+fn large_bodies_pass_whole_while_they_are_looked_at() {
+    let origin = Origin::answering(|request, _| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            request.body.len()
+        );
+        Reply::Bytes([head.as_bytes(), &request.body].concat())
+    });
+    let interceptor = Interceptor::before(&origin);
+    let mut listener = Listener::of(&interceptor);
+    let filling: String = (0..400_000).map(|number| format!("{number},")).collect();
+    let body =
+        format!("{{\"input\":[{filling}0],\"model\":\"m\",\"usage\":{{\"input_tokens\":7}}}}");
+    for (records, kind) in [
+        (false, "application/json"),
+        (false, "text/plain"),
+        (true, "application/json"),
+    ] {
+        if records {
+            listener.record(true);
+        }
+        let mut client = interceptor.client();
+        client.send(post(&format!("Content-Type: {kind}\r\n"), &body));
+        let response = client.response("POST");
+        assert!(response.body == body.as_bytes(), "byte for byte");
+        let mut lines = Vec::new();
+        while lines
+            .last()
+            .is_none_or(|line: &Value| line["event"] != "end")
+        {
+            lines.push(listener.next());
+        }
+        let end = lines.pop().expect("the end");
+        assert_eq!(end["request_bytes"], body.len());
+        assert_eq!(end["response_bytes"], body.len());
+        assert_eq!(
+            (&end["model"], &end["input_tokens"]),
+            (&json!("m"), &json!(7))
+        );
+        lines.retain(|line| line["event"] == "body");
+        let sides: Vec<&Value> = lines.iter().map(|line| &line["side"]).collect();
+        assert_eq!(
+            sides,
+            if records {
+                vec!["request", "response"]
+            } else {
+                vec![]
+            }
+        );
+        for kept in lines {
+            assert_eq!(
+                (&kept["truncated"], &kept["total"]),
+                (&json!(true), &json!(body.len()))
+            );
+            let data = kept["data"].as_str().unwrap_or_default();
+            assert!(
+                data.len() == 1 << 20 && body.starts_with(data),
+                "the first MiB of it"
+            );
+        }
+    }
+}
+
+#[test]
+fn bodies_are_told_while_they_are_recorded_and_to_whoever_comes_later() {
+    let origin = Origin::answering(|request, _| {
+        let body: &[u8] = if request.target == "/bytes" {
+            b"\xff\0"
+        } else {
+            b"{\"key\":\"sk-0123456789abcdef\"}"
+        };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        Reply::Bytes([head.as_bytes(), body].concat())
+    });
+    let interceptor = Interceptor::before(&origin);
+    let mut listener = Listener::of(&interceptor);
+    let mut client = interceptor.client();
+    let mut ask = |request: &str| {
+        client.send(request);
+        client.response("GET");
+    };
+    ask(&post("", "before"));
+    listener.wait_for("end");
+    listener.say("{\"record\":true}\n{\"record\":true}\nand nothing else\n");
+    assert_eq!(
+        listener.expect("recording"),
+        json!({"event":"recording","on":true})
+    );
+    ask(&post("", "é sk-0123456789abcdef"));
+    ask("GET /bytes HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut lines: Vec<Value> = Vec::new();
+    while lines.iter().filter(|line| line["event"] == "end").count() < 2 {
+        lines.push(listener.next());
+    }
+    let events: Vec<&Value> = lines.iter().map(|line| &line["event"]).collect();
+    assert_eq!(
+        events,
+        [
+            "start", "body", "head", "body", "end", "start", "head", "body", "end"
+        ]
+    );
+    let bodies: Vec<Value> = lines
+        .iter()
+        .filter(|line| line["event"] == "body")
+        .cloned()
+        .collect();
+    let body = |id: u64, side, encoding, data, total: u64| json!({"event":"body","id":id,"side":side,"encoding":encoding,"data":data,"truncated":false,"total":total});
+    assert_eq!(
+        bodies,
+        [
+            body(2, "request", "utf8", "é …", 22),
+            body(2, "response", "utf8", "{\"key\":\"…\"}", 29),
+            body(3, "response", "base64", "/wA=", 2),
+        ]
+    );
+
+    drop(listener);
+    let (mut later, hello) = Listener::greeted(&interceptor);
+    assert_eq!(hello["recording"], true);
+    let again: Vec<Value> = lines.iter().map(|_| later.next()).collect();
+    assert_eq!(again, lines, "they are told again, as they were");
+    later.record(false);
+    drop(later);
+    let (mut last, hello) = Listener::greeted(&interceptor);
+    assert_eq!(hello["recording"], false);
+    ask(GET);
+    assert_eq!(last.expect("start")["id"], 4, "nothing is kept any more");
+}
+
+#[test]
+fn who_comes_within_an_exchange_is_told_of_its_end() {
+    let (origin, interceptor) = scripted();
+    let mut first = Listener::of(&interceptor);
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    first.expect("start");
+    drop(first);
+    let size = 3 << 20;
+    served.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));
+    client.response_head("GET");
+    let mut second = Listener::of(&interceptor);
+    second.record(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| served.send("x".repeat(size)));
+        client.expect("x".repeat(size));
+    });
+    let end = second.wait_for("end");
+    assert_eq!(
+        (&end["id"], &end["outcome"]),
+        (&json!(1), &json!("complete"))
+    );
+    assert_eq!(end["response_bytes"], size);
+}
+
+#[test]
+fn a_listener_that_does_not_read_loses_lines_and_holds_nobody_up() {
+    let (_origin, interceptor) = agreeing();
+    let mut slow = Listener::of(&interceptor);
+    let mut client = interceptor.client();
+    let field = "x".repeat(2000);
+    let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\nx: {field}\r\n\r\n");
+    let exchanges = 1000;
+    for _ in 0..exchanges {
+        client.send(&request);
+        client.response("GET");
+    }
+    let (mut lines, mut lost) = (0, 0);
+    // What is told of progress comes on top.
+    while lines + lost < 3 * exchanges {
+        let line = slow.next();
+        match line["count"].as_u64() {
+            Some(count) => lost += count,
+            None => lines += 1,
+        }
+    }
+    assert!(lost > 0, "more than the socket and the queue can hold");
+    client.send(GET);
+    client.response("GET");
+    while slow.wait_for("start")["id"] != exchanges + 1 {}
+}
+
+#[test]
+fn there_are_eight_listeners_and_who_leaves_makes_room() {
+    let (_origin, interceptor) = agreeing();
+    let mut listeners: Vec<Listener> = (0..8).map(|_| Listener::of(&interceptor)).collect();
+    let (mut ninth, _) = Listener::greeted(&interceptor);
+    assert_eq!(ninth.expect("full")["listeners"], 8);
+    ninth.expect_end();
+
+    listeners.pop();
+    // One says too much, one is silent for ever: the first has to go.
+    listeners[0].say("x".repeat(5000));
+    while listeners[0].try_next().is_some() {}
+    let mut later: Vec<Listener> = Vec::new();
+    while later.len() < 2 {
+        let (mut listener, _) = Listener::greeted(&interceptor);
+        let mut client = interceptor.client();
+        client.send(GET);
+        client.response("GET");
+        // Room is there as soon as the interceptor has noticed.
+        if listener.next()["event"] == "start" {
+            later.push(listener);
+        }
+    }
+    for listener in &mut listeners[1..] {
+        assert_eq!(listener.expect("start")["event"], "start");
+    }
+}
+
+#[test]
+fn the_end_is_told_and_leaves_nothing_behind() {
+    let (origin, mut interceptor) = scripted();
+    let mut listener = Listener::of(&interceptor);
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    interceptor.terminate();
+    interceptor.wait_for_errors("its stopping", |said| said.contains("stopping"));
+    served.send(OK);
+    assert_eq!(client.response("GET").status, 200);
+    assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
+    assert_eq!(listener.wait_for("end")["outcome"], "complete");
+    listener.expect("bye");
+    listener.expect_end();
+    assert!(!interceptor.feed().exists());
+}
+
+#[test]
+fn only_its_user_may_listen() {
+    let (_origin, interceptor) = agreeing();
+    let feed = interceptor.feed();
+    let mode = |path: &std::path::Path| {
+        let metadata = std::fs::metadata(path).expect("it is there");
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&feed), 0o600);
+    assert_eq!(mode(feed.parent().expect("a folder")), 0o700);
+}
+
+#[test]
+fn where_there_is_no_place_for_it_everything_else_goes_on() {
+    let open = scratch_folder();
+    let taken = scratch_folder();
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    std::fs::create_dir(open.join("ic")).expect("a folder");
+    set(&open.join("ic"), 0o755);
+    std::fs::write(taken.join("ic"), "").expect("a file");
+    let long = scratch_folder().join("x".repeat(100));
+    std::fs::create_dir(&long).expect("a folder");
+    for (why, runtime, stays) in [
+        ("a folder that others may enter", &open, Some("ic")),
+        ("a file in its place", &taken, Some("ic")),
+        ("a name that is too long for a socket", &long, None),
+    ] {
+        let origin = Origin::agreeing();
+        let interceptor = Launch::before(&origin)
+            .env("XDG_RUNTIME_DIR", runtime.to_str().expect("UTF-8"))
+            .env("RUST_LOG", "debug")
+            .start();
+        let mut client = interceptor.client();
+        client.send(GET);
+        assert_eq!(client.response("GET").status, 200, "{why}");
+        let said = interceptor.errors();
+        assert_eq!(
+            said.matches("there is no live feed").count(),
+            1,
+            "{why}: {said}"
+        );
+        assert!(!said.contains("WARN"), "{why}: {said}");
+        let socket = runtime.join(format!("ic/{}.sock", interceptor.pid()));
+        assert!(UnixStream::connect(socket).is_err(), "{why}");
+        assert!(!interceptor.feed().exists(), "{why}: nor is it elsewhere");
+        drop(interceptor);
+        if let Some(name) = stays {
+            assert!(runtime.join(name).exists(), "{why}");
+        }
+        std::fs::remove_dir_all(runtime).expect("it is ours");
+    }
+}
+
+#[test]
+fn a_runtime_folder_is_used_where_it_is_ours() {
+    let runtime = scratch_folder();
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin)
+        .env("XDG_RUNTIME_DIR", runtime.to_str().expect("UTF-8"))
+        .start();
+    let socket = runtime.join(format!("ic/{}.sock", interceptor.pid()));
+    assert_eq!(Listener::at(&socket).next()["pid"], interceptor.pid());
+    drop(interceptor);
+    // One that is no folder of ours, or none at all, is as good as unset.
+    for other in ["relative", "/nowhere", "/etc/hostname"] {
+        let interceptor = Launch::before(&origin)
+            .env("XDG_RUNTIME_DIR", other)
+            .start();
+        assert!(interceptor.feed().exists(), "{other}");
+    }
+    std::fs::remove_dir_all(runtime).expect("it is ours");
+}
