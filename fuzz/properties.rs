@@ -16,6 +16,7 @@ use interceptor::http::{Error, Parsed, trailer};
 
 mod command_line;
 mod exchange;
+mod feed;
 mod reference;
 mod registry;
 
@@ -23,6 +24,7 @@ pub use command_line::command_line;
 pub use registry::registry;
 
 pub use exchange::exchange;
+pub use feed::feed;
 
 /// A request head is taken exactly where a naive reader takes it.
 pub fn request_head(input: &[u8]) {

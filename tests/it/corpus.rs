@@ -10,7 +10,7 @@ mod properties;
 /// One fuzz target and its property.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     ("request_head", properties::request_head),
     ("response_head", properties::response_head),
     ("framing", properties::framing),
@@ -22,6 +22,7 @@ const TARGETS: [Target; 11] = [
     ("registry", properties::registry),
     ("command_line", properties::command_line),
     ("exchange", properties::exchange),
+    ("feed", properties::feed),
 ];
 
 #[test]
