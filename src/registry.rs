@@ -3,8 +3,8 @@
 //! Decided here: what a registry is (no port twice, every path absolute), how it is written as text, and in which
 //! order ports are given out. Pure: no files, no sockets, no clock. What a path means is [`project`]'s to
 //! say, how the text gets on and off the disk [`store`]'s, what a damaged text still tells [`recover`]'s,
-//! whether a port can be bound [`probe`]'s, what is known beside the mappings [`notes`]', and which mappings
-//! nobody needs [`prune`]'s.
+//! whether a port can be bound [`probe`]'s, what is known beside the mappings [`notes`]', which mappings
+//! nobody needs [`prune`]'s, and how a change is taken back [`undo`]'s.
 //!
 //! The file is shared with a Python tool. So a registry keeps what it does not know, in its place and to the letter,
 //! and writes what it does know as that tool would (`json.dump(…, indent=2)`).
@@ -20,6 +20,7 @@ pub mod project;
 pub mod prune;
 pub mod recover;
 pub mod store;
+pub mod undo;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

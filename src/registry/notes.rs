@@ -26,6 +26,11 @@ impl From<SystemTime> for Moment {
 }
 
 impl Moment {
+    /// Whole seconds since 1970.
+    pub fn seconds(self) -> u64 {
+        self.0
+    }
+
     /// How long before `now` this was; nothing where it lies in the future.
     pub fn age(self, now: Moment) -> Duration {
         Duration::from_secs(now.0.saturating_sub(self.0))
@@ -118,6 +123,20 @@ impl Registry {
         self.put(notes);
     }
 
+    /// Puts these notes in the place of what is known of the projects; none is forgetting.
+    pub(super) fn put_entries<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = (&'a Path, Option<Entry>)>,
+    ) {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let mut notes = self.notes();
+        notes.forget_all(entries.iter().map(|(path, _)| *path));
+        notes
+            .projects
+            .extend(entries.into_iter().filter_map(|(_, entry)| entry));
+        self.put(notes);
+    }
+
     /// Forgets the port that a project had, which has one now.
     pub(super) fn forget_former_port(&mut self, path: &Path) {
         let mut notes = self.notes();
@@ -187,8 +206,9 @@ pub struct Notes {
     others: Vec<(String, String)>,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
+/// What the file has under one project's path: also members that are others'.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
     /// The path as the file spells it, as JSON text.
     key: String,
     path: PathBuf,
@@ -219,6 +239,13 @@ impl Notes {
     pub fn get(&self, path: &Path) -> Note {
         let entry = self.projects.iter().find(|entry| entry.path == path);
         entry.map(Entry::note).unwrap_or_default()
+    }
+
+    /// What the file has of each, by the project's path.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Path, &Entry)> {
+        self.projects
+            .iter()
+            .map(|entry| (entry.path.as_path(), entry))
     }
 
     /// All of them, by the project's path.
@@ -281,7 +308,7 @@ impl Notes {
 
 impl Entry {
     /// An empty one.
-    fn of(path: &Path) -> Entry {
+    pub(super) fn of(path: &Path) -> Entry {
         Entry {
             key: json::encode(path.as_os_str().as_encoded_bytes()),
             path: path.to_owned(),
@@ -289,12 +316,23 @@ impl Entry {
         }
     }
 
-    fn note(&self) -> Note {
+    pub(super) fn note(&self) -> Note {
         Note {
             last_used: self.value(LAST_USED).and_then(number).map(Moment),
             is_pinned: self.value(PINNED) == Some("true"),
             former_port: self.former_port(),
         }
+    }
+
+    /// The same, pinned or not.
+    pub(super) fn pinned(mut self, is_pinned: bool) -> Entry {
+        self.members
+            .retain(|(key, _)| json::decode(key) != PINNED.as_bytes());
+        if is_pinned {
+            let name = json::encode(PINNED.as_bytes());
+            self.members.push((name, "true".to_owned()));
+        }
+        self
     }
 
     fn former_port(&self) -> Option<Port> {
