@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::registry::probe::{Availability, availability};
 use crate::registry::project::{Project, is_deleted};
-use crate::registry::prune::Pruned;
+use crate::registry::prune::{Given, Pruned};
 use crate::registry::store::{Store, Warning};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
 use super::output::{complain, said, shown};
-use super::settings::{Environment, Given, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
+use super::settings::{self, Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
 use super::{Failure, raw};
 
 /// The options that stand before every command, as they were given.
@@ -85,16 +85,26 @@ impl Place {
         project: &Project,
         also: impl Fn(&mut Registry, Allocated),
     ) -> Result<Allocated, Failure> {
-        let is_free = |port| availability(port) == Availability::Free;
         let given = self
             .update(|registry| {
-                let given = registry.allocate_or_prune(project, self.range, is_free, is_deleted)?;
+                let given = self.give(registry, project)?;
                 also(registry, given.allocated);
                 Ok(given)
             })?
             .map_err(|exhausted: Exhausted| Failure::could_not(exhausted.to_string()))?;
         self.tell_of(&given.pruned);
         Ok(given.allocated)
+    }
+
+    /// The project's port in this registry, given out now if it had none; mappings of deleted projects go first where
+    /// there is no other port.
+    ///
+    /// # Errors
+    ///
+    /// The range has no port left.
+    pub fn give(&self, registry: &mut Registry, project: &Project) -> Result<Given, Exhausted> {
+        let is_free = |port| availability(port) == Availability::Free;
+        registry.allocate_or_prune(project, self.range, is_free, is_deleted)
     }
 
     fn tell_of(&self, pruned: &[Pruned]) {
@@ -169,14 +179,16 @@ impl Globals {
         let highest =
             environment.flag_or_variable("--port-max", self.port_max.as_deref(), PORT_MAX);
         let port =
-            |given: &Option<Given>, default: Port| given.as_ref().map_or(Ok(default), Given::port);
+            |given: &Option<settings::Given>, default: Port| {
+            given.as_ref().map_or(Ok(default), settings::Given::port)
+        };
         let default = PortRange::DEFAULT;
         let (start, end) = (
             port(&lowest, default.start())?,
             port(&highest, default.end())?,
         );
         PortRange::new(start, end).map_err(|_| {
-            let named = |given: Option<Given>, otherwise: &str| match given {
+            let named = |given: Option<settings::Given>, otherwise: &str| match given {
                 Some(given) => format!("`{given}`"),
                 None => otherwise.to_owned(),
             };

@@ -2,7 +2,7 @@
 //!
 //! What may go is decided in `registry::prune`; here, what is asked of the machine, and how the answer is written.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
@@ -46,26 +46,18 @@ pub struct Prune {
 impl Prune {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let recycling = match &self.unused_for {
-            Some(given) => Some(Recycling {
-                unused_for: Given::flag("--unused-for", given).period()?,
-                now: SystemTime::now().into(),
-            }),
+            Some(given) => Some(unused_for(Given::flag("--unused-for", given).period()?)),
             None => None,
         };
         let place = context.place()?;
-        // What cannot be bound for want of privileges cannot be seen to be free either.
-        let is_listening = |port| availability(port) != Availability::Free;
-        let prune = |registry: &mut Registry| registry.prune(recycling, is_deleted, is_listening);
+        let prune = |registry: &mut Registry| prune(registry, recycling);
         let pruned = if self.dry_run {
             prune(&mut place.read()?)
         } else {
             place.update(prune)?
         };
         if self.json {
-            context.out.json(&Prunes {
-                removed: pruned.iter().map(Removed::from).collect(),
-                dry_run: self.dry_run,
-            })?;
+            context.out.json(&Prunes::new(&pruned, self.dry_run))?;
             return Ok(Exit::Done);
         }
         if pruned.is_empty() {
@@ -94,10 +86,35 @@ impl Prune {
     }
 }
 
+/// Gives up what is not needed, as this machine shows it.
+pub(super) fn prune(registry: &mut Registry, recycling: Option<Recycling>) -> Vec<Pruned> {
+    // What cannot be bound for want of privileges cannot be seen to be free either.
+    let is_listening = |port| availability(port) != Availability::Free;
+    registry.prune(recycling, is_deleted, is_listening)
+}
+
+/// Unused for so long, seen from now.
+pub(super) fn unused_for(unused_for: Duration) -> Recycling {
+    Recycling {
+        unused_for,
+        now: SystemTime::now().into(),
+    }
+}
+
+/// The answer as a document.
 #[derive(Serialize)]
-struct Prunes {
+pub(super) struct Prunes {
     removed: Vec<Removed>,
     dry_run: bool,
+}
+
+impl Prunes {
+    pub(super) fn new(pruned: &[Pruned], dry_run: bool) -> Prunes {
+        Prunes {
+            removed: pruned.iter().map(Removed::from).collect(),
+            dry_run,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -2,7 +2,7 @@
 //!
 //! How they are found is decided in `survey`; here, how the answer is written.
 
-mod survey;
+pub(super) mod survey;
 
 use std::path::Path;
 use std::thread;
@@ -145,8 +145,9 @@ fn project_name(path: &str) -> String {
     name(Path::new(&raw::from_text(path)))
 }
 
+/// The answer as a document.
 #[derive(Serialize)]
-struct Statuses<'a> {
+pub(super) struct Statuses<'a> {
     interceptors: Vec<Running<'a>>,
     held: Vec<HeldBy<'a>>,
 }

@@ -3,6 +3,7 @@
 //! Decided here: which form a file has, what counts as readable, and how the answer is written. Who wins a conflict is
 //! decided in `registry::import`, how CSV is written in `registry::csv`.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -322,8 +323,8 @@ enum Stream {
     File(PathBuf),
 }
 
-impl std::fmt::Display for Stream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stream::Standard => f.write_str("standard input"),
             Stream::File(path) => write!(f, "`{}`", shown(path)),
@@ -351,40 +352,10 @@ impl Stream {
                 said(&error)
             ))
         })?;
-        let bad = |why: String| {
-            Failure::could_not(format!(
-                "{self} holds no mappings: {why}; give an export, a registry file or a backup of one"
-            ))
-        };
-        if text.trim_ascii().is_empty() {
-            return Err(bad("it is empty".to_owned()));
+        let Readable { registry, warning } = readable(&text, self)?;
+        if let Some(warning) = warning {
+            complain(format_args!("warning: {warning}"));
         }
-        if let Some(read) = Registry::from_csv(&text) {
-            return read.map_err(|error| {
-                Failure::could_not(format!(
-                    "{self}, {error}; nothing was changed; put it right first"
-                ))
-            });
-        }
-        let damage = match Registry::parse(&text) {
-            Ok(registry) if registry.has_mappings_field() => return Ok(registry),
-            Ok(_) => return Err(bad("it has no `mappings`".to_owned())),
-            Err(damage) => damage,
-        };
-        // What is left of a damaged registry is what its backups are for.
-        let Recovered { registry, flaws } = recover(&text);
-        if registry.is_empty() {
-            return Err(bad(damage.to_string()));
-        }
-        let lost = match flaws.len() {
-            0 => String::new(),
-            1 => "; 1 could not be taken over".to_owned(),
-            many => format!("; {many} could not be taken over"),
-        };
-        complain(format_args!(
-            "warning: {self} is damaged ({damage}); {} can be read{lost}",
-            mappings(registry.len())
-        ));
         Ok(registry)
     }
 
@@ -405,6 +376,62 @@ impl Stream {
         }
         Ok(text)
     }
+}
+
+/// Mappings out of a text, and what of it could not be read.
+pub(super) struct Readable {
+    pub registry: Registry,
+    pub warning: Option<String>,
+}
+
+/// The mappings in the text of an export, a registry file or a backup of one, which is called `named`.
+///
+/// # Errors
+///
+/// "Could not": there are none in it, or a line of comma-separated values is wrong.
+pub(super) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Failure> {
+    let bad = |why: String| {
+        Failure::could_not(format!(
+            "{named} holds no mappings: {why}; give an export, a registry file or a backup of one"
+        ))
+    };
+    if text.trim_ascii().is_empty() {
+        return Err(bad("it is empty".to_owned()));
+    }
+    let sound = |registry| Readable {
+        registry,
+        warning: None,
+    };
+    if let Some(read) = Registry::from_csv(text) {
+        return read.map(sound).map_err(|error| {
+            Failure::could_not(format!(
+                "{named}, {error}; nothing was changed; put it right first"
+            ))
+        });
+    }
+    let damage = match Registry::parse(text) {
+        Ok(registry) if registry.has_mappings_field() => return Ok(sound(registry)),
+        Ok(_) => return Err(bad("it has no `mappings`".to_owned())),
+        Err(damage) => damage,
+    };
+    // What is left of a damaged registry is what its backups are for.
+    let Recovered { registry, flaws } = recover(text);
+    if registry.is_empty() {
+        return Err(bad(damage.to_string()));
+    }
+    let lost = match flaws.len() {
+        0 => String::new(),
+        1 => "; 1 could not be taken over".to_owned(),
+        many => format!("; {many} could not be taken over"),
+    };
+    let warning = format!(
+        "{named} is damaged ({damage}); {} can be read{lost}",
+        mappings(registry.len())
+    );
+    Ok(Readable {
+        registry,
+        warning: Some(warning),
+    })
 }
 
 fn is_named_csv(path: &Path) -> bool {
