@@ -34,6 +34,7 @@ pub mod snippet;
 pub mod status;
 pub mod tail;
 pub mod transfer;
+pub mod ui;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -93,6 +94,7 @@ enum Command {
     Suggest(check::Suggest),
     Status(status::Status),
     Tail(tail::Tail),
+    Ui(ui::Ui),
     Prune(prune::Prune),
     Export(transfer::Export),
     Import(transfer::Import),
@@ -171,6 +173,7 @@ fn answer(
         Command::Suggest(suggest) => suggest.run(&mut context),
         Command::Status(status) => status.run(&mut context),
         Command::Tail(tail) => tail.run(&mut context),
+        Command::Ui(ui) => ui.run(&mut context),
         Command::Prune(prune) => prune.run(&mut context),
         Command::Export(export) => export.run(&mut context),
         Command::Import(import) => import.run(&mut context),

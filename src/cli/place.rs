@@ -178,8 +178,7 @@ impl Globals {
         let lowest = environment.flag_or_variable("--port-min", self.port_min.as_deref(), PORT_MIN);
         let highest =
             environment.flag_or_variable("--port-max", self.port_max.as_deref(), PORT_MAX);
-        let port =
-            |given: &Option<settings::Given>, default: Port| {
+        let port = |given: &Option<settings::Given>, default: Port| {
             given.as_ref().map_or(Ok(default), settings::Given::port)
         };
         let default = PortRange::DEFAULT;

@@ -238,8 +238,9 @@ fn conflicts(count: usize) -> String {
     }
 }
 
+/// The answer as a document.
 #[derive(Serialize)]
-struct Imports {
+pub(super) struct Imports {
     added: Vec<MappingShown>,
     moved: Vec<MappingShown>,
     removed: Vec<MappingShown>,
@@ -276,7 +277,7 @@ impl MappingShown {
 }
 
 impl Imports {
-    fn new(imported: &Imported, dry_run: bool) -> Imports {
+    pub(super) fn new(imported: &Imported, dry_run: bool) -> Imports {
         let all = |list: &[(PathBuf, Port)]| {
             list.iter()
                 .map(|(path, port)| MappingShown::new(path, *port))

@@ -84,6 +84,9 @@ mod cli_tail;
 /// `ic export` and `ic import`.
 mod cli_transfer;
 
+/// `ic ui`: who may ask, what changes, and what is told.
+mod cli_ui;
+
 /// Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
 mod cli_output;
 

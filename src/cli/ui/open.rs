@@ -1,0 +1,68 @@
+//! Opening the page in the user's browser, where there is one to be seen.
+
+use std::ffi::OsString;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::cli::output::{complain, said};
+use crate::cli::settings::Environment;
+
+use super::token::Key;
+
+/// Opens the page, with a code that is good once. That it cannot be opened is no failure: its address has been printed.
+pub fn in_browser(url: &str, key: &Key, environment: &Environment<'_>) {
+    let Some(opener) = opener(environment.0) else {
+        return;
+    };
+    let Ok(code) = key.issue_code() else {
+        return;
+    };
+    let started = Command::new(opener)
+        .arg(format!("{url}#code={code}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    match started {
+        Ok(mut child) => {
+            // Some openers are the browser itself and stay; whoever has ended is not left as a zombie.
+            let wait = move || drop(child.wait());
+            // Without a thread for it, the zombie goes when this process does.
+            let _ = thread::Builder::new()
+                .name("browser".to_owned())
+                .spawn(wait);
+        }
+        Err(error) => complain(format_args!(
+            "cannot start `{opener}` ({}); open the address yourself",
+            said(&error)
+        )),
+    }
+}
+
+/// The program that opens addresses; none where there is no display to open them on.
+fn opener(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<&'static str> {
+    if cfg!(target_vendor = "apple") {
+        return Some("open");
+    }
+    let is_set = |name| variable(name).is_some_and(|value| !value.is_empty());
+    (is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")).then_some("xdg-open")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_opened_without_a_display() {
+        if cfg!(target_vendor = "apple") {
+            return;
+        }
+        let with = |set: &'static str| {
+            opener(&move |name: &str| (name == set).then(|| OsString::from(":0")))
+        };
+        assert_eq!(with("DISPLAY"), Some("xdg-open"));
+        assert_eq!(with("WAYLAND_DISPLAY"), Some("xdg-open"));
+        assert_eq!(with("HOME"), None);
+        assert_eq!(opener(&|_| Some(OsString::new())), None);
+    }
+}

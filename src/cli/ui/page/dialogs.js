@@ -1,0 +1,213 @@
+// Questions to the person: each a modal dialog that Escape ends without an answer.
+
+import { h, plural, say, toast, visible } from './dom.js';
+
+/** Shows a dialog; `build(close)` gives its content. Resolves to what `close` was called with. */
+export function dialog(title, build) {
+  return new Promise((resolve) => {
+    let answer;
+    const close = (value) => {
+      answer = value;
+      element.close();
+    };
+    const heading = h('h2', { id: 'dialog-title' }, title);
+    const element = h('dialog', { 'aria-labelledby': 'dialog-title' }, heading);
+    element.append(...[build(close, element)].flat());
+    element.addEventListener('close', () => {
+      element.remove();
+      resolve(answer);
+    });
+    // A click beside it, not one that merely ends there.
+    element.addEventListener('mousedown', (event) => event.target === element && close());
+    document.body.append(element);
+    element.showModal();
+  });
+}
+
+function buttons(close, label, kind = 'primary') {
+  return h('.buttons', {},
+    h('button', { type: 'button', onclick: () => close() }, 'Cancel'),
+    h(`button.${kind}`, { type: 'submit' }, label));
+}
+
+function form(content, send) {
+  return h('form', { method: 'dialog', onsubmit: (event) => (event.preventDefault(), send()) }, content);
+}
+
+export function confirm(title, lines, label) {
+  return dialog(title, (close) => form([
+    lines.map((line) => h('p', {}, line)),
+    buttons(close, label, 'danger'),
+  ], () => close(true)));
+}
+
+/** Rows of project and port, with a reason. */
+function mappingTable(rows) {
+  return h('.mappings', { tabIndex: 0, role: 'list' }, rows.slice(0, ROWS_MAX).map(({ port, path, why, kind }) =>
+    h('.mapping', { role: 'listitem' },
+      h('code.port', {}, String(port)), h('span.path', { title: visible(path) }, visible(path)),
+      h(`span.why${kind ? `.${kind}` : ''}`, {}, why))),
+  rows.length > ROWS_MAX && h('p.dim', {}, `and ${plural(rows.length - ROWS_MAX, 'more', 'more')}`));
+}
+
+const ROWS_MAX = 200;
+
+/** Asks for a folder and gives it a port; resolves to the server's answer. */
+export function allocate(ask) {
+  return dialog('Allocate a port', (close) => {
+    const path = h('input', { type: 'text', required: true, spellcheck: false, autocomplete: 'off', placeholder: '~/work/shop', 'aria-label': 'Folder' });
+    const pinned = h('input', { type: 'checkbox' });
+    const wrong = h('p.wrong', { role: 'alert' });
+    return form([
+      h('label.field', {}, h('span', {}, 'The project’s folder'), path),
+      h('label.check', {}, pinned, 'Pin it: `ic prune` never takes its port'),
+      wrong,
+      buttons(close, 'Allocate'),
+    ], async () => {
+      const answer = await ask('allocate', { path: path.value, pinned: pinned.checked });
+      if (answer.error) say(wrong, answer.error);
+      else close(answer);
+    });
+  });
+}
+
+/** Shows what pruning would remove before it does. */
+export function prune(ask) {
+  return dialog('Prune', (close, element) => {
+    const unused = h('select', { 'aria-label': 'Also ports not used for' },
+      [['', 'only deleted projects'], ['7d', 'and ports unused for 7 days'], ['30d', 'and ports unused for 30 days'],
+        ['90d', 'and ports unused for 90 days'], ['365d', 'and ports unused for a year']]
+        .map(([value, label]) => h('option', { value }, label)));
+    const found = h('.found', { 'aria-live': 'polite' });
+    const bar = buttons(close, 'Remove', 'danger');
+    const go = bar.lastElementChild;
+    const question = (dry_run) => ({ unused_for: unused.value || null, dry_run });
+    const look = async () => {
+      go.disabled = true;
+      const answer = await ask('prune', question(true));
+      if (!element.isConnected) return;
+      if (answer.error) return found.replaceChildren(h('p.wrong', {}, answer.error));
+      const rows = answer.removed.map((row) => ({ ...row, why: row.reason }));
+      found.replaceChildren(rows.length ? mappingTable(rows) : h('p.dim', {}, 'Nothing to prune.'));
+      say(go, rows.length ? `Remove ${plural(rows.length, 'mapping')}` : 'Remove');
+      go.disabled = rows.length === 0;
+    };
+    unused.addEventListener('change', look);
+    queueMicrotask(look);
+    return form([
+      h('p.dim', {}, 'Pinned ports and ports in use stay. A project that comes back gets its port again while that is free.'),
+      h('label.field', {}, h('span', {}, 'Remove'), unused), found, bar,
+    ], async () => {
+      const answer = await ask('prune', question(false));
+      if (answer.error) found.replaceChildren(h('p.wrong', {}, answer.error));
+      else close(answer);
+    });
+  });
+}
+
+/** Each byte as one character: a registry file need not be text. */
+function bytesOf(buffer) {
+  const bytes = new Uint8Array(buffer);
+  let text = '';
+  for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  return text;
+}
+
+/** Takes a file, shows what it would change, and imports it. */
+export function importFile(ask) {
+  return dialog('Import mappings', (close) => {
+    const file = h('input', { type: 'file', required: true, accept: '.json,.csv,.backup,application/json,text/csv', 'aria-label': 'File' });
+    const replace = h('input', { type: 'checkbox' });
+    const found = h('.found', { 'aria-live': 'polite' });
+    const bar = buttons(close, 'Import');
+    const go = bar.lastElementChild;
+    let chosen = null;
+    const question = (dry_run) => ({ ...chosen, replace: replace.checked, dry_run });
+    const look = async () => {
+      go.disabled = true;
+      if (!chosen) return;
+      const answer = await ask('import', question(true));
+      if (answer.error) return found.replaceChildren(h('p.wrong', {}, answer.error));
+      const changes = answer.added.length + answer.moved.length;
+      const blocked = answer.conflicts.length > 0 && !replace.checked;
+      const rows = [
+        ...answer.conflicts.map((row) => ({
+          ...row, kind: 'bad',
+          why: row.has_port ? `has port ${row.has_port} here` : `here it is the port of ${visible(row.port_of)}`,
+        })),
+        ...answer.added.map((row) => ({ ...row, why: 'new' })),
+        ...answer.moved.map((row) => ({ ...row, why: 'another port' })),
+        ...answer.removed.map((row) => ({ ...row, kind: 'bad', why: 'removed' })),
+      ];
+      const summary = [
+        answer.conflicts.length && `${plural(answer.conflicts.length, 'conflict')}${blocked ? '; with one, nothing is changed' : ', the file wins'}`,
+        changes && plural(changes, 'mapping'),
+        answer.unchanged && `${answer.unchanged} here already`,
+      ].filter(Boolean).join(' · ') || 'Nothing is in it.';
+      found.replaceChildren(...[
+        answer.warning && h('p.wrong', {}, answer.warning),
+        h('p', { className: blocked ? 'wrong' : 'dim' }, summary),
+        rows.length > 0 && mappingTable(rows),
+      ].filter(Boolean));
+      say(go, changes ? `Import ${plural(changes, 'mapping')}` : 'Import');
+      go.disabled = blocked || changes === 0;
+    };
+    file.addEventListener('change', async () => {
+      const [picked] = file.files;
+      chosen = picked ? { name: picked.name, bytes: bytesOf(await picked.arrayBuffer()) } : null;
+      found.replaceChildren();
+      look();
+    });
+    replace.addEventListener('change', look);
+    go.disabled = true;
+    return form([
+      h('p.dim', {}, 'An export, a registry file, or a backup of one.'),
+      file,
+      h('label.check', {}, replace, 'Let the file win conflicts; other mappings stay'),
+      found, bar,
+    ], async () => {
+      const answer = await ask('import', question(false));
+      if (answer.error) found.replaceChildren(h('p.wrong', {}, answer.error));
+      else close(answer);
+    });
+  });
+}
+
+/** What could not be undone, and why. */
+export function obstacles(answer) {
+  return dialog('Cannot undo', (close) => form([
+    h('p', {}, 'Something has changed since, so nothing was undone:'),
+    h('ul', {}, (answer.obstacles ?? []).slice(0, 20).map((line) => h('li', {}, visible(line)))),
+    h('.buttons', {}, h('button.primary', { type: 'submit' }, 'Close')),
+  ], () => close()));
+}
+
+export function help() {
+  const keys = [
+    ['/', 'filter'], ['j k ↓ ↑', 'next, previous'], ['Enter', 'details'], ['Esc', 'close, clear'],
+    ['a', 'allocate a port'], ['p', 'pin or unpin'], ['y', 'copy the address'], ['Del', 'remove'], ['u', 'undo'],
+    ['?', 'this help'],
+  ];
+  return dialog('Keyboard', (close) => form([
+    h('dl.keys', {}, keys.map(([key, what]) => [h('dt', {}, key.split(' ').map((one) => h('kbd', {}, one))), h('dd', {}, what)])),
+    h('.buttons', {}, h('button.primary', { type: 'submit' }, 'Close')),
+  ], () => close()));
+}
+
+/** For whoever has come without the token. */
+export function signIn(message) {
+  return dialog('Open the printed address', (close) => {
+    const given = h('input', { type: 'text', required: true, autocomplete: 'off', spellcheck: false, placeholder: 'http://127.0.0.1:…/#token=…', 'aria-label': 'Address or token' });
+    return form([
+      h('p', {}, message),
+      h('p.dim', {}, '`ic ui` prints an address that ends in a secret, at each start another one. Paste it here:'),
+      given,
+      h('.buttons', {}, h('button.primary', { type: 'submit' }, 'Continue')),
+    ], () => close(given.value.trim().replace(/^.*#token=/, '')));
+  });
+}
+
+export function tell(answer) {
+  if (answer.error) toast(answer.error, { isError: true });
+  return !answer.error;
+}

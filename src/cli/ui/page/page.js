@@ -1,0 +1,177 @@
+// The page: who may ask, what is told, which view is shown, and the keys that hold everywhere.
+
+import { mark, say, toast } from './dom.js';
+import * as dialogs from './dialogs.js';
+import { Projects } from './projects.js';
+
+const TOKEN = 'ic-token';
+const search = document.getElementById('search');
+const link = document.getElementById('link');
+const banner = document.getElementById('banner');
+
+/** Asks the server; an answer that is no success has an `error`. */
+async function ask(name, question) {
+  const change = question !== undefined;
+  try {
+    const response = await fetch(`/api/${name}`, {
+      method: change ? 'POST' : 'GET',
+      headers: { 'X-Ic-Token': sessionStorage.getItem(TOKEN) ?? '', ...(change && { 'Content-Type': 'application/json' }) },
+      body: change ? JSON.stringify(question) : undefined,
+    });
+    if (!change && response.ok) return { blob: await response.blob() };
+    const answer = await response.json();
+    return response.ok || answer.error ? answer : { error: `the server answered ${response.status}` };
+  } catch {
+    return { error: '`ic ui` does not answer; is it still running?' };
+  }
+}
+
+/** What is in the address goes into the tab's memory, and out of the address bar and the history. */
+async function takeToken() {
+  const [, kind, secret] = location.hash.match(/^#(token|code)=(.+)$/) ?? [];
+  if (!kind) return null;
+  history.replaceState(null, '', location.pathname);
+  if (kind === 'token') {
+    sessionStorage.setItem(TOKEN, secret);
+    return null;
+  }
+  const { token, error } = await ask('session', { code: secret });
+  if (token) sessionStorage.setItem(TOKEN, token);
+  return error ?? null;
+}
+
+async function signIn(message) {
+  sessionStorage.removeItem(TOKEN);
+  for (;;) {
+    const token = await dialogs.signIn(message);
+    if (token) {
+      sessionStorage.setItem(TOKEN, token);
+      return;
+    }
+  }
+}
+
+const projects = new Projects(document.getElementById('projects'), ask);
+const views = { projects };
+
+function hear(message) {
+  switch (message.on) {
+    case 'projects':
+      banner.hidden = !(message.problem ?? message.warning);
+      say(banner, message.problem ?? message.warning ?? '');
+      if (!message.problem) projects.hearProjects(message);
+      break;
+    case 'status':
+      projects.hearStatus(message);
+      break;
+  }
+}
+
+function linked(state, text) {
+  mark(link, 'data-state', state);
+  say(link, text);
+}
+
+/** Reads lines for ever. What is a line of its own stands whole in the stream, in however many pieces it comes. */
+async function live() {
+  const response = await fetch('/api/live', { headers: { 'X-Ic-Token': sessionStorage.getItem(TOKEN) ?? '' } });
+  if (response.status === 401) return 'unknown';
+  if (!response.ok) throw new Error(String(response.status));
+  linked('on', 'Live');
+  for (const view of Object.values(views)) view.begin?.();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return 'ended';
+    const lines = (rest + value).split('\n');
+    rest = lines.pop();
+    for (const line of lines) hear(JSON.parse(line));
+  }
+}
+
+async function listen() {
+  for (let pause = 250; ; pause = Math.min(pause * 2, 4000)) {
+    let outcome = 'ended';
+    try {
+      const started = performance.now();
+      outcome = await live();
+      if (performance.now() - started > 5000) pause = 250;
+    } catch {
+      // It is tried again.
+    }
+    if (outcome === 'unknown') {
+      linked('off', 'No access');
+      await signIn('The token is missing, or of an `ic ui` that has ended.');
+      pause = 125;
+      continue;
+    }
+    linked('off', 'Reconnecting…');
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+}
+
+// Views.
+
+const tabs = [...document.querySelectorAll('[role=tab]')];
+
+function show(name) {
+  for (const tab of tabs) {
+    const isShown = tab.id === `tab-${name}`;
+    mark(tab, 'aria-selected', String(isShown));
+    tab.tabIndex = isShown ? 0 : -1;
+    document.getElementById(tab.id.slice(4)).hidden = !isShown;
+  }
+  search.value = view().filterText ?? '';
+  view().shown?.();
+}
+
+function view() {
+  return views[tabs.find((tab) => tab.getAttribute('aria-selected') === 'true').id.slice(4)] ?? {};
+}
+
+for (const [place, tab] of tabs.entries()) {
+  tab.addEventListener('click', () => show(tab.id.slice(4)));
+  tab.addEventListener('keydown', (event) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const next = tabs[(place + by + tabs.length) % tabs.length];
+    show(next.id.slice(4));
+    next.focus();
+  });
+}
+
+search.addEventListener('input', () => view().filter?.(search.value));
+search.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' || event.key === 'ArrowDown') view().focus?.();
+  else if (event.key === 'Escape') {
+    if (search.value) view().filter?.((search.value = ''));
+    else view().focus?.();
+  } else return;
+  event.preventDefault();
+  event.stopPropagation();
+});
+document.getElementById('help').addEventListener('click', () => dialogs.help());
+
+addEventListener('keydown', (event) => {
+  const isTyping = event.target.closest?.('input, select, textarea, dialog');
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  const keys = {
+    '/': () => search.select(),
+    '?': () => dialogs.help(),
+  };
+  if (event.key in keys) keys[event.key]();
+  else if (event.key === 'j' || event.key === 'k' || event.key === 'ArrowDown' || event.key === 'ArrowUp') view().focus?.();
+  else if (!view().press?.(event.key)) return;
+  event.preventDefault();
+});
+
+// An address that is pasted over an open page changes its hash only.
+addEventListener('hashchange', () => location.hash.includes('=') && location.reload());
+addEventListener('unhandledrejection', (event) => toast(String(event.reason), { isError: true }));
+
+show('projects');
+const refused = await takeToken();
+if (refused) await signIn(refused);
+listen();

@@ -1,0 +1,456 @@
+// All projects and what runs on their ports.
+
+import { List, ago, copy, count, download, h, mark, plural, say, toast, visible } from './dom.js';
+import * as dialogs from './dialogs.js';
+
+const STATES = {
+  running: 'Running', held: 'Held by another', deleted: 'Folder is gone', free: 'Not running',
+};
+
+const KINDS = [
+  ['all', 'All', () => true],
+  ['running', 'Running', (row) => row.state === 'running'],
+  ['held', 'Held', (row) => row.state === 'held'],
+  ['deleted', 'Deleted', (row) => row.deleted],
+  ['pinned', 'Pinned', (row) => row.pinned],
+];
+
+const SORTS = {
+  port: (a, b) => a.port - b.port,
+  project: (a, b) => a.name.localeCompare(b.name) || a.port - b.port,
+  requests: (a, b) => (b.interceptor?.requests ?? -1) - (a.interceptor?.requests ?? -1) || a.port - b.port,
+  rate: (a, b) => (b.rate ?? -1) - (a.rate ?? -1) || a.port - b.port,
+  used: (a, b) => (b.usedAt ?? 0) - (a.usedAt ?? 0) || a.port - b.port,
+};
+
+/** Samples of an interceptor's counter, and what they tell. */
+class Rate {
+  constructor() {
+    this.samples = [];
+  }
+
+  note(requests, at) {
+    const last = this.samples.at(-1);
+    if (last && requests < last.requests) this.samples = [];
+    this.samples.push({ requests, at });
+    if (this.samples.length > SAMPLES_MAX) this.samples.shift();
+  }
+
+  /** Requests a second, over the last ten or so. */
+  get now() {
+    const last = this.samples.at(-1);
+    const first = this.samples.find(({ at }) => last.at - at <= 11_000);
+    return last.at > first.at ? ((last.requests - first.requests) * 1000) / (last.at - first.at) : 0;
+  }
+
+  /** For each interval, requests a second. */
+  get steps() {
+    return this.samples.slice(1).map(({ requests, at }, place) => {
+      const before = this.samples[place];
+      return ((requests - before.requests) * 1000) / Math.max(1, at - before.at);
+    });
+  }
+}
+
+const SAMPLES_MAX = 31;
+const SVG = 'http://www.w3.org/2000/svg';
+
+function sparkline() {
+  const svg = document.createElementNS(SVG, 'svg');
+  for (const [name, value] of [['viewBox', '0 0 60 16'], ['aria-hidden', 'true'], ['class', 'spark'], ['preserveAspectRatio', 'none']]) {
+    svg.setAttribute(name, value);
+  }
+  svg.append(document.createElementNS(SVG, 'polyline'));
+  return svg;
+}
+
+function drawSpark(svg, rate) {
+  const steps = rate?.steps ?? [];
+  const top = Math.max(1, ...steps);
+  const left = 60 - (steps.length - 1) * 2;
+  const points = steps.map((step, place) => `${left + place * 2},${(15 - (14 * step) / top).toFixed(1)}`);
+  mark(svg.firstChild, 'points', points.join(' '));
+}
+
+export class Projects {
+  constructor(element, ask) {
+    this.ask = ask;
+    this.told = { projects: [], past: [] };
+    this.status = { interceptors: [], held: [] };
+    this.rates = new Map();
+    this.filterText = '';
+    this.kind = 'all';
+    this.sort = 'port';
+    this.rows = [];
+    this.build(element);
+  }
+
+  build(element) {
+    const button = (name, label, title, act) =>
+      h(name, { type: 'button', title, onclick: act }, label);
+    this.facts = h('p.facts');
+    this.undoButton = button('button', 'Undo', 'Nothing to undo', () => this.undo());
+    this.chips = KINDS.map(([kind, label]) => h('button.chip', {
+      type: 'button', 'aria-pressed': String(kind === 'all'), onclick: () => this.choose(kind),
+    }, label, h('span.number')));
+    const sorter = (key, label, name = '') => h(`span.cell${name}`, { role: 'columnheader' }, h('button.sort', {
+      type: 'button', 'data-sort': key, onclick: () => this.sortBy(key),
+    }, label));
+    this.columns = h('.columns', { role: 'row' },
+      sorter('project', 'Project'), sorter('port', 'Port', '.num'), h('span.cell.target', { role: 'columnheader' }, 'Target'),
+      sorter('requests', 'Requests', '.num'), sorter('rate', 'Rate', '.rate'), sorter('used', 'Last used', '.num.used'));
+    this.list = new List({
+      label: 'Projects', columns: this.columns, key: (row) => row.key,
+      create: (row, item) => this.createRow(row, item), update: (row, item) => this.updateRow(row, item),
+      open: (row, focuses) => this.open(row, focuses), act: (key, row) => this.act(key, row),
+    });
+    this.list.isOpen = () => !this.pane.hidden;
+    this.pane = h('aside.pane', { hidden: true, 'aria-label': 'Project', onkeydown: (event) => event.key === 'Escape' && (this.close(), event.stopPropagation()) });
+    element.append(
+      h('.bar', {},
+        h('.chips', { role: 'group', 'aria-label': 'Which projects' }, this.chips),
+        h('.actions', {},
+          button('button.primary', 'Allocate…', 'Give a folder its port (a)', () => this.allocate()),
+          button('button', 'Prune…', 'Remove what is not needed', () => this.prune()),
+          button('button', 'Import…', 'Take over mappings from a file', () => this.import()),
+          h('.group', { role: 'group', 'aria-label': 'Export' }, h('span', {}, 'Export'),
+            button('button', 'JSON', 'Everything in the registry, as JSON', () => this.export('json')),
+            button('button', 'CSV', 'Paths and ports, as CSV', () => this.export('csv'))),
+          this.undoButton)),
+      h('.split', {}, this.list.element, this.pane),
+      this.facts);
+  }
+
+  // What is heard.
+
+  hearProjects(message) {
+    this.told = message;
+    const [last] = message.past;
+    this.undoButton.disabled = !last;
+    this.undoButton.title = last ? `Undo: ${visible(last.label)} (u)` : 'Nothing to undo';
+    this.draw();
+  }
+
+  hearStatus(message) {
+    this.status = message;
+    const now = performance.now();
+    const pids = new Set();
+    for (const one of message.interceptors) {
+      const key = `${one.pid}:${one.port}`;
+      pids.add(key);
+      if (!this.rates.has(key)) this.rates.set(key, new Rate());
+      this.rates.get(key).note(one.requests, now);
+    }
+    for (const key of this.rates.keys()) if (!pids.has(key)) this.rates.delete(key);
+    this.draw();
+  }
+
+  /** Projects with what runs for them, and what runs beside them. */
+  merge() {
+    const { interceptors, held } = this.status;
+    const byPort = new Map(interceptors.map((one) => [one.port, one]));
+    const heldBy = new Map(held.map((one) => [one.port, one]));
+    const used = new Set();
+    const rows = this.told.projects.map((project) => {
+      const one = byPort.get(project.port);
+      const interceptor = one?.path === project.path ? one : undefined;
+      if (interceptor) used.add(interceptor);
+      const holder = interceptor ? undefined : heldBy.get(project.port);
+      const state = interceptor ? 'running' : holder ? 'held' : project.deleted ? 'deleted' : 'free';
+      return { ...project, key: `p${project.port}`, isMapped: true, interceptor, holder, state };
+    });
+    const atHeldPort = new Map(rows.map((row) => [row.port, row]));
+    for (const one of interceptors) {
+      if (used.has(one)) continue;
+      // Listening without a mapping of its own (`--port`, INTERCEPTOR_PORT).
+      rows.push({
+        key: `i${one.pid}-${one.port}`, name: one.project ?? one.instance_id, path: one.path ?? '', port: one.port,
+        interceptor: one, state: 'running', isMapped: false, isGuest: atHeldPort.has(one.port),
+      });
+    }
+    const now = Date.now() / 1000;
+    for (const row of rows) {
+      row.rateOf = row.interceptor && this.rates.get(`${row.interceptor.pid}:${row.port}`);
+      row.rate = row.rateOf?.now;
+      row.usedAt = row.interceptor ? now : row.last_used;
+    }
+    return rows;
+  }
+
+  draw() {
+    const all = this.merge();
+    const words = this.filterText.toLowerCase().split(/\s+/).filter(Boolean);
+    const matches = (row) => words.every((word) =>
+      row.name.toLowerCase().includes(word) || row.path.toLowerCase().includes(word) || String(row.port).startsWith(word));
+    const found = words.length ? all.filter(matches) : all;
+    for (const [place, [kind, , is]] of KINDS.entries()) {
+      const number = found.filter(is).length;
+      say(this.chips[place].lastChild, count(number));
+      this.chips[place].hidden = number === 0 && kind !== 'all' && kind !== this.kind;
+    }
+    const [, , is] = KINDS.find(([kind]) => kind === this.kind);
+    this.rows = found.filter(is).sort(SORTS[this.sort]);
+    for (const button of this.columns.querySelectorAll('[data-sort]')) {
+      const isIt = button.dataset.sort === this.sort;
+      mark(button.parentElement, 'aria-sort', isIt ? (SORTS_DOWN.has(this.sort) ? 'descending' : 'ascending') : null);
+    }
+    this.list.show(this.rows, !this.told.range ? 'Loading…' : all.length ? 'No project matches.' : 'No project has a port yet. Allocate one with “a”.');
+    if (!this.pane.hidden) {
+      const row = all.find(({ key }) => key === this.openKey);
+      if (row) this.fillPane(row);
+      else this.close();
+    }
+    const { range, assigned, next_available, registry_file } = this.told;
+    if (range) {
+      const total = range.end - range.start + 1;
+      say(this.facts, `Ports ${range.start}–${range.end}: ${count(assigned)} allocated, ${count(total - assigned)} available, `
+        + `${next_available ? `next ${next_available}` : 'none free'} · ${registry_file}`);
+    }
+  }
+
+  // Rows.
+
+  createRow(row, item) {
+    const tool = (label, name, act) => h('button.tool', {
+      type: 'button', tabIndex: -1, 'aria-label': name, title: name,
+      onclick: (event) => (event.stopPropagation(), this.list.pick(item().key, false), act(item())),
+    }, label);
+    row.cells = {
+      dot: h('span.dot', { role: 'img' }), name: h('span.name'), badge: h('span.badge', { hidden: true }), path: h('span.path'),
+      port: h('span.cell.num.port', { role: 'gridcell' }),
+      target: h('span'), targetNote: h('span.note'),
+      requests: h('span'), failed: h('span.note'), rate: h('span'), spark: sparkline(),
+      used: h('span.cell.num.used', { role: 'gridcell' }),
+    };
+    const { cells } = row;
+    row.pin = tool('Pin', 'Pin', (one) => this.pin(one));
+    row.discard = tool('Remove', 'Remove', (one) => this.remove(one));
+    row.copy = tool('Copy', 'Copy the address', (one) => this.copyUrl(one));
+    row.append(
+      h('span.cell.project', { role: 'gridcell' }, cells.dot, h('.two', {}, h('.one', {}, cells.name, cells.badge), cells.path)),
+      cells.port,
+      h('span.cell.target', { role: 'gridcell' }, h('.two', {}, cells.target, cells.targetNote)),
+      h('span.cell.num.requests', { role: 'gridcell' }, h('.two', {}, cells.requests, cells.failed)),
+      h('span.cell.rate', { role: 'gridcell' }, cells.spark, cells.rate),
+      cells.used,
+      h('span.cell.tools', { role: 'gridcell' }, row.copy, row.pin, row.discard));
+  }
+
+  updateRow(row, item) {
+    const { cells } = row;
+    const { interceptor } = item;
+    mark(row, 'data-state', item.state);
+    mark(cells.dot, 'aria-label', STATES[item.state]);
+    mark(cells.dot, 'title', STATES[item.state]);
+    say(cells.name, visible(item.name));
+    const badge = item.pinned ? 'pinned' : item.isMapped ? '' : item.isGuest ? 'on another’s port' : 'not in the registry';
+    say(cells.badge, badge);
+    cells.badge.hidden = !badge;
+    say(cells.path, visible(item.path) || 'no project');
+    mark(cells.path, 'title', visible(item.path));
+    say(cells.port, String(item.port));
+    const [target, note, isBad] = targetOf(item);
+    say(cells.target, target);
+    mark(cells.target, 'title', target);
+    say(cells.targetNote, note);
+    cells.targetNote.classList.toggle('bad', isBad);
+    say(cells.requests, interceptor ? count(interceptor.requests) : '');
+    say(cells.failed, interceptor?.errors ? `${count(interceptor.errors)} failed` : interceptor?.in_flight ? `${count(interceptor.in_flight)} in flight` : '');
+    cells.failed.classList.toggle('bad', Boolean(interceptor?.errors));
+    say(cells.rate, interceptor ? rateText(item.rate) : '');
+    cells.spark.toggleAttribute('hidden', !interceptor);
+    if (interceptor) drawSpark(cells.spark, item.rateOf);
+    say(cells.used, usedText(item));
+    say(row.pin, item.pinned ? 'Unpin' : 'Pin');
+    mark(row.pin, 'aria-label', item.pinned ? 'Unpin' : 'Pin');
+    mark(row.pin, 'title', item.pinned ? 'Unpin (p)' : 'Pin: prune leaves it alone (p)');
+    row.pin.hidden = row.discard.hidden = !item.isMapped;
+  }
+
+  // The pane beside the list.
+
+  open(item, focuses) {
+    this.openKey = item.key;
+    this.pane.hidden = false;
+    this.paneKey = null;
+    this.fillPane(item);
+    if (focuses) this.pane.querySelector('.buttons button')?.focus();
+  }
+
+  close() {
+    this.pane.hidden = true;
+    this.openKey = null;
+    this.list.focus();
+  }
+
+  fillPane(item) {
+    // Built once for a project; then only its texts change, so that nothing is taken from under a pointer.
+    if (this.paneKey !== item.key) {
+      this.paneKey = item.key;
+      const fact = (name) => [h('dt', {}, name), h('dd')];
+      const names = ['State', 'Address', 'OpenAI base', 'Anthropic base', 'Path', 'Target', 'Instance', 'Process', 'Requests', 'Last error', 'Last used'];
+      this.paneFacts = new Map(names.map((name) => [name, fact(name)]));
+      this.paneTitle = h('h2');
+      const button = (label, act, kind = '') => h(`button${kind}`, { type: 'button', onclick: () => act(this.item) }, label);
+      this.panePin = button('Pin', (one) => this.pin(one));
+      this.paneRemove = button('Remove…', (one) => this.remove(one), '.danger');
+      this.pane.replaceChildren(
+        h('.paneHead', {}, this.paneTitle, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
+        h('.buttons', {}, button('Copy address', (one) => this.copyUrl(one)), this.panePin, this.paneRemove),
+        h('dl.facts', {}, [...this.paneFacts.values()].flat()));
+    }
+    this.item = item;
+    const { interceptor, holder } = item;
+    say(this.paneTitle, visible(item.name));
+    say(this.panePin, item.pinned ? 'Unpin' : 'Pin');
+    this.panePin.hidden = this.paneRemove.hidden = !item.isMapped;
+    const url = addressOf(item);
+    const values = {
+      State: `${STATES[item.state]}${holder ? `: ${holderText(holder)}` : ''}${item.deleted && item.state !== 'deleted' ? ', its folder is gone' : ''}`,
+      Address: url, 'OpenAI base': `${url}/v1`, 'Anthropic base': url, Path: visible(item.path),
+      Target: interceptor && `${interceptor.target}${interceptor.target_reachable ? '' : ' (not reachable)'}`,
+      Instance: interceptor?.instance_id,
+      Process: interceptor && `${interceptor.pid}, for ${ago(interceptor.uptime_seconds)}`,
+      Requests: interceptor && `${count(interceptor.requests)}, ${count(interceptor.errors)} failed, ${count(interceptor.in_flight)} in flight`,
+      'Last error': interceptor?.last_error && `${ago(interceptor.last_error.seconds_ago)} ago: ${interceptor.last_error.message}`,
+      'Last used': !interceptor && (item.last_used ? new Date(item.last_used * 1000).toLocaleString() : 'not known'),
+    };
+    for (const [name, [term, value]] of this.paneFacts) {
+      term.hidden = value.hidden = !values[name];
+      say(value, values[name] ? visible(values[name]) : '');
+    }
+  }
+
+  // What is done.
+
+  filter(text) {
+    this.filterText = text;
+    this.list.scroller.scrollTop = 0;
+    this.draw();
+  }
+
+  choose(kind) {
+    this.kind = kind;
+    for (const [place, [name]] of KINDS.entries()) mark(this.chips[place], 'aria-pressed', String(name === kind));
+    this.draw();
+  }
+
+  sortBy(key) {
+    this.sort = key;
+    this.list.scroller.scrollTop = 0;
+    this.draw();
+  }
+
+  focus() {
+    this.list.focus();
+  }
+
+  shown() {
+    this.list.draw();
+  }
+
+  /** Keys of the whole view. */
+  press(key) {
+    const keys = { a: () => this.allocate(), u: () => this.undo(), Escape: () => this.pane.hidden || this.close() };
+    if (key in keys) keys[key]();
+    else if (this.list.current) return this.act(key, this.list.current);
+    else return false;
+    return true;
+  }
+
+  /** Keys of a row. */
+  act(key, row) {
+    const keys = {
+      y: () => this.copyUrl(row),
+      ...(row.isMapped && { p: () => this.pin(row), Delete: () => this.remove(row), Backspace: () => this.remove(row) }),
+    };
+    if (!(key in keys)) return false;
+    keys[key]();
+    return true;
+  }
+
+  copyUrl(row) {
+    copy(addressOf(row), addressOf(row));
+  }
+
+  offerUndo(text, done) {
+    toast(text, done ? { label: 'Undo', action: () => this.undo(done.id) } : {});
+  }
+
+  async undo(id = this.told.past[0]?.id) {
+    if (id === undefined) return;
+    const answer = await this.ask('undo', { id });
+    if (answer.undone) toast(`Undone: ${visible(answer.undone.label)}`);
+    else if (answer.obstacles) dialogs.obstacles(answer);
+    else dialogs.tell(answer);
+  }
+
+  async pin(row) {
+    const answer = await this.ask('pin', { path: row.path, pinned: !row.pinned });
+    if (dialogs.tell(answer)) this.offerUndo(`${answer.pinned ? 'Pinned' : 'Unpinned'} ${visible(row.name)}`, answer.undo);
+  }
+
+  async remove(row) {
+    const lines = [`${visible(row.path)} loses port ${row.port}, which another project can get then.`];
+    if (row.state === 'running') lines.push('Its interceptor is running and goes on until it is stopped.');
+    if (!await dialogs.confirm(`Remove ${visible(row.name)}?`, lines, 'Remove')) return this.list.focus();
+    const answer = await this.ask('remove', { path: row.path });
+    if (dialogs.tell(answer)) this.offerUndo(`Removed ${visible(row.name)}`, answer.undo);
+    this.list.focus();
+  }
+
+  async allocate() {
+    const answer = await dialogs.allocate(this.ask);
+    if (!answer) return;
+    const text = answer.created ? `${visible(answer.project)} has port ${answer.port}` : `${visible(answer.project)} had port ${answer.port} already`;
+    this.offerUndo(text, answer.undo);
+    this.list.pick(`p${answer.port}`, false);
+  }
+
+  async prune() {
+    const answer = await dialogs.prune(this.ask);
+    if (answer) this.offerUndo(`Removed ${plural(answer.removed.length, 'mapping')}`, answer.undo);
+  }
+
+  async import() {
+    const answer = await dialogs.importFile(this.ask);
+    if (answer) this.offerUndo(`Imported ${plural(answer.added.length + answer.moved.length, 'mapping')}`, answer.undo);
+  }
+
+  async export(format) {
+    const answer = await this.ask(`export?format=${format}`);
+    if (answer.blob) download(`port_registry.${format}`, answer.blob.type, answer.blob);
+    else dialogs.tell(answer);
+  }
+}
+
+const SORTS_DOWN = new Set(['requests', 'rate', 'used']);
+
+function addressOf(row) {
+  return `http://localhost:${row.port}`;
+}
+
+function holderText(holder) {
+  if (holder.instance_id) return `interceptor ${visible(holder.instance_id)}, pid ${holder.pid}`;
+  return holder.pid ? `${visible(holder.program)}, pid ${holder.pid}` : 'a program that cannot be seen';
+}
+
+/** The target's column: a line, a note below it, and whether that is bad news. */
+function targetOf({ interceptor, holder, state }) {
+  if (interceptor) {
+    const trouble = interceptor.target_reachable ? '' : 'not reachable';
+    return [visible(interceptor.target), trouble || `up ${ago(interceptor.uptime_seconds)}`, Boolean(trouble)];
+  }
+  if (holder) return ['Port in use', holderText(holder), true];
+  return [state === 'deleted' ? 'Folder is gone' : '', '', false];
+}
+
+function rateText(rate) {
+  if (!rate) return '0/s';
+  return rate < 0.95 ? `${(rate * 60).toFixed(rate < 0.1 ? 1 : 0)}/min` : `${rate.toFixed(rate < 10 ? 1 : 0)}/s`;
+}
+
+function usedText({ interceptor, last_used }) {
+  if (interceptor) return 'now';
+  return last_used ? `${ago(Date.now() / 1000 - last_used)}` : '—';
+}

@@ -1,0 +1,488 @@
+//! `ic ui`: who may ask, what changes, and what takes a change back. The page itself is looked at in `tests/browser`.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::cli_home::{Home, free_port, held_port};
+
+/// `ic ui`, killed when it is dropped.
+struct Page {
+    child: Child,
+    address: SocketAddr,
+    token: String,
+}
+
+impl Page {
+    #[track_caller]
+    fn start(home: &Home) -> Page {
+        Page::with(home, &["--port", "0"])
+    }
+
+    #[track_caller]
+    fn with(home: &Home, arguments: &[&str]) -> Page {
+        let mut child = home
+            .command(["ui", "--no-open"].iter().chain(arguments))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be run");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut url = String::new();
+        out.read_line(&mut url).expect("text");
+        let (address, token) = url
+            .trim()
+            .strip_prefix("http://")
+            .and_then(|rest| rest.split_once("/#token="))
+            .unwrap_or_else(|| panic!("no address of a page: {url:?}"));
+        Page {
+            address: address.parse().expect("an address"),
+            token: token.to_owned(),
+            child,
+        }
+    }
+
+    /// What `text` is answered: the status, the head and the body.
+    #[track_caller]
+    fn exchange(&self, text: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("a limit");
+        stream.write_all(text.as_bytes()).expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it answers");
+        let answer = String::from_utf8(answer).expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head[9..12].parse().expect("a status");
+        (status, head.to_owned(), body.to_owned())
+    }
+
+    fn fields(&self, more: &str) -> String {
+        format!("Host: {}\r\nConnection: close\r\n{more}", self.address)
+    }
+
+    #[track_caller]
+    fn get(&self, path: &str) -> (u16, String, String) {
+        let fields = self.fields(&format!("X-Ic-Token: {}\r\n", self.token));
+        self.exchange(&format!("GET {path} HTTP/1.1\r\n{fields}\r\n"))
+    }
+
+    #[track_caller]
+    fn post(&self, name: &str, question: &Value) -> (u16, Value) {
+        let body = question.to_string();
+        let length = body.len();
+        let fields = self.fields(&format!(
+            "X-Ic-Token: {}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n",
+            self.token
+        ));
+        let text = format!("POST /api/{name} HTTP/1.1\r\n{fields}\r\n{body}");
+        let (status, _, body) = self.exchange(&text);
+        (status, serde_json::from_str(&body).expect("JSON"))
+    }
+
+    /// A change that is made.
+    #[track_caller]
+    fn change(&self, name: &str, question: Value) -> Value {
+        let (status, answer) = self.post(name, &question);
+        assert_eq!(status, 200, "{name} {question}: {answer}");
+        answer
+    }
+
+    /// The lines that a page is told, without end.
+    fn live(&self) -> impl Iterator<Item = Value> {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("a limit");
+        let fields = self.fields(&format!("X-Ic-Token: {}\r\n", self.token));
+        let text = format!("GET /api/live HTTP/1.1\r\n{fields}\r\n");
+        stream.write_all(text.as_bytes()).expect("it reads");
+        let lines = BufReader::new(stream).lines();
+        let mut lines = lines.map(|line| line.expect("text"));
+        assert_eq!(lines.next().as_deref(), Some("HTTP/1.1 200 OK"));
+        lines
+            .skip_while(|line| !line.is_empty())
+            .skip(1)
+            .map(|line| serde_json::from_str(&line).expect("JSON"))
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // One that was stopped is as good as one that is killed now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A home with a range of its own, and its first port.
+fn home() -> (Home, u16) {
+    let port = free_port();
+    let home = Home::new()
+        .with("INTERCEPTOR_PORT_MIN", port.to_string())
+        .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
+    (home, port)
+}
+
+#[test]
+fn it_listens_on_both_loopback_addresses_until_it_is_told_to_stop() {
+    let (home, _) = home();
+    let before = home.content();
+    let mut page = Page::start(&home);
+    assert_eq!(page.address.ip(), Ipv4Addr::LOCALHOST);
+    let (status, head, body) = page.exchange(&format!("GET / HTTP/1.1\r\n{}\r\n", page.fields("")));
+    assert_eq!(status, 200);
+    assert!(body.starts_with("<!doctype html>"));
+    for field in [
+        "Content-Security-Policy: default-src 'none'; script-src 'self'",
+        "frame-ancestors 'none'",
+        "X-Content-Type-Options: nosniff",
+        "Referrer-Policy: no-referrer",
+        "Cache-Control: no-store",
+    ] {
+        assert!(head.contains(field), "{field}: {head}");
+    }
+    if let Err(error) = TcpStream::connect((Ipv6Addr::LOCALHOST, page.address.port())) {
+        assert!(
+            TcpStream::connect((Ipv6Addr::LOCALHOST, 1))
+                .is_err_and(|none| none.kind() != error.kind()),
+            "{error}"
+        );
+    }
+    assert_eq!(home.content(), before, "looking changes nothing");
+    kill_process(Pid::from_child(&page.child), Signal::INT).expect("it runs");
+    let status = page.child.wait().expect("a child can be waited for");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_port_that_was_asked_for_is_had_or_refused() {
+    let (home, port) = home();
+    let page = Page::with(&home, &["--port", &port.to_string()]);
+    assert_eq!(page.address.port(), port);
+    let again = home.ic(["ui", "--no-open", "--port", &port.to_string()]);
+    let line = again.complaint(3);
+    assert!(
+        line.starts_with(&format!("cannot listen on port {port}: ")),
+        "{line}"
+    );
+    let (_listener, held) = held_port();
+    let line = home.ic(["ui", "--port", &held.to_string()]).complaint(3);
+    assert!(line.ends_with("give another with --port"), "{line}");
+    assert!(
+        home.ic(["ui", "--port", "no"])
+            .complaint(2)
+            .contains("`--port no`")
+    );
+}
+
+#[test]
+fn nobody_but_the_page_is_answered() {
+    let (home, _) = home();
+    home.ic(["allocate"]).result(0);
+    let page = Page::start(&home);
+    let own = format!("Host: {}\r\n", page.address);
+    let token = format!("X-Ic-Token: {}\r\n", page.token);
+    let json = "Content-Type: application/json\r\n";
+    let wrong = format!("X-Ic-Token: {}\r\n", "0".repeat(32));
+    let origin = format!("Origin: http://{}\r\n", page.address);
+    let shop = json!({ "path": home.path("shop") }).to_string();
+    let rows: [(&str, &str, &[&str], u16); 19] = [
+        ("GET /api/export?format=json", "no token", &[&own], 401),
+        (
+            "GET /api/export?format=json",
+            "a wrong token",
+            &[&own, &wrong],
+            401,
+        ),
+        (
+            "GET /api/export?format=json",
+            "an empty token",
+            &[&own, "X-Ic-Token:\r\n"],
+            401,
+        ),
+        ("GET /api/live", "no token", &[&own], 401),
+        (
+            "GET /api/export?format=json",
+            "the page",
+            &[&own, &token, &origin],
+            200,
+        ),
+        (
+            "GET /api/export?format=json",
+            "another host",
+            &["Host: evil.example\r\n", &token],
+            421,
+        ),
+        (
+            "GET /",
+            "another host, the page itself",
+            &["Host: evil.example\r\n"],
+            421,
+        ),
+        (
+            "GET /api/export?format=json",
+            "another page",
+            &[&own, &token, "Origin: https://evil.example\r\n"],
+            403,
+        ),
+        (
+            "GET /api/export?format=json",
+            "another server here",
+            &[&own, &token, "Origin: http://localhost:1\r\n"],
+            403,
+        ),
+        (
+            "GET /api/export?format=json",
+            "a sandboxed frame",
+            &[&own, &token, "Origin: null\r\n"],
+            403,
+        ),
+        (
+            "GET /api/export?format=json",
+            "another site",
+            &[&own, &token, "Sec-Fetch-Site: cross-site\r\n"],
+            403,
+        ),
+        (
+            "GET /api/remove",
+            "a change by GET",
+            &[&own, &token, json],
+            404,
+        ),
+        (
+            "PUT /api/remove",
+            "a change by PUT",
+            &[&own, &token, json],
+            405,
+        ),
+        ("POST /", "a change of the page", &[&own, &token, json], 405),
+        (
+            "POST /api/remove",
+            "a form",
+            &[&own, &token, "Content-Type: text/plain\r\n"],
+            415,
+        ),
+        ("POST /api/remove", "no kind", &[&own, &token], 415),
+        ("POST /api/remove", "no token", &[&own, json], 401),
+        ("POST /api/session", "a guessed code", &[&own, json], 400),
+        (
+            "POST /api/nothing",
+            "no such change",
+            &[&own, &token, json],
+            404,
+        ),
+    ];
+    for (line, why, fields, expected) in rows {
+        let mut text = format!(
+            "{line} HTTP/1.1\r\nConnection: close\r\n{}",
+            fields.concat()
+        );
+        if line.starts_with('P') {
+            write!(text, "Content-Length: {}\r\n\r\n{shop}", shop.len()).expect("a string");
+        } else {
+            text += "\r\n";
+        }
+        let (status, head, _) = page.exchange(&text);
+        assert_eq!(status, expected, "{why}: {line}");
+        assert!(
+            !head.to_ascii_lowercase().contains("access-control"),
+            "{why}"
+        );
+    }
+    assert_eq!(
+        home.ic(["list", "--json"]).json(0)["mappings"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+}
+
+#[test]
+fn every_change_is_made_and_taken_back() {
+    let (home, port) = home();
+    let page = Page::start(&home);
+    let path = |name| home.path(name).to_str().expect("UTF-8").to_owned();
+    let (shop, gone) = (path("shop"), path("gone"));
+    let list = || {
+        let export = page.get("/api/export?format=json");
+        let registry: Value = serde_json::from_str(&export.2).expect("JSON");
+        (
+            registry["mappings"].clone(),
+            registry["ic"]["projects"].clone(),
+        )
+    };
+    let undo = |answer: &Value| {
+        let done = answer["undo"].clone();
+        let undone = page.change("undo", json!({ "id": done["id"] }));
+        assert_eq!(undone["undone"], done);
+        let (status, _) = page.post("undo", &json!({ "id": done["id"] }));
+        assert_eq!(status, 404, "it is taken back once");
+    };
+
+    let allocated = page.change("allocate", json!({ "path": shop, "pinned": true }));
+    assert_eq!(
+        (
+            &allocated["port"],
+            &allocated["created"],
+            &allocated["project"]
+        ),
+        (&json!(port), &json!(true), &json!("shop"))
+    );
+    undo(&allocated);
+    assert_eq!(list().0, json!({}));
+    // The search for a port goes on from where it was: what others have done since is not known.
+    let port = port + 1;
+    let allocated = page.change(
+        "allocate",
+        json!({ "path": "~/shop/../shop/", "pinned": true }),
+    );
+    assert_eq!(allocated["port"], port);
+    let with_shop = list();
+    assert_eq!(
+        with_shop,
+        (json!({ &shop: port }), json!({ &shop: { "pinned": true } }))
+    );
+    let again = page.change("allocate", json!({ "path": shop }));
+    assert_eq!(
+        (&again["created"], &again["undo"]),
+        (&json!(false), &Value::Null)
+    );
+
+    let unpinned = page.change("pin", json!({ "path": shop, "pinned": false }));
+    assert_eq!(list().1, json!({}));
+    undo(&unpinned);
+    assert_eq!(list(), with_shop);
+
+    let removed = page.change("remove", json!({ "path": shop }));
+    assert_eq!(removed["port"], port);
+    assert_eq!(page.post("remove", &json!({ "path": shop })).0, 404);
+    undo(&removed);
+    assert_eq!(list(), with_shop);
+
+    page.change("allocate", json!({ "path": gone }));
+    let before = list();
+    let question = |dry_run| json!({ "unused_for": "30d", "dry_run": dry_run });
+    let shown = page.change("prune", question(true));
+    assert_eq!(list(), before, "a look");
+    let pruned = page.change("prune", question(false));
+    assert_eq!(pruned["removed"], shown["removed"]);
+    assert_eq!(pruned["removed"][0]["reason"], "deleted");
+    undo(&pruned);
+    assert_eq!(list(), before);
+
+    let csv = format!("path,port\n{},{}\n/else/where,{port}\n", gone, port + 7);
+    let question = |replace, dry_run| json!({ "name": "a.csv", "bytes": csv, "replace": replace, "dry_run": dry_run });
+    let refused = page.change("import", question(false, false));
+    assert_eq!(refused["conflicts"].as_array().map(Vec::len), Some(2));
+    assert_eq!((list(), &refused["undo"]), (before.clone(), &Value::Null));
+    page.change("import", question(true, true));
+    assert_eq!(list(), before, "a look");
+    let imported = page.change("import", question(true, false));
+    assert_eq!(list().0, json!({ &gone: port + 7, "/else/where": port }));
+    undo(&imported);
+    assert_eq!(list(), before);
+    let (status, answer) = page.post(
+        "import",
+        &json!({ "name": "x", "bytes": "{}", "replace": false, "dry_run": true }),
+    );
+    assert_eq!(status, 500);
+    assert!(
+        answer["error"]
+            .as_str()
+            .is_some_and(|error| error.starts_with("`x` holds no mappings"))
+    );
+}
+
+#[test]
+fn an_undo_that_would_take_something_from_others_says_so_and_does_nothing() {
+    let (home, port) = home();
+    let page = Page::start(&home);
+    home.ic(["allocate"]).result(0);
+    let removed = page.change("remove", json!({ "path": home.path("shop") }));
+    // Where the search begins is a field of the file; another tool may set it back.
+    home.ic(["reset", "--yes"]).result(0);
+    let other = home.folder("other");
+    home.ic(["allocate".as_ref(), other.as_os_str()]).result(0);
+    let before = home.content();
+    let (status, answer) = page.post("undo", &json!({ "id": removed["undo"]["id"] }));
+    assert_eq!(status, 409, "{answer}");
+    let told = format!(
+        "{}: port {port} belongs to {} now",
+        home.path("shop").display(),
+        other.display()
+    );
+    assert_eq!(answer["obstacles"], json!([told]));
+    assert_eq!(home.content(), before);
+}
+
+#[test]
+fn a_path_has_to_be_whole_and_may_be_any_bytes() {
+    let (home, _) = home();
+    let page = Page::start(&home);
+    for path in ["", "shop", "./shop", "~me/shop"] {
+        let (status, answer) = page.post("allocate", &json!({ "path": path }));
+        assert_eq!(status, 400, "{path:?}: {answer}");
+    }
+    // As `raw` carries a byte that is no UTF-8.
+    let path = home
+        .path("")
+        .join("caf\0e9")
+        .to_str()
+        .expect("UTF-8")
+        .to_owned();
+    page.change("allocate", json!({ "path": path }));
+    page.change("pin", json!({ "path": path, "pinned": true }));
+    let projects = page
+        .live()
+        .find(|line| line["on"] == "projects")
+        .expect("it is told");
+    assert_eq!(projects["projects"][0]["path"], path);
+    page.change("remove", json!({ "path": path }));
+}
+
+#[test]
+fn a_page_is_told_what_changes_wherever_it_is_changed() {
+    let (home, port) = home();
+    let page = Page::start(&home);
+    let mut live = page.live();
+    let mut projects = move || loop {
+        let line = live.next().expect("it goes on");
+        if line["on"] == "projects" {
+            return line;
+        }
+    };
+    let first = projects();
+    assert_eq!(
+        (&first["projects"], &first["next_available"]),
+        (&json!([]), &json!(port))
+    );
+    let allocated = page.change("allocate", json!({ "path": home.path("shop") }));
+    let second = projects();
+    assert_eq!(second["projects"][0]["port"], port);
+    assert_eq!(second["past"], json!([allocated["undo"]]));
+    home.ic(["remove"]).result(0);
+    assert_eq!(projects()["projects"], json!([]));
+}
+
+#[test]
+fn a_damaged_registry_is_shown_with_a_warning() {
+    let home = Home::new().with_registry(r#"{"mappings":{"/p/a":9000,"/p/b":"#);
+    let page = Page::start(&home);
+    let told = page
+        .live()
+        .find(|line| line["on"] == "projects")
+        .expect("it is told");
+    assert_eq!(told["projects"][0]["path"], "/p/a");
+    assert!(
+        told["warning"]
+            .as_str()
+            .is_some_and(|warning| warning.contains("damaged"))
+    );
+}
