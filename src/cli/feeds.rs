@@ -4,7 +4,7 @@
 //! who listen as for those who tell; and that what cannot be trusted, or does not answer, is no feed.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,16 @@ pub struct Feed {
 
 /// Begins to listen to every feed in `folder`; sorted by port. Sockets of the dead are removed.
 pub fn running(folder: &Path) -> Vec<Feed> {
+    let mut feeds: Vec<Feed> = sockets(folder)
+        .iter()
+        .filter_map(|path| Feed::at(path).ok())
+        .collect();
+    feeds.sort_by_key(|feed| (feed.hello.port, feed.hello.pid));
+    feeds
+}
+
+/// The sockets in `folder`, whether or not somebody tells on them.
+pub fn sockets(folder: &Path) -> Vec<PathBuf> {
     // Nobody may listen for others, or tell in their place.
     if !is_private(folder).is_ok_and(|is_private| is_private) {
         return Vec::new();
@@ -80,13 +90,16 @@ pub fn running(folder: &Path) -> Vec<Feed> {
         let is_ready = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b".");
         is_named && path.file_name().is_some_and(is_ready)
     });
-    let mut feeds: Vec<Feed> = sockets.filter_map(|path| Feed::at(&path).ok()).collect();
-    feeds.sort_by_key(|feed| (feed.hello.port, feed.hello.pid));
-    feeds
+    sockets.collect()
 }
 
 impl Feed {
-    fn at(path: &Path) -> io::Result<Feed> {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    ///
+    /// Nobody tells there, who is removed then; or it is no interceptor who does.
+    pub fn at(path: &Path) -> io::Result<Feed> {
         let stream = UnixStream::connect(path).inspect_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionRefused {
                 // Somebody else may have removed it first.
@@ -114,6 +127,11 @@ impl Feed {
         let mut line = String::new();
         let len = self.stream.read_line(&mut line)?;
         Ok((len > 0 && line.ends_with('\n')).then_some(line))
+    }
+
+    /// The lines to come, for those who do not trust their length.
+    pub fn lines(&mut self) -> &mut impl BufRead {
+        &mut self.stream
     }
 
     /// Switches recording.

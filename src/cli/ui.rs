@@ -2,7 +2,7 @@
 //!
 //! Decided here: where the page is served, and who gets its address. How a request is read and who may ask is decided in
 //! `server` and `token`, what the page can ask for in `api`, how changes are made and taken back in `changes`, what the
-//! page is told without asking in `live`. The page itself is in `page/`, as a browser gets it.
+//! page is told without asking in `live` and `relay`. The page itself is in `page/`, as a browser gets it.
 
 mod api;
 mod assets;
@@ -10,6 +10,7 @@ mod changes;
 mod live;
 mod open;
 mod queue;
+mod relay;
 mod server;
 mod token;
 
@@ -27,7 +28,7 @@ use self::server::Site;
 use super::output::{complain, said};
 use super::serve::addresses;
 use super::settings::Given;
-use super::{Context, Exit, Failure};
+use super::{Context, Exit, Failure, feeds};
 
 /// show projects, ports and live requests in a browser
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -73,7 +74,7 @@ impl Ui {
                 said(&error)
             ))
         })?;
-        let site = Site::new(place).map_err(|error| {
+        let site = Site::new(place, feeds::folder(&context.environment)).map_err(|error| {
             Failure::could_not(format!(
                 "cannot make a secret: {}; /dev/urandom is needed",
                 said(&error)

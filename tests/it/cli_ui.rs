@@ -1,8 +1,11 @@
 //! `ic ui`: who may ask, what changes, and what takes a change back. The page itself is looked at in `tests/browser`.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -57,7 +60,8 @@ impl Page {
         stream.write_all(text.as_bytes()).expect("it reads");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it answers");
-        let answer = String::from_utf8(answer).expect("text");
+        // The page's own files are packed.
+        let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         let status = head[9..12].parse().expect("a status");
         (status, head.to_owned(), body.to_owned())
@@ -138,13 +142,14 @@ fn it_listens_on_both_loopback_addresses_until_it_is_told_to_stop() {
     assert_eq!(page.address.ip(), Ipv4Addr::LOCALHOST);
     let (status, head, body) = page.exchange(&format!("GET / HTTP/1.1\r\n{}\r\n", page.fields("")));
     assert_eq!(status, 200);
-    assert!(body.starts_with("<!doctype html>"));
+    assert!(!body.is_empty());
     for field in [
         "Content-Security-Policy: default-src 'none'; script-src 'self'",
         "frame-ancestors 'none'",
         "X-Content-Type-Options: nosniff",
         "Referrer-Policy: no-referrer",
         "Cache-Control: no-store",
+        "Content-Encoding: gzip",
     ] {
         assert!(head.contains(field), "{field}: {head}");
     }
@@ -469,6 +474,92 @@ fn a_page_is_told_what_changes_wherever_it_is_changed() {
     assert_eq!(second["past"], json!([allocated["undo"]]));
     home.ic(["remove"]).result(0);
     assert_eq!(projects()["projects"], json!([]));
+}
+
+/// What stands in an interceptor's place: a socket where feeds are looked for, and what is told on it.
+fn feed(home: &Home, pid: u32) -> UnixListener {
+    let folder = home.folder("run/ic");
+    for folder in [home.path("run"), folder.clone()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    }
+    UnixListener::bind(folder.join(format!("{pid}.sock"))).expect("a new socket")
+}
+
+const HELLO: &str = r#"{"event":"hello","protocol":1,"instance_id":"i","project":"shop","path":"/shop","port":9000,"pid":7,"target":"http://localhost:1","recording":false,"at":1.5}"#;
+
+#[test]
+fn what_an_interceptor_tells_is_passed_on_line_by_line_as_it_is() {
+    let home = Home::new();
+    let run = home.folder("run");
+    let home = home.with("XDG_RUNTIME_DIR", run);
+    let interceptor = feed(&home, 7);
+    let page = Page::start(&home);
+    let mut events = page.live().filter(|line| line["on"] == "feed");
+    let (mut told, _) = interceptor.accept().expect("it is listened to");
+    let lines = [
+        HELLO,
+        r#"{"event":"start","id":1,"path":"</script>\u0000\u2028\ud83d\ude00","fields":[["a","\""]]}"#,
+        r#"{"event":"unknown","deep":[[[{}]]]}"#,
+    ];
+    told.write_all(lines.join("\n").as_bytes())
+        .expect("it reads");
+    told.write_all(b"\nno json\n{\"event\":\"bye\"}\n{\"half")
+        .expect("it reads");
+    drop(told);
+    for line in lines
+        .into_iter()
+        .chain([r#"{"event":"bye"}"#, r#"{"event":"closed"}"#])
+    {
+        let expected: Value = serde_json::from_str(line).expect("JSON");
+        let event = events.next().expect("it goes on");
+        assert_eq!((&event["pid"], &event["event"]), (&json!(7), &expected));
+    }
+    // It may have been a hiccup.
+    interceptor.accept().expect("it is listened to again");
+}
+
+#[test]
+fn nobody_is_listened_to_while_no_page_is_open() {
+    let home = Home::new();
+    let run = home.folder("run");
+    let home = home.with("XDG_RUNTIME_DIR", run);
+    let interceptor = feed(&home, 7);
+    let page = Page::start(&home);
+    let mut live = page.live();
+    live.next().expect("it is told");
+    let (mut told, _) = interceptor.accept().expect("it is listened to");
+    drop(live);
+    assert_eq!(
+        told.read(&mut [0]).expect("an end"),
+        0,
+        "with the page the listener leaves"
+    );
+}
+
+#[test]
+fn recording_is_switched_in_the_interceptor_that_was_meant() {
+    let home = Home::new();
+    let run = home.folder("run");
+    let home = home.with("XDG_RUNTIME_DIR", run);
+    let interceptor = feed(&home, 7);
+    let page = Page::start(&home);
+    let other = page.post("record", &json!({ "pid": 8, "on": true }));
+    assert_eq!(other.0, 500, "{}", other.1);
+    let interceptor = std::thread::spawn(move || {
+        let (mut told, _) = interceptor.accept().expect("it is asked");
+        writeln!(told, "{HELLO}").expect("it reads");
+        let mut question = String::new();
+        BufReader::new(&told)
+            .read_line(&mut question)
+            .expect("text");
+        told.write_all(b"{\"event\":\"start\",\"id\":1}\n{\"event\":\"recording\",\"on\":true}\n")
+            .expect("it reads");
+        question
+    });
+    let answer = page.change("record", json!({ "pid": 7, "on": true }));
+    assert_eq!(answer, json!({ "recording": true }));
+    let question = interceptor.join().expect("no failure");
+    assert_eq!(question, "{\"record\":true}\n");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Nothing is decided here about projects and ports: each question is one that a command asks, with the same answer as
 //! its `--json`, and a change comes with what takes it back. Paths that are not UTF-8 travel as `raw` carries them.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::output::{mappings, name, shown};
+use crate::cli::output::{mappings, name, said, shown};
 use crate::cli::prune::{Prunes, prune, unused_for};
 use crate::cli::settings::Given;
 use crate::cli::transfer::{Imports, Readable, readable};
@@ -21,6 +22,7 @@ use crate::registry::undo::Obstacle;
 use crate::registry::{Project, Registry};
 
 use super::changes::{Done, Undone};
+use super::relay;
 use super::server::{Answer, Site};
 
 /// Answers a question that changes nothing.
@@ -66,6 +68,7 @@ pub fn change(site: &Arc<Site>, name: &str, body: &[u8]) -> Answer {
         "prune" => with(body, |ask| prune_projects(site, &ask)),
         "import" => with(body, |ask| import(site, &ask)),
         "undo" => with(body, |ask| undo(site, &ask)),
+        "record" => with(body, |ask| Ok(record(site, &ask))),
         _ => Answer::refusal(404, "there is nothing here"),
     }
 }
@@ -292,6 +295,31 @@ fn told(obstacle: &Obstacle) -> String {
         Obstacle::Changed { path, port: None } => {
             format!("{}: has no port any more", shown(path))
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct Record {
+    /// The interceptor's.
+    pid: u32,
+    on: bool,
+}
+
+fn record(site: &Site, ask: &Record) -> Answer {
+    let recorded = match &site.feeds {
+        Some(folder) => relay::record(folder, ask.pid, ask.on),
+        None => Err(io::ErrorKind::NotFound.into()),
+    };
+    match recorded {
+        Ok(()) => Answer::json(200, &json!({ "recording": ask.on })),
+        Err(error) => Answer::refusal(
+            500,
+            format!(
+                "the interceptor with pid {} does not take notice: {}; is it still running?",
+                ask.pid,
+                said(&error)
+            ),
+        ),
     }
 }
 

@@ -1,11 +1,11 @@
-//! The page's files, as they stand in `page/`, and the fields that keep a browser from doing more with them than is meant.
+//! The page's files, which are written in `page/` and packed by build.rs, and the fields that keep a browser from doing more with them than is meant.
 
 /// A file of the page.
 pub struct Asset {
     /// What it is.
     pub content_type: &'static str,
-    /// All of it.
-    pub body: &'static str,
+    /// All of it, in [`CODING`].
+    pub packed: &'static [u8],
 }
 
 /// The file that a path means.
@@ -25,73 +25,60 @@ pub const FIELDS: &str = "Content-Security-Policy: default-src 'none'; script-sr
      Cross-Origin-Opener-Policy: same-origin\r\n\
      Cache-Control: no-store\r\n";
 
+/// Whether or not they name it, browsers take it (RFC 9110 §12.5.3 lets those be sent any coding that name none).
+pub const CODING: &str = "Content-Encoding: gzip\r\n";
+
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// A file of `page/`, packed by build.rs.
+macro_rules! asset {
+    ($content_type:expr, $name:literal) => {
+        Asset {
+            content_type: $content_type,
+            packed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
+        }
+    };
+}
+
 const ASSETS: &[(&str, Asset)] = &[
-    (
-        "/",
-        Asset {
-            content_type: "text/html; charset=utf-8",
-            body: include_str!("page/index.html"),
-        },
-    ),
-    (
-        "/page.css",
-        Asset {
-            content_type: "text/css; charset=utf-8",
-            body: include_str!("page/page.css"),
-        },
-    ),
-    (
-        "/icon.svg",
-        Asset {
-            content_type: "image/svg+xml",
-            body: include_str!("page/icon.svg"),
-        },
-    ),
-    (
-        "/page.js",
-        Asset {
-            content_type: SCRIPT,
-            body: include_str!("page/page.js"),
-        },
-    ),
-    (
-        "/dom.js",
-        Asset {
-            content_type: SCRIPT,
-            body: include_str!("page/dom.js"),
-        },
-    ),
-    (
-        "/projects.js",
-        Asset {
-            content_type: SCRIPT,
-            body: include_str!("page/projects.js"),
-        },
-    ),
-    (
-        "/dialogs.js",
-        Asset {
-            content_type: SCRIPT,
-            body: include_str!("page/dialogs.js"),
-        },
-    ),
+    ("/", asset!("text/html; charset=utf-8", "index.html")),
+    ("/page.css", asset!("text/css; charset=utf-8", "page.css")),
+    ("/icon.svg", asset!("image/svg+xml", "icon.svg")),
+    ("/page.js", asset!(SCRIPT, "page.js")),
+    ("/dom.js", asset!(SCRIPT, "dom.js")),
+    ("/dialogs.js", asset!(SCRIPT, "dialogs.js")),
+    ("/projects.js", asset!(SCRIPT, "projects.js")),
+    ("/requests.js", asset!(SCRIPT, "requests.js")),
+    ("/exchange.js", asset!(SCRIPT, "exchange.js")),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    /// The files as they are written.
+    fn sources() -> Vec<(String, String)> {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/ui/page");
+        let source = |entry: std::io::Result<fs::DirEntry>| {
+            let path = entry.expect("readable").path();
+            let name = path.file_name().expect("a file").to_string_lossy();
+            (name.into_owned(), fs::read_to_string(&path).expect("text"))
+        };
+        fs::read_dir(page).expect("a folder").map(source).collect()
+    }
 
     #[test]
     fn the_page_asks_for_nothing_but_its_own_files() {
-        let mut size = 0;
-        for (name, asset) in ASSETS {
-            size += asset.body.len();
-            let body = asset.body.replace("http://www.w3.org/2000/svg", "");
-            for elsewhere in ["://", "src=\"//", "@import", "url("] {
-                let allowed = elsewhere == "://" && asset.content_type == SCRIPT;
-                assert!(allowed || !body.contains(elsewhere), "{name}: {elsewhere}");
+        for (name, text) in sources() {
+            let text = text.replace("http://www.w3.org/2000/svg", "");
+            for elsewhere in ["://", "src=\"//", "@import", " url("] {
+                let is_script = elsewhere == "://" && name.ends_with(".js");
+                assert!(
+                    is_script || !text.contains(elsewhere),
+                    "{name}: {elsewhere}"
+                );
             }
             for markup in [
                 "innerHTML",
@@ -100,24 +87,32 @@ mod tests {
                 "document.write",
                 "eval(",
             ] {
-                assert!(!body.contains(markup), "{name}: {markup}");
+                assert!(!text.contains(markup), "{name}: {markup}");
             }
         }
+        let size: usize = ASSETS.iter().map(|(_, asset)| asset.packed.len()).sum();
         // It is part of every binary, also of those that never show it.
-        assert!(size < 70 << 10, "{size} bytes");
+        assert!(size < 40 << 10, "{size} bytes");
     }
 
     #[test]
-    fn what_the_page_loads_is_there() {
-        let page = at("/").expect("the page").body;
-        for (name, _) in ASSETS {
-            let is_loaded = ASSETS.iter().any(|(_, asset)| {
-                asset.body.contains(&format!("\"{name}\""))
-                    || asset.body.contains(&format!("'.{name}'"))
+    fn every_file_of_the_page_is_served_and_loaded() {
+        let sources = sources();
+        assert_eq!(sources.len(), ASSETS.len());
+        for (name, _) in &sources {
+            let is_loaded = sources.iter().any(|(_, text)| {
+                text.contains(&format!("\"/{name}\"")) || text.contains(&format!("'./{name}'"))
             });
-            assert!(*name == "/" || is_loaded, "{name} is loaded by nobody");
+            assert!(
+                name == "index.html" || is_loaded,
+                "{name} is loaded by nobody"
+            );
+            assert!(
+                name == "index.html" || at(&format!("/{name}")).is_some(),
+                "{name}"
+            );
         }
-        assert!(page.starts_with("<!doctype html>"));
+        assert!(at("/").is_some());
         assert!(at("/page.css?x").is_none() && at("").is_none() && at("/../x").is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! What the page is told without asking, one JSON document a line for as long as it is open: projects and
-//! interceptors.
+//! What the page is told without asking, one JSON document a line for as long as it is open: projects, interceptors, and
+//! what passes through them.
 //!
 //! Looked at only while a page is open, and sent only when it is new. The page reads the lines from the body of an ordinary
 //! answer: an `EventSource` could not send the token in a field.
@@ -22,10 +22,10 @@ use crate::cli::status::survey::survey;
 use crate::registry::project::is_deleted;
 use crate::registry::{Port, Registry};
 
-use super::assets;
 use super::changes::Done;
-use super::queue::Queue;
+use super::queue::{Batch, Queue};
 use super::server::Site;
+use super::{assets, relay};
 
 /// Sends lines until the page is closed.
 pub fn stream(mut stream: TcpStream, site: &Arc<Site>) -> io::Result<()> {
@@ -36,12 +36,19 @@ pub fn stream(mut stream: TcpStream, site: &Arc<Site>) -> io::Result<()> {
     stream.write_all(head.as_bytes())?;
     let queue = Arc::new(Queue::default());
     let departing = stream.try_clone()?;
-    let help = |name: &str, work: fn(&Site, &Queue)| beside(name, site, &queue, work);
+    let help = |name: &str, work: fn(&Site, &Arc<Queue>)| beside(name, site, &queue, work);
     let started = beside("departure", site, &queue, |_, queue| {
         watch_for_departure(departing, queue);
     })
-    .and_then(|()| help("projects", watch_projects))
-    .and_then(|()| help("status", watch_status));
+    .and_then(|()| help("projects", |site, queue| watch_projects(site, queue)))
+    .and_then(|()| help("status", |site, queue| watch_status(site, queue)))
+    .and_then(|()| {
+        help("feeds", |site, queue| {
+            if let Some(folder) = &site.feeds {
+                relay::follow(folder, queue);
+            }
+        })
+    });
     let sent = started.and_then(|()| send(&mut stream, &queue));
     queue.close();
     // Wakes the thread that waits for the page's departure.
@@ -54,7 +61,7 @@ fn beside(
     name: &str,
     site: &Arc<Site>,
     queue: &Arc<Queue>,
-    work: impl FnOnce(&Site, &Queue) + Send + 'static,
+    work: impl FnOnce(&Site, &Arc<Queue>) + Send + 'static,
 ) -> io::Result<()> {
     let (site, queue) = (Arc::clone(site), Arc::clone(queue));
     thread::Builder::new()
@@ -64,8 +71,11 @@ fn beside(
 }
 
 fn send(stream: &mut TcpStream, queue: &Queue) -> io::Result<()> {
-    while let Some(lines) = queue.take(HEARTBEAT) {
+    while let Some(Batch { lines, lost }) = queue.take(HEARTBEAT) {
         let mut bytes = Vec::new();
+        if lost > 0 {
+            bytes.extend(line(&json!({ "on": "lost", "count": lost })));
+        }
         if lines.is_empty() {
             // Shows the page that there still is somebody, and us whether there still is a page.
             bytes.extend(b"{}\n");

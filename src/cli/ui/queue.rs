@@ -1,7 +1,9 @@
-//! What waits to be sent to one page: never more than a bounded amount, however slow its browser is. Of a state only the
-//! latest counts, and it replaces one that is still waiting.
+//! What waits to be sent to one page: never more than a bounded amount, however slow its browser is.
+//!
+//! There are two kinds of lines. Of a state only the latest counts, and it replaces one that is still waiting. Of events
+//! each counts; where there is no more room they are dropped, and the page is told how many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,13 +17,38 @@ pub struct Queue {
 #[derive(Default)]
 struct Waiting {
     states: BTreeMap<&'static str, Vec<u8>>,
+    events: VecDeque<Vec<u8>>,
+    /// In `events`.
+    bytes: usize,
+    lost: u64,
     is_closed: bool,
+}
+
+/// What the page is sent next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// In the order in which they are to be sent.
+    pub lines: Vec<Vec<u8>>,
+    /// How many events were dropped in front of these.
+    pub lost: u64,
 }
 
 impl Queue {
     /// The state called `kind` is now as this line says.
     pub fn put_state(&self, kind: &'static str, line: Vec<u8>) {
         self.lock().states.insert(kind, line);
+        self.news.notify_one();
+    }
+
+    /// Something has happened.
+    pub fn put_event(&self, line: Vec<u8>) {
+        let mut waiting = self.lock();
+        if waiting.events.len() >= EVENTS_MAX || waiting.bytes + line.len() > BYTES_MAX {
+            waiting.lost += 1;
+            return;
+        }
+        waiting.bytes += line.len();
+        waiting.events.push_back(line);
         self.news.notify_one();
     }
 
@@ -37,9 +64,11 @@ impl Queue {
     }
 
     /// What waits, or comes within `patience`; `None` once it is closed.
-    pub fn take(&self, patience: Duration) -> Option<Vec<Vec<u8>>> {
+    pub fn take(&self, patience: Duration) -> Option<Batch> {
         let waiting = self.lock();
-        let is_idle = |waiting: &mut Waiting| waiting.states.is_empty() && !waiting.is_closed;
+        let is_idle = |waiting: &mut Waiting| {
+            waiting.states.is_empty() && waiting.events.is_empty() && !waiting.is_closed
+        };
         let (mut waiting, _) = self
             .news
             .wait_timeout_while(waiting, patience, is_idle)
@@ -48,7 +77,13 @@ impl Queue {
             return None;
         }
         let states = std::mem::take(&mut waiting.states).into_values();
-        Some(states.collect())
+        let mut lines: Vec<Vec<u8>> = states.collect();
+        lines.extend(std::mem::take(&mut waiting.events));
+        waiting.bytes = 0;
+        Some(Batch {
+            lines,
+            lost: std::mem::take(&mut waiting.lost),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -56,19 +91,43 @@ impl Queue {
     }
 }
 
+/// Enough for the recording of an interceptor that is sent again at once: five lines for each of its exchanges.
+const EVENTS_MAX: usize = 4096;
+
+/// Recorded bodies are large.
+const BYTES_MAX: usize = 32 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NOW: Duration = Duration::ZERO;
+
     #[test]
-    fn the_latest_state_counts() {
+    fn the_latest_state_counts_and_every_event() {
         let queue = Queue::default();
+        queue.put_event(b"one".to_vec());
         queue.put_state("a", b"old".to_vec());
-        queue.put_state("b", b"other".to_vec());
         queue.put_state("a", b"new".to_vec());
-        let lines = queue.take(Duration::ZERO).expect("it is open");
-        assert_eq!(lines, [&b"new"[..], b"other"]);
-        assert_eq!(queue.take(Duration::ZERO), Some(Vec::new()));
+        queue.put_event(b"two".to_vec());
+        let batch = queue.take(NOW).expect("it is open");
+        assert_eq!(batch.lines, [&b"new"[..], b"one", b"two"]);
+        assert_eq!(queue.take(NOW), Some(Batch::default()));
+    }
+
+    #[test]
+    fn what_a_slow_page_does_not_take_is_counted() {
+        let queue = Queue::default();
+        for _ in 0..EVENTS_MAX + 3 {
+            queue.put_event(b"x".to_vec());
+        }
+        let batch = queue.take(NOW).expect("it is open");
+        assert_eq!((batch.lines.len(), batch.lost), (EVENTS_MAX, 3));
+        queue.put_event(vec![b'x'; BYTES_MAX]);
+        queue.put_event(b"x".to_vec());
+        queue.put_state("a", b"a state is never dropped".to_vec());
+        let batch = queue.take(NOW).expect("it is open");
+        assert_eq!((batch.lines.len(), batch.lost), (2, 1));
     }
 
     #[test]

@@ -7,8 +7,10 @@
 //! Who may ask: the files of the page are no secret. Everything else wants the token, from a page of this very server
 //! (`Origin` and `Sec-Fetch-Site`, which no script can set), and changes want `POST` and a JSON document.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -23,6 +25,7 @@ use crate::http::reply::{self, Manner, Reply, Retry};
 use crate::http::target::Target;
 use crate::http::{Error, Parsed};
 
+use super::assets::Asset;
 use super::changes::Desk;
 use super::token::Key;
 use super::{api, assets, live};
@@ -33,6 +36,8 @@ pub struct Site {
     pub key: Key,
     /// Where changes are made.
     pub desk: Desk,
+    /// Where interceptors have the sockets of their feeds; none where there is no place for it.
+    pub feeds: Option<PathBuf>,
     connections: AtomicUsize,
 }
 
@@ -42,10 +47,11 @@ impl Site {
     /// # Errors
     ///
     /// There are no random bytes to be had.
-    pub fn new(place: Place) -> io::Result<Site> {
+    pub fn new(place: Place, feeds: Option<PathBuf>) -> io::Result<Site> {
         Ok(Site {
             key: Key::new()?,
             desk: Desk::new(place),
+            feeds,
             connections: AtomicUsize::new(0),
         })
     }
@@ -129,7 +135,8 @@ enum Outcome {
 pub struct Answer {
     status: u16,
     content_type: &'static str,
-    body: Vec<u8>,
+    body: Cow<'static, [u8]>,
+    is_packed: bool,
 }
 
 impl Answer {
@@ -139,7 +146,8 @@ impl Answer {
         Answer {
             status,
             content_type: "application/json",
-            body,
+            body: body.into(),
+            is_packed: false,
         }
     }
 
@@ -153,7 +161,17 @@ impl Answer {
         Answer {
             status: 200,
             content_type,
-            body,
+            body: body.into(),
+            is_packed: false,
+        }
+    }
+
+    fn asset(asset: &'static Asset) -> Answer {
+        Answer {
+            status: 200,
+            content_type: asset.content_type,
+            body: asset.packed.into(),
+            is_packed: true,
         }
     }
 
@@ -163,9 +181,10 @@ impl Answer {
             head_only: request.method == "HEAD",
             close: !request.persists,
         };
-        let fields = assets::FIELDS;
+        let coding = if self.is_packed { assets::CODING } else { "" };
+        let fields = format!("{}{coding}", assets::FIELDS);
         let (status, content_type) = (self.status, self.content_type);
-        reply::document(status, content_type, fields, &self.body, manner, &mut out);
+        reply::document(status, content_type, &fields, &self.body, manner, &mut out);
         out
     }
 }
@@ -175,7 +194,7 @@ impl Site {
         let is_read = matches!(request.method.as_str(), "GET" | "HEAD");
         if let Some(asset) = assets::at(&request.path) {
             return Outcome::Answer(if is_read {
-                Answer::file(asset.content_type, asset.body.into())
+                Answer::asset(asset)
             } else {
                 Answer::refusal(405, "a file of the page is only read")
             });

@@ -184,9 +184,9 @@ export function obstacles(answer) {
 
 export function help() {
   const keys = [
-    ['/', 'filter'], ['j k ↓ ↑', 'next, previous'], ['Enter', 'details'], ['Esc', 'close, clear'],
+    ['/', 'filter'], ['1 2', 'projects, requests'], ['j k ↓ ↑', 'next, previous'], ['Enter', 'details'], ['Esc', 'close, clear'],
     ['a', 'allocate a port'], ['p', 'pin or unpin'], ['y', 'copy the address'], ['Del', 'remove'], ['u', 'undo'],
-    ['?', 'this help'],
+    ['c', 'copy a request as curl'], ['r', 'requests of a project'], ['?', 'this help'],
   ];
   return dialog('Keyboard', (close) => form([
     h('dl.keys', {}, keys.map(([key, what]) => [h('dt', {}, key.split(' ').map((one) => h('kbd', {}, one))), h('dd', {}, what)])),

@@ -28,7 +28,7 @@ export function mark(element, attribute, value) {
 
 /** A path or name as it can be shown: bytes that are no UTF-8 travel as NUL and two digits. */
 export function visible(text) {
-  return text.replace(/\0([0-9a-f]{2})/g, '\\x$1').replace(/[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
+  return String(text).replace(/\0([0-9a-f]{2})/g, '\\x$1').replace(/[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
 }
 
 export function ago(seconds) {
@@ -129,7 +129,7 @@ export class List {
     const { scrollTop, clientHeight } = this.scroller;
     const first = Math.max(0, Math.floor(scrollTop / this.height) - 4);
     const last = Math.min(this.items.length, Math.ceil((scrollTop + clientHeight) / this.height) + 4);
-    this.inView = this.items.slice(first, last);
+    this.before?.(this.items.slice(first, last));
     const stale = new Set(this.rows.keys());
     for (let place = first; place < last; place++) {
       const item = this.items[place];
@@ -176,9 +176,8 @@ export class List {
   /** Moves by so many rows; an open pane follows. */
   move(by, follows) {
     if (!this.items.length) return;
-    const place = this.places.get(this.active);
-    const next = place === undefined ? (by > 0 ? 0 : this.items.length - 1)
-      : Math.min(this.items.length - 1, Math.max(0, place + by));
+    const place = this.places.get(this.active) ?? (by > 0 ? -1 : this.items.length);
+    const next = Math.min(this.items.length - 1, Math.max(0, place + by));
     this.pick(this.key(this.items[next]), follows);
   }
 

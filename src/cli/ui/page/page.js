@@ -3,6 +3,7 @@
 import { mark, say, toast } from './dom.js';
 import * as dialogs from './dialogs.js';
 import { Projects } from './projects.js';
+import { Requests } from './requests.js';
 
 const TOKEN = 'ic-token';
 const search = document.getElementById('search');
@@ -52,7 +53,14 @@ async function signIn(message) {
 }
 
 const projects = new Projects(document.getElementById('projects'), ask);
-const views = { projects };
+const requests = new Requests(document.getElementById('requests'), ask);
+const views = { projects, requests };
+
+projects.onRequests = (row) => {
+  requests.of(row);
+  show('requests');
+  requests.focus();
+};
 
 function hear(message) {
   switch (message.on) {
@@ -63,6 +71,12 @@ function hear(message) {
       break;
     case 'status':
       projects.hearStatus(message);
+      break;
+    case 'feed':
+      requests.hear(message);
+      break;
+    case 'lost':
+      requests.miss(message.count);
       break;
   }
 }
@@ -86,7 +100,14 @@ async function live() {
     if (done) return 'ended';
     const lines = (rest + value).split('\n');
     rest = lines.pop();
-    for (const line of lines) hear(JSON.parse(line));
+    for (const line of lines) {
+      try {
+        hear(JSON.parse(line));
+      } catch (error) {
+        // One line that is not as it should be is no reason to hear nothing more.
+        console.error(error);
+      }
+    }
   }
 }
 
@@ -115,19 +136,20 @@ async function listen() {
 
 const tabs = [...document.querySelectorAll('[role=tab]')];
 
-function show(name) {
+function show(chosen) {
   for (const tab of tabs) {
-    const isShown = tab.id === `tab-${name}`;
+    const name = tab.id.slice(4);
+    const isShown = name === chosen;
     mark(tab, 'aria-selected', String(isShown));
     tab.tabIndex = isShown ? 0 : -1;
-    document.getElementById(tab.id.slice(4)).hidden = !isShown;
+    document.getElementById(name).hidden = !isShown;
+    views[name].shown(isShown);
   }
-  search.value = view().filterText ?? '';
-  view().shown?.();
+  search.value = view().filterText;
 }
 
 function view() {
-  return views[tabs.find((tab) => tab.getAttribute('aria-selected') === 'true').id.slice(4)] ?? {};
+  return views[tabs.find((tab) => tab.getAttribute('aria-selected') === 'true').id.slice(4)];
 }
 
 for (const [place, tab] of tabs.entries()) {
@@ -142,12 +164,12 @@ for (const [place, tab] of tabs.entries()) {
   });
 }
 
-search.addEventListener('input', () => view().filter?.(search.value));
+search.addEventListener('input', () => view().filter(search.value));
 search.addEventListener('keydown', (event) => {
-  if (event.key === 'Enter' || event.key === 'ArrowDown') view().focus?.();
+  if (event.key === 'Enter' || event.key === 'ArrowDown') view().focus();
   else if (event.key === 'Escape') {
-    if (search.value) view().filter?.((search.value = ''));
-    else view().focus?.();
+    if (search.value) view().filter((search.value = ''));
+    else view().focus();
   } else return;
   event.preventDefault();
   event.stopPropagation();
@@ -160,10 +182,12 @@ addEventListener('keydown', (event) => {
   const keys = {
     '/': () => search.select(),
     '?': () => dialogs.help(),
+    1: () => show('projects'),
+    2: () => show('requests'),
   };
   if (event.key in keys) keys[event.key]();
-  else if (event.key === 'j' || event.key === 'k' || event.key === 'ArrowDown' || event.key === 'ArrowUp') view().focus?.();
-  else if (!view().press?.(event.key)) return;
+  else if (event.key === 'j' || event.key === 'k' || event.key === 'ArrowDown' || event.key === 'ArrowUp') view().focus();
+  else if (!view().press(event.key)) return;
   event.preventDefault();
 });
 

@@ -296,7 +296,7 @@ export class Projects {
       this.paneRemove = button('Remove…', (one) => this.remove(one), '.danger');
       this.pane.replaceChildren(
         h('.paneHead', {}, this.paneTitle, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
-        h('.buttons', {}, button('Copy address', (one) => this.copyUrl(one)), this.panePin, this.paneRemove),
+        h('.buttons', {}, button('Copy address', (one) => this.copyUrl(one)), button('Requests', (one) => this.onRequests(one)), this.panePin, this.paneRemove),
         h('dl.facts', {}, [...this.paneFacts.values()].flat()));
     }
     this.item = item;
@@ -345,8 +345,8 @@ export class Projects {
     this.list.focus();
   }
 
-  shown() {
-    this.list.draw();
+  shown(isShown) {
+    if (isShown) this.list.draw();
   }
 
   /** Keys of the whole view. */
@@ -361,7 +361,7 @@ export class Projects {
   /** Keys of a row. */
   act(key, row) {
     const keys = {
-      y: () => this.copyUrl(row),
+      y: () => this.copyUrl(row), r: () => this.onRequests(row),
       ...(row.isMapped && { p: () => this.pin(row), Delete: () => this.remove(row), Backspace: () => this.remove(row) }),
     };
     if (!(key in keys)) return false;

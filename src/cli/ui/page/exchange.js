@@ -1,0 +1,269 @@
+// What can be told of a request without a page: how it is repeated with curl, what its answer says, what is new in its
+// conversation. Nothing here knows an element.
+
+const KEYS = /^(authorization|proxy-authorization|x-api-key|api-key|x-goog-api-key)$/i;
+
+/** Fields that curl makes itself, or that are of this connection only. */
+const LEFT_OUT = /^(host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|proxy-connection|accept-encoding|cookie|http2-settings)$/i;
+
+/** For a POSIX shell: nothing within single quotes has a meaning but the quote. No argument can hold a NUL. */
+export function quoted(given) {
+  const text = given.replaceAll('\0', '');
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** The request as a command. A key was never told; it stands there as a variable for the shell to fill in. */
+export function curl(exchange, port, body) {
+  // Values of a query were never told: what stands in their place is no more allowed in a target than a space.
+  const path = (exchange.path ?? '/').replace(/\p{Surrogate}/gu, '\ufffd').replace(/[^\x21-\x7e]/gu, encodeURIComponent);
+  const url = `http://localhost:${port}${path}`;
+  const parts = ['curl'];
+  // Brackets and braces would be curl's own language.
+  if (/[[\]{}]/.test(url)) parts.push('--globoff');
+  if (exchange.method === 'HEAD') parts.push('--head');
+  else if (exchange.method !== (body === undefined ? 'GET' : 'POST')) parts.push(`-X ${quoted(exchange.method ?? 'GET')}`);
+  parts.push(quoted(url));
+  for (const [name, value] of exchange.requestFields ?? []) {
+    if (/^accept-encoding$/i.test(name)) parts.push('--compressed');
+    if (LEFT_OUT.test(name)) continue;
+    if (KEYS.test(name)) {
+      const scheme = /^(bearer|basic)\s/i.exec(value)?.[0] ?? (/authorization$/i.test(name) ? 'Bearer ' : '');
+      parts.push(`-H "${name}: ${scheme}$API_KEY"`);
+    } else {
+      // `Name:` would take the field away.
+      parts.push(`-H ${quoted(value === '' ? `${name};` : `${name}: ${value}`)}`);
+    }
+  }
+  if (body !== undefined) parts.push(`--data-raw ${quoted(body)}`);
+  return parts.join(' \\\n  ');
+}
+
+export function field(fields, name) {
+  return fields?.find(([key]) => key.toLowerCase() === name)?.[1];
+}
+
+/** A recorded body as bytes. */
+function bytes({ encoding, data }) {
+  if (encoding !== 'base64') return new TextEncoder().encode(data);
+  return Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+}
+
+/** A recorded body as text: unpacked where the browser can; of a truncated one what there is. */
+export async function bodyText(body, fields) {
+  const coding = field(fields, 'content-encoding')?.trim().toLowerCase();
+  if (!coding || coding === 'identity') {
+    if (body.encoding !== 'base64') return { text: body.data };
+    const raw = bytes(body);
+    try {
+      return { text: new TextDecoder('utf-8', { fatal: true }).decode(raw) };
+    } catch {
+      return { note: `${raw.length} bytes that are no text` };
+    }
+  }
+  const format = { gzip: 'gzip', 'x-gzip': 'gzip', deflate: 'deflate' }[coding];
+  if (!format) return { note: `packed with ${coding}, which is not unpacked here` };
+  const decoder = new TextDecoder();
+  let text = '';
+  try {
+    const reader = new Blob([bytes(body)]).stream().pipeThrough(new DecompressionStream(format)).getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      text += decoder.decode(value, { stream: true });
+      if (text.length > UNPACKED_MAX) return { text, note: 'cut at 8 MiB' };
+    }
+  } catch {
+    if (!text) return { note: `cannot be unpacked (${coding})` };
+  }
+  return { text: text + decoder.decode() };
+}
+
+const UNPACKED_MAX = 8 << 20;
+
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The data of a stream's events, as far as they are JSON. */
+function events(text) {
+  return text.split(/\r\n\r\n|\n\n|\r\r/).map((event) =>
+    event.split(/\r\n|\n|\r/).filter((line) => line.startsWith('data:')).map((line) => line.slice(5).replace(/^ /, '')).join('\n'))
+    .map(parsed).filter((data) => data && typeof data === 'object');
+}
+
+/**
+ * What a model answered, put together from a document or from the pieces of a stream, of OpenAI's chat and responses or of
+ * Anthropic's messages: `{ text, reasoning, tools: [{ name, input }], stop }`; null where it is none of these.
+ */
+export function assembled(text) {
+  const answer = { text: '', reasoning: '', tools: [], stop: null };
+  const document = parsed(text);
+  const seen = document && typeof document === 'object' ? whole(document, answer) : events(text).map(collector(answer)).some(Boolean);
+  if (!seen) return null;
+  answer.tools = answer.tools.filter(Boolean);
+  return answer;
+}
+
+const string = (value) => (typeof value === 'string' ? value : '');
+const list = (value) => (Array.isArray(value) ? value : []);
+
+function whole(document, answer) {
+  const message = list(document.choices)[0]?.message;
+  if (message) {
+    answer.text = flat(message.content);
+    answer.reasoning = string(message.reasoning_content ?? message.reasoning);
+    answer.stop = document.choices[0].finish_reason ?? null;
+    answer.tools = list(message.tool_calls).map(({ function: call }) => ({ name: string(call?.name), input: string(call?.arguments) }));
+    return true;
+  }
+  if (Array.isArray(document.output)) {
+    for (const item of document.output) takeItem(answer, item);
+    answer.stop = document.incomplete_details?.reason ?? document.status ?? null;
+    return true;
+  }
+  if (document.type === 'message' && Array.isArray(document.content)) {
+    for (const block of document.content) {
+      if (block?.type === 'text') answer.text += string(block.text);
+      if (block?.type === 'thinking') answer.reasoning += string(block.thinking);
+      if (/tool_use$/.test(block?.type)) answer.tools.push({ name: string(block.name), input: JSON.stringify(block.input) });
+    }
+    answer.stop = document.stop_reason ?? null;
+    return true;
+  }
+  return false;
+}
+
+function takeItem(answer, item) {
+  if (item?.type === 'message') answer.text += flat(item.content);
+  if (item?.type === 'reasoning') answer.reasoning += flat(item.summary);
+  if (item?.type === 'function_call') answer.tools.push({ name: string(item.name), input: string(item.arguments) });
+}
+
+/** A function that takes one event of a stream and says whether it was of a known kind. */
+function collector(answer) {
+  const blocks = new Map();
+  const tool = (index) => (answer.tools[Math.min(index ?? 0, 255)] ??= { name: '', input: '' });
+  return (event) => {
+    if (Array.isArray(event.choices)) {
+      const [choice] = event.choices;
+      const delta = choice?.delta ?? {};
+      answer.text += flat(delta.content ?? choice?.text);
+      answer.reasoning += string(delta.reasoning_content ?? delta.reasoning);
+      for (const call of list(delta.tool_calls)) {
+        const known = tool(call?.index);
+        known.name += string(call?.function?.name);
+        known.input += string(call?.function?.arguments);
+      }
+      answer.stop = choice?.finish_reason ?? answer.stop;
+      return true;
+    }
+    switch (event.type) {
+      case 'content_block_start':
+        blocks.set(event.index, event.content_block?.type);
+        if (/tool_use$/.test(event.content_block?.type)) tool(event.index).name = string(event.content_block.name);
+        answer.text += string(event.content_block?.text);
+        break;
+      case 'content_block_delta':
+        answer.text += string(event.delta?.text);
+        answer.reasoning += string(event.delta?.thinking);
+        if (typeof event.delta?.partial_json === 'string') tool(event.index).input += event.delta.partial_json;
+        break;
+      case 'message_delta':
+        answer.stop = event.delta?.stop_reason ?? answer.stop;
+        break;
+      case 'response.output_text.delta':
+        answer.text += string(event.delta);
+        break;
+      case 'response.reasoning_summary_text.delta':
+      case 'response.reasoning_text.delta':
+        answer.reasoning += string(event.delta);
+        break;
+      case 'response.output_item.added':
+        if (event.item?.type === 'function_call') tool(event.output_index).name = string(event.item.name);
+        break;
+      case 'response.function_call_arguments.delta':
+        tool(event.output_index).input += string(event.delta);
+        break;
+      case 'response.completed':
+      case 'response.incomplete':
+      case 'response.failed':
+        answer.stop = event.response?.incomplete_details?.reason ?? event.response?.status ?? answer.stop;
+        break;
+      default:
+        return /^(message_|content_block_|response\.)/.test(event.type);
+    }
+    return true;
+  };
+}
+
+/** The text of a content that is a text, or a list of parts. */
+export function flat(content) {
+  if (typeof content === 'string') return content;
+  return list(content).map((part) => {
+    if (typeof part === 'string') return part;
+    switch (part?.type) {
+      case 'tool_use': return `[calls ${part.name} ${JSON.stringify(part.input)}]`;
+      case 'tool_result': return `[result] ${flat(part.content)}`;
+      case 'image': case 'image_url': case 'input_image': return '[image]';
+      default: return string(part?.text ?? part?.refusal ?? part?.thinking);
+    }
+  }).filter(Boolean).join('\n');
+}
+
+/** The messages of a request, in whichever of the three forms; null where it has none. */
+export function messages(request) {
+  const said = request?.messages ?? request?.input;
+  if (said === undefined || said === null) return null;
+  const system = request.system ?? request.instructions;
+  const all = typeof said === 'string' ? [{ role: 'user', content: said }] : list(said);
+  return system === undefined || system === null ? all : [{ role: 'system', content: system }, ...all];
+}
+
+/** A message as it is compared: marks for a cache move from message to message, and mean nothing. */
+function essence(message) {
+  return JSON.stringify(message, (key, value) => {
+    if (key === 'cache_control') return undefined;
+    return key === 'content' && typeof value === 'string' ? [{ type: 'text', text: value }] : value;
+  });
+}
+
+/** One message as a person reads it. */
+export function spoken(message) {
+  const calls = list(message?.tool_calls).map(({ function: call }) => `[calls ${call?.name} ${call?.arguments}]`);
+  const item = message?.type === 'function_call' ? `[calls ${message.name} ${message.arguments}]`
+    : message?.type === 'function_call_output' ? `[result] ${flat(message.output)}` : '';
+  return { role: string(message?.role ?? message?.type) || '?', text: [flat(message?.content), ...calls, item].filter(Boolean).join('\n') };
+}
+
+/**
+ * What is new in a request since the one before it in its conversation: of `earlier` requests (the latest first) the one with
+ * which most of its first messages are the same. `{ previous, common, added, dropped, changed }`, or null.
+ */
+export function difference(request, earlier) {
+  const said = messages(request);
+  if (!said?.length) return null;
+  const own = said.map(essence);
+  const isSpoken = (message) => !/^(system|developer)$/.test(message?.role);
+  let best = null;
+  for (const { exchange, body } of earlier) {
+    const theirs = messages(body);
+    if (!theirs) continue;
+    let common = 0;
+    while (common < own.length && common < theirs.length && own[common] === essence(theirs[common])) common++;
+    // The same instructions alone make no conversation.
+    if (said.slice(0, common).some(isSpoken) && common > (best?.common ?? 0)) best = { exchange, body, common, theirs };
+  }
+  if (!best) return null;
+  const rest = ({ messages: _, input: _i, system: _s, instructions: _n, ...others }) => others;
+  const [before, after] = [rest(best.body), rest(request)];
+  const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])];
+  return {
+    previous: best.exchange, common: best.common,
+    added: said.slice(best.common).map(spoken), dropped: best.theirs.slice(best.common).map(spoken),
+    changed: keys.filter((key) => JSON.stringify(before[key]) !== JSON.stringify(after[key])).map((key) => ({ key, before: before[key], after: after[key] })),
+  };
+}

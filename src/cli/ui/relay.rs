@@ -1,0 +1,203 @@
+//! What interceptors tell on their feeds, passed on to one page.
+//!
+//! Each page listens for itself, for as long as it is open: an interceptor to which nobody listens does nothing for it. Lines
+//! are passed on as they are, once they are known to be lines of JSON; what they mean is the page's business. An
+//! interceptor that tells more than the page takes is not waited for, nor does it wait (`queue`).
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, Read};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::cli::feeds::{Feed, sockets};
+
+use super::queue::Queue;
+
+/// Listens to every interceptor that has a socket in `folder`, until the queue is closed.
+pub fn follow(folder: &Path, queue: &Arc<Queue>) {
+    let listeners = Arc::new(Listeners::default());
+    // One that has ended, or has enough listeners, is not asked again at once.
+    let mut tried: HashMap<PathBuf, Instant> = HashMap::new();
+    while queue.is_open() {
+        let sockets = sockets(folder);
+        tried.retain(|tried, _| sockets.contains(tried));
+        for socket in sockets {
+            let is_early = |at: &Instant| at.elapsed() < PAUSE_BEFORE_NEXT;
+            if tried.get(&socket).is_some_and(is_early) || listeners.lock().contains_key(&socket) {
+                continue;
+            }
+            tried.insert(socket.clone(), Instant::now());
+            if let Ok(feed) = Feed::at(&socket) {
+                // Without a thread it is tried again later.
+                let _ = listen(socket, feed, queue, &listeners);
+            }
+        }
+        thread::sleep(PAUSE);
+    }
+    for stream in listeners.lock().values() {
+        // Ends the thread that reads from it.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// The connections of one page, by socket.
+#[derive(Default)]
+struct Listeners(Mutex<HashMap<PathBuf, UnixStream>>);
+
+impl Listeners {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, UnixStream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn listen(
+    socket: PathBuf,
+    mut feed: Feed,
+    queue: &Arc<Queue>,
+    listeners: &Arc<Listeners>,
+) -> io::Result<()> {
+    let stream = feed.stream().try_clone()?;
+    listeners.lock().insert(socket.clone(), stream);
+    let (queue, forget) = (Arc::clone(queue), Arc::clone(listeners));
+    let pass_all_on = {
+        let socket = socket.clone();
+        move || {
+            let pid = feed.hello.pid;
+            pass_on(pid, feed.first_line.as_bytes(), &queue);
+            pass_on(pid, feed.lines(), &queue);
+            forget.lock().remove(&socket);
+            queue.put_event(told(pid, br#"{"event":"closed"}"#));
+        }
+    };
+    thread::Builder::new()
+        .name("feed".to_owned())
+        .spawn(pass_all_on)
+        .map(drop)
+        .inspect_err(|_| drop(listeners.lock().remove(&socket)))
+}
+
+fn pass_on(pid: u32, mut reader: impl BufRead, queue: &Queue) {
+    let mut line = Vec::new();
+    while queue.is_open() {
+        line.clear();
+        match reader
+            .by_ref()
+            .take(LINE_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+        {
+            Ok(1..) if line.ends_with(b"\n") => {}
+            // An end, or no line that an interceptor would write.
+            _ => return,
+        }
+        line.pop();
+        // A line break within would be another line to the page, and half a document is none.
+        let is_document = !line.contains(&b'\r')
+            && std::str::from_utf8(&line)
+                .is_ok_and(|line| serde_json::from_str::<IgnoredAny>(line).is_ok());
+        if is_document {
+            queue.put_event(told(pid, &line));
+        }
+    }
+}
+
+/// A line for the page.
+fn told(pid: u32, event: &[u8]) -> Vec<u8> {
+    let mut line = format!(r#"{{"on":"feed","pid":{pid},"event":"#).into_bytes();
+    line.extend_from_slice(event);
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+/// Switches recording in an interceptor, and waits until it says that it has.
+///
+/// # Errors
+///
+/// It does not run, or does not answer in a second or two.
+pub fn record(folder: &Path, pid: u32, on: bool) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Event {
+        event: String,
+        on: Option<bool>,
+    }
+    let mut feed = Feed::at(&folder.join(format!("{pid}.sock")))?;
+    if feed.hello.recording == on {
+        return Ok(());
+    }
+    let deadline = Instant::now() + RECORD_TIME_MAX;
+    feed.stream().set_write_timeout(Some(RECORD_TIME_MAX))?;
+    feed.record(on)?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // None would be for ever.
+        let left = left.max(Duration::from_millis(1));
+        feed.stream().set_read_timeout(Some(left))?;
+        let line = feed.next_line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let Ok(Event { event, on: is_on }) = serde_json::from_str(&line) else {
+            continue;
+        };
+        match event.as_str() {
+            "recording" if is_on == Some(on) => return Ok(()),
+            "full" => return Err(io::Error::other("it has as many listeners as it can")),
+            _ => {}
+        }
+    }
+}
+
+/// Longer than the recorded body of the largest size, however much of it has to be escaped.
+const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// Between two looks for interceptors: one that has just been started is listened to before its first request, mostly.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Before an interceptor is asked again that ended the connection.
+const PAUSE_BEFORE_NEXT: Duration = Duration::from_secs(3);
+
+/// A page waits for it.
+const RECORD_TIME_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_lines_of_json_are_passed_on() {
+        #[track_caller]
+        fn check(feed: &[u8], expected: &[&str]) {
+            let queue = Queue::default();
+            pass_on(7, feed, &queue);
+            let lines = queue.take(Duration::ZERO).expect("it is open").lines;
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|line| String::from_utf8_lossy(line))
+                .collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|event| format!("{{\"on\":\"feed\",\"pid\":7,\"event\":{event}}}\n"))
+                .collect();
+            assert_eq!(lines, expected, "{:?}", String::from_utf8_lossy(feed));
+        }
+        check(b"", &[]);
+        check(b"{\"event\":\"bye\"}\n", &["{\"event\":\"bye\"}"]);
+        check(b"{\"a\":1}\n{\"b\":2}\n", &["{\"a\":1}", "{\"b\":2}"]);
+        check(b"{\"a\":1}\n{\"cut\"", &["{\"a\":1}"]);
+        check(b"{\"a\":1}}\n{}\n", &["{}"]);
+        check(b"}],\"pid\":9\n{}\n", &["{}"]);
+        check(b"{\"a\":\r1}\n{}\n", &["{}"]);
+        check(b"{\"a\":\"\xff\"}\n{}\n", &["{}"]);
+        check(b"\n{}\n", &["{}"]);
+        check(
+            b"{\"a\":\"</script>\\u2028\\u0000\"}\n",
+            &["{\"a\":\"</script>\\u2028\\u0000\"}"],
+        );
+        let mut endless = vec![b'x'; LINE_BYTES_MAX as usize + 5];
+        endless.extend(b"\n{}\n");
+        check(&endless, &[]);
+    }
+}
