@@ -1,0 +1,141 @@
+// What the page tells of a request, without a page: exchange.js.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { gzipSync } from 'node:zlib';
+import test from 'node:test';
+import { assembled, bodyText, curl, difference, quoted } from '../../src/cli/ui/page/exchange.js';
+
+/** What a shell makes of a command, as its arguments. */
+function words(command) {
+  const script = `curl() { printf '%s\\0' "$@"; }\n${command}`;
+  return execFileSync('sh', ['-c', script], { env: { API_KEY: 'k"e y', PATH: process.env.PATH } }).toString().split('\0').slice(0, -1);
+}
+
+test('a shell takes a quoted text for one word and nothing else', () => {
+  const texts = ['plain', '', "it's", '$(id)', '`id`', '"', '\\', "'; rm -rf /; '", 'a\nb', '!!', '-o', '*', '~', 'ü', '#x', "'''", '\t'];
+  for (const text of texts) {
+    assert.deepEqual(words(`curl ${quoted(text)}`), [text], JSON.stringify(text));
+  }
+  assert.deepEqual(words(`curl ${quoted('a\0b')}`), ['ab']);
+});
+
+test('a request is repeated by its curl command, with the key for the shell to fill in', () => {
+  const fields = [
+    ['Host', 'localhost:8888'], ['Authorization', 'Bearer …'], ['x-api-key', '…'], ['Accept-Encoding', 'gzip'], ['Content-Length', '9'],
+    ['Content-Type', 'application/json'], ['X-Odd', "it's $HOME `id`"], ['X-Empty', ''], ['Connection', 'keep-alive'], ['Cookie', '…'],
+  ];
+  const exchange = { method: 'POST', path: "/v1/chat?tag[]=…&q=' \0\ud800", requestFields: fields };
+  assert.deepEqual(words(curl(exchange, 8888, '{"a":"it\'s"}')), [
+    '--globoff', "http://localhost:8888/v1/chat?tag[]=%E2%80%A6&q='%20%00%EF%BF%BD", '-H', 'Authorization: Bearer k"e y', '-H', 'x-api-key: k"e y', '--compressed',
+    '-H', 'Content-Type: application/json', '-H', "X-Odd: it's $HOME `id`", '-H', 'X-Empty;', '--data-raw', '{"a":"it\'s"}',
+  ]);
+  assert.deepEqual(words(curl({ method: 'GET', path: '/v1/models', requestFields: [] }, 9)), ['http://localhost:9/v1/models']);
+  assert.deepEqual(words(curl({ method: 'HEAD', path: '/' }, 9)), ['--head', 'http://localhost:9/']);
+  assert.deepEqual(words(curl({ method: 'DELETE', path: '/x' }, 9)), ['-X', 'DELETE', 'http://localhost:9/x']);
+  assert.deepEqual(words(curl({ method: 'POST', path: '/x' }, 9)), ['-X', 'POST', 'http://localhost:9/x']);
+  assert.deepEqual(words(curl({ method: 'GET', path: '/x' }, 9, 'body')), ['-X', 'GET', 'http://localhost:9/x', '--data-raw', 'body']);
+  // What cannot be a method comes out of no shell either.
+  assert.deepEqual(words(curl({ method: "A'; id", path: '/' }, 9)), ['-X', "A'; id", 'http://localhost:9/']);
+});
+
+const stream = (events) => events.map((event) => `event: x\ndata: ${typeof event === 'string' ? event : JSON.stringify(event)}\n\n`).join('');
+
+test('the pieces of a stream make the answer that the document says at once', () => {
+  const tool = { name: 'lookup', input: '{"q":"a b"}' };
+  const rows = {
+    'chat, streamed': [stream([
+      { choices: [{ delta: { role: 'assistant', content: '' } }] }, { choices: [{ delta: { reasoning_content: 'hm' } }] },
+      { choices: [{ delta: { content: 'Hel' } }] }, { choices: [{ delta: { content: 'lo' } }] },
+      { choices: [{ delta: { tool_calls: [{ index: 0, id: 'c', function: { name: 'lookup', arguments: '{"q":' } }] } }] },
+      { choices: [{ delta: { tool_calls: [{ index: 0, function: { arguments: '"a b"}' } }] } }] },
+      { choices: [{ delta: {}, finish_reason: 'tool_calls' }] }, { choices: [], usage: {} }, '[DONE]',
+    ]), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'tool_calls' }],
+    'chat, at once': [JSON.stringify({
+      choices: [{ finish_reason: 'tool_calls', message: { content: 'Hello', reasoning: 'hm', tool_calls: [{ function: { name: 'lookup', arguments: '{"q":"a b"}' } }] } }],
+    }), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'tool_calls' }],
+    'messages, streamed': [stream([
+      { type: 'message_start', message: {} }, { type: 'content_block_start', index: 0, content_block: { type: 'thinking', thinking: '' } },
+      { type: 'content_block_delta', index: 0, delta: { type: 'thinking_delta', thinking: 'hm' } },
+      { type: 'content_block_start', index: 1, content_block: { type: 'text', text: '' } }, { type: 'ping' },
+      { type: 'content_block_delta', index: 1, delta: { type: 'text_delta', text: 'Hel' } }, { type: 'content_block_delta', index: 1, delta: { type: 'text_delta', text: 'lo' } },
+      { type: 'content_block_start', index: 2, content_block: { type: 'tool_use', name: 'lookup', input: {} } },
+      { type: 'content_block_delta', index: 2, delta: { type: 'input_json_delta', partial_json: '{"q":' } },
+      { type: 'content_block_delta', index: 2, delta: { type: 'input_json_delta', partial_json: '"a b"}' } },
+      { type: 'content_block_stop', index: 2 }, { type: 'message_delta', delta: { stop_reason: 'tool_use' } }, { type: 'message_stop' },
+    ]), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'tool_use' }],
+    'messages, at once': [JSON.stringify({
+      type: 'message', stop_reason: 'tool_use', content: [{ type: 'thinking', thinking: 'hm' }, { type: 'text', text: 'Hello' }, { type: 'tool_use', name: 'lookup', input: { q: 'a b' } }],
+    }), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'tool_use' }],
+    'responses, streamed': [stream([
+      { type: 'response.created', response: {} }, { type: 'response.reasoning_summary_text.delta', delta: 'hm' },
+      { type: 'response.output_text.delta', output_index: 0, delta: 'Hel' }, { type: 'response.output_text.delta', output_index: 0, delta: 'lo' },
+      { type: 'response.output_item.added', output_index: 1, item: { type: 'function_call', name: 'lookup' } },
+      { type: 'response.function_call_arguments.delta', output_index: 1, delta: '{"q":"a b"}' },
+      { type: 'response.completed', response: { status: 'completed' } },
+    ]), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'completed' }],
+    'responses, at once': [JSON.stringify({
+      status: 'completed', output: [{ type: 'reasoning', summary: [{ type: 'summary_text', text: 'hm' }] },
+        { type: 'message', content: [{ type: 'output_text', text: 'Hello' }] }, { type: 'function_call', name: 'lookup', arguments: '{"q":"a b"}' }],
+    }), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'completed' }],
+    'cut in the middle': [`${stream([{ choices: [{ delta: { content: 'Hel' } }] }])}data: {"choices":[{"del`, { text: 'Hel', reasoning: '', tools: [], stop: null }],
+    'with CRLF': [stream([{ choices: [{ delta: { content: 'x' } }] }]).replaceAll('\n', '\r\n'), { text: 'x', reasoning: '', tools: [], stop: null }],
+  };
+  for (const [why, [text, expected]] of Object.entries(rows)) assert.deepEqual(assembled(text), expected, why);
+  for (const other of ['', 'hello', '{}', '[]', 'null', '7', '{"data":[{"id":"m"}]}', 'data: 7\n\n', 'data: {"type":"other"}\n\n']) {
+    assert.equal(assembled(other), null, other);
+  }
+});
+
+test('what is no answer of a model does no harm', () => {
+  const odd = [null, 7, 'x', [], {}, [null], { content: 7 }, { delta: null }];
+  for (const value of odd) {
+    for (const document of [{ choices: value }, { choices: [value] }, { choices: [{ message: value }] }, { output: [value] }, { type: 'message', content: [value] },
+      { choices: [{ delta: value }] }, { choices: [{ delta: { tool_calls: value } }] }, { choices: [{ delta: { tool_calls: [value] } }] },
+      { type: 'content_block_delta', delta: value }, { type: 'content_block_start', content_block: value }, { type: 'response.output_item.added', item: value }]) {
+      assembled(JSON.stringify(document));
+      assembled(stream([document]));
+    }
+    difference({ messages: value }, [{ exchange: {}, body: { messages: value } }]);
+    difference({ messages: [value] }, [{ exchange: {}, body: { messages: [value] } }]);
+  }
+  assembled(stream([{ choices: [{ delta: { tool_calls: [{ index: 1e9, function: {} }, { index: -1 }, { index: 'x' }] } }] }]));
+});
+
+test('bodies are unpacked where a browser can, and said to be what they are where not', async () => {
+  const gzip = { encoding: 'base64', data: gzipSync('{"a":1}').toString('base64') };
+  const fields = [['Content-Encoding', 'gzip']];
+  assert.deepEqual(await bodyText(gzip, fields), { text: '{"a":1}' });
+  assert.deepEqual(await bodyText({ encoding: 'utf8', data: 'ü' }, []), { text: 'ü' });
+  assert.deepEqual(await bodyText({ encoding: 'base64', data: Buffer.from('ü').toString('base64') }, []), { text: 'ü' });
+  assert.deepEqual(await bodyText({ encoding: 'base64', data: '/w==' }, []), { note: '1 bytes that are no text' });
+  assert.match((await bodyText(gzip, [['content-encoding', 'br']])).note, /packed with br/);
+  assert.match((await bodyText({ encoding: 'base64', data: 'AAAA' }, fields)).note, /cannot be unpacked/);
+  // What cannot be packed well comes out before the end.
+  const text = Array.from({ length: 20_000 }, (_, at) => (at * 7919 % 10_007).toString(36)).join('');
+  const long = gzipSync(text);
+  const cut = { encoding: 'base64', data: long.subarray(0, long.length - 20).toString('base64'), truncated: true };
+  const unpacked = (await bodyText(cut, fields)).text;
+  assert.ok(unpacked.length > 10_000 && text.startsWith(unpacked), `${unpacked.length} of ${text.length}`);
+});
+
+test('a request shows what is new since the one before it in its conversation', () => {
+  const [system, one, two, three] = [['system', 's'], ['user', 'one'], ['assistant', 'two'], ['user', 'three']].map(([role, content]) => ({ role, content }));
+  const earlier = (...bodies) => bodies.map((body, id) => ({ exchange: { id }, body }));
+  const check = (why, request, before, expected) => {
+    const found = difference(request, earlier(...before));
+    const brief = found && { id: found.previous.id, common: found.common, added: found.added.map(({ text }) => text), dropped: found.dropped.length, changed: found.changed.map(({ key }) => key) };
+    assert.deepEqual(brief, expected, why);
+  };
+  check('it goes on', { messages: [system, one, two, three] }, [{ messages: [system, one] }], { id: 0, common: 2, added: ['two', 'three'], dropped: 0, changed: [] });
+  check('the longest beginning counts', { messages: [one, two, three] }, [{ messages: [one] }, { messages: [one, two] }], { id: 1, common: 2, added: ['three'], dropped: 0, changed: [] });
+  check('of equals the latest', { messages: [one, two] }, [{ messages: [one] }, { messages: [one] }], { id: 0, common: 1, added: ['two'], dropped: 0, changed: [] });
+  check('another way on', { messages: [one, three] }, [{ messages: [one, two] }], { id: 0, common: 1, added: ['three'], dropped: 1, changed: [] });
+  check('instructions alone are no conversation', { messages: [system, one] }, [{ messages: [system, three] }], null);
+  check('nothing in common', { messages: [one] }, [{ messages: [three] }], null);
+  check('no messages', { model: 'm' }, [{ model: 'm' }], null);
+  check('another model', { model: 'b', messages: [one] }, [{ model: 'a', messages: [one] }], { id: 0, common: 1, added: [], dropped: 0, changed: ['model'] });
+  const marked = { role: 'user', content: [{ type: 'text', text: 'one', cache_control: { type: 'ephemeral' } }] };
+  check('marks for a cache move', { system: 's', messages: [one, two] }, [{ system: 's', messages: [marked] }], { id: 0, common: 2, added: ['two'], dropped: 0, changed: [] });
+  check('responses', { input: [one, two], instructions: 's' }, [{ input: 'one', instructions: 's' }], { id: 0, common: 2, added: ['two'], dropped: 0, changed: [] });
+});

@@ -1,0 +1,729 @@
+// The page of `ic ui`, as a person uses it: every action, live updates, hostile names, both colour schemes, a phone, the keyboard.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import http from 'node:http';
+import test, { after, before } from 'node:test';
+import { Feed, Home, launch, onPage, shot, shutDown, until } from './support.mjs';
+
+before(launch);
+after(() => shutDown());
+
+/** The home of the test that runs. */
+let here;
+
+/** A test with a home of its own, whose programs end with it. */
+function check(name, run) {
+  test(name, async () => {
+    const home = here = new Home();
+    try {
+      await run(home);
+    } finally {
+      await home.end();
+    }
+  });
+}
+
+// Interceptors of the whole machine are listed, also those of somebody else's projects.
+const anyRow = (page, name) => page.locator('#projects-list .row', { hasText: name });
+const projectRow = (page, name) => anyRow(page, name).filter({ hasText: here.folder });
+const requestRow = (page, path) => page.locator('#requests-list .row').filter({ has: page.locator('.what', { hasText: path }) });
+const allocated = (page, number) => page.locator('#projects p.facts', { hasText: `: ${number} allocated` }).waitFor();
+const button = (page, name) => page.getByRole('button', { name, exact: true });
+const toast = (page, text) => page.locator('.toast', { hasText: text });
+const live = (page) => page.locator('#link[data-state=on]').waitFor({ state: 'attached' });
+const clipboard = (page) => page.evaluate(() => navigator.clipboard.readText());
+
+/** Three projects; `shop` exists, `gone` does not, `notes` is pinned. */
+function three(home) {
+  home.mkdir('notes');
+  home.writeRegistry({ [home.path('shop')]: home.port, [home.path('gone')]: home.port + 1, [home.path('notes')]: home.port + 2 },
+    { ic: { projects: { [home.path('notes')]: { pinned: true, last_used: 1_700_000_000 } } } });
+}
+
+check('projects are listed with what is known of them', async (home) => {
+  three(home);
+  await home.serve('shop');
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
+    await projectRow(page, 'shop').filter({ hasText: 'http://127.0.0.1:' }).waitFor();
+    await projectRow(page, 'gone').filter({ has: page.locator('.dot[aria-label="Folder is gone"]') }).waitFor();
+    await projectRow(page, 'notes').filter({ hasText: 'pinned' }).waitFor();
+    // All interceptors of this machine are shown, also those of other tests beside this one.
+    assert.match(await button(page, /^Deleted/).textContent(), /1$/);
+    await button(page, /^Pinned/).click();
+    await projectRow(page, 'shop').waitFor({ state: 'detached' });
+    assert.equal(await projectRow(page, 'notes').count(), 1);
+    await button(page, /^All\s*\d/).click();
+    await page.getByText(`Ports ${home.port}–${home.port + 1111}: 3 allocated`).waitFor();
+    await shot(page, 'projects');
+  });
+});
+
+check('requests that pass are counted and their rate is shown', async (home) => {
+  await home.serve('shop');
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').waitFor();
+    for (let n = 0; n < 7; n++) await (await fetch(`http://127.0.0.1:${home.port}/v1/models`)).text();
+    await projectRow(page, 'shop').filter({ has: page.locator('.requests', { hasText: /^7/ }) }).waitFor();
+    await until('a rate', async () => !/^0/.test(await projectRow(page, 'shop').locator('.cell.rate').textContent()));
+    assert.ok(await projectRow(page, 'shop').locator('polyline').getAttribute('points'));
+  });
+});
+
+check('a port is allocated, and the allocation undone', async (home) => {
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await allocated(page, 0);
+    await page.keyboard.press('a');
+    const path = page.getByLabel('Folder');
+    await path.fill('shop');
+    await page.keyboard.press('Enter');
+    await page.getByText('give the project’s whole path'.replace('’', "'")).waitFor();
+    await path.fill('~/shop');
+    await page.getByLabel('Pin it').check();
+    await shot(page, 'allocate');
+    await button(page, 'Allocate').click();
+    await toast(page, `shop has port ${home.port}`).waitFor();
+    await projectRow(page, 'shop').filter({ hasText: 'pinned' }).waitFor();
+    assert.deepEqual(home.mappings(), { [home.path('shop')]: home.port });
+    await toast(page, 'shop has port').getByText('Undo').click();
+    await toast(page, 'Undone: Allocated a port for shop').waitFor();
+    await projectRow(page, 'shop').waitFor({ state: 'detached' });
+    assert.deepEqual(home.mappings(), {});
+  }, { expects: /status of 400/ });
+});
+
+check('a project is pinned and unpinned, by key and by pointer', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    const row = projectRow(page, 'shop');
+    await row.hover();
+    await row.getByRole('button', { name: 'Pin', exact: true }).click();
+    await row.filter({ hasText: 'pinned' }).waitFor();
+    await page.keyboard.press('p');
+    await toast(page, 'Unpinned shop').waitFor();
+    await page.keyboard.press('u');
+    await toast(page, 'Undone: Unpinned shop').waitFor();
+    await row.filter({ hasText: 'pinned' }).waitFor();
+  });
+});
+
+check('a project is removed after a question, and comes back with all that was noted', async (home) => {
+  three(home);
+  const before = fs.readFileSync(home.registry, 'utf8');
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'notes').click();
+    await page.getByRole('button', { name: 'Remove…' }).click();
+    await page.getByText(`loses port ${home.port + 2}`).waitFor();
+    await shot(page, 'remove');
+    await page.keyboard.press('Escape');
+    await page.locator('dialog').waitFor({ state: 'detached' });
+    assert.equal(fs.readFileSync(home.registry, 'utf8'), before, 'nothing without the answer');
+    await page.keyboard.press('Delete');
+    await button(page, 'Remove').last().click();
+    await projectRow(page, 'notes').waitFor({ state: 'detached' });
+    assert.equal(home.mappings()[home.path('notes')], undefined);
+    await button(page, 'Undo').first().click();
+    await projectRow(page, 'notes').filter({ hasText: 'pinned' }).waitFor();
+    const registry = JSON.parse(fs.readFileSync(home.registry, 'utf8'));
+    assert.equal(registry.mappings[home.path('notes')], home.port + 2);
+    assert.deepEqual(registry.ic.projects[home.path('notes')], { pinned: true, last_used: 1_700_000_000 });
+  });
+});
+
+check('pruning shows first what it removes', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'gone').waitFor();
+    await button(page, 'Prune…').click();
+    await page.locator('.mapping', { hasText: 'deleted' }).waitFor();
+    assert.equal(await page.locator('.mapping').count(), 1);
+    await shot(page, 'prune');
+    assert.ok(home.path('gone') in home.mappings());
+    await button(page, 'Remove 1 mapping').click();
+    await projectRow(page, 'gone').waitFor({ state: 'detached' });
+    await toast(page, 'Removed 1 mapping').getByText('Undo').click();
+    await projectRow(page, 'gone').waitFor();
+    assert.equal(home.mappings()[home.path('gone')], home.port + 1);
+    await button(page, 'Prune…').click();
+    await page.locator('.mapping').waitFor();
+    await page.getByLabel('Also ports not used for').selectOption('30d');
+    // The one that is old is pinned.
+    await until('another look', async () => await page.locator('.mapping').count() === 1);
+    await button(page, 'Cancel').click();
+  });
+});
+
+check('mappings are exported', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').waitFor();
+    const get = async (format) => {
+      const [download] = await Promise.all([page.waitForEvent('download'), button(page, format).click()]);
+      assert.equal(download.suggestedFilename(), `port_registry.${format.toLowerCase()}`);
+      return fs.readFileSync(await download.path(), 'utf8');
+    };
+    assert.equal(await get('JSON'), home.ic('export'));
+    assert.equal(await get('CSV'), home.ic('export', '--format', 'csv'));
+  });
+});
+
+check('mappings are imported after a look at what would change', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').waitFor();
+    await button(page, 'Import…').click();
+    const file = (name, text) => page.getByLabel('File', { exact: true }).setInputFiles({ name, mimeType: 'text/plain', buffer: Buffer.from(text) });
+    await file('bad.txt', 'nothing');
+    await page.getByText('`bad.txt` holds no mappings').waitFor();
+    await file('ports.csv', `path,port\n/new,${home.port}\n/caf\u00e9,${home.port + 9}\n`);
+    await page.getByText('1 conflict; with one, nothing is changed').waitFor();
+    assert.ok(await button(page, 'Import').isDisabled());
+    await page.getByLabel('Let the file win').check();
+    await page.locator('.mapping', { hasText: 'removed' }).waitFor();
+    await shot(page, 'import');
+    await button(page, 'Import 2 mappings').click();
+    await anyRow(page, '/new').waitFor();
+    assert.equal(home.mappings()['/caf\u00e9'], home.port + 9);
+    assert.equal(home.mappings()[home.path('shop')], undefined);
+    await toast(page, 'Imported 2 mappings').getByText('Undo').click();
+    await projectRow(page, 'shop').waitFor();
+    assert.equal(home.mappings()[home.path('shop')], home.port);
+    assert.equal(home.mappings()['/new'], undefined);
+  }, { expects: /status of 500/ });
+});
+
+check('an undo that conflicts says so', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').click();
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Delete');
+    await button(page, 'Remove').last().click();
+    await projectRow(page, 'shop').waitFor({ state: 'detached' });
+    const other = home.mkdir('other');
+    home.ic('allocate', other);
+    await projectRow(page, 'other').waitFor();
+    assert.equal(home.mappings()[other], home.port);
+    await page.keyboard.press('u');
+    await page.getByText(`port ${home.port} belongs to ${other} now`).waitFor();
+    await button(page, 'Close').last().click();
+  }, { expects: /status of 409/ });
+});
+
+check('what changes elsewhere shows, and so does who comes and goes', async (home) => {
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await allocated(page, 0);
+    home.ic('allocate');
+    await projectRow(page, 'shop').waitFor();
+    const other = http.createServer().listen(home.port, '127.0.0.1');
+    await projectRow(page, 'shop').filter({ hasText: 'Port in use' }).filter({ hasText: `pid ${process.pid}` }).waitFor();
+    await new Promise((resolve) => other.close(resolve));
+    const serving = await home.serve('shop');
+    await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
+    serving.removeAllListeners('exit').kill('SIGTERM');
+    await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label="Not running"]') }).waitFor();
+    home.ic('remove');
+    await projectRow(page, 'shop').waitFor({ state: 'detached' });
+  });
+});
+
+check('1112 projects are there at once, and only what is in view is in the document', async (home) => {
+  const mappings = Object.fromEntries(Array.from({ length: 1112 }, (_, at) => [`/work/service-${String(at).padStart(4, '0')}`, home.port + at]));
+  home.writeRegistry(mappings);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await allocated(page, '1\u2009112');
+    await anyRow(page, 'service-0000').waitFor();
+    assert.ok(await page.locator('#projects-list .row').count() < 60);
+    await page.locator('#projects-list .scroller').focus();
+    await page.keyboard.press('End');
+    await anyRow(page, 'service-1111').filter({ hasText: String(home.port + 1111) }).waitFor();
+    await page.keyboard.press('/');
+    await page.keyboard.type('/work/ service-077');
+    await until('ten rows', async () => await page.locator('#projects-list .row').count() === 10);
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'service-0770' }).waitFor();
+    await shot(page, 'many');
+  });
+});
+
+check('the keyboard reaches everything, and where it is can be seen', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').waitFor();
+    const chosen = () => page.locator('#projects-list [aria-selected=true] .name').textContent();
+    await page.getByLabel('Filter').fill(home.folder);
+    await page.getByLabel('Filter').blur();
+    await page.keyboard.press('j');
+    assert.equal(await chosen(), 'shop');
+    await page.keyboard.press('ArrowDown');
+    assert.equal(await chosen(), 'gone');
+    await page.keyboard.press('j');
+    await page.keyboard.press('k');
+    assert.equal(await chosen(), 'gone');
+    const list = page.locator('#projects-list .scroller');
+    assert.equal(await list.getAttribute('aria-activedescendant'), await page.locator('#projects-list [aria-selected=true]').getAttribute('id'));
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'gone' }).waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByRole('heading', { name: 'gone' }).waitFor({ state: 'hidden' });
+    assert.equal(await page.evaluate(() => document.activeElement.getAttribute('role')), 'grid', 'the focus is back on the list');
+    await page.keyboard.press('y');
+    assert.equal(await clipboard(page), `http://localhost:${home.port + 1}`);
+    await page.keyboard.press('/');
+    await page.keyboard.type(`${home.folder} notes`);
+    await until('one row', async () => await page.locator('#projects-list .row').count() === 1);
+    await page.keyboard.press('Escape');
+    await projectRow(page, 'shop').waitFor();
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('?');
+    await page.getByRole('heading', { name: 'Keyboard' }).waitFor();
+    await shot(page, 'help');
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('2');
+    await page.locator('#requests').waitFor();
+    await page.keyboard.press('1');
+    await page.locator('#projects').waitFor();
+    // Every stop of Tab shows a ring.
+    await page.locator('h1').evaluate((start) => ((start.tabIndex = -1), start.focus()));
+    const stops = new Set();
+    for (let n = 0; n < 40; n++) {
+      await page.keyboard.press('Tab');
+      const stop = await page.evaluate(() => {
+        const { activeElement: element } = document;
+        if (element === document.body) return null;
+        const ring = [element, ...element.querySelectorAll('[aria-selected=true]')].some((one) => {
+          const style = getComputedStyle(one);
+          return (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== 'none';
+        });
+        return { name: element.getAttribute('aria-label') ?? element.textContent, ring };
+      });
+      if (!stop) break;
+      assert.ok(stop.ring, `no ring on ${stop.name}`);
+      stops.add(stop.name);
+    }
+    for (const name of ['Filter', 'Projects', 'Allocate…', 'Prune…', 'Import…', 'JSON', 'CSV', 'Keyboard shortcuts']) assert.ok(stops.has(name), `${name}: ${[...stops]}`);
+  });
+});
+
+check('columns sort', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').waitFor();
+    await page.getByLabel('Filter').fill(home.folder);
+    const names = () => page.locator('#projects-list .row').evaluateAll((rows) => rows
+      .sort((a, b) => a.getAttribute('aria-rowindex') - b.getAttribute('aria-rowindex')).map((row) => row.querySelector('.name').textContent));
+    assert.deepEqual(await names(), ['shop', 'gone', 'notes']);
+    await button(page, 'Project').click();
+    assert.deepEqual(await names(), ['gone', 'notes', 'shop']);
+    await button(page, 'Last used').click();
+    assert.deepEqual(await names(), ['notes', 'shop', 'gone']);
+    assert.equal(await page.locator('[aria-sort]').textContent(), 'Last used');
+  });
+});
+
+const EVIL = '<img src=x onerror=window.pwned=1>"\'`</script><script>window.pwned=1</script>';
+
+check('hostile names of projects are text and nothing else', async (home) => {
+  const names = [EVIL.replaceAll('/', '∕'), 'javascript:window.pwned=1', '\u202egnp.exe', 'a\nb', '__proto__', 'constructor', '😀 ünïcode'];
+  const mappings = Object.fromEntries(names.map((name, at) => [home.mkdir(name), home.port + at]));
+  // A byte that is no UTF-8, as Python's json writes it.
+  home.writeRegistry(mappings);
+  fs.writeFileSync(home.registry, fs.readFileSync(home.registry, 'utf8').replace('"mappings":{', `"mappings":{"/caf\\udce9":${home.port + 99},`));
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    for (const [at, name] of names.entries()) {
+      const row = page.locator('#projects-list .row').filter({ has: page.locator('.port', { hasText: String(home.port + at) }) });
+      await row.waitFor();
+      assert.equal(await row.locator('.name').textContent(), name.replace(/[\u202e\n]/g, '\ufffd'));
+      await row.click();
+      await page.getByRole('heading', { level: 2 }).first().waitFor();
+      await page.keyboard.press('Escape');
+    }
+    assert.equal(await anyRow(page, 'caf\\xe9').count(), 1);
+    assert.equal(await page.locator('img:not(h1 img), script:not([type=module])').count(), 0);
+    await shot(page, 'hostile');
+    // They can be changed like any other.
+    await anyRow(page, 'caf\\xe9').click();
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('p');
+    await anyRow(page, 'caf\\xe9').filter({ hasText: 'pinned' }).waitFor();
+    await projectRow(page, '<img').click();
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Delete');
+    await page.getByRole('heading', { name: 'Remove <img' }).waitFor();
+    await button(page, 'Remove').last().click();
+    await toast(page, 'Removed <img').getByText('Undo').click();
+    await toast(page, 'Undone: Removed <img').waitFor();
+  });
+});
+
+check('hostile values in requests are text and nothing else', async (home) => {
+  const feed = new Feed(home, 4242, { project: EVIL, instance_id: EVIL, target: EVIL });
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, `Record ${EVIL}`).waitFor();
+    feed.tell('no json', '{"event":"start","id":', '[]', 'null', '7', '"x"', '{"event":"head","id":99}', '{"event":"start"}', '{"event":{}}');
+    feed.exchange(1, {
+      start: { method: EVIL, path: `/${EVIL}\u202e\u0000`, fields: [[EVIL, EVIL], ['x', '\u001b[31m\u0007']], client: EVIL },
+      head: { reason: EVIL, fields: [['Content-Type', 'application/json'], [EVIL, EVIL]] },
+      bodies: { request: JSON.stringify({ messages: [{ role: EVIL, content: EVIL }], [EVIL]: EVIL }), response: JSON.stringify({ choices: [{ message: { content: EVIL, tool_calls: [{ function: { name: EVIL, arguments: EVIL } }] }, finish_reason: EVIL }] }) },
+      end: { model: EVIL, error: EVIL, outcome: EVIL },
+    });
+    feed.exchange(2, { start: { path: '__proto__', fields: null }, head: { fields: null }, end: { model: {}, input_tokens: 'x', status: '<b>', outcome: 'toString' } });
+    await requestRow(page, '__proto__').click();
+    await requestRow(page, '/<img').click();
+    await page.getByText(`calls ${EVIL}`).waitFor();
+    for (const summary of await page.locator('#requests summary').all()) await summary.click();
+    assert.equal(await page.locator('img:not(h1 img), script:not([type=module]), b').count(), 0);
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('c');
+    const words = execFileSync('sh', ['-c', `curl() { printf '%s\\0' "$@"; }\n${await clipboard(page)}`], { env: {} }).toString();
+    assert.ok(words.includes(`${EVIL}: ${EVIL}`), words);
+  });
+  await feed.end();
+});
+
+check('requests of real interceptors appear as they start, and end', async (home) => {
+  await home.serve('shop', '--mock-interval-ms', '150');
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record shop').waitFor();
+    const chat = (content, more) => fetch(`http://127.0.0.1:${home.port}/v1/chat/completions?key=secret`, {
+      method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: 'Bearer sk-very-secret-0123456789abcdef' },
+      body: JSON.stringify({ model: 'mock-1', stream: true, stream_options: { include_usage: true }, messages: [{ role: 'user', content }], ...more }),
+    });
+    const answer = await chat('Hello there');
+    const row = requestRow(page, '/v1/chat/completions').first();
+    await row.and(page.locator('[data-state=open]')).waitFor();
+    await row.filter({ hasText: '200' }).waitFor();
+    await answer.text();
+    await row.and(page.locator('[data-state=done]')).waitFor();
+    await row.filter({ hasText: 'mock-1' }).filter({ hasText: '→' }).waitFor();
+    assert.match(await row.locator('.duration').textContent(), /^\d.* m?s$/);
+    assert.match(await row.locator('.pace').textContent(), /^\d+\.\d$/);
+    assert.ok(await row.locator('.body').evaluate((bar) => bar.getBoundingClientRect().width) > 20, 'the waterfall');
+    await row.click();
+    await page.getByText('Bodies are shown of requests that come while recording is on').waitFor();
+    assert.doesNotMatch(await page.locator('#requests').textContent(), /secret/);
+
+    await button(page, 'Record shop').click();
+    await button(page, 'Recording shop').waitFor();
+    await (await chat('What is new?')).text();
+    const [first, second] = [{ role: 'user', content: 'What is new?' }, { role: 'assistant', content: 'Nothing.' }];
+    await (await chat('', { messages: [first, second, { role: 'user', content: 'And now sk-very-secret-0123456789abcdef?' }] })).text();
+    await until('three rows', async () => await requestRow(page, 'chat').count() === 3);
+    await page.locator('#requests-list .row[aria-rowindex="1"]').click();
+    await page.getByText('1 message as before').waitFor();
+    assert.equal(await page.locator('.message.new').count(), 2);
+    await page.locator('.message', { hasText: 'You said:' }).first().waitFor();
+    await page.getByText('Ended: stop').waitFor();
+    assert.doesNotMatch(await page.locator('#requests').textContent(), /very-secret/);
+    await shot(page, 'request');
+    await page.getByRole('button', { name: 'Show that request' }).click();
+    await page.locator('#requests-list .row[aria-rowindex="2"][aria-selected=true]').waitFor();
+
+    // The command that is copied works, with the key from where the person has it.
+    await button(page, 'Copy as curl').click();
+    await toast(page, 'Copied as curl').waitFor();
+    const command = await clipboard(page);
+    assert.match(command, /-H "Authorization: Bearer \$API_KEY"/);
+    const repeated = execFileSync('sh', ['-c', `${command} -sS`], { env: { PATH: process.env.PATH, API_KEY: 'k' }, encoding: 'utf8' });
+    assert.match(repeated, /data: \[DONE\]/);
+    await until('a fourth row', async () => await requestRow(page, 'chat').count() === 4);
+
+    // A page that is opened later is told what was recorded.
+    await onPage(url, async (later) => {
+      await later.keyboard.press('2');
+      await button(later, 'Recording shop').waitFor();
+      await until('what was recorded', async () => await requestRow(later, 'chat').count() === 3);
+    });
+    await button(page, 'Recording shop').click();
+    await button(page, 'Record shop').waitFor();
+  });
+});
+
+check('requests are filtered by text, project, class and errors', async (home) => {
+  const feeds = [new Feed(home, 4242, { project: 'one', port: 1 }), new Feed(home, 4243, { project: 'two', port: 2 })];
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record two').waitFor();
+    feeds[0].exchange(1, { start: { path: '/v1/good' }, end: { model: 'gpt' } });
+    feeds[0].exchange(2, { start: { path: '/v1/limited' }, head: { status: 429 }, end: { status: 429 } });
+    feeds[1].exchange(1, { start: { path: '/v1/broken' }, head: { status: 500 }, end: { status: 500 } });
+    feeds[1].exchange(2, { start: { path: '/v1/left' }, end: { outcome: 'client_gone' } });
+    const shows = (...expected) => until(String(expected), async () => {
+      const found = await page.locator('#requests-list .what').allTextContents();
+      return JSON.stringify(found.sort()) === JSON.stringify(expected.map((name) => `/v1/${name}`).sort());
+    });
+    await shows('good', 'limited', 'broken', 'left');
+    await button(page, /^Errors/).click();
+    await shows('limited', 'broken', 'left');
+    await button(page, /^4xx/).click();
+    await shows('limited');
+    await button(page, /^All\s*\d/).click();
+    await page.locator('#requests select').selectOption('4243');
+    await shows('broken', 'left');
+    await page.locator('#requests select').selectOption('');
+    await page.keyboard.press('/');
+    await page.getByLabel('Filter').fill('GPT');
+    await shows('good');
+    await page.getByLabel('Filter').fill('one post');
+    await shows('good', 'limited');
+    await button(page, 'Clear').click();
+    await page.getByText('Requests appear here as they start').waitFor();
+  });
+  await Promise.all(feeds.map((feed) => feed.end()));
+});
+
+check('a page keeps the last thousand requests, and shows those in view', async (home) => {
+  const feed = new Feed(home, 4242);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record played').waitFor();
+    for (let id = 1; id <= 1200; id++) {
+      feed.exchange(id, { start: { at: 1_700_000_000 + id } });
+      // As fast as they are read.
+      if (id % 100 === 0) await requestRow(page, new RegExp(`^/v1/n${id}$`)).waitFor();
+    }
+    await page.getByText('the last 1\u2009000 are kept').waitFor();
+    assert.ok(await page.locator('#requests-list .row').count() < 60);
+    // What is being read stays where it is while more comes on top.
+    const list = page.locator('#requests-list .scroller');
+    await list.evaluate((scroller) => (scroller.scrollTop = 3000));
+    const inView = () => page.evaluate(() => document.elementFromPoint(400, 400).closest('.row').querySelector('.what').textContent);
+    await until('rows', () => page.evaluate(() => Boolean(document.elementFromPoint(400, 400).closest('.row'))));
+    const before = await inView();
+    for (let id = 1201; id <= 1210; id++) feed.exchange(id, { start: { at: 1_700_000_000 + id } });
+    await until('more on top', () => list.evaluate((scroller) => scroller.scrollTop > 3000));
+    assert.equal(await inView(), before);
+    feed.tell({ event: 'lost', count: 7 });
+    await page.getByText('7 lines missed').waitFor();
+    // Those that are left when it ends are not shown as if they went on.
+    feed.tell({ event: 'start', id: 9999, at: 1_800_000_000, method: 'GET', path: '/last', fields: [] });
+    await list.evaluate((scroller) => (scroller.scrollTop = 0));
+    await requestRow(page, '/last').waitFor();
+    await feed.end();
+    await requestRow(page, '/last').and(page.locator('[data-state=failed]')).waitFor();
+      });
+});
+
+check('nobody without the token sees anything, and the token does not stay in the address', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  const [address, token] = url.split('#token=');
+  await onPage(address, async (page) => {
+    await page.getByRole('heading', { name: 'Open the printed address' }).waitFor();
+    assert.equal(await page.locator('#projects-list .row').count(), 0);
+    await page.getByLabel('Address or token').fill('0'.repeat(32));
+    await page.keyboard.press('Enter');
+    await page.getByText('The token is missing, or of an').waitFor();
+    await page.getByLabel('Address or token').fill(url);
+    await page.keyboard.press('Enter');
+    await projectRow(page, 'shop').waitFor();
+    await page.reload();
+    await projectRow(page, 'shop').waitFor();
+  }, { expects: /status of 401/ });
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').waitFor();
+    assert.equal(page.url(), address);
+    assert.ok(!(await page.content()).includes(token));
+    assert.deepEqual(await page.context().cookies(), []);
+  });
+});
+
+check('the browser that is opened has a code that is good once', async (home) => {
+  three(home);
+  fs.mkdirSync(home.path('bin'));
+  fs.writeFileSync(home.path('bin/xdg-open'), `#!/bin/sh\nprintf %s "$1" >"${home.path('opened.new')}" && mv "${home.path('opened.new')}" "${home.path('opened')}"\n`, { mode: 0o755 });
+  const environment = { DISPLAY: ':9', PATH: `${home.path('bin')}:${process.env.PATH}` };
+  const { found } = await home.start(['ui', '--port', '0'], /^(http:\S+)\n/m, { environment });
+  const opened = await until('the browser', () => fs.existsSync(home.path('opened')) && fs.readFileSync(home.path('opened'), 'utf8'));
+  assert.match(opened, /#code=[0-9a-f]{32}$/);
+  assert.ok(!opened.includes(found[1].split('#token=')[1]), 'everybody can read a command line');
+  await onPage(opened, (page) => projectRow(page, 'shop').waitFor());
+  await onPage(opened, (page) => page.getByText('this address was good once').waitFor(), { expects: /status of 401/ });
+});
+
+check('no other page can frame it, ask it, or read from it', async (home) => {
+  three(home);
+  const { url } = await home.ui();
+  const [address, token] = url.split('#token=');
+  const before = fs.readFileSync(home.registry, 'utf8');
+  const evil = http.createServer((_, response) => response.setHeader('Content-Type', 'text/html').end(`<!doctype html><title>evil</title><iframe src="${url}"></iframe>`));
+  await new Promise((resolve) => evil.listen(0, '127.0.0.1', resolve));
+  const expects = /./;
+  await onPage(`http://127.0.0.1:${evil.address().port}/`, async (page) => {
+    await until('a frame', () => page.frames().length === 2);
+    const framed = await until('the frame', () => page.frames()[1].url() !== '' && page.frames()[1]);
+    assert.equal(await framed.locator('header').count(), 0, 'not framed');
+    const outcomes = await page.evaluate(async ([address, token, path]) => {
+      const ask = (name, options) => fetch(`${address}api/${name}`, options).then(() => 'answered', () => 'refused');
+      const body = JSON.stringify({ path });
+      return [
+        await ask('export?format=json', {}),
+        await ask('export?format=json', { headers: { 'X-Ic-Token': token } }),
+        await ask('remove', { method: 'POST', headers: { 'X-Ic-Token': token, 'Content-Type': 'application/json' }, body }),
+        await fetch(`${address}api/remove`, { method: 'POST', mode: 'no-cors', body }).then((response) => response.type, () => 'refused'),
+      ];
+    }, [address, token, home.path('shop')]);
+    assert.deepEqual(outcomes, ['refused', 'refused', 'refused', 'refused']);
+  }, { expects });
+  assert.equal(fs.readFileSync(home.registry, 'utf8'), before);
+  await new Promise((resolve) => evil.close(resolve));
+});
+
+check('a page finds its `ic ui` again, and says meanwhile that it is gone', async (home) => {
+  three(home);
+  const { child, url } = await home.ui();
+  const { port } = new URL(url);
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').waitFor();
+    await live(page);
+    child.removeAllListeners('exit').kill('SIGTERM');
+    await page.getByText('Reconnecting…').waitFor();
+    await button(page, 'JSON').click();
+    await toast(page, 'does not answer').waitFor();
+    // Another one is another secret.
+    const { found } = await home.start(['ui', '--no-open', '--port', port], /^(http:\S+)\n/m);
+    await page.getByLabel('Address or token').fill(found[1]);
+    await page.keyboard.press('Enter');
+    await live(page);
+  }, { expects: /ERR_|status of 401|Failed to load/ });
+});
+
+check('a damaged registry is shown with a warning', async (home) => {
+  three(home);
+  fs.writeFileSync(home.registry, fs.readFileSync(home.registry, 'utf8').slice(0, -60));
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.locator('#banner', { hasText: 'damaged' }).waitFor();
+    await projectRow(page, 'shop').waitFor();
+  });
+});
+
+for (const colorScheme of ['light', 'dark']) {
+  check(`every text can be read in the ${colorScheme} scheme`, async (home) => {
+    three(home);
+    const feed = new Feed(home, 4242);
+    const { url } = await home.ui();
+    await onPage(url, async (page) => {
+      await projectRow(page, 'shop').click();
+      await shot(page, `projects-${colorScheme}`);
+      const bright = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor.match(/\d+/g).map(Number)[0] > 127);
+      assert.equal(bright, colorScheme === 'light');
+      assert.deepEqual(await faint(page), []);
+      await page.keyboard.press('a');
+      assert.deepEqual(await faint(page), []);
+      await page.keyboard.press('Escape');
+      await page.keyboard.press('2');
+      await button(page, 'Record played').click();
+      for (const [id, status] of [200, 301, 404, 500].entries()) {
+        feed.exchange(id, { start: { path: `/v1/${status}`, fields: [['A', 'b']] }, head: { status }, bodies: { request: '{"messages":[{"role":"user","content":"x"}]}', response: 'y' }, end: { status, model: 'm', input_tokens: 1, output_tokens: 2 } });
+      }
+      await requestRow(page, '/v1/500').click();
+      await page.getByText('Request body').waitFor();
+      await shot(page, `requests-${colorScheme}`);
+      assert.deepEqual(await faint(page), []);
+    }, { colorScheme });
+    await feed.end();
+  });
+}
+
+/** Texts in view whose contrast is below 4.5 (WCAG 2.2, 1.4.3); what is disabled is exempt. */
+function faint(page) {
+  return page.evaluate(() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+    const rgba = (color) => {
+      canvas.clearRect(0, 0, 1, 1);
+      canvas.fillStyle = color;
+      canvas.fillRect(0, 0, 1, 1);
+      return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const over = ([r, g, b, a], [R, G, B]) => [[r, R], [g, G], [b, B]].map(([top, below]) => (top * a + below * (255 - a)) / 255);
+    const backdrop = (element) => {
+      if (!element) return [255, 255, 255];
+      const [r, g, b, a] = rgba(getComputedStyle(element).backgroundColor);
+      return a === 255 ? [r, g, b] : over([r, g, b, a], backdrop(element.matches('dialog') ? document.documentElement : element.parentElement));
+    };
+    const luminance = (color) => {
+      const [r, g, b] = color.map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const bad = [];
+    const walker = document.createTreeWalker(document.querySelector('dialog') ?? document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const { parentElement: element, textContent } = walker.currentNode;
+      if (!textContent.trim() || !element.checkVisibility({ visibilityProperty: true, opacityProperty: true }) || element.closest(':disabled, noscript, option')) continue;
+      let opacity = 1;
+      for (let one = element; one; one = one.parentElement) opacity *= getComputedStyle(one).opacity;
+      const behind = backdrop(element);
+      const [r, g, b, a] = rgba(getComputedStyle(element).color);
+      const [one, other] = [luminance(over([r, g, b, a * opacity], behind)), luminance(behind)];
+      const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+      if (contrast < 4.5) bad.push(`${textContent.trim().slice(0, 30)} (${element.className}): ${contrast.toFixed(2)}`);
+    }
+    return bad;
+  });
+}
+
+check('it can be used on a phone', async (home) => {
+  three(home);
+  const feed = new Feed(home, 4242);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    const fits = async (where) => {
+      const wide = await page.evaluate(() => [document.scrollingElement.scrollWidth, ...[...document.querySelectorAll('main > section:not([hidden]), .pane:not([hidden]), dialog')]
+        .map((one) => one.getBoundingClientRect().right)]);
+      assert.ok(wide.every((right) => right <= 360), `${where}: ${wide}`);
+    };
+    await projectRow(page, 'shop').waitFor();
+    await fits('projects');
+    await shot(page, 'phone-projects');
+    for (const name of ['Prune…', 'Import…', 'JSON', 'CSV', 'Undo']) {
+      await button(page, name).first().scrollIntoViewIfNeeded();
+      const box = await button(page, name).first().boundingBox();
+      assert.ok(box.x >= 0 && box.x + box.width <= 361 && box.height >= 32, `${name} can be reached and hit: ${JSON.stringify(box)}`);
+    }
+    await projectRow(page, 'shop').tap();
+    await page.getByRole('heading', { name: 'shop' }).waitFor();
+    await fits('a project');
+    await shot(page, 'phone-project');
+    await page.getByRole('button', { name: 'Pin', exact: true }).tap();
+    await toast(page, 'Pinned shop').waitFor();
+    await page.getByRole('button', { name: 'Close' }).tap();
+    await button(page, 'Allocate…').tap();
+    await fits('a dialog');
+    await shot(page, 'phone-dialog');
+    await button(page, 'Cancel').tap();
+    await page.getByRole('tab', { name: 'Requests' }).tap();
+    await button(page, 'Record played').waitFor();
+    feed.exchange(1, { start: { path: '/v1/chat/completions/with/a/rather/long/path', fields: [['A-Rather-Long-Name-Of-A-Field', 'x'.repeat(300)]] } });
+    await fits('requests');
+    await requestRow(page, '/v1/chat').tap();
+    await page.getByRole('heading', { name: 'POST /v1/chat' }).waitFor();
+    await page.getByText('Request fields').tap();
+    await fits('a request');
+    await shot(page, 'phone-request');
+  }, { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
+  await feed.end();
+});

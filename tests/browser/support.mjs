@@ -1,0 +1,193 @@
+// What the tests of the page share: a home of its own, the program in it, an interceptor that is only played, and a browser in
+// which anything that goes wrong behind a page's back fails the test.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+
+const { chromium } = createRequire(`${process.env.MODULES}/`)('playwright-core');
+const IC = process.env.IC;
+export const TIME_MAX = Number(process.env.TIME_MAX ?? 20_000);
+
+/** Waits until `look` finds something, and returns that. */
+export async function until(what, look) {
+  const deadline = Date.now() + TIME_MAX;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    assert.ok(Date.now() < deadline, `in vain: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
+
+/** Ports that nobody else is given: below those that systems hand out, and below those of the other tests. */
+let nextPort = 10_000 + (process.pid % 90) * 100;
+
+export class Home {
+  constructor() {
+    this.folder = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'ic-ui-')));
+    this.port = nextPort;
+    nextPort += 1200;
+    this.children = [];
+    for (const name of ['run', 'run/ic', 'shop']) fs.mkdirSync(path.join(this.folder, name), { mode: 0o700 });
+    this.environment = {
+      HOME: this.folder, PATH: process.env.PATH, XDG_RUNTIME_DIR: path.join(this.folder, 'run'),
+      INTERCEPTOR_PORT_MIN: String(this.port), INTERCEPTOR_PORT_MAX: String(this.port + 1111),
+    };
+  }
+
+  path(name) {
+    return path.join(this.folder, name);
+  }
+
+  mkdir(name) {
+    fs.mkdirSync(this.path(name), { recursive: true });
+    return this.path(name);
+  }
+
+  get registry() {
+    return this.path('.config/litellm/port_registry.json');
+  }
+
+  writeRegistry(mappings, more = {}) {
+    fs.mkdirSync(path.dirname(this.registry), { recursive: true });
+    const range = { start: this.port, end: this.port + 1111 };
+    fs.writeFileSync(this.registry, JSON.stringify({ version: '1.0', port_range: range, mappings, next_available: this.port, ...more }));
+  }
+
+  mappings() {
+    return JSON.parse(fs.readFileSync(this.registry, 'utf8')).mappings;
+  }
+
+  /** Runs `ic` to its end; what it prints. */
+  ic(...words) {
+    return execFileSync(IC, words, { env: this.environment, cwd: this.path('shop'), encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  }
+
+  /** Starts `ic`; resolves to the first line on either stream that `sign` fits. */
+  start(words, sign, { cwd = 'shop', environment = {} } = {}) {
+    const child = spawn(IC, words, { env: { ...this.environment, ...environment }, cwd: this.path(cwd), stdio: ['ignore', 'pipe', 'pipe'] });
+    this.children.push(child);
+    return new Promise((resolve, reject) => {
+      let said = '';
+      const hear = (text) => {
+        said += text;
+        const found = sign.exec(said);
+        if (found) resolve({ child, found });
+      };
+      child.stdout.on('data', hear);
+      child.stderr.on('data', hear);
+      child.on('exit', (code) => reject(new Error(`ic ${words.join(' ')} ended with ${code}: ${said}`)));
+    });
+  }
+
+  /** `ic ui`; its address, with the token. */
+  async ui(...words) {
+    const { child, found } = await this.start(['ui', '--no-open', '--port', '0', ...words], /^(http:\S+)\n/m);
+    return { child, url: found[1] };
+  }
+
+  /** An interceptor for a project, with the mock as its target. */
+  async serve(cwd = 'shop', ...words) {
+    const { child } = await this.start(['serve', ...(words.includes('--target') ? [] : ['--mock']), ...words], /Port from:.*\n/, { cwd });
+    return child;
+  }
+
+  async end() {
+    for (const child of this.children) {
+      if (child.exitCode === null && child.signalCode === null) {
+        const ended = new Promise((resolve) => child.removeAllListeners('exit').on('exit', resolve));
+        child.kill('SIGKILL');
+        await ended;
+      }
+    }
+    fs.rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** An interceptor that is only played: a socket where feeds are looked for, on which anything can be told. */
+export class Feed {
+  constructor(home, pid, hello = {}) {
+    this.hello = {
+      event: 'hello', protocol: 1, instance_id: 'pycharm-played', project: 'played', path: '/played', port: 9, pid, target: 'http://localhost:1',
+      recording: false, at: Date.now() / 1000, ...hello,
+    };
+    this.heard = [];
+    this.listeners = new Set();
+    this.server = net.createServer((socket) => {
+      this.listeners.add(socket);
+      socket.on('error', () => {}).on('close', () => this.listeners.delete(socket));
+      socket.on('data', (data) => {
+        this.heard.push(data.toString());
+        const [, on] = /"record":(true|false)/.exec(data) ?? [];
+        if (on) this.tell({ event: 'recording', on: (this.hello.recording = on === 'true') });
+      });
+      socket.write(`${JSON.stringify(this.hello)}\n`);
+    });
+    this.server.listen(home.path(`run/ic/${pid}.sock`));
+  }
+
+  tell(...events) {
+    for (const socket of this.listeners) socket.write(events.map((event) => `${typeof event === 'string' ? event : JSON.stringify(event)}\n`).join(''));
+  }
+
+  /** A request from its start to its end. */
+  exchange(id, { start = {}, head = {}, bodies = {}, end = {} } = {}) {
+    const at = start.at ?? Date.now() / 1000;
+    const body = ([side, data]) => ({ event: 'body', id, side, encoding: 'utf8', data, truncated: false, total: data.length });
+    this.tell(
+      { event: 'start', id, at, connection: 1, client: '127.0.0.1:5', method: 'POST', path: `/v1/n${id}`, version: '1.1', fields: [], length: 2, ...start },
+      { event: 'head', id, at, status: 200, reason: 'OK', fields: [['Content-Type', 'text/plain']], length: 2, ttfb_ms: 10, ...head },
+      ...Object.entries(bodies).map(body),
+      { event: 'end', id, at: at + 0.05, duration_ms: 50, ttfb_ms: 10, request_bytes: 2, response_bytes: 2, outcome: 'complete', status: 200, error: null,
+        model: null, input_tokens: null, output_tokens: null, events: 0, first_event_ms: null, last_event_ms: null, ...end });
+  }
+
+  end() {
+    for (const socket of this.listeners) socket.destroy();
+    return new Promise((resolve) => this.server.close(resolve));
+  }
+}
+
+let browser;
+
+export async function launch() {
+  // Chromium's sandbox cannot be had by root, nor in most containers; every page here is our own.
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] });
+}
+
+export const shutDown = () => browser.close();
+
+/**
+ * Runs `use(page)` on a page at `url`. What the console complains of, what is thrown and not caught, what the
+ * Content-Security-Policy has to stop, and whatever a hostile text managed to run (`window.pwned`) fails it, unless `expects` fits.
+ */
+export async function onPage(url, use, { expects = /^$/, ...options } = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 760 }, permissions: ['clipboard-read', 'clipboard-write'], ...options });
+  const problems = [];
+  const blame = (problem) => expects.test(problem) || problems.push(problem);
+  await context.addInitScript(() => addEventListener('securitypolicyviolation', (event) =>
+    console.error(`policy violated: ${event.violatedDirective} ${event.blockedURI}`)));
+  const page = await context.newPage();
+  page.setDefaultTimeout(TIME_MAX);
+  page.on('console', (message) => ['error', 'warning'].includes(message.type()) && blame(message.text()));
+  page.on('pageerror', (error) => blame(error.stack));
+  page.on('request', (request) => new URL(request.url()).host === new URL(url).host || request.url().startsWith('blob:') || blame(`asks elsewhere: ${request.url()}`));
+  try {
+    await page.goto(url);
+    await use(page);
+    assert.equal(await page.evaluate(() => window.pwned), undefined, 'a text has become a script');
+    assert.deepEqual(problems, []);
+  } finally {
+    await context.close();
+  }
+}
+
+/** Keeps a picture for a person to look at, where one is wanted. */
+export async function shot(page, name) {
+  if (process.env.SHOTS) await page.screenshot({ path: path.join(process.env.SHOTS, `${name}.png`) });
+}
