@@ -89,12 +89,21 @@ pub struct Timeouts {
     /// From the last byte of the request to the whole head of the final response: 504. Interim responses do not count: they
     /// are sent by whoever stands before the one that thinks. Nor does the start of a head, which could drip for ever.
     pub first_byte: Option<Duration>,
-    /// For silence inside a body, on either side.
+    /// For silence inside a message that has begun to pass: nothing of it comes from its sender, or its receiver takes nothing
+    /// of it. 408 or 504 as long as there is no answer, and a cut afterwards.
     pub body: Option<Duration>,
     /// How long a target that refuses connections is tried again.
     pub hold: Duration,
     /// How long requests in flight may take to finish when the program stops.
     pub grace: Duration,
+}
+
+impl Timeouts {
+    /// For a client that takes nothing of a page of the interceptor's own, which has no model to wait for: there always is one.
+    fn for_own_pages(&self) -> Duration {
+        let asked_for = self.body.filter(|body| !body.is_zero());
+        asked_for.unwrap_or(OWN_PAGES)
+    }
 }
 
 /// Why an interceptor could not start, or had to stop.
@@ -500,6 +509,9 @@ impl Signals {
 
 /// For those who listen to the feed to take what was told last.
 const FAREWELL: Duration = Duration::from_millis(200);
+
+/// A page fits into a socket's buffer unless its reader has stopped reading those before.
+const OWN_PAGES: Duration = Duration::from_secs(10);
 
 /// After this many clients of one listener, the others have their turn.
 const TURN_CLIENTS: u32 = 64;

@@ -81,7 +81,7 @@ pub struct Serve {
     /// how long the target may think before the whole head of its answer is there, which a 103 is not; default: 0
     #[argh(option, arg_name = "SECS")]
     pub first_byte_timeout: Option<String>,
-    /// how long either side may be silent inside a body; default: 0
+    /// how long nothing of a body may come from its sender, or be taken by its receiver; default: 0
     #[argh(option, arg_name = "SECS")]
     pub body_timeout: Option<String>,
     /// how many clients may be connected at once; default: 1024

@@ -187,6 +187,25 @@ impl Deadline {
     }
 }
 
+/// How long nothing may move, and the limit that tells when it has been too long.
+#[derive(Debug, Clone, Copy)]
+pub struct Silence<'a> {
+    /// Set while something is waited for, and only then.
+    pub deadline: &'a Deadline,
+    /// `None` or zero stands for ever.
+    pub most: Option<Duration>,
+}
+
+impl Silence<'_> {
+    /// What `poll` brings, or `None` if that takes too long.
+    pub async fn within<T>(self, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        self.deadline.set(self.most);
+        let result = self.deadline.race(poll).await;
+        self.deadline.set(None);
+        result
+    }
+}
+
 impl Drop for Deadline {
     fn drop(&mut self) {
         self.clock.entries.borrow_mut().remove(self.key);

@@ -17,7 +17,7 @@ use smol::future;
 use self::halves::{Answered, Sent, State};
 use self::request::{Refusal, Request};
 use super::buffers::Scratch;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, Silence};
 use super::fault::{ClientFault, Fault, OriginFault};
 use super::feed::{Outcome, Side};
 use super::frames::Frames;
@@ -158,7 +158,7 @@ async fn exchange(
         head_only: request.asking.asked == Asked::Head,
     };
     if let Some(page) = request.page {
-        let next = serve_page(&connection.client, request, page, service).await;
+        let next = serve_page(connection, request, page, service).await;
         return next.map_err(|fault| Some(refusal(fault)));
     }
     let underway = service.tally.begin();
@@ -320,7 +320,7 @@ async fn connect(
 
 /// Answers with a page of the interceptor's own.
 async fn serve_page(
-    client: &Wire,
+    connection: &Connection,
     request: &Request,
     page: Page,
     service: &Service,
@@ -342,11 +342,16 @@ async fn serve_page(
     };
     let mut out = Scratch::take();
     page.write(service, manner, &mut out);
-    client
+    let silence = Silence {
+        deadline: &connection.limit,
+        most: Some(service.timeouts.for_own_pages()),
+    };
+    connection
+        .client
         .writer()
-        .write_all(&out)
+        .write_within(&out, silence)
         .await
-        .map_err(|_| ClientFault::Gone)?;
+        .map_err(|unwritten| halves::untaken(unwritten.why))?;
     Ok(next)
 }
 
@@ -370,13 +375,11 @@ async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
         answer.reply().message
     );
     let Connection { client, limit, .. } = &connection;
-    limit.set(Some(LINGER));
-    let written = async { client.writer().write_all(&out).await.is_ok() };
-    let in_time = async {
-        limit.passed().await;
-        false
+    let silence = Silence {
+        deadline: limit,
+        most: Some(LINGER),
     };
-    if future::or(written, in_time).await {
+    if client.writer().write_within(&out, silence).await.is_ok() {
         close(connection).await;
     }
 }
@@ -404,6 +407,9 @@ fn report(fault: &Fault, request: &Request, service: &Service) {
     let label = request.label.as_deref().unwrap_or("request");
     match fault {
         Fault::Client(ClientFault::Gone) => log::debug!("{label}: the client has gone"),
+        Fault::Client(ClientFault::Stalled) => {
+            log::debug!("{label}: the client took nothing for longer than --body-timeout allows");
+        }
         Fault::Client(_) => log::debug!("{label}: {}", explain(fault, service)),
         Fault::Origin(_) => {
             let why = explain(fault, service);

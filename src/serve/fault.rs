@@ -28,6 +28,8 @@ pub enum ClientFault {
     HeadTimeout,
     /// It was silent within its body for longer than `--body-timeout`.
     BodyTimeout,
+    /// It took nothing of its answer for longer than that.
+    Stalled,
     /// There are as many connections as `--max-connections` allows.
     TooMany,
 }
@@ -53,6 +55,8 @@ pub enum OriginFault {
     FirstByteTimeout,
     /// It was silent within its answer for longer than `--body-timeout`.
     BodyTimeout,
+    /// It took nothing of the request for longer than that.
+    Stalled,
 }
 
 /// An answer in words of its own.
@@ -95,7 +99,8 @@ impl Fault {
         };
         match self {
             Fault::Client(fault) => match fault {
-                ClientFault::Gone => None,
+                // Whoever does not read is not told.
+                ClientFault::Gone | ClientFault::Stalled => None,
                 ClientFault::Refused(error) => {
                     let reply = Reply::refusal(*error);
                     answer(reply.status, reply.code, reply.retry, reply.message.to_owned())
@@ -172,6 +177,14 @@ impl Fault {
                     Retry::Soon,
                     format!("the target {target} paused longer than --body-timeout allows"),
                 ),
+                OriginFault::Stalled => answer(
+                    504,
+                    "body_timeout",
+                    Retry::Soon,
+                    format!(
+                        "the target {target} took nothing of the request for longer than --body-timeout allows"
+                    ),
+                ),
             },
         }
     }
@@ -222,6 +235,7 @@ mod tests {
             OriginFault::Malformed(Error::ChunkOverhead),
             OriginFault::Truncated,
             OriginFault::FirstByteTimeout,
+            OriginFault::Stalled,
         ];
         let long = format!("http://localhost:8764/{}", "é/".repeat(200));
         for fault in faults.map(Fault::Origin) {

@@ -5,15 +5,14 @@
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use super::buffers::Scratch;
 use super::counter::Counter;
-use super::deadline::Deadline;
+use super::deadline::Silence;
 use super::feed::Sight;
 use super::reactor;
 use super::transfer::{self, Moved};
-use super::wire::{Filled, Reader, Writer};
+use super::wire::{Failure, Filled, Reader, Writer};
 use crate::http::body::{Body, Form, Truncated};
 use crate::http::chunked::Piece;
 use crate::http::{Error, Parsed};
@@ -29,8 +28,8 @@ pub enum Broken {
     Malformed(Error),
     /// Its sender was silent for longer than allowed.
     Silent,
-    /// Its receiver's connection failed.
-    Sink(io::ErrorKind),
+    /// Its receiver gets no more.
+    Sink(Failure),
 }
 
 /// What goes with a relayed body.
@@ -39,8 +38,8 @@ pub struct Terms<'a, F> {
     pub form: Form,
     /// The fields that do not pass in a trailer section, beyond those that never do.
     pub stays: F,
-    /// The limit on silence, and how long it is.
-    pub silence: (&'a Deadline, Option<Duration>),
+    /// How long neither its sender may send nor its receiver take anything of it.
+    pub silence: Silence<'a>,
     /// Counts the bytes that went out.
     pub bytes: &'a Counter,
     /// Sees what has passed, where somebody wants to.
@@ -80,18 +79,18 @@ pub async fn relay<F: Fn(&str) -> bool>(
         }
         if body.has_trailers() {
             let trailers = take_trailers(from, body, &terms).await?;
-            write(to, &trailers, terms.bytes).await?;
+            write(to, &trailers, &terms).await?;
             continue;
         }
         let used = match terms.form {
             Form::AsIs => {
                 let count = body.follow(from.bytes()).map_err(Broken::Malformed)?;
-                write(to, &from.bytes()[..count], terms.bytes).await?;
+                write(to, &from.bytes()[..count], &terms).await?;
                 count
             }
             Form::Decoded => match body.next(from.bytes()).map_err(Broken::Malformed)? {
                 Piece::Data(count) => {
-                    write(to, &from.bytes()[..count], terms.bytes).await?;
+                    write(to, &from.bytes()[..count], &terms).await?;
                     count
                 }
                 Piece::Framing(count) => count,
@@ -118,7 +117,7 @@ async fn flow<F>(
     while transfer::worth(body.opaque()) && trickles < TRICKLES_MAX {
         let most = body.opaque().min(TURN_BYTES);
         let mut count = 0;
-        let moved = transfer::transfer(from, to, most, |piece| {
+        let moved = transfer::transfer(from, to, most, terms.silence, |piece| {
             count += piece;
             body.advance(piece);
             terms.bytes.add(piece);
@@ -180,29 +179,24 @@ async fn take_trailers<F: Fn(&str) -> bool>(
     }
 }
 
-async fn fill(
-    from: &mut Reader<'_>,
-    silence: (&Deadline, Option<Duration>),
-) -> Result<Filled, Broken> {
+async fn fill(from: &mut Reader<'_>, silence: Silence<'_>) -> Result<Filled, Broken> {
     within(silence, |context| from.poll_fill(context)).await
 }
 
 /// What `poll` brings, unless it is silent for too long.
 async fn within<T>(
-    (deadline, limit): (&Deadline, Option<Duration>),
+    silence: Silence<'_>,
     poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
 ) -> Result<T, Broken> {
-    deadline.set(limit);
-    let result = deadline.race(poll).await;
-    deadline.set(None);
+    let result = silence.within(poll).await;
     result.ok_or(Broken::Silent)?.map_err(|_| Broken::Source)
 }
 
-async fn write(to: Writer<'_>, bytes: &[u8], count: &Counter) -> Result<(), Broken> {
-    to.write_all(bytes)
+async fn write<F>(to: Writer<'_>, bytes: &[u8], terms: &Terms<'_, F>) -> Result<(), Broken> {
+    to.write_within(bytes, terms.silence)
         .await
         .map_err(|unwritten| Broken::Sink(unwritten.why))?;
-    count.add(bytes.len() as u64);
+    terms.bytes.add(bytes.len() as u64);
     Ok(())
 }
 

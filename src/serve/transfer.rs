@@ -8,9 +8,8 @@ mod copy;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod splice;
 
-use std::io;
-
-use super::wire::{Reader, Writer};
+use super::deadline::Silence;
+use super::wire::{Failure, Reader, Writer};
 
 /// What a transfer came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +22,8 @@ pub enum Moved {
     EndOfFile,
     /// The sender's connection failed.
     SourceFailed,
-    /// The receiver's connection failed.
-    SinkFailed(io::ErrorKind),
+    /// The receiver gets no more.
+    SinkFailed(Failure),
 }
 
 /// Whether a transfer pays, for a sender that has just filled a whole buffer and a body of which `opaque` bytes may
@@ -38,11 +37,12 @@ pub fn worth(opaque: u64) -> bool {
 const WORTH_BYTES_MIN: u64 = 64 * 1024;
 
 /// Moves up to `most` bytes, as long as they are there, and says of each piece that has reached the sink how long it was.
-/// Waits for the sink, but not for the source. The reader must hold no bytes: they would be overtaken.
+/// Waits for the sink, unless that takes nothing for too long, but not for the source. The reader must hold no bytes: they would be overtaken.
 pub async fn transfer(
     from: &Reader<'_>,
     to: Writer<'_>,
     most: u64,
+    silence: Silence<'_>,
     mut moved: impl FnMut(u64),
 ) -> Moved {
     debug_assert!(
@@ -50,8 +50,9 @@ pub async fn transfer(
         "what was read first has to leave first"
     );
     #[cfg(all(target_os = "linux", not(ic_portable)))]
-    if let Some(end) = splice::transfer(from.stream(), to.stream(), most, &mut moved).await {
+    if let Some(end) = splice::transfer(from.stream(), to.stream(), most, silence, &mut moved).await
+    {
         return end;
     }
-    copy::transfer(from.stream(), to, most, &mut moved).await
+    copy::transfer(from.stream(), to, most, silence, &mut moved).await
 }

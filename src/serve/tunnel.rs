@@ -14,7 +14,7 @@ use std::time::Duration;
 use smol::future;
 
 use super::counter::Counter;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, Silence};
 use super::feed::{self, Sight, Trace};
 use super::peer::{self, Peer};
 use super::relay::{self, Broken, Terms};
@@ -87,7 +87,10 @@ async fn carry(
     let terms = Terms {
         form: Form::AsIs,
         stays: |_: &str| false,
-        silence: (limit, None),
+        silence: Silence {
+            deadline: limit,
+            most: None,
+        },
         bytes,
         sight,
     };

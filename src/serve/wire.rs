@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 
 use super::buffers::{self, Buffer};
+use super::deadline::Silence;
 use super::reactor::{self, Source};
 
 /// Whatever the family of a stream, its source can do the same.
@@ -285,33 +286,44 @@ impl Writer<'_> {
         self.stream
     }
 
-    /// Writes all of `bytes`, or says how many of them went out before the connection failed.
-    pub async fn write_all(&self, bytes: &[u8]) -> Result<(), Unwritten> {
-        let mut written = 0;
-        while written < bytes.len() {
-            match self.stream.try_write(&bytes[written..]) {
-                Ok(0) => {
-                    return Err(Unwritten {
-                        written,
-                        why: io::ErrorKind::WriteZero,
-                    });
-                }
-                Ok(count) => written += count,
+    /// Writes all of `bytes`, however long that takes.
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.stream.try_write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = &rest[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll_fn(|context| self.stream.poll_writable(context))
-                        .await
-                        .map_err(|error| Unwritten {
-                            written,
-                            why: error.kind(),
-                        })?;
+                    poll_fn(|context| self.stream.poll_writable(context)).await?;
                 }
-                Err(error) => {
-                    return Err(Unwritten {
-                        written,
-                        why: error.kind(),
-                    });
-                }
+                Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes`, or says how many of them went out before the connection failed or its peer had taken nothing
+    /// for too long.
+    pub async fn write_within(&self, bytes: &[u8], silence: Silence<'_>) -> Result<(), Unwritten> {
+        let mut written = 0;
+        let mut room = Room::default();
+        while written < bytes.len() {
+            let why = match self.stream.try_write(&bytes[written..]) {
+                Ok(0) => Failure::Broken(io::ErrorKind::WriteZero),
+                Ok(count) => {
+                    written += count;
+                    room.taken();
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match room.wait(self.stream, silence).await {
+                        Ok(()) => continue,
+                        Err(why) => why,
+                    }
+                }
+                Err(error) => Failure::Broken(error.kind()),
+            };
+            return Err(Unwritten { written, why });
         }
         Ok(())
     }
@@ -332,13 +344,55 @@ impl Writer<'_> {
     }
 }
 
-/// The connection failed before everything was written.
+/// Not everything was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unwritten {
     /// The bytes that went out before.
     pub written: usize,
-    /// How. A socket tells of a reset only once: who reads it afterwards sees an ordinary end.
-    pub why: io::ErrorKind,
+    /// What stopped the rest.
+    pub why: Failure,
+}
+
+/// Why a peer gets no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The connection failed. A socket tells of a reset only once: who reads it afterwards sees an ordinary end.
+    Broken(io::ErrorKind),
+    /// It took nothing for longer than it may.
+    Stalled,
+}
+
+/// The wait for room in a socket's send buffer.
+///
+/// The kernel calls a socket writable when a third of its buffer is free, and that may be megabytes: a slow reader is none
+/// that has stopped. So a limit that passes is no verdict yet: the next write is, which takes what little room there is.
+#[derive(Debug, Default)]
+pub struct Room {
+    was_silent: bool,
+}
+
+impl Room {
+    /// A write has been taken, in part at least.
+    pub fn taken(&mut self) {
+        self.was_silent = false;
+    }
+
+    /// A write would have blocked: waits until another is worth trying.
+    pub async fn wait(&mut self, stream: &Stream, silence: Silence<'_>) -> Result<(), Failure> {
+        if self.was_silent {
+            return Err(Failure::Stalled);
+        }
+        match silence
+            .within(|context| stream.poll_writable(context))
+            .await
+        {
+            Some(ready) => ready.map_err(|error| Failure::Broken(error.kind())),
+            None => {
+                self.was_silent = true;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Bytes read but not yet used, in a buffer that is there only while there are some.

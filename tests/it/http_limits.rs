@@ -208,6 +208,51 @@ fn silence_inside_a_request_is_a_408_where_that_is_asked_for() {
     served.expect_end();
 }
 
+#[test]
+fn a_client_that_takes_nothing_of_its_answer_is_cut_where_that_is_asked_for() {
+    // By copying, and in the kernel.
+    for lines in ["Transfer-Encoding: chunked", "Content-Length: 10000000000"] {
+        let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut served = origin.accept();
+        served.request();
+        served.send(format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n"));
+        client.response_head("GET");
+        let chunk = format!("400\r\n{}\r\n", "x".repeat(1024)).repeat(256);
+        while served.offer(&chunk) {}
+        let (_, stop) = client.drain();
+        assert_eq!(stop, Stop::Reset, "it was cut: {lines}");
+    }
+}
+
+#[test]
+fn an_origin_that_takes_nothing_of_a_request_is_a_504_where_that_is_asked_for() {
+    let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n");
+    let mut served = origin.accept();
+    served.request_head();
+    let mut writer = client.twin();
+    std::thread::scope(|scope| {
+        scope.spawn(move || while writer.offer(vec![b'x'; 1 << 20]) {});
+        let response = client.response("POST");
+        assert_eq!(check_own_error(&response, &[504]), "body_timeout");
+        client.close();
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_the_interceptors_own_pages_is_let_go() {
+    const METRICS: &str = "GET /_ic/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (_origin, interceptor) = with(&["--body-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    // Until nothing more is taken: their answers have filled all there is to fill.
+    while client.offer(METRICS.repeat(1000)) {}
+    let (_, stop) = client.drain();
+    assert_ne!(stop, Stop::Silent);
+}
+
 /// A listener whose queue is full: it neither accepts nor refuses.
 #[cfg(target_os = "linux")]
 fn unanswering() -> (

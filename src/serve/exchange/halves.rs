@@ -14,12 +14,12 @@ use smol::future;
 
 use super::super::Service;
 use super::super::buffers::Scratch;
-use super::super::deadline::Deadline;
+use super::super::deadline::{Deadline, Silence};
 use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Terms};
-use super::super::wire::{Filled, Reader, Wire, Writer};
+use super::super::wire::{Failure, Filled, Reader, Wire, Writer};
 use super::Limits;
 use super::request::Request;
 use super::response::read_response;
@@ -73,10 +73,16 @@ impl State {
         is_there && (self.is_repeatable || self.sent.get() == Sent::Nothing)
     }
 
-    fn notice(&self, why: io::ErrorKind) {
-        if why == io::ErrorKind::ConnectionReset {
+    /// What follows from it that the origin gets no more: it may still have answered, or be about to, which the download
+    /// finds out. One that takes nothing is at fault as long as it has not.
+    fn notice(&self, why: Failure) -> Result<(), OriginFault> {
+        if why == Failure::Broken(io::ErrorKind::ConnectionReset) {
             self.was_reset.set(true);
         }
+        if why == Failure::Stalled && !self.answered.get() {
+            return Err(OriginFault::Stalled);
+        }
+        Ok(())
     }
 }
 
@@ -134,16 +140,21 @@ async fn upload(
     limits: Limits<'_>,
     service: &Service,
 ) -> Fault {
+    let silence = Silence {
+        deadline: limits.client,
+        most: service.timeouts.body,
+    };
     if let Some(out) = state.out.take() {
-        let result = origin.write_all(&out).await;
-        // An origin that takes no more may still have answered: the download finds out.
+        let result = origin.write_within(&out, silence).await;
         let is_over = match result {
             Ok(()) => {
                 service.tally.bytes_up.add(out.len() as u64);
                 false
             }
             Err(unwritten) => {
-                state.notice(unwritten.why);
+                if let Err(fault) = state.notice(unwritten.why) {
+                    return fault.into();
+                }
                 state.sent.set(if unwritten.written == 0 {
                     Sent::Nothing
                 } else {
@@ -163,13 +174,17 @@ async fn upload(
     let terms = Terms {
         form: Form::AsIs,
         stays: |name: &str| request.stays(name, &service.onward),
-        silence: (limits.client, service.timeouts.body),
+        silence,
         bytes: &service.tally.bytes_up,
         sight: request.sight(Side::Request),
     };
     match relay::relay(&mut client, origin, body, terms).await {
         Ok(()) => state.sent.set(Sent::Whole),
-        Err(Broken::Sink(why)) => state.notice(why),
+        Err(Broken::Sink(why)) => {
+            if let Err(fault) = state.notice(why) {
+                return fault.into();
+            }
+        }
         Err(Broken::Source | Broken::Truncated) => return ClientFault::Gone.into(),
         Err(Broken::Malformed(error)) => return ClientFault::Refused(error).into(),
         Err(Broken::Silent) => return ClientFault::BodyTimeout.into(),
@@ -215,6 +230,9 @@ async fn download(
     deadline: &Deadline,
     service: &Service,
 ) -> Result<Answered, Fault> {
+    // Set only while a write waits: before the answer, `deadline` is the limit on its first byte.
+    let most = service.timeouts.body;
+    let silence = Silence { deadline, most };
     let mut interim = 0;
     let (mut out, status, answer) = loop {
         let mut out = Scratch::take();
@@ -239,9 +257,9 @@ async fn download(
                 service.tally.answers(request.began.elapsed());
                 deadline.set(None);
                 client
-                    .write_all(&out)
+                    .write_within(&out, silence)
                     .await
-                    .map_err(|_| ClientFault::Gone)?;
+                    .map_err(|unwritten| untaken(unwritten.why))?;
                 return Ok(Answered {
                     status: response.status,
                     next: Next::Tunnel,
@@ -255,10 +273,17 @@ async fn download(
                 }
                 // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
                 if request.asking.version == Version::Http11 {
+                    let limit = service.clock.deadline();
                     client
-                        .write_all(&out)
+                        .write_within(
+                            &out,
+                            Silence {
+                                deadline: &limit,
+                                most,
+                            },
+                        )
                         .await
-                        .map_err(|_| ClientFault::Gone)?;
+                        .map_err(|unwritten| untaken(unwritten.why))?;
                 }
             }
         }
@@ -285,15 +310,15 @@ async fn download(
     state.out.take();
     deadline.set(None);
     client
-        .write_all(&out)
+        .write_within(&out, silence)
         .await
-        .map_err(|_| ClientFault::Gone)?;
+        .map_err(|unwritten| untaken(unwritten.why))?;
     service.tally.bytes_down.add(out.len() as u64);
     drop(out);
     let terms = Terms {
         form,
         stays: |name: &str| named.has(name),
-        silence: (deadline, service.timeouts.body),
+        silence,
         bytes: &service.tally.bytes_down,
         sight: request.sight(Side::Response),
     };
@@ -306,10 +331,18 @@ async fn download(
             client.ends_message();
             Ok(Answered { status, next, keep })
         }
-        Err(Broken::Sink(_)) => Err(ClientFault::Gone.into()),
+        Err(Broken::Sink(why)) => Err(untaken(why)),
         Err(Broken::Source | Broken::Truncated) => Err(OriginFault::Truncated.into()),
         Err(Broken::Malformed(error)) => Err(OriginFault::Malformed(error).into()),
         Err(Broken::Silent) => Err(OriginFault::BodyTimeout.into()),
+    }
+}
+
+/// Why a client gets no more of its answer.
+pub fn untaken(why: Failure) -> Fault {
+    match why {
+        Failure::Broken(_) => ClientFault::Gone.into(),
+        Failure::Stalled => ClientFault::Stalled.into(),
     }
 }
 

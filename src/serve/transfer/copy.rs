@@ -3,6 +3,7 @@
 use std::io;
 
 use super::super::buffers::Buffer;
+use super::super::deadline::Silence;
 use super::super::wire::{Stream, Writer};
 use super::Moved;
 
@@ -11,6 +12,7 @@ pub async fn transfer(
     source: &Stream,
     to: Writer<'_>,
     most: u64,
+    silence: Silence<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Moved {
     let mut buffer = Buffer::take();
@@ -25,7 +27,7 @@ pub async fn transfer(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::AllThereIs,
             Err(_) => return Moved::SourceFailed,
         };
-        if let Err(unwritten) = to.write_all(&buffer.bytes()[..count]).await {
+        if let Err(unwritten) = to.write_within(&buffer.bytes()[..count], silence).await {
             return Moved::SinkFailed(unwritten.why);
         }
         left -= count as u64;

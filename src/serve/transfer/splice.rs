@@ -5,13 +5,13 @@
 //! in is closed with them.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use super::super::wire::Stream;
+use super::super::deadline::Silence;
+use super::super::wire::{Failure, Room, Stream};
 use super::Moved;
 
 /// See [`transfer`](super::transfer). `None`: the system does not allow it, and nothing was moved.
@@ -19,6 +19,7 @@ pub async fn transfer(
     source: &Stream,
     sink: &Stream,
     most: u64,
+    silence: Silence<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Option<Moved> {
     let mut pipe = Pipe::take()?;
@@ -40,17 +41,21 @@ pub async fn transfer(
             }
             Err(_) => return Some(Moved::SourceFailed),
         };
+        let mut room = Room::default();
         while pipe.holds > 0 {
             match pipe.drain(sink) {
-                Ok(count) => moved(count),
+                Ok(count) => {
+                    room.taken();
+                    moved(count);
+                }
                 Err(Errno::AGAIN) => {
                     sink.write_blocked();
-                    if let Err(error) = poll_fn(|context| sink.poll_writable(context)).await {
-                        return Some(Moved::SinkFailed(error.kind()));
+                    if let Err(why) = room.wait(sink, silence).await {
+                        return Some(Moved::SinkFailed(why));
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return Some(Moved::SinkFailed(error.kind())),
+                Err(error) => return Some(Moved::SinkFailed(Failure::Broken(error.kind()))),
             }
         }
         left -= piece;
