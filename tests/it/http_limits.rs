@@ -221,6 +221,13 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_where_that_is_asked_for() {
         client.response_head("GET");
         let chunk = format!("400\r\n{}\r\n", "x".repeat(1024)).repeat(256);
         while served.offer(&chunk) {}
+        // Before the client reads again, which would be the end of its stall.
+        served.set_patience(LIMIT_LASTS);
+        assert_ne!(
+            served.drain().1,
+            Stop::Silent,
+            "the origin is let go: {lines}"
+        );
         let (_, stop) = client.drain();
         assert_eq!(stop, Stop::Reset, "it was cut: {lines}");
     }
