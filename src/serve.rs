@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::LocalExecutor;
 use smol::future::{self, FutureExt as _};
@@ -45,7 +45,7 @@ use self::feed::{Channel, Hub, Who};
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
-use self::reactor::Source;
+use self::reactor::{Source, Timer};
 use self::station::{Connected, Station};
 pub use self::target::{BadTarget, Place, Target};
 use self::threads::{Crew, Seat};
@@ -96,6 +96,26 @@ pub struct Timeouts {
     pub hold: Duration,
     /// How long requests in flight may take to finish when the program stops.
     pub grace: Duration,
+    /// Without a client for so long, the program stops by itself.
+    pub idle_exit: Option<Duration>,
+}
+
+/// What an interceptor tells whoever runs it.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// It listens on these addresses.
+    Listening(&'a [SocketAddr]),
+    /// It lets requests in flight finish, and ends.
+    Stopping(Stop),
+}
+
+/// Why an interceptor stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal told it to.
+    Signal,
+    /// No client has been there for so long.
+    Idle(Duration),
 }
 
 impl Timeouts {
@@ -172,8 +192,8 @@ impl std::error::Error for ServeError {
     }
 }
 
-/// Runs an interceptor until a signal stops it. Calls `ready` with the addresses that it listens on.
-pub fn run(mut options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
+/// Runs an interceptor until a signal stops it, or nobody has needed it for long. Calls `tell` with what happens.
+pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), ServeError> {
     limit_connections(&mut options);
     let listeners = listen::bind_all(&options.listen)
         .map_err(|(address, error)| ServeError::Bind(address, error))?;
@@ -195,8 +215,10 @@ pub fn run(mut options: Options, ready: impl FnOnce(&[SocketAddr])) -> Result<()
         let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
         let channel = open_channel(&options, addresses.first());
         let station = Station::new(options, common, 0, &executor, exchange::answer);
-        let ready = || ready(&addresses);
-        main(station, listeners, channel, crew, signals, ready, &executor).await
+        let tell = |event: Option<Stop>| {
+            tell(event.map_or(Event::Listening(&addresses), Event::Stopping));
+        };
+        main(station, listeners, channel, crew, signals, tell, &executor).await
     };
     reactor::block_on(executor.run(main)).map_err(ServeError::Reactor)?
 }
@@ -208,7 +230,7 @@ async fn main<F>(
     channel: Option<Channel>,
     crew: Crew,
     mut signals: Signals,
-    ready: impl FnOnce(),
+    mut tell: impl FnMut(Option<Stop>),
     executor: &LocalExecutor<'static>,
 ) -> Result<(), ServeError>
 where
@@ -228,7 +250,7 @@ where
         let task = channel.run(Arc::clone(&feed), move |listener| station.spawn(listener));
         executor.spawn(task)
     });
-    ready();
+    tell(None);
 
     // One listener's end is the end, and so is a thread's: half an interceptor is worse than one that is restarted.
     let broken = poll_fn(|context| {
@@ -242,11 +264,16 @@ where
         })
         .map_or(Poll::Pending, Poll::Ready)
     });
-    future::or(
-        async { signals.next().await.map_err(ServeError::Signals) },
-        async { Err(future::or(broken, crew.broke()).await) },
-    )
+    let told = async {
+        let signal = signals.next().await;
+        signal.map(|()| Stop::Signal).map_err(ServeError::Signals)
+    };
+    let idle = async { Ok(station.service.idle().await) };
+    let stop = future::or(future::or(told, idle), async {
+        Err(future::or(broken, crew.broke()).await)
+    })
     .await?;
+    tell(Some(stop));
     for acceptor in acceptors {
         // To its end: what it holds keeps the executor, and with that every connection.
         acceptor.cancel().await;
@@ -396,6 +423,26 @@ impl Service {
         let id = self.last_request_id.get() + self.tallies.len();
         self.last_request_id.set(id);
         format!("ic-{}-{id}", std::process::id())
+    }
+
+    /// Waits until no thread has had a client for as long as `idle_exit` says; how long that is.
+    async fn idle(&self) -> Stop {
+        let Some(limit) = self.timeouts.idle_exit.filter(|limit| !limit.is_zero()) else {
+            return future::pending().await;
+        };
+        loop {
+            let since = self.tallies.iter().map(|tally| tally.quiet_since());
+            // While one is there, it is too early whenever it goes.
+            let since = since.collect::<Option<Vec<_>>>().unwrap_or_default();
+            let quiet = since
+                .into_iter()
+                .max()
+                .map_or(Duration::ZERO, |since| since.elapsed());
+            match limit.checked_sub(quiet).filter(|left| !left.is_zero()) {
+                Some(left) => Timer::at(Instant::now() + left).await,
+                None => return Stop::Idle(limit),
+            }
+        }
     }
 
     /// Waits until no connection of this thread is left.

@@ -15,7 +15,7 @@ use argh::{
 };
 
 use crate::registry::Port;
-use crate::serve::{self, Options};
+use crate::serve::{self, Event, Options};
 
 use self::child::Child;
 use super::env::variables;
@@ -34,6 +34,11 @@ pub struct Run {
 
 impl Run {
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        if self.serve.idle_exit.is_some() {
+            return Err(Failure::usage(
+                "`--idle-exit` is for `ic serve`; `ic run` ends with its program, leave it out",
+            ));
+        }
         let (prepared, options) = self.serve.prepare(context, &[])?;
         let descriptors = child::DescriptorLimit::now();
         let child = Child::expect().map_err(|error| {
@@ -57,9 +62,11 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
     thread::Builder::new()
         .name("interceptor".to_owned())
         .spawn(move || {
-            let ended = serve::run(options, |addresses| {
-                // Whoever started it waits.
-                let _ = ready.send(Ok(authority(addresses)));
+            let ended = serve::run(options, |event| {
+                if let Event::Listening(addresses) = event {
+                    // Whoever started it waits.
+                    let _ = ready.send(Ok(authority(addresses)));
+                }
             });
             if let Err(error) = ended
                 && let Err(unheard) = tell.send(Err(error))

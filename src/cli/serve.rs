@@ -6,6 +6,7 @@
 mod conflict;
 mod field;
 mod run;
+mod supervisor;
 mod surroundings;
 mod template;
 mod usage;
@@ -41,8 +42,9 @@ use super::settings::{self, Environment, Given};
                INTERCEPTOR_PORT=9000 ic serve --project ~/work/shop",
     note = "Times are in seconds, fractions allowed; a timeout of 0 is none.\n\
             Variables, each weaker than its option: INTERCEPTOR_PORT, TARGET_LLM_URL,\n\
-            SUPERMEMORY_USERNAME; RUST_LOG (default info) filters the log.",
-    error_code(0, "stopped by SIGINT or SIGTERM"),
+            SUPERMEMORY_USERNAME; RUST_LOG (default info) filters the log.\n\
+            NOTIFY_SOCKET is told when it is ready and when it stops (sd_notify(3)).",
+    error_code(0, "stopped by SIGINT or SIGTERM, or after --idle-exit"),
     error_code(2, "an option or a variable cannot be used"),
     error_code(3, "it cannot start: the port is taken, or no port is left")
 )]
@@ -93,6 +95,9 @@ pub struct Serve {
     /// how long requests may still run after a signal to stop; default: 10
     #[argh(option, arg_name = "SECS")]
     pub grace: Option<String>,
+    /// end after so long without any client; default: 0, never
+    #[argh(option, arg_name = "SECS")]
+    pub idle_exit: Option<String>,
     /// another name in `Host` that means this machine; may be repeated
     #[argh(option, arg_name = "NAME")]
     pub allow_host: Vec<String>,
@@ -133,6 +138,8 @@ pub struct ServeSettings {
     pub threads: NonZeroUsize,
     /// For requests in flight when it is told to stop.
     pub grace: Duration,
+    /// It ends by itself after so long without a client.
+    pub idle_exit: Option<Duration>,
     /// Further names in `Host` that mean this machine.
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may send requests.
@@ -301,6 +308,7 @@ impl Serve {
         let limits = self.limits()?;
         let hold = seconds("--hold", &self.hold, "0")?;
         let grace = seconds("--grace", &self.grace, "10")?;
+        let idle_exit = seconds("--idle-exit", &self.idle_exit, "0")?;
         let connections_max = match &self.max_connections {
             Some(number) => Given::flag("--max-connections", number).count(1)?,
             None => CONNECTIONS_MAX,
@@ -348,6 +356,7 @@ impl Serve {
             connections_max,
             threads,
             grace,
+            idle_exit: (!idle_exit.is_zero()).then_some(idle_exit),
             allowed_hosts,
             allowed_origins,
         })
@@ -518,6 +527,7 @@ mod tests {
         assert_eq!(settings.connections_max, 1024);
         assert_eq!(settings.threads.get(), 1);
         assert_eq!(settings.grace, Duration::from_secs(10));
+        assert_eq!(settings.idle_exit, None);
     }
 
     #[test]
@@ -572,6 +582,7 @@ mod tests {
             connect_timeout: some("0.25"),
             body_timeout: some("7"),
             grace: some("0"),
+            idle_exit: some("0"),
             hold: some("1.5"),
             ..Serve::default()
         };
@@ -581,6 +592,7 @@ mod tests {
         assert_eq!(settings.limits.connect, Some(Duration::from_millis(250)));
         assert_eq!(settings.limits.body, Some(Duration::from_secs(7)));
         assert_eq!(settings.grace, Duration::ZERO);
+        assert_eq!(settings.idle_exit, None);
         assert_eq!(settings.hold, Duration::from_millis(1500));
     }
 

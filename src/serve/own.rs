@@ -1,7 +1,7 @@
 //! The pages that the interceptor answers itself, and the numbers on them. Nothing else is shadowed.
 
 use std::fmt::{self, Write as _};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,8 @@ pub struct Tally {
     /// Client connections, also those that are still on their way to the thread. The one number that two threads change:
     /// who accepts them and who serves them.
     connections: AtomicUsize,
+    /// When the last client has gone so far, in microseconds since the start.
+    last_gone: AtomicU64,
     in_flight: Counter,
     /// Requests by the first digit of their status; 0 for those whose client left.
     classes: [Counter; 6],
@@ -100,6 +102,7 @@ impl Tally {
         Tally {
             started: Instant::now(),
             connections: AtomicUsize::new(0),
+            last_gone: AtomicU64::new(0),
             in_flight: Counter::default(),
             classes: Default::default(),
             bytes_up: Counter::default(),
@@ -139,7 +142,17 @@ impl Tally {
 
     /// A client of the thread has gone.
     pub fn disconnected(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        let now = self.started.elapsed().as_micros() as u64;
+        self.last_gone.store(now, Ordering::Relaxed);
+        // Whoever finds that nobody is left finds out since when.
+        self.connections.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Since when the thread has had no client; `None` while it has one.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        let is_quiet = self.connections.load(Ordering::Acquire) == 0;
+        let last_gone = Duration::from_micros(self.last_gone.load(Ordering::Relaxed));
+        is_quiet.then(|| self.started + last_gone)
     }
 
     /// How many clients the thread has.

@@ -137,6 +137,8 @@ mod http_metrics;
 mod http_feed;
 // Start, stop, signals, log.
 mod http_process;
+// Whoever supervises it: ready and stopping, and an end when nobody needs it.
+mod http_supervised;
 // What it costs in system calls, threads and bytes; the portable twin costs more.
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod footprint;

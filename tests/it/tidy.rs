@@ -171,6 +171,8 @@ const RULES: &[Rule] = &[
             "src/cli/doctor/look.rs",
             // Whose process this is, and on which machine.
             "src/cli/serve/surroundings.rs",
+            // A supervisor's socket, which may be an abstract one.
+            "src/cli/serve/supervisor.rs",
             // Signals and statuses of a child, as every Unix has them.
             "src/cli/run/child.rs",
             // Signals as bytes on a socket.

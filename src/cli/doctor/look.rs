@@ -20,7 +20,7 @@ use crate::cli::settings::{self, Environment};
 use crate::cli::{Context, Failure, raw};
 use crate::registry::project::Project;
 use crate::registry::{Port, Registry};
-use crate::serve::{self, Target};
+use crate::serve::{self, Event, Target};
 
 use super::ask::{Heard, Question, ask};
 use super::judge::{PortState, RegistryState};
@@ -242,8 +242,10 @@ fn for_the_moment(context: &Context<'_>, target: &Target) -> Result<(String, u16
         .name("interceptor".to_owned())
         .spawn(move || {
             // Dropped when it cannot start, which is how that is told.
-            serve::run(options, |addresses| {
-                let _ = tell.send(addresses.first().copied());
+            serve::run(options, |event| {
+                if let Event::Listening(addresses) = event {
+                    let _ = tell.send(addresses.first().copied());
+                }
             })
         });
     spawned

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::conflict::port_is_taken;
+use super::supervisor::Supervisor;
 use super::template::Placeholder;
 use super::usage::Usage;
 use super::{PortOrigin, Serve, ServeSettings, surroundings};
@@ -13,18 +14,33 @@ use crate::cli::{Context, Exit, Failure, feeds, raw};
 use crate::mock;
 use crate::registry::Port;
 use crate::registry::project::Project;
-use crate::serve::{self, About, Guard, Onward, Options, ServeError, Target, Timeouts};
+use crate::serve::{
+    self, About, Event, Guard, Onward, Options, ServeError, Stop, Target, Timeouts,
+};
 
 impl Serve {
     /// Runs the interceptor until it is told to stop.
     pub(in crate::cli) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let (prepared, options) = self.prepare(context, STOP_SIGNALS)?;
         let announcement = prepared.announcement(&options);
-        let ready = |addresses: &[SocketAddr]| {
-            announcement.print(addresses);
-            prepared.starts();
+        let supervisor = Supervisor::of(&context.environment);
+        let tell = |event: Event<'_>| match event {
+            Event::Listening(addresses) => {
+                announcement.print(addresses);
+                prepared.starts();
+                supervisor.tell("READY=1");
+            }
+            Event::Stopping(stop) => {
+                supervisor.tell("STOPPING=1");
+                if let Stop::Idle(limit) = stop {
+                    complain(format_args!(
+                        "no client has been here for {} s; stopping, as --idle-exit says",
+                        limit.as_secs_f32()
+                    ));
+                }
+            }
         };
-        match serve::run(options, ready) {
+        match serve::run(options, tell) {
             Ok(()) => {
                 prepared.stops();
                 Ok(Exit::Done)
@@ -226,6 +242,7 @@ fn options(
             body: limits.body,
             hold: settings.hold,
             grace: settings.grace,
+            idle_exit: settings.idle_exit,
         },
         threads: settings.threads,
         connections_max: settings.connections_max,
