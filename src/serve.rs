@@ -17,6 +17,7 @@ mod own;
 mod peer;
 pub(crate) mod reactor;
 mod relay;
+mod stagger;
 mod station;
 mod target;
 mod threads;

@@ -17,6 +17,7 @@ use smol::future;
 
 use super::deadline::{Clock, Deadline};
 use super::own::Tally;
+use super::stagger;
 use super::target::{Place, Target};
 use super::wire::{Stream, Wire};
 
@@ -27,8 +28,8 @@ pub struct Origin {
     idle: RefCell<Vec<Idle>>,
     /// Kept connections have been seen to serve another request, and none to be closed at once.
     is_persistent: Cell<bool>,
-    /// The address that answered last: it is tried first.
-    last_good: Cell<Option<SocketAddr>>,
+    /// The addresses of its host, as they were found last; the one that answered is tried first.
+    known: RefCell<Vec<SocketAddr>>,
     sweep: Deadline,
     /// Wakes [`Origin::sweep`], also when an idle connection is closed by the origin.
     sweeper: RefCell<Option<Waker>>,
@@ -94,7 +95,7 @@ impl Origin {
             target,
             idle: RefCell::default(),
             is_persistent: Cell::new(false),
-            last_good: Cell::new(None),
+            known: RefCell::default(),
             sweep: clock.deadline(),
             sweeper: RefCell::default(),
             tally,
@@ -233,28 +234,34 @@ impl Origin {
     }
 
     async fn connect_tcp(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
-        // Taken, not looked at: if the limit passes first, nobody comes back here to forget it.
-        if let Some(address) = self.last_good.take()
-            && let Ok(stream) = Stream::connect(address).await
+        // Taken, not looked at: if the limit passes first, nobody comes back here to forget them.
+        let known = self.known.take();
+        if let Some(&good) = known.first()
+            && let Ok((address, stream)) = stagger::first(&known, Stream::connect).await
         {
-            self.last_good.set(Some(address));
+            // If it was another than last time, the next connection looks the name up anew.
+            if address == good {
+                self.known.replace(known);
+            }
             return Ok(stream);
         }
-        let mut failed = None;
-        for address in addresses(host, port)
-            .await
-            .map_err(ConnectError::Unresolved)?
-        {
-            match Stream::connect(address).await {
-                Ok(stream) => {
-                    self.last_good.set(Some(address));
-                    return Ok(stream);
-                }
-                Err(error) => failed = Some(error),
-            }
+        let found = addresses(host, port).await;
+        let mut found = stagger::alternate(found.map_err(ConnectError::Unresolved)?);
+        let (address, stream) =
+            stagger::first(&found, Stream::connect)
+                .await
+                .map_err(|failed| match failed {
+                    Some(error) => failure(error),
+                    None => ConnectError::Unresolved(io::Error::new(
+                        io::ErrorKind::NotFound,
+                        "no address",
+                    )),
+                })?;
+        if let Some(at) = found.iter().position(|&found| found == address) {
+            found[..=at].rotate_right(1);
         }
-        let nowhere = || io::Error::new(io::ErrorKind::NotFound, "no address");
-        Err(failed.map_or_else(|| ConnectError::Unresolved(nowhere()), failure))
+        self.known.replace(found);
+        Ok(stream)
     }
 }
 

@@ -2,6 +2,48 @@
 
 use crate::support::{self, *};
 
+/// A port of 127.0.0.1 at which nobody answers: a full queue, which lets the requests for a connection lie.
+#[cfg(target_os = "linux")]
+fn silent_port() -> (u16, Vec<std::net::TcpStream>, rustix::fd::OwnedFd) {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let port = free_port();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    bind(&listener, &address).expect("the port is free");
+    listen(&listener, 0).expect("it is bound");
+    let waiting = (0..64)
+        .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok());
+    let waiting: Vec<_> = waiting.collect();
+    assert!(waiting.len() < 64, "the queue has no end");
+    (port, waiting, listener)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_silent_address_of_the_host_is_overtaken_by_another() {
+    if !has_ipv6() {
+        eprintln!("skipped: there is no ::1 here");
+        return;
+    }
+    let (port, waiting, listener) = silent_port();
+    let ok = |_: &Request, _: usize| {
+        Reply::BytesThenClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+    };
+    let address = (std::net::Ipv6Addr::LOCALHOST, port).into();
+    let origin = Origin::answering_at(address, ok);
+    let interceptor = Launch::toward(format!("http://localhost:{port}")).start();
+    for _ in 0..3 {
+        let mut client = interceptor.client();
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let response = client.response("GET");
+        assert_eq!(response.text(), "ok", "{response:?}");
+    }
+    drop((origin, waiting, listener));
+}
+
 #[test]
 fn targets_reach_the_origin_as_they_are() {
     let long = format!("/{}?{}", "a".repeat(4000), "b=c&".repeat(1000));

@@ -1,0 +1,247 @@
+//! Several addresses of one host: which of them is connected to (RFC 8305).
+//!
+//! Decided here: the order, and when the next one has its turn: as soon as one before it has failed, or when those before
+//! it have been silent for a moment. Nobody is given up before somebody has answered. How long all of that may take, and
+//! where addresses come from, is decided by the caller.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::reactor::Timer;
+
+/// The first of `addresses` to which `connect` leads, and what it brings; or why none does, `None` where there is none.
+pub async fn first<T, F>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<(SocketAddr, T), Option<io::Error>>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let mut waiting = addresses.iter();
+    let mut attempts: Vec<(SocketAddr, Pin<Box<F>>)> = Vec::new();
+    let mut failed: Option<io::Error> = None;
+    let mut pause: Option<Timer> = None;
+    poll_fn(|context| {
+        loop {
+            let mut at = 0;
+            while let Some((address, attempt)) = attempts.get_mut(at) {
+                match attempt.as_mut().poll(context) {
+                    Poll::Ready(Ok(connected)) => return Poll::Ready(Ok((*address, connected))),
+                    Poll::Ready(Err(error)) => {
+                        failed = Some(telling(failed.take(), error));
+                        drop(attempts.remove(at));
+                        pause = None;
+                    }
+                    Poll::Pending => at += 1,
+                }
+            }
+            if waiting.as_slice().is_empty() {
+                return match attempts.is_empty() {
+                    true => Poll::Ready(Err(failed.take())),
+                    false => Poll::Pending,
+                };
+            }
+            if let Some(timer) = &mut pause
+                && Pin::new(timer).poll(context).is_pending()
+            {
+                return Poll::Pending;
+            }
+            if let Some(&address) = waiting.next() {
+                attempts.push((address, Box::pin(connect(address))));
+                pause = Some(Timer::at(Instant::now() + STAGGER));
+            }
+        }
+    })
+    .await
+}
+
+/// Of two failures the one that says more of the host: that it refuses means that it is there, and may soon listen. Else the
+/// first, which is about the address that is preferred.
+fn telling(before: Option<io::Error>, now: io::Error) -> io::Error {
+    match before {
+        Some(before) if now.kind() != io::ErrorKind::ConnectionRefused => before,
+        _ => now,
+    }
+}
+
+/// The families in turn, beginning with that of the first address: a family that leads nowhere costs one pause then, however
+/// many addresses it has (RFC 8305 §4).
+pub fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first().map(SocketAddr::is_ipv4) else {
+        return addresses;
+    };
+    let (preferred, other): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv4() == first);
+    let (mut preferred, mut other) = (preferred.into_iter(), other.into_iter());
+    let mut order = Vec::new();
+    loop {
+        let before = order.len();
+        order.extend(preferred.next());
+        order.extend(other.next());
+        if order.len() == before {
+            return order;
+        }
+    }
+}
+
+/// The delay that RFC 8305 §5 recommends between two attempts.
+const STAGGER: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::super::reactor;
+    use super::*;
+    use std::cell::RefCell;
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable};
+
+    /// What becomes of a connection.
+    #[derive(Clone, Copy)]
+    enum Fate {
+        Stands,
+        /// Once so many addresses have been tried.
+        StandsAfter(usize),
+        Fails(io::ErrorKind),
+        Silent,
+    }
+
+    fn address(number: usize) -> SocketAddr {
+        format!("192.0.2.{number}:80").parse().expect("an address")
+    }
+
+    /// The number of the address that was connected to, or the error; and which were tried, in their order.
+    fn outcome(fates: &[Fate]) -> (Result<usize, Option<io::ErrorKind>>, Vec<usize>) {
+        let addresses: Vec<SocketAddr> = (0..fates.len()).map(address).collect();
+        let tried = RefCell::new(Vec::new());
+        let connect = |to: SocketAddr| {
+            let number = addresses.iter().position(|&address| address == to);
+            let number = number.expect("one of them");
+            tried.borrow_mut().push(number);
+            let tried = &tried;
+            async move {
+                match fates[number] {
+                    Fate::Stands => Ok(number),
+                    // Looked at again with each that is tried.
+                    Fate::StandsAfter(count) => {
+                        poll_fn(|_| match tried.borrow().len() {
+                            fewer if fewer < count => Poll::Pending,
+                            _ => Poll::Ready(Ok(number)),
+                        })
+                        .await
+                    }
+                    Fate::Fails(kind) => Err(kind.into()),
+                    Fate::Silent => std::future::pending().await,
+                }
+            }
+        };
+        let result = reactor::block_on(first(&addresses, connect)).expect("a reactor");
+        let result = result.map(|(to, number)| {
+            assert_eq!(to, addresses[number]);
+            number
+        });
+        let kind = |error: Option<io::Error>| error.map(|error| error.kind());
+        (result.map_err(kind), tried.into_inner())
+    }
+
+    #[test]
+    fn the_first_address_that_answers_is_connected_to() {
+        use Fate::{Fails, Silent, Stands, StandsAfter};
+        #[track_caller]
+        fn check(
+            why: &str,
+            fates: &[Fate],
+            expected: Result<usize, Option<io::ErrorKind>>,
+            tried: &[usize],
+        ) {
+            assert_eq!(outcome(fates), (expected, tried.to_vec()), "{why}");
+        }
+        let (refused, gone) = (Fails(ConnectionRefused), Fails(HostUnreachable));
+        check("no address", &[], Err(None), &[]);
+        check(
+            "one that answers leaves the others alone",
+            &[Stands, Stands],
+            Ok(0),
+            &[0],
+        );
+        check(
+            "one that refuses is passed over",
+            &[refused, gone, Stands],
+            Ok(2),
+            &[0, 1, 2],
+        );
+        check(
+            "one that is silent is overtaken",
+            &[Silent, Stands],
+            Ok(1),
+            &[0, 1],
+        );
+        check(
+            "a failure hastens the next",
+            &[Silent, refused, Stands],
+            Ok(2),
+            &[0, 1, 2],
+        );
+        check(
+            "a slow one is not given up",
+            &[StandsAfter(2), Silent],
+            Ok(0),
+            &[0, 1],
+        );
+        check(
+            "a slow one counts when others fail",
+            &[StandsAfter(2), refused],
+            Ok(0),
+            &[0, 1],
+        );
+        check(
+            "all fail: the first is told",
+            &[gone, Fails(io::ErrorKind::Other)],
+            Err(Some(HostUnreachable)),
+            &[0, 1],
+        );
+        check(
+            "all fail: a refusal says more",
+            &[gone, refused],
+            Err(Some(ConnectionRefused)),
+            &[0, 1],
+        );
+        check(
+            "also if it comes first",
+            &[refused, gone],
+            Err(Some(ConnectionRefused)),
+            &[0, 1],
+        );
+    }
+
+    #[test]
+    fn an_address_that_refuses_costs_no_pause() {
+        // With one, this would take an hour.
+        let addresses = vec![address(1); 20_000];
+        let connect = |_| async { Err::<(), _>(io::Error::from(ConnectionRefused)) };
+        let result = reactor::block_on(first(&addresses, connect)).expect("a reactor");
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn families_take_turns() {
+        #[track_caller]
+        fn check(addresses: &str, expected: &str) {
+            let parse = |address: &str| match address {
+                "6" => "[2001:db8::1]:80".parse().expect("an address"),
+                last => format!("192.0.2.{last}:80").parse().expect("an address"),
+            };
+            let read =
+                |text: &str| -> Vec<SocketAddr> { text.split_whitespace().map(parse).collect() };
+            assert_eq!(alternate(read(addresses)), read(expected), "{addresses}");
+        }
+        check("", "");
+        check("1 2 3", "1 2 3");
+        check("6 6 6 1 2", "6 1 6 2 6");
+        check("1 6 2 3", "1 6 2 3");
+        check("1 2 3 6", "1 6 2 3");
+    }
+}
