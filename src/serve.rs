@@ -43,6 +43,7 @@ use smol::future::{self, FutureExt as _};
 
 use self::deadline::Clock;
 use self::feed::{Channel, Hub, Who};
+pub use self::listen::Listen;
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
@@ -56,8 +57,8 @@ pub use crate::http::rewrite::{Onward, Unsettable};
 /// What an interceptor is to do.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to listen. Addresses of families that the machine does not have are left out.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Listen,
     /// Where requests go.
     pub target: Target,
     /// What is set on each request.
@@ -196,7 +197,7 @@ impl std::error::Error for ServeError {
 /// Runs an interceptor until a signal stops it, or nobody has needed it for long. Calls `tell` with what happens.
 pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), ServeError> {
     limit_connections(&mut options);
-    let listeners = listen::bind_all(&options.listen)
+    let listeners = listen::open(&options.listen)
         .map_err(|(address, error)| ServeError::Bind(address, error))?;
     let addresses: Vec<SocketAddr> = listeners
         .iter()

@@ -5,6 +5,7 @@
 
 mod conflict;
 mod field;
+mod inherited;
 mod run;
 mod supervisor;
 mod surroundings;
@@ -43,7 +44,8 @@ use super::settings::{self, Environment, Given};
     note = "Times are in seconds, fractions allowed; a timeout of 0 is none.\n\
             Variables, each weaker than its option: INTERCEPTOR_PORT, TARGET_LLM_URL,\n\
             SUPERMEMORY_USERNAME; RUST_LOG (default info) filters the log.\n\
-            NOTIFY_SOCKET is told when it is ready and when it stops (sd_notify(3)).",
+            NOTIFY_SOCKET is told when it is ready and when it stops (sd_notify(3));\n\
+            TCP sockets of LISTEN_FDS (systemd) are listened on instead of a port.",
     error_code(0, "stopped by SIGINT or SIGTERM, or after --idle-exit"),
     error_code(2, "an option or a variable cannot be used"),
     error_code(3, "it cannot start: the port is taken, or no port is left")
@@ -183,6 +185,8 @@ pub enum PortOrigin {
     Flag,
     /// `INTERCEPTOR_PORT`
     Variable,
+    /// Whoever started the program has opened it.
+    Inherited,
     /// The project had it already.
     Registry,
     /// The registry has just given it out.
@@ -194,6 +198,7 @@ impl fmt::Display for PortOrigin {
         f.write_str(match self {
             PortOrigin::Flag => "--port",
             PortOrigin::Variable => settings::PORT,
+            PortOrigin::Inherited => "LISTEN_FDS, a socket that was inherited",
             PortOrigin::Registry => "the registry",
             PortOrigin::Allocated => "the registry, newly allocated",
         })

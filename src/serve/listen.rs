@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -12,6 +13,33 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 
 use super::reactor::{self, Source, Timer};
 use super::wire::{self, Stream};
+
+/// Where to listen.
+#[derive(Debug, Clone)]
+pub enum Listen {
+    /// On these addresses. Those of families that the machine does not have are left out.
+    On(Vec<SocketAddr>),
+    /// On sockets that somebody else has opened.
+    Inherited(Arc<[TcpListener]>),
+}
+
+/// Listens there. An error names the address that it is about.
+pub fn open(listen: &Listen) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    match listen {
+        Listen::On(addresses) => bind_all(addresses),
+        Listen::Inherited(listeners) => {
+            let tuned = |listener: &TcpListener| -> io::Result<TcpListener> {
+                wire::tune(listener)?;
+                listener.try_clone()
+            };
+            let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+            let listeners = listeners.iter().map(|listener| {
+                tuned(listener).map_err(|error| (listener.local_addr().unwrap_or(nowhere), error))
+            });
+            listeners.collect()
+        }
+    }
+}
 
 /// Listens on all of `addresses` that this machine has: one family is enough where the other does not exist.
 /// An error names the address that it is about.

@@ -1,9 +1,13 @@
 //! Under a supervisor: it is told when the interceptor is ready and when it stops, and the interceptor ends by itself
 //! when nobody needs it.
 
-use std::os::unix::net::UnixDatagram;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::cli_home::{Home, Ran};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -41,7 +45,7 @@ fn a_client_that_is_connected_keeps_it_even_between_requests() {
 
 #[test]
 fn a_program_with_a_client_of_its_own_does_not_end_before_it() {
-    let home = crate::cli_home::Home::new();
+    let home = Home::new();
     let said = home
         .ic(["run", "--idle-exit", "5", "--", "true"])
         .complaint(2);
@@ -105,4 +109,82 @@ fn a_supervisor_that_is_not_there_is_no_reason_not_to_serve() {
     let mut client = interceptor.client();
     client.send(GET);
     assert_eq!(client.response("GET").text(), "ok");
+}
+
+/// `ic serve` with a socket at descriptor 3, as systemd starts it.
+fn handed(home: &Home, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Child {
+    const SCRIPT: &str = r#"LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" serve "$@" 3<&0 </dev/null"#;
+    let ic = home.command(arguments);
+    Command::new("/bin/sh")
+        .args(["-c", SCRIPT])
+        .arg(ic.get_program())
+        .args(ic.get_args())
+        .env_clear()
+        .envs(
+            ic.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(ic.get_current_dir().expect("a folder"))
+        .stdin(Stdio::from(socket.into()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("there is a shell")
+}
+
+#[test]
+fn a_socket_that_was_handed_over_is_listened_on() {
+    let home = Home::new().with("INTERCEPTOR_PORT", "1");
+    let before = home.content();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    // Whoever comes before it runs is served, too.
+    let mut client = Wire::connect("client", address);
+    client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
+    let response = client.response("GET");
+    assert!(
+        response.text().contains(&format!("\"pid\":{}", ic.id())),
+        "{}",
+        response.text()
+    );
+    // A page of the web that has a name for this machine is turned away here as well.
+    client.send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(client.response("GET").status, 421);
+    drop(client);
+    let ran = Ran::from(ic.wait_with_output().expect("it ends by itself"));
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    let listening = format!(
+        "Listening:  http://localhost:{} (127.0.0.1)\n",
+        address.port()
+    );
+    assert!(ran.err.contains(&listening), "{ran:?}");
+    assert!(ran.err.contains("Port from:  LISTEN_FDS"), "{ran:?}");
+    assert_eq!(home.content(), before, "no registry is written");
+}
+
+#[test]
+fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
+    let home = Home::new();
+    let path = std::env::temp_dir().join(format!("ic-handed-{}", std::process::id()));
+    let unix = UnixListener::bind(&path).expect("a socket");
+    let null = std::fs::File::open("/dev/null").expect("there is one");
+    for socket in [OwnedFd::from(unix), OwnedFd::from(null)] {
+        let ic = handed(&home, socket, &["--mock"]);
+        let said = Ran::from(ic.wait_with_output().expect("it ends")).complaint(2);
+        assert!(
+            said.starts_with("socket 1 of LISTEN_FDS is not one"),
+            "{said}"
+        );
+    }
+    std::fs::remove_file(path).expect("it is there");
+    for option in ["--port", "--host"] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let ic = handed(&home, listener, &["--mock", option, "9000"]);
+        let said = Ran::from(ic.wait_with_output().expect("it ends")).complaint(2);
+        assert!(
+            said.starts_with(&format!("`{option}` says where to listen")),
+            "{said}"
+        );
+    }
 }

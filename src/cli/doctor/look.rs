@@ -20,7 +20,7 @@ use crate::cli::settings::{self, Environment};
 use crate::cli::{Context, Failure, raw};
 use crate::registry::project::Project;
 use crate::registry::{Port, Registry};
-use crate::serve::{self, Event, Target};
+use crate::serve::{self, Event, Listen, Target};
 
 use super::ask::{Heard, Question, ask};
 use super::judge::{PortState, RegistryState};
@@ -236,7 +236,7 @@ fn for_the_moment(context: &Context<'_>, target: &Target) -> Result<(String, u16
         ..Serve::default()
     };
     let (_, mut options) = serve.prepare(context, &[])?;
-    options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    options.listen = Listen::On(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
     let (tell, told) = mpsc::channel();
     let spawned = thread::Builder::new()
         .name("interceptor".to_owned())

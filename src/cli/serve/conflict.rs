@@ -18,7 +18,7 @@ pub fn port_is_taken(
     another: Option<Port>,
 ) -> Failure {
     let way_out = match (origin, another) {
-        (PortOrigin::Flag | PortOrigin::Variable, _) => {
+        (PortOrigin::Flag | PortOrigin::Variable | PortOrigin::Inherited, _) => {
             format!("give another port with {origin} (`ic suggest` lists free ones)")
         }
         (_, Some(another)) => format!("`ic remove` to get another port ({another} is free)"),

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::conflict::port_is_taken;
+use super::inherited::Inherited;
 use super::supervisor::Supervisor;
 use super::template::Placeholder;
 use super::usage::Usage;
@@ -15,13 +16,24 @@ use crate::mock;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::serve::{
-    self, About, Event, Guard, Onward, Options, ServeError, Stop, Target, Timeouts,
+    self, About, Event, Guard, Listen, Onward, Options, ServeError, Stop, Target, Timeouts,
 };
 
 impl Serve {
     /// Runs the interceptor until it is told to stop.
     pub(in crate::cli) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let (prepared, options) = self.prepare(context, STOP_SIGNALS)?;
+        let inherited = Inherited::take(&self, &context.environment)?;
+        let serve = match &inherited {
+            Some(inherited) => Serve {
+                port: Some(inherited.addresses[0].port().to_string()),
+                ..self
+            },
+            None => self,
+        };
+        let (mut prepared, mut options) = serve.prepare(context, STOP_SIGNALS)?;
+        if let Some(inherited) = inherited {
+            prepared.listen_on(inherited, &mut options);
+        }
         let announcement = prepared.announcement(&options);
         let supervisor = Supervisor::of(&context.environment);
         let tell = |event: Event<'_>| match event {
@@ -91,6 +103,21 @@ pub(in crate::cli) struct Prepared {
 }
 
 impl Prepared {
+    /// Listens there instead.
+    fn listen_on(&mut self, inherited: Inherited, options: &mut Options) {
+        let is_local = |address: &SocketAddr| address.ip().is_loopback();
+        options.guard.local_hosts_only = inherited.addresses.iter().all(is_local);
+        if let Some(far) = inherited
+            .addresses
+            .iter()
+            .find(|address| !is_local(address))
+        {
+            self.settings.host = far.ip().to_string();
+        }
+        options.listen = Listen::Inherited(inherited.listeners.into());
+        self.origin = PortOrigin::Inherited;
+    }
+
     /// The interceptor listens: its port is in use from now on.
     pub(in crate::cli) fn starts(&self) {
         self.usage.iter().for_each(Usage::starts);
@@ -223,10 +250,11 @@ fn options(
         })?;
     let limits = settings.limits;
     Ok(Options {
-        listen: ips
-            .iter()
-            .map(|&ip| SocketAddr::new(ip, port.get()))
-            .collect(),
+        listen: Listen::On(
+            ips.iter()
+                .map(|&ip| SocketAddr::new(ip, port.get()))
+                .collect(),
+        ),
         target,
         onward,
         guard: Guard {
@@ -298,7 +326,11 @@ impl Announcement {
     fn print(&self, addresses: &[SocketAddr]) {
         let bound: Vec<String> = addresses
             .iter()
-            .map(|address| address.ip().to_string())
+            .map(|address| match address.port() {
+                port if port == self.port.get() => address.ip().to_string(),
+                // Whoever opened the sockets may have chosen several.
+                _ => address.to_string(),
+            })
             .collect();
         let host = if self.host.contains(':') && !self.host.starts_with('[') {
             format!("[{}]", self.host)

@@ -1,0 +1,129 @@
+//! Sockets that somebody else has opened and listens on: sd_listen_fds(3), as systemd hands them to a unit with a `.socket`.
+//!
+//! Decided here: whether there are any for this process, and that each is a TCP socket. They say where to listen, so `--host`
+//! and `--port` contradict them; `INTERCEPTOR_PORT` is only a default for the port, and not looked at. As with that, the
+//! registry is neither read nor written.
+
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+
+use super::Serve;
+use crate::cli::Failure;
+use crate::cli::output::said;
+use crate::cli::settings::Environment;
+
+/// Sockets that listen, at least one.
+pub struct Inherited {
+    /// Where.
+    pub addresses: Vec<SocketAddr>,
+    pub listeners: Vec<TcpListener>,
+}
+
+impl Inherited {
+    /// The sockets that were handed to this process. To be called before anything else is opened, and once: the variables
+    /// are removed, so that no child takes them for its own.
+    pub fn take(
+        serve: &Serve,
+        environment: &Environment<'_>,
+    ) -> Result<Option<Inherited>, Failure> {
+        let count = count(environment, std::process::id())?;
+        if count == 0 {
+            return Ok(None);
+        }
+        for (option, value) in [("--host", &serve.host), ("--port", &serve.port)] {
+            if value.is_some() {
+                return Err(Failure::usage(format!(
+                    "`{option}` says where to listen, and so do the sockets of {LISTEN_FDS}; leave one of them out"
+                )));
+            }
+        }
+        let mut handed = ListenFd::from_env();
+        let mut inherited = Inherited {
+            addresses: Vec::new(),
+            listeners: Vec::new(),
+        };
+        for at in 0..count {
+            let refused = |why: String| {
+                Failure::usage(format!(
+                    "socket {} of {LISTEN_FDS} is not one that `ic` can listen on ({why}); give it TCP sockets",
+                    at + 1
+                ))
+            };
+            let listener = handed
+                .take_tcp_listener(at)
+                .map_err(|error| refused(said(&error)))?
+                .ok_or_else(|| refused("it is missing".to_owned()))?;
+            let address = listener
+                .local_addr()
+                .map_err(|error| refused(said(&error)))?;
+            inherited.addresses.push(address);
+            inherited.listeners.push(listener);
+        }
+        Ok(Some(inherited))
+    }
+}
+
+/// How many sockets were handed to process `pid`: none if the variables are meant for another.
+fn count(environment: &Environment<'_>, pid: u32) -> Result<usize, Failure> {
+    let is_ours = environment
+        .variable(LISTEN_PID)
+        .is_some_and(|given| given.count(1).ok() == usize::try_from(pid).ok());
+    match environment.variable(LISTEN_FDS).filter(|_| is_ours) {
+        None => Ok(0),
+        Some(given) => match given.count(0)? {
+            count if count > SOCKETS_MAX => Err(given.refused(format_args!(
+                "is more sockets than `ic` listens on; give at most {SOCKETS_MAX}"
+            ))),
+            count => Ok(count),
+        },
+    }
+}
+
+/// For whom the sockets are.
+const LISTEN_PID: &str = "LISTEN_PID";
+
+/// How many there are.
+const LISTEN_FDS: &str = "LISTEN_FDS";
+
+/// As many as anybody needs: two for `localhost`, some for further addresses.
+const SOCKETS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Exit;
+    use std::ffi::OsString;
+
+    #[test]
+    fn sockets_are_taken_only_by_the_process_that_they_are_for() {
+        #[track_caller]
+        fn check(variables: &[(&str, &str)], expected: Result<usize, &str>) {
+            let read = |name: &str| {
+                let found = variables.iter().find(|(set, _)| *set == name);
+                found.map(|(_, value)| OsString::from(value))
+            };
+            match (count(&Environment(&read), 812), expected) {
+                (Ok(count), Ok(expected)) => assert_eq!(count, expected, "{variables:?}"),
+                (Err(failure), Err(start)) => {
+                    assert_eq!(failure.exit(), Exit::BadUsage);
+                    assert!(failure.to_string().starts_with(start), "{failure}");
+                }
+                (Ok(count), Err(_)) => panic!("{variables:?}: {count}"),
+                (Err(failure), Ok(_)) => panic!("{variables:?}: {failure}"),
+            }
+        }
+        check(&[], Ok(0));
+        check(&[("LISTEN_FDS", "2")], Ok(0));
+        check(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "812")], Ok(2));
+        check(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "813")], Ok(0));
+        check(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "")], Ok(0));
+        check(&[("LISTEN_FDS", "x"), ("LISTEN_PID", "813")], Ok(0));
+        check(&[("LISTEN_FDS", "0"), ("LISTEN_PID", "812")], Ok(0));
+        check(&[("LISTEN_PID", "812")], Ok(0));
+        let refused = Err("`LISTEN_FDS=x` is not a number");
+        check(&[("LISTEN_FDS", "x"), ("LISTEN_PID", "812")], refused);
+        let refused = Err("`LISTEN_FDS=17` is more sockets");
+        check(&[("LISTEN_FDS", "17"), ("LISTEN_PID", "812")], refused);
+    }
+}
