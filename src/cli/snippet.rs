@@ -26,7 +26,7 @@ use super::{Context, Exit, Failure, serve};
                ic snippet junie >.junie/models/ic.json\n\
                ic snippet systemd >~/.config/systemd/user/ic-shop.service",
     note = "KIND is a client: jetbrains, continue, codex, claude, junie, aider;\n\
-            or what starts an interceptor: systemd, compose, kubernetes.",
+            or what starts an interceptor: systemd, systemd-socket, compose, kubernetes.",
     error_code(1, "the project has no port")
 )]
 pub struct Snippet {
@@ -65,7 +65,7 @@ struct Pasted {
 
 type Make = fn(&Facts) -> Pasted;
 
-const KINDS: [(&str, Make); 9] = [
+const KINDS: [(&str, Make); 10] = [
     ("jetbrains", clients::jetbrains),
     ("continue", clients::continue_dev),
     ("codex", clients::codex),
@@ -73,6 +73,7 @@ const KINDS: [(&str, Make); 9] = [
     ("junie", clients::junie),
     ("aider", clients::aider),
     ("systemd", places::systemd),
+    ("systemd-socket", places::systemd_socket),
     ("compose", places::compose),
     ("kubernetes", places::kubernetes),
 ];

@@ -64,6 +64,11 @@ fn each_client_gets_its_address_as_it_wants_it() {
             "`~/.config/systemd/user/ic-my-shop-100-x-1.service`",
         ),
         (
+            "systemd-socket",
+            "\nListenStream=127.0.0.1:8888\nListenStream=[::1]:8888\n",
+            "`~/.config/systemd/user/ic-my-shop-100-x-1.socket`",
+        ),
+        (
             "compose",
             "ports: [\"127.0.0.1:8888:8888\"]\n",
             "`compose.yaml`",
@@ -164,16 +169,19 @@ fn a_unit_of_systemd_is_one() {
     assert!(unit.contains("my \\\"shop\\\" 100%% $$x: #1\"\n"), "{unit}");
     let file = home.path("ic-shop.service");
     std::fs::write(&file, &unit).expect("a file");
+    let (socket, _) = snippet(&home, &["systemd-socket"]);
+    let socket_file = home.path("ic-shop.socket");
+    std::fs::write(&socket_file, &socket).expect("a file");
     let verify = Command::new("systemd-analyze")
         .args(["verify", "--user", "--recursive-errors=no"])
-        .arg(&file)
+        .args([&file, &socket_file])
         .output();
     let Some(verified) = verify.ok() else {
         eprintln!("skipped: there is no systemd here");
         return;
     };
     let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(!said.contains("ic-shop.service:"), "{said}");
+    assert!(!said.contains("ic-shop."), "{said}");
 }
 
 #[test]

@@ -188,3 +188,50 @@ fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
         );
     }
 }
+
+#[test]
+fn systemd_starts_it_when_a_client_comes() {
+    let home = Home::new();
+    let port = free_port();
+    let [four, six] = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+    let mut activate = Command::new("systemd-socket-activate");
+    activate.args(["--listen", &four]);
+    if has_ipv6() {
+        activate.args(["--listen", &six]);
+    }
+    let ic = home.command(["serve", "--mock", "--idle-exit", "0.2"]);
+    let home_folder = home.path("");
+    let started = activate
+        .arg(format!("--setenv=HOME={}", home_folder.display()))
+        .arg(ic.get_program())
+        .args(ic.get_args())
+        .current_dir(ic.get_current_dir().expect("a folder"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(ic) = started else {
+        eprintln!("skipped: there is no systemd-socket-activate here");
+        return;
+    };
+    let address = four.parse().expect("an address");
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(std::time::Instant::now() < deadline, "it listens in time");
+        std::thread::yield_now();
+    }
+    let mut client = Wire::connect("client", address);
+    client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = client.response("GET");
+    // It becomes the program, so that it is the same process.
+    assert!(
+        response.text().contains(&format!("\"pid\":{}", ic.id())),
+        "{}",
+        response.text()
+    );
+    drop(client);
+    let output = ic.wait_with_output().expect("it ends by itself");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("Port from:  LISTEN_FDS"), "{said}");
+}

@@ -14,6 +14,8 @@ pub fn systemd(facts: &Facts) -> Pasted {
              Description=Interceptor of {name}\n\
              \n\
              [Service]\n\
+             Type=notify\n\
+             # With a socket of systemd's (`ic snippet systemd-socket`), ` --idle-exit 600` behind it lets it sleep.\n\
              ExecStart={program} serve --project {path}\n\
              Environment={target}\n\
              Restart=on-failure\n\
@@ -31,6 +33,30 @@ pub fn systemd(facts: &Facts) -> Pasted {
         hint: format!(
             "this goes into `~/.config/systemd/user/ic-{id}.service`; start it with `systemctl --user enable --now \
              ic-{id}`, and without a login with `loginctl enable-linger`"
+        ),
+    }
+}
+
+/// The socket of such a unit: systemd listens, and starts the service when a client comes.
+pub fn systemd_socket(facts: &Facts) -> Pasted {
+    let id = label(&facts.project);
+    Pasted {
+        content: format!(
+            "[Unit]\n\
+             Description=Port of the interceptor of {name}\n\
+             \n\
+             [Socket]\n\
+             ListenStream=127.0.0.1:{port}\n\
+             ListenStream=[::1]:{port}\n\
+             \n\
+             [Install]\n\
+             WantedBy=sockets.target\n",
+            name = facts.project.replace('%', "%%"),
+            port = facts.port,
+        ),
+        hint: format!(
+            "this goes into `~/.config/systemd/user/ic-{id}.socket`, beside the service of `ic snippet systemd`; start it \
+             in the service's place with `systemctl --user enable --now ic-{id}.socket`"
         ),
     }
 }
