@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
@@ -60,8 +60,13 @@ pub fn reach(target: &Target, patience: Duration) -> Result<(), Unreachable> {
     }
 }
 
-/// The system's resolver knows no time limits, so it is asked in a thread that may be left behind.
+/// The system's resolver knows no time limits, so it is asked in a thread that may be left behind. `localhost` is never
+/// asked for (RFC 6761 §6.3): in a container that holds nothing but `ic`, the resolver does not know it.
 fn resolve(host: &str, port: u16, patience: Duration) -> Result<Vec<SocketAddr>, Unreachable> {
+    if host.eq_ignore_ascii_case("localhost") {
+        let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Ok(loopbacks.map(|ip| SocketAddr::new(ip, port)).to_vec());
+    }
     let (tell, told) = mpsc::channel();
     let host = host.to_owned();
     thread::Builder::new()
@@ -93,6 +98,14 @@ fn unreachable(error: &io::Error, patience: Duration) -> Unreachable {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+
+    #[test]
+    fn localhost_is_both_loopback_addresses_whatever_a_resolver_says() {
+        let found = resolve("LocalHost", 80, Duration::ZERO);
+        let expected = ["127.0.0.1:80", "[::1]:80"].map(|text| text.parse().expect("an address"));
+        // Without time, nobody else was asked.
+        assert_eq!(found, Ok(expected.to_vec()));
+    }
 
     #[test]
     fn a_target_is_reachable_or_says_why_not() {
