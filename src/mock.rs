@@ -107,7 +107,7 @@ async fn serve(client: TcpStream, settings: Settings) {
     let mut wire = Wire::new(stream);
     // A client that leaves needs no farewell.
     while let Ok(true) = exchange(&mut wire, settings).await {}
-    wire.writer().finish();
+    wire.writer().finish().await;
 }
 
 /// The connection cannot go on.

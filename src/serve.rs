@@ -21,6 +21,7 @@ mod stagger;
 mod station;
 mod target;
 mod threads;
+mod tls;
 mod transfer;
 mod tunnel;
 pub(crate) mod wire;
@@ -51,6 +52,7 @@ use self::reactor::{Source, Timer};
 use self::station::{Connected, Station};
 pub use self::target::{BadTarget, Place, Target};
 use self::threads::{Crew, Seat};
+pub use self::tls::{Tls, Trust, Unusable};
 pub use crate::http::guard::Guard;
 pub use crate::http::rewrite::{Onward, Unsettable};
 
@@ -61,6 +63,8 @@ pub struct Options {
     pub listen: Listen,
     /// Where requests go.
     pub target: Target,
+    /// How it is talked to, where that is in TLS.
+    pub tls: Option<Tls>,
     /// What is set on each request.
     pub onward: Onward,
     /// Which requests are served.
@@ -394,7 +398,7 @@ impl Service {
         let clock = Clock::new();
         let tally = Arc::clone(&tallies[at]);
         Service {
-            origin: Origin::new(options.target, &clock, Arc::clone(&tally)),
+            origin: Origin::new(options.target, options.tls, &clock, Arc::clone(&tally)),
             clock,
             onward: options.onward,
             guard: options.guard,

@@ -129,6 +129,13 @@ impl Doctor {
         }
         let chain = Chain::new(context, &target, &port)?;
         let models = chain.models();
+        if let Some(finding) = judge::tls(&target, is_insecure(&port), &models) {
+            let is_wrong = finding.verdict == Verdict::Wrong;
+            findings.push(finding);
+            if is_wrong {
+                return Ok(findings);
+            }
+        }
         findings.push(judge::api(&models));
         let model = model.or_else(|| judge::first_model(&models));
         findings.push(match model {
@@ -174,6 +181,11 @@ fn target_is_running(port: &judge::PortState) -> Option<&str> {
         judge::PortState::Ours(_, identity) => Some(&identity.target),
         _ => None,
     }
+}
+
+/// Whether this project's interceptor runs and lets anybody pass for its target.
+fn is_insecure(port: &judge::PortState) -> bool {
+    matches!(port, judge::PortState::Ours(_, identity) if identity.insecure)
 }
 
 #[derive(Serialize)]

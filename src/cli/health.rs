@@ -60,8 +60,13 @@ impl Health {
                 ))
             })?;
         }
+        let insecure = if identity.insecure {
+            ", which anybody may pass for (--insecure)"
+        } else {
+            ""
+        };
         context.out.text(format_args!(
-            "✓ Port {port}: {} → {}, pid {}\n",
+            "✓ Port {port}: {} → {}{insecure}, pid {}\n",
             Shown(&identity.instance_id),
             Shown(&identity.target),
             identity.pid

@@ -119,6 +119,9 @@ pub struct Identity {
     pub instance_id: String,
     /// Where its requests go.
     pub target: String,
+    /// Anybody may pass for its target, which is one in TLS.
+    #[serde(default)]
+    pub insecure: bool,
     /// The project that it was started for.
     #[serde(default)]
     pub project: Option<String>,

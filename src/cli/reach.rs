@@ -1,4 +1,7 @@
 //! Whether a target can be reached from here: a look from outside, such as a person would take before blaming `ic`.
+//!
+//! Of a target in TLS no more is asked than whether somebody accepts connections there. Whom it has to satisfy is known to its
+//! interceptor alone, which says what it found: `ic doctor` asks it.
 
 use std::fmt;
 use std::io;

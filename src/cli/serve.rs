@@ -10,6 +10,7 @@ mod run;
 mod supervisor;
 mod surroundings;
 mod template;
+mod trust;
 mod usage;
 
 use std::cell::Cell;
@@ -21,6 +22,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::registry::project::Project;
 use crate::registry::{Note, Port};
+use crate::serve::Trust;
 
 use self::field::field;
 pub(super) use self::run::{Prepared, addresses};
@@ -39,11 +41,13 @@ use super::settings::{self, Environment, Given};
     name = "serve",
     help_triggers("-h", "--help"),
     example = "ic serve --target http://localhost:4000\n\
+               ic serve --target https://llm.example.com --ca-file company-ca.pem\n\
                ic serve --header 'x-team: blue' --header 'x-branch: {{branch}}'\n\
                INTERCEPTOR_PORT=9000 ic serve --project ~/work/shop",
     note = "Times are in seconds, fractions allowed; a timeout of 0 is none.\n\
             Variables, each weaker than its option: INTERCEPTOR_PORT, TARGET_LLM_URL,\n\
-            SUPERMEMORY_USERNAME; RUST_LOG (default info) filters the log.\n\
+            SUPERMEMORY_USERNAME; RUST_LOG (default info) filters the log. SSL_CERT_FILE and\n\
+            SSL_CERT_DIR take the place of the certificates that the system trusts.\n\
             NOTIFY_SOCKET is told when it is ready and when it stops (sd_notify(3));\n\
             TCP sockets of LISTEN_FDS (systemd) are listened on instead of a port.",
     error_code(0, "stopped by SIGINT or SIGTERM, or after --idle-exit"),
@@ -106,6 +110,18 @@ pub struct Serve {
     /// a web page that may send requests, as `https://example.com`; may be repeated
     #[argh(option, arg_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
+    /// certificates in PEM to trust for an https target, beside those that the system trusts
+    #[argh(option, arg_name = "FILE")]
+    pub ca_file: Option<String>,
+    /// the certificate in PEM to show to an https target, with its chain
+    #[argh(option, arg_name = "FILE")]
+    pub client_cert: Option<String>,
+    /// its key in PEM; default: in the same file
+    #[argh(option, arg_name = "FILE")]
+    pub client_key: Option<String>,
+    /// accept any certificate of an https target: whoever is on the way can read and change everything
+    #[argh(switch)]
+    pub insecure: bool,
     /// answer with the embedded mock instead of a target
     #[argh(switch)]
     pub mock: bool,
@@ -122,6 +138,8 @@ pub struct ServeSettings {
     pub port: PortChoice,
     /// Where requests go. Not parsed: whoever parses it refuses it by name with [`Given::refused`].
     pub target: Given,
+    /// Whom a target of `https` has to satisfy; no file has been read.
+    pub trust: Trust,
     /// The embedded mock takes the target's place.
     pub mock: Option<MockTarget>,
     /// Without control characters.
@@ -322,6 +340,7 @@ impl Serve {
             Some(number) => threads(&Given::flag("--threads", number))?,
             None => NonZeroUsize::MIN,
         };
+        let trust = trust::trust(self, environment)?;
         let host = bare_word(&host)?;
         let allowed_hosts = texts("--allow-host", &self.allow_host)?;
         let allowed_origins = texts("--allow-origin", &self.allow_origin)?;
@@ -352,6 +371,7 @@ impl Serve {
             host,
             port,
             target,
+            trust,
             mock,
             instance_id,
             headers,
@@ -746,6 +766,22 @@ mod tests {
             },
             &[],
             "`--mock-interval-ms` is for the mock",
+        );
+        check(
+            Serve {
+                ca_file: some(""),
+                ..serve()
+            },
+            &[],
+            "`--ca-file ` is empty",
+        );
+        check(
+            Serve {
+                client_key: some("key.pem"),
+                ..serve()
+            },
+            &[],
+            "`--client-key` is the key of a certificate",
         );
         check(
             Serve {

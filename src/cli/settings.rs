@@ -213,6 +213,10 @@ pub const REGISTRY_PATH: &str = "PORT_REGISTRY_PATH";
 pub const TARGET_URL: &str = "TARGET_LLM_URL";
 /// The instance identifier.
 pub const INSTANCE_ID: &str = "SUPERMEMORY_USERNAME";
+/// The file with the certificates that are trusted, in the place of the system's own.
+pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
+/// As that, in folders.
+pub const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
 
 /// A year: longer is a slip of the unit, and some clocks overflow.
 const SECONDS_MAX: f64 = 366.0 * 86_400.0;

@@ -390,7 +390,7 @@ async fn close(connection: Connection) {
     let Connection {
         mut client, limit, ..
     } = connection;
-    client.writer().finish();
+    client.writer().finish().await;
     limit.set(Some(LINGER));
     let mut reader = client.reader();
     loop {

@@ -5,6 +5,7 @@
 use std::io;
 
 use super::origin::ConnectError;
+use super::tls;
 use crate::http::Error;
 use crate::http::reply::{Reply, Retry};
 
@@ -126,8 +127,12 @@ impl Fault {
             },
             Fault::Origin(fault) => match fault {
                 OriginFault::Connect(error) => {
-                    let status = if matches!(error, ConnectError::Timeout) { 504 } else { 502 };
-                    answer(status, error.code(), Retry::Soon, error.explain(target))
+                    let (status, retry) = match error {
+                        ConnectError::Timeout => (504, Retry::Soon),
+                        ConnectError::Tls(_) => (502, Retry::Never),
+                        _ => (502, Retry::Soon),
+                    };
+                    answer(status, error.code(), retry, error.explain(target))
                 }
                 OriginFault::Closed => answer(
                     502,
@@ -135,12 +140,15 @@ impl Fault {
                     Retry::Soon,
                     format!("the target {target} closed the connection without an answer; see its log"),
                 ),
-                OriginFault::Failed(error) => answer(
-                    502,
-                    "target_failed",
-                    Retry::Soon,
-                    format!("the connection to the target {target} failed ({error}); see its log"),
-                ),
+                OriginFault::Failed(error) => match tls::wrong_in(error) {
+                    Some(wrong) => answer(502, wrong.code(), Retry::Never, wrong.explain(target)),
+                    None => answer(
+                        502,
+                        "target_failed",
+                        Retry::Soon,
+                        format!("the connection to the target {target} failed ({error}); see its log"),
+                    ),
+                },
                 OriginFault::Malformed(error) => answer(
                     502,
                     "bad_response",

@@ -19,12 +19,14 @@ use super::deadline::{Clock, Deadline};
 use super::own::Tally;
 use super::stagger;
 use super::target::{Place, Target};
+use super::tls::{self, Tls, Wrong};
 use super::wire::{Stream, Wire};
 
 /// The origin and the idle connections to it.
 #[derive(Debug)]
 pub struct Origin {
     target: Target,
+    tls: Option<Tls>,
     idle: RefCell<Vec<Idle>>,
     /// Kept connections have been seen to serve another request, and none to be closed at once.
     is_persistent: Cell<bool>,
@@ -52,6 +54,8 @@ pub enum ConnectError {
     Refused,
     /// No answer within `--connect-timeout`.
     Timeout,
+    /// There is a connection, and TLS does not come about on it.
+    Tls(Wrong),
     /// Anything else.
     Failed(io::Error),
 }
@@ -63,6 +67,7 @@ impl ConnectError {
             ConnectError::Unresolved(_) => "target_unresolved",
             ConnectError::Refused => "target_refused",
             ConnectError::Timeout => "connect_timeout",
+            ConnectError::Tls(wrong) => wrong.code(),
             ConnectError::Failed(_) => "target_unreachable",
         }
     }
@@ -81,6 +86,7 @@ impl ConnectError {
             ConnectError::Timeout => {
                 format!("the target {target} did not accept a connection within --connect-timeout")
             }
+            ConnectError::Tls(wrong) => wrong.explain(target),
             ConnectError::Failed(error) => {
                 format!("the target {target} cannot be reached ({error})")
             }
@@ -90,9 +96,10 @@ impl ConnectError {
 
 impl Origin {
     /// An origin to which nothing is connected yet.
-    pub fn new(target: Target, clock: &Rc<Clock>, tally: Arc<Tally>) -> Self {
+    pub fn new(target: Target, tls: Option<Tls>, clock: &Rc<Clock>, tally: Arc<Tally>) -> Self {
         Origin {
             target,
+            tls,
             idle: RefCell::default(),
             is_persistent: Cell::new(false),
             known: RefCell::default(),
@@ -105,6 +112,11 @@ impl Origin {
     /// Where it is.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Whether anybody may pass for it: in TLS, and with no look at certificates.
+    pub fn is_insecure(&self) -> bool {
+        self.tls.as_ref().is_some_and(Tls::is_insecure)
     }
 
     /// A kept connection that is still good, the most recently used first.
@@ -186,11 +198,15 @@ impl Origin {
 
     fn drop_dead(&self) {
         let now = Instant::now();
+        let sweeper = self.sweeper.borrow();
         let mut idle = self.idle.borrow_mut();
         idle.retain(|idle| {
             let is_quiet = idle.wire.is_quiet();
             if !is_quiet {
                 self.is_persistent.set(false);
+            } else if let Some(sweeper) = &*sweeper {
+                // Something may have come that is nothing: TLS has words of its own.
+                idle.wire.watch(sweeper);
             }
             is_quiet && idle.until > now
         });
@@ -230,6 +246,11 @@ impl Origin {
             Place::Tcp(host, port) => self.connect_tcp(host, *port).await?,
         };
         self.tally.connects.add(1);
+        let stream = match &self.tls {
+            // In a box: no other target needs it.
+            Some(tls) => Box::pin(stream.in_tls(tls)).await.map_err(failure)?,
+            None => stream,
+        };
         Ok(Wire::new(stream))
     }
 
@@ -281,6 +302,9 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 fn failure(error: io::Error) -> ConnectError {
+    if let Some(wrong) = tls::wrong_in(&error) {
+        return ConnectError::Tls(wrong);
+    }
     match error.kind() {
         // A Unix socket that is not there is a server that has not started.
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Refused,

@@ -4,13 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::tls;
 use crate::http::target::host_of;
 
-/// An origin's address: `http://host[:port][/base]` or `unix:/path.sock`.
+/// An origin's address: `http://host[:port][/base]`, the same with `https`, or `unix:/path.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     text: String,
     place: Place,
+    is_https: bool,
     host_field: String,
     base_path: String,
 }
@@ -40,6 +42,11 @@ impl Target {
     /// Where it listens.
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Whether it is talked to in TLS.
+    pub fn is_https(&self) -> bool {
+        self.is_https
     }
 
     /// The `Host` that its requests carry.
@@ -75,16 +82,18 @@ impl FromStr for Target {
         let (scheme, rest) = text
             .split_once("://")
             .ok_or(BadTarget("has no scheme; write it as http://host:port"))?;
-        if scheme.eq_ignore_ascii_case("https") {
+        let is_https = scheme.eq_ignore_ascii_case("https");
+        if is_https && !tls::IS_SPOKEN {
             return Err(BadTarget(
                 "is https, which this build cannot reach; put a plain http:// address there",
             ));
         }
-        if !scheme.eq_ignore_ascii_case("http") {
+        if !is_https && !scheme.eq_ignore_ascii_case("http") {
             return Err(BadTarget(
-                "has a scheme other than http or unix; write it as http://host:port or unix:/path.sock",
+                "has a scheme other than http, https or unix; write it as http://host:port or unix:/path.sock",
             ));
         }
+        let default_port = if is_https { HTTPS_PORT } else { HTTP_PORT };
         if rest.contains(['?', '#']) {
             return Err(BadTarget(
                 "has a query or a fragment; a target is host, port and base path",
@@ -103,14 +112,14 @@ impl FromStr for Target {
             "has a malformed host or port; write it as http://host:port",
         ))?;
         let port = match authority[host.len()..].strip_prefix(':') {
-            None | Some("") => HTTP_PORT,
+            None | Some("") => default_port,
             Some(digits) => digits
                 .parse()
                 .ok()
                 .filter(|&port| port != 0)
                 .ok_or(BadTarget("has a port outside 1 to 65535"))?,
         };
-        let host_field = if port == HTTP_PORT {
+        let host_field = if port == default_port {
             host.to_owned()
         } else {
             format!("{host}:{port}")
@@ -122,6 +131,7 @@ impl FromStr for Target {
         Ok(Target {
             text: text.to_owned(),
             place: Place::Tcp(bare_host, port),
+            is_https,
             host_field,
             base_path: path.trim_end_matches('/').to_owned(),
         })
@@ -139,6 +149,7 @@ fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {
     Ok(Target {
         text: text.to_owned(),
         place: Place::Unix(PathBuf::from(path)),
+        is_https: false,
         host_field: "localhost".to_owned(),
         base_path: String::new(),
     })
@@ -146,3 +157,4 @@ fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {
 
 const UNIX: &str = "unix:";
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;

@@ -97,7 +97,7 @@ async fn carry(
     let mut rest = Body::new(Framing::UntilClose);
     to.begins_message();
     relay::relay(&mut from, to, &mut rest, terms).await?;
-    to.finish();
+    to.finish().await;
     to.ends_message();
     side.has_finished.set(true);
     Ok(())

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::task::{Context, Poll, Waker};
@@ -21,13 +21,15 @@ use rustix::net::sockopt;
 use super::buffers::{self, Buffer};
 use super::deadline::Silence;
 use super::reactor::{self, Source};
+use super::tls::{Session, Tls};
 
-/// Whatever the family of a stream, its source can do the same.
+/// Whatever the family of a socket, its source can do the same; what TLS does stands beside it.
 macro_rules! on_source {
-    ($stream:expr, $source:ident => $action:expr) => {
+    ($stream:expr, $source:ident => $action:expr, $session:ident => $in_tls:expr) => {
         match $stream {
             Stream::Tcp($source) => $action,
             Stream::Unix($source) => $action,
+            Stream::Tls($session) => $in_tls,
         }
     };
 }
@@ -39,6 +41,8 @@ pub enum Stream {
     Tcp(Source<TcpStream>),
     /// Over a Unix domain socket.
     Unix(Source<UnixStream>),
+    /// In TLS, over TCP. In a box: it is large, and few have it.
+    Tls(Box<Session>),
 }
 
 impl Stream {
@@ -54,6 +58,14 @@ impl Stream {
         Ok(Stream::Unix(reactor::connect_unix(path).await?))
     }
 
+    /// Goes on in TLS; what is there already must be a TCP connection on which nothing has been read.
+    pub async fn in_tls(self, tls: &Tls) -> io::Result<Self> {
+        match self {
+            Stream::Tcp(stream) => Ok(Stream::Tls(Box::new(tls.connect(stream).await?))),
+            Stream::Unix(_) | Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Takes over a stream that was accepted, on the thread that serves it.
     pub fn accepted(stream: TcpStream) -> io::Result<Self> {
         Ok(Stream::Tcp(reactor::accepted(stream)?))
@@ -64,29 +76,44 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => Some(stream.get_ref()),
             Stream::Unix(_) => None,
+            Stream::Tls(session) => Some(session.tcp()),
         }
+    }
+
+    /// The Unix domain socket, where it is one.
+    pub fn unix(&self) -> Option<&UnixStream> {
+        match self {
+            Stream::Unix(stream) => Some(stream.get_ref()),
+            Stream::Tcp(_) | Stream::Tls(_) => None,
+        }
+    }
+
+    /// The socket, where the bytes on it are those of the stream.
+    #[cfg(all(target_os = "linux", not(ic_portable)))]
+    pub fn bare(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        on_source!(self, source => Some(source.get_ref().as_fd()), _session => None)
     }
 
     /// See [`Source::poll_readable`].
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_source!(self, source => source.poll_readable(context))
+        on_source!(self, source => source.poll_readable(context), session => session.poll_readable(context))
     }
 
     /// See [`Source::poll_writable`].
     pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_source!(self, source => source.poll_writable(context))
+        on_source!(self, source => source.poll_writable(context), session => session.poll_writable(context))
     }
 
-    /// A read would have blocked.
+    /// A read of the [bare](Stream::bare) socket would have blocked.
     #[cfg(all(target_os = "linux", not(ic_portable)))]
     pub fn read_blocked(&self) {
-        on_source!(self, source => source.read_blocked());
+        on_source!(self, source => source.read_blocked(), _session => {});
     }
 
-    /// A write would have blocked.
+    /// A write to the [bare](Stream::bare) socket would have blocked.
     #[cfg(all(target_os = "linux", not(ic_portable)))]
     pub fn write_blocked(&self) {
-        on_source!(self, source => source.write_blocked());
+        on_source!(self, source => source.write_blocked(), _session => {});
     }
 
     /// Reads what is there; that nothing is there, and that nothing is left, is told to the source.
@@ -99,7 +126,7 @@ impl Stream {
                 _ => {}
             }
             result
-        })
+        }, session => session.try_read(into))
     }
 
     /// Writes what there is room for; that there is none is told to the source.
@@ -110,26 +137,42 @@ impl Stream {
                 source.write_blocked();
             }
             result
-        })
+        }, session => session.try_write(bytes))
+    }
+
+    /// Hands to the socket what there is room for, of what was written and is not yet there.
+    fn try_flush(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+            Stream::Tls(session) => session.try_flush(),
+        }
+    }
+
+    /// Waits until what was written is on its way: not before that is it with the socket.
+    async fn flush(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+            Stream::Tls(session) => session.flush().await,
+        }
     }
 
     /// Whether the peer has neither sent anything nor closed.
     fn is_quiet(&self) -> bool {
-        let known = on_source!(self, source => source.is_quiet());
+        let known =
+            on_source!(self, source => source.is_quiet(), session => Some(session.is_quiet()));
         known.unwrap_or_else(|| {
             let probe = self.try_read(&mut [0]);
             matches!(probe, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
         })
     }
 
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        on_source!(self, source => source.get_ref().shutdown(how))
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        on_source!(self, source => source.get_ref().as_fd())
+    /// Says that nothing more will be written. In TLS the socket stays open for that: what the protocol itself has to say
+    /// may still come.
+    async fn finish(&self) -> io::Result<()> {
+        on_source!(self, source => source.get_ref().shutdown(Shutdown::Write), session => {
+            session.says_goodbye();
+            session.flush().await
+        })
     }
 }
 
@@ -191,7 +234,7 @@ impl Wire {
 
     /// Wakes `waker` when the peer sends something or closes, as long as nobody reads.
     pub fn watch(&self, waker: &Waker) {
-        on_source!(&self.stream, source => source.watch(waker));
+        on_source!(&self.stream, source => source.watch(waker), session => session.watch(waker));
     }
 }
 
@@ -202,6 +245,9 @@ impl Drop for Wire {
         {
             // A reset, which nobody takes for the end of a message. A Unix socket cannot say it.
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+            if let Stream::Tls(session) = &self.stream {
+                session.keeps_silent();
+            }
         }
     }
 }
@@ -299,7 +345,7 @@ impl Writer<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.stream.flush().await
     }
 
     /// Writes all of `bytes`, or says how many of them went out before the connection failed or its peer had taken nothing
@@ -325,7 +371,19 @@ impl Writer<'_> {
             };
             return Err(Unwritten { written, why });
         }
-        Ok(())
+        loop {
+            let why = match self.stream.try_flush() {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match room.wait(self.stream, silence).await {
+                        Ok(()) => continue,
+                        Err(why) => why,
+                    }
+                }
+                Err(error) => Failure::Broken(error.kind()),
+            };
+            return Err(Unwritten { written, why });
+        }
     }
 
     /// From here on until [`ends_message`](Writer::ends_message), whatever ends the connection resets it.
@@ -339,8 +397,8 @@ impl Writer<'_> {
     }
 
     /// Says that nothing more will be written. A peer that is gone needs not be told.
-    pub fn finish(&self) {
-        drop(self.stream.shutdown(Shutdown::Write));
+    pub async fn finish(&self) {
+        drop(self.stream.finish().await);
     }
 }
 
@@ -484,7 +542,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
-fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+/// What `call` brings when no signal comes in between.
+pub fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,5 +1,6 @@
 //! Errors in the interceptor's own name, its two pages, and the guards against web pages from elsewhere.
 
+use crate::support::tls::scheme;
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -7,7 +8,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 #[test]
 fn an_origin_that_is_not_there_is_a_502_that_says_so() {
     let port = free_port();
-    let interceptor = Launch::toward(format!("http://127.0.0.1:{port}")).start();
+    let interceptor = Launch::toward(format!("{}://127.0.0.1:{port}", scheme())).start();
     let mut client = interceptor.client();
     for method in ["GET", "POST", "PUT"] {
         client.send(format!(
@@ -54,7 +55,7 @@ fn an_error_does_not_need_the_whole_request() {
 #[test]
 fn an_origin_that_appears_later_is_found() {
     let port = free_port();
-    let interceptor = Launch::toward(format!("http://127.0.0.1:{port}")).start();
+    let interceptor = Launch::toward(format!("{}://127.0.0.1:{port}", scheme())).start();
     let mut client = interceptor.client();
     client.send(GET);
     assert_eq!(client.response("GET").status, 502);

@@ -1,5 +1,6 @@
 //! What the interceptor adds to a request: whom it is for, whom it comes from, which way it took.
 
+use crate::support::tls::scheme;
 use crate::support::*;
 
 #[test]
@@ -22,7 +23,7 @@ fn the_host_becomes_the_targets() {
         "HTTP/1.0 needs none, the origin gets one (RFC 9112 §3.2)"
     );
     let port = stage.origin.address().port();
-    let interceptor = Launch::toward(format!("http://localhost:{port}")).start();
+    let interceptor = Launch::toward(format!("{}://localhost:{port}", scheme())).start();
     stage.origin.forget();
     let mut client = interceptor.client();
     client.send("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::tls::scheme;
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -402,7 +403,7 @@ fn who_is_turned_away_takes_nobodys_place() {
 #[test]
 fn an_origin_that_is_still_loading_is_waited_for_where_that_is_asked_for() {
     let port = free_port();
-    let interceptor = Launch::toward(format!("http://127.0.0.1:{port}"))
+    let interceptor = Launch::toward(format!("{}://127.0.0.1:{port}", scheme()))
         .args(["--hold", "10"])
         .start();
     let mut clients: Vec<Wire> = (0..3).map(|_| interceptor.client()).collect();

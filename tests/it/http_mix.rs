@@ -228,16 +228,16 @@ fn every_answer_in_a_mix_is_right_or_visibly_failed() {
             request.target
         );
     }
-    assert!(
-        !seen.iter().any(|seen| matches!(
+    let malformed = seen.iter().find(|seen| {
+        matches!(
             seen,
             Seen::Ended {
                 stop: Stop::Malformed(_),
                 ..
             }
-        )),
-        "the origin was sent no HTTP"
-    );
+        )
+    });
+    assert_eq!(malformed, None, "the origin was sent no HTTP");
     count("mix: exchanges", (CLIENTS * EXCHANGES) as usize);
     #[cfg(target_os = "linux")]
     {

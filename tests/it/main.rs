@@ -1,6 +1,10 @@
 //! The integration tests, one binary: an index.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+#![cfg_attr(
+    not(feature = "tls"),
+    allow(dead_code, reason = "peers that speak TLS have nobody to talk to")
+)]
 
 /// The fuzz targets, over their seeds.
 mod corpus;
@@ -54,6 +58,10 @@ mod cli_env;
 
 /// `ic doctor`: what is wrong is named, and nothing else is.
 mod cli_doctor;
+
+/// Targets in TLS, as the commands see them.
+#[cfg(feature = "tls")]
+mod cli_tls;
 
 /// `ic health`: what a container's probe is told.
 mod cli_health;
@@ -128,6 +136,9 @@ mod http_streaming;
 // Clients that leave, and origins that close what is kept.
 mod http_departures;
 mod http_pool;
+// Targets in TLS.
+#[cfg(feature = "tls")]
+mod http_tls;
 // Guards, errors in its own name, its own pages, time limits and the connection limit.
 mod http_guards;
 mod http_limits;

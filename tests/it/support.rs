@@ -9,6 +9,7 @@ pub mod message;
 pub mod origin;
 pub mod refusal;
 pub mod stage;
+pub mod tls;
 pub mod wire;
 
 use std::time::Duration;

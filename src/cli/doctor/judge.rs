@@ -211,6 +211,33 @@ pub fn target(target: &Target, reached: &Result<(), Unreachable>) -> Finding {
     }
 }
 
+/// What the interceptor says of the certificate of a target in TLS.
+pub fn tls(target: &Target, is_insecure: bool, models: &Result<Heard, String>) -> Option<Finding> {
+    const CHECK: &str = "TLS";
+    let heard = models.as_ref().ok().filter(|_| target.is_https())?;
+    let code = heard.ic_error.as_deref();
+    Some(match code {
+        Some("target_certificate" | "client_certificate" | "target_tls") => {
+            let document = heard.json();
+            let message = document
+                .and_then(|document| Some(document["error"]["message"].as_str()?.to_owned()));
+            Finding::wrong(
+                CHECK,
+                message.unwrap_or_else(|| format!("{target} cannot be reached in TLS")),
+            )
+        }
+        // It did not come to that.
+        Some(_) => return None,
+        None if is_insecure => Finding::note(
+            CHECK,
+            format!(
+                "anybody may pass for {target}, since ic runs with --insecure; give its CA with --ca-file instead"
+            ),
+        ),
+        None => Finding::good(CHECK, format!("{target} has a certificate that is trusted")),
+    })
+}
+
 /// What the target says to a look at its models.
 pub fn api(models: &Result<Heard, String>) -> Finding {
     const CHECK: &str = "API";

@@ -196,7 +196,7 @@ impl Chain {
             key: self.key.as_deref(),
             body: Some(body.clone()),
         };
-        let is_plain = !self.target.to_string().starts_with("https:");
+        let is_plain = !self.target.is_https();
         Streams {
             target: self.target.to_string(),
             direct: is_plain.then(|| {

@@ -7,6 +7,7 @@ use super::conflict::port_is_taken;
 use super::inherited::Inherited;
 use super::supervisor::Supervisor;
 use super::template::Placeholder;
+use super::trust::tls;
 use super::usage::Usage;
 use super::{PortOrigin, Serve, ServeSettings, surroundings};
 use crate::cli::output::{Shown, complain, explain, name, said};
@@ -72,6 +73,10 @@ impl Serve {
             Some(_) => None,
             None => Some(target(&settings)?),
         };
+        let tls = match &target {
+            Some(target) => tls(&settings.trust, target)?,
+            None => None,
+        };
         let ips = addresses(&settings.host)?;
         let (port, origin, usage) = settings.port.settle_for_use()?;
         let target = match (target, settings.mock) {
@@ -84,6 +89,7 @@ impl Serve {
         fields.extend(filled_in(&settings, port, &context.environment));
         let mut options = options(&settings, &fields, target, &ips, port, stop_signals)?;
         options.feed = feeds::folder(&context.environment);
+        options.tls = tls;
         let prepared = Prepared {
             settings,
             port,
@@ -256,6 +262,7 @@ fn options(
                 .collect(),
         ),
         target,
+        tls: None,
         onward,
         guard: Guard {
             local_hosts_only: ips.iter().all(IpAddr::is_loopback),

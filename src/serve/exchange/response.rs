@@ -1,5 +1,7 @@
 //! The response half of an exchange: waits for a head, and has it judged by [`passage`].
 
+use std::io;
+
 use super::super::Service;
 use super::super::buffers::Scratch;
 use super::super::deadline::Deadline;
@@ -43,6 +45,10 @@ pub async fn read_response(
         let is_silent = seen == 0;
         let filled = deadline.race(|context| origin.poll_fill(context)).await;
         match filled.ok_or(OriginFault::FirstByteTimeout)? {
+            // An end that TLS did not announce is none to a body. Before an answer it is the same.
+            Err(error) if is_silent && error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(OriginFault::Closed.into());
+            }
             Err(error) if is_silent => return Err(OriginFault::Failed(error).into()),
             Err(_) => return Err(OriginFault::Truncated.into()),
             Ok(Filled::Some) => {}

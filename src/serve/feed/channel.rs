@@ -77,7 +77,7 @@ impl Channel {
                     return;
                 }
             };
-            if peer::is_same_user(&stream) {
+            if stream.unix().is_some_and(peer::is_same_user) {
                 spawn(Box::pin(attend(
                     stream,
                     Arc::clone(&hub),

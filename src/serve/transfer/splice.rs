@@ -14,7 +14,7 @@ use super::super::deadline::Silence;
 use super::super::wire::{Failure, Room, Stream};
 use super::Moved;
 
-/// See [`transfer`](super::transfer). `None`: the system does not allow it, and nothing was moved.
+/// See [`transfer`](super::transfer). `None`: the system or one of the streams does not allow it, and nothing was moved.
 pub async fn transfer(
     source: &Stream,
     sink: &Stream,
@@ -22,11 +22,12 @@ pub async fn transfer(
     silence: Silence<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Option<Moved> {
+    let (input, output) = (source.bare()?, sink.bare()?);
     let mut pipe = Pipe::take()?;
     let mut left = most;
     while left > 0 {
         debug_assert_eq!(pipe.holds, 0, "what is in the pipe has to leave first");
-        let piece = match pipe.fill(source, left) {
+        let piece = match pipe.fill(input, left) {
             Ok(0) => return Some(Moved::EndOfFile),
             Ok(piece) => piece,
             Err(Errno::AGAIN) => {
@@ -43,7 +44,7 @@ pub async fn transfer(
         };
         let mut room = Room::default();
         while pipe.holds > 0 {
-            match pipe.drain(sink) {
+            match pipe.drain(output) {
                 Ok(count) => {
                     room.taken();
                     moved(count);

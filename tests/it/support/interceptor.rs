@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::DEADLINE;
 use super::origin::Origin;
+use super::tls::Authority;
 use super::wire::Wire;
 
 /// How an interceptor is to be started.
@@ -48,8 +49,17 @@ struct Errors {
 
 impl Launch {
     /// `ic serve` with `--target`.
+    /// Knows the CA of the tests, where the target may ask for it.
     pub fn toward(target: impl Into<String>) -> Launch {
-        Launch::bare().args(["--target", &target.into()])
+        let target = target.into();
+        let launch = Launch::bare().args(["--target", &target]);
+        if !target.starts_with("https:") {
+            return launch;
+        }
+        launch.args([
+            "--ca-file".into(),
+            Authority::known().file.to_string_lossy(),
+        ])
     }
 
     /// `ic serve` in front of an origin.
@@ -160,6 +170,7 @@ impl Launch {
                 "PORT_REGISTRY_",
                 "RUST_LOG",
                 "XDG_",
+                "SSL_CERT_",
             ]
             .iter()
             .any(|prefix| name.starts_with(prefix));

@@ -4,7 +4,7 @@
 //! it on its own thread. `Origin::answering` answers by a closure, on a thread for each connection, and
 //! keeps a book of what came; it is for tests that do not care which connection carries what.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::DEADLINE;
 use super::message::Request;
+use super::tls::{self, Config};
 use super::wire::{Stop, Wire};
 
 /// A listening origin.
 pub struct Origin {
     address: SocketAddr,
+    tls: Option<Config>,
     connections: Mutex<Receiver<TcpStream>>,
     accepted: Mutex<usize>,
     acceptor: Option<JoinHandle<()>>,
@@ -66,6 +68,13 @@ impl Origin {
         Origin::listen_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
+    /// The same in TLS.
+    pub fn listen_in_tls(config: Config) -> Origin {
+        let mut origin = Origin::listen();
+        origin.tls = Some(config);
+        origin
+    }
+
     /// Listens on an address; the test accepts.
     #[track_caller]
     pub fn listen_at(address: SocketAddr) -> Origin {
@@ -84,6 +93,7 @@ impl Origin {
         });
         Origin {
             address,
+            tls: tls::is_asked_for().then(tls::usual),
             connections: Mutex::new(connections),
             accepted: Mutex::new(0),
             acceptor: Some(acceptor),
@@ -97,26 +107,47 @@ impl Origin {
         Origin::answering_at(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
     }
 
+    /// The same in TLS.
+    pub fn answering_in_tls(
+        config: Config,
+        answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::listen_in_tls(config).answers(answer)
+    }
+
     /// The same on an address.
     #[track_caller]
     pub fn answering_at(
         address: SocketAddr,
         answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
     ) -> Origin {
-        let mut origin = Origin::listen_at(address);
+        Origin::listen_at(address).answers(answer)
+    }
+
+    fn answers(
+        mut self,
+        answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Origin {
+        let origin = &mut self;
         let connections = std::mem::replace(&mut *lock(&origin.connections), channel().1);
         let book = Arc::clone(&origin.book);
         let answer = Arc::new(answer);
+        let tls = origin.tls.clone();
         let acceptor = origin.acceptor.take();
         origin.acceptor = Some(std::thread::spawn(move || {
             let mut threads = Vec::new();
             for (connection, stream) in connections.into_iter().enumerate() {
                 let (book, answer) = (Arc::clone(&book), Arc::clone(&answer));
+                let tls = tls.clone();
                 threads.push(std::thread::spawn(move || {
                     book.write(Seen::Opened { connection });
-                    let wire = Wire::new(format!("origin, connection {connection}"), stream)
-                        .with_patience(6 * DEADLINE);
-                    let (inside, stop) = answer_all(wire, connection, &book, &*answer);
+                    let (inside, stop) = match wire(connection, stream, tls) {
+                        Ok(wire) => {
+                            let wire = wire.with_patience(6 * DEADLINE);
+                            answer_all(wire, connection, &book, &*answer)
+                        }
+                        Err(error) => (false, stop_of(&error)),
+                    };
                     book.write(Seen::Ended {
                         connection,
                         inside,
@@ -128,7 +159,7 @@ impl Origin {
                 thread.join().expect("an origin's thread does not panic");
             }
         }));
-        origin
+        self
     }
 
     /// Answers everything with `200 OK` and the body `ok`.
@@ -144,7 +175,8 @@ impl Origin {
 
     /// The target to give to the interceptor.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = self.tls.as_ref().map_or("http", |_| "https");
+        format!("{scheme}://{}", self.address)
     }
 
     /// The next connection, within the deadline.
@@ -160,10 +192,8 @@ impl Origin {
             Ok(stream) => {
                 let mut accepted = lock(&self.accepted);
                 *accepted += 1;
-                Some(Wire::new(
-                    format!("origin, connection {}", *accepted - 1),
-                    stream,
-                ))
+                let wire = wire(*accepted - 1, stream, self.tls.clone());
+                Some(wire.unwrap_or_else(|error| panic!("origin: no handshake: {error}")))
             }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => panic!("origin: no longer listens"),
@@ -213,6 +243,28 @@ impl Origin {
                 .0;
         }
         seen.clone()
+    }
+}
+
+fn wire(number: usize, stream: TcpStream, tls: Option<Config>) -> io::Result<Wire> {
+    let who = format!("origin, connection {number}");
+    match tls {
+        None => Ok(Wire::new(who, stream)),
+        Some(config) => Wire::secure(who, stream, config),
+    }
+}
+
+/// How a handshake ended that led to nothing.
+fn stop_of(error: &io::Error) -> Stop {
+    let is_goodbye = error.get_ref().and_then(|error| error.downcast_ref())
+        == Some(&rustls::Error::AlertReceived(
+            rustls::AlertDescription::CloseNotify,
+        ));
+    match error.kind() {
+        _ if is_goodbye => Stop::Closed,
+        ErrorKind::UnexpectedEof => Stop::Closed,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Stop::Reset,
+        _ => Stop::Malformed(error.to_string()),
     }
 }
 

@@ -4,17 +4,20 @@
 //! the origin hears that. A `try_` method hands back how the connection stopped; its twin without the
 //! prefix fails the test and says who was waiting for what, and what had arrived instead.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::DEADLINE;
 use super::message::{self, Fields, Framing, Head, Request, Response, latin1};
+use super::tls::{Config, Tls};
 
 /// A connection and what has been read from it but not yet used.
 pub struct Wire {
     who: String,
     stream: TcpStream,
+    tls: Option<Arc<Tls>>,
     unread: Vec<u8>,
     /// For how long nothing may arrive, or nothing be taken, before the test fails.
     patience: Duration,
@@ -62,9 +65,20 @@ impl Wire {
         Wire {
             who: who.into(),
             stream,
+            tls: None,
             unread: Vec::new(),
             patience: DEADLINE,
         }
+    }
+
+    /// Takes over a connection and shakes hands on it, as the server.
+    pub fn secure(who: impl Into<String>, stream: TcpStream, config: Config) -> io::Result<Wire> {
+        let tls = Tls::accept(config, &stream)?;
+        let mut wire = Wire::new(who, stream);
+        // What came together with the end of the handshake.
+        tls.open(&[], &mut wire.unread)?;
+        wire.tls = Some(Arc::new(tls));
+        Ok(wire)
     }
 
     /// Connects within the deadline.
@@ -91,6 +105,12 @@ impl Wire {
         self.patience = patience;
     }
 
+    /// What is known of its TLS.
+    #[track_caller]
+    pub fn tls(&self) -> &Tls {
+        self.tls.as_ref().expect("this end speaks TLS")
+    }
+
     /// The socket itself, for options and for a second thread.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
@@ -102,6 +122,7 @@ impl Wire {
         Wire {
             who: format!("{} (writer)", self.who),
             stream,
+            tls: self.tls.clone(),
             unread: Vec::new(),
             patience: self.patience,
         }
@@ -112,7 +133,7 @@ impl Wire {
     /// Sends all of it, or fails.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        if let Err(error) = self.stream.write_all(bytes.as_ref()) {
+        if let Err(error) = self.try_send(bytes.as_ref()) {
             panic!(
                 "{}: cannot send {:?}: {error}",
                 self.who,
@@ -123,7 +144,14 @@ impl Wire {
 
     /// Sends to a peer that may have had enough: whether all of it could be sent.
     pub fn offer(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.stream.write_all(bytes.as_ref()).is_ok()
+        self.try_send(bytes.as_ref()).is_ok()
+    }
+
+    fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => tls.send(&self.stream, bytes),
+        }
     }
 
     /// Sends in pieces of at most `size` bytes, each in a segment of its own, to a peer that may have had enough.
@@ -138,14 +166,23 @@ impl Wire {
     /// Ends the sending half; the answer can still be read.
     pub fn finish_writing(&mut self) {
         // A peer that has cut the connection meanwhile leaves nothing to end.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        match &self.tls {
+            None => drop(self.stream.shutdown(Shutdown::Write)),
+            Some(tls) => drop(tls.finish(&self.stream)),
+        }
     }
 
     /// Closes at once and says nothing more (FIN, or a reset where the kernel finds unread bytes).
     pub fn close(self) {}
 
+    /// Closes the socket without a word of TLS: an end that anybody on the way could have made.
+    pub fn close_unannounced(mut self) {
+        self.tls = None;
+    }
+
     /// Cuts the connection: a reset.
-    pub fn reset(self) {
+    pub fn reset(mut self) {
+        self.tls = None;
         rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
             .expect("SO_LINGER can be set");
     }
@@ -158,6 +195,16 @@ impl Wire {
     }
 
     fn try_fill_until(&mut self, deadline: Instant) -> Result<usize, Stop> {
+        if let Some(tls) = &self.tls {
+            // The end came together with bytes before it.
+            let before = self.unread.len();
+            match tls.open(&[], &mut self.unread) {
+                Ok(true) if self.unread.len() == before => return Err(Stop::Closed),
+                Ok(_) if self.unread.len() > before => return Ok(self.unread.len() - before),
+                Ok(_) => {}
+                Err(error) => panic!("{}: {error}", self.who),
+            }
+        }
         let mut piece = [0; 64 * 1024];
         loop {
             // A timeout of zero means none to the kernel.
@@ -170,8 +217,19 @@ impl Wire {
             match self.stream.read(&mut piece) {
                 Ok(0) => return Err(Stop::Closed),
                 Ok(count) => {
-                    self.unread.extend_from_slice(&piece[..count]);
-                    return Ok(count);
+                    let before = self.unread.len();
+                    match &self.tls {
+                        None => self.unread.extend_from_slice(&piece[..count]),
+                        Some(tls) => match tls.open(&piece[..count], &mut self.unread) {
+                            Ok(true) if self.unread.len() == before => return Err(Stop::Closed),
+                            Ok(_) => {}
+                            Err(error) => panic!("{}: {error}", self.who),
+                        },
+                    }
+                    // Records of the protocol's own bring nothing.
+                    if self.unread.len() > before {
+                        return Ok(self.unread.len() - before);
+                    }
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
@@ -200,6 +258,10 @@ impl Wire {
     /// Waits until something has arrived, and leaves it in the kernel.
     #[track_caller]
     pub fn wait_for_arrival(&mut self) {
+        if self.tls.is_some() && !self.unread.is_empty() {
+            // It came in one piece with the end of the handshake.
+            return;
+        }
         self.stream
             .set_read_timeout(Some(self.patience))
             .expect("a read deadline can be set");
@@ -554,6 +616,15 @@ impl Wire {
             self.who,
             excerpt(&self.unread)
         );
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // The last of twins closes.
+        if let Some(tls) = self.tls.take().and_then(Arc::into_inner) {
+            let _ = tls.finish(&self.stream);
+        }
     }
 }
 

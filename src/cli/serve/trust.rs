@@ -1,0 +1,86 @@
+//! Whom an `https` target has to satisfy: the options and variables about certificates. Files are only named here; they are
+//! read when it is known that the target wants them.
+
+use std::path::PathBuf;
+
+use crate::cli::Failure;
+use crate::cli::output::{complain, said, shown};
+use crate::cli::settings::{self, Environment, Given};
+use crate::serve::{Place, Target, Tls, Trust, Unusable};
+
+use super::Serve;
+
+/// Reads the options and variables.
+pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Failure> {
+    let path = |name, value: &Option<String>| -> Result<Option<PathBuf>, Failure> {
+        match value {
+            Some(value) => Ok(Some(Given::flag(name, value).path()?.to_owned())),
+            None => Ok(None),
+        }
+    };
+    let certificate = path("--client-cert", &serve.client_cert)?;
+    let key = path("--client-key", &serve.client_key)?;
+    let client = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        // One file often holds both.
+        (Some(certificate), None) => Some((certificate.clone(), certificate)),
+        (None, None) => None,
+        (None, Some(_)) => {
+            return Err(Failure::usage(
+                "`--client-key` is the key of a certificate; give `--client-cert` as well",
+            ));
+        }
+    };
+    let variable = |name| -> Result<Option<PathBuf>, Failure> {
+        match environment.variable(name) {
+            Some(given) => Ok(Some(given.path()?.to_owned())),
+            None => Ok(None),
+        }
+    };
+    let folders = variable(settings::SSL_CERT_DIR)?;
+    Ok(Trust {
+        ca_file: path("--ca-file", &serve.ca_file)?,
+        system_file: variable(settings::SSL_CERT_FILE)?,
+        system_folders: folders.map_or_else(Vec::new, |folders| {
+            std::env::split_paths(&folders)
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .collect()
+        }),
+        client,
+        insecure: serve.insecure,
+    })
+}
+
+/// What connections to `target` need, if it is one of `https`; this is where certificates are read.
+pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
+    let Place::Tcp(host, _) = target.place() else {
+        return Ok(None);
+    };
+    if !target.is_https() {
+        return Ok(None);
+    }
+    let tls = Tls::new(trust, host).map_err(|unusable| match unusable {
+        Unusable::Unreadable(path, error) => {
+            let way_out = if trust.system_file.as_ref() == Some(&path) {
+                "correct SSL_CERT_FILE, or leave it out"
+            } else if trust.system_folders.contains(&path) {
+                "correct SSL_CERT_DIR, or leave it out"
+            } else {
+                "give a file that can be read"
+            };
+            Failure::could_not(format!(
+                "cannot read `{}`: {}; {way_out}",
+                shown(&path),
+                said(&error)
+            ))
+        }
+        Unusable::Unfit(why) => Failure::usage(why),
+    })?;
+    if trust.insecure {
+        complain(format_args!(
+            "warning: with --insecure any certificate passes for that of {target}: whoever is on the way can read and \
+             change everything; give its CA with --ca-file instead"
+        ));
+    }
+    Ok(Some(tls))
+}

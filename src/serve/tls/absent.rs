@@ -1,0 +1,87 @@
+//! What a build without TLS has: nothing of it can come into being.
+
+use std::io;
+use std::net::TcpStream;
+use std::task::{Context, Poll, Waker};
+
+use super::super::reactor::Source;
+use super::{Trust, Unusable, Wrong};
+
+/// Never there.
+#[derive(Debug, Clone)]
+pub enum Tls {}
+
+impl Tls {
+    /// Refuses.
+    pub fn new(_: &Trust, _: &str) -> Result<Self, Unusable> {
+        Err(Unusable::Unfit(
+            "this build speaks no TLS; give a target that starts with http://".to_owned(),
+        ))
+    }
+
+    /// Never called.
+    pub fn is_insecure(&self) -> bool {
+        match *self {}
+    }
+
+    /// Never called.
+    pub async fn connect(&self, _: Source<TcpStream>) -> io::Result<Session> {
+        match *self {}
+    }
+}
+
+/// Never there.
+#[derive(Debug)]
+pub enum Session {}
+
+// Not called either.
+impl Session {
+    pub fn tcp(&self) -> &TcpStream {
+        match *self {}
+    }
+
+    pub fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+
+    pub fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+
+    pub fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+        match *self {}
+    }
+
+    pub fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+        match *self {}
+    }
+
+    pub fn try_flush(&self) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub async fn flush(&self) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub fn says_goodbye(&self) {
+        match *self {}
+    }
+
+    pub fn keeps_silent(&self) {
+        match *self {}
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn watch(&self, _: &Waker) {
+        match *self {}
+    }
+}
+
+/// What was wrong with TLS, where a connection failed for that: never.
+pub fn wrong_in(_: &io::Error) -> Option<Wrong> {
+    None
+}

@@ -1,0 +1,310 @@
+//! A TLS connection that never blocks: rustls between a socket and whoever reads and writes it.
+//!
+//! Reading: what is known to be there but not yet handed out makes the session readable, whatever the socket says. Bytes
+//! of the socket are read many records at a time into a lent buffer, which goes back when they are decrypted.
+//! Writing: what was taken is encrypted at once; what the socket had no room for is written first the next time, or by
+//! [`flush`](Session::flush).
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, Read, Write as _};
+use std::net::TcpStream;
+use std::ops::Range;
+use std::task::{Context, Poll, Waker, ready};
+
+use rustls::ClientConnection;
+
+use super::super::buffers::Buffer;
+use super::super::reactor::Source;
+use super::super::wire::uninterrupted;
+
+/// A connected TLS stream.
+#[derive(Debug)]
+pub struct Session {
+    source: Source<TcpStream>,
+    state: RefCell<State>,
+    /// Whether it ends without a word.
+    is_silent: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    connection: ClientConnection,
+    ciphertext: Ciphertext,
+    /// There may be more to hand out without the socket: bytes, the end, or a failure.
+    has_more: bool,
+    /// Told when everything decrypted before it has been read.
+    failed: Option<rustls::Error>,
+}
+
+impl Session {
+    /// Shakes hands.
+    pub async fn connect(
+        source: Source<TcpStream>,
+        connection: ClientConnection,
+    ) -> io::Result<Self> {
+        let session = Session {
+            source,
+            state: RefCell::new(State {
+                connection,
+                ciphertext: Ciphertext::default(),
+                has_more: false,
+                failed: None,
+            }),
+            is_silent: Cell::new(false),
+        };
+        poll_fn(|context| session.poll_handshake(context)).await?;
+        session.state.borrow_mut().has_more = true;
+        Ok(session)
+    }
+
+    fn poll_handshake(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut state = self.state.borrow_mut();
+            if let Err(error) = state.push(&self.source) {
+                if error.kind() != ErrorKind::WouldBlock {
+                    return Poll::Ready(Err(error));
+                }
+                ready!(self.source.poll_writable(context))?;
+                continue;
+            }
+            if !state.connection.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            match state.pull(&self.source) {
+                Ok(Pulled::Bytes) => {
+                    if let Some(error) = state.failed.take() {
+                        // The alert that tells the origin why.
+                        let _ = state.push(&self.source);
+                        return Poll::Ready(Err(failure(error)));
+                    }
+                }
+                Ok(Pulled::End) => {
+                    return Poll::Ready(Err(io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "it closed the connection during the TLS handshake",
+                    )));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready!(self.source.poll_readable(context))?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// The socket under it.
+    pub fn tcp(&self) -> &TcpStream {
+        self.source.get_ref()
+    }
+
+    /// Whether a read may bring something; else `context` is woken when it may.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.borrow().has_more {
+            return Poll::Ready(Ok(()));
+        }
+        self.source.poll_readable(context)
+    }
+
+    /// Whether a write may take something; else `context` is woken when it may.
+    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.source.poll_writable(context)
+    }
+
+    /// Reads what is there. An end that the origin did not announce is an error: anybody on the way can make one.
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.state.borrow_mut();
+        let mut count = 0;
+        let end = loop {
+            if count == into.len() {
+                state.has_more = true;
+                return Ok(count);
+            }
+            match state.connection.reader().read(&mut into[count..]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(more) if more > 0 => {
+                    count += more;
+                    continue;
+                }
+                end => break end,
+            }
+            if let Some(error) = &state.failed {
+                break Err(failure(error.clone()));
+            }
+            if count > 0 && state.ciphertext.is_empty() {
+                state.has_more = false;
+                return Ok(count);
+            }
+            match state.pull(&self.source) {
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+            // An answer of the protocol's own goes out now, or with what is written next.
+            let _ = state.push(&self.source);
+        };
+        // An end stays where it is until it is asked for.
+        state.has_more = !matches!(&end, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if count > 0 { Ok(count) } else { end }
+    }
+
+    /// Takes what there is room for.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.state.borrow_mut();
+        state.push(&self.source)?;
+        let count = state.connection.writer().write(bytes)?;
+        match state.push(&self.source) {
+            // It is for the next call to wait.
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(count),
+        }
+    }
+
+    /// Sends what there is room for; all that was taken has gone out if this is no error.
+    pub fn try_flush(&self) -> io::Result<()> {
+        self.state.borrow_mut().push(&self.source)
+    }
+
+    /// Waits until all that was taken has gone out.
+    pub async fn flush(&self) -> io::Result<()> {
+        poll_fn(|context| {
+            loop {
+                match self.try_flush() {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+                ready!(self.source.poll_writable(context))?;
+            }
+        })
+        .await
+    }
+
+    /// Announces that nothing more will be written; it goes out with the next [`flush`](Session::flush).
+    pub fn says_goodbye(&self) {
+        self.state.borrow_mut().connection.send_close_notify();
+    }
+
+    /// Nothing is said at the end: what was written is not all.
+    pub fn keeps_silent(&self) {
+        self.is_silent.set(true);
+    }
+
+    /// Whether the origin has neither sent anything nor closed. What the protocol sends on its own account, such as tickets
+    /// for the next handshake, does not count.
+    pub fn is_quiet(&self) -> bool {
+        if !self.state.borrow().has_more && self.source.is_quiet() == Some(true) {
+            return true;
+        }
+        let probe = self.try_read(&mut [0]);
+        matches!(probe, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// See [`Source::watch`].
+    pub fn watch(&self, waker: &Waker) {
+        self.source.watch(waker);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if state.failed.is_none() && !self.is_silent.get() {
+            state.connection.send_close_notify();
+            // Politeness: nobody waits for it.
+            let _ = state.push(&self.source);
+        }
+    }
+}
+
+/// What came from the socket.
+enum Pulled {
+    Bytes,
+    End,
+}
+
+impl State {
+    /// Writes what is encrypted.
+    fn push(&mut self, source: &Source<TcpStream>) -> io::Result<()> {
+        while self.connection.wants_write() {
+            let written = uninterrupted(|| self.connection.write_tls(&mut source.get_ref()));
+            match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) => {
+                    if error.kind() == ErrorKind::WouldBlock {
+                        source.write_blocked();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decrypts what is there.
+    fn pull(&mut self, source: &Source<TcpStream>) -> io::Result<Pulled> {
+        let count = self.connection.read_tls(&mut Feed {
+            ciphertext: &mut self.ciphertext,
+            source,
+        })?;
+        if let Err(error) = self.connection.process_new_packets() {
+            self.failed = Some(error);
+        }
+        Ok(if count == 0 {
+            Pulled::End
+        } else {
+            Pulled::Bytes
+        })
+    }
+}
+
+/// Bytes from the socket that are not yet decrypted, in a buffer that is there only while there are some.
+#[derive(Debug, Default)]
+struct Ciphertext {
+    buffer: Option<Buffer>,
+    used: Range<usize>,
+}
+
+impl Ciphertext {
+    fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+}
+
+/// The socket, read ahead.
+struct Feed<'a> {
+    ciphertext: &'a mut Ciphertext,
+    source: &'a Source<TcpStream>,
+}
+
+impl Read for Feed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Ciphertext { buffer, used } = &mut *self.ciphertext;
+        let bytes = buffer.get_or_insert_with(Buffer::take);
+        if used.start == used.end {
+            let result = uninterrupted(|| self.source.get_ref().read(bytes.bytes_mut()));
+            match &result {
+                Ok(count) if *count < bytes.len() => self.source.read_emptied(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.source.read_blocked(),
+                _ => {}
+            }
+            match result {
+                Ok(count) => *used = 0..count,
+                Err(error) => {
+                    *buffer = None;
+                    return Err(error);
+                }
+            }
+        }
+        let count = into.len().min(used.len());
+        into[..count].copy_from_slice(&bytes.bytes()[used.start..used.start + count]);
+        used.start += count;
+        if used.start == used.end {
+            *buffer = None;
+        }
+        Ok(count)
+    }
+}
+
+fn failure(error: rustls::Error) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
+}

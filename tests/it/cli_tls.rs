@@ -1,0 +1,111 @@
+//! What the commands say of a target in TLS and of its certificate.
+
+use rcgen::CertificateParams;
+
+use crate::cli_home::Home;
+use crate::support::tls::{Authority, Identity, usual};
+use crate::support::{Launch, Origin, Reply};
+
+const MODELS: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"data\":[]}";
+
+fn listing_models(config: crate::support::tls::Config) -> Origin {
+    Origin::answering_in_tls(config, |_, _| Reply::Bytes(MODELS.into()))
+}
+
+#[test]
+fn doctor_names_what_is_wrong_with_a_certificate() {
+    #[track_caller]
+    fn check(identity: &Identity, says: &str, way_out: &str) {
+        let origin = listing_models(identity.server());
+        let ca = Authority::known().file.to_string_lossy();
+        let home = Home::new().with("SSL_CERT_FILE", &*ca);
+        let ran = home.ic(["doctor", "--target", &origin.url()]);
+        assert_eq!(ran.exit, Some(1), "{ran:?}");
+        let wrong: Vec<&str> = ran
+            .out
+            .lines()
+            .filter(|line| line.starts_with('⚠'))
+            .collect();
+        assert_eq!(wrong.len(), 1, "{ran:?}");
+        assert!(wrong[0].starts_with("⚠ TLS "), "{ran:?}");
+        assert!(
+            wrong[0].contains(says) && wrong[0].contains(way_out),
+            "{ran:?}"
+        );
+    }
+    let known = Authority::known();
+    let late = |params: &mut CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 2, 3);
+    };
+    check(
+        &known.issue(&["127.0.0.1"], late),
+        "expired on 2021-02-03",
+        "renew it",
+    );
+    check(
+        &known.issue(&["llm.example.com"], |_| {}),
+        "is not for that name but for llm.example.com",
+        "use a name that it has",
+    );
+}
+
+#[test]
+fn doctor_finds_a_certificate_good_that_the_interceptor_trusts() {
+    let origin = listing_models(usual());
+    let home = Home::new();
+    let shop = home.path("shop");
+    let ic = Launch::before(&origin).in_folder(shop.clone()).start();
+    let home = home.with_mappings(&[(&shop, ic.port)], 8888);
+    let ran = home.ic(["doctor"]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    let finding = format!(
+        "✓ TLS        {} has a certificate that is trusted\n",
+        origin.url()
+    );
+    assert!(ran.out.contains(&finding), "{ran:?}");
+}
+
+#[test]
+fn a_target_that_anybody_may_pass_for_is_said_to_be_one() {
+    let origin = listing_models(
+        Authority::known()
+            .issue(&["elsewhere.example"], |_| {})
+            .server(),
+    );
+    let home = Home::new();
+    let shop = home.path("shop");
+    let launch = Launch::before(&origin).args(["--insecure"]);
+    let ic = launch.in_folder(shop.clone()).start();
+    let home = home.with_mappings(&[(&shop, ic.port)], 8888);
+    let doctor = home.ic(["doctor"]);
+    assert_eq!(doctor.exit, Some(0), "{doctor:?}");
+    assert!(
+        doctor.out.contains("\n- TLS        anybody may pass for "),
+        "{doctor:?}"
+    );
+    let health = home.ic(["health", "--ready"]);
+    assert_eq!(health.exit, Some(0), "{health:?}");
+    assert!(
+        health
+            .out
+            .contains("which anybody may pass for (--insecure)"),
+        "{health:?}"
+    );
+}
+
+#[test]
+fn a_target_in_tls_is_reachable_where_it_accepts_connections() {
+    let origin = listing_models(usual());
+    let home = Home::new();
+    let shop = home.path("shop");
+    let ic = Launch::before(&origin).in_folder(shop.clone()).start();
+    let home = home.with_mappings(&[(&shop, ic.port)], 8888);
+    let ready = home.ic(["health", "--ready"]);
+    assert_eq!(ready.exit, Some(0), "{ready:?}");
+    drop(origin);
+    let ready = home.ic(["health", "--ready"]);
+    assert_eq!(ready.exit, Some(1), "{ready:?}");
+    assert!(ready.err.contains("refuses connections"), "{ready:?}");
+}

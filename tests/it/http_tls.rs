@@ -1,0 +1,508 @@
+//! Targets in TLS: whom they have to be, what is said of those that are not, and what TLS adds to the rules of HTTP/1.1.
+//!
+//! That everything else is as over TCP is tested by the other modules, with `IC_TEST_ORIGIN=https`.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::thread;
+use std::time::Duration;
+
+use rcgen::CertificateParams;
+
+use crate::support::tls::{Authority, Identity, self_signed, usual};
+use crate::support::{
+    Body, Interceptor, Launch, OK, Origin, Reply, Response, Stop, check_own_error, scratch_folder,
+};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+const ON_LOOPBACK: &[&str] = &["localhost", "127.0.0.1", "::1"];
+
+fn answering(config: crate::support::tls::Config) -> Origin {
+    Origin::answering_in_tls(config, |_, _| Reply::Bytes(OK.to_vec()))
+}
+
+/// The answer to a GET of a client of its own.
+#[track_caller]
+fn answer(interceptor: &Interceptor) -> Response {
+    let mut client = interceptor.client();
+    client.send(GET);
+    client.response("GET")
+}
+
+/// What a client is told where TLS does not come about.
+#[track_caller]
+fn refusal(interceptor: &Interceptor, code: &str) -> String {
+    let response = answer(interceptor);
+    assert_eq!(check_own_error(&response, &[502]), code);
+    assert_eq!(
+        response.fields.one("x-should-retry"),
+        Some("false"),
+        "it is the same tomorrow: {response:?}"
+    );
+    let document: serde_json::Value =
+        serde_json::from_slice(&response.body).expect("an own error is JSON");
+    document["error"]["message"]
+        .as_str()
+        .expect("it has a message")
+        .to_owned()
+}
+
+#[test]
+fn a_target_is_reached_by_name_and_by_address() {
+    let origin = Origin::listen_in_tls(usual());
+    let port = origin.address().port();
+    for (host, asked_for) in [("localhost", Some("localhost")), ("127.0.0.1", None)] {
+        let interceptor = Launch::toward(format!("https://{host}:{port}")).start();
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut upstream = origin.accept();
+        let request = upstream.request();
+        let expected = format!("{host}:{port}");
+        assert_eq!(request.fields.one("host"), Some(expected.as_str()));
+        assert_eq!(upstream.tls().name_asked_for().as_deref(), asked_for);
+        assert_eq!(upstream.tls().protocol().as_deref(), Some("http/1.1"));
+        upstream.send(OK);
+        assert_eq!(client.response("GET").status, 200);
+    }
+}
+
+#[test]
+fn both_versions_of_tls_are_spoken() {
+    use rustls::version::{TLS12, TLS13};
+    for version in [&TLS12, &TLS13] {
+        let identity = Authority::known().issue(ON_LOOPBACK, |_| {});
+        let origin = answering(identity.server_of(&[version], None));
+        let interceptor = Interceptor::before(&origin);
+        assert_eq!(answer(&interceptor).status, 200, "{version:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_good_is_named_with_its_fault_and_the_way_out() {
+    #[track_caller]
+    fn check(identity: &Identity, says: &[&str]) {
+        let origin = answering(identity.server());
+        let interceptor = Interceptor::before(&origin);
+        let message = refusal(&interceptor, "target_certificate");
+        for part in says {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(message.contains(&origin.url()), "{message}");
+        interceptor.wait_for_errors("the same in the log", |log| log.contains(&message));
+        assert!(origin.requests().is_empty(), "nothing was sent");
+    }
+    let known = Authority::known();
+    let issued = |change: fn(&mut CertificateParams)| known.issue(ON_LOOPBACK, change);
+    check(
+        &issued(|params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 2, 3);
+        }),
+        &["expired on 2021-02-03", "renew it"],
+    );
+    check(
+        &issued(|params| params.not_before = rcgen::date_time_ymd(3000, 4, 5)),
+        &["not valid before 3000-04-05", "clock"],
+    );
+    check(
+        &known.issue(&["llm.example.com", "*.example.org"], |_| {}),
+        &[
+            "for llm.example.com, *.example.org;",
+            "use a name that it has",
+        ],
+    );
+    check(&known.issue(&[], |_| {}), &["for no name at all"]);
+    check(
+        &self_signed(ON_LOOPBACK, |_| {}),
+        &[
+            "issuer that is not trusted here",
+            "--ca-file",
+            "SSL_CERT_FILE",
+        ],
+    );
+    check(
+        &self_signed(ON_LOOPBACK, |params| {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        }),
+        &["self-signed", "--ca-file"],
+    );
+}
+
+#[test]
+fn a_certificate_is_trusted_that_the_user_names() {
+    #[track_caller]
+    fn check(identity: &Identity) {
+        let folder = scratch_folder();
+        let file = folder.join("ca.pem");
+        std::fs::write(&file, &identity.certificate).unwrap();
+        let origin = answering(identity.server());
+        let named = Launch::bare()
+            .args(["--target", &origin.url()])
+            .args(["--ca-file", file.to_str().unwrap()])
+            .start();
+        assert_eq!(answer(&named).status, 200);
+        let by_variable = Launch::bare()
+            .args(["--target", &origin.url()])
+            .env("SSL_CERT_FILE", file.to_str().unwrap())
+            .start();
+        drop(by_variable);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    check(&self_signed(ON_LOOPBACK, |_| {}));
+    // As `openssl req -x509` makes them.
+    check(&self_signed(ON_LOOPBACK, |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }));
+}
+
+#[test]
+fn a_certificate_that_the_user_names_must_still_be_in_time_and_for_the_name() {
+    #[track_caller]
+    fn check(names: &[&str], change: fn(&mut CertificateParams), says: &str) {
+        let identity = self_signed(names, |params| {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            change(params);
+        });
+        let folder = scratch_folder();
+        let file = identity.file(&folder);
+        let origin = answering(identity.server());
+        let interceptor = Launch::bare()
+            .args(["--target", &origin.url()])
+            .args(["--ca-file", file.to_str().unwrap()])
+            .start();
+        let message = refusal(&interceptor, "target_certificate");
+        assert!(message.contains(says), "{message}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    check(&["elsewhere.example"], |_| {}, "for elsewhere.example;");
+    check(
+        ON_LOOPBACK,
+        |params| params.not_after = rcgen::date_time_ymd(2021, 2, 3),
+        "expired on 2021-02-03",
+    );
+}
+
+#[test]
+fn the_systems_certificates_can_be_those_of_a_file_or_a_folder() {
+    let origin = answering(usual());
+    let ca = &Authority::known().file;
+    let folder = scratch_folder();
+    std::fs::copy(ca, folder.join("some.pem")).unwrap();
+    let file = ca.to_str().unwrap().to_owned();
+    for (variable, value) in [
+        ("SSL_CERT_FILE", file),
+        ("SSL_CERT_DIR", format!("/nowhere:{}", folder.display())),
+    ] {
+        let interceptor = Launch::bare()
+            .args(["--target", &origin.url()])
+            .env(variable, &value)
+            .start();
+        assert_eq!(answer(&interceptor).status, 200, "{variable}={value}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn insecure_accepts_any_certificate_and_says_so_at_start() {
+    let identity = self_signed(&["elsewhere.example"], |params| {
+        params.not_after = rcgen::date_time_ymd(2021, 2, 3);
+    });
+    let origin = answering(identity.server());
+    let interceptor = Launch::before(&origin).args(["--insecure"]).start();
+    assert_eq!(answer(&interceptor).status, 200);
+    let said = interceptor.errors();
+    let warnings = said
+        .lines()
+        .filter(|line| line.starts_with("ic: warning: with --insecure "));
+    assert_eq!(warnings.count(), 1, "{said}");
+    assert_eq!(interceptor.health()["insecure"], true);
+
+    // Where there is no certificate, there is nothing to warn of.
+    let plain = Launch::toward("http://localhost:1")
+        .args(["--insecure"])
+        .start();
+    assert!(!plain.errors().contains("--insecure"), "{}", plain.errors());
+    assert_eq!(plain.health()["insecure"], false);
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_a_target_that_asks() {
+    use rustls::version::{TLS12, TLS13};
+    let known = Authority::known();
+    let folder = scratch_folder();
+    let mine = known.issue(&["client.example"], |_| {}).file(&folder);
+    let mine = mine.to_str().unwrap();
+    for version in [&TLS12, &TLS13] {
+        let config = known
+            .issue(ON_LOOPBACK, |_| {})
+            .server_of(&[version], Some(known));
+        let origin = answering(config);
+        let launch = || Launch::before(&origin);
+        let with_key = launch().args(["--client-cert", mine, "--client-key", mine]);
+        assert_eq!(answer(&with_key.start()).status, 200, "{version:?}");
+        let in_one_file = launch().args(["--client-cert", mine]);
+        assert_eq!(answer(&in_one_file.start()).status, 200, "{version:?}");
+        let without = answer(&launch().start());
+        let code = check_own_error(&without, &[502]);
+        assert!(
+            without.text().contains("--client-cert"),
+            "{}",
+            without.text()
+        );
+        assert!(
+            ["client_certificate", "target_tls"].contains(&code.as_str()),
+            "{code}"
+        );
+    }
+    let stranger = self_signed(&["client.example"], |_| {});
+    let theirs = scratch_folder();
+    let stranger = stranger.file(&theirs);
+    let origin = answering(
+        known
+            .issue(ON_LOOPBACK, |_| {})
+            .server_of(&[&TLS13], Some(known)),
+    );
+    let interceptor = Launch::before(&origin)
+        .args(["--client-cert", stranger.to_str().unwrap()])
+        .start();
+    let message = refusal(&interceptor, "client_certificate");
+    assert!(
+        message.contains("refuses the client certificate"),
+        "{message}"
+    );
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::remove_dir_all(theirs).unwrap();
+}
+
+#[test]
+fn what_cannot_be_used_is_named_before_anything_listens() {
+    let folder = scratch_folder();
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).unwrap();
+        folder.join(name).to_str().unwrap().to_owned()
+    };
+    let known = Authority::known();
+    let (one, other) = (
+        known.issue(&["a.example"], |_| {}),
+        known.issue(&["b.example"], |_| {}),
+    );
+    let empty = write("empty.pem", "");
+    let text = write("text.pem", "no certificate");
+    let torn = write(
+        "torn.pem",
+        "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n",
+    );
+    let certificate = write("one.pem", &one.certificate);
+    let key = write("other.pem", &other.key);
+    let absent = folder.join("absent.pem");
+    let absent = absent.to_str().unwrap();
+    #[track_caller]
+    fn check(options: &[&str], variables: &[(&str, &str)], code: i32, says: &[&str]) {
+        let mut launch = Launch::bare()
+            .args(["--target", "https://localhost:1"])
+            .args(options.iter().copied());
+        for (name, value) in variables {
+            launch = launch.env(name, value);
+        }
+        let (status, said) = launch.fail();
+        assert_eq!(status, Some(code), "{said}");
+        for part in says {
+            assert!(
+                said.starts_with("ic: ") && said.contains(part),
+                "{part}: {said}"
+            );
+        }
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    check(
+        &["--ca-file", absent],
+        &[],
+        3,
+        &["absent.pem", "no such file"],
+    );
+    check(&["--ca-file", &empty], &[], 2, &["empty.pem", "PEM"]);
+    check(&["--ca-file", &text], &[], 2, &["text.pem", "PEM"]);
+    check(&["--ca-file", &torn], &[], 2, &["torn.pem"]);
+    check(
+        &[],
+        &[("SSL_CERT_FILE", absent)],
+        3,
+        &["absent.pem", "no such file", "correct SSL_CERT_FILE"],
+    );
+    check(&[], &[("SSL_CERT_FILE", &empty)], 2, &["SSL_CERT_FILE"]);
+    check(&["--client-cert", absent], &[], 3, &["absent.pem"]);
+    check(
+        &["--client-cert", &certificate],
+        &[],
+        2,
+        &["one.pem", "private key"],
+    );
+    check(
+        &["--client-cert", &certificate, "--client-key", &key],
+        &[],
+        2,
+        &["other.pem", "one.pem", "belong together"],
+    );
+    check(&["--client-key", &key], &[], 2, &["--client-cert"]);
+    // Nothing of it is looked at for a target that has no use for it.
+    let plain = Launch::toward("http://localhost:1").args(["--ca-file", absent]);
+    drop(plain.env("SSL_CERT_FILE", absent).start());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_target_that_does_not_speak_tls_is_said_to_be_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let interceptor = Launch::toward(url).start();
+    let origin = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
+        // As servers answer that take a handshake for a request.
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .unwrap();
+    });
+    let message = refusal(&interceptor, "target_tls");
+    assert!(message.contains("http://"), "{message}");
+    origin.join().unwrap();
+}
+
+#[test]
+fn a_target_that_closes_during_the_handshake_may_be_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let interceptor = Launch::toward(url).start();
+    let mut client = interceptor.client();
+    client.send(GET);
+    let (stream, _) = listener.accept().unwrap();
+    assert_ne!((&stream).read(&mut [0; 4096]).unwrap(), 0);
+    stream.shutdown(Shutdown::Write).unwrap();
+    let response = client.response("GET");
+    assert_eq!(check_own_error(&response, &[502]), "target_unreachable");
+    assert_eq!(response.fields.one("retry-after"), Some("1"));
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_within_the_limit_on_connecting() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let interceptor = Launch::toward(url)
+        .args(["--connect-timeout", "0.2"])
+        .start();
+    let response = answer(&interceptor);
+    assert_eq!(check_own_error(&response, &[504]), "connect_timeout");
+}
+
+#[test]
+fn a_body_that_ends_with_its_connection_is_cut_where_tls_does_not_say_that_it_ends() {
+    let origin = Origin::listen_in_tls(usual());
+    let interceptor = Interceptor::before(&origin);
+    for is_announced in [true, false] {
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send("HTTP/1.1 200 OK\r\n\r\npart");
+        let (_, framing) = client.response_head("GET");
+        let mut body = Body::new(framing);
+        client.expect_some(&mut body, "part");
+        if is_announced {
+            upstream.close();
+            client.expect_end_of(&mut body);
+        } else {
+            upstream.close_unannounced();
+            client.expect_cut(&mut body);
+        }
+    }
+}
+
+#[test]
+fn a_body_of_known_length_is_whole_whatever_ends_the_connection() {
+    let origin = Origin::listen_in_tls(usual());
+    let interceptor = Interceptor::before(&origin);
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    for answer in [std::str::from_utf8(OK).unwrap(), chunked] {
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(answer);
+        upstream.close_unannounced();
+        assert_eq!(client.response("GET").body, b"ok");
+    }
+}
+
+#[test]
+fn a_kept_connection_is_used_again_though_tickets_came_on_it() {
+    let origin = Origin::listen_in_tls(usual());
+    let interceptor = Interceptor::before(&origin);
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut upstream = origin.accept();
+    for _ in 0..3 {
+        upstream.request();
+        upstream.send(OK);
+        assert_eq!(client.response("GET").status, 200);
+        client.send(GET);
+    }
+    upstream.request();
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_is_not_used_again() {
+    for is_announced in [true, false] {
+        let origin = Origin::listen_in_tls(usual());
+        let interceptor = Interceptor::before(&origin);
+        let mut client = interceptor.client();
+        // A request that may not be sent twice.
+        let post = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+        client.send(post);
+        let mut upstream = origin.accept();
+        upstream.request();
+        upstream.send(OK);
+        assert_eq!(client.response("POST").status, 200);
+        if is_announced {
+            upstream.close();
+        } else {
+            upstream.close_unannounced();
+        }
+        client.send(post);
+        let mut again = origin.accept();
+        again.request();
+        again.send(OK);
+        assert_eq!(client.response("POST").status, 200);
+    }
+}
+
+#[test]
+fn a_new_connection_goes_on_from_an_earlier_handshake() {
+    let origin = Origin::listen_in_tls(usual());
+    let interceptor = Interceptor::before(&origin);
+    for is_resumed in [false, true, true] {
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut upstream = origin.accept();
+        assert_eq!(upstream.tls().is_resumed(), is_resumed);
+        upstream.request();
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+        assert_eq!(client.response("GET").status, 200);
+    }
+}
+
+#[test]
+fn a_connection_that_is_let_go_is_closed_in_the_way_of_tls() {
+    let origin = Origin::listen_in_tls(usual());
+    let interceptor = Interceptor::before(&origin);
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut upstream = origin.accept();
+    upstream.request();
+    // The client leaves during the wait for the first byte.
+    client.close();
+    assert_eq!(
+        upstream.expect_end_within(Duration::from_secs(5)),
+        Stop::Closed
+    );
+}

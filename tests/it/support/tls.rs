@@ -1,0 +1,277 @@
+//! The origin's end of TLS, and certificates made for a test: a CA of the test run's own, and what it issues.
+//!
+//! `IC_TEST_ORIGIN=https` puts every origin behind TLS that does not say otherwise: whatever holds over TCP is then
+//! tested over TLS, by the same tests.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+
+use super::DEADLINE;
+
+/// What the servers of a test show and ask for.
+pub type Config = Arc<ServerConfig>;
+
+/// Whether origins speak TLS unless they say otherwise.
+pub fn is_asked_for() -> bool {
+    std::env::var_os("IC_TEST_ORIGIN").is_some_and(|kind| kind == "https")
+}
+
+/// What targets begin with.
+pub fn scheme() -> &'static str {
+    if is_asked_for() { "https" } else { "http" }
+}
+
+/// A CA that nobody else knows.
+pub struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    /// Its certificate, in a file.
+    pub file: PathBuf,
+}
+
+/// A certificate and its key.
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, format!("{name} of a test"));
+        let key = KeyPair::generate().expect("keys can be made");
+        let certificate = params
+            .self_signed(&key)
+            .expect("a CA can sign itself")
+            .pem();
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{name}-{}.pem", std::process::id()));
+        std::fs::write(&file, certificate).expect("the build folder can be written");
+        Authority { params, key, file }
+    }
+
+    /// The CA of this run of the tests.
+    pub fn known() -> &'static Authority {
+        static KNOWN: LazyLock<Authority> = LazyLock::new(|| Authority::new("known-ca"));
+        &KNOWN
+    }
+
+    /// Issues a certificate, with whatever `change` makes of it.
+    pub fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let (params, key) = subject(names, change);
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let certificate = params.signed_by(&key, &issuer).expect("a CA can sign");
+        Identity {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+/// A certificate that is its own issuer.
+pub fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
+    let (params, key) = subject(names, change);
+    let certificate = params.self_signed(&key).expect("anybody can sign");
+    Identity {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+fn subject(
+    names: &[&str],
+    change: impl FnOnce(&mut CertificateParams),
+) -> (CertificateParams, KeyPair) {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("good names");
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "an origin of a test");
+    change(&mut params);
+    (params, KeyPair::generate().expect("keys can be made"))
+}
+
+impl Identity {
+    /// A server that shows it.
+    pub fn server(&self) -> Config {
+        self.server_of(rustls::DEFAULT_VERSIONS, None)
+    }
+
+    /// A server of these versions of TLS, that asks clients for a certificate of `clients`.
+    pub fn server_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        clients: Option<&Authority>,
+    ) -> Config {
+        use rustls::pki_types::pem::PemObject;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .expect("known versions");
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                let root = CertificateDer::from_pem_file(&authority.file).expect("a CA's file");
+                roots.add(root).expect("a CA");
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+                    .build()
+                    .expect("there is a root");
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let chain =
+            vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("just made")];
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("just made");
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .expect("they belong together");
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    /// Writes certificate and key to a file in `folder`.
+    pub fn file(&self, folder: &Path) -> PathBuf {
+        let file = folder.join("identity.pem");
+        std::fs::write(&file, format!("{}{}", self.certificate, self.key))
+            .expect("the folder can be written");
+        file
+    }
+}
+
+/// What origins on loopback show.
+pub fn usual() -> Config {
+    static USUAL: LazyLock<Config> = LazyLock::new(|| {
+        Authority::known()
+            .issue(&["localhost", "127.0.0.1", "::1"], |_| {})
+            .server()
+    });
+    Arc::clone(&USUAL)
+}
+
+/// The TLS of one connection. Reading and writing may go on at the same time: neither waits for the peer with the
+/// state in its hands.
+pub struct Tls {
+    state: Mutex<ServerConnection>,
+    /// Records leave in the order in which they were made.
+    turn: Mutex<()>,
+}
+
+impl Tls {
+    /// Shakes hands.
+    pub fn accept(config: Config, stream: &TcpStream) -> io::Result<Tls> {
+        let tls = Tls {
+            state: Mutex::new(ServerConnection::new(config).map_err(io::Error::other)?),
+            turn: Mutex::default(),
+        };
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let mut piece = [0; 16 * 1024];
+        while lock(&tls.state).is_handshaking() {
+            let count = (&*stream).read(&mut piece)?;
+            if count == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            let fed = tls.feed(&piece[..count]);
+            tls.push(stream)?;
+            fed?;
+        }
+        Ok(tls)
+    }
+
+    fn feed(&self, mut ciphertext: &[u8]) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        while !ciphertext.is_empty() {
+            state.read_tls(&mut ciphertext)?;
+            state.process_new_packets().map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// What arrived, in plain. Whether the peer said that it is the end.
+    pub fn open(&self, mut ciphertext: &[u8], plain: &mut Vec<u8>) -> io::Result<bool> {
+        let mut state = lock(&self.state);
+        let mut piece = [0; 16 * 1024];
+        loop {
+            loop {
+                match state.reader().read(&mut piece) {
+                    Ok(0) => return Ok(true),
+                    Ok(count) => plain.extend_from_slice(&piece[..count]),
+                    Err(_) => break,
+                }
+            }
+            if ciphertext.is_empty() {
+                return Ok(false);
+            }
+            state.read_tls(&mut ciphertext)?;
+            state.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+
+    /// Sends all of it.
+    pub fn send(&self, stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+        // One buffer's worth at a time.
+        for piece in bytes.chunks(16 * 1024) {
+            let _turn = lock(&self.turn);
+            let mut ciphertext = Vec::new();
+            {
+                let mut state = lock(&self.state);
+                state.writer().write_all(piece)?;
+                take(&mut state, &mut ciphertext)?;
+            }
+            let mut stream = stream;
+            stream.write_all(&ciphertext)?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more comes.
+    pub fn finish(&self, stream: &TcpStream) -> io::Result<()> {
+        lock(&self.state).send_close_notify();
+        self.push(stream)
+    }
+
+    fn push(&self, mut stream: &TcpStream) -> io::Result<()> {
+        let _turn = lock(&self.turn);
+        let mut ciphertext = Vec::new();
+        take(&mut lock(&self.state), &mut ciphertext)?;
+        stream.write_all(&ciphertext)
+    }
+
+    /// What the client called it, if it did.
+    pub fn name_asked_for(&self) -> Option<String> {
+        lock(&self.state).server_name().map(str::to_owned)
+    }
+
+    /// Which protocol was agreed on.
+    pub fn protocol(&self) -> Option<String> {
+        let state = lock(&self.state);
+        let protocol = state.alpn_protocol()?;
+        Some(super::latin1(protocol))
+    }
+
+    /// Whether it goes on from an earlier handshake.
+    pub fn is_resumed(&self) -> bool {
+        lock(&self.state).handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+}
+
+fn take(state: &mut ServerConnection, ciphertext: &mut Vec<u8>) -> io::Result<()> {
+    while state.wants_write() {
+        state.write_tls(ciphertext)?;
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
