@@ -15,6 +15,7 @@ pub(crate) mod listen;
 mod origin;
 mod own;
 mod peer;
+mod proxy;
 pub(crate) mod reactor;
 mod relay;
 mod stagger;
@@ -48,6 +49,7 @@ pub use self::listen::Listen;
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
+pub use self::proxy::{BadProxy, Proxy};
 use self::reactor::{Source, Timer};
 use self::station::{Connected, Station};
 pub use self::target::{BadTarget, Place, Target};
@@ -65,6 +67,8 @@ pub struct Options {
     pub target: Target,
     /// How it is talked to, where that is in TLS.
     pub tls: Option<Tls>,
+    /// Through which proxy.
+    pub proxy: Option<Proxy>,
     /// What is set on each request.
     pub onward: Onward,
     /// Which requests are served.
@@ -398,7 +402,13 @@ impl Service {
         let clock = Clock::new();
         let tally = Arc::clone(&tallies[at]);
         Service {
-            origin: Origin::new(options.target, options.tls, &clock, Arc::clone(&tally)),
+            origin: Origin::new(
+                options.target,
+                options.tls,
+                options.proxy,
+                &clock,
+                Arc::clone(&tally),
+            ),
             clock,
             onward: options.onward,
             guard: options.guard,

@@ -120,7 +120,9 @@ impl Doctor {
             target_here(context),
             target_is_running(&port),
         ));
-        let finding = judge::target(&target, &look::reach(&target));
+        let proxy = proxy(&port, &text);
+        let reached = look::reach(proxy.as_ref().unwrap_or(&target));
+        let finding = judge::target(&target, proxy.as_ref(), &reached);
         let is_wrong = finding.verdict == Verdict::Wrong;
         findings.push(finding);
         if is_wrong {
@@ -179,6 +181,16 @@ fn target_here(context: &Context<'_>) -> Option<String> {
 fn target_is_running(port: &judge::PortState) -> Option<&str> {
     match port {
         judge::PortState::Ours(_, identity) => Some(&identity.target),
+        _ => None,
+    }
+}
+
+/// The proxy through which this project's interceptor reaches `target`, if it runs and leads there.
+fn proxy(port: &judge::PortState, target: &str) -> Option<Target> {
+    match port {
+        judge::PortState::Ours(_, identity) if identity.target == target => {
+            identity.proxy.as_ref()?.parse().ok()
+        }
         _ => None,
     }
 }

@@ -50,13 +50,14 @@ impl Health {
             return Err(nobody(port));
         };
         if self.ready {
-            let target = &identity.target;
+            let target = identity.first_hop();
             let target: Target = target.parse().map_err(|error| {
                 Failure::no(format!("the target `{target}` of port {port} {error}"))
             })?;
+            let what = identity.proxy.as_ref().map_or("target", |_| "proxy");
             reach(&target, PATIENCE).map_err(|why| {
                 Failure::no(format!(
-                    "the interceptor on port {port} is up, but its target {target} {why}; start it, or wait"
+                    "the interceptor on port {port} is up, but its {what} {target} {why}; start it, or wait"
                 ))
             })?;
         }

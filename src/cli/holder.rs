@@ -119,6 +119,9 @@ pub struct Identity {
     pub instance_id: String,
     /// Where its requests go.
     pub target: String,
+    /// The proxy through which it reaches its target.
+    #[serde(default)]
+    pub proxy: Option<String>,
     /// Anybody may pass for its target, which is one in TLS.
     #[serde(default)]
     pub insecure: bool,
@@ -141,6 +144,13 @@ pub struct Identity {
     /// What went wrong last.
     #[serde(default)]
     pub last_error: Option<LastError>,
+}
+
+impl Identity {
+    /// What it has to connect to on the way to its target.
+    pub fn first_hop(&self) -> &str {
+        self.proxy.as_deref().unwrap_or(&self.target)
+    }
 }
 
 /// What went wrong last on the way to an interceptor's target.

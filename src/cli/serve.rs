@@ -6,6 +6,7 @@
 mod conflict;
 mod field;
 mod inherited;
+mod proxies;
 mod run;
 mod supervisor;
 mod surroundings;
@@ -122,6 +123,10 @@ pub struct Serve {
     /// accept any certificate of an https target: whoever is on the way can read and change everything
     #[argh(switch)]
     pub insecure: bool,
+    /// reach a target on another machine through the proxy of the environment: http_proxy, https_proxy or
+    /// all_proxy, but for hosts in no_proxy; in capitals as well
+    #[argh(switch)]
+    pub use_proxy_env: bool,
     /// answer with the embedded mock instead of a target
     #[argh(switch)]
     pub mock: bool,
@@ -138,6 +143,8 @@ pub struct ServeSettings {
     pub port: PortChoice,
     /// Where requests go. Not parsed: whoever parses it refuses it by name with [`Given::refused`].
     pub target: Given,
+    /// Targets elsewhere are reached through the proxies of the environment.
+    pub uses_proxies: bool,
     /// Whom a target of `https` has to satisfy; no file has been read.
     pub trust: Trust,
     /// The embedded mock takes the target's place.
@@ -371,6 +378,7 @@ impl Serve {
             host,
             port,
             target,
+            uses_proxies: self.use_proxy_env,
             trust,
             mock,
             instance_id,

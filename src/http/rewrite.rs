@@ -14,6 +14,8 @@ use super::{is_field_value, is_token, list};
 pub struct Onward {
     host: String,
     base_path: String,
+    /// What stands in front of every path where a proxy is asked: `http://` and the host.
+    server: Vec<u8>,
     lines: Vec<u8>,
     names: Vec<String>,
 }
@@ -43,6 +45,7 @@ impl Onward {
         let mut onward = Onward {
             host: host.to_owned(),
             base_path: base_path.trim_end_matches('/').to_owned(),
+            server: Vec::new(),
             lines: Vec::new(),
             names: Vec::new(),
         };
@@ -69,6 +72,19 @@ impl Onward {
         Ok(onward)
     }
 
+    /// The same, sent to a proxy that knows nothing but the request: it gets the whole URL (RFC 9112 §3.2.2). A field of
+    /// the user's own wins over `authorization`.
+    pub fn through_proxy(mut self, authorization: Option<&str>) -> Self {
+        self.server = format!("http://{}", self.host).into_bytes();
+        let name = "Proxy-Authorization";
+        if let Some(authorization) = authorization.filter(|_| !self.is_ours(name)) {
+            let value = authorization.as_bytes();
+            line(&Field { name, value }, &mut self.lines);
+            self.names.push(name.to_owned());
+        }
+        self
+    }
+
     /// Whether `name` is a field that this hop sets itself.
     pub fn is_ours(&self, name: &str) -> bool {
         self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
@@ -86,7 +102,13 @@ pub fn request(
 ) -> bool {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
+    out.extend_from_slice(&onward.server);
+    let path = out.len();
     target.write(head.method, &onward.base_path, out);
+    // RFC 9112 §3.2.4: the proxy makes the asterisk of a URL without a path.
+    if !onward.server.is_empty() && &out[path..] == b"*" {
+        out.truncate(path);
+    }
     out.extend_from_slice(b" HTTP/1.1\r\n");
 
     let host = Field {

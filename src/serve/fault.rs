@@ -130,6 +130,7 @@ impl Fault {
                     let (status, retry) = match error {
                         ConnectError::Timeout => (504, Retry::Soon),
                         ConnectError::Tls(_) => (502, Retry::Never),
+                        ConnectError::Proxy(fault) if !fault.may_pass() => (502, Retry::Never),
                         _ => (502, Retry::Soon),
                     };
                     answer(status, error.code(), retry, error.explain(target))
@@ -198,8 +199,8 @@ impl Fault {
     }
 }
 
-/// A target that leaves room in a message for what to do about it.
-fn brief(target: &str) -> String {
+/// An address that leaves room in a message for what to do about it.
+pub fn brief(target: &str) -> String {
     match target.char_indices().nth(TARGET_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &target[..end]),
         None => target.to_owned(),

@@ -17,6 +17,7 @@ use smol::future;
 
 use super::deadline::{Clock, Deadline};
 use super::own::Tally;
+use super::proxy::{self, Proxy, Trouble};
 use super::stagger;
 use super::target::{Place, Target};
 use super::tls::{self, Tls, Wrong};
@@ -27,6 +28,7 @@ use super::wire::{Stream, Wire};
 pub struct Origin {
     target: Target,
     tls: Option<Tls>,
+    proxy: Option<Proxy>,
     idle: RefCell<Vec<Idle>>,
     /// Kept connections have been seen to serve another request, and none to be closed at once.
     is_persistent: Cell<bool>,
@@ -56,6 +58,8 @@ pub enum ConnectError {
     Timeout,
     /// There is a connection, and TLS does not come about on it.
     Tls(Wrong),
+    /// The proxy on the way does not lead to it.
+    Proxy(Box<proxy::Fault>),
     /// Anything else.
     Failed(io::Error),
 }
@@ -68,6 +72,7 @@ impl ConnectError {
             ConnectError::Refused => "target_refused",
             ConnectError::Timeout => "connect_timeout",
             ConnectError::Tls(wrong) => wrong.code(),
+            ConnectError::Proxy(fault) => fault.code(),
             ConnectError::Failed(_) => "target_unreachable",
         }
     }
@@ -87,6 +92,7 @@ impl ConnectError {
                 format!("the target {target} did not accept a connection within --connect-timeout")
             }
             ConnectError::Tls(wrong) => wrong.explain(target),
+            ConnectError::Proxy(fault) => fault.explain(target),
             ConnectError::Failed(error) => {
                 format!("the target {target} cannot be reached ({error})")
             }
@@ -96,10 +102,17 @@ impl ConnectError {
 
 impl Origin {
     /// An origin to which nothing is connected yet.
-    pub fn new(target: Target, tls: Option<Tls>, clock: &Rc<Clock>, tally: Arc<Tally>) -> Self {
+    pub fn new(
+        target: Target,
+        tls: Option<Tls>,
+        proxy: Option<Proxy>,
+        clock: &Rc<Clock>,
+        tally: Arc<Tally>,
+    ) -> Self {
         Origin {
             target,
             tls,
+            proxy,
             idle: RefCell::default(),
             is_persistent: Cell::new(false),
             known: RefCell::default(),
@@ -112,6 +125,16 @@ impl Origin {
     /// Where it is.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The proxy on the way to it.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    /// The proxy that requests are sent to themselves: it knows of those of a target in TLS only the first bytes.
+    pub fn asked_proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|_| self.tls.is_none())
     }
 
     /// Whether anybody may pass for it: in TLS, and with no look at certificates.
@@ -243,7 +266,11 @@ impl Origin {
     async fn connect_once(&self) -> Result<Wire, ConnectError> {
         let stream = match self.target.place() {
             Place::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
-            Place::Tcp(host, port) => self.connect_tcp(host, *port).await?,
+            Place::Tcp(host, port) => match &self.proxy {
+                None => self.connect_tcp(host, *port).await?,
+                // In a box: few have one.
+                Some(proxy) => Box::pin(self.connect_through(proxy, host, *port)).await?,
+            },
         };
         self.tally.connects.add(1);
         let stream = match &self.tls {
@@ -252,6 +279,29 @@ impl Origin {
             None => stream,
         };
         Ok(Wire::new(stream))
+    }
+
+    /// Connects to a proxy; on behalf of a target in TLS, to that target.
+    async fn connect_through(
+        &self,
+        proxy: &Proxy,
+        host: &str,
+        port: u16,
+    ) -> Result<Stream, ConnectError> {
+        let (proxy_host, proxy_port) = proxy.address();
+        let stream = self
+            .connect_tcp(proxy_host, proxy_port)
+            .await
+            .map_err(|error| proxy.fault(Trouble::Unreachable(error)))?;
+        if self.tls.is_some() {
+            let authority = if host.contains(':') {
+                format!("[{host}]:{port}")
+            } else {
+                format!("{host}:{port}")
+            };
+            proxy.tunnel(&stream, &authority).await?;
+        }
+        Ok(stream)
     }
 
     async fn connect_tcp(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {

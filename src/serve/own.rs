@@ -235,6 +235,7 @@ fn health(service: &Service) -> String {
         "status": "healthy",
         "instance_id": service.about.instance_id,
         "target": service.origin.target().to_string(),
+        "proxy": service.origin.proxy().map(ToString::to_string),
         "insecure": service.origin.is_insecure(),
         "project": service.about.project,
         "pid": std::process::id(),

@@ -130,7 +130,7 @@ impl Stream {
     }
 
     /// Writes what there is room for; that there is none is told to the source.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         on_source!(self, source => {
             let result = uninterrupted(|| source.get_ref().write(bytes));
             if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {

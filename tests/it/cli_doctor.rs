@@ -323,3 +323,32 @@ fn close(request: &[u8]) -> Vec<u8> {
     text.replacen("\r\n", "\r\nConnection: close\r\n", 1)
         .into_bytes()
 }
+
+#[test]
+fn a_proxy_on_the_way_that_is_down_is_named() {
+    let home = Home::new();
+    let shop = home.path("shop");
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = proxy.local_addr().expect("bound");
+    let ic = Launch::toward("http://llm.example.com")
+        .args(["--use-proxy-env"])
+        .env("HTTP_PROXY", &format!("http://{address}"))
+        .in_folder(shop.clone())
+        .start();
+    let home = home.with_mappings(&[(&shop, ic.port)], 8888);
+    let ready = home.ic(["health", "--ready"]);
+    assert_eq!(
+        ready.exit,
+        Some(0),
+        "the proxy is what it connects to: {ready:?}"
+    );
+    drop(proxy);
+    let expected = format!(
+        "Target http://llm.example.com is reached through the proxy http://{address}, which refuses connections"
+    );
+    check(&home, &[], &expected, "--use-proxy-env");
+    let ready = home.ic(["health", "--ready"]);
+    assert_eq!(ready.exit, Some(1), "{ready:?}");
+    let says = format!("its proxy http://{address} refuses connections");
+    assert!(ready.err.contains(&says), "{ready:?}");
+}

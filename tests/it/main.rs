@@ -136,6 +136,8 @@ mod http_streaming;
 // Clients that leave, and origins that close what is kept.
 mod http_departures;
 mod http_pool;
+// Targets behind a proxy.
+mod http_proxy;
 // Targets in TLS.
 #[cfg(feature = "tls")]
 mod http_tls;

@@ -183,7 +183,13 @@ pub fn other_target(
     })
 }
 
-pub fn target(target: &Target, reached: &Result<(), Unreachable>) -> Finding {
+/// A target, and what was found where it is, or where the proxy is through which it is reached: whether the target is there
+/// is that proxy's to know.
+pub fn target(
+    target: &Target,
+    proxy: Option<&Target>,
+    reached: &Result<(), Unreachable>,
+) -> Finding {
     const CHECK: &str = "Target";
     let base = target.base_path();
     let wrong = |why: String| {
@@ -200,9 +206,20 @@ pub fn target(target: &Target, reached: &Result<(), Unreachable>) -> Finding {
     if format!("{base}/").contains("/v1/v1/") {
         return wrong("has /v1 twice".to_owned());
     }
-    match reached {
-        Ok(()) => Finding::good(CHECK, format!("{target} accepts connections")),
-        Err(why) => Finding::wrong(
+    match (reached, proxy) {
+        (Ok(()), None) => Finding::good(CHECK, format!("{target} accepts connections")),
+        (Ok(()), Some(proxy)) => Finding::good(
+            CHECK,
+            format!("{target} is reached through the proxy {proxy}, which accepts connections"),
+        ),
+        (Err(why), Some(proxy)) => Finding::wrong(
+            CHECK,
+            format!(
+                "{target} is reached through the proxy {proxy}, which {why}; correct the variable that names it, or \
+                 restart ic without --use-proxy-env"
+            ),
+        ),
+        (Err(why), None) => Finding::wrong(
             CHECK,
             format!(
                 "{target} {why}; start it, or give its address with --target or TARGET_LLM_URL"
@@ -306,7 +323,7 @@ mod tests {
         #[track_caller]
         fn check(address: &str, reached: Result<(), Unreachable>, verdict: Verdict, says: &str) {
             let address: Target = address.parse().expect("a target");
-            let finding = target(&address, &reached);
+            let finding = target(&address, None, &reached);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert!(finding.message.contains(says), "{finding:?}");
         }

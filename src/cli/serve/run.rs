@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use super::conflict::port_is_taken;
 use super::inherited::Inherited;
+use super::proxies::proxy;
 use super::supervisor::Supervisor;
 use super::template::Placeholder;
 use super::trust::tls;
@@ -77,6 +78,10 @@ impl Serve {
             Some(target) => tls(&settings.trust, target)?,
             None => None,
         };
+        let proxy = match &target {
+            Some(target) if settings.uses_proxies => proxy(target, &context.environment)?,
+            _ => None,
+        };
         let ips = addresses(&settings.host)?;
         let (port, origin, usage) = settings.port.settle_for_use()?;
         let target = match (target, settings.mock) {
@@ -89,7 +94,11 @@ impl Serve {
         fields.extend(filled_in(&settings, port, &context.environment));
         let mut options = options(&settings, &fields, target, &ips, port, stop_signals)?;
         options.feed = feeds::folder(&context.environment);
+        if let Some(proxy) = proxy.as_ref().filter(|_| tls.is_none()) {
+            options.onward = options.onward.through_proxy(proxy.authorization());
+        }
         options.tls = tls;
+        options.proxy = proxy;
         let prepared = Prepared {
             settings,
             port,
@@ -161,7 +170,10 @@ impl Prepared {
         Announcement {
             instance_id: self.settings.instance_id.clone(),
             host: self.settings.host.clone(),
-            target: options.target.to_string(),
+            target: match &options.proxy {
+                Some(proxy) => format!("{} through the proxy {proxy}", options.target),
+                None => options.target.to_string(),
+            },
             is_local: options.guard.local_hosts_only,
             port: self.port,
             origin: self.origin,
@@ -263,6 +275,7 @@ fn options(
         ),
         target,
         tls: None,
+        proxy: None,
         onward,
         guard: Guard {
             local_hosts_only: ips.iter().all(IpAddr::is_loopback),

@@ -65,7 +65,7 @@ pub fn survey(registry: &Registry) -> Survey {
     let targets: BTreeMap<&str, usize> = identities
         .iter()
         .flatten()
-        .map(|identity| (identity.target.as_str(), 0))
+        .map(|identity| (identity.first_hop(), 0))
         .collect();
     let targets: Vec<&str> = targets.into_keys().collect();
     let reachable: HashMap<&str, bool> = targets
@@ -82,7 +82,7 @@ pub fn survey(registry: &Registry) -> Survey {
             interceptors.push(Interceptor {
                 port,
                 identity: identity.clone(),
-                target_reachable: reachable.get(identity.target.as_str()) == Some(&true),
+                target_reachable: reachable.get(identity.first_hop()) == Some(&true),
             });
         }
         let Some(&path) = registered.get(&port) else {

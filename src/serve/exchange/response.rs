@@ -39,6 +39,12 @@ pub async fn read_response(
                 take_response(bytes, request, state, service, out)?
         {
             origin.consume(len);
+            if let Some(proxy) = service.origin.asked_proxy()
+                && response.status == PROXY_AUTHENTICATION_REQUIRED
+            {
+                // The client knows of no proxy.
+                return Err(OriginFault::Connect(proxy.refused(response.status)).into());
+            }
             return Ok(response);
         }
         seen = bytes.len();
@@ -93,3 +99,6 @@ fn take_response(
     };
     Ok(Parsed::Complete((response, inbound.head.len)))
 }
+
+/// RFC 9110 §15.5.8: what a proxy says that wants a password.
+const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;

@@ -68,6 +68,13 @@ impl Origin {
         Origin::listen_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
+    /// The same without TLS, whatever is asked for.
+    pub fn listen_in_plain() -> Origin {
+        let mut origin = Origin::listen();
+        origin.tls = None;
+        origin
+    }
+
     /// The same in TLS.
     pub fn listen_in_tls(config: Config) -> Origin {
         let mut origin = Origin::listen();
