@@ -1,0 +1,278 @@
+"""The cases, for clients that Python can drive: what each one asks for and what must come of it.
+
+A client is a class with `send` (a whole answer), `open` (an answer that is read line by line) and `leave` (asks, and
+goes once `arrived` returns); the cases are written once for all of them. They print one line of JSON each, which
+../table.py gathers. cases.js has the same for node.
+
+Nothing sleeps but where a server's own time is the case.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import sys
+import time
+import traceback
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from support import until  # noqa: E402
+
+EVENTS = 5
+TOGETHER = 50
+IDENTIFICATION = ("x-memory-user-id", "x-pycharm-instance", "x-source")
+# What a client might claim to be; other fields of its own must arrive as they are.
+FORGED = {"x-memory-user-id": "somebody-else", "X-Source": "elsewhere", "x-of-the-client": "kept, as it is"}
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Scene:
+    """What the table tells a client on its command line."""
+
+    through: str
+    target: str
+    instance: str
+    cases: list
+    bytes: int
+    slow_seconds: float
+    ca: str = None
+
+    def control(self, what, case):
+        """Asks the target itself, past the interceptor."""
+        context = None
+        if self.ca:
+            import ssl
+
+            context = ssl.create_default_context(cafile=self.ca)
+        method = "POST" if what == "next" else "GET"
+        request = urllib.request.Request(f"{self.target}/{what}?case={case}", method=method)
+        handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+        with urllib.request.build_opener(*handlers).open(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def seen(self, case):
+        return until(f"the target has seen {case}", lambda: self.control("seen", case))
+
+    def ended(self, case, how):
+        def so():
+            return self.control("seen", case).get("ended") == how
+
+        until(f"the target sees that {case} is {how}", so, seconds=15)
+
+
+@dataclass
+class Answer:
+    status: int
+    fields: dict = field(default_factory=dict)
+    body: bytes = b""
+
+    def told(self):
+        """What the target says that it got."""
+        assert self.status == 200, (self.status, self.body[:300])
+        return json.loads(self.body)
+
+
+class NotApplicable(Exception):
+    """Why a client has no such case."""
+
+
+def run(client, make, rows, otherwise="the client has no such thing"):
+    """`make` gets the scene and gives what each case is called with. A row that is a text, and `otherwise` for the rows
+    that are missing, is why there is no such case."""
+    scene = Scene(**json.loads(sys.argv[1]))
+    subject = make(scene)
+    for case in scene.cases:
+        started = time.monotonic()
+        row = rows.get(case, otherwise)
+        try:
+            if isinstance(row, str):
+                raise NotApplicable(row)
+            row(scene, subject, f"{client}-{case}".replace(" ", "-"))
+            cell, why = "ok", ""
+        except NotApplicable as reason:
+            cell, why = "n.a.", str(reason)
+        except Exception:
+            cell, why = "FAILED", traceback.format_exc(limit=-3)
+        said = {"case": case, "cell": cell, "why": why, "seconds": time.monotonic() - started}
+        print(json.dumps(said), flush=True)
+
+
+def send(client, case, want="", method="GET", fields=(), body=None, path="/v1/any?x=1&y=two&empty="):
+    return client.send(method, path, {"x-case": case, "x-want": want, **dict(fields)}, body)
+
+
+def plain(scene, client, case):
+    body = b'{"model": "m", "messages": []}'
+    told = send(client, case, method="POST", fields=JSON, body=body).told()
+    assert told == {
+        "method": "POST",
+        "target": "/v1/any?x=1&y=two&empty=",
+        "bytes": len(body),
+        "sha256": sha256(body),
+    }, told
+
+
+def events(scene, client, case):
+    with client.open("/v1/any", {"x-case": case, "x-want": f"events={EVENTS}"}) as stream:
+        for index in range(EVENTS):
+            assert next_event(stream) == {"index": index}
+            # Only now the target sends the next: an event that was held back would never come.
+            if index < EVENTS - 1:
+                scene.control("next", case)
+        assert next_event(stream) is None
+    scene.ended(case, "done")
+
+
+def next_event(stream):
+    for line in stream:
+        if line.startswith(b"data: [DONE]"):
+            return None
+        if line.startswith(b"data: "):
+            return json.loads(line[6:])
+    raise AssertionError("the stream ended before its end")
+
+
+def upload(scene, client, case):
+    body = noise(scene.bytes)
+    told = send(client, case, method="POST", body=body).told()
+    assert (told["bytes"], told["sha256"]) == (len(body), sha256(body)), told
+
+
+def chunked(scene, client, case):
+    """A body whose length nobody has said."""
+    body = noise(1 << 20)
+    pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000))
+    told = send(client, case, method="POST", body=pieces).told()
+    assert (told["bytes"], told["sha256"]) == (len(body), sha256(body)), told
+    fields = fields_of(scene.seen(case))
+    assert fields["transfer-encoding"] == ["chunked"] and "content-length" not in fields, fields
+
+
+def download(scene, client, case):
+    answer = send(client, case, f"download={scene.bytes}")
+    assert len(answer.body) == scene.bytes, len(answer.body)
+    scene.ended(case, "done")
+    assert sha256(answer.body) == scene.seen(case)["sent_sha256"]
+
+
+def refused(scene, client, case):
+    """The target says 413 before it has read anything of what is still being sent."""
+    answer = send(client, case, "refuse", method="POST", body=noise(scene.bytes))
+    assert answer.status == 413, answer.status
+    assert json.loads(answer.body)["error"]["message"] == "too large", answer.body
+
+
+def leaves_early(scene, client, case):
+    """Gone before the first byte: nobody knows of it but by the connection."""
+    client.leave("/v1/any", {"x-case": case, "x-want": "hold"}, lambda: scene.seen(case))
+    scene.ended(case, "gone")
+
+
+def leaves_midway(scene, client, case):
+    with client.open("/v1/any", {"x-case": case, "x-want": f"events={EVENTS}"}) as stream:
+        assert next_event(stream) == {"index": 0}
+    scene.ended(case, "gone")
+
+
+def idle(scene, client, case):
+    """Both servers close what has been idle for 5 s: a request right after must not meet a dead connection."""
+    for number in range(2):
+        # The waiting is the case: nothing can be observed that would end it sooner.
+        if number:
+            time.sleep(5.02)
+        send(client, f"{case}-{number}", method="POST", body=b"{}").told()
+
+
+def slow(scene, client, case):
+    started = time.monotonic()
+    send(client, case, f"slow={scene.slow_seconds}").told()
+    assert time.monotonic() - started >= scene.slow_seconds
+
+
+def errors(scene, client, case):
+    for status in (401, 429, 500):
+        answer = send(client, f"{case}-{status}", f"status={status}")
+        assert answer.status == status, answer
+        assert sha256(answer.body) == scene.seen(f"{case}-{status}")["sent_sha256"], answer
+        assert answer.fields["retry-after"] == "7" and "x-ic-error" not in answer.fields, answer
+        assert ("www-authenticate" in answer.fields) == (status == 401), answer
+
+
+def packed(scene, client, case):
+    answer = send(client, case, "gzip", fields={"Accept-Encoding": "gzip"})
+    assert answer.told()["method"] == "GET", answer
+    assert fields_of(scene.seen(case))["accept-encoding"] == ["gzip"]
+
+
+def head(scene, client, case):
+    answer = send(client, case, method="HEAD")
+    assert answer.status == 200 and answer.body == b"", answer
+    assert int(answer.fields["content-length"]) > 50, answer.fields
+    # Where the next request on the same connection begins shows whether all agree that there was no body.
+    send(client, f"{case}-after").told()
+
+
+def together(scene, client, case):
+    """The target answers when all of them are waiting."""
+    with concurrent.futures.ThreadPoolExecutor(TOGETHER) as pool:
+        body = b'{"number": "%d"}'
+        asked = [
+            pool.submit(send, client, f"{case}-{n}", f"together={TOGETHER}", "POST", JSON, body % n)
+            for n in range(TOGETHER)
+        ]
+        for number, answer in enumerate(asked):
+            assert answer.result().told()["sha256"] == sha256(body % number)
+
+
+def identity(scene, client, case):
+    send(client, case, fields=FORGED).told()
+    expect_identity(scene, case)
+
+
+def expect_identity(scene, case):
+    fields = fields_of(scene.seen(case))
+    expected = ([scene.instance], [scene.instance], ["pycharm-ai-chat"])
+    assert tuple(fields.get(name) for name in IDENTIFICATION) == expected, fields
+    assert fields["x-of-the-client"] == [FORGED["x-of-the-client"]], fields
+    assert fields["host"] == [scene.target.split("//")[1]], fields
+
+
+def fields_of(record):
+    fields = {}
+    for name, value in record["fields"]:
+        fields.setdefault(name.lower(), []).append(value)
+    return fields
+
+
+def noise(length):
+    """Bytes that differ from place to place; random enough that nothing can be lost or change places."""
+    block = hashlib.sha512(b"noise").digest() * 1024
+    return b"".join(index.to_bytes(8, "big") + block[8:] for index in range(length // len(block) + 1))[:length]
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+# What every client of plain HTTP is asked.
+HTTP = {
+    "plain": plain,
+    "events": events,
+    "upload": upload,
+    "chunked": chunked,
+    "download": download,
+    "refused": refused,
+    "leaves early": leaves_early,
+    "leaves midway": leaves_midway,
+    "idle": idle,
+    "slow": slow,
+    "errors": errors,
+    "gzip": packed,
+    "head": head,
+    "together": together,
+    "identity": identity,
+}
