@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import certificates
 from support import (
     HERE,
     Interceptor,
@@ -30,7 +31,7 @@ from support import (
 )
 
 SLOW_SECONDS = float(os.environ.get("SLOW_SECONDS", 5))
-SECONDS_MAX = 240 + 4 * int(SLOW_SECONDS)
+SECONDS_MAX = 480 + 4 * int(SLOW_SECONDS)
 CLIENT_SECONDS_MAX = 150
 # More at a time only wait for one another on two cores; fewer, and two of them sleep through the case `idle`.
 CLIENTS_AT_ONCE = 8
@@ -91,29 +92,49 @@ class Cell:
     seconds: float = 0.0
 
 
+class Uvicorn:
+    """What LiteLLM and most of its kind run on."""
+
+    # Which cases the server has not, or not for one client, and why.
+    unable = {
+        "trailers": "uvicorn sends no trailers",
+        "hints": "uvicorn sends no 103",
+        # Asked without ic, too.
+        ("jdk", "websocket"): "uvicorn hangs up on the JDK's handshake, which says Content-Length: 0",
+    }
+
+    def command(self, port, key=None, certificate=None):
+        secure = ("--ssl-keyfile", key, "--ssl-certfile", certificate) if key else ()
+        application = ("asgi:app", "--app-dir", HERE / "targets", "--lifespan", "off", "--no-access-log")
+        return (*PYTHON, "-m", "uvicorn", *application, "--port", port, *secure)
+
+
+class Node:
+    """What proxies in JavaScript run on."""
+
+    unable = {}
+
+    def command(self, port, key=None, certificate=None):
+        secure = (key, certificate) if key else ()
+        return (*NODE, HERE / "targets/server.js", port, *secure)
+
+
 @dataclass
 class Target:
-    """A kind of server and how it is started. `unable` says which cases it has not, or not for one client, and why."""
+    """A server, and how it is spoken to."""
 
-    command: tuple
-    unable: dict
+    server: object
+    scheme: str = "http"
 
     def why_not(self, client, case):
-        return self.unable.get(case) or self.unable.get((client, case))
+        return self.server.unable.get(case) or self.server.unable.get((client, case))
 
 
 TARGETS = {
-    "uvicorn": Target(
-        (*PYTHON, "-m", "uvicorn", "asgi:app", "--app-dir", HERE / "targets", "--lifespan", "off", "--no-access-log")
-        + ("--port",),
-        {
-            "trailers": "uvicorn sends no trailers",
-            "hints": "uvicorn sends no 103",
-            # Asked without ic, too.
-            ("jdk", "websocket"): "uvicorn hangs up on the JDK's handshake, which says Content-Length: 0",
-        },
-    ),
-    "node": Target((*NODE, HERE / "targets/server.js"), {}),
+    "uvicorn": Target(Uvicorn()),
+    "node": Target(Node()),
+    "uvicorn-tls": Target(Uvicorn(), "https"),
+    "node-tls": Target(Node(), "https"),
 }
 
 
@@ -123,7 +144,8 @@ def main():
     only = [name for name in os.environ.get("ONLY", "").split(",") if name]
     clients = [name for name in CLIENTS if not only or name in only]
     with workplace(SECONDS_MAX) as (folder, processes):
-        scenes = {name: start(name, target, ic, folder, processes) for name, target in TARGETS.items()}
+        pems = certificates.make(folder)
+        scenes = {name: start(name, target, pems, ic, folder, processes) for name, target in TARGETS.items()}
         with concurrent.futures.ThreadPoolExecutor(CLIENTS_AT_ONCE) as pool:
             wheres = [(target, client) for target in TARGETS for client in clients]
             jobs = {where: pool.submit(drive, *where, scenes[where[0]]) for where in wheres}
@@ -146,17 +168,20 @@ def main():
     sys.exit(1 if counts["FAILED"] or not counts["ok"] else 0)
 
 
-def start(name, target, ic, folder, processes):
+def start(name, target, pems, ic, folder, processes):
     """The target and an interceptor before it, in a project that is called like it; what its clients have to know."""
     port = free_port()
+    # `Host` becomes the target's as it is written here.
+    url = f"{target.scheme}://localhost:{port}"
     environment = clean_environment(NODE_PATH=os.environ.get("NODE_PATH", ""))
-    process = Process(name, [*target.command, port], folder / f"{name}.log", env=environment)
+    authority, *secure = pems if target.scheme == "https" else (None,)
+    process = Process(name, target.server.command(port, *secure), folder / f"{name}.log", env=environment)
     processes.append(process)
 
     def answers():
         if not process.is_running():
             raise RuntimeError(f"{name} ended at its start:\n{process.output()}")
-        return get_json(f"http://127.0.0.1:{port}/seen") == {}
+        return get_json(f"{url}/seen", authority) == {}
 
     until(f"{name} answers", answers)
     ports = free_range(4)
@@ -165,11 +190,12 @@ def start(name, target, ic, folder, processes):
     environment = clean_environment(
         HOME=str(home), INTERCEPTOR_PORT_MIN=str(ports.start), INTERCEPTOR_PORT_MAX=str(ports.stop - 1)
     )
-    interceptor = Interceptor(ic, folder / name, f"http://localhost:{port}", environment, processes).ready()
+    options = ("--ca-file", authority) if authority else ()
+    interceptor = Interceptor(ic, folder / name, url, environment, processes, *options).ready()
     return {
         "through": f"http://localhost:{interceptor.port}",
-        # `Host` is the target's as it was given, so this is how it is written.
-        "target": f"http://localhost:{port}",
+        "target": url,
+        "ca": authority and str(authority),
         "instance": f"pycharm-{name}",
         "slow_seconds": SLOW_SECONDS,
     }
@@ -211,7 +237,8 @@ def table(clients, cells):
     """The table as text, and how often each kind of cell stands in it."""
     reasons, counts, lines = [], {"ok": 0, "n.a.": 0, "FAILED": 0}, []
     for target, kind in TARGETS.items():
-        lines += ["", f"through ic to {target}", " " * 15 + "".join(f"{client:>11}" for client in clients)]
+        server = target.replace("-tls", ", which speaks TLS")
+        lines += ["", f"through ic to {server}", " " * 15 + "".join(f"{client:>11}" for client in clients)]
         for case in CASES:
             row = f"{case:<15}"
             for client in clients:

@@ -6,6 +6,7 @@
 import java.io.BufferedReader;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
+import java.io.FileInputStream;
 import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.PrintWriter;
@@ -20,8 +21,10 @@ import java.net.http.HttpResponse.BodyHandlers;
 import java.net.http.WebSocket;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.security.KeyStore;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.security.cert.CertificateFactory;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HexFormat;
@@ -37,6 +40,8 @@ import java.util.concurrent.TimeUnit;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.zip.GZIPInputStream;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManagerFactory;
 
 public class JdkHttpClient {
     static final int EVENTS = 5;
@@ -55,16 +60,18 @@ public class JdkHttpClient {
     final int length;
     final HttpClient client = HttpClient.newHttpClient();
     // A client of its own for what goes past the interceptor.
-    final HttpClient direct = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+    final HttpClient direct;
 
-    JdkHttpClient(String scene) {
+    JdkHttpClient(String scene) throws Exception {
         this.scene = scene;
         through = text(scene, "through");
         target = text(scene, "target");
         length = Integer.parseInt(number(scene, "bytes"));
+        HttpClient.Builder builder = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1);
+        direct = target.startsWith("https") ? builder.sslContext(trusting(text(scene, "ca"))).build() : builder.build();
     }
 
-    public static void main(String[] arguments) {
+    public static void main(String[] arguments) throws Exception {
         JdkHttpClient subject = new JdkHttpClient(arguments[0]);
         Map<String, Case> rows = subject.rows();
         String cases = find(arguments[0], "\"cases\": \\[([^]]*)\\]");
@@ -372,6 +379,19 @@ public class JdkHttpClient {
             Thread.sleep(20);
         }
         throw new AssertionError("not within 15 s: " + sign + " in " + record);
+    }
+
+    static SSLContext trusting(String file) throws Exception {
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null);
+        try (InputStream pem = new FileInputStream(file)) {
+            store.setCertificateEntry("ca", CertificateFactory.getInstance("X.509").generateCertificate(pem));
+        }
+        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(store);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(null, trust.getTrustManagers(), null);
+        return context;
     }
 
     static BodyPublisher bytes(byte[] body) {

@@ -13,13 +13,12 @@ import json
 import sys
 import time
 import traceback
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support import until  # noqa: E402
+from support import get_json, until  # noqa: E402
 
 EVENTS = 5
 TOGETHER = 50
@@ -39,20 +38,12 @@ class Scene:
     cases: list
     bytes: int
     slow_seconds: float
-    ca: str = None
+    # What signed the target's certificate, where it has one.
+    ca: str
 
     def control(self, what, case):
         """Asks the target itself, past the interceptor."""
-        context = None
-        if self.ca:
-            import ssl
-
-            context = ssl.create_default_context(cafile=self.ca)
-        method = "POST" if what == "next" else "GET"
-        request = urllib.request.Request(f"{self.target}/{what}?case={case}", method=method)
-        handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
-        with urllib.request.build_opener(*handlers).open(request, timeout=20) as answer:
-            return json.load(answer)
+        return get_json(f"{self.target}/{what}?case={case}", self.ca, "POST" if what == "next" else "GET")
 
     def seen(self, case):
         return until(f"the target has seen {case}", lambda: self.control("seen", case))
