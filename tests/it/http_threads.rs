@@ -1,5 +1,6 @@
 //! `--threads`: several threads serve as one does, each its share of the clients.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -218,4 +219,33 @@ fn the_grace_ends_on_every_thread() {
     }
     interceptor.terminate();
     assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
+}
+
+/// What the tests say of one thread, said of two: those of the process, of what it counts, of kept connections and of
+/// clients that leave. With the variable, any of the tests can be run so.
+#[test]
+fn two_threads_do_what_one_does() {
+    if std::env::var_os(THREADS).is_some() {
+        return;
+    }
+    let tests = std::env::current_exe().expect("a running program has a path");
+    let run = Command::new(tests)
+        .args([
+            "http_process::",
+            "http_metrics::",
+            "http_pool::",
+            "http_departures::",
+        ])
+        .env(THREADS, "2")
+        .output()
+        .expect("this program can be run again");
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let passed = said.lines().filter(|line| line.ends_with("... ok")).count();
+    count("threads: tests of one thread, with two", passed);
+    assert!(passed > 0, "{said}");
 }

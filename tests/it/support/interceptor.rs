@@ -20,6 +20,9 @@ use super::origin::Origin;
 use super::tls::Authority;
 use super::wire::Wire;
 
+/// The variable that says how many threads interceptors have, for a run of the tests with more than one.
+pub const THREADS: &str = "IC_TEST_THREADS";
+
 /// How an interceptor is to be started.
 pub struct Launch {
     wrapper: Vec<String>,
@@ -160,6 +163,15 @@ impl Launch {
             .arg("serve")
             .args(["--port", &port.to_string()])
             .args(&self.arguments);
+        // What a test says of one thread holds for several, unless it has a number of its own.
+        if let Some(threads) = std::env::var_os(THREADS)
+            && !self
+                .arguments
+                .iter()
+                .any(|argument| argument == "--threads")
+        {
+            command.arg("--threads").arg(threads);
+        }
         // What the developer has set must not steer a test.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
