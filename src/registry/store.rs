@@ -124,11 +124,19 @@ impl Store {
         &self,
         mut change: impl FnMut(&mut Registry) -> R,
     ) -> Result<Updated<R>, StoreError> {
-        if let Some(value) = self.unchanged_by(&mut change)? {
-            return Ok(Updated {
-                value,
-                warning: None,
-            });
+        // What is behind this is large, and the same whatever the change returns: it exists once.
+        let mut value = None;
+        let warning = self.update_with(&mut |registry| value = Some(change(registry)))?;
+        let value = value.expect("an update makes its change at least once");
+        Ok(Updated { value, warning })
+    }
+
+    fn update_with(
+        &self,
+        change: &mut dyn FnMut(&mut Registry),
+    ) -> Result<Option<Warning>, StoreError> {
+        if self.is_unchanged_by(change)? {
+            return Ok(None);
         }
         let mut patience = self.patience();
         let place = Place::of(&self.file)?;
@@ -136,7 +144,7 @@ impl Store {
         let _turn = place.take_turn(&mut patience)?;
         patience.start_over();
         let mut is_replaced = false;
-        self.change_until_it_stays(&place, &mut patience, &mut change, &mut is_replaced)
+        self.change_until_it_stays(&place, &mut patience, change, &mut is_replaced)
             .map_err(|error| {
                 if is_replaced {
                     error.unconfirmed()
@@ -148,13 +156,13 @@ impl Store {
 
     /// Makes the change in our turn, again for as long as others write over it; `is_replaced` says whether it has been
     /// made at all.
-    fn change_until_it_stays<R>(
+    fn change_until_it_stays(
         &self,
         place: &Place,
         patience: &mut Patience<'_>,
-        change: &mut impl FnMut(&mut Registry) -> R,
+        change: &mut dyn FnMut(&mut Registry),
         is_replaced: &mut bool,
-    ) -> Result<Updated<R>, StoreError> {
+    ) -> Result<Option<Warning>, StoreError> {
         let mut warning = None;
         let mut late: Option<Late> = None;
         loop {
@@ -165,9 +173,9 @@ impl Store {
                 .as_ref()
                 .map_or_else(|| current.clone(), |late| late.onto(&current, text));
             let base = next.clone();
-            let value = change(&mut next);
+            change(&mut next);
             if next == current && ailment.is_none() {
-                return Ok(Updated { value, warning });
+                return Ok(warning);
             }
             if let (Some(look), Some(ailment)) = (&look, ailment) {
                 let backup = place.back_up(look)?;
@@ -197,34 +205,31 @@ impl Store {
                 continue;
             }
             if fs::read(place.target()).is_ok_and(|text| text == next_text.as_bytes()) {
-                return Ok(Updated { value, warning });
+                return Ok(warning);
             }
             // Somebody else has been there, and may be still.
             let look = settled(|| Look::at(place.target()), patience)?;
             let is_in = |look: &Look| next.change_is_in(&base, &look.reading().0);
             if look.as_ref().is_none_or(is_in) {
-                return Ok(Updated { value, warning });
+                return Ok(warning);
             }
             patience.wait(Waiting::Written)?;
         }
     }
 
-    /// What `change` returns, if the file is sound and it leaves everything as it is.
-    fn unchanged_by<R>(
-        &self,
-        mut change: impl FnMut(&mut Registry) -> R,
-    ) -> Result<Option<R>, StoreError> {
+    /// The file is sound, and `change` leaves everything as it is.
+    fn is_unchanged_by(&self, change: &mut dyn FnMut(&mut Registry)) -> Result<bool, StoreError> {
         let current = match Look::at(&self.file)? {
             None => Registry::default(),
             Some(look) if look.is_whole() => match look.parsed {
                 Ok(registry) => registry,
-                Err(_) => return Ok(None),
+                Err(_) => return Ok(false),
             },
-            Some(_) => return Ok(None),
+            Some(_) => return Ok(false),
         };
         let mut next = current.clone();
-        let value = change(&mut next);
-        Ok((next == current).then_some(value))
+        change(&mut next);
+        Ok(next == current)
     }
 
     fn patience(&self) -> Patience<'_> {

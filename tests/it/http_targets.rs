@@ -1,5 +1,6 @@
 //! Methods and targets, which reach the origin as they are, and the target's own base path and socket.
 
+use crate::support::tls::scheme;
 use crate::support::{self, *};
 
 /// A port of 127.0.0.1 at which nobody answers: a full queue, which lets the requests for a connection lie.
@@ -34,7 +35,7 @@ fn a_silent_address_of_the_host_is_overtaken_by_another() {
     };
     let address = (std::net::Ipv6Addr::LOCALHOST, port).into();
     let origin = Origin::answering_at(address, ok);
-    let interceptor = Launch::toward(format!("http://localhost:{port}")).start();
+    let interceptor = Launch::toward(format!("{}://localhost:{port}", scheme())).start();
     for _ in 0..3 {
         let mut client = interceptor.client();
         client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");

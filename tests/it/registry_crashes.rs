@@ -165,7 +165,8 @@ impl Scene {
                     + 1,
                 "{what}"
             );
-            assert!(text.contains("\"/home/me/new\": 888"), "{what}: {text}");
+            let given = format!("\"/home/me/new\": {}", answered.trim());
+            assert!(text.contains(&given), "{what}: {text}");
         }
         // What was answered is so, and what was said as well.
         match ran.status.code() {
