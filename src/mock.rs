@@ -69,7 +69,7 @@ impl Server {
         let accept_all = |listener: TcpListener| {
             let executor = Rc::clone(&executor);
             async move {
-                let listener = match Source::new(listener) {
+                let listener = match Source::listening(listener) {
                     Ok(listener) => listener,
                     Err(error) => return error,
                 };

@@ -249,7 +249,7 @@ where
     let (station, crew) = (Rc::new(station), Rc::new(crew));
     let mut acceptors = Vec::new();
     for listener in listeners {
-        let listener = Source::new(listener).map_err(ServeError::Reactor)?;
+        let listener = Source::listening(listener).map_err(ServeError::Reactor)?;
         // Tasks among the others: whoever comes waits for those who are there to have their turn.
         let task = accept_all(listener, Rc::clone(&station), Rc::clone(&crew));
         acceptors.push(executor.spawn(task));

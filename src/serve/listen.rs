@@ -111,7 +111,9 @@ async fn next<L: AsFd, S>(
             After::GoOn => {}
             After::Wait => {
                 log::warn!("cannot accept connections for now: {error}");
+                listener.set_heard(false)?;
                 Timer::at(Instant::now() + PAUSE).await;
+                listener.set_heard(true)?;
             }
             After::Stop => return Err(error),
         }

@@ -57,7 +57,7 @@ impl Channel {
         };
         // From here on what goes wrong leaves nothing behind.
         let mut channel = Channel {
-            listener: Source::new(listener)?,
+            listener: Source::listening(listener)?,
             path: unready,
             who: Rc::new(who),
         };

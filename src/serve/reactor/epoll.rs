@@ -45,6 +45,23 @@ impl<S: AsFd> Source<S> {
         Self::watched(socket, STREAM, Readiness::UNKNOWN)
     }
 
+    /// Watches a listening socket: each turn tells again as long as clients are waiting. So one is accepted in each turn, and
+    /// none in vain; and whoever is served already has a turn between two of them.
+    pub fn listening(socket: S) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Self::watched(socket, EventFlags::IN, Readiness::NONE)
+    }
+
+    /// Whether a listening socket is told of at all. One that cannot be accepted from for now would be told of in every turn.
+    pub fn set_heard(&self, is_heard: bool) -> io::Result<()> {
+        let interest = if is_heard {
+            EventFlags::IN
+        } else {
+            EventFlags::empty()
+        };
+        self.watch.change(&self.socket, interest)
+    }
+
     fn watched(socket: S, interest: EventFlags, readiness: Readiness) -> io::Result<Self> {
         let watch = Reactor::current()?.watch(&socket, interest, readiness)?;
         Ok(Source { socket, watch })
@@ -109,22 +126,24 @@ impl<S: AsFd> Source<S> {
     }
 }
 
-/// Accepts a connection, if one is waiting. Whichever thread serves it watches it: see [`accepted`].
+/// Accepts a connection, if one is waiting; another one is told of by the next turn. Whichever thread serves it watches it: see [`accepted`].
 pub fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
+    listener.read_blocked();
     Ok(TcpStream::from(socket))
 }
 
-/// Watches a connection that was accepted.
+/// Watches a connection that was accepted. It is read at once: most clients have sent their request by then.
 pub fn accepted(stream: TcpStream) -> io::Result<Source<TcpStream>> {
-    Source::watched(stream, STREAM, Readiness::NEW)
+    Source::watched(stream, STREAM, Readiness::UNKNOWN)
 }
 
 /// As [`accept`], where the listener is a Unix domain socket.
 pub fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Source<UnixStream>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
+    listener.read_blocked();
     Source::watched(UnixStream::from(socket), STREAM, Readiness::NEW)
 }
 
@@ -336,8 +355,7 @@ impl Reactor {
             reactor: Rc::clone(self),
             key,
         };
-        let token = EventData::new_u64(u64::from(generation) << 32 | key as u64);
-        epoll::add(&self.epoll, socket, token, interest)?;
+        epoll::add(&self.epoll, socket, token(generation, key), interest)?;
         Ok(watch)
     }
 
@@ -461,6 +479,11 @@ struct Watch {
 }
 
 impl Watch {
+    fn change(&self, socket: impl AsFd, interest: EventFlags) -> io::Result<()> {
+        let token = token(self.with(|entry| entry.generation), self.key);
+        Ok(epoll::modify(&self.reactor.epoll, socket, token, interest)?)
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut Entry) -> T) -> T {
         look(&mut self.reactor.entries.borrow_mut()[self.key])
     }
@@ -472,6 +495,10 @@ impl Drop for Watch {
         // With the entries free again: see `dispatch`.
         drop(entry);
     }
+}
+
+fn token(generation: u32, key: usize) -> EventData {
+    EventData::new_u64(u64::from(generation) << 32 | key as u64)
 }
 
 fn wait(place: &mut Option<Waker>, waker: &Waker) {

@@ -27,6 +27,16 @@ impl<S: AsFd> Source<S> {
         Async::new(socket).map(Source)
     }
 
+    /// As [`new`](Self::new), for a listening socket.
+    pub fn listening(socket: S) -> io::Result<Self> {
+        Self::new(socket)
+    }
+
+    /// Whether a listening socket is told of at all: where somebody waits for it, and only then.
+    pub fn set_heard(&self, _is_heard: bool) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The socket.
     pub fn get_ref(&self) -> &S {
         self.0.get_ref()
