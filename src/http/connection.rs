@@ -134,7 +134,7 @@ pub enum Next {
 /// Why a client's connection is closed behind a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The client asked for it, or speaks HTTP/1.0 without `keep-alive`.
+    /// The client asked for it, or speaks HTTP/1.0 without `keep-alive`; its request is over.
     ClientAsked,
     /// The response's body has no other end.
     BodyEndsByClose,

@@ -189,12 +189,12 @@ pub fn response<'h, 'b>(
 
 /// What becomes of the client's connection behind a final response (RFC 9112 §9.3).
 pub fn next(asking: &Asking, framing: Framing, form: Form, moment: Moment) -> Next {
-    if !asking.persists {
+    if !moment.is_sent {
+        Next::Close(Reason::RequestUnfinished)
+    } else if !asking.persists {
         Next::Close(Reason::ClientAsked)
     } else if framing == Framing::UntilClose || form == Form::Decoded {
         Next::Close(Reason::BodyEndsByClose)
-    } else if !moment.is_sent {
-        Next::Close(Reason::RequestUnfinished)
     } else if moment.is_stopping {
         Next::Close(Reason::Stopping)
     } else {

@@ -104,7 +104,10 @@ pub fn answer(call: Call) -> impl Future<Output = Done> {
             Ok(Next::Reuse) => Some(connection),
             Ok(Next::Close(reason)) => {
                 log::debug!("closing the client's connection: {}", reason.explain());
-                Box::pin(close(connection)).await;
+                // Who has said that this was its last request sends nothing more (RFC 9112 §9.6).
+                if reason != Reason::ClientAsked || !connection.client.is_quiet() {
+                    Box::pin(close(connection)).await;
+                }
                 None
             }
             Ok(Next::Tunnel) => None,
