@@ -6,7 +6,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use super::buffers::Scratch;
+use super::buffers::{Buffer, Scratch};
 use super::counter::Counter;
 use super::deadline::Silence;
 use super::feed::Sight;
@@ -62,7 +62,12 @@ pub async fn relay<F: Fn(&str) -> bool>(
                 // In a box: few bodies are large.
                 Box::pin(flow(from, to, body, &terms)).await?
             } else {
-                fill(from, terms.silence).await?
+                let lend = if is_flood {
+                    Buffer::take_large
+                } else {
+                    Buffer::take
+                };
+                within(terms.silence, |context| from.poll_fill_into(context, lend)).await?
             };
             if filled == Filled::EndOfFile {
                 return body.end_of_file().map_err(|Truncated| Broken::Truncated);

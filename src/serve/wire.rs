@@ -281,7 +281,7 @@ impl<'a> Reader<'a> {
 
     /// Whether no more bytes can be read before some are used.
     pub fn is_full(&self) -> bool {
-        self.inbox.used.len() == buffers::BUFFER_BYTES
+        self.inbox.used.len() >= buffers::BUFFER_BYTES
     }
 
     /// Waits for more bytes than there are now. The wire must not be [full](Reader::is_full).
@@ -293,6 +293,15 @@ impl<'a> Reader<'a> {
 
     /// As [`fill`](Reader::fill).
     pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Filled>> {
+        self.poll_fill_into(context, Buffer::take)
+    }
+
+    /// As [`fill`](Reader::fill), into what `lend` lends if there is no buffer yet.
+    pub fn poll_fill_into(
+        &mut self,
+        context: &mut Context<'_>,
+        lend: fn() -> Buffer,
+    ) -> Poll<io::Result<Filled>> {
         debug_assert!(
             !self.is_full(),
             "a full wire has to be emptied before it is read"
@@ -305,7 +314,7 @@ impl<'a> Reader<'a> {
                     return Poll::Pending;
                 }
             }
-            match self.inbox.read_from(self.stream) {
+            match self.inbox.read_from(self.stream, lend) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
@@ -468,11 +477,15 @@ impl Inbox {
         }
     }
 
-    fn read_from(&mut self, stream: &Stream) -> io::Result<Filled> {
-        if self.used.end == self.buffer.as_ref().map_or(0, Buffer::len) {
+    fn read_from(&mut self, stream: &Stream, lend: fn() -> Buffer) -> io::Result<Filled> {
+        if self
+            .buffer
+            .as_ref()
+            .is_some_and(|buffer| self.used.end == buffer.len())
+        {
             self.make_room();
         }
-        let buffer = self.buffer.get_or_insert_with(Buffer::take);
+        let buffer = self.buffer.get_or_insert_with(lend);
         let count = match stream.try_read(&mut buffer.bytes_mut()[self.used.end..]) {
             Ok(count) => count,
             Err(error) => {

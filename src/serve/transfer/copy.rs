@@ -15,7 +15,7 @@ pub async fn transfer(
     silence: Silence<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Moved {
-    let mut buffer = Buffer::take();
+    let mut buffer = Buffer::take_large();
     let mut left = most;
     while left > 0 {
         let room = usize::try_from(left)
