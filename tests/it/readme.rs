@@ -8,7 +8,7 @@
 //!   exported variables.
 //! - `ic serve` and `ic mock` go on running until their section ends; they count as started when all that the README
 //!   shows of them has been printed.
-//! - `cargo run --release -- …` is the program under test; `curl` is run where there is one, and `ic status`
+//! - `cargo run -- …` is the program under test; `curl` is run where there is one, and `ic status`
 //!   where the machine can tell what listens.
 //! - The README's ports are the default ones, which may be taken here: the tests use others of the same width and
 //!   translate both ways (see [`Ports`]).
@@ -212,7 +212,7 @@ impl Reader {
 
     /// Runs the example; or says why it cannot be run here.
     fn follow(&mut self, example: &Example) -> Result<Followed, &'static str> {
-        let command = example.command.replace("cargo run --release -- ", "ic ");
+        let command = example.command.replace("cargo run -- ", "ic ");
         if command.contains("curl ") && !is_installed("curl") {
             return Err("there is no curl");
         }
