@@ -97,8 +97,7 @@ fn a_request_and_an_event_cost_no_more_system_calls_than_they_must() {
             unreachable!("there were two rounds");
         };
         let calls = with_many.saturating_sub(*with_few);
-        // A clock that ticks meanwhile, and other tests' `ic status`, which asks every interceptor of the machine how it is.
-        // One more call for each exchange would be four times as many.
+        // A clock that ticks meanwhile. One more call for each exchange would be four times as many.
         let allowance = (many - few) / 4;
         assert!(
             calls <= most * (many - few) + allowance,

@@ -275,13 +275,18 @@ fn a_client_that_only_half_closes_gets_its_answer() {
         ),
     ];
     for (request, lines, why) in rows {
+        let is_taken_for_departure = !TELLS_WHO_LISTENS && keeps_its_connection(request);
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
         client.send(request);
-        client.finish_writing();
+        // At once, also before there is a connection to the origin, unless there would then be none.
+        if !is_taken_for_departure {
+            client.finish_writing();
+        }
         let mut served = origin.accept();
         served.request();
-        if !TELLS_WHO_LISTENS && keeps_its_connection(request) {
+        if is_taken_for_departure {
+            client.finish_writing();
             check_dropped(&origin, &interceptor, served, why);
             continue;
         }

@@ -6,10 +6,10 @@
 
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -150,7 +150,7 @@ impl Launch {
     fn spawn(&self, port: u16) -> Interceptor {
         // An attempt before this one has taken it away when it ended.
         std::fs::create_dir_all(&self.folder).expect("the build folder can be written");
-        let ic = env!("CARGO_BIN_EXE_ic");
+        let ic = program();
         let mut command = match self.wrapper.split_first() {
             None => Command::new(ic),
             Some((program, arguments)) => {
@@ -424,6 +424,31 @@ impl Drop for Interceptor {
             "interceptor: ended by itself with {ended:?}: {errors}"
         );
     }
+}
+
+/// A copy of the program, which nobody else takes for an interceptor: `ic status` and `ic ui`, as other tests run them, ask
+/// every process on the machine that is called `ic` or runs the same file how it is, and connect to its target. An origin that
+/// a test scripts, and a limit on connections, must not see them.
+fn program() -> &'static Path {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let original = Path::new(env!("CARGO_BIN_EXE_ic"));
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("copy-of-ic");
+        let changed = |file: &Path| file.metadata().ok()?.modified().ok();
+        // Several runs of the tests may make it at the same time.
+        if changed(&copy).is_none_or(|made| Some(made) <= changed(original)) {
+            let new = copy.with_extension(std::process::id().to_string());
+            // By a process of its own: a file that is being written here would be open in children of other tests, too, and
+            // what is open for writing is not run.
+            let copied = Command::new("cp").arg(original).arg(&new).status();
+            assert!(
+                copied.is_ok_and(|status| status.success()),
+                "the program can be copied"
+            );
+            std::fs::rename(&new, &copy).expect("the build folder can be written");
+        }
+        copy
+    })
 }
 
 /// A port that nobody listens on at either loopback address, outside the range from which the kernel
