@@ -8,8 +8,9 @@ mod halves;
 mod request;
 mod response;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use smol::future;
@@ -396,9 +397,25 @@ async fn close(connection: Connection) {
     client.writer().finish().await;
     limit.set(Some(LINGER));
     let mut reader = client.reader();
+    let (mut left, mut since_turn) = (LINGER_BYTES, 0);
     loop {
-        reader.consume(reader.bytes().len());
-        match limit.race(|context| reader.poll_fill(context)).await {
+        let count = reader.bytes().len();
+        reader.consume(count);
+        left = left.saturating_sub(count);
+        since_turn += count;
+        if left == 0 {
+            return;
+        }
+        if since_turn >= LINGER_TURN_BYTES {
+            since_turn = 0;
+            reactor::next_turn().await;
+        }
+        // The limit first: there may be more to read each time.
+        let filled = poll_fn(|context| match limit.poll_passed(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => reader.poll_fill(context).map(Some),
+        });
+        match filled.await {
             Some(Ok(Filled::Some)) => {}
             Some(Ok(Filled::EndOfFile) | Err(_)) | None => return,
         }
@@ -432,5 +449,11 @@ fn explain(fault: &Fault, service: &Service) -> String {
 /// After this many requests of one connection, the others have their turn.
 const TURN_REQUESTS: u32 = 64;
 
-/// For how long what a refused client still sends is read.
+/// For how long what a client sends behind its last answer is read.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// And how much of it: the largest file that OpenAI takes, since many clients look for an answer only behind their upload.
+const LINGER_BYTES: usize = 512 << 20;
+
+/// After this much of it, the other connections have their turn.
+const LINGER_TURN_BYTES: usize = 1 << 20;

@@ -437,6 +437,77 @@ fn the_wait_for_a_loading_origin_ends() {
     assert_eq!(response.fields.one("retry-after"), Some("1"));
 }
 
+/// For how long, and how much of, what a client sends behind its last answer is read.
+const LINGERS: Duration = Duration::from_secs(2);
+const LINGERS_BYTES: usize = 512 << 20;
+
+/// What is answered, and is the last answer of its connection.
+const LAST: [(&str, u16, &str); 2] = [
+    ("GET / HTTP/1.1\r\n\r\n", 400, "refused"),
+    (
+        "GET /_ic/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n",
+        200,
+        "answered before its body was over",
+    ),
+];
+
+#[test]
+fn a_flood_behind_the_last_answer_ends_and_hinders_nobody() {
+    // A flood may begin after the answer, and what is sent last may be on its way when nobody reads any more.
+    const BUFFERS: usize = 32 << 20;
+    let (_, interceptor) = &agreeing();
+    for (request, status, why) in LAST {
+        let mut client = interceptor.client();
+        client.send(request);
+        let mut writer = client.twin();
+        std::thread::scope(|scope| {
+            let flood = scope.spawn(move || {
+                let piece = vec![b'x'; 1 << 20];
+                let mut pieces = 0;
+                while pieces < 4 * LINGERS_BYTES / piece.len() && writer.offer(&piece) {
+                    pieces += 1;
+                }
+                pieces * piece.len()
+            });
+            let mut healthy = interceptor.client();
+            for _ in 0..10 {
+                healthy.send(GET);
+                assert_eq!(healthy.response("GET").text(), "ok", "{why}");
+            }
+            let sent = flood.join().expect("a flood ends");
+            assert!(sent <= LINGERS_BYTES + BUFFERS, "{sent} bytes: {why}");
+        });
+        // A reset came behind it; what came before that is still there.
+        if let Ok(response) = client.try_response("GET") {
+            assert_eq!(response.status, status, "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_trickle_behind_the_last_answer_ends() {
+    let (_, interceptor) = &agreeing();
+    for (request, status, why) in LAST {
+        let mut client = interceptor.client();
+        client.send(request);
+        let response = client.response("GET");
+        assert_eq!(response.status, status, "{why}");
+        let since = Instant::now();
+        // There always is more to read, a little of it.
+        client.expect_eof();
+        while client.offer("x") {
+            let lasted = since.elapsed();
+            assert!(
+                lasted < LINGERS + Duration::from_secs(3),
+                "{lasted:?}: {why}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let lasted = since.elapsed();
+        assert!(lasted > Duration::from_secs(1), "{lasted:?}: {why}");
+    }
+}
+
 #[test]
 fn slow_heads_do_not_hinder_a_healthy_client() {
     const HEAD: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nX: ";
