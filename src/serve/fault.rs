@@ -129,6 +129,7 @@ impl Fault {
                 OriginFault::Connect(error) => {
                     let (status, retry) = match error {
                         ConnectError::Timeout => (504, Retry::Soon),
+                        ConnectError::NoDescriptors => (503, Retry::Soon),
                         ConnectError::Tls(_) => (502, Retry::Never),
                         ConnectError::Proxy(fault) if !fault.may_pass() => (502, Retry::Never),
                         _ => (502, Retry::Soon),

@@ -1,5 +1,6 @@
 //! Listening sockets, and what to do when accepting fails.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -110,7 +111,7 @@ async fn next<L: AsFd, S>(
         match after(&error) {
             After::GoOn => {}
             After::Wait => {
-                log::warn!("cannot accept connections for now: {error}");
+                complain(&error);
                 listener.set_heard(false)?;
                 Timer::at(Instant::now() + PAUSE).await;
                 listener.set_heard(true)?;
@@ -118,6 +119,31 @@ async fn next<L: AsFd, S>(
             After::Stop => return Err(error),
         }
     }
+}
+
+/// Says it now and then only: as long as it lasts, each attempt fails.
+fn complain(error: &io::Error) {
+    thread_local! {
+        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    let is_news = LAST.get().is_none_or(|last| now - last >= COMPLAINTS_EVERY);
+    if !is_news {
+        return;
+    }
+    LAST.set(Some(now));
+    let way_out = if lacks_descriptors(error) {
+        "; `ulimit -n` raises the limit"
+    } else {
+        ""
+    };
+    log::warn!("cannot accept connections for now: {error}{way_out}");
+}
+
+/// Whether there is no socket because this process, or the machine, may have no more descriptors.
+pub fn lacks_descriptors(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +178,9 @@ fn after(error: &io::Error) -> After {
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 1024;
+
+/// What lasts is worth a line as often as that.
+const COMPLAINTS_EVERY: Duration = Duration::from_secs(10);
 
 /// Long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(100);

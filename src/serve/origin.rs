@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use smol::future;
 
 use super::deadline::{Clock, Deadline};
+use super::listen;
 use super::own::Tally;
 use super::proxy::{self, Proxy, Trouble};
 use super::stagger;
@@ -60,6 +61,8 @@ pub enum ConnectError {
     Tls(Wrong),
     /// The proxy on the way does not lead to it.
     Proxy(Box<proxy::Fault>),
+    /// This process, or the machine, may have no more descriptors: the target has no part in it.
+    NoDescriptors,
     /// Anything else.
     Failed(io::Error),
 }
@@ -73,6 +76,7 @@ impl ConnectError {
             ConnectError::Timeout => "connect_timeout",
             ConnectError::Tls(wrong) => wrong.code(),
             ConnectError::Proxy(fault) => fault.code(),
+            ConnectError::NoDescriptors => "no_descriptors",
             ConnectError::Failed(_) => "target_unreachable",
         }
     }
@@ -93,6 +97,10 @@ impl ConnectError {
             }
             ConnectError::Tls(wrong) => wrong.explain(target),
             ConnectError::Proxy(fault) => fault.explain(target),
+            ConnectError::NoDescriptors => {
+                "ic may open no more connections; raise `ulimit -n`, or lower --max-connections"
+                    .to_owned()
+            }
             ConnectError::Failed(error) => {
                 format!("the target {target} cannot be reached ({error})")
             }
@@ -289,10 +297,13 @@ impl Origin {
         port: u16,
     ) -> Result<Stream, ConnectError> {
         let (proxy_host, proxy_port) = proxy.address();
-        let stream = self
-            .connect_tcp(proxy_host, proxy_port)
-            .await
-            .map_err(|error| proxy.fault(Trouble::Unreachable(error)))?;
+        let stream =
+            self.connect_tcp(proxy_host, proxy_port)
+                .await
+                .map_err(|error| match error {
+                    ConnectError::NoDescriptors => error,
+                    error => proxy.fault(Trouble::Unreachable(error)),
+                })?;
         if self.tls.is_some() {
             let authority = if host.contains(':') {
                 format!("[{host}]:{port}")
@@ -317,7 +328,12 @@ impl Origin {
             return Ok(stream);
         }
         let found = addresses(host, port).await;
-        let mut found = stagger::alternate(found.map_err(ConnectError::Unresolved)?);
+        let mut found = stagger::alternate(found.map_err(
+            |error| match listen::lacks_descriptors(&error) {
+                true => ConnectError::NoDescriptors,
+                false => ConnectError::Unresolved(error),
+            },
+        )?);
         let (address, stream) =
             stagger::first(&found, Stream::connect)
                 .await
@@ -354,6 +370,9 @@ async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 fn failure(error: io::Error) -> ConnectError {
     if let Some(wrong) = tls::wrong_in(&error) {
         return ConnectError::Tls(wrong);
+    }
+    if listen::lacks_descriptors(&error) {
+        return ConnectError::NoDescriptors;
     }
     match error.kind() {
         // A Unix socket that is not there is a server that has not started.

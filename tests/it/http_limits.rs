@@ -624,24 +624,68 @@ fn ticks(interceptor: &Interceptor) -> u64 {
         .sum()
 }
 
+/// Lets it have no descriptor of this number or above; returns which limit there was.
+#[cfg(target_os = "linux")]
+fn limit_descriptors(interceptor: &Interceptor, limit: Option<u64>) -> Option<u64> {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let pid = Pid::from_raw(interceptor.pid().cast_signed());
+    let limit = Rlimit {
+        current: limit,
+        // As it is for this process, and so for its child.
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    let before = prlimit(pid, Resource::Nofile, limit).expect("a child's limit can be set");
+    before.current
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_request_that_no_descriptor_is_left_for_is_a_503_and_no_fault_of_the_target() {
+    let (origin, interceptor) = agreeing();
+    let mut client = interceptor.client();
+    // Whoever is answered has been accepted.
+    client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.response("GET");
+    let before = limit_descriptors(&interceptor, Some(0));
+    client.send(GET);
+    let response = client.response("GET");
+    limit_descriptors(&interceptor, before);
+    assert_eq!(check_own_error(&response, &[503]), "no_descriptors");
+    let text = response.text();
+    assert!(text.contains("ulimit -n"), "what to do: {text}");
+    assert_eq!(response.fields.one("retry-after"), Some("1"));
+    assert!(origin.requests().is_empty());
+    served_client(&interceptor);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn clients_that_no_descriptor_is_left_for_wait_and_the_log_says_so_once() {
+    const WARNING: &str = "cannot accept connections for now";
+    let (_, interceptor) = &agreeing();
+    let before = limit_descriptors(interceptor, Some(0));
+    let mut clients: Vec<Wire> = (0..3).map(|_| interceptor.client()).collect();
+    clients.iter_mut().for_each(|client| client.send(GET));
+    interceptor.wait_for_errors("a warning", |said| said.contains(WARNING));
+    // Time for it to try again and again.
+    clients[0].expect_silence(Duration::from_secs(1));
+    let said = interceptor.errors();
+    assert_eq!(said.matches(WARNING).count(), 1, "{said}");
+    assert!(said.contains("ulimit -n"), "what to do: {said}");
+    limit_descriptors(interceptor, before);
+    for client in &mut clients {
+        assert_eq!(client.response("GET").text(), "ok");
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn running_out_of_descriptors_is_survived_without_a_spin() {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
     const ROOM: u64 = 12;
     let (origin, interceptor) = agreeing();
     drop(served_client(&interceptor));
-    let limit = u64::try_from(interceptor.descriptors()).expect("a small number") + ROOM;
-    let pid = Pid::from_raw(interceptor.pid().cast_signed());
-    prlimit(
-        pid,
-        Resource::Nofile,
-        Rlimit {
-            current: Some(limit),
-            maximum: Some(limit),
-        },
-    )
-    .expect("a child's limit can be lowered");
+    let now = u64::try_from(interceptor.descriptors()).expect("a small number");
+    limit_descriptors(&interceptor, Some(now + ROOM));
     let mut clients: Vec<Wire> = (0..3 * ROOM).map(|_| interceptor.client()).collect();
     for client in &mut clients {
         client.offer(GET);
