@@ -31,7 +31,7 @@
 //!    them in this order.
 //! 3. `serve::origin` lends a kept connection or makes one; where its host has several addresses, `serve::stagger` says
 //!    which is tried when, and `serve::tls` shakes hands where the target is `https`.
-//! 4. Two futures run side by side: one sends the request and then watches for the client's departure, the
+//! 4. Two futures run side by side: one sends the request and watches for the client's departure, the
 //!    other passes the response on. `serve::relay` moves bodies (large
 //!    ones by `serve::transfer`, which leaves them in the kernel where it can), `serve::tunnel` what follows a 101.
 //! 5. [`http::connection`] says whether each connection serves another request.

@@ -99,6 +99,11 @@ impl Stream {
         on_source!(self, source => source.poll_readable(context), session => session.poll_readable(context))
     }
 
+    /// See [`Source::has_ended`].
+    pub fn has_ended(&self) -> bool {
+        on_source!(self, source => source.has_ended(), session => session.has_ended())
+    }
+
     /// See [`Source::poll_writable`].
     pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_source!(self, source => source.poll_writable(context), session => session.poll_writable(context))

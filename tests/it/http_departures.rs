@@ -1,7 +1,7 @@
 //! Clients that leave. Whoever goes away before the answer is whole takes the request to the origin with him,
 //! in every phase; whoever only has nothing more to say still gets his answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::*;
 
@@ -132,6 +132,51 @@ fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
         }
     }
     count("departures: while waiting", 10);
+}
+
+/// Sends until nothing more is taken.
+fn fill_up(sender: &mut Wire, piece: &[u8]) {
+    sender.set_patience(WHILE);
+    while sender.offer(piece) {}
+    sender.set_patience(DEADLINE);
+}
+
+/// Waits until the interceptor has let go of its only request; nobody has read anything meanwhile.
+#[track_caller]
+fn wait_until_dropped(interceptor: &Interceptor, why: &str) {
+    let since = Instant::now();
+    while interceptor.health()["in_flight"] != 0 {
+        assert!(since.elapsed() < SOON, "not within {SOON:?}: {why}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_the_origin_takes_nothing_of_its_upload_takes_it_along() {
+    // By copying, and in the kernel.
+    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 1 << 16], b"\r\n"].concat();
+    for (lines, piece) in [
+        ("Transfer-Encoding: chunked", chunk.as_slice()),
+        ("Content-Length: 10000000000", &[b'x'; 1 << 16]),
+    ] {
+        for leaves in [Leaves::ByClosing, Leaves::ByReset] {
+            let is_told = TELLS_WHO_LISTENS || matches!(leaves, Leaves::ByReset);
+            if !is_told {
+                continue;
+            }
+            let why = format!("{leaves:?} in the middle of {lines}");
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(format!(
+                "POST / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n"
+            ));
+            let mut served = origin.accept();
+            served.request_head();
+            fill_up(&mut client, piece);
+            leaves.go(client);
+            wait_until_dropped(&interceptor, &why);
+            assert_ne!(served.drain().1, Stop::Silent, "{why}");
+        }
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Terms};
-use super::super::wire::{Failure, Filled, Reader, Wire, Writer};
+use super::super::wire::{Failure, Filled, Reader, Stream, Wire, Writer};
 use super::Limits;
 use super::request::Request;
 use super::response::read_response;
@@ -140,6 +140,26 @@ async fn upload(
     limits: Limits<'_>,
     service: &Service,
 ) -> Fault {
+    let stream = client.stream();
+    // What the client has sent may wait for an origin that takes nothing, and its end behind that.
+    let left = async { Err(absence(stream, request, service).await) };
+    let sent = send(&mut client, origin, body, request, state, limits, service);
+    if let Err(fault) = future::or(sent, left).await {
+        return fault;
+    }
+    departure(&mut client, request, limits.client).await
+}
+
+/// Sends the request, as far as the origin takes it.
+async fn send(
+    client: &mut Reader<'_>,
+    origin: Writer<'_>,
+    body: &mut Body,
+    request: &Request,
+    state: &State,
+    limits: Limits<'_>,
+    service: &Service,
+) -> Result<(), Fault> {
     let silence = Silence {
         deadline: limits.client,
         most: service.timeouts.body,
@@ -152,9 +172,7 @@ async fn upload(
                 false
             }
             Err(unwritten) => {
-                if let Err(fault) = state.notice(unwritten.why) {
-                    return fault.into();
-                }
+                state.notice(unwritten.why)?;
                 state.sent.set(if unwritten.written == 0 {
                     Sent::Nothing
                 } else {
@@ -167,7 +185,7 @@ async fn upload(
             state.out.set(Some(out));
         }
         if is_over {
-            return departure(&mut client, request, limits.client).await;
+            return Ok(());
         }
         state.sent.set(Sent::Part);
     }
@@ -178,21 +196,17 @@ async fn upload(
         bytes: &service.tally.bytes_up,
         sight: request.sight(Side::Request),
     };
-    match relay::relay(&mut client, origin, body, terms).await {
+    match relay::relay(client, origin, body, terms).await {
         Ok(()) => state.sent.set(Sent::Whole),
-        Err(Broken::Sink(why)) => {
-            if let Err(fault) = state.notice(why) {
-                return fault.into();
-            }
-        }
-        Err(Broken::Source | Broken::Truncated) => return ClientFault::Gone.into(),
-        Err(Broken::Malformed(error)) => return ClientFault::Refused(error).into(),
-        Err(Broken::Silent) => return ClientFault::BodyTimeout.into(),
+        Err(Broken::Sink(why)) => state.notice(why)?,
+        Err(Broken::Source | Broken::Truncated) => return Err(ClientFault::Gone.into()),
+        Err(Broken::Malformed(error)) => return Err(ClientFault::Refused(error).into()),
+        Err(Broken::Silent) => return Err(ClientFault::BodyTimeout.into()),
     }
     if !state.answered.get() {
         limits.origin.set(service.timeouts.first_byte);
     }
-    departure(&mut client, request, limits.client).await
+    Ok(())
 }
 
 /// Waits until the client has gone. What it sends meanwhile is kept for the next request.
@@ -207,17 +221,53 @@ pub async fn departure(client: &mut Reader<'_>, request: &Request, deadline: &De
     // It has stopped sending, or sent more ahead than is read: has it gone, or does it wait for its answers?
     let has_ended = !client.is_full();
     loop {
-        match client.stream().tcp().map_or(Peer::Unknown, peer::of) {
-            Peer::Closed => return ClientFault::Gone.into(),
-            Peer::Open => {}
-            // A reset would show; whether it stays otherwise shows when the answer is written.
-            Peer::Unknown if !has_ended => {}
-            // Who means to go on with this connection does not finish it; who asked to close it may.
-            Peer::Unknown if request.asking.persists => return ClientFault::Gone.into(),
-            Peer::Unknown => future::pending::<()>().await,
+        match presence(client.stream(), has_ended, request) {
+            Presence::Gone => return ClientFault::Gone.into(),
+            Presence::MayEnd => {}
+            Presence::Untold => future::pending::<()>().await,
         }
         deadline.set(Some(PEER_PAUSE));
         deadline.passed().await;
+    }
+}
+
+/// Waits until the client has gone, while what it has sent waits for an origin that takes nothing. Its end may stand behind
+/// that, where nobody reads it, or not even be on its way yet.
+async fn absence(client: &Stream, request: &Request, service: &Service) -> Fault {
+    let readable = || poll_fn(|context| client.poll_readable(context));
+    loop {
+        // As long as all is read that comes, so is the end.
+        drop(readable().await);
+        let pause = service.clock.deadline();
+        pause.set(Some(PEER_PAUSE));
+        pause.passed().await;
+        drop(readable().await);
+        if presence(client, client.has_ended(), request) == Presence::Gone {
+            return ClientFault::Gone.into();
+        }
+    }
+}
+
+/// Whether a client is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Gone,
+    /// It is there, or would be missed; that may end.
+    MayEnd,
+    /// It is there for all that will ever be known before the answer is written.
+    Untold,
+}
+
+/// Whether a client that may have stopped sending has gone.
+fn presence(client: &Stream, has_ended: bool, request: &Request) -> Presence {
+    match client.tcp().map_or(Peer::Unknown, peer::of) {
+        Peer::Closed => Presence::Gone,
+        Peer::Open => Presence::MayEnd,
+        // A reset would show.
+        Peer::Unknown if !has_ended => Presence::MayEnd,
+        // Who means to go on with this connection does not finish it; who asked to close it may.
+        Peer::Unknown if request.asking.persists => Presence::Gone,
+        Peer::Unknown => Presence::Untold,
     }
 }
 

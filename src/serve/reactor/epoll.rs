@@ -94,6 +94,11 @@ impl<S: AsFd> Source<S> {
         })
     }
 
+    /// Whether the peer is known to have closed its side, or the connection to have failed, whatever is still to be read.
+    pub fn has_ended(&self) -> bool {
+        self.watch.with(|entry| entry.readiness.ended)
+    }
+
     /// A read would have blocked.
     pub fn read_blocked(&self) {
         self.watch.with(|entry| entry.readiness.readable = false);

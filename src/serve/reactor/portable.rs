@@ -52,6 +52,11 @@ impl<S: AsFd> Source<S> {
         self.0.poll_writable(context)
     }
 
+    /// Whether the peer is known to have closed its side: only a read tells.
+    pub fn has_ended(&self) -> bool {
+        false
+    }
+
     /// A read would have blocked.
     pub fn read_blocked(&self) {}
 

@@ -44,6 +44,10 @@ impl Session {
         match *self {}
     }
 
+    pub fn has_ended(&self) -> bool {
+        match *self {}
+    }
+
     pub fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         match *self {}
     }

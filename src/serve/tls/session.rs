@@ -106,6 +106,11 @@ impl Session {
         self.source.poll_readable(context)
     }
 
+    /// Whether the socket under it is known to have come to its end.
+    pub fn has_ended(&self) -> bool {
+        self.source.has_ended()
+    }
+
     /// Whether a write may take something; else `context` is woken when it may.
     pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.source.poll_writable(context)
