@@ -45,6 +45,11 @@ pub fn of(stream: &TcpStream) -> Peer {
     }
 }
 
+/// How many bytes the other end of `stream` has not yet acknowledged, as far as the system tells.
+pub fn undelivered(stream: &TcpStream) -> Option<u32> {
+    system::undelivered(stream).ok().flatten()
+}
+
 /// Whether the other end of a Unix socket was connected by a process of the same user, as far as the system tells.
 pub fn is_same_user(stream: impl AsFd) -> bool {
     system::user(stream).is_none_or(|user| user == rustix::process::geteuid())
@@ -69,6 +74,22 @@ mod system {
     pub fn ask(stream: &TcpStream) -> io::Result<Peer> {
         // The peer's own view: its local end is our remote one.
         let (local, remote) = (stream.peer_addr()?, stream.local_addr()?);
+        look_up(local, remote, |answer| read(answer, local.ip()))
+    }
+
+    pub fn undelivered(stream: &TcpStream) -> io::Result<Option<u32>> {
+        look_up(stream.local_addr()?, stream.peer_addr()?, |answer| {
+            (kind(answer) == Some(SOCK_DIAG_BY_FAMILY))
+                .then(|| number(answer, UNACKNOWLEDGED_AT))
+                .flatten()
+        })
+    }
+
+    fn look_up<T>(
+        local: SocketAddr,
+        remote: SocketAddr,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<T> {
         let netlink = socket_with(
             AddressFamily::NETLINK,
             SocketType::DGRAM,
@@ -84,7 +105,7 @@ mod system {
         let mut answer = [0; 512];
         // The kernel has answered by the time that sendto returns.
         let (len, _) = recv(&netlink, &mut answer, RecvFlags::empty())?;
-        Ok(read(&answer[..len], local.ip()))
+        Ok(read(&answer[..len]))
     }
 
     pub fn user(stream: impl AsFd) -> Option<Uid> {
@@ -137,27 +158,29 @@ mod system {
     /// identity, and four numbers.
     const INODE_AT: usize = HEADER_LEN + 4 + 48 + 16;
 
+    /// And `idiag_wqueue`, the third of them.
+    const UNACKNOWLEDGED_AT: usize = HEADER_LEN + 4 + 48 + 8;
+
+    fn number(answer: &[u8], at: usize) -> Option<u32> {
+        let bytes = answer.get(at..at + 4)?;
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    }
+
+    fn kind(answer: &[u8]) -> Option<u16> {
+        let bytes = answer.get(4..6)?;
+        bytes.try_into().ok().map(u16::from_ne_bytes)
+    }
+
     fn read(answer: &[u8], peer: IpAddr) -> Peer {
-        let number = |at: usize| {
-            answer
-                .get(at..at + 4)?
-                .try_into()
-                .ok()
-                .map(u32::from_ne_bytes)
-        };
-        let kind = answer
-            .get(4..6)
-            .and_then(|kind| kind.try_into().ok())
-            .map(u16::from_ne_bytes);
-        match kind {
-            Some(SOCK_DIAG_BY_FAMILY) => match number(INODE_AT) {
+        match kind(answer) {
+            Some(SOCK_DIAG_BY_FAMILY) => match number(answer, INODE_AT) {
                 Some(0) => Peer::Closed,
                 Some(_) => Peer::Open,
                 None => Peer::Unknown,
             },
             // A loopback peer that is nowhere on this machine has ceased to be.
             Some(NLMSG_ERROR)
-                if number(HEADER_LEN) == Some(-ENOENT as u32) && peer.is_loopback() =>
+                if number(answer, HEADER_LEN) == Some(-ENOENT as u32) && peer.is_loopback() =>
             {
                 Peer::Closed
             }
@@ -180,6 +203,10 @@ mod system {
 
     pub fn ask(_stream: &TcpStream) -> io::Result<Peer> {
         Ok(Peer::Unknown)
+    }
+
+    pub fn undelivered(_stream: &TcpStream) -> io::Result<Option<u32>> {
+        Ok(None)
     }
 
     pub fn user(_stream: impl AsFd) -> Option<Uid> {

@@ -245,6 +245,84 @@ fn a_tunnel_ends_when_a_side_that_has_finished_is_gone_and_the_other_takes_no_no
     wait_until_over(&interceptor, "an origin that closed");
 }
 
+/// Much for a receiver that does not read, and little enough to be with the interceptor when its sender leaves: what that
+/// one still has itself, it takes along.
+const LAST_WORDS: usize = 400_000;
+
+/// Waits until the interceptor has written so many bytes toward one side.
+#[track_caller]
+fn wait_until_relayed(interceptor: &Interceptor, metric: &str, bytes: usize) {
+    let since = Instant::now();
+    loop {
+        let mut client = interceptor.client();
+        client.send("GET /_ic/metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let text = client.response("GET").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(metric));
+        let count = line.and_then(|count| count.trim().parse::<f64>().ok());
+        if count.expect("it is counted") >= bytes as f64 {
+            return;
+        }
+        assert!(since.elapsed() < DEADLINE, "{text}");
+    }
+}
+
+#[test]
+fn last_words_in_a_tunnel_arrive_however_their_sender_leaves_and_whatever_it_is_told() {
+    const ONWARD: &str = "ic_request_bytes_total";
+    const BACK: &str = "ic_response_bytes_total";
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Leaves {
+        Closes,
+        /// And it is sent something all the time.
+        ClosesInATalk,
+        Cuts,
+    }
+    for leaves in [Leaves::Closes, Leaves::ClosesInATalk, Leaves::Cuts] {
+        for client_leaves in [true, false] {
+            let why = format!("{leaves:?}, the client: {client_leaves}");
+            let (_origin, interceptor, served, client) = tunnel();
+            let (mut sender, mut receiver, metric) = if client_leaves {
+                (client, served, ONWARD)
+            } else {
+                (served, client, BACK)
+            };
+            sender.send(vec![b'x'; LAST_WORDS]);
+            wait_until_relayed(&interceptor, metric, LAST_WORDS);
+            match leaves {
+                Leaves::Closes | Leaves::ClosesInATalk => sender.close(),
+                Leaves::Cuts => sender.reset(),
+            }
+            let mut talker = receiver.twin();
+            std::thread::scope(|scope| {
+                if leaves == Leaves::ClosesInATalk {
+                    scope.spawn(move || {
+                        talker.set_patience(Duration::from_millis(500));
+                        while talker.offer([b'y'; 1024]) {}
+                    });
+                }
+                // For a while nobody takes them.
+                interceptor
+                    .client()
+                    .expect_silence(Duration::from_millis(200));
+                let mut taken = 0;
+                let stop = loop {
+                    match receiver.try_fill() {
+                        Ok(count) => taken += count,
+                        Err(stop) => break stop,
+                    }
+                };
+                assert_eq!(taken, LAST_WORDS, "{why}; then {stop:?}");
+                match leaves {
+                    Leaves::Closes => assert_eq!(stop, Stop::Closed, "{why}"),
+                    Leaves::ClosesInATalk => assert_ne!(stop, Stop::Silent, "{why}"),
+                    Leaves::Cuts => assert_eq!(stop, Stop::Reset, "{why}"),
+                }
+            });
+        }
+    }
+    count("upgrade: last words", 6);
+}
+
 #[test]
 fn much_goes_both_ways_at_once() {
     const SIZE: usize = 16 << 20;
