@@ -196,7 +196,8 @@ async fn send(
         bytes: &service.tally.bytes_up,
         sight: request.sight(Side::Request),
     };
-    match relay::relay(client, origin, body, terms).await {
+    // In a box: most bodies come with their heads, and this would be a quarter of what each exchange holds.
+    match Box::pin(relay::relay(client, origin, body, terms)).await {
         Ok(()) => state.sent.set(Sent::Whole),
         Err(Broken::Sink(why)) => state.notice(why)?,
         Err(Broken::Source | Broken::Truncated) => return Err(ClientFault::Gone.into()),
