@@ -24,7 +24,7 @@ use crate::http::target::Target;
 use crate::http::{Error, Parsed};
 use crate::serve::listen;
 use crate::serve::reactor::{self, Source, Timer};
-use crate::serve::wire::{Filled, Stream, Wire};
+use crate::serve::wire::{Client, Filled, Stream, Wire};
 
 /// How the mock answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Server {
                     Err(error) => return error,
                 };
                 loop {
-                    match listen::accept(&listener).await {
+                    match listen::accept_tcp(&listener).await {
                         Ok(stream) => executor.spawn(serve(stream, settings)).detach(),
                         Err(error) => return error,
                     }
@@ -101,7 +101,7 @@ impl Server {
 
 /// Answers the requests of one connection, one after the other.
 async fn serve(client: TcpStream, settings: Settings) {
-    let Ok(stream) = Stream::accepted(client) else {
+    let Ok(stream) = Stream::accepted(Client::Tcp(client)) else {
         return;
     };
     let mut wire = Wire::new(stream);

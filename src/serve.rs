@@ -31,7 +31,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ use smol::future::{self, FutureExt as _};
 
 use self::deadline::Clock;
 use self::feed::{Channel, Hub, Who};
-pub use self::listen::Listen;
+pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
@@ -114,7 +114,7 @@ pub struct Timeouts {
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// It listens on these addresses.
-    Listening(&'a [SocketAddr]),
+    Listening(&'a [Address]),
     /// It lets requests in flight finish, and ends.
     Stopping(Stop),
 }
@@ -140,7 +140,7 @@ impl Timeouts {
 #[derive(Debug)]
 pub enum ServeError {
     /// It cannot listen there.
-    Bind(SocketAddr, io::Error),
+    Bind(Address, io::Error),
     /// The target is the interceptor itself.
     TargetIsSelf(Target),
     /// Signals cannot be received.
@@ -207,9 +207,9 @@ pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), 
     limit_connections(&mut options);
     let listeners = listen::open(&options.listen)
         .map_err(|(address, error)| ServeError::Bind(address, error))?;
-    let addresses: Vec<SocketAddr> = listeners
+    let addresses: Vec<Address> = listeners
         .iter()
-        .filter_map(|listener| listener.local_addr().ok())
+        .filter_map(|listener| listener.address().ok())
         .collect();
     if leads_back(&options.target, &addresses) {
         return Err(ServeError::TargetIsSelf(options.target));
@@ -223,7 +223,7 @@ pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), 
     let executor = Rc::new(LocalExecutor::new());
     let main = async {
         let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
-        let channel = open_channel(&options, addresses.first());
+        let channel = open_channel(&options, &addresses);
         let station = Station::new(options, common, 0, &executor, exchange::answer);
         let tell = |event: Option<Stop>| {
             tell(event.map_or(Event::Listening(&addresses), Event::Stopping));
@@ -236,7 +236,7 @@ pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), 
 /// The first thread: accepts everybody, serves its share, and tells the others when to stop.
 async fn main<F>(
     station: Station<F>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     channel: Option<Channel>,
     crew: Crew,
     mut signals: Signals,
@@ -311,7 +311,7 @@ where
 }
 
 /// The live feed's socket. Without one everything else goes on.
-fn open_channel(options: &Options, address: Option<&SocketAddr>) -> Option<Channel> {
+fn open_channel(options: &Options, addresses: &[Address]) -> Option<Channel> {
     let about = &options.about;
     let name = about
         .project
@@ -321,7 +321,7 @@ fn open_channel(options: &Options, address: Option<&SocketAddr>) -> Option<Chann
         instance_id: about.instance_id.clone(),
         project: name.filter(|name| !name.is_empty()).map(str::to_owned),
         path: about.project.clone(),
-        port: address.map(SocketAddr::port),
+        port: addresses.iter().find_map(Address::port),
         pid: std::process::id(),
         target: options.target.to_string(),
     };
@@ -338,7 +338,7 @@ fn open_channel(options: &Options, address: Option<&SocketAddr>) -> Option<Chann
 
 /// Accepts clients until the listener breaks; says how.
 async fn accept_all<F>(
-    listener: Source<TcpListener>,
+    listener: Source<Listener>,
     station: Rc<Station<F>>,
     crew: Rc<Crew>,
 ) -> ServeError
@@ -492,19 +492,28 @@ fn limit_connections(options: &mut Options) {
 }
 
 /// Whether the target is one of the addresses listened on.
-fn leads_back(target: &Target, addresses: &[SocketAddr]) -> bool {
-    let Place::Tcp(host, port) = target.place() else {
-        return false;
+fn leads_back(target: &Target, addresses: &[Address]) -> bool {
+    let (host, port) = match target.place() {
+        Place::Tcp(host, port) => (host, port),
+        Place::Unix(path) => {
+            let is_that = |address: &Address| match address {
+                Address::Unix(own) => {
+                    let same = |path: &PathBuf| path.canonicalize().ok();
+                    same(path).is_some_and(|path| same(own) == Some(path))
+                }
+                Address::Tcp(_) => false,
+            };
+            return addresses.iter().any(is_that);
+        }
     };
+    let addresses = || addresses.iter().filter_map(Address::tcp);
     let is_this_machine = match host.parse::<IpAddr>() {
         Ok(ip) => {
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || addresses.iter().any(|address| address.ip() == ip)
+            ip.is_loopback() || ip.is_unspecified() || addresses().any(|address| address.ip() == ip)
         }
         Err(_) => host.eq_ignore_ascii_case("localhost"),
     };
-    is_this_machine && addresses.iter().any(|address| address.port() == *port)
+    is_this_machine && addresses().any(|address| address.port() == *port)
 }
 
 /// Asks for as many descriptors as there may be (many systems start at 256 or 1024); how many there are now.

@@ -1,5 +1,7 @@
 //! `ic health`: whether an interceptor is up, for probes of containers in which there is nothing but `ic`.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
@@ -9,8 +11,8 @@ use crate::registry::probe::{Availability, availability};
 use crate::serve::Target;
 
 use super::address::port_of;
-use super::holder::{Identity, Occupancy, interceptor_at, occupancy};
-use super::output::Shown;
+use super::holder::{Identity, Occupancy, interceptor_at, interceptor_at_socket, occupancy};
+use super::output::{Shown, shown};
 use super::reach::reach;
 use super::settings::Given;
 use super::{Context, Exit, Failure};
@@ -23,13 +25,14 @@ use super::{Context, Exit, Failure};
     help_triggers("-h", "--help"),
     example = "ic health                   this project's interceptor\n\
                ic health 8888 --ready      the one on port 8888, and its target\n\
+               ic health unix:/run/ic.sock\n\
                HEALTHCHECK CMD [\"ic\", \"health\"]",
     note = "Without an argument, INTERCEPTOR_PORT is the port if it is set.",
     error_code(0, "it is up"),
     error_code(1, "it is not")
 )]
 pub struct Health {
-    /// its port, or its project's folder; default: the current folder
+    /// its port, its Unix socket as unix:/path.sock, or its project's folder; default: the current folder
     #[argh(positional, arg_name = "PORT|PATH")]
     pub place: Option<String>,
     /// only if its target can be reached as well
@@ -39,25 +42,34 @@ pub struct Health {
 
 impl Health {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let port = match &self.place {
+        let place = match &self.place {
+            // A folder of that name is `./unix:…`.
+            Some(place) if place.starts_with("unix:") => {
+                Place::Socket(Given::argument(place).socket()?)
+            }
             // A folder with such a name is `./8888`.
             Some(place) if !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Given::argument(place).port()?
+                Place::Port(Given::argument(place).port()?)
             }
-            path => port_of(context, path.as_deref())?,
+            path => Place::Port(port_of(context, path.as_deref())?),
         };
-        let Some(identity) = ask(port) else {
-            return Err(nobody(port));
+        let identity = match &place {
+            Place::Port(port) => ask(*port).ok_or_else(|| nobody(*port))?,
+            Place::Socket(path) => interceptor_at_socket(path).ok_or_else(|| {
+                Failure::no(format!(
+                    "no interceptor answers on {place}; `ic serve --listen {place}` starts one"
+                ))
+            })?,
         };
         if self.ready {
             let target = identity.first_hop();
             let target: Target = target.parse().map_err(|error| {
-                Failure::no(format!("the target `{target}` of port {port} {error}"))
+                Failure::no(format!("the target `{target}` of {place} {error}"))
             })?;
             let what = identity.proxy.as_ref().map_or("target", |_| "proxy");
             reach(&target, PATIENCE).map_err(|why| {
                 Failure::no(format!(
-                    "the interceptor on port {port} is up, but its {what} {target} {why}; start it, or wait"
+                    "the interceptor on {place} is up, but its {what} {target} {why}; start it, or wait"
                 ))
             })?;
         }
@@ -67,12 +79,31 @@ impl Health {
             ""
         };
         context.out.text(format_args!(
-            "✓ Port {port}: {} → {}{insecure}, pid {}\n",
+            "✓ {}: {} → {}{insecure}, pid {}\n",
+            match &place {
+                Place::Port(port) => format!("Port {port}"),
+                Place::Socket(_) => place.to_string(),
+            },
             Shown(&identity.instance_id),
             Shown(&identity.target),
             identity.pid
         ))?;
         Ok(Exit::Done)
+    }
+}
+
+/// Where an interceptor listens.
+enum Place {
+    Port(Port),
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Port(port) => write!(f, "port {port}"),
+            Place::Socket(path) => write!(f, "unix:{}", shown(path)),
+        }
     }
 }
 

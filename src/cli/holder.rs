@@ -11,12 +11,15 @@ mod proc;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
+use crate::serve::connect_at_once;
 
 use super::output::Shown;
 
@@ -69,6 +72,11 @@ pub fn holder(port: Port) -> Option<Holder> {
         .into_iter()
         .filter(|listener| listener.port() == Some(port))
         .find_map(|listener| listener.holder)
+}
+
+/// The process that listens on a Unix socket, if there is one and it can be seen.
+pub fn socket_holder(path: &Path) -> Option<Holder> {
+    system::socket_holder(path)
 }
 
 /// What a program is called that may be an interceptor.
@@ -185,23 +193,50 @@ pub fn interceptor_on(address: SocketAddr) -> Option<Identity> {
     identity(&answer)
 }
 
-fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
-    let left = || {
-        deadline
-            .checked_duration_since(Instant::now())
-            .filter(|left| !left.is_zero())
-            .ok_or(io::ErrorKind::TimedOut)
+/// As [`interceptor_at`], where it listens on a Unix socket.
+pub fn interceptor_at_socket(path: &Path) -> Option<Identity> {
+    let deadline = Instant::now() + ANSWER_TIME_MAX;
+    let mut stream = connect_at_once(path).ok()?;
+    let wait = |stream: &UnixStream| {
+        let left = left(deadline)?;
+        stream.set_read_timeout(Some(left))?;
+        stream.set_write_timeout(Some(left))
     };
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
+    identity(&question(&mut stream, "localhost", wait).ok()?)
+}
+
+fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
+    let wait = |stream: &TcpStream| {
+        let left = left(deadline)?;
+        stream.set_read_timeout(Some(left))?;
+        stream.set_write_timeout(Some(left))
+    };
+    question(&mut stream, &address.to_string(), wait)
+}
+
+/// What is left of the time for an answer.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    deadline
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+        .ok_or_else(|| io::ErrorKind::TimedOut.into())
+}
+
+/// Asks on a connection, which is told before each step how long it may `wait`.
+fn question<S: Read + Write>(
+    stream: &mut S,
+    host: &str,
+    wait: impl Fn(&S) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
+    wait(stream)?;
     stream.write_all(
-        format!("GET /_ic/health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
-            .as_bytes(),
+        format!("GET /_ic/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
     )?;
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
     while answer.len() < ANSWER_LENGTH_MAX && identity(&answer).is_none() {
-        stream.set_read_timeout(Some(left()?))?;
+        wait(stream)?;
         match stream.read(&mut piece)? {
             0 => break,
             length => answer.extend_from_slice(&piece[..length]),

@@ -15,7 +15,7 @@ use argh::{
 };
 
 use crate::registry::Port;
-use crate::serve::{self, Event, Options};
+use crate::serve::{self, Address, Event, Options};
 
 use self::child::Child;
 use super::env::variables;
@@ -39,7 +39,12 @@ impl Run {
                 "`--idle-exit` is for `ic serve`; `ic run` ends with its program, leave it out",
             ));
         }
-        let (prepared, options) = self.serve.prepare(context, &[])?;
+        if self.serve.listen.is_some() {
+            return Err(Failure::usage(
+                "`--listen` is for `ic serve`: the program is led to a URL, and no URL leads to a Unix socket; leave it out",
+            ));
+        }
+        let (prepared, options) = self.serve.prepare(context, None, &[])?;
         let descriptors = child::DescriptorLimit::now();
         let child = Child::expect().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", said(&error)))
@@ -65,7 +70,8 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
             let ended = serve::run(options, |event| {
                 if let Event::Listening(addresses) = event {
                     // Whoever started it waits.
-                    let _ = ready.send(Ok(authority(addresses)));
+                    let addresses: Vec<_> = addresses.iter().filter_map(Address::tcp).collect();
+                    let _ = ready.send(Ok(authority(&addresses)));
                 }
             });
             if let Err(error) = ended

@@ -17,6 +17,7 @@ mod usage;
 use std::cell::Cell;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use argh::{ArgsInfo, FromArgs};
@@ -26,6 +27,7 @@ use crate::registry::{Note, Port};
 use crate::serve::Trust;
 
 use self::field::field;
+use self::inherited::Inherited;
 pub(super) use self::run::{Prepared, addresses};
 use self::template::{Placeholder, Template};
 use self::usage::Usage;
@@ -44,13 +46,14 @@ use super::settings::{self, Environment, Given};
     example = "ic serve --target http://localhost:4000\n\
                ic serve --target https://llm.example.com --ca-file company-ca.pem\n\
                ic serve --header 'x-team: blue' --header 'x-branch: {{branch}}'\n\
+               ic serve --listen unix:/run/user/1000/shop.sock\n\
                INTERCEPTOR_PORT=9000 ic serve --project ~/work/shop",
     note = "Times are in seconds, fractions allowed; a timeout of 0 is none.\n\
             Variables, each weaker than its option: INTERCEPTOR_PORT, TARGET_LLM_URL,\n\
             SUPERMEMORY_USERNAME; RUST_LOG (default info) filters the log. SSL_CERT_FILE and\n\
             SSL_CERT_DIR take the place of the certificates that the system trusts.\n\
             NOTIFY_SOCKET is told when it is ready and when it stops (sd_notify(3));\n\
-            TCP sockets of LISTEN_FDS (systemd) are listened on instead of a port.",
+            sockets of LISTEN_FDS (systemd), TCP or Unix, are listened on instead of a port.",
     error_code(0, "stopped by SIGINT or SIGTERM, or after --idle-exit"),
     error_code(2, "an option or a variable cannot be used"),
     error_code(3, "it cannot start: the port is taken, or no port is left")
@@ -62,6 +65,12 @@ pub struct Serve {
     /// the port to listen on; default: the project's port in the registry
     #[argh(option, arg_name = "N")]
     pub port: Option<String>,
+    /// listen on a Unix socket, as unix:/path.sock, and on no port
+    #[argh(option, arg_name = "SOCKET")]
+    pub listen: Option<String>,
+    /// with --listen: who may connect, as the mode of its file; default: 600, nobody else
+    #[argh(option, arg_name = "MODE")]
+    pub listen_mode: Option<String>,
     /// where requests go, as http://…, https://… or unix:/path.sock; default: http://localhost:8764
     #[argh(option, arg_name = "URL")]
     pub target: Option<String>,
@@ -139,6 +148,8 @@ pub struct Serve {
 pub struct ServeSettings {
     /// The name or address to listen on, not resolved.
     pub host: String,
+    /// The Unix domain socket to listen on instead.
+    pub socket: Option<Socket>,
     /// Where the port comes from; [`PortChoice::settle`] gets it.
     pub port: PortChoice,
     /// Where requests go. Not parsed: whoever parses it refuses it by name with [`Given::refused`].
@@ -173,6 +184,15 @@ pub struct ServeSettings {
     pub allowed_origins: Vec<String>,
 }
 
+/// A Unix domain socket to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// Absolute, and no longer than the system allows.
+    pub path: PathBuf,
+    /// The permissions of its file.
+    pub mode: u32,
+}
+
 /// The embedded mock of `ic serve --mock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MockTarget {
@@ -201,6 +221,16 @@ pub enum PortChoice {
     Given(Port, PortOrigin),
     /// The project's port in the registry.
     Registry(Box<Place>, Project),
+    /// There is none: it listens on Unix domain sockets only. The registry is neither read nor written.
+    Without,
+}
+
+/// A port that has been settled on.
+pub struct Settled {
+    /// None where it listens on Unix domain sockets only.
+    pub port: Option<(Port, PortOrigin)>,
+    /// For a port of the registry, which is told when it is used.
+    pub usage: Option<Usage>,
 }
 
 /// Where the port came from; displays as `--port`, `INTERCEPTOR_PORT`, ….
@@ -231,25 +261,22 @@ impl fmt::Display for PortOrigin {
 }
 
 impl PortChoice {
-    /// The port; this is where the registry is read and, for a new project, written.
+    /// The port, for an interceptor that is about to use it; this is where the registry is read and, for a new project,
+    /// written.
     ///
     /// # Errors
     ///
     /// "Could not": the registry cannot be read or written, or no port is left.
-    pub fn settle(&self) -> Result<(Port, PortOrigin), Failure> {
-        self.settle_for_use()
-            .map(|(port, origin, _)| (port, origin))
-    }
-
-    /// As [`settle`](Self::settle), for an interceptor that is about to use the port: for one of the registry, it is told
-    /// when it starts and stops.
-    ///
-    /// # Errors
-    ///
-    /// As [`settle`](Self::settle).
-    pub fn settle_for_use(&self) -> Result<(Port, PortOrigin, Option<Usage>), Failure> {
+    pub fn settle(&self) -> Result<Settled, Failure> {
         match self {
-            PortChoice::Given(port, origin) => Ok((*port, *origin, None)),
+            PortChoice::Without => Ok(Settled {
+                port: None,
+                usage: None,
+            }),
+            PortChoice::Given(port, origin) => Ok(Settled {
+                port: Some((*port, *origin)),
+                usage: None,
+            }),
             PortChoice::Registry(place, project) => {
                 let known = Cell::new(Note::default());
                 let allocated = place.allocate_and(project, |registry, allocated| {
@@ -264,8 +291,10 @@ impl PortChoice {
                 } else {
                     PortOrigin::Registry
                 };
-                let usage = Usage::new(&place.store, project, &known.get());
-                Ok((allocated.port, origin, Some(usage)))
+                Ok(Settled {
+                    port: Some((allocated.port, origin)),
+                    usage: Some(Usage::new(&place.store, project, &known.get())),
+                })
             }
         }
     }
@@ -276,7 +305,7 @@ impl PortChoice {
     /// registry where that is not to be read.
     pub fn another(&self) -> Option<Port> {
         match self {
-            PortChoice::Given(..) => None,
+            PortChoice::Given(..) | PortChoice::Without => None,
             PortChoice::Registry(place, _) => place.next_free(&place.read().ok()?),
         }
     }
@@ -293,17 +322,32 @@ impl Serve {
         globals: &Globals,
         environment: &Environment<'_>,
     ) -> Result<ServeSettings, Failure> {
-        let port = environment.flag_or_variable("--port", self.port.as_deref(), settings::PORT);
-        let port = match &port {
-            Some(given) => Some((
-                given.port()?,
-                if given.is_variable() {
-                    PortOrigin::Variable
-                } else {
-                    PortOrigin::Flag
-                },
-            )),
-            None => None,
+        self.resolve_on(None, globals, environment)
+    }
+
+    /// As [`resolve`](Self::resolve), where sockets that were inherited may say where to listen.
+    fn resolve_on(
+        &self,
+        inherited: Option<&Inherited>,
+        globals: &Globals,
+        environment: &Environment<'_>,
+    ) -> Result<ServeSettings, Failure> {
+        let socket = self.socket()?;
+        let given = || environment.flag_or_variable("--port", self.port.as_deref(), settings::PORT);
+        let port = match inherited {
+            Some(inherited) => Some(inherited.port()),
+            None if socket.is_some() => Some(PortChoice::Without),
+            None => match given() {
+                Some(given) => {
+                    let origin = if given.is_variable() {
+                        PortOrigin::Variable
+                    } else {
+                        PortOrigin::Flag
+                    };
+                    Some(PortChoice::Given(given.port()?, origin))
+                }
+                None => None,
+            },
         };
         let instance_id = environment
             .flag_or_variable(
@@ -360,7 +404,7 @@ impl Serve {
                 let choice = PortChoice::Registry(Box::new(place), project.clone());
                 (choice, Some(project))
             }
-            Some((port, origin)) => {
+            Some(port) => {
                 let project_is_needed = self.project.is_some()
                     || template.contains(PROJECT)
                     || headers.iter().any(|(_, value)| {
@@ -370,12 +414,19 @@ impl Serve {
                     Err(failure) if project_is_needed => return Err(failure),
                     project => project.ok(),
                 };
-                (PortChoice::Given(port, origin), project)
+                (port, project)
             }
         };
+        let wants_port = |(_, value): &&(String, Template)| value.wants(Placeholder::Port);
+        if let (PortChoice::Without, Some((name, _))) = (&port, headers.iter().find(wants_port)) {
+            return Err(Failure::usage(format!(
+                "the field `{name}` holds {{port}}, and a Unix socket has none; leave it out"
+            )));
+        }
         let instance_id = filled(template, project.as_ref())?;
         Ok(ServeSettings {
             host,
+            socket,
             port,
             target,
             uses_proxies: self.use_proxy_env,
@@ -393,6 +444,34 @@ impl Serve {
             allowed_hosts,
             allowed_origins,
         })
+    }
+
+    fn socket(&self) -> Result<Option<Socket>, Failure> {
+        let Some(listen) = &self.listen else {
+            return match &self.listen_mode {
+                Some(_) => Err(Failure::usage(
+                    "`--listen-mode` is for a Unix socket; give `--listen` as well",
+                )),
+                None => Ok(None),
+            };
+        };
+        for (option, value) in [("--host", &self.host), ("--port", &self.port)] {
+            if value.is_some() {
+                return Err(Failure::usage(format!(
+                    "`--listen` takes the place of a port; give `--listen` or `{option}`"
+                )));
+            }
+        }
+        let mode = self
+            .listen_mode
+            .as_deref()
+            .map_or(Given::default(SOCKET_MODE), |mode| {
+                Given::flag("--listen-mode", mode)
+            });
+        Ok(Some(Socket {
+            path: Given::flag("--listen", listen).socket()?,
+            mode: file_mode(&mode)?,
+        }))
     }
 
     fn mock(&self) -> Result<Option<MockTarget>, Failure> {
@@ -435,6 +514,16 @@ fn seconds(
     }
 }
 
+/// Octal digits, as chmod(1) has them.
+fn file_mode(given: &Given) -> Result<u32, Failure> {
+    let text = given.text()?;
+    let is_octal = text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|&mode| is_octal && mode <= 0o777)
+        .ok_or_else(|| given.refused("is not a mode; give octal digits such as 660"))
+}
+
 /// A name, an address, an origin: text without white space.
 fn bare_word(given: &Given) -> Result<String, Failure> {
     let text = given.text()?;
@@ -466,6 +555,8 @@ fn filled(template: &str, project: Option<&Project>) -> Result<String, Failure> 
 const PROJECT: &str = "{project}";
 
 const HOST: &str = "localhost";
+/// The target may be paid for: nobody else reaches it without being let in.
+const SOCKET_MODE: &str = "600";
 /// Where requests go without being told.
 pub(super) const TARGET_URL: &str = "http://localhost:8764";
 const INSTANCE_ID: &str = "pycharm-{project}";
@@ -571,7 +662,8 @@ mod tests {
             (settings::INSTANCE_ID, "{project}@variable"),
         ];
         let settings = resolve(Serve::default(), &variables).expect("good variables");
-        let (port, origin) = settings.port.settle().expect("no registry is asked");
+        let settled = settings.port.settle().expect("no registry is asked");
+        let (port, origin) = settled.port.expect("it listens on a port");
         assert_eq!((port.get(), origin), (9001, PortOrigin::Variable));
         assert_eq!(
             settings.target.to_string(),
@@ -591,7 +683,8 @@ mod tests {
             (settings::INSTANCE_ID, "\x1b"),
         ];
         let settings = resolve(flags, &variables).expect("good flags");
-        let (port, origin) = settings.port.settle().expect("no registry is asked");
+        let settled = settings.port.settle().expect("no registry is asked");
+        let (port, origin) = settled.port.expect("it listens on a port");
         assert_eq!((port.get(), origin), (9002, PortOrigin::Flag));
         assert_eq!(settings.target.to_string(), "--target http://flag");
         assert_eq!(settings.instance_id, "flag");

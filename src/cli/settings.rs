@@ -6,10 +6,11 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::registry::Port;
+use crate::serve::check_length;
 
 use super::{Failure, raw};
 
@@ -178,6 +179,26 @@ impl Given {
         Ok(Path::new(&self.value))
     }
 
+    /// A Unix domain socket, as `unix:/path.sock`.
+    pub fn socket(&self) -> Result<PathBuf, Failure> {
+        let path = self
+            .text()?
+            .strip_prefix("unix:")
+            .ok_or_else(|| self.refused("is not a Unix socket; write it as unix:/path.sock"))?;
+        // unix:///path means the same to many tools.
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        if !path.is_absolute() {
+            return Err(self.refused("has no absolute path; write it as unix:/path.sock"));
+        }
+        check_length(path).map_err(|longest| {
+            self.refused(format_args!(
+                "has a path of {} bytes, and that of a socket has at most {longest}; give a shorter one",
+                path.as_os_str().len(),
+            ))
+        })?;
+        Ok(path.to_owned())
+    }
+
     /// The refusal of this value: it is named, with the place it came from; `why` says what would do.
     pub fn refused(&self, why: impl fmt::Display) -> Failure {
         Failure::usage(format!("`{self}` {why}"))
@@ -280,6 +301,29 @@ mod tests {
         ] {
             refused(port(bad), &format!("`--port {bad}` is not a port"));
         }
+    }
+
+    #[test]
+    fn a_socket_is_an_absolute_path_that_fits() {
+        let socket = |text: &str| Given::flag("--listen", text).socket();
+        for (text, expected) in [
+            ("unix:/run/ic.sock", "/run/ic.sock"),
+            ("unix:///run/ic.sock", "/run/ic.sock"),
+            ("unix:/with a space", "/with a space"),
+        ] {
+            assert_eq!(socket(text).expect(text), Path::new(expected));
+        }
+        let refusal = "`--listen 127.0.0.1:80` is not a Unix socket";
+        refused(socket("127.0.0.1:80"), refusal);
+        refused(socket("/run/ic.sock"), "`--listen /run/ic.sock` is not a");
+        refused(socket("unix:"), "`--listen unix:` has no absolute path");
+        refused(socket("unix:ic.sock"), "`--listen unix:ic.sock` has no abs");
+        refused(socket("unix:@ic"), "`--listen unix:@ic` has no absolute");
+        let failure = socket(&format!("unix:/{}", "a".repeat(149))).expect_err("too long");
+        let longest = if cfg!(target_os = "linux") { 107 } else { 103 };
+        let why = format!("… has a path of 150 bytes, and that of a socket has at most {longest};");
+        let message = failure.to_string().replace('`', "");
+        assert!(message.contains(&why), "{message}");
     }
 
     #[test]

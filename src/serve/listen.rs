@@ -1,41 +1,139 @@
 //! Listening sockets, and what to do when accepting fails.
 
+mod socket;
+
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use rustix::io::{Errno, FdFlags};
+use rustix::net::{AddressFamily, SocketType, bind, listen, sockopt};
 
+use self::socket::Name;
+pub use self::socket::{check_length, connect_at_once};
 use super::reactor::{self, Source, Timer};
-use super::wire::{self, Stream};
+use super::wire::{self, Client, Stream};
 
 /// Where to listen.
 #[derive(Debug, Clone)]
 pub enum Listen {
     /// On these addresses. Those of families that the machine does not have are left out.
     On(Vec<SocketAddr>),
+    /// On a Unix domain socket of this path, to which this mode of its file lets others connect.
+    At(PathBuf, u32),
     /// On sockets that somebody else has opened.
-    Inherited(Arc<[TcpListener]>),
+    Inherited(Arc<[Listener]>),
+}
+
+/// Where clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// A Unix domain socket; its path is empty if it has none.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The port, where there is one.
+    pub fn port(&self) -> Option<u16> {
+        self.tcp().map(|address| address.port())
+    }
+
+    /// The address, where it is one of TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// For TCP.
+    Tcp(TcpListener),
+    /// A Unix domain socket.
+    Unix {
+        /// The name that is to be removed at the end. First, so that the number of its file is not given out again before that.
+        name: Option<Name>,
+        /// The socket.
+        socket: UnixListener,
+    },
+}
+
+impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Listener::Tcp(socket) => Address::Tcp(socket.local_addr()?),
+            Listener::Unix { socket, .. } => {
+                let path = socket.local_addr()?.as_pathname().map(PathBuf::from);
+                Address::Unix(path.unwrap_or_default())
+            }
+        })
+    }
+
+    /// The same socket, for a run of its own.
+    fn again(&self) -> io::Result<Listener> {
+        Ok(match self {
+            Listener::Tcp(socket) => {
+                wire::tune(socket)?;
+                Listener::Tcp(socket.try_clone()?)
+            }
+            Listener::Unix { socket, .. } => Listener::Unix {
+                name: None,
+                socket: socket.try_clone()?,
+            },
+        })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(socket) => socket.as_fd(),
+            Listener::Unix { socket, .. } => socket.as_fd(),
+        }
+    }
 }
 
 /// Listens there. An error names the address that it is about.
-pub fn open(listen: &Listen) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+pub fn open(listen: &Listen) -> Result<Vec<Listener>, (Address, io::Error)> {
     match listen {
-        Listen::On(addresses) => bind_all(addresses),
+        Listen::On(addresses) => match bind_all(addresses) {
+            Ok(listeners) => Ok(listeners.into_iter().map(Listener::Tcp).collect()),
+            Err((address, error)) => Err((Address::Tcp(address), error)),
+        },
+        Listen::At(path, mode) => match socket::bind_at(path, *mode) {
+            Ok((name, socket)) => Ok(vec![Listener::Unix {
+                name: Some(name),
+                socket,
+            }]),
+            Err(error) => Err((Address::Unix(path.clone()), error)),
+        },
         Listen::Inherited(listeners) => {
-            let tuned = |listener: &TcpListener| -> io::Result<TcpListener> {
-                wire::tune(listener)?;
-                listener.try_clone()
-            };
-            let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+            let nowhere = || Address::Unix(PathBuf::new());
             let listeners = listeners.iter().map(|listener| {
-                tuned(listener).map_err(|error| (listener.local_addr().unwrap_or(nowhere), error))
+                let address = || listener.address().unwrap_or_else(|_| nowhere());
+                listener.again().map_err(|error| (address(), error))
             });
             listeners.collect()
         }
@@ -72,7 +170,7 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     } else {
         AddressFamily::INET6
     };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = unwatched(family)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         // The two families are bound one by one, so that one may be missing.
@@ -84,23 +182,37 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
+/// A socket that blocks. That no child gets it takes a call of its own: not every system knows it as a flag.
+fn unwatched(family: AddressFamily) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    Ok(socket)
+}
+
 /// The next client. Waits through passing failures; an error is the listener's own end.
-pub async fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
-    next(listener, reactor::accept).await
+pub async fn accept(listener: &Source<Listener>) -> io::Result<Client> {
+    let client = next(listener).await?;
+    Ok(match listener.get_ref() {
+        Listener::Tcp(_) => Client::Tcp(client.into()),
+        Listener::Unix { .. } => Client::Unix(client.into()),
+    })
+}
+
+/// As [`accept`], where the listener is one for TCP.
+pub async fn accept_tcp(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
+    next(listener).await.map(TcpStream::from)
 }
 
 /// As [`accept`], where the listener is a Unix domain socket; the connection is watched by this thread.
 pub async fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Stream> {
-    next(listener, reactor::accept_unix).await.map(Stream::Unix)
+    let client = UnixStream::from(next(listener).await?);
+    Stream::accepted(Client::Unix(client))
 }
 
-async fn next<L: AsFd, S>(
-    listener: &Source<L>,
-    accept: fn(&Source<L>) -> io::Result<S>,
-) -> io::Result<S> {
+async fn next(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
     loop {
         poll_fn(|context| listener.poll_readable(context)).await?;
-        let error = match accept(listener) {
+        let error = match reactor::accept(listener) {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 listener.read_blocked();

@@ -14,6 +14,8 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
+use super::wire::Stream;
+
 /// What is known of the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -26,11 +28,16 @@ pub enum Peer {
 }
 
 /// Asks about the other end of `stream`.
-pub fn of(stream: &TcpStream) -> Peer {
-    match stream.peer_addr() {
+pub fn of(stream: &Stream) -> Peer {
+    let (is_cut, asked) = match (stream.tcp(), stream.unix()) {
+        (Some(tcp), _) => (is_cut(tcp.peer_addr()), system::ask(tcp)),
+        (_, Some(unix)) => (is_cut(unix.peer_addr()), system::ask_unix(unix)),
+        (None, None) => (false, Ok(Peer::Unknown)),
+    };
+    match asked {
         // A connection that was reset has no other end any more.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Peer::Closed,
-        _ => system::ask(stream).unwrap_or_else(|error| match Errno::from_io_error(&error) {
+        _ if is_cut => Peer::Closed,
+        asked => asked.unwrap_or_else(|error| match Errno::from_io_error(&error) {
             // It cannot be told at this moment. Whoever asks, asks again.
             Some(
                 Errno::MFILE
@@ -50,6 +57,10 @@ pub fn undelivered(stream: &TcpStream) -> Option<u32> {
     system::undelivered(stream).ok().flatten()
 }
 
+fn is_cut<A>(peer_address: io::Result<A>) -> bool {
+    peer_address.is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
+}
+
 /// Whether the other end of a Unix socket was connected by a process of the same user, as far as the system tells.
 pub fn is_same_user(stream: impl AsFd) -> bool {
     system::user(stream).is_none_or(|user| user == rustix::process::geteuid())
@@ -62,7 +73,9 @@ mod system {
     use std::io;
     use std::net::{IpAddr, SocketAddr, TcpStream};
     use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
 
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
     use rustix::net::{
         AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
@@ -106,6 +119,14 @@ mod system {
         // The kernel has answered by the time that sendto returns.
         let (len, _) = recv(&netlink, &mut answer, RecvFlags::empty())?;
         Ok(read(&answer[..len]))
+    }
+
+    /// unix(7): such a socket is hung up when both directions are shut, and nobody shuts the one that it reads but to leave.
+    pub fn ask_unix(stream: &UnixStream) -> io::Result<Peer> {
+        let mut looked_at = [PollFd::new(stream, PollFlags::empty())];
+        poll(&mut looked_at, Some(&Timespec::default()))?;
+        let is_hung_up = looked_at[0].revents().contains(PollFlags::HUP);
+        Ok(if is_hung_up { Peer::Closed } else { Peer::Open })
     }
 
     pub fn user(stream: impl AsFd) -> Option<Uid> {
@@ -196,6 +217,7 @@ mod system {
     use std::io;
     use std::net::TcpStream;
     use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
 
     use rustix::process::Uid;
 
@@ -207,6 +229,10 @@ mod system {
 
     pub fn undelivered(_stream: &TcpStream) -> io::Result<Option<u32>> {
         Ok(None)
+    }
+
+    pub fn ask_unix(_stream: &UnixStream) -> io::Result<Peer> {
+        Ok(Peer::Unknown)
     }
 
     pub fn user(_stream: impl AsFd) -> Option<Uid> {

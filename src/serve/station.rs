@@ -1,7 +1,6 @@
 //! What one thread serves its clients with: a service of its own, and the tasks that keep it.
 
 use std::future::Future;
-use std::net::TcpStream;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
@@ -10,7 +9,7 @@ use smol::{LocalExecutor, Task};
 
 use super::frames::Frames;
 use super::threads::Seat;
-use super::wire::Stream;
+use super::wire::{Client, Stream};
 use super::{Common, Options, Service, exchange};
 
 /// A thread's place of work.
@@ -52,7 +51,7 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
     }
 
     /// Serves a client until it has gone.
-    pub fn serve(&self, client: TcpStream, seat: Seat) {
+    pub fn serve(&self, client: Client, seat: Seat) {
         let Some(stream) = watched(client) else {
             return;
         };
@@ -64,7 +63,7 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
     }
 
     /// Tells a client that there are too many; if even those who are told are too many, closes without a word.
-    pub fn turn_away(&self, client: TcpStream) {
+    pub fn turn_away(&self, client: Client) {
         if self.service.turned_away.get() >= TURNED_AWAY_MAX {
             return;
         }
@@ -92,7 +91,7 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
     }
 }
 
-fn watched(client: TcpStream) -> Option<Stream> {
+fn watched(client: Client) -> Option<Stream> {
     match Stream::accepted(client) {
         Ok(stream) => Some(stream),
         Err(error) => {

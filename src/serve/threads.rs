@@ -9,7 +9,6 @@
 use std::cell::{Cell, RefCell};
 use std::future;
 use std::io;
-use std::net::TcpStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use smol::channel::{self, Receiver, Sender};
 
 use super::own::Tally;
 use super::station::Station;
+use super::wire::Client;
 use super::{Common, Options, ServeError, exchange, reactor};
 
 /// The other threads, as the first one sees them.
@@ -38,7 +38,7 @@ struct Hand {
 
 /// What a thread is told.
 enum Order {
-    Serve(TcpStream, Seat),
+    Serve(Client, Seat),
     Stop,
 }
 
@@ -90,7 +90,7 @@ impl Crew {
     }
 
     /// Gives a client to another thread, unless the first one, with that tally, has no more clients than any of them.
-    pub fn hand_over(&self, client: TcpStream, first: &Tally) -> Option<TcpStream> {
+    pub fn hand_over(&self, client: Client, first: &Tally) -> Option<Client> {
         let hands = self.hands.borrow();
         let idlest = hands.iter().min_by_key(|hand| hand.tally.connections());
         let Some(hand) = idlest.filter(|hand| hand.tally.connections() < first.connections())

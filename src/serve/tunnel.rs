@@ -204,10 +204,8 @@ async fn abandoned(sides: [&Side<'_>; 2], pause: &Deadline) {
     let mut left = None;
     let mut idle = 0;
     loop {
-        let is_gone = |side: &&Side<'_>| {
-            let tcp = side.stream.tcp();
-            side.has_finished.get() && tcp.is_some_and(|tcp| peer::of(tcp) == Peer::Closed)
-        };
+        let is_gone =
+            |side: &&Side<'_>| side.has_finished.get() && peer::of(side.stream) == Peer::Closed;
         if sides.iter().any(is_gone) {
             return;
         }

@@ -45,6 +45,15 @@ pub enum Stream {
     Tls(Box<Session>),
 }
 
+/// A connection that was accepted, on its way to the thread that serves it.
+#[derive(Debug)]
+pub enum Client {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix domain socket.
+    Unix(UnixStream),
+}
+
 impl Stream {
     /// Connects to a TCP address.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
@@ -67,8 +76,11 @@ impl Stream {
     }
 
     /// Takes over a stream that was accepted, on the thread that serves it.
-    pub fn accepted(stream: TcpStream) -> io::Result<Self> {
-        Ok(Stream::Tcp(reactor::accepted(stream)?))
+    pub fn accepted(client: Client) -> io::Result<Self> {
+        Ok(match client {
+            Client::Tcp(stream) => Stream::Tcp(reactor::accepted(stream)?),
+            Client::Unix(stream) => Stream::Unix(reactor::accepted(stream)?),
+        })
     }
 
     /// The TCP socket, where it is one.

@@ -163,10 +163,34 @@ fn a_socket_that_was_handed_over_is_listened_on() {
 }
 
 #[test]
+fn a_unix_socket_that_was_handed_over_is_listened_on_and_stays() {
+    let home = Home::new().with("INTERCEPTOR_PORT", "1");
+    let path = scratch_socket();
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let mut client = Wire::connect_to("client", &path);
+    client.send("GET /_ic/health HTTP/1.1\r\nHost: ic.example.com\r\n\r\n");
+    let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
+    let response = client.response("GET");
+    assert!(
+        response.text().contains(&format!("\"pid\":{}", ic.id())),
+        "{}",
+        response.text()
+    );
+    drop(client);
+    let ran = Ran::from(ic.wait_with_output().expect("it ends by itself"));
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    let listening = format!("Listening:  unix:{}\n", path.display());
+    assert!(ran.err.contains(&listening), "{ran:?}");
+    assert!(ran.err.contains("Socket:     LISTEN_FDS"), "{ran:?}");
+    assert!(!home.registry().exists(), "no registry is written");
+    std::fs::remove_file(path).expect("it is its maker's to remove");
+}
+
+#[test]
 fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
     let home = Home::new();
     let path = std::env::temp_dir().join(format!("ic-handed-{}", std::process::id()));
-    let unix = UnixListener::bind(&path).expect("a socket");
+    let unix = UnixDatagram::bind(&path).expect("a socket");
     let null = std::fs::File::open("/dev/null").expect("there is one");
     for socket in [OwnedFd::from(unix), OwnedFd::from(null)] {
         let ic = handed(&home, socket, &["--mock"]);
@@ -177,7 +201,7 @@ fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
         );
     }
     std::fs::remove_file(path).expect("it is there");
-    for option in ["--port", "--host"] {
+    for option in ["--port", "--host", "--listen"] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let ic = handed(&home, listener, &["--mock", option, "9000"]);
         let said = Ran::from(ic.wait_with_output().expect("it ends")).complaint(2);

@@ -117,6 +117,8 @@ mod http_fields;
 mod http_identity;
 mod http_targets;
 
+/// A Unix socket in the place of a port.
+mod http_sockets;
 mod http_templates;
 /// Several threads, which serve as one does.
 mod http_threads;

@@ -15,7 +15,8 @@ pub mod wire;
 use std::time::Duration;
 
 pub use interceptor::{
-    Interceptor, Launch, THREADS, free_port, has_ipv6, scratch_folder, tells_who_listens,
+    Interceptor, Launch, THREADS, free_port, has_ipv6, scratch_folder, scratch_socket,
+    tells_who_listens,
 };
 pub use listener::Listener;
 pub use message::{Framing, Request, Response, latin1};

@@ -20,7 +20,7 @@ use crate::cli::settings::{self, Environment};
 use crate::cli::{Context, Failure, raw};
 use crate::registry::project::Project;
 use crate::registry::{Port, Registry};
-use crate::serve::{self, Event, Listen, Target};
+use crate::serve::{self, Address, Event, Listen, Target};
 
 use super::ask::{Heard, Question, ask};
 use super::judge::{PortState, RegistryState};
@@ -235,7 +235,7 @@ fn for_the_moment(context: &Context<'_>, target: &Target) -> Result<(String, u16
         instance_id: Some("ic-doctor".to_owned()),
         ..Serve::default()
     };
-    let (_, mut options) = serve.prepare(context, &[])?;
+    let (_, mut options) = serve.prepare(context, None, &[])?;
     options.listen = Listen::On(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
     let (tell, told) = mpsc::channel();
     let spawned = thread::Builder::new()
@@ -244,7 +244,7 @@ fn for_the_moment(context: &Context<'_>, target: &Target) -> Result<(String, u16
             // Dropped when it cannot start, which is how that is told.
             serve::run(options, |event| {
                 if let Event::Listening(addresses) = event {
-                    let _ = tell.send(addresses.first().copied());
+                    let _ = tell.send(addresses.iter().find_map(Address::tcp));
                 }
             })
         });

@@ -52,6 +52,15 @@ pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
         .collect()
 }
 
+/// Who listens on a Unix socket, as the kernel tells whoever connects.
+pub fn socket_holder(path: &Path) -> Option<Holder> {
+    let stream = crate::serve::connect_at_once(path).ok()?;
+    let credentials = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    let pid = u32::try_from(credentials.pid.as_raw_nonzero().get()).ok()?;
+    let program = program(pid)?;
+    Some(Holder { pid, program })
+}
+
 /// A socket that listens.
 #[derive(Debug, PartialEq, Eq)]
 struct Socket {

@@ -1,8 +1,11 @@
-//! What to say when the port of an interceptor is taken.
+//! What to say when the port of an interceptor is taken, or its socket.
+
+use std::io;
+use std::path::Path;
 
 use crate::cli::Failure;
-use crate::cli::holder::{Identity, holder, interceptor_at};
-use crate::cli::output::name;
+use crate::cli::holder::{Identity, holder, interceptor_at, interceptor_at_socket, socket_holder};
+use crate::cli::output::{name, said, shown};
 use crate::cli::raw;
 use crate::registry::Port;
 use crate::registry::project::Project;
@@ -38,6 +41,39 @@ pub fn port_is_taken(
         None => holder(port).map_or(String::new(), |holder| format!(" by {holder}")),
     };
     Failure::could_not(format!("port {port} is in use{by}; stop it, or {way_out}"))
+}
+
+/// Why a Unix socket cannot be listened on, in a line that says what to do.
+pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>) -> Failure {
+    let socket = format!("unix:{}", shown(path));
+    let way_out = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let by = match interceptor_at_socket(path) {
+                Some(identity)
+                    if project.is_some_and(|ours| is_interceptor_of(ours, &identity)) =>
+                {
+                    return Failure::could_not(format!(
+                        "this project's interceptor is already running on {socket} (pid {})",
+                        identity.pid
+                    ));
+                }
+                Some(Identity {
+                    instance_id, pid, ..
+                }) => format!(" by the interceptor `{instance_id}` (pid {pid})"),
+                None => socket_holder(path).map_or(String::new(), |holder| format!(" by {holder}")),
+            };
+            return Failure::could_not(format!(
+                "{socket} is in use{by}; stop it, or give another path with --listen"
+            ));
+        }
+        io::ErrorKind::AlreadyExists => "remove it, or give another path with --listen",
+        io::ErrorKind::NotFound => "make its folder first",
+        _ => "give a path in a folder of yours with --listen",
+    };
+    Failure::could_not(format!(
+        "cannot listen on {socket}: {}; {way_out}",
+        said(error)
+    ))
 }
 
 /// It says so by its path, or by its name.

@@ -1,26 +1,37 @@
 //! Sockets that somebody else has opened and listens on: sd_listen_fds(3), as systemd hands them to a unit with a `.socket`.
 //!
-//! Decided here: whether there are any for this process, and that each is a TCP socket. They say where to listen, so `--host`
-//! and `--port` contradict them; `INTERCEPTOR_PORT` is only a default for the port, and not looked at. As with that, the
-//! registry is neither read nor written.
+//! Decided here: whether there are any for this process, and that each is a TCP socket or a Unix stream socket, whose file is
+//! its maker's to remove. They say where to listen, so `--host`, `--port` and `--listen` contradict them; `INTERCEPTOR_PORT` is
+//! only a default for the port, and not looked at. As with that, the registry is neither read nor written.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use listenfd::ListenFd;
 
-use super::Serve;
+use super::{PortChoice, PortOrigin, Serve};
 use crate::cli::Failure;
 use crate::cli::output::said;
 use crate::cli::settings::Environment;
+use crate::registry::Port;
+use crate::serve::Listener;
 
 /// Sockets that listen, at least one.
 pub struct Inherited {
-    /// Where.
+    /// Where those for TCP listen.
     pub addresses: Vec<SocketAddr>,
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Listener>,
 }
 
 impl Inherited {
+    /// Its first one, if any of them is for TCP.
+    pub fn port(&self) -> PortChoice {
+        let mut ports = self.addresses.iter().map(SocketAddr::port);
+        match ports.find_map(|port| Port::try_from(port).ok()) {
+            Some(port) => PortChoice::Given(port, PortOrigin::Inherited),
+            None => PortChoice::Without,
+        }
+    }
+
     /// The sockets that were handed to this process. To be called before anything else is opened, and once: the variables
     /// are removed, so that no child takes them for its own.
     pub fn take(
@@ -31,7 +42,11 @@ impl Inherited {
         if count == 0 {
             return Ok(None);
         }
-        for (option, value) in [("--host", &serve.host), ("--port", &serve.port)] {
+        for (option, value) in [
+            ("--host", &serve.host),
+            ("--port", &serve.port),
+            ("--listen", &serve.listen),
+        ] {
             if value.is_some() {
                 return Err(Failure::usage(format!(
                     "`{option}` says where to listen, and so do the sockets of {LISTEN_FDS}; leave one of them out"
@@ -46,18 +61,21 @@ impl Inherited {
         for at in 0..count {
             let refused = |why: String| {
                 Failure::usage(format!(
-                    "socket {} of {LISTEN_FDS} is not one that `ic` can listen on ({why}); give it TCP sockets",
+                    "socket {} of {LISTEN_FDS} is not one that `ic` can listen on ({why}); give it TCP or Unix stream sockets",
                     at + 1
                 ))
             };
-            let listener = handed
-                .take_tcp_listener(at)
-                .map_err(|error| refused(said(&error)))?
-                .ok_or_else(|| refused("it is missing".to_owned()))?;
-            let address = listener
-                .local_addr()
-                .map_err(|error| refused(said(&error)))?;
-            inherited.addresses.push(address);
+            // What is not taken stays where it is.
+            let listener = match handed.take_tcp_listener(at) {
+                Ok(listener) => listener.map(Listener::Tcp),
+                Err(_) => handed
+                    .take_unix_listener(at)
+                    .map_err(|error| refused(said(&error)))?
+                    .map(|socket| Listener::Unix { name: None, socket }),
+            };
+            let listener = listener.ok_or_else(|| refused("it is missing".to_owned()))?;
+            let address = listener.address().map_err(|error| refused(said(&error)))?;
+            inherited.addresses.extend(address.tcp());
             inherited.listeners.push(listener);
         }
         Ok(Some(inherited))

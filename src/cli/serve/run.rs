@@ -3,14 +3,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use super::conflict::port_is_taken;
+use super::conflict::{cannot_be_bound, port_is_taken};
 use super::inherited::Inherited;
 use super::proxies::proxy;
 use super::supervisor::Supervisor;
 use super::template::Placeholder;
 use super::trust::tls;
 use super::usage::Usage;
-use super::{PortOrigin, Serve, ServeSettings, surroundings};
+use super::{PortOrigin, Serve, ServeSettings, Settled, surroundings};
 use crate::cli::output::{Shown, complain, explain, name, said};
 use crate::cli::settings::Environment;
 use crate::cli::{Context, Exit, Failure, feeds, raw};
@@ -18,24 +18,14 @@ use crate::mock;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::serve::{
-    self, About, Event, Guard, Listen, Onward, Options, ServeError, Stop, Target, Timeouts,
+    self, About, Address, Event, Guard, Listen, Onward, Options, ServeError, Stop, Target, Timeouts,
 };
 
 impl Serve {
     /// Runs the interceptor until it is told to stop.
     pub(in crate::cli) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let inherited = Inherited::take(&self, &context.environment)?;
-        let serve = match &inherited {
-            Some(inherited) => Serve {
-                port: Some(inherited.addresses[0].port().to_string()),
-                ..self
-            },
-            None => self,
-        };
-        let (mut prepared, mut options) = serve.prepare(context, STOP_SIGNALS)?;
-        if let Some(inherited) = inherited {
-            prepared.listen_on(inherited, &mut options);
-        }
+        let (prepared, options) = self.prepare(context, inherited, STOP_SIGNALS)?;
         let announcement = prepared.announcement(&options);
         let supervisor = Supervisor::of(&context.environment);
         let tell = |event: Event<'_>| match event {
@@ -67,9 +57,11 @@ impl Serve {
     pub(in crate::cli) fn prepare(
         &self,
         context: &Context<'_>,
+        inherited: Option<Inherited>,
         stop_signals: &'static [i32],
     ) -> Result<(Prepared, Options), Failure> {
-        let settings = self.resolve(&context.globals, &context.environment)?;
+        let settings =
+            self.resolve_on(inherited.as_ref(), &context.globals, &context.environment)?;
         let target = match settings.mock {
             Some(_) => None,
             None => Some(target(&settings)?),
@@ -83,7 +75,7 @@ impl Serve {
             _ => None,
         };
         let ips = addresses(&settings.host)?;
-        let (port, origin, usage) = settings.port.settle_for_use()?;
+        let Settled { port, usage } = settings.port.settle()?;
         let target = match (target, settings.mock) {
             (Some(target), _) => target,
             (None, settings) => {
@@ -91,20 +83,30 @@ impl Serve {
             }
         };
         let mut fields = identification(&settings.instance_id);
-        fields.extend(filled_in(&settings, port, &context.environment));
-        let mut options = options(&settings, &fields, target, &ips, port, stop_signals)?;
+        let number = port.map(|(port, _)| port);
+        fields.extend(filled_in(&settings, number, &context.environment));
+        let listen = match (&settings.socket, number) {
+            (Some(socket), _) => Listen::At(socket.path.clone(), socket.mode),
+            (None, port) => {
+                let on = |&ip| Some(SocketAddr::new(ip, port?.get()));
+                Listen::On(ips.iter().filter_map(on).collect())
+            }
+        };
+        let mut options = options(&settings, &fields, target, listen, stop_signals)?;
         options.feed = feeds::folder(&context.environment);
         if let Some(proxy) = proxy.as_ref().filter(|_| tls.is_none()) {
             options.onward = options.onward.through_proxy(proxy.authorization());
         }
         options.tls = tls;
         options.proxy = proxy;
-        let prepared = Prepared {
+        let mut prepared = Prepared {
             settings,
             port,
-            origin,
             usage,
         };
+        if let Some(inherited) = inherited {
+            prepared.listen_on(inherited, &mut options);
+        }
         Ok((prepared, options))
     }
 }
@@ -112,8 +114,7 @@ impl Serve {
 /// An interceptor that is ready to listen.
 pub(in crate::cli) struct Prepared {
     settings: ServeSettings,
-    port: Port,
-    origin: PortOrigin,
+    port: Option<(Port, PortOrigin)>,
     usage: Option<Usage>,
 }
 
@@ -121,7 +122,7 @@ impl Prepared {
     /// Listens there instead.
     fn listen_on(&mut self, inherited: Inherited, options: &mut Options) {
         let is_local = |address: &SocketAddr| address.ip().is_loopback();
-        options.guard.local_hosts_only = inherited.addresses.iter().all(is_local);
+        options.guard.local_hosts_only = local_hosts_only(&inherited.addresses);
         if let Some(far) = inherited
             .addresses
             .iter()
@@ -130,7 +131,6 @@ impl Prepared {
             self.settings.host = far.ip().to_string();
         }
         options.listen = Listen::Inherited(inherited.listeners.into());
-        self.origin = PortOrigin::Inherited;
     }
 
     /// The interceptor listens: its port is in use from now on.
@@ -146,14 +146,19 @@ impl Prepared {
     /// What to say when it could not start, or had to stop.
     pub(in crate::cli) fn failure(&self, error: &ServeError) -> Failure {
         match error {
+            ServeError::Bind(Address::Unix(path), error) => {
+                cannot_be_bound(path, error, self.settings.project.as_ref())
+            }
             ServeError::Bind(_, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let project = self.settings.project.as_ref();
-                port_is_taken(
-                    self.port,
-                    self.origin,
-                    project,
-                    self.settings.port.another(),
-                )
+                match self.port {
+                    Some((port, origin)) => port_is_taken(
+                        port,
+                        origin,
+                        self.settings.project.as_ref(),
+                        self.settings.port.another(),
+                    ),
+                    None => Failure::could_not(said(error)),
+                }
             }
             ServeError::Bind(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Failure::could_not(format!(
@@ -174,9 +179,8 @@ impl Prepared {
                 Some(proxy) => format!("{} through the proxy {proxy}", options.target),
                 None => options.target.to_string(),
             },
-            is_local: options.guard.local_hosts_only,
             port: self.port,
-            origin: self.origin,
+            is_inherited: matches!(options.listen, Listen::Inherited(_)),
         }
     }
 }
@@ -219,14 +223,14 @@ fn identification(id: &str) -> Vec<(String, String)> {
 /// The fields of `--header`, as they are from now on; what does not go as it is, is said.
 fn filled_in(
     settings: &ServeSettings,
-    port: Port,
+    port: Option<Port>,
     environment: &Environment<'_>,
 ) -> Vec<(String, String)> {
     let project = settings.project.as_ref().map(Project::path);
     let value_of = |placeholder| match placeholder {
         Placeholder::Instance => settings.instance_id.clone(),
         Placeholder::Project => project.map(name).unwrap_or_default(),
-        Placeholder::Port => port.to_string(),
+        Placeholder::Port => port.map(|port| port.to_string()).unwrap_or_default(),
         Placeholder::Branch => project.and_then(surroundings::branch).unwrap_or_default(),
         Placeholder::User => surroundings::user(environment),
         Placeholder::Host => surroundings::host(),
@@ -254,8 +258,7 @@ fn options(
     settings: &ServeSettings,
     fields: &[(String, String)],
     target: Target,
-    ips: &[IpAddr],
-    port: Port,
+    listen: Listen,
     stop_signals: &'static [i32],
 ) -> Result<Options, Failure> {
     let id = &settings.instance_id;
@@ -268,20 +271,19 @@ fn options(
         })?;
     let limits = settings.limits;
     Ok(Options {
-        listen: Listen::On(
-            ips.iter()
-                .map(|&ip| SocketAddr::new(ip, port.get()))
-                .collect(),
-        ),
         target,
         tls: None,
         proxy: None,
         onward,
         guard: Guard {
-            local_hosts_only: ips.iter().all(IpAddr::is_loopback),
+            local_hosts_only: match &listen {
+                Listen::On(addresses) => local_hosts_only(addresses),
+                Listen::At(..) | Listen::Inherited(_) => false,
+            },
             allowed_hosts: settings.allowed_hosts.clone(),
             allowed_origins: settings.allowed_origins.clone(),
         },
+        listen,
         timeouts: Timeouts {
             head: limits.head,
             idle: limits.idle,
@@ -304,6 +306,13 @@ fn options(
         feed: None,
         stop_signals,
     })
+}
+
+/// Whether what listens on these addresses, and maybe on Unix sockets, serves only hosts that mean this machine. That is
+/// to keep out pages of the web, whose browser cannot connect to a Unix socket; whoever can, a reverse proxy most often,
+/// may pass on any name.
+fn local_hosts_only(addresses: &[SocketAddr]) -> bool {
+    !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
 }
 
 /// Where a host name means: `localhost` is both loopback addresses (RFC 6761 §6.3), whatever a resolver says.
@@ -337,35 +346,44 @@ struct Announcement {
     instance_id: String,
     host: String,
     target: String,
-    is_local: bool,
-    port: Port,
-    origin: PortOrigin,
+    port: Option<(Port, PortOrigin)>,
+    is_inherited: bool,
 }
 
 impl Announcement {
-    fn print(&self, addresses: &[SocketAddr]) {
-        let bound: Vec<String> = addresses
-            .iter()
-            .map(|address| match address.port() {
-                port if port == self.port.get() => address.ip().to_string(),
+    fn print(&self, addresses: &[Address]) {
+        let mut places = Vec::new();
+        let tcp: Vec<SocketAddr> = addresses.iter().filter_map(Address::tcp).collect();
+        if let Some((port, _)) = self.port {
+            let bound = tcp.iter().map(|address| match address.port() {
+                same if same == port.get() => address.ip().to_string(),
                 // Whoever opened the sockets may have chosen several.
                 _ => address.to_string(),
-            })
-            .collect();
-        let host = if self.host.contains(':') && !self.host.starts_with('[') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
+            });
+            let bound: Vec<String> = bound.collect();
+            let host = if self.host.contains(':') && !self.host.starts_with('[') {
+                format!("[{}]", self.host)
+            } else {
+                self.host.clone()
+            };
+            places.push(format!("http://{host}:{port} ({})", bound.join(", ")));
+        }
+        let sockets = addresses.iter().filter(|address| address.tcp().is_none());
+        places.extend(sockets.map(|address| Shown(&address.to_string()).to_string()));
         let mut text = format!(
-            "Instance:   {}\nListening:  http://{host}:{port} ({})\nTarget:     {}\nPort from:  {}\n",
+            "Instance:   {}\nListening:  {}\nTarget:     {}\n",
             Shown(&self.instance_id),
-            bound.join(", "),
+            places.join(", "),
             self.target,
-            self.origin,
-            port = self.port,
         );
-        if !self.is_local {
+        match self.port {
+            Some((_, origin)) => text.push_str(&format!("Port from:  {origin}\n")),
+            None if self.is_inherited => {
+                text.push_str(&format!("Socket:     {}\n", PortOrigin::Inherited));
+            }
+            None => {}
+        }
+        if !tcp.iter().all(|address| address.ip().is_loopback()) {
             text.push_str(
                 "ic: warning: this listens beyond this machine: whoever reaches the port can use the target; \
                  leave out --host to listen on localhost only\n",

@@ -261,7 +261,7 @@ enum Presence {
 
 /// Whether a client that may have stopped sending has gone.
 fn presence(client: &Stream, has_ended: bool, request: &Request) -> Presence {
-    match client.tcp().map_or(Peer::Unknown, peer::of) {
+    match peer::of(client) {
         Peer::Closed => Presence::Gone,
         Peer::Open => Presence::MayEnd,
         // A reset would show.

@@ -10,9 +10,9 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -131,25 +131,18 @@ impl<S: AsFd> Source<S> {
     }
 }
 
-/// Accepts a connection, if one is waiting; another one is told of by the next turn. Whichever thread serves it watches it: see [`accepted`].
-pub fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
+/// Accepts a connection, if one is waiting; another one is told of by the next turn. Whichever thread serves it watches it:
+/// see [`accepted`].
+pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
     listener.read_blocked();
-    Ok(TcpStream::from(socket))
+    Ok(socket)
 }
 
 /// Watches a connection that was accepted. It is read at once: most clients have sent their request by then.
-pub fn accepted(stream: TcpStream) -> io::Result<Source<TcpStream>> {
+pub fn accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
     Source::watched(stream, STREAM, Readiness::UNKNOWN)
-}
-
-/// As [`accept`], where the listener is a Unix domain socket.
-pub fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Source<UnixStream>> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
-    listener.read_blocked();
-    Source::watched(UnixStream::from(socket), STREAM, Readiness::NEW)
 }
 
 /// Connects to a TCP address.

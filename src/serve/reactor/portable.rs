@@ -4,15 +4,16 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use async_io::Async;
+use rustix::io::FdFlags;
 
 /// What a sandbox must allow.
 pub const NEEDS: &str = "the system's poller and its timer";
@@ -77,19 +78,14 @@ impl<S: AsFd> Source<S> {
 }
 
 /// Accepts a connection, if one is waiting.
-pub fn accept(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
-    let (stream, _) = listener.get_ref().accept()?;
-    Ok(stream)
+pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
+    let socket = rustix::net::accept(listener.get_ref())?;
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    Ok(socket)
 }
 
 /// Watches a connection that was accepted.
-pub fn accepted(stream: TcpStream) -> io::Result<Source<TcpStream>> {
-    Source::new(stream)
-}
-
-/// As [`accept`], where the listener is a Unix domain socket.
-pub fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Source<UnixStream>> {
-    let (stream, _) = listener.get_ref().accept()?;
+pub fn accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
     Source::new(stream)
 }
 

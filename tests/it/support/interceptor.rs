@@ -6,6 +6,7 @@
 
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -23,6 +24,9 @@ use super::wire::Wire;
 /// The variable that says how many threads interceptors have, for a run of the tests with more than one.
 pub const THREADS: &str = "IC_TEST_THREADS";
 
+/// The variable that says where interceptors listen that are not told: with `unix`, on a socket and no port.
+const LISTEN: &str = "IC_TEST_LISTEN";
+
 /// How an interceptor is to be started.
 pub struct Launch {
     wrapper: Vec<String>,
@@ -30,11 +34,14 @@ pub struct Launch {
     variables: Vec<(String, String)>,
     folder: PathBuf,
     port: Option<u16>,
+    socket: Option<PathBuf>,
 }
 
 /// A running interceptor.
 pub struct Interceptor {
+    /// 0 if it listens on a socket.
     pub port: u16,
+    socket: Option<PathBuf>,
     child: Child,
     /// Whether its end is part of the test.
     over: bool,
@@ -78,6 +85,7 @@ impl Launch {
             variables: Vec::new(),
             folder: scratch_folder(),
             port: None,
+            socket: None,
         }
     }
 
@@ -103,6 +111,12 @@ impl Launch {
         self
     }
 
+    /// Listens on this Unix socket, and on no port.
+    pub fn at(mut self, socket: impl Into<PathBuf>) -> Launch {
+        self.socket = Some(socket.into());
+        self
+    }
+
     /// The folder in which it runs, and which is its project.
     pub fn folder(&self) -> &PathBuf {
         &self.folder
@@ -116,15 +130,25 @@ impl Launch {
 
     /// Starts it and waits until it answers.
     #[track_caller]
-    pub fn start(self) -> Interceptor {
+    pub fn start(mut self) -> Interceptor {
+        let may_choose = self.port.is_none() && !self.arguments.iter().any(|word| word == "--host");
+        if may_choose && std::env::var_os(LISTEN).is_some_and(|kind| kind == "unix") {
+            self.socket.get_or_insert_with(scratch_socket);
+        }
         // Between the probe and the start somebody else may take the port: then the next one.
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
-            let port = self.port.unwrap_or_else(free_port);
+            let port = match self.socket {
+                None => self.port.unwrap_or_else(free_port),
+                Some(_) => 0,
+            };
             let mut interceptor = self.spawn(port);
             match interceptor.wait_until_ready() {
                 None => return interceptor,
-                Some(status) if status.code() == Some(3) && self.port.is_none() => {
+                Some(status)
+                    if status.code() == Some(3)
+                        && self.port.or(self.socket.as_ref().map(|_| 0)).is_none() =>
+                {
                     interceptor.over = true
                 }
                 Some(status) => {
@@ -161,7 +185,10 @@ impl Launch {
         };
         command
             .arg("serve")
-            .args(["--port", &port.to_string()])
+            .args(match &self.socket {
+                None => ["--port".to_owned(), port.to_string()],
+                Some(path) => ["--listen".to_owned(), format!("unix:{}", path.display())],
+            })
             .args(&self.arguments);
         // What a test says of one thread holds for several, unless it has a number of its own.
         if let Some(threads) = std::env::var_os(THREADS)
@@ -219,6 +246,7 @@ impl Launch {
         });
         Interceptor {
             port,
+            socket: self.socket.clone(),
             child,
             over: false,
             errors,
@@ -244,7 +272,11 @@ impl Interceptor {
     #[track_caller]
     pub fn client(&self) -> Wire {
         let number = self.clients.fetch_add(1, Ordering::Relaxed);
-        Wire::connect(format!("client {number}"), self.address())
+        let who = format!("client {number}");
+        match &self.socket {
+            None => Wire::connect(who, self.address()),
+            Some(path) => Wire::connect_to(who, path),
+        }
     }
 
     /// What `GET /_ic/health` answers.
@@ -360,6 +392,19 @@ impl Interceptor {
             .count()
     }
 
+    /// A connection, if it listens already.
+    fn knock(&self, address: SocketAddr) -> Option<Wire> {
+        let who = "readiness";
+        match &self.socket {
+            None => TcpStream::connect_timeout(&address, DEADLINE)
+                .ok()
+                .map(|stream| Wire::new(who, stream)),
+            Some(path) => UnixStream::connect(path)
+                .ok()
+                .map(|stream| Wire::local(who, stream)),
+        }
+    }
+
     /// Its exit status if it ended instead.
     fn wait_until_ready(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + DEADLINE;
@@ -372,8 +417,7 @@ impl Interceptor {
                 return Some(status);
             }
             for address in loopbacks {
-                if let Ok(stream) = TcpStream::connect_timeout(&address, DEADLINE) {
-                    let mut client = Wire::new("readiness", stream);
+                if let Some(mut client) = self.knock(address) {
                     client.send(
                         "GET /_ic/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                     );
@@ -403,6 +447,10 @@ impl Drop for Interceptor {
         if let Some(reader) = self.reader.take() {
             // A panic there is a bug of the harness and has been printed.
             let _ = reader.join();
+        }
+        // Who is killed leaves it behind.
+        if let Some(path) = self.socket.as_ref().filter(|_| ended.is_none()) {
+            let _ = std::fs::remove_file(path);
         }
         // What a test has put there stays; an empty folder would only pile up, and so would what was left of the feed.
         for folder in [".cache/ic/run", ".cache/ic", ".cache"] {
@@ -486,6 +534,13 @@ pub fn tells_who_listens() -> bool {
         eprintln!("skipped: there is no lsof here that says what listens on which port");
     }
     tells
+}
+
+/// A path for a socket that nobody has. Not in the build folder, whose path may be longer than a socket's can be.
+pub fn scratch_socket() -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("ic-test-{}-{number}.sock", std::process::id()))
 }
 
 /// A new, empty folder of the test's own.

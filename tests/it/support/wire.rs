@@ -6,6 +6,9 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +62,16 @@ impl Wire {
         stream
             .set_nodelay(true)
             .expect("TCP_NODELAY can be set on a connection");
+        Wire::over(who, stream)
+    }
+
+    /// Takes over a connection through a Unix socket.
+    pub fn local(who: impl Into<String>, stream: UnixStream) -> Wire {
+        // What is asked of it is the same for either family.
+        Wire::over(who, TcpStream::from(OwnedFd::from(stream)))
+    }
+
+    fn over(who: impl Into<String>, stream: TcpStream) -> Wire {
         stream
             .set_write_timeout(Some(DEADLINE))
             .expect("a write deadline can be set");
@@ -88,6 +101,16 @@ impl Wire {
         match TcpStream::connect_timeout(&address, DEADLINE) {
             Ok(stream) => Wire::new(who, stream),
             Err(error) => panic!("{who}: cannot connect to {address}: {error}"),
+        }
+    }
+
+    /// Connects to a Unix socket.
+    #[track_caller]
+    pub fn connect_to(who: impl Into<String>, path: &Path) -> Wire {
+        let who = who.into();
+        match UnixStream::connect(path) {
+            Ok(stream) => Wire::local(who, stream),
+            Err(error) => panic!("{who}: cannot connect to {}: {error}", path.display()),
         }
     }
 
