@@ -48,6 +48,7 @@ use self::place::{Globals, Place};
 use self::settings::Environment;
 use crate::registry::project::Project;
 use crate::registry::store::StoreError;
+use crate::registry::{PortRange, Registry};
 
 /// One port for each project, and a transparent HTTP/1.1 forwarder on it.
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -200,6 +201,12 @@ struct Context<'a> {
 impl Context<'_> {
     fn place(&self) -> Result<Place, Failure> {
         self.globals.place(&self.environment)
+    }
+
+    /// The registry as it is and the range of ports, for who asks about ports: where no home folder is known there is no
+    /// registry, and ports are there all the same.
+    fn ports(&self) -> Result<(PortRange, Registry), Failure> {
+        self.globals.ports(&self.environment)
     }
 
     fn project(&self, path: Option<&str>) -> Result<Project, Failure> {

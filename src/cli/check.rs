@@ -8,6 +8,7 @@ use crate::registry::probe::{Availability, availability};
 
 use super::holder::{Occupancy, occupancy};
 use super::output::{Shown, name, shown};
+use super::place::next_free;
 use super::settings::Given;
 use super::{Context, Exit, Failure, raw};
 
@@ -35,8 +36,7 @@ pub struct Check {
 impl Check {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let port = Given::argument(&self.port).port()?;
-        let place = context.place()?;
-        let registry = place.read()?;
+        let (range, registry) = context.ports()?;
         let owner = registry.path_of(port);
         let available = if self.json {
             let available = availability(port) == Availability::Free;
@@ -59,7 +59,7 @@ impl Check {
             }
             let occupancy = occupancy(port);
             if is_somebody_elses(&occupancy)
-                && let Some(free) = place.next_free(&registry)
+                && let Some(free) = next_free(range, &registry)
             {
                 context.out.text(format_args!("  Next Free:    {free}\n"))?;
             }
@@ -117,8 +117,7 @@ impl Suggest {
             Some(number) => Given::flag("-n", number).count(1)?,
             None => SUGGESTIONS,
         };
-        let place = context.place()?;
-        let (range, registry) = (place.range, place.read()?);
+        let (range, registry) = context.ports()?;
         let ports: Vec<Port> = registry
             .free_ports(range, |port| availability(port) == Availability::Free)
             .take(number)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::registry::probe::{Availability, availability};
 use crate::registry::project::{Project, is_deleted};
 use crate::registry::prune::{Given, Pruned};
-use crate::registry::store::{Store, Warning};
+use crate::registry::store::{Store, StoreError, Warning};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
 use super::output::{complain, said, shown};
@@ -51,8 +51,7 @@ impl Place {
 
     /// The port that the next allocation would give.
     pub fn next_free(&self, registry: &Registry) -> Option<Port> {
-        let is_free = |port| availability(port) == Availability::Free;
-        registry.free_ports(self.range, is_free).next()
+        next_free(self.range, registry)
     }
 
     /// Changes the registry, as one step for every process that shares it.
@@ -123,6 +122,12 @@ impl Place {
     }
 }
 
+/// The port of `range` that the next allocation would give.
+pub fn next_free(range: PortRange, registry: &Registry) -> Option<Port> {
+    let is_free = |port| availability(port) == Availability::Free;
+    registry.free_ports(range, is_free).next()
+}
+
 fn heard(warning: Option<Warning>) {
     if let Some(warning) = warning {
         complain(format_args!("warning: {warning}"));
@@ -140,6 +145,22 @@ impl Globals {
         let range = self.range(environment)?;
         let store = self.store(environment)?;
         Ok(Place { store, range })
+    }
+
+    /// The range, and the registry as it is; an empty one, and a warning, where nothing says where it would be.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage as [`place`](Self::place), "could not" as [`Place::read`].
+    pub fn ports(&self, environment: &Environment<'_>) -> Result<(PortRange, Registry), Failure> {
+        let range = self.range(environment)?;
+        let is_told = self.registry_file(environment).is_some();
+        if !is_told && let Err(error @ StoreError::NoHome) = Store::default_file() {
+            complain(format_args!("warning: no registry is known: {error}"));
+            return Ok((range, Registry::default()));
+        }
+        let store = self.store(environment)?;
+        Ok((range, Place { store, range }.read()?))
     }
 
     /// The project that PATH means, as it stands; without one, that of the current folder, or of the repository around
@@ -199,10 +220,12 @@ impl Globals {
         })
     }
 
+    fn registry_file(&self, environment: &Environment<'_>) -> Option<settings::Given> {
+        environment.flag_or_variable("--registry", self.registry.as_deref(), REGISTRY_PATH)
+    }
+
     fn store(&self, environment: &Environment<'_>) -> Result<Store, Failure> {
-        let given =
-            environment.flag_or_variable("--registry", self.registry.as_deref(), REGISTRY_PATH);
-        let file = match given {
+        let file = match self.registry_file(environment) {
             Some(given) => {
                 let path = given.path()?;
                 // Shown in results, and used from elsewhere than the current folder: so it is made absolute. A

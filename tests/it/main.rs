@@ -160,6 +160,9 @@ mod footprint;
 // What containers withhold: descriptors, memory, /proc, a file system that can be written, a home.
 #[cfg(target_os = "linux")]
 mod confined;
+/// An image with nothing in it but a static `ic`.
+#[cfg(target_os = "linux")]
+mod scratch;
 // A short soak of everything at once, and a long one.
 mod http_mix;
 mod http_soak;
