@@ -117,6 +117,8 @@ impl Command {
         match self {
             // The terminal is another program's.
             Command::Run(_) => "error",
+            // What its interceptor meets is found, and said in the answer.
+            Command::Doctor(_) => "error",
             _ => "info",
         }
     }

@@ -17,6 +17,7 @@ use crate::serve::Target;
 use self::judge::{Finding, Verdict};
 use self::look::Chain;
 use super::output::Shown;
+use super::serve::{Serve, proxy_for, trust_of};
 use super::settings::{self, Given};
 use super::{Context, Exit, Failure};
 
@@ -27,11 +28,12 @@ use super::{Context, Exit, Failure};
     name = "doctor",
     help_triggers("-h", "--help"),
     example = "ic doctor\n\
-               OPENAI_API_KEY=sk-… ic doctor --model gpt-5",
+               OPENAI_API_KEY=sk-… ic doctor --model gpt-5\n\
+               ic doctor --target https://llm.example.com --ca-file company-ca.pem",
     note = "The stream is measured with one short chat, sent twice: to the target and through ic; again where\n\
             it seems to be held back. It asks for the first model that the target lists, with the key in\n\
-            OPENAI_API_KEY. Where this project's interceptor does not run, one is started for the moment.\n\
-            Nothing is written.",
+            OPENAI_API_KEY. Where this project's interceptor does not run, or options of `ic serve` are given,\n\
+            one is started for the moment. Nothing is written.",
     error_code(1, "something is wrong")
 )]
 pub struct Doctor {
@@ -44,6 +46,21 @@ pub struct Doctor {
     /// the model to ask for a stream; default: the first that the target lists
     #[argh(option, arg_name = "NAME")]
     pub model: Option<String>,
+    /// as for `ic serve`: certificates in PEM to trust for an https target
+    #[argh(option, arg_name = "FILE")]
+    pub ca_file: Option<String>,
+    /// as for `ic serve`: the certificate to show to it
+    #[argh(option, arg_name = "FILE")]
+    pub client_cert: Option<String>,
+    /// as for `ic serve`: its key
+    #[argh(option, arg_name = "FILE")]
+    pub client_key: Option<String>,
+    /// as for `ic serve`: accept any certificate
+    #[argh(switch)]
+    pub insecure: bool,
+    /// as for `ic serve`: reach a target on another machine through the proxy of the environment
+    #[argh(switch)]
+    pub use_proxy_env: bool,
     /// leave out the chat that measures the stream
     #[argh(switch)]
     pub no_stream: bool,
@@ -87,6 +104,10 @@ impl Doctor {
             Some(model) => Some(Given::flag("--model", model).text()?.to_owned()),
             None => None,
         };
+        let way = self.way();
+        if let Some(way) = &way {
+            trust_of(way, &context.environment)?;
+        }
         let mut findings = Vec::new();
 
         let (registry, records) = look::registry(&place, &project);
@@ -120,7 +141,21 @@ impl Doctor {
             target_here(context),
             target_is_running(&port),
         ));
-        let proxy = proxy(&port, &text);
+        // The running interceptor goes its own way.
+        let proxy = match &way {
+            None => proxy(&port, &text),
+            Some(way) if way.use_proxy_env => match proxy_for(&target, environment) {
+                Ok(found) => found.and_then(|proxy| proxy.to_string().parse().ok()),
+                Err(failure) => {
+                    findings.push(Finding::wrong("Proxies", failure.to_string()));
+                    return Ok(findings);
+                }
+            },
+            Some(_) => None,
+        };
+        let is_insecure = way
+            .as_ref()
+            .map_or_else(|| is_insecure(&port), |way| way.insecure);
         let reached = look::reach(proxy.as_ref().unwrap_or(&target));
         let finding = judge::target(&target, proxy.as_ref(), &reached);
         let is_wrong = finding.verdict == Verdict::Wrong;
@@ -129,9 +164,9 @@ impl Doctor {
             // What follows could only say the same again.
             return Ok(findings);
         }
-        let chain = Chain::new(context, &target, &port)?;
+        let chain = Chain::new(context, &target, &port, way, proxy.is_some())?;
         let models = chain.models();
-        if let Some(finding) = judge::tls(&target, is_insecure(&port), &models) {
+        if let Some(finding) = judge::tls(&target, is_insecure, &models) {
             let is_wrong = finding.verdict == Verdict::Wrong;
             findings.push(finding);
             if is_wrong {
@@ -155,6 +190,19 @@ impl Doctor {
             _ => stream::no_stream(),
         });
         Ok(findings)
+    }
+
+    /// How an interceptor for the moment is to reach its target, if that is said.
+    fn way(&self) -> Option<Serve> {
+        let way = Serve {
+            ca_file: self.ca_file.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            insecure: self.insecure,
+            use_proxy_env: self.use_proxy_env,
+            ..Serve::default()
+        };
+        (way != Serve::default()).then_some(way)
     }
 
     /// The target that counts.

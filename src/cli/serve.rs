@@ -28,8 +28,10 @@ use crate::serve::Trust;
 
 use self::field::field;
 use self::inherited::Inherited;
+pub(super) use self::proxies::proxy as proxy_for;
 pub(super) use self::run::{Prepared, addresses};
 use self::template::{Placeholder, Template};
+pub(super) use self::trust::trust as trust_of;
 use self::usage::Usage;
 use super::Failure;
 use super::mock;

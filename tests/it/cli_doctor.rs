@@ -7,10 +7,10 @@ use std::thread;
 use serde_json::Value;
 
 use crate::cli_home::{Home, Ran, free_port, held_port, unprivileged};
-use crate::support::{Interceptor, Launch};
+use crate::support::{DEADLINE, Interceptor, Launch};
 
 /// An interceptor with the embedded mock, which is a target like any other.
-fn mock() -> (Interceptor, String) {
+pub fn mock() -> (Interceptor, String) {
     let mock = Launch::bare().args(["--mock"]).start();
     let url = format!("http://127.0.0.1:{}", mock.port);
     (mock, url)
@@ -18,7 +18,7 @@ fn mock() -> (Interceptor, String) {
 
 /// What `ic doctor` says is wrong, and no more: each line without its mark.
 #[track_caller]
-fn wrong(ran: &Ran) -> Vec<String> {
+pub fn wrong(ran: &Ran) -> Vec<String> {
     assert_eq!(ran.err, "", "{ran:?}");
     let wrong: Vec<String> = ran
         .out
@@ -256,14 +256,14 @@ fn whoever_holds_a_stream_back_is_named() {
 }
 
 /// A server that always answers this.
-fn a_server(answer: &'static str) -> String {
+pub fn a_server(answer: &'static str) -> String {
     serve(move |mut client, _| {
         let _ = client.write_all(answer.as_bytes());
     })
 }
 
 /// A hop that passes an answer on when all of it is there.
-fn a_buffering_hop(port: u16) -> String {
+pub fn a_buffering_hop(port: u16) -> String {
     serve(move |mut client, request| {
         let mut origin = TcpStream::connect(("127.0.0.1", port)).expect("the mock listens");
         origin.write_all(request).expect("it takes requests");
@@ -343,6 +343,11 @@ fn a_proxy_on_the_way_that_is_down_is_named() {
         "the proxy is what it connects to: {ready:?}"
     );
     drop(proxy);
+    // A process that another test is just starting may have it open for a moment longer.
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while TcpStream::connect(address).is_ok() {
+        assert!(std::time::Instant::now() < deadline, "nobody accepts");
+    }
     let expected = format!(
         "Target http://llm.example.com is reached through the proxy http://{address}, which refuses connections"
     );

@@ -59,6 +59,9 @@ mod cli_env;
 /// `ic doctor`: what is wrong is named, and nothing else is.
 mod cli_doctor;
 
+/// `ic doctor` on broken set-ups, one after the other.
+mod cli_doctor_setups;
+
 /// Targets in TLS, as the commands see them.
 #[cfg(feature = "tls")]
 mod cli_tls;

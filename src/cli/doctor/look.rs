@@ -150,13 +150,24 @@ pub struct Chain {
     /// Host and port.
     interceptor: (String, u16),
     key: Option<String>,
+    /// The target is reached through a proxy, and maybe in no other way.
+    is_behind_proxy: bool,
 }
 
 impl Chain {
-    /// With the project's interceptor where that runs and leads there, else with one for the moment.
-    pub fn new(context: &Context<'_>, target: &Target, port: &PortState) -> Result<Chain, Failure> {
+    /// With the project's interceptor where that runs and leads there, unless a `way` to go is given; else with one for the
+    /// moment, which goes it.
+    pub fn new(
+        context: &Context<'_>,
+        target: &Target,
+        port: &PortState,
+        way: Option<Serve>,
+        is_behind_proxy: bool,
+    ) -> Result<Chain, Failure> {
         let running = match port {
-            PortState::Ours(port, identity) if identity.target == target.to_string() => {
+            PortState::Ours(port, identity)
+                if way.is_none() && identity.target == target.to_string() =>
+            {
                 Some(("localhost".to_owned(), port.get()))
             }
             _ => None,
@@ -167,10 +178,11 @@ impl Chain {
             target: target.clone(),
             interceptor: match running {
                 Some(address) => address,
-                None => for_the_moment(context, target)?,
+                None => for_the_moment(context, target, way.unwrap_or_default())?,
             },
             // A field holds nothing else.
             key: key.filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic())),
+            is_behind_proxy,
         })
     }
 
@@ -196,7 +208,7 @@ impl Chain {
             key: self.key.as_deref(),
             body: Some(body.clone()),
         };
-        let is_plain = !self.target.is_https();
+        let is_plain = !self.target.is_https() && !self.is_behind_proxy;
         Streams {
             target: self.target.to_string(),
             direct: is_plain.then(|| {
@@ -227,13 +239,17 @@ impl Chain {
 }
 
 /// An interceptor that ends with this process.
-fn for_the_moment(context: &Context<'_>, target: &Target) -> Result<(String, u16), Failure> {
+fn for_the_moment(
+    context: &Context<'_>,
+    target: &Target,
+    way: Serve,
+) -> Result<(String, u16), Failure> {
     let serve = Serve {
         target: Some(target.to_string()),
         // Not listened on; so the registry is not asked.
         port: Some("1".to_owned()),
         instance_id: Some("ic-doctor".to_owned()),
-        ..Serve::default()
+        ..way
     };
     let (_, mut options) = serve.prepare(context, None, &[])?;
     options.listen = Listen::On(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
