@@ -2,9 +2,11 @@
 //! over TCP is tested by the other modules, with `IC_TEST_LISTEN=unix`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::cli_home::Home;
@@ -382,6 +384,39 @@ fn a_probe_asks_through_the_socket() {
     assert_eq!(home.ic(["health", &place]).complaint(1), expected);
     drop(silent);
     fs::remove_file(&socket).expect("it is there");
+}
+
+#[test]
+fn its_requests_are_shown_by_project() {
+    let (origin, socket) = (Origin::agreeing(), scratch_socket());
+    let mut interceptor = Launch::before(&origin).at(&socket).start();
+    let folder = interceptor_folder(&interceptor);
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_ic"))
+        .args(["tail", "--json"])
+        .env_clear()
+        .env("HOME", &folder)
+        .current_dir(&folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it can be started");
+    let told = BufReader::new(tail.stdout.take().expect("it is a pipe"));
+    let mut lines = told.lines().map(|line| line.expect("text"));
+    let hello: serde_json::Value = lines
+        .next()
+        .and_then(|line| serde_json::from_str(&line).ok())
+        .expect("it says hello");
+    assert_eq!(hello["port"], serde_json::Value::Null, "{hello}");
+    check_serves(&interceptor, &origin);
+    interceptor.terminate();
+    assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
+    let rest: Vec<String> = lines.collect();
+    assert!(
+        rest.iter().any(|line| line.contains("/v1/models")),
+        "{rest:?}"
+    );
+    assert!(tail.wait().expect("it ends").success());
 }
 
 #[test]
