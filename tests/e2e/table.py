@@ -95,6 +95,8 @@ class Cell:
 class Uvicorn:
     """What LiteLLM and most of its kind run on."""
 
+    # How long it keeps a connection that nobody uses.
+    keeps_seconds = 5
     # Which cases the server has not, or not for one client, and why.
     unable = {
         "trailers": "uvicorn sends no trailers",
@@ -109,9 +111,21 @@ class Uvicorn:
         return (*PYTHON, "-m", "uvicorn", *application, "--port", port, *secure)
 
 
+class Gunicorn(Uvicorn):
+    """The same, as it is deployed: under a master, which closes idle connections after 2 s."""
+
+    keeps_seconds = 2
+
+    def command(self, port, key=None, certificate=None):
+        where = ("--chdir", HERE / "targets", "--bind", f"127.0.0.1:{port}")
+        worker = ("--worker-class", "uvicorn_worker.UvicornWorker", "--keep-alive", self.keeps_seconds)
+        return (*PYTHON, "-m", "gunicorn", "asgi:app", *where, *worker)
+
+
 class Node:
     """What proxies in JavaScript run on."""
 
+    keeps_seconds = 5
     unable = {}
 
     def command(self, port, key=None, certificate=None):
@@ -132,6 +146,7 @@ class Target:
 
 TARGETS = {
     "uvicorn": Target(Uvicorn()),
+    "gunicorn": Target(Gunicorn()),
     "node": Target(Node()),
     "uvicorn-tls": Target(Uvicorn(), "https"),
     "node-tls": Target(Node(), "https"),
@@ -198,6 +213,8 @@ def start(name, target, pems, ic, folder, processes):
         "ca": authority and str(authority),
         "instance": f"pycharm-{name}",
         "slow_seconds": SLOW_SECONDS,
+        # Just after the server has closed.
+        "idle_seconds": target.server.keeps_seconds + 0.02,
     }
 
 

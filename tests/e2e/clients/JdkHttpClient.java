@@ -209,7 +209,7 @@ public class JdkHttpClient {
     void idle(String name) throws Exception {
         told(send(request(name + "-0", "").POST(bytes("{}".getBytes()))));
         // The waiting is the case: nothing can be observed that would end it sooner.
-        Thread.sleep(5020);
+        Thread.sleep(Math.round(1000 * Double.parseDouble(number(scene, "idle_seconds"))));
         told(send(request(name + "-1", "").POST(bytes("{}".getBytes()))));
     }
 

@@ -188,7 +188,7 @@ async function idle(scene, client, name) {
   const options = { method: 'POST', body: Buffer.from('{}') };
   told(await send(client, `${name}-0`, options));
   // The waiting is the case: nothing can be observed that would end it sooner.
-  await sleep(5020);
+  await sleep(scene.idle_seconds * 1000);
   told(await send(client, `${name}-1`, options));
 }
 

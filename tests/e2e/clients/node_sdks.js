@@ -114,7 +114,7 @@ async function leavesMidway(scene, client, name) {
 async function idle(scene, client, name) {
   told(client, await ask(client, `${name}-0`));
   // The waiting is the case: nothing can be observed that would end it sooner.
-  await sleep(5020);
+  await sleep(scene.idle_seconds * 1000);
   told(client, await ask(client, `${name}-1`));
 }
 

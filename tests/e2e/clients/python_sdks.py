@@ -124,7 +124,7 @@ def leaves_midway(scene, client, case):
 def idle(scene, client, case):
     told(client, ask(client, f"{case}-0"))
     # The waiting is the case: nothing can be observed that would end it sooner.
-    time.sleep(5.02)
+    time.sleep(scene.idle_seconds)
     told(client, ask(client, f"{case}-1"))
 
 
