@@ -265,6 +265,15 @@ fn a_relative_home_is_none() {
             "{complaint}"
         );
     }
+    // Ports are there all the same.
+    for command in [&["check", "9999", "--json"][..], &["suggest", "-n", "1"]] {
+        let ran = home.ic(command);
+        assert!(ran.exit != Some(3) && !ran.out.is_empty(), "{ran:?}");
+        assert!(
+            ran.err.starts_with("ic: warning: no registry is known: "),
+            "{ran:?}"
+        );
+    }
     assert_eq!(home.content(), before);
     let elsewhere = home.ic(["--registry", "r.json", "allocate", "-q"]);
     elsewhere.result(0);
