@@ -140,9 +140,10 @@ pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Watches a connection that was accepted. It is read at once: most clients have sent their request by then.
+/// Watches a connection that was accepted. Its request comes with the next turn, and not without: the same turn tells which kept
+/// connections the origin closed before the client sent it.
 pub fn accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
-    Source::watched(stream, STREAM, Readiness::UNKNOWN)
+    Source::watched(stream, STREAM, Readiness::NEW)
 }
 
 /// Connects to a TCP address.
