@@ -95,7 +95,7 @@ impl Listener {
     fn again(&self) -> io::Result<Listener> {
         Ok(match self {
             Listener::Tcp(socket) => {
-                wire::tune(socket)?;
+                wire::tune(socket);
                 Listener::Tcp(socket.try_clone()?)
             }
             Listener::Unix { socket, .. } => Listener::Unix {
@@ -171,14 +171,18 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
         AddressFamily::INET6
     };
     let socket = unwatched(family)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Without, `bind` fails where they were needed.
+    let mut options = vec![sockopt::set_socket_reuseaddr(&socket, true)];
     if address.is_ipv6() {
         // The two families are bound one by one, so that one may be missing.
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        options.push(sockopt::set_ipv6_v6only(&socket, true));
+    }
+    if let Some(error) = options.into_iter().find_map(Result::err) {
+        wire::goes_without_options(error);
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
-    wire::tune(&socket)?;
+    wire::tune(&socket);
     Ok(TcpListener::from(socket))
 }
 

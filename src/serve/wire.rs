@@ -13,9 +13,11 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Once;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use super::buffers::{self, Buffer};
@@ -58,7 +60,7 @@ impl Stream {
     /// Connects to a TCP address.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = reactor::connect_tcp(address).await?;
-        tune(stream.get_ref())?;
+        tune(stream.get_ref());
         Ok(Stream::Tcp(stream))
     }
 
@@ -556,15 +558,25 @@ impl Inbox {
 }
 
 /// No waiting for more bytes to fill a packet, and a probe now and then to find peers that are dead. What a listener
-/// is told holds for what it accepts.
-pub fn tune(stream: impl AsFd) -> io::Result<()> {
+/// is told holds for what it accepts. A sandbox that refuses it takes speed away, and nothing else.
+pub fn tune(stream: impl AsFd) {
     let stream = stream.as_fd();
-    sockopt::set_tcp_nodelay(stream, true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
-    Ok(())
+    let results = [
+        sockopt::set_tcp_nodelay(stream, true),
+        sockopt::set_socket_keepalive(stream, true),
+        sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE),
+        sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL),
+        sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES),
+    ];
+    if let Some(error) = results.into_iter().find_map(Result::err) {
+        goes_without_options(error);
+    }
+}
+
+/// Says, once, that the system refuses options on which nothing depends.
+pub fn goes_without_options(error: Errno) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| log::debug!("sockets keep the options that they have: {error}"));
 }
 
 /// Models think for minutes in silence; a network that forgets connections does so after some minutes, too.
