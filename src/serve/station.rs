@@ -85,8 +85,13 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
     pub async fn finish(&self, at_once: impl Future<Output = ()>) {
         let service = &self.service;
         service.clock.stop();
+        let grace = service.timeouts.grace;
+        // No time for them, where a limit of zero is none.
+        if grace.is_zero() {
+            return;
+        }
         let limit = service.clock.deadline();
-        limit.set(Some(service.timeouts.grace));
+        limit.set(Some(grace));
         future::or(service.all_gone(), future::or(limit.passed(), at_once)).await;
     }
 }
