@@ -36,6 +36,8 @@ pub struct State {
     pub sent: Cell<Sent>,
     /// A final response has begun to reach the client.
     pub answered: Cell<bool>,
+    /// A 100 has: a client that waited for it waits no more.
+    continued: Cell<bool>,
     /// The origin has reset its connection, as whoever wrote to it found.
     pub was_reset: Cell<bool>,
     /// It goes out on a connection that was kept, which the origin may be about to close.
@@ -58,6 +60,7 @@ impl State {
             out: Cell::new(Some(out)),
             sent: Cell::new(Sent::Nothing),
             answered: Cell::new(false),
+            continued: Cell::new(false),
             was_reset: Cell::new(false),
             is_reused: false,
             is_repeatable,
@@ -188,6 +191,16 @@ async fn send(
             return Ok(());
         }
         state.sent.set(Sent::Part);
+    }
+    if request.may_wait && *body == Body::new(request.framing) && client.bytes().is_empty() {
+        // Its silence is the target's so far. The download is polled before this.
+        let begun = poll_fn(|context| match client.poll_fill(context) {
+            Poll::Pending if state.continued.get() => Poll::Ready(Ok(Filled::Some)),
+            filled => filled,
+        });
+        if !matches!(begun.await, Ok(Filled::Some)) {
+            return Err(ClientFault::Gone.into());
+        }
     }
     let terms = Terms {
         form: Form::AsIs,
@@ -335,6 +348,9 @@ async fn download(
                         )
                         .await
                         .map_err(|unwritten| untaken(unwritten.why))?;
+                }
+                if response.status == 100 {
+                    state.continued.set(true);
                 }
             }
         }

@@ -14,8 +14,8 @@ use super::Connection;
 use crate::http::Parsed;
 use crate::http::connection::Named;
 use crate::http::framing::Framing;
-use crate::http::head::{self, RequestHead, Slots};
-use crate::http::passage::{self, Asking};
+use crate::http::head::{self, Field, RequestHead, Slots, Version};
+use crate::http::passage::{self, Asking, Onbound};
 use crate::http::rewrite::Onward;
 use crate::http::target::Target;
 
@@ -23,6 +23,8 @@ use crate::http::target::Target;
 pub struct Request {
     pub asking: Asking,
     pub framing: Framing,
+    /// Its client may wait for a 100 before it sends the body, and there is a limit on how long it is silent within that.
+    pub may_wait: bool,
     /// What its trailer section must not bring back.
     pub named: Named,
     /// Repeating it changes nothing (RFC 9110 §9.2.2).
@@ -169,6 +171,7 @@ fn take_request(
     let request = Request {
         asking: onbound.asking,
         framing: onbound.framing,
+        may_wait: may_wait(&onbound, service),
         named: onbound.named,
         is_idempotent: matches!(
             method,
@@ -180,6 +183,20 @@ fn take_request(
         trace,
     };
     Ok(Parsed::Complete((request, onbound.head.len)))
+}
+
+/// RFC 9110 §10.1.1. Where nothing hangs on it, it is not looked for.
+fn may_wait(onbound: &Onbound<'_, '_>, service: &Service) -> bool {
+    let limit = service.timeouts.body.unwrap_or_default();
+    let Onbound { head, framing, .. } = onbound;
+    let expects = |field: &Field<'_>| {
+        field.name.eq_ignore_ascii_case("Expect")
+            && field.value.eq_ignore_ascii_case(b"100-continue")
+    };
+    !limit.is_zero()
+        && *framing != Framing::Empty
+        && head.version == Version::Http11
+        && head.fields.iter().any(expects)
 }
 
 /// Whose request it is, for those who listen.
