@@ -159,6 +159,14 @@ impl Stream {
         }, session => session.try_write(bytes))
     }
 
+    /// How many bytes have gone out that no write has told of: in TLS, those that were taken before.
+    fn sent_unseen(&self) -> u64 {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => 0,
+            Stream::Tls(session) => session.sent_bytes(),
+        }
+    }
+
     /// Hands to the socket what there is room for, of what was written and is not yet there.
     fn try_flush(&self) -> io::Result<()> {
         match self {
@@ -167,12 +175,24 @@ impl Stream {
         }
     }
 
-    /// Waits until what was written is on its way: not before that is it with the socket.
-    async fn flush(&self) -> io::Result<()> {
-        match self {
-            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
-            Stream::Tls(session) => session.flush().await,
+    /// Writes all of `bytes`, however long that takes, where there is no TLS.
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        debug_assert!(
+            !matches!(self, Stream::Tls(_)),
+            "what TLS has taken has yet to be flushed"
+        );
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.try_write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|context| self.poll_writable(context)).await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 
     /// Whether the peer has neither sent anything nor closed.
@@ -360,23 +380,12 @@ impl Writer<'_> {
         self.stream
     }
 
-    /// Writes all of `bytes`, however long that takes.
+    /// See [`Stream::write_all`].
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.stream.try_write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll_fn(|context| self.stream.poll_writable(context)).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.stream.flush().await
+        self.stream.write_all(bytes).await
     }
 
-    /// Writes all of `bytes`, or says how many of them went out before the connection failed or its peer had taken nothing
+    /// Writes all of `bytes`, or says how many of them were taken before the connection failed or its peer had taken nothing
     /// for too long.
     pub async fn write_within(&self, bytes: &[u8], silence: Silence<'_>) -> Result<(), Unwritten> {
         let mut written = 0;
@@ -433,7 +442,8 @@ impl Writer<'_> {
 /// Not everything was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unwritten {
-    /// The bytes that went out before.
+    /// The bytes that were taken before. If there are none, nothing of it has gone out; in TLS the last of them may be on this
+    /// side still.
     pub written: usize,
     /// What stopped the rest.
     pub why: Failure,
@@ -455,6 +465,7 @@ pub enum Failure {
 #[derive(Debug, Default)]
 pub struct Room {
     was_silent: bool,
+    sent_unseen: u64,
 }
 
 impl Room {
@@ -465,6 +476,11 @@ impl Room {
 
     /// A write would have blocked: waits until another is worth trying.
     pub async fn wait(&mut self, stream: &Stream, silence: Silence<'_>) -> Result<(), Failure> {
+        // What was written before may have found room where this write has not.
+        let sent_unseen = stream.sent_unseen();
+        if std::mem::replace(&mut self.sent_unseen, sent_unseen) != sent_unseen {
+            self.taken();
+        }
         if self.was_silent {
             return Err(Failure::Stalled);
         }

@@ -1,9 +1,10 @@
 //! Time limits, the connection limit, and waiting for an origin that is still loading.
 //! Every limit is set to a fraction of a second here, which also shows that fractions are understood.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::support::tls::scheme;
+use crate::support::tls::{self, scheme};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -248,6 +249,84 @@ fn an_origin_that_takes_nothing_of_a_request_is_a_504_where_that_is_asked_for() 
         assert_eq!(check_own_error(&response, &[504]), "body_timeout");
         client.close();
     });
+}
+
+#[test]
+fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
+    // Over TCP and in TLS.
+    for config in [None, Some(tls::usual())] {
+        if config.is_some() && !cfg!(feature = "tls") {
+            continue;
+        }
+        let scheme = if config.is_some() { "https" } else { "http" };
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 8 << 10)
+            .expect("what it accepts has little room");
+        let address = listener.local_addr().expect("it is bound");
+        let interceptor = Launch::toward(format!("{scheme}://{address}"))
+            .args(["--body-timeout", "0.5"])
+            .start();
+        let mut client = interceptor.client();
+        client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n");
+        let (stream, _) = listener.accept().expect("it connects");
+        let twin = stream.try_clone().expect("a second handle");
+        let mut served = match config {
+            None => Wire::new(scheme, stream),
+            Some(config) => Wire::secure(scheme, stream, config).expect("a handshake"),
+        };
+        served.request_head();
+        let mut writer = client.twin();
+        std::thread::scope(|scope| {
+            scope.spawn(move || while writer.offer(vec![b'x'; 1 << 20]) {});
+            scope.spawn(move || {
+                // What it is does not matter: it is taken, a little at a time.
+                let mut piece = [0; 1024];
+                while let Ok(1..) = std::io::Read::read(&mut &twin, &mut piece) {
+                    std::thread::sleep(Duration::from_millis(30));
+                }
+            });
+            client.set_patience(Duration::from_secs(4));
+            let answered = client.try_fill();
+            for stream in [served.stream(), client.stream()] {
+                // It may be over already.
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            }
+            assert_eq!(answered, Err(Stop::Silent), "{scheme}");
+        });
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_a_100_is_not_silent() {
+    const HEAD: &str =
+        "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
+    let mut client = interceptor.client();
+    client.send(HEAD);
+    let mut served = origin.accept();
+    served.request_head();
+    client.expect_silence(3 * LIMIT_LASTS);
+    served.send("HTTP/1.1 100 Continue\r\n\r\n");
+    client.response_head("POST");
+    client.send("hello");
+    served.expect("hello");
+    served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    assert_eq!(client.response("POST").text(), "ok");
+
+    // With the 100, its time begins; and so it does where it has not waited.
+    for part in ["", "he"] {
+        let (mut client, since) = (interceptor.client(), Instant::now());
+        client.send(format!("{HEAD}{part}"));
+        let mut served = origin.accept();
+        let (_, framing) = served.request_head();
+        served.expect_some(&mut Body::new(framing), part);
+        if part.is_empty() {
+            served.send("HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let response = client.response("POST");
+        check_lasted(since, part);
+        assert_eq!(check_own_error(&response, &[408]), "body_timeout");
+    }
 }
 
 #[test]

@@ -60,6 +60,10 @@ impl Session {
         match *self {}
     }
 
+    pub fn sent_bytes(&self) -> u64 {
+        match *self {}
+    }
+
     pub fn try_flush(&self) -> io::Result<()> {
         match *self {}
     }

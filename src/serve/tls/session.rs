@@ -33,6 +33,8 @@ struct State {
     ciphertext: Ciphertext,
     /// There may be more to hand out without the socket: bytes, the end, or a failure.
     has_more: bool,
+    /// Of ciphertext, to the socket.
+    sent_bytes: u64,
     /// Told when everything decrypted before it has been read.
     failed: Option<rustls::Error>,
 }
@@ -49,6 +51,7 @@ impl Session {
                 connection,
                 ciphertext: Ciphertext::default(),
                 has_more: false,
+                sent_bytes: 0,
                 failed: None,
             }),
             is_silent: Cell::new(false),
@@ -157,11 +160,14 @@ impl Session {
         let mut state = self.state.borrow_mut();
         state.push(&self.source)?;
         let count = state.connection.writer().write(bytes)?;
-        match state.push(&self.source) {
-            // It is for the next call to wait.
-            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
-            _ => Ok(count),
-        }
+        let before = state.sent_bytes;
+        let pushed = state.push(&self.source);
+        taken(count, state.sent_bytes > before, pushed)
+    }
+
+    /// How many bytes have gone out so far, those of the protocol's own included.
+    pub fn sent_bytes(&self) -> u64 {
+        self.state.borrow().sent_bytes
     }
 
     /// Sends what there is room for; all that was taken has gone out if this is no error.
@@ -233,7 +239,7 @@ impl State {
             let written = uninterrupted(|| self.connection.write_tls(&mut source.get_ref()));
             match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => {}
+                Ok(count) => self.sent_bytes += count as u64,
                 Err(error) => {
                     if error.kind() == ErrorKind::WouldBlock {
                         source.write_blocked();
@@ -310,6 +316,44 @@ impl Read for Feed<'_> {
     }
 }
 
+/// How a write ended whose `count` bytes are encrypted, and part of which went out, or nothing. It is for the next call to wait.
+/// And to say that the connection has failed: the origin may have what went out before, so that this cannot count as unsent.
+fn taken(count: usize, went_out: bool, pushed: io::Result<()>) -> io::Result<usize> {
+    match pushed {
+        Err(error) if error.kind() != ErrorKind::WouldBlock && !went_out => Err(error),
+        _ => Ok(count),
+    }
+}
+
 fn failure(error: rustls::Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_out_in_part_is_not_unsent() {
+        let failed = |kind: ErrorKind| Err(io::Error::from(kind));
+        for (why, went_out, pushed, expected) in [
+            ("all of it", true, Ok(()), Some(7)),
+            (
+                "part of it, the rest waits",
+                true,
+                failed(ErrorKind::WouldBlock),
+                Some(7),
+            ),
+            ("it waits", false, failed(ErrorKind::WouldBlock), Some(7)),
+            (
+                "part of it, then a reset",
+                true,
+                failed(ErrorKind::ConnectionReset),
+                Some(7),
+            ),
+            ("a reset", false, failed(ErrorKind::ConnectionReset), None),
+        ] {
+            assert_eq!(taken(7, went_out, pushed).ok(), expected, "{why}");
+        }
+    }
 }
