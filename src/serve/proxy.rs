@@ -62,7 +62,15 @@ impl FromStr for Proxy {
                 "is a proxy of another kind than http; give one as http://host:port, or leave out --use-proxy-env",
             ));
         }
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, behind) = rest.split_at(end);
+        // RFC 3986 §3.2: one of these ends the authority, whatever was meant. What is before it would pass for a host, and the
+        // start of a password for its port.
+        if behind.contains('@') {
+            return Err(BadProxy(
+                "has a `/`, `?` or `#` in its user name or password; percent-encode them",
+            ));
+        }
         let (user, address) = match authority.rsplit_once('@') {
             Some((user, address)) => (Some(user), address),
             None => (None, authority),
@@ -356,6 +364,9 @@ mod tests {
             "socks5://a:1",
             "http://a b:1",
             "http://u%0d:p@a:1",
+            "http://u:1/p@a:1",
+            "http://u:1?p@a:1",
+            "http://u:1#p@a:1/",
             "http://u%2:p@a:1",
             "http://u%zz@a:1",
         ] {

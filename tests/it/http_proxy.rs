@@ -122,6 +122,9 @@ fn a_variable_that_names_no_proxy_is_refused_at_start() {
         ("socks5://user:secret@proxy:1", "another kind than http"),
         ("https://proxy:1", "another kind than http"),
         ("http://user:secret@:1", "is no proxy"),
+        ("http://alice:8080/secret@proxy:3128", "percent-encode"),
+        ("http://alice:8080?secret@proxy:3128", "percent-encode"),
+        ("alice:80#secret@proxy:3128/", "percent-encode"),
     ] {
         let launch = Launch::toward(TARGET).args(["--use-proxy-env"]);
         let (code, said) = launch.env("HTTP_PROXY", value).fail();
