@@ -50,7 +50,9 @@ pub enum OriginFault {
     UnaskedUpgrade,
     /// It sent one interim response after the other.
     TooManyInterim,
-    /// It closed or failed within its answer.
+    /// It closed or failed within the head of its answer.
+    TruncatedHead,
+    /// It closed or failed within its answer's body.
     Truncated,
     /// No answer came within `--first-byte-timeout`.
     FirstByteTimeout,
@@ -169,11 +171,18 @@ impl Fault {
                     Retry::Never,
                     format!("the target {target} sent too many interim responses"),
                 ),
-                OriginFault::Truncated => answer(
+                OriginFault::TruncatedHead => answer(
                     502,
                     "bad_response",
                     Retry::Soon,
                     format!("the target {target} broke off within its response head; see its log"),
+                ),
+                // Logged only: the client has part of it.
+                OriginFault::Truncated => answer(
+                    502,
+                    "bad_response",
+                    Retry::Soon,
+                    format!("the target {target} broke off within its response body; see its log"),
                 ),
                 OriginFault::FirstByteTimeout => answer(
                     504,
@@ -243,6 +252,7 @@ mod tests {
             OriginFault::Failed(reset),
             OriginFault::Malformed(Error::FieldName),
             OriginFault::Malformed(Error::ChunkOverhead),
+            OriginFault::TruncatedHead,
             OriginFault::Truncated,
             OriginFault::FirstByteTimeout,
             OriginFault::Stalled,

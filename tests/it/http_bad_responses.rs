@@ -174,6 +174,27 @@ fn a_head_that_is_never_finished_is_a_502() {
 }
 
 #[test]
+fn what_is_logged_of_an_answer_that_breaks_off_says_where() {
+    for (part, says) in [
+        ("HTTP/1.1 200 OK\r\n", "broke off within its response head"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhe",
+            "broke off within its response body",
+        ),
+    ] {
+        let (origin, interceptor) = scripted();
+        let mut client = interceptor.client();
+        client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        let mut served = origin.accept();
+        served.request();
+        served.send(part);
+        served.close();
+        client.drain();
+        interceptor.wait_for_errors(says, |said| said.contains(says));
+    }
+}
+
+#[test]
 fn an_answer_that_breaks_off_never_looks_whole() {
     let rows: [(&str, &str, &str); 14] = [
         ("Content-Length: 10\r\n\r\nhe", "", "RFC 9112 §8: by length"),

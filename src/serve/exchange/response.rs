@@ -56,10 +56,10 @@ pub async fn read_response(
                 return Err(OriginFault::Closed.into());
             }
             Err(error) if is_silent => return Err(OriginFault::Failed(error).into()),
-            Err(_) => return Err(OriginFault::Truncated.into()),
+            Err(_) => return Err(OriginFault::TruncatedHead.into()),
             Ok(Filled::Some) => {}
             Ok(Filled::EndOfFile) if is_silent => return Err(OriginFault::Closed.into()),
-            Ok(Filled::EndOfFile) => return Err(OriginFault::Truncated.into()),
+            Ok(Filled::EndOfFile) => return Err(OriginFault::TruncatedHead.into()),
         }
     }
 }
