@@ -142,6 +142,42 @@ fn what_a_peer_sends_stays_inside_its_string() {
 }
 
 #[test]
+fn no_field_tells_a_secret() {
+    const KEY: &str = "sk-proj-0123456789abcdef";
+    let long = "0123456789abcdef";
+    let rows = [
+        (
+            format!("Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{KEY}"),
+            "realtime, openai-insecure-api-key.…",
+        ),
+        (format!("X-Auth: {long}"), "…"),
+        (format!("X-Auth-Credentials: {long}"), "…"),
+        (format!("Authentication: Bearer {long}"), "…"),
+        (format!("X-Forwarded-Authorization: Bearer {long}"), "…"),
+        (
+            format!("X-Note: bearer {long}, and more"),
+            "bearer …, and more",
+        ),
+        (format!("X-Note: Basic {long}=="), "Basic …"),
+        (
+            format!("Referer: http://localhost/a?b={long}&c#d"),
+            "http://localhost/a?b=…&c#d",
+        ),
+        (format!("X-Original-URL: /a?token={long}"), "/a?token=…"),
+        ("User-Agent: what is it? a=b".to_owned(), "what is it? a=b"),
+    ];
+    let fields: String = rows.iter().map(|(line, _)| format!("{line}\r\n")).collect();
+    let (start, head, _) = told(
+        &post(&fields, "x"),
+        b"HTTP/1.1 302 Found\r\nLocation: https://a.example/cb?code=0123456789abcdef\r\nContent-Length: 0\r\n\r\n",
+    );
+    for (index, (line, expected)) in rows.iter().enumerate() {
+        assert_eq!(start["fields"][index + 1][1], *expected, "{line}");
+    }
+    assert_eq!(head["fields"][0][1], "https://a.example/cb?code=…");
+}
+
+#[test]
 fn a_long_answer_tells_of_its_progress_now_and_then() {
     let (origin, interceptor) = scripted();
     let mut listener = Listener::of(&interceptor);

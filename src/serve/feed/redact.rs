@@ -13,9 +13,85 @@ pub fn field<'a>(name: &str, value: &'a [u8]) -> Cow<'a, str> {
     if holds_secret(name) {
         return Cow::Borrowed(GONE);
     }
-    match String::from_utf8_lossy(value) {
-        Cow::Borrowed(value) => text(value, false),
-        Cow::Owned(value) => Cow::Owned(text(&value, false).into_owned()),
+    let value = String::from_utf8_lossy(value);
+    let steps: [fn(&str, &str) -> Option<String>; 3] = [
+        |_, value| changed(text(value, false)),
+        |_, value| without_credentials(value),
+        without_queries,
+    ];
+    steps
+        .iter()
+        .fold(value, |value, step| match step(name, &value) {
+            Some(shown) => Cow::Owned(shown),
+            None => value,
+        })
+}
+
+fn changed(text: Cow<'_, str>) -> Option<String> {
+    match text {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(text) => Some(text),
+    }
+}
+
+/// Without what follows `Bearer` or `Basic`, which is a secret whatever it looks like (RFC 9110 §11.4).
+fn without_credentials(value: &str) -> Option<String> {
+    let mut shown: Option<String> = None;
+    let (mut at, mut written) = (0, 0);
+    while let Some(space) = value[at..].find(' ').map(|offset| at + offset) {
+        at = space + 1;
+        let is_scheme = SCHEMES.iter().any(|scheme| {
+            let before = value[..space].len().checked_sub(scheme.len());
+            before.is_some_and(|start| {
+                value.as_bytes()[start..space].eq_ignore_ascii_case(scheme.as_bytes())
+                    && !value[..start].ends_with(|before: char| before.is_ascii_alphanumeric())
+            })
+        });
+        let rest = &value[at..];
+        let start = at + rest.len() - rest.trim_start_matches(' ').len();
+        let len = value[start..].find(|character: char| !is_of_token68(character));
+        let end = len.map_or(value.len(), |len| start + len);
+        if is_scheme && end > start {
+            let shown = shown.get_or_insert_default();
+            shown.push_str(&value[written..start]);
+            shown.push_str(GONE);
+            (at, written) = (end, end);
+        }
+    }
+    shown.map(|shown| shown + &value[written..])
+}
+
+/// With the names of what the URLs in it ask for, and no values.
+fn without_queries(name: &str, value: &str) -> Option<String> {
+    if !value.contains(['?', '#']) {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let holds_url = URL_ENDS.iter().any(|end| name.ends_with(end));
+    // What stands around a URL, and never in one (RFC 3986 §2).
+    let words = value.split_inclusive([' ', '\t', '<', '>', '"']);
+    let mut shown = String::new();
+    for word in words {
+        if holds_url || word.starts_with('/') || word.contains("://") {
+            let bare = word.trim_end_matches([' ', '\t', '<', '>', '"']);
+            shown.push_str(&url(bare));
+            shown.push_str(&word[bare.len()..]);
+        } else {
+            shown.push_str(word);
+        }
+    }
+    (shown != value).then_some(shown)
+}
+
+fn url(url: &str) -> String {
+    match url.split_once('#') {
+        None => path(url),
+        // OAuth hands over tokens there (RFC 6749 §4.2.2).
+        Some((before, fragment)) => {
+            let mut shown = path(before);
+            add_query(fragment, '#', &mut shown);
+            shown
+        }
     }
 }
 
@@ -26,8 +102,15 @@ pub fn path(path: &str) -> String {
         None => (path, None),
     };
     let mut shown = text(path, false).into_owned();
-    for (index, part) in query.iter().flat_map(|query| query.split('&')).enumerate() {
-        shown.push(if index == 0 { '?' } else { '&' });
+    if let Some(query) = query {
+        add_query(query, '?', &mut shown);
+    }
+    shown
+}
+
+fn add_query(query: &str, first: char, shown: &mut String) {
+    for (index, part) in query.split('&').enumerate() {
+        shown.push(if index == 0 { first } else { '&' });
         match part.split_once('=') {
             Some((name, _)) => {
                 shown.push_str(&text(name, false));
@@ -37,7 +120,6 @@ pub fn path(path: &str) -> String {
             None => shown.push_str(&text(part, false)),
         }
     }
-    shown
 }
 
 /// Text without what looks like a key. What `is_cut` may end within one.
@@ -63,58 +145,104 @@ pub fn text(text: &str, is_cut: bool) -> Cow<'_, str> {
 /// Where the first key at or behind `from` begins and ends.
 fn next_key(text: &str, from: usize, is_cut: bool) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
-    let mut at = from;
-    while at < bytes.len() {
-        let word = at + bytes[at..].iter().position(|byte| is_of_key(*byte))?;
-        let len = bytes[word..].iter().take_while(|byte| is_of_key(**byte));
-        let end = word + len.count();
-        let start = begins_at(bytes, word);
-        let candidate = &bytes[start.min(end)..end];
-        let is_long = candidate.len() >= KEY_BYTES_MIN || (is_cut && end == bytes.len());
-        if is_long && PREFIXES.iter().any(|prefix| candidate.starts_with(prefix)) {
-            return Some((start, end));
+    // One look at each byte: this runs over whole bodies.
+    let mut is_first = true;
+    // Behind an escape (`\n`, `\u0020`, `%3D`), whose letters are none of what follows.
+    let mut behind_escape = usize::MAX;
+    for (at, &byte) in bytes.iter().enumerate().skip(from) {
+        let kind = KINDS[usize::from(byte)];
+        if kind & BEGINS != 0
+            && (is_first || at == behind_escape)
+            && let Some(end) = key_at(bytes, at, is_cut)
+        {
+            return Some((at, end));
         }
-        at = end;
+        is_first = kind & IN_WORD == 0;
+        match byte {
+            b'\\' if bytes.get(at + 1) == Some(&b'u') => behind_escape = at + 6,
+            b'\\' => behind_escape = at + 2,
+            b'%' => behind_escape = at + 3,
+            _ => {}
+        }
     }
     None
 }
 
-/// Where a word begins that begins at `word` as it is written: behind the letter of an escape (`\n`, `%3D`).
-fn begins_at(bytes: &[u8], word: usize) -> usize {
-    match bytes[..word].last() {
-        Some(b'\\') => match bytes.get(word) {
-            Some(b'u') => word + 5,
-            _ => word + 1,
-        },
-        Some(b'%') => word + 2,
-        _ => word,
+/// Where the key that begins at `start` ends, if one does.
+fn key_at(bytes: &[u8], start: usize, is_cut: bool) -> Option<usize> {
+    let rest = &bytes[start..];
+    if !PREFIXES.iter().any(|prefix| rest.starts_with(prefix)) {
+        return None;
     }
+    let len = rest.iter().position(|byte| !is_of_key(*byte));
+    let end = len.map_or(bytes.len(), |len| start + len);
+    let is_long = end - start >= KEY_BYTES_MIN || (is_cut && end == bytes.len());
+    is_long.then_some(end)
 }
 
-fn is_of_key(byte: u8) -> bool {
+const fn is_of_key(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+/// A key may begin with it.
+const BEGINS: u8 = 1;
+/// Behind it no key begins. One may behind a hyphen: `openai-insecure-api-key.sk-…`.
+const IN_WORD: u8 = 2;
+
+/// What each byte is to a key.
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            kinds[byte] = IN_WORD;
+        }
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < PREFIXES.len() {
+        kinds[PREFIXES[at][0] as usize] |= BEGINS;
+        at += 1;
+    }
+    kinds
+};
+
+fn is_of_token68(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "-._~+/=".contains(character)
 }
 
 fn holds_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_NAMES.contains(&name.as_str()) || SECRET_ENDS.iter().any(|end| name.ends_with(end))
+    // Many tokens are a number.
+    let names_token = || {
+        name.match_indices("token")
+            .any(|(at, token)| !name[at + token.len()..].starts_with('s'))
+    };
+    SECRET_PARTS.iter().any(|part| name.contains(part))
+        || SECRET_ENDS.iter().any(|end| name.ends_with(end))
+        || name == "key"
+        || names_token()
 }
 
-const SECRET_NAMES: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
+/// `Authorization`, `X-Auth`, `Set-Cookie`, `X-Goog-Api-Key`, and what people call their own.
+const SECRET_PARTS: &[&str] = &[
+    "auth",
+    "secret",
+    "credential",
     "cookie",
-    "set-cookie",
-    "set-cookie2",
-    "token",
-    "key",
+    "api-key",
+    "api_key",
     "apikey",
+    "password",
 ];
 
-/// `x-api-key`, `x-goog-api-key`, `x-amz-security-token`, and what people call their own.
-const SECRET_ENDS: &[&str] = &[
-    "-key", "_key", "-apikey", "-token", "_token", "-secret", "password",
-];
+const SECRET_ENDS: &[&str] = &["-key", "_key"];
+
+/// What stands in front of credentials.
+const SCHEMES: &[&str] = &["bearer", "basic"];
+
+/// `Location`, `Referer`, `X-Original-URL`: what they hold is a URL, also a relative one.
+const URL_ENDS: &[&str] = &["location", "referer", "url", "uri"];
 
 /// What keys of the usual makers begin with.
 const PREFIXES: &[&[u8]] = &[
@@ -163,6 +291,9 @@ mod tests {
         check("behind a character by its number", &format!(r#""\u0020{key}""#), r#""\u0020…""#);
         check("in a form", &format!("a=b%3D{key}&c"), "a=b%3D…&c");
         check("a web token", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x_y", "Bearer …");
+        check("behind a dot, a hyphen, an underline", &format!("key.{key} key-{key} key_{key}"), "key.… key-… key_…");
+        check("within a word", &format!("task{key}"), &format!("task{key}"));
+        check("behind a backslash that is escaped", &format!(r#""a\\{key}""#), r#""a\\…""#);
         check("an escape at the end", "a\\", "a\\");
         check("half an escape", "a\\u0", "a\\u0");
         check("half a percent", "a%3", "a%3");
@@ -199,6 +330,21 @@ mod tests {
         check("Set-Cookie", b"a=b", GONE);
         check("Proxy-Authorization", b"x", GONE);
         check("x-ratelimit-remaining-tokens", b"17", "17");
+        check("anthropic-ratelimit-tokens-limit", b"17", "17");
+        check("X-CSRFToken", b"x", GONE);
+        check("X-Auth", b"x", GONE);
+        check("X-Amz-Security-Token", b"x", GONE);
+        check("Client-Secret-Id", b"x", GONE);
+        check("x-note", b"Basic", "Basic");
+        check("x-note", b"basic  a+/=; BEARER b", "basic  …; BEARER …");
+        check("x-note", b"a forbearer is", "a forbearer is");
+        check("Location", b"cb?code=1", "cb?code=…");
+        check("Location", b"/cb#access_token=1&b", "/cb#access_token=…&b");
+        check(
+            "Link",
+            b"<http://a/?b=1>; rel=\"next\"",
+            "<http://a/?b=…>; rel=\"next\"",
+        );
         check("x-note", b"use sk-0123456789abcdef", "use …");
         check("x-name", b"caf\xe9", "caf\u{fffd}");
     }
