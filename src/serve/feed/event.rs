@@ -145,7 +145,7 @@ impl Event<'_> {
     pub fn line(&self) -> Line {
         // Nothing in an event can fail to be written.
         let mut line = serde_json::to_string(self).unwrap_or_default();
-        if line.contains(acts_on_a_terminal) {
+        if has_one_that_acts(&line) {
             line = escaped(&line);
         }
         line.push('\n');
@@ -173,6 +173,23 @@ fn acts_on_a_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether such a character is in a line of JSON, without a look at each.
+fn has_one_that_acts(line: &str) -> bool {
+    let bytes = line.as_bytes();
+    memchr::memchr3_iter(0x7f, 0xc2, 0xe2, bytes).any(|at| {
+        let [second, third] = [1, 2].map(|next| bytes.get(at + next).copied().unwrap_or(0));
+        match (bytes[at], second, third) {
+            // U+0080 to U+009F.
+            (0xc2, second, _) => second < 0xa0,
+            // U+200E, U+200F, U+2028 to U+202E; U+2066 to U+2069.
+            (0xe2, 0x80, third) => matches!(third, 0x8e | 0x8f | 0xa8..=0xae),
+            (0xe2, 0x81, third) => matches!(third, 0xa6..=0xa9),
+            (0xe2, _, _) => false,
+            _ => true,
+        }
+    })
 }
 
 /// Now, as Unix seconds.
@@ -218,6 +235,15 @@ mod tests {
         assert_eq!(parsed["fields"][0][1], "\u{fffd}\u{1b}[31m\u{fffd}");
         assert_eq!(parsed["fields"][1], serde_json::json!(["Cookie", "…"]));
         assert!(parsed["length"].is_null());
+    }
+
+    #[test]
+    fn no_character_that_acts_on_a_terminal_is_missed() {
+        for character in '\u{20}'..=char::MAX {
+            let text = format!("a{character}");
+            let acts = acts_on_a_terminal(character);
+            assert_eq!(has_one_that_acts(&text), acts, "{character:?}");
+        }
     }
 
     #[test]

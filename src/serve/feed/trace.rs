@@ -3,6 +3,7 @@
 //! It is there only while the feed is on; then the relays show it what has passed, after it has: no byte waits for it. Where a
 //! body ends is not decided here: a second [`Body`] follows the first.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -380,14 +381,26 @@ fn length(framing: Framing) -> Option<u64> {
 }
 
 /// A body as it may be shown: text without its keys; or base64, where it is no text or is full of what would be escaped.
-fn readable(bytes: &[u8], is_cut: bool) -> (&'static str, String) {
+fn readable(bytes: &[u8], is_cut: bool) -> (&'static str, Cow<'_, str>) {
+    // Nearly all of them are text: no character of it is looked at alone.
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && !is_odd(text)
+    {
+        return ("utf8", redact::text(text, is_cut));
+    }
+    let (encoding, data) = readable_bytes(bytes, is_cut);
+    (encoding, data.into())
+}
+
+/// As [`readable`], of what may be no text.
+fn readable_bytes(bytes: &[u8], is_cut: bool) -> (&'static str, String) {
     let mut shown = Vec::with_capacity(bytes.len());
     let mut is_text = true;
     let mut chunks = bytes.utf8_chunks().peekable();
     while let Some(chunk) = chunks.next() {
         let is_last = chunks.peek().is_none();
         let text = redact::text(chunk.valid(), is_cut && is_last);
-        is_text &= !text.contains(is_odd);
+        is_text &= !is_odd(&text);
         shown.extend_from_slice(text.as_bytes());
         // What is cut within a character is text all the same.
         if !(is_text && is_cut && is_last && is_begun(chunk.invalid())) {
@@ -402,8 +415,15 @@ fn readable(bytes: &[u8], is_cut: bool) -> (&'static str, String) {
     }
 }
 
-fn is_odd(character: char) -> bool {
-    character.is_control() && !matches!(character, '\n' | '\r' | '\t')
+/// Whether control characters are in it other than those of lines and tables.
+fn is_odd(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let is_ascii_odd =
+        |&byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
+    // U+0080 to U+009F are C2 80 to C2 9F.
+    bytes.iter().any(is_ascii_odd)
+        || memchr::memchr_iter(0xc2, bytes)
+            .any(|at| bytes.get(at + 1).is_some_and(|&next| next < 0xa0))
 }
 
 /// Whether these bytes may be the beginning of a character.
@@ -422,7 +442,7 @@ mod tests {
     #[rustfmt::skip] // A table.
     fn a_body_is_shown_as_text_where_it_is_text() {
         let check = |why: &str, bytes: &[u8], is_cut: bool, (encoding, data): (&str, &str)| {
-            assert_eq!(readable(bytes, is_cut), (encoding, data.to_owned()), "{why}");
+            assert_eq!(readable(bytes, is_cut), (encoding, data.into()), "{why}");
         };
         check("nothing", b"", false, ("utf8", ""));
         check("text", "a\r\n\té".as_bytes(), false, ("utf8", "a\r\n\té"));
@@ -430,6 +450,8 @@ mod tests {
         check("cut within a key", b"a sk-01", true, ("utf8", "a …"));
         check("cut within a character", "aé".as_bytes().split_last().expect("two").1, true, ("utf8", "a"));
         check("ends within a character", "aé".as_bytes().split_last().expect("two").1, false, ("base64", "YcM="));
+        check("control characters of Unicode", "\u{9b}a\u{a0}".as_bytes(), false, ("base64", "wpthwqA="));
+        check("what only begins like them", "\u{a0}\u{2028}".as_bytes(), false, ("utf8", "\u{a0}\u{2028}"));
         check("control characters", b"a\0", false, ("base64", "YQA="));
         check("bytes", b"\xff\xfe", true, ("base64", "//4="));
         check("a key among bytes", b"\xff sk-0123456789abcdef", false, ("base64", "/yDigKY="));
