@@ -23,7 +23,8 @@
 //! - `fields` are pairs `[name, value]`, in order, as they came. Whatever is not known is null: the method and path of a request
 //!   that cannot be read, the `length` of a body that does not announce one, the status of an answer that never came.
 //! - `path` has the names of a query and no values. Values of fields that hold keys, and texts that look like keys, are `…`.
-//! - `outcome` is `complete`, `client_gone`, `origin_cut` (within its answer), `refused` (a request that is not served),
+//! - `outcome` is `complete`, `client_gone` (or it takes nothing any more), `origin_cut` (within its answer), `refused` (a request
+//!   that is not served, or not any more; it may have part of an answer),
 //!   `error` (no answer from the target; `error` says which as `x-ic-error` does) or `tunnel` (it has ended).
 //! - Bytes are those of bodies, without chunk framing.
 //! - Answers in the interceptor's own name have a `start` and an `end`, no `head`. Its own pages (`/_ic/…`) and connections above the

@@ -439,6 +439,68 @@ fn every_exchange_has_an_end_that_says_how() {
     count("feed: ends of exchanges", ENDINGS.len());
 }
 
+/// What a client does when its answer has begun, and how that is told: outcome and error.
+type Misdeed = (
+    &'static str,
+    fn(&mut Wire, &mut Wire),
+    (&'static str, Option<&'static str>),
+);
+
+const MISDEEDS: &[Misdeed] = &[
+    (
+        "it is silent within its body",
+        |client, served| {
+            // The target goes on until it is cut off.
+            while served.offer("5\r\nhello\r\n") {
+                drop(client.try_fill());
+            }
+        },
+        ("refused", Some("body_timeout")),
+    ),
+    (
+        "it sends no chunk",
+        |client, _| {
+            client.send("x\r\n");
+            client.drain();
+        },
+        ("refused", Some("bad_chunk_size")),
+    ),
+    (
+        "it takes nothing more",
+        |client, served| {
+            let mut writer = client.twin();
+            std::thread::scope(|scope| {
+                scope.spawn(move || while writer.offer("5\r\nhello\r\n".repeat(99)) {});
+                while served.offer(format!("400\r\n{}\r\n", "x".repeat(1024)).repeat(256)) {}
+                client.stream().shutdown(std::net::Shutdown::Both).ok();
+            });
+        },
+        ("client_gone", None),
+    ),
+];
+
+#[test]
+fn what_a_client_does_within_its_answer_is_told_as_its_own_doing() {
+    for &(why, play, (outcome, error)) in MISDEEDS {
+        let origin = Origin::listen();
+        let interceptor = Launch::before(&origin)
+            .args(["--body-timeout", "0.5"])
+            .start();
+        let mut listener = Listener::of(&interceptor);
+        let mut client = interceptor.client();
+        client.send("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut served = origin.accept();
+        served.request_head();
+        served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.response_head("POST");
+        play(&mut client, &mut served);
+        let end = listener.wait_for("end");
+        assert_eq!(end["outcome"], outcome, "{why}: {end}");
+        assert_eq!(end["error"], json!(error), "{why}: {end}");
+        assert_eq!(end["status"], 200, "{why}: {end}");
+    }
+}
+
 #[test]
 fn large_bodies_pass_whole_while_they_are_looked_at() {
     let origin = Origin::answering(|request, _| {

@@ -153,9 +153,9 @@ impl Trace {
     pub fn breaks(&self, fault: &Fault, is_answered: bool) {
         let answer = fault.answer("");
         let outcome = match fault {
-            Fault::Client(ClientFault::Gone) => Outcome::ClientGone,
-            _ if is_answered => Outcome::OriginCut,
+            Fault::Client(ClientFault::Gone | ClientFault::Stalled) => Outcome::ClientGone,
             Fault::Client(_) => Outcome::Refused,
+            Fault::Origin(_) if is_answered => Outcome::OriginCut,
             Fault::Origin(_) => Outcome::Error,
         };
         let told = self
