@@ -632,6 +632,31 @@ fn bodies_are_told_while_they_are_recorded_and_to_whoever_comes_later() {
 }
 
 #[test]
+fn a_body_that_passes_while_nothing_is_recorded_is_not_kept() {
+    let (origin, interceptor) = scripted();
+    let mut listener = Listener::of(&interceptor);
+    listener.record(true);
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc");
+    let mut served = origin.accept();
+    let (_, framing) = served.request_head();
+    let mut body = Body::new(framing);
+    served.expect_some(&mut body, "abc");
+    listener.expect("start");
+    listener.record(false);
+    client.send("def");
+    served.expect_some(&mut body, "def");
+    listener.record(true);
+    client.send("ghi");
+    served.expect_some(&mut body, "ghi");
+    served.send(OK);
+    client.response("POST");
+    listener.expect("head");
+    assert_eq!(listener.expect("body")["side"], "response", "and no other");
+    listener.expect("end");
+}
+
+#[test]
 fn who_comes_within_an_exchange_is_told_of_its_end() {
     let (origin, interceptor) = scripted();
     let mut first = Listener::of(&interceptor);

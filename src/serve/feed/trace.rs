@@ -282,6 +282,7 @@ impl Sight<'_> {
             let mut passing = self.trace.passing(self.side).borrow_mut();
             passing.bytes += count;
             passing.body.advance(count);
+            passing.forget_unless(self.trace.hub.records());
             if let Some(kept) = &mut passing.kept {
                 kept.cut();
             }
@@ -311,6 +312,7 @@ impl Passing {
     }
 
     fn see(&mut self, bytes: &[u8], trace: &Trace) {
+        self.forget_unless(trace.hub.records());
         let mut used = 0;
         let before = self.seen().events;
         // What is behind the data, or malformed, is the relay's business.
@@ -334,6 +336,13 @@ impl Passing {
         if self.seen().events > before {
             let age = trace.age();
             self.events = Some((self.events.map_or(age, |(first, _)| first), age));
+        }
+    }
+
+    /// A body that passes while nothing is recorded is not kept, whatever was before.
+    fn forget_unless(&mut self, records: bool) {
+        if !records {
+            self.kept = None;
         }
     }
 
