@@ -18,7 +18,7 @@ use smol::future;
 
 use super::command::{Command, Lines};
 use super::event::{Event, Line, Who, now};
-use super::hub::{Hub, LISTENERS_MAX, Listener};
+use super::hub::{Hub, Listener};
 use crate::serve::reactor::{Source, Timer};
 use crate::serve::wire::{Filled, Reader, Stream, Wire, Writer};
 use crate::serve::{listen, peer};
@@ -111,13 +111,9 @@ async fn attend(stream: Stream, hub: Arc<Hub>, who: Rc<Who>) {
     let (reader, writer) = wire.split();
     match hub.join(|recording| hello(&who, recording)) {
         Ok(listener) => future::or(hear(reader, &hub), tell(writer, &listener)).await,
-        Err(hello) => {
-            let full = Event::Full {
-                listeners: LISTENERS_MAX,
-            };
-            let answer = [hello.as_bytes(), full.line().as_bytes()].concat();
+        Err(lines) => {
             // Whoever does not read it may ask again.
-            let _ = writer.write_all(&answer).await;
+            let _ = writer.write_all(lines.concat().as_bytes()).await;
         }
     }
     drop(wire);

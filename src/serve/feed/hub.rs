@@ -109,12 +109,16 @@ impl Hub {
         }
     }
 
-    /// Lets a listener in, who gets `hello` first. There may be too many, or it may be too late.
-    pub fn join(self: &Arc<Self>, hello: impl FnOnce(bool) -> Line) -> Result<Listener, Line> {
+    /// Lets a listener in, who gets `hello` first. There may be too many, or it may be too late: then it gets that and no more.
+    pub fn join(self: &Arc<Self>, hello: impl FnOnce(bool) -> Line) -> Result<Listener, [Line; 2]> {
         let mut shared = self.lock();
         let hello = hello(shared.ring.is_some());
-        if shared.listeners.len() >= LISTENERS_MAX || shared.is_over {
-            return Err(hello);
+        if shared.is_over {
+            return Err([hello, Event::Bye.line()]);
+        }
+        if shared.listeners.len() >= LISTENERS_MAX {
+            let listeners = LISTENERS_MAX;
+            return Err([hello, Event::Full { listeners }.line()]);
         }
         let recorded = shared.ring.iter().flat_map(Ring::lines).cloned();
         let queue = Queue {
@@ -276,7 +280,7 @@ impl Drop for Listener {
 }
 
 /// A page, a terminal, and some that were forgotten.
-pub const LISTENERS_MAX: usize = 8;
+const LISTENERS_MAX: usize = 8;
 
 /// Lines that may wait for a listener, and their bytes.
 const LINES_MAX: usize = 1024;
@@ -391,15 +395,20 @@ mod tests {
     fn there_are_only_so_many_listeners_and_none_after_the_end() {
         let hub = hub();
         let mut listeners: Vec<Listener> = (0..LISTENERS_MAX).map(|_| join(&hub)).collect();
-        let ninth = hub.join(|_| "hello\n".into());
-        assert_eq!(ninth.err().as_deref(), Some("hello\n"));
+        let refused = |hub: &Arc<Hub>| match hub.join(|_| "hello\n".into()) {
+            Ok(_) => panic!("there is no place"),
+            Err(lines) => lines.map(|line| line.to_string()).concat(),
+        };
+        assert_eq!(
+            refused(&hub),
+            "hello\n{\"event\":\"full\",\"listeners\":8}\n"
+        );
         listeners.pop();
         listeners.push(join(&hub));
         hub.end();
         for listener in &listeners {
             assert_eq!(waiting(listener), ["hello false", "{\"event\":\"bye\"}"]);
         }
-        listeners.clear();
-        assert!(hub.join(|_| "hello\n".into()).is_err());
+        assert_eq!(refused(&hub), "hello\n{\"event\":\"bye\"}\n");
     }
 }
