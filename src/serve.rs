@@ -49,6 +49,7 @@ pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once}
 use self::origin::Origin;
 pub use self::own::About;
 use self::own::Tally;
+pub use self::peer::listens;
 pub use self::proxy::{BadProxy, Proxy};
 use self::reactor::{Source, Timer};
 use self::station::{Connected, Station};
@@ -509,7 +510,10 @@ fn leads_back(target: &Target, addresses: &[Address]) -> bool {
     let addresses = || addresses.iter().filter_map(Address::tcp);
     let is_this_machine = match host.parse::<IpAddr>() {
         Ok(ip) => {
-            ip.is_loopback() || ip.is_unspecified() || addresses().any(|address| address.ip() == ip)
+            let ip = ip.to_canonical();
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || addresses().any(|address| address.ip().to_canonical() == ip)
         }
         Err(_) => host.eq_ignore_ascii_case("localhost"),
     };

@@ -66,6 +66,11 @@ pub fn is_same_user(stream: impl AsFd) -> bool {
     system::user(stream).is_none_or(|user| user == rustix::process::geteuid())
 }
 
+/// Whether a socket is one that peers come to, and not what one of them has come by; as far as the system tells.
+pub fn listens(socket: impl AsFd) -> io::Result<bool> {
+    system::listens(socket)
+}
+
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod system {
     //! sock_diag(7): one exact look-up, whatever the number of sockets.
@@ -134,6 +139,10 @@ mod system {
         rustix::net::sockopt::socket_peercred(stream)
             .ok()
             .map(|credentials| credentials.uid)
+    }
+
+    pub fn listens(socket: impl AsFd) -> io::Result<bool> {
+        Ok(rustix::net::sockopt::socket_acceptconn(socket)?)
     }
 
     const HEADER_LEN: usize = 16;
@@ -237,5 +246,10 @@ mod system {
 
     pub fn user(_stream: impl AsFd) -> Option<Uid> {
         None
+    }
+
+    pub fn listens(socket: impl AsFd) -> io::Result<bool> {
+        // Only that it is connected can be told everywhere: macOS knows of no SO_ACCEPTCONN.
+        Ok(rustix::net::getpeername(socket).is_err())
     }
 }

@@ -187,6 +187,23 @@ fn a_unix_socket_that_was_handed_over_is_listened_on_and_stays() {
 }
 
 #[test]
+fn a_socket_on_a_mapped_loopback_address_is_one_of_this_machine() {
+    let Ok(listener) = TcpListener::bind("[::ffff:127.0.0.1]:0") else {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    };
+    let port = listener.local_addr().expect("it is bound").port();
+    let home = Home::new();
+    let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
+    let mut client = Wire::connect("client", ([127, 0, 0, 1], port).into());
+    client.send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(client.response("GET").status, 421);
+    drop(client);
+    let ran = Ran::from(ic.wait_with_output().expect("it ends by itself"));
+    assert!(!ran.err.contains("beyond this machine"), "{ran:?}");
+}
+
+#[test]
 fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
     let home = Home::new();
     let path = std::env::temp_dir().join(format!("ic-handed-{}", std::process::id()));
@@ -201,6 +218,26 @@ fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
         );
     }
     std::fs::remove_file(path).expect("it is there");
+    // As `Accept=yes` hands them over, each with its client.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let client = std::net::TcpStream::connect(address).expect("it is listened on");
+    let (connection, _) = listener.accept().expect("there is one");
+    let ic = handed(&home, connection, &["--mock"]);
+    let said = Ran::from(ic.wait_with_output().expect("it ends")).complaint(2);
+    assert!(
+        said.starts_with("socket 1 of LISTEN_FDS is not one") && said.contains("Accept=no"),
+        "{said}"
+    );
+    drop(client);
+    if cfg!(all(target_os = "linux", not(ic_portable))) {
+        use rustix::net::{AddressFamily, SocketType, bind, socket};
+        let unready = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&unready, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).expect("it can be bound");
+        let ic = handed(&home, unready, &["--mock"]);
+        let said = Ran::from(ic.wait_with_output().expect("it ends")).complaint(2);
+        assert!(said.contains("it does not listen"), "{said}");
+    }
     for option in ["--port", "--host", "--listen"] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let ic = handed(&home, listener, &["--mock", option, "9000"]);

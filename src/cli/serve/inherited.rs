@@ -13,7 +13,7 @@ use crate::cli::Failure;
 use crate::cli::output::said;
 use crate::cli::settings::Environment;
 use crate::registry::Port;
-use crate::serve::Listener;
+use crate::serve::{Listener, listens};
 
 /// Sockets that listen, at least one.
 pub struct Inherited {
@@ -74,6 +74,11 @@ impl Inherited {
                     .map(|socket| Listener::Unix { name: None, socket }),
             };
             let listener = listener.ok_or_else(|| refused("it is missing".to_owned()))?;
+            if !listens(&listener).map_err(|error| refused(said(&error)))? {
+                return Err(refused(
+                    "it does not listen; in a `.socket`, use Accept=no".to_owned(),
+                ));
+            }
             let address = listener.address().map_err(|error| refused(said(&error)))?;
             inherited.addresses.extend(address.tcp());
             inherited.listeners.push(listener);

@@ -121,7 +121,7 @@ pub(in crate::cli) struct Prepared {
 impl Prepared {
     /// Listens there instead.
     fn listen_on(&mut self, inherited: Inherited, options: &mut Options) {
-        let is_local = |address: &SocketAddr| address.ip().is_loopback();
+        let is_local = |address: &SocketAddr| is_loopback(&address.ip());
         options.guard.local_hosts_only = local_hosts_only(&inherited.addresses);
         if let Some(far) = inherited
             .addresses
@@ -312,7 +312,12 @@ fn options(
 /// to keep out pages of the web, whose browser cannot connect to a Unix socket; whoever can, a reverse proxy most often,
 /// may pass on any name.
 fn local_hosts_only(addresses: &[SocketAddr]) -> bool {
-    !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
+    !addresses.is_empty() && addresses.iter().all(|address| is_loopback(&address.ip()))
+}
+
+/// Whether only this machine reaches it, written as an address of IPv6 as well (`::ffff:127.0.0.1`).
+fn is_loopback(ip: &IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
 }
 
 /// Where a host name means: `localhost` is both loopback addresses (RFC 6761 §6.3), whatever a resolver says.
@@ -383,7 +388,7 @@ impl Announcement {
             }
             None => {}
         }
-        if !tcp.iter().all(|address| address.ip().is_loopback()) {
+        if !tcp.iter().all(|address| is_loopback(&address.ip())) {
             text.push_str(
                 "ic: warning: this listens beyond this machine: whoever reaches the port can use the target; \
                  leave out --host to listen on localhost only\n",
