@@ -34,7 +34,7 @@ pub struct Origin {
     /// Kept connections have been seen to serve another request, and none to be closed at once.
     is_persistent: Cell<bool>,
     /// The addresses of its host, as they were found last; the one that answered is tried first.
-    known: RefCell<Vec<SocketAddr>>,
+    known: RefCell<Option<Rc<[SocketAddr]>>>,
     sweep: Deadline,
     /// Wakes [`Origin::sweep`], also when an idle connection is closed by the origin.
     sweeper: RefCell<Option<Waker>>,
@@ -316,16 +316,21 @@ impl Origin {
     }
 
     async fn connect_tcp(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
-        // Taken, not looked at: if the limit passes first, nobody comes back here to forget them.
-        let known = self.known.take();
-        if let Some(&good) = known.first()
-            && let Ok((address, stream)) = stagger::first(&known, Stream::connect).await
-        {
-            // If it was another than last time, the next connection looks the name up anew.
-            if address == good {
-                self.known.replace(known);
+        let known = self.known.borrow().clone();
+        if let Some(known) = known {
+            let good = known[0];
+            // If the limit passes first, nobody comes back here to forget them.
+            let doubt = Doubt {
+                origin: self,
+                known: &known,
+            };
+            if let Ok((address, stream)) = stagger::first(&known, Stream::connect).await {
+                // If it was another than last time, the next connection looks the name up anew.
+                if address == good {
+                    std::mem::forget(doubt);
+                }
+                return Ok(stream);
             }
-            return Ok(stream);
         }
         let found = addresses(host, port).await;
         let mut found = stagger::alternate(found.map_err(
@@ -347,9 +352,36 @@ impl Origin {
         if let Some(at) = found.iter().position(|&found| found == address) {
             found[..=at].rotate_right(1);
         }
-        self.known.replace(found);
+        self.known.replace(Some(found.into()));
         Ok(stream)
     }
+}
+
+/// Connections by known addresses, which are forgotten unless they prove good: others may use them meanwhile.
+struct Doubt<'a> {
+    origin: &'a Origin,
+    known: &'a Rc<[SocketAddr]>,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        // Somebody may have found others since.
+        self.origin
+            .known
+            .borrow_mut()
+            .take_if(|known| Rc::ptr_eq(known, self.known));
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// It is being made, to the target or to the proxy.
+    Connection,
+    /// It stands, and the proxy has been asked for a tunnel.
+    Tunnel,
+    /// It leads to the target.
+    Handshake,
 }
 
 /// The addresses of a host. `localhost` is never asked of a name server (RFC 6761 §6.3), and means both
