@@ -74,15 +74,27 @@ impl Onward {
 
     /// The same, sent to a proxy that knows nothing but the request: it gets the whole URL (RFC 9112 §3.2.2). A field of
     /// the user's own wins over `authorization`.
-    pub fn through_proxy(mut self, authorization: Option<&str>) -> Self {
+    pub fn through_proxy(mut self, authorization: Option<&[u8]>) -> Self {
         self.server = format!("http://{}", self.host).into_bytes();
         let name = "Proxy-Authorization";
-        if let Some(authorization) = authorization.filter(|_| !self.is_ours(name)) {
-            let value = authorization.as_bytes();
+        if let Some(value) = authorization.filter(|_| !self.is_ours(name)) {
             line(&Field { name, value }, &mut self.lines);
             self.names.push(name.to_owned());
         }
         self
+    }
+
+    /// Takes out what is set under `name`, for whoever is to get it in the origin's place.
+    pub fn take(&mut self, name: &str) -> Option<Vec<u8>> {
+        let own = |own: &String| own.eq_ignore_ascii_case(name);
+        let at = self.names.iter().position(own)?;
+        let mut lines = self.lines.split_inclusive(|&byte| byte == b'\n');
+        let start: usize = lines.by_ref().take(at).map(<[u8]>::len).sum();
+        let len = lines.next()?.len();
+        let line: Vec<u8> = self.lines.drain(start..start + len).collect();
+        self.names.remove(at);
+        let value = line[name.len() + ": ".len()..].trim_ascii_end();
+        Some(value.to_vec())
     }
 
     /// Whether `name` is a field that this hop sets itself.

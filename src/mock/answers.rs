@@ -1,5 +1,7 @@
 //! What the mock answers: pure functions of what was asked.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -286,23 +288,8 @@ fn vector(text: &str, dimensions: usize) -> Vec<f32> {
 /// Little-endian floats in base64 (RFC 4648 §4), which is what openai-python asks for.
 fn base64(vector: &[f32]) -> String {
     let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for index in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * index)) as usize & 0x3f];
-            text.push(if index <= group.len() {
-                char::from(digit)
-            } else {
-                '='
-            });
-        }
-    }
-    text
+    BASE64_STANDARD.encode(bytes)
 }
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The name of the mock's model; any other is taken as well.
 const MODEL: &str = "mock";

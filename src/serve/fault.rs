@@ -130,8 +130,11 @@ impl Fault {
             Fault::Origin(fault) => match fault {
                 OriginFault::Connect(error) => {
                     let (status, retry) = match error {
-                        ConnectError::Timeout => (504, Retry::Soon),
+                        ConnectError::Timeout | ConnectError::HandshakeTimeout => {
+                            (504, Retry::Soon)
+                        }
                         ConnectError::NoDescriptors => (503, Retry::Soon),
+                        ConnectError::Proxy(fault) if fault.is_timeout() => (504, Retry::Soon),
                         ConnectError::Tls(_) => (502, Retry::Never),
                         ConnectError::Proxy(fault) if !fault.may_pass() => (502, Retry::Never),
                         _ => (502, Retry::Soon),
@@ -248,6 +251,7 @@ mod tests {
             OriginFault::Connect(ConnectError::Unresolved(unresolved)),
             OriginFault::Connect(ConnectError::Refused),
             OriginFault::Connect(ConnectError::Timeout),
+            OriginFault::Connect(ConnectError::HandshakeTimeout),
             OriginFault::Closed,
             OriginFault::Failed(reset),
             OriginFault::Malformed(Error::FieldName),

@@ -57,6 +57,8 @@ pub enum ConnectError {
     Refused,
     /// No answer within `--connect-timeout`.
     Timeout,
+    /// There is a connection, and the handshake of TLS was not over within `--connect-timeout`.
+    HandshakeTimeout,
     /// There is a connection, and TLS does not come about on it.
     Tls(Wrong),
     /// The proxy on the way does not lead to it.
@@ -73,7 +75,7 @@ impl ConnectError {
         match self {
             ConnectError::Unresolved(_) => "target_unresolved",
             ConnectError::Refused => "target_refused",
-            ConnectError::Timeout => "connect_timeout",
+            ConnectError::Timeout | ConnectError::HandshakeTimeout => "connect_timeout",
             ConnectError::Tls(wrong) => wrong.code(),
             ConnectError::Proxy(fault) => fault.code(),
             ConnectError::NoDescriptors => "no_descriptors",
@@ -94,6 +96,11 @@ impl ConnectError {
             }
             ConnectError::Timeout => {
                 format!("the target {target} did not accept a connection within --connect-timeout")
+            }
+            ConnectError::HandshakeTimeout => {
+                format!(
+                    "the target {target} did not finish the TLS handshake within --connect-timeout; see its log"
+                )
             }
             ConnectError::Tls(wrong) => wrong.explain(target),
             ConnectError::Proxy(fault) => fault.explain(target),
@@ -255,11 +262,12 @@ impl Origin {
         let give_up = Instant::now() + hold;
         loop {
             deadline.set(limit);
+            let stage = Cell::new(Stage::Connection);
             let timeout = async {
                 deadline.passed().await;
-                Err(ConnectError::Timeout)
+                Err(self.timeout_at(stage.get()))
             };
-            let result = future::or(self.connect_once(), timeout).await;
+            let result = future::or(self.connect_once(&stage), timeout).await;
             deadline.set(None);
             match result {
                 Err(ConnectError::Refused) if Instant::now() < give_up => {
@@ -271,16 +279,29 @@ impl Origin {
         }
     }
 
-    async fn connect_once(&self) -> Result<Wire, ConnectError> {
+    /// Who is to blame when the time is over.
+    fn timeout_at(&self, stage: Stage) -> ConnectError {
+        match (stage, &self.proxy) {
+            (Stage::Handshake, _) => ConnectError::HandshakeTimeout,
+            (Stage::Connection, Some(proxy)) => {
+                proxy.fault(Trouble::Unreachable(ConnectError::Timeout))
+            }
+            (Stage::Tunnel, Some(proxy)) => proxy.fault(Trouble::Silent),
+            (Stage::Connection | Stage::Tunnel, None) => ConnectError::Timeout,
+        }
+    }
+
+    async fn connect_once(&self, stage: &Cell<Stage>) -> Result<Wire, ConnectError> {
         let stream = match self.target.place() {
             Place::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
             Place::Tcp(host, port) => match &self.proxy {
                 None => self.connect_tcp(host, *port).await?,
                 // In a box: few have one.
-                Some(proxy) => Box::pin(self.connect_through(proxy, host, *port)).await?,
+                Some(proxy) => Box::pin(self.connect_through(proxy, host, *port, stage)).await?,
             },
         };
         self.tally.connects.add(1);
+        stage.set(Stage::Handshake);
         let stream = match &self.tls {
             // In a box: no other target needs it.
             Some(tls) => Box::pin(stream.in_tls(tls)).await.map_err(failure)?,
@@ -295,6 +316,7 @@ impl Origin {
         proxy: &Proxy,
         host: &str,
         port: u16,
+        stage: &Cell<Stage>,
     ) -> Result<Stream, ConnectError> {
         let (proxy_host, proxy_port) = proxy.address();
         let stream =
@@ -310,6 +332,7 @@ impl Origin {
             } else {
                 format!("{host}:{port}")
             };
+            stage.set(Stage::Tunnel);
             proxy.tunnel(&stream, &authority).await?;
         }
         Ok(stream)

@@ -8,6 +8,9 @@ use std::future::poll_fn;
 use std::io;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::buffers::Buffer;
 use super::origin::ConnectError;
 use super::wire::Stream;
@@ -22,7 +25,9 @@ pub struct Proxy {
     host: String,
     port: u16,
     /// What it is asked with, in the words of `Proxy-Authorization`.
-    authorization: Option<String>,
+    authorization: Option<Vec<u8>>,
+    /// That is what `--header` says, and not the variable.
+    is_told: bool,
     /// The variable that names it, for those who have to correct it.
     variable: &'static str,
 }
@@ -91,13 +96,14 @@ impl FromStr for Proxy {
                 let user = percent_decoded(user).ok_or(BadProxy(
                     "has a malformed user name or password; percent-encode them",
                 ))?;
-                Some(format!("Basic {}", base64(&user)))
+                Some(format!("Basic {}", BASE64_STANDARD.encode(user)).into_bytes())
             }
         };
         Ok(Proxy {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             authorization,
+            is_told: false,
             variable: "the proxy variable",
         })
     }
@@ -120,8 +126,17 @@ impl Proxy {
     }
 
     /// What it is asked with, in the words of `Proxy-Authorization`.
-    pub fn authorization(&self) -> Option<&str> {
+    pub fn authorization(&self) -> Option<&[u8]> {
         self.authorization.as_deref()
+    }
+
+    /// The same, asked for tunnels with a field of the user's own.
+    pub fn asked_with(self, authorization: Vec<u8>) -> Self {
+        Proxy {
+            authorization: Some(authorization),
+            is_told: true,
+            ..self
+        }
     }
 
     /// What went wrong with it.
@@ -134,14 +149,15 @@ impl Proxy {
 
     /// Asks for a tunnel to `authority`; afterwards what is written goes there.
     pub async fn tunnel(&self, stream: &Stream, authority: &str) -> Result<(), ConnectError> {
-        let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+        let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+        let mut request = head.into_bytes();
         if let Some(authorization) = &self.authorization {
-            request.push_str("Proxy-Authorization: ");
-            request.push_str(authorization);
-            request.push_str("\r\n");
+            request.extend_from_slice(b"Proxy-Authorization: ");
+            request.extend_from_slice(authorization);
+            request.extend_from_slice(b"\r\n");
         }
-        request.push_str("\r\n");
-        let status = converse(stream, request.as_bytes()).await;
+        request.extend_from_slice(b"\r\n");
+        let status = converse(stream, &request).await;
         match status.map_err(|error| self.fault(Trouble::Failed(error)))? {
             200..=299 => Ok(()),
             status => Err(self.refused(status)),
@@ -218,6 +234,8 @@ pub enum Trouble {
     Answered(u16),
     /// It does not answer as a proxy does.
     Failed(io::Error),
+    /// It accepted a connection, and did not answer within `--connect-timeout`.
+    Silent,
 }
 
 impl Fault {
@@ -226,16 +244,25 @@ impl Fault {
         match &self.trouble {
             Trouble::Unreachable(ConnectError::Unresolved(_)) => "proxy_unresolved",
             Trouble::Unreachable(ConnectError::Refused) => "proxy_refused",
+            Trouble::Unreachable(ConnectError::Timeout) | Trouble::Silent => "proxy_timeout",
             Trouble::Unreachable(_) => "proxy_unreachable",
             Trouble::WantsPassword => "proxy_password",
             Trouble::Answered(_) | Trouble::Failed(_) => "proxy_failed",
         }
     }
 
+    /// Whether it took too long.
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self.trouble,
+            Trouble::Unreachable(ConnectError::Timeout) | Trouble::Silent
+        )
+    }
+
     /// Whether trying again may help.
     pub fn may_pass(&self) -> bool {
         match self.trouble {
-            Trouble::Unreachable(_) | Trouble::Failed(_) => true,
+            Trouble::Unreachable(_) | Trouble::Failed(_) | Trouble::Silent => true,
             Trouble::WantsPassword => false,
             Trouble::Answered(status) => status >= 500,
         }
@@ -257,9 +284,18 @@ impl Fault {
             Trouble::Unreachable(ConnectError::Failed(error)) => {
                 format!("the proxy {proxy} cannot be reached ({error}); correct {variable}")
             }
+            Trouble::Unreachable(ConnectError::Timeout) => format!(
+                "the proxy {proxy} did not accept a connection within --connect-timeout; correct {variable}"
+            ),
+            Trouble::Silent => format!(
+                "the proxy {proxy} did not answer CONNECT within --connect-timeout; see its log, or correct {variable}"
+            ),
             Trouble::Unreachable(_) => {
                 format!("the proxy {proxy} cannot be reached; correct {variable}")
             }
+            Trouble::WantsPassword if self.proxy.is_told => format!(
+                "the proxy {proxy} of {variable} does not accept the Proxy-Authorization of --header; correct it"
+            ),
             Trouble::WantsPassword if self.proxy.authorization.is_some() => format!(
                 "the proxy {proxy} does not accept the user name and password in {variable}; correct them"
             ),
@@ -296,28 +332,6 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// RFC 4648 §4.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let value = group
-            .iter()
-            .chain([&0, &0])
-            .take(3)
-            .fold(0usize, |value, &byte| value << 8 | usize::from(byte));
-        for at in 0..4 {
-            let digit = DIGITS[value >> (18 - 6 * at) & 63];
-            text.push(if at <= group.len() {
-                char::from(digit)
-            } else {
-                '='
-            });
-        }
-    }
-    text
-}
-
 const HTTP_PORT: u16 = 80;
 
 #[cfg(test)]
@@ -331,7 +345,7 @@ mod tests {
         fn check(text: &str, shown: &str, authorization: Option<&str>) {
             let proxy: Proxy = text.parse().expect(text);
             assert_eq!(proxy.to_string(), shown);
-            assert_eq!(proxy.authorization(), authorization);
+            assert_eq!(proxy.authorization(), authorization.map(str::as_bytes));
         }
         check("http://proxy:3128", "http://proxy:3128", None);
         check("http://proxy:3128/", "http://proxy:3128", None);
@@ -376,23 +390,6 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_that_of_the_standard() {
-        // RFC 4648 §10.
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-        assert_eq!(base64(b"\xfb\xff\xbf"), "+/+/");
-    }
-
-    #[test]
     fn a_failure_fits_into_a_message_and_never_tells_the_password() {
         let unresolved = io::Error::other(
             "failed to lookup address information: Temporary failure in name resolution",
@@ -410,6 +407,7 @@ mod tests {
             Trouble::WantsPassword,
             Trouble::Answered(503),
             Trouble::Failed(reset()),
+            Trouble::Silent,
         ] {
             let message = proxy.fault(trouble).explain(&target);
             assert!(message.chars().count() <= MESSAGE_CHARS_MAX, "{message}");

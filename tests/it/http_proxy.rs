@@ -244,6 +244,72 @@ mod in_tls {
     }
 
     #[test]
+    fn a_proxy_that_does_not_answer_is_named_and_so_is_what_hangs_behind_it() {
+        for (answer, code, says) in [
+            ("", "proxy_timeout", "the proxy http://"),
+            (
+                "HTTP/1.1 200 OK\r\n\r\n",
+                "connect_timeout",
+                "finish the TLS handshake",
+            ),
+        ] {
+            let proxy = Origin::listen_in_plain();
+            let interceptor = through(&proxy, "HTTPS_PROXY", "", SECURE)
+                .args(["--connect-timeout", "0.3"])
+                .start();
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut tunnel = proxy.accept();
+            tunnel.expect(CONNECT);
+            tunnel.expect("\r\n");
+            tunnel.send(answer);
+            let response = client.response("GET");
+            assert_eq!(check_own_error(&response, &[504]), code);
+            let text = response.text();
+            assert!(
+                text.contains(says) && text.contains("--connect-timeout"),
+                "{text}"
+            );
+            assert_eq!(response.fields.one("retry-after"), Some("1"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_header_says_to_the_proxy_is_said_to_it_and_not_to_the_target() {
+        let proxy = Origin::listen_in_plain();
+        let interceptor = through(&proxy, "HTTPS_PROXY", "user:other@", SECURE)
+            .args(["--header", "proxy-authorization: Bearer secret"])
+            .args(["--header", "x-team: blue"])
+            .start();
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut tunnel = proxy.accept();
+        tunnel.expect(CONNECT);
+        tunnel.expect("Proxy-Authorization: Bearer secret\r\n\r\n");
+        tunnel.send("HTTP/1.1 200 OK\r\n\r\n");
+        let mut served = behind(tunnel);
+        let request = served.request();
+        assert!(!request.fields.has("proxy-authorization"), "{request:?}");
+        assert_eq!(request.fields.one("x-team"), Some("blue"));
+        assert_eq!(request.fields.one("x-source"), Some("pycharm-ai-chat"));
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+        assert_eq!(client.response("GET").text(), "ok");
+
+        client.send(GET);
+        let mut tunnel = proxy.accept();
+        tunnel.expect(CONNECT);
+        tunnel.expect("Proxy-Authorization: Bearer secret\r\n\r\n");
+        tunnel.send("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
+        let response = client.response("GET");
+        assert_eq!(check_own_error(&response, &[502]), "proxy_password");
+        let text = response.text();
+        assert!(
+            text.contains("--header") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_certificate_behind_a_proxy_is_looked_at_as_any_other() {
         let proxy = Origin::listen_in_plain();
         let interceptor = through(&proxy, "all_proxy", "", "https://other.example.com").start();

@@ -393,6 +393,8 @@ fn a_handshake_that_does_not_end_is_within_the_limit_on_connecting() {
         .start();
     let response = answer(&interceptor);
     assert_eq!(check_own_error(&response, &[504]), "connect_timeout");
+    let text = response.text();
+    assert!(text.contains("finish the TLS handshake"), "{text}");
 }
 
 #[test]

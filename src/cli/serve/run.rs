@@ -94,11 +94,19 @@ impl Serve {
         };
         let mut options = options(&settings, &fields, target, listen, stop_signals)?;
         options.feed = feeds::folder(&context.environment);
-        if let Some(proxy) = proxy.as_ref().filter(|_| tls.is_none()) {
-            options.onward = options.onward.through_proxy(proxy.authorization());
-        }
+        options.proxy = match proxy {
+            Some(proxy) if tls.is_none() => {
+                options.onward = options.onward.through_proxy(proxy.authorization());
+                Some(proxy)
+            }
+            // In a tunnel the proxy sees nothing but CONNECT.
+            Some(proxy) => Some(match options.onward.take("Proxy-Authorization") {
+                Some(value) => proxy.asked_with(value),
+                None => proxy,
+            }),
+            None => None,
+        };
         options.tls = tls;
-        options.proxy = proxy;
         let mut prepared = Prepared {
             settings,
             port,
