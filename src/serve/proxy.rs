@@ -174,16 +174,8 @@ impl Proxy {
 }
 
 /// Sends a request without a body; the status of its answer, behind whose head nothing may come.
-async fn converse(stream: &Stream, mut request: &[u8]) -> io::Result<u16> {
-    while !request.is_empty() {
-        match stream.try_write(request) {
-            Ok(count) => request = &request[count..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                poll_fn(|context| stream.poll_writable(context)).await?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+async fn converse(stream: &Stream, request: &[u8]) -> io::Result<u16> {
+    stream.write_all(request).await?;
     let no_proxy = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut buffer = Buffer::take();
     let mut len = 0;
