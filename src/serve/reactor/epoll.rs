@@ -372,7 +372,8 @@ impl Reactor {
             rustix::buffer::spare_capacity(events),
             timeout.map(whole_millis).as_ref(),
         );
-        // From here on whoever is woken is woken by this very thread.
+        // A wake-up of another thread that comes before this store is overwritten by it, and its bell may be among these events or
+        // not. No harm is done: a turn is always followed by a poll of everything, which finds what it was about.
         alarm.state.store(AWAKE, Ordering::Release);
         match waited {
             Ok(_) | Err(Errno::INTR) => {}
