@@ -34,14 +34,16 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use smol::LocalExecutor;
 use smol::future::{self, FutureExt as _};
+use smol::{LocalExecutor, Task};
 
 use self::deadline::Clock;
 use self::feed::{Channel, Hub, Who};
@@ -220,26 +222,45 @@ pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), 
         tallies: tallies.collect(),
         feed: Arc::default(),
     };
-    let crew = Crew::start(&options, &common).map_err(ServeError::Threads)?;
+    let crew = Rc::new(Crew::start(&options, &common).map_err(ServeError::Threads)?);
+    let feed = Arc::clone(&common.feed);
     let executor = Rc::new(LocalExecutor::new());
+    // Those who listen to the feed, apart from the clients, who are gone before them.
+    let attendance = Rc::new(LocalExecutor::new());
     let main = async {
         let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
-        let channel = open_channel(&options, &addresses);
+        let channel = open_channel(&options, &addresses).map(|channel| {
+            let spawner = Rc::clone(&attendance);
+            let attend = move |listener: Pin<Box<dyn Future<Output = ()>>>| {
+                // As with a client: a panic is the end of this one.
+                let attended = AssertUnwindSafe(listener).catch_unwind();
+                spawner.spawn(attended).detach();
+            };
+            attendance.spawn(channel.run(Arc::clone(&feed), attend))
+        });
         let station = Station::new(options, common, 0, &executor, exchange::answer);
         let tell = |event: Option<Stop>| {
             tell(event.map_or(Event::Listening(&addresses), Event::Stopping));
         };
+        let crew = Rc::clone(&crew);
         main(station, listeners, channel, crew, signals, tell, &executor).await
     };
-    reactor::block_on(executor.run(main)).map_err(ServeError::Reactor)?
+    let main = future::or(main, attendance.run(future::pending()));
+    reactor::block_on(executor.run(main)).map_err(ServeError::Reactor)??;
+    // Exchanges that were not over in time end here, on all threads, which is told before the end.
+    drop(executor);
+    crew.dismiss();
+    feed.end();
+    let farewell = future::or(feed.all_gone(), Timer::at(Instant::now() + FAREWELL));
+    reactor::block_on(attendance.run(farewell)).map_err(ServeError::Reactor)
 }
 
 /// The first thread: accepts everybody, serves its share, and tells the others when to stop.
 async fn main<F>(
     station: Station<F>,
     listeners: Vec<Listener>,
-    channel: Option<Channel>,
-    crew: Crew,
+    channel: Option<Task<()>>,
+    crew: Rc<Crew>,
     mut signals: Signals,
     mut tell: impl FnMut(Option<Stop>),
     executor: &LocalExecutor<'static>,
@@ -247,7 +268,7 @@ async fn main<F>(
 where
     F: Future<Output = exchange::Done> + 'static,
 {
-    let (station, crew) = (Rc::new(station), Rc::new(crew));
+    let station = Rc::new(station);
     let mut acceptors = Vec::new();
     for listener in listeners {
         let listener = Source::listening(listener).map_err(ServeError::Reactor)?;
@@ -255,12 +276,6 @@ where
         let task = accept_all(listener, Rc::clone(&station), Rc::clone(&crew));
         acceptors.push(executor.spawn(task));
     }
-    let feed = Arc::clone(&station.service.feed);
-    let channel = channel.map(|channel| {
-        let station = Rc::clone(&station);
-        let task = channel.run(Arc::clone(&feed), move |listener| station.spawn(listener));
-        executor.spawn(task)
-    });
     tell(None);
 
     // One listener's end is the end, and so is a thread's: half an interceptor is worse than one that is restarted.
@@ -303,11 +318,6 @@ where
         crew.ended().await;
     };
     future::or(finished, async { drop(signals.next().await) }).await;
-    feed.end();
-    let farewell = station.service.clock.deadline();
-    farewell.set(Some(FAREWELL));
-    future::or(feed.all_gone(), farewell.passed()).await;
-    crew.dismiss();
     Ok(())
 }
 

@@ -73,8 +73,7 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
         }
     }
 
-    /// Runs what serves somebody beside the others.
-    pub fn spawn(&self, served: impl Future<Output = ()> + 'static) {
+    fn spawn(&self, served: impl Future<Output = ()> + 'static) {
         // After a panic its descriptors are closed and its buffers gone; what the others share is counters and pools.
         self.executor
             .spawn(AssertUnwindSafe(served).catch_unwind())

@@ -758,6 +758,41 @@ fn the_end_is_told_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_is_cut_by_the_end_is_told_before_it() {
+    for threads in ["1", "2"] {
+        let origin = Origin::listen();
+        let mut interceptor = Launch::before(&origin)
+            .args(["--grace", "0.2", "--threads", threads])
+            .start();
+        let mut listener = Listener::of(&interceptor);
+        // One on each thread.
+        let mut peers = Vec::new();
+        for _ in 0..2 {
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            peers.push((client, served));
+        }
+        for _ in 0..2 {
+            listener.expect("start");
+        }
+        interceptor.terminate();
+        for _ in 0..2 {
+            let end = listener.expect("end");
+            assert_eq!(
+                (&end["outcome"], &end["error"]),
+                (&json!("error"), &json!("interrupted")),
+                "{threads}: {end}"
+            );
+        }
+        listener.expect("bye");
+        listener.expect_end();
+        assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
+    }
+}
+
+#[test]
 fn only_its_user_may_listen() {
     let (_origin, interceptor) = agreeing();
     let feed = interceptor.feed();

@@ -89,6 +89,9 @@ impl Hub {
     /// Tells all listeners.
     pub fn tell(&self, of: Of, line: &Line) {
         let mut shared = self.lock();
+        if shared.is_over {
+            return;
+        }
         if let Some(ring) = &mut shared.ring {
             match of {
                 Of::Beginning(id) => ring.begin(id, line.clone()),
