@@ -4,6 +4,7 @@
 //! field that holds one is known by its name, whatever is in it.
 
 use std::borrow::Cow;
+use std::ops::{Range, RangeInclusive};
 
 /// Stands for what was taken out.
 pub const GONE: &str = "…";
@@ -124,54 +125,75 @@ fn add_query(query: &str, first: char, shown: &mut String) {
 
 /// Text without what looks like a key. What `is_cut` may end within one.
 pub fn text(text: &str, is_cut: bool) -> Cow<'_, str> {
-    let mut shown: Option<String> = None;
-    // Up to here it has been looked at, and up to here it has been written.
-    let (mut at, mut written) = (0, 0);
-    while let Some((start, end)) = next_key(text, at, is_cut) {
-        let shown = shown.get_or_insert_with(String::new);
-        shown.push_str(&text[written..start]);
-        shown.push_str(GONE);
-        (at, written) = (end, end);
+    let mut keys = keys(text.as_bytes(), is_cut);
+    if keys.is_empty() {
+        return Cow::Borrowed(text);
     }
-    match shown {
-        None => Cow::Borrowed(text),
-        Some(mut shown) => {
-            shown.push_str(&text[written..]);
-            Cow::Owned(shown)
+    keys.sort_unstable_by_key(|key| key.start);
+    let mut shown = String::new();
+    // Up to here it has been written.
+    let mut written = 0;
+    for key in keys {
+        // Two that begin in one word end with it.
+        if key.start >= written {
+            shown.push_str(&text[written..key.start]);
+            shown.push_str(GONE);
+            written = key.end;
+        }
+    }
+    shown.push_str(&text[written..]);
+    Cow::Owned(shown)
+}
+
+/// Where keys are. This runs over whole bodies: it looks at what nearly all prefixes have and few words do, their hyphen or
+/// underline, and for the others one by one.
+fn keys(bytes: &[u8], is_cut: bool) -> Vec<Range<usize>> {
+    let separators = memchr::memchr2_iter(b'-', b'_', bytes);
+    let before = |at: usize| WORD_LENS.rev().filter_map(move |len| at.checked_sub(len));
+    let mut keys = Vec::new();
+    add_keys(bytes, is_cut, separators.flat_map(before), &mut keys);
+    for prefix in PREFIXES_OF_ONE_WORD {
+        let starts = memchr::memmem::find_iter(bytes, prefix);
+        add_keys(bytes, is_cut, starts, &mut keys);
+    }
+    keys
+}
+
+/// Adds the keys that begin at one of `starts`.
+fn add_keys(
+    bytes: &[u8],
+    is_cut: bool,
+    starts: impl Iterator<Item = usize>,
+    keys: &mut Vec<Range<usize>>,
+) {
+    let mut behind = 0;
+    for start in starts {
+        // None within another, or a word full of prefixes would be looked through for each of them.
+        if start >= behind
+            && is_first(bytes, start)
+            && let Some(end) = key_at(bytes, start, is_cut)
+        {
+            behind = end;
+            keys.push(start..end);
         }
     }
 }
 
-/// Where the first key at or behind `from` begins and ends.
-fn next_key(text: &str, from: usize, is_cut: bool) -> Option<(usize, usize)> {
-    let bytes = text.as_bytes();
-    // One look at each byte: this runs over whole bodies.
-    let mut is_first = true;
-    // Behind an escape (`\n`, `\u0020`, `%3D`), whose letters are none of what follows.
-    let mut behind_escape = usize::MAX;
-    for (at, &byte) in bytes.iter().enumerate().skip(from) {
-        let kind = KINDS[usize::from(byte)];
-        if kind & BEGINS != 0
-            && (is_first || at == behind_escape)
-            && let Some(end) = key_at(bytes, at, is_cut)
-        {
-            return Some((at, end));
-        }
-        is_first = kind & IN_WORD == 0;
-        match byte {
-            b'\\' if bytes.get(at + 1) == Some(&b'u') => behind_escape = at + 6,
-            b'\\' => behind_escape = at + 2,
-            b'%' => behind_escape = at + 3,
-            _ => {}
-        }
-    }
-    None
+/// Whether a word may begin there: behind what is of no word, be it a hyphen (`openai-insecure-api-key.sk-…`), or behind an
+/// escape (`\n`, `\u0020`, `%3D`), whose letters are none of what follows.
+fn is_first(bytes: &[u8], start: usize) -> bool {
+    let before = |count: usize| start.checked_sub(count).map(|at| bytes[at]);
+    !before(1).is_some_and(|byte| byte.is_ascii_alphanumeric())
+        || before(2) == Some(b'\\')
+        || before(3) == Some(b'%')
+        || (before(6) == Some(b'\\') && before(5) == Some(b'u'))
 }
 
 /// Where the key that begins at `start` ends, if one does.
 fn key_at(bytes: &[u8], start: usize, is_cut: bool) -> Option<usize> {
     let rest = &bytes[start..];
-    if !PREFIXES.iter().any(|prefix| rest.starts_with(prefix)) {
+    let mut prefixes = PREFIXES.iter().chain(PREFIXES_OF_ONE_WORD);
+    if !prefixes.any(|prefix| rest.starts_with(prefix)) {
         return None;
     }
     let len = rest.iter().position(|byte| !is_of_key(*byte));
@@ -180,32 +202,9 @@ fn key_at(bytes: &[u8], start: usize, is_cut: bool) -> Option<usize> {
     is_long.then_some(end)
 }
 
-const fn is_of_key(byte: u8) -> bool {
+fn is_of_key(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
-
-/// A key may begin with it.
-const BEGINS: u8 = 1;
-/// Behind it no key begins. One may behind a hyphen: `openai-insecure-api-key.sk-…`.
-const IN_WORD: u8 = 2;
-
-/// What each byte is to a key.
-static KINDS: [u8; 256] = {
-    let mut kinds = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        if (byte as u8).is_ascii_alphanumeric() {
-            kinds[byte] = IN_WORD;
-        }
-        byte += 1;
-    }
-    let mut at = 0;
-    while at < PREFIXES.len() {
-        kinds[PREFIXES[at][0] as usize] |= BEGINS;
-        at += 1;
-    }
-    kinds
-};
 
 fn is_of_token68(character: char) -> bool {
     character.is_ascii_alphanumeric() || "-._~+/=".contains(character)
@@ -250,9 +249,6 @@ const PREFIXES: &[&[u8]] = &[
     b"sk_live_",
     b"sk_test_",
     b"rk_live_",
-    b"AIza",
-    b"AKIA",
-    b"eyJ",
     b"ghp_",
     b"gho_",
     b"ghs_",
@@ -268,6 +264,12 @@ const PREFIXES: &[&[u8]] = &[
     b"xoxb-",
     b"xoxp-",
 ];
+
+/// The same, without a hyphen or underline.
+const PREFIXES_OF_ONE_WORD: &[&[u8]] = &[b"AIza", b"AKIA", b"eyJ"];
+
+/// How many bytes stand before the first hyphen or underline of a prefix: `hf_`, `github_pat_`.
+const WORD_LENS: RangeInclusive<usize> = 2..=6;
 
 /// The shortest are longer; what is shorter is a word.
 const KEY_BYTES_MIN: usize = 16;
@@ -294,11 +296,22 @@ mod tests {
         check("behind a dot, a hyphen, an underline", &format!("key.{key} key-{key} key_{key}"), "key.… key-… key_…");
         check("within a word", &format!("task{key}"), &format!("task{key}"));
         check("behind a backslash that is escaped", &format!(r#""a\\{key}""#), r#""a\\…""#);
+        check("many in one word", &key.repeat(1000), "…");
+        check("of one word, and of several", &format!("AIza{key} eyJ_hf_{key}"), "… …");
         check("an escape at the end", "a\\", "a\\");
         check("half an escape", "a\\u0", "a\\u0");
         check("half a percent", "a%3", "a%3");
         assert_eq!(text("a sk-1", true), "a …", "the rest of it was cut off");
         assert_eq!(text("a sk-1 b", true), "a sk-1 b", "that one was not");
+    }
+
+    #[test]
+    fn every_prefix_is_found() {
+        for prefix in PREFIXES.iter().chain(PREFIXES_OF_ONE_WORD) {
+            let prefix = String::from_utf8_lossy(prefix);
+            let given = format!("a {prefix}0123456789abcdef b");
+            assert_eq!(text(&given, false), "a … b", "{prefix}");
+        }
     }
 
     #[test]

@@ -429,10 +429,24 @@ fn is_odd(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_ascii_odd =
         |&byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
+    // Eight at a time: hardly any has a control character among them.
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let mut suspects = eights.iter().filter(|eight| may_hold_control(**eight));
     // U+0080 to U+009F are C2 80 to C2 9F.
-    bytes.iter().any(is_ascii_odd)
+    suspects.any(|eight| eight.iter().any(is_ascii_odd))
+        || rest.iter().any(is_ascii_odd)
         || memchr::memchr_iter(0xc2, bytes)
             .any(|at| bytes.get(at + 1).is_some_and(|&next| next < 0xa0))
+}
+
+/// Whether there may be a control character of ASCII among them.
+fn may_hold_control(bytes: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
+    let bytes = u64::from_le_bytes(bytes);
+    // The highest bit of a byte stays where less was subtracted from it than it has.
+    let below = |limit: u64, bytes: u64| bytes.wrapping_sub(ONES * limit) & !bytes & HIGHS;
+    below(0x20, bytes) != 0 || below(1, bytes ^ (ONES * 0x7f)) != 0
 }
 
 /// Whether these bytes may be the beginning of a character.
@@ -465,6 +479,21 @@ mod tests {
         check("bytes", b"\xff\xfe", true, ("base64", "//4="));
         check("a key among bytes", b"\xff sk-0123456789abcdef", false, ("base64", "/yDigKY="));
         check("a key among control characters", b"\0 sk-0123456789abcdef", false, ("base64", "ACDigKY="));
+    }
+
+    #[test]
+    fn no_control_character_is_missed_wherever_it_stands() {
+        for byte in 0..128u8 {
+            for at in 0..17 {
+                let mut text = *b"text of 17 bytes.";
+                text[at] = byte;
+                let text = std::str::from_utf8(&text).expect("ASCII");
+                let expected = text.contains(|character: char| {
+                    character.is_control() && !matches!(character, '\n' | '\r' | '\t')
+                });
+                assert_eq!(is_odd(text), expected, "{byte} at {at}");
+            }
+        }
     }
 
     #[test]
