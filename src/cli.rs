@@ -44,7 +44,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use self::arguments::Asked;
 use self::output::{Output, complain};
-use self::place::{Globals, Place};
+use self::place::{Globals, Named, Place};
 use self::settings::Environment;
 use crate::registry::project::Project;
 use crate::registry::store::StoreError;
@@ -214,6 +214,10 @@ impl Context<'_> {
     fn project(&self, path: Option<&str>) -> Result<Project, Failure> {
         self.globals.project(&self.environment, path)
     }
+
+    fn named(&self, path: Option<&str>) -> Result<Named, Failure> {
+        self.globals.named(&self.environment, path)
+    }
 }
 
 /// How the program ends. The numbers are promised to scripts.
@@ -244,7 +248,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// Why a command did not do what it was asked for: one line that says what to do next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     exit: Exit,
     message: String,

@@ -168,6 +168,14 @@ impl Registry {
             .map(|mapping| mapping.port)
     }
 
+    /// The first of these projects that has a port, and its port.
+    pub fn first_of<'a>(
+        &self,
+        mut projects: impl Iterator<Item = &'a Project>,
+    ) -> Option<(&'a Project, Port)> {
+        projects.find_map(|project| Some((project, self.port_of(project)?)))
+    }
+
     /// The project that has this port, if any.
     pub fn path_of(&self, port: Port) -> Option<&Path> {
         self.mappings

@@ -1,6 +1,6 @@
 //! Where the interceptor of a project listens, as far as it has been decided: nothing is opened or given out for it.
 
-use crate::registry::Port;
+use crate::registry::{Port, Project};
 
 use super::output::shown;
 use super::settings::PORT;
@@ -12,19 +12,32 @@ use super::{Context, Failure};
 ///
 /// "No": the project has none. Bad usage and "could not" as for every value and every look at the registry.
 pub(super) fn port_of(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
+    mapping_of(context, path).map(|(_, port)| port)
+}
+
+/// As [`port_of`], with the project that it was looked up for.
+///
+/// # Errors
+///
+/// As [`port_of`].
+pub(super) fn mapping_of(
+    context: &Context<'_>,
+    path: Option<&str>,
+) -> Result<(Option<Project>, Port), Failure> {
     if path.is_none()
         && let Some(given) = context.environment.variable(PORT)
     {
-        return given.port();
+        return Ok((None, given.port()?));
     }
     let place = context.place()?;
-    let project = context.project(path)?;
-    place.read()?.port_of(&project).ok_or_else(|| {
-        Failure::no(format!(
+    let named = context.named(path)?;
+    match named.among(&place.read()?)? {
+        (project, Some(port)) => Ok((Some(project), port)),
+        (project, None) => Err(Failure::no(format!(
             "no port is assigned to `{}`; `ic allocate` assigns one",
             shown(project.path())
-        ))
-    })
+        ))),
+    }
 }
 
 /// What clients of OpenAI's API are given: their libraries put nothing but `/chat/completions` behind it.

@@ -14,7 +14,7 @@ use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
 use super::output::{complain, said, shown};
 use super::settings::{self, Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
-use super::{Failure, raw};
+use super::{Exit, Failure, raw};
 
 /// The options that stand before every command, as they were given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -195,6 +195,30 @@ impl Globals {
         Project::of_repository(&folder).map_err(|error| cannot_resolve(&folder, &error))
     }
 
+    /// The project that PATH names for whoever asks after what is recorded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Globals::project`], unless PATH may still be what a mapping was recorded under.
+    pub fn named(
+        &self,
+        environment: &Environment<'_>,
+        path: Option<&str>,
+    ) -> Result<Named, Failure> {
+        let spellings = path.map_or_else(Vec::new, |path| {
+            Project::spellings(Path::new(&raw::from_text(path)))
+        });
+        match self.project(environment, path) {
+            Err(failure) if failure.exit() == Exit::BadUsage || spellings.is_empty() => {
+                Err(failure)
+            }
+            resolved => Ok(Named {
+                resolved,
+                spellings,
+            }),
+        }
+    }
+
     fn range(&self, environment: &Environment<'_>) -> Result<PortRange, Failure> {
         let lowest = environment.flag_or_variable("--port-min", self.port_min.as_deref(), PORT_MIN);
         let highest =
@@ -238,6 +262,28 @@ impl Globals {
     }
 }
 
+/// A project by its name of today and, where no mapping has that, by those that it may have been recorded under.
+pub struct Named {
+    resolved: Result<Project, Failure>,
+    spellings: Vec<Project>,
+}
+
+impl Named {
+    /// The project that is meant, and its port in this registry.
+    ///
+    /// # Errors
+    ///
+    /// "Could not": PATH cannot be looked at, and no mapping is recorded under it.
+    pub fn among(&self, registry: &Registry) -> Result<(Project, Option<Port>), Failure> {
+        let names = self.resolved.iter().chain(&self.spellings);
+        match (registry.first_of(names), &self.resolved) {
+            (Some((project, port)), _) => Ok((project.clone(), Some(port))),
+            (None, Ok(project)) => Ok((project.clone(), None)),
+            (None, Err(failure)) => Err(failure.clone()),
+        }
+    }
+}
+
 /// The project that PATH means; without one, the current folder.
 ///
 /// # Errors
@@ -277,7 +323,6 @@ fn cannot_resolve(path: &Path, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Exit;
     use std::ffi::OsString;
 
     fn environment(set: &[(&str, &str)], name: &str) -> Option<OsString> {

@@ -36,9 +36,9 @@ impl Show {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let form = Form::of(self.json, self.quiet)?;
         let place = context.place()?;
-        let project = context.project(self.path.as_deref())?;
+        let named = context.named(self.path.as_deref())?;
         let registry = place.read()?;
-        let port = registry.port_of(&project);
+        let (project, port) = named.among(&registry)?;
         let is_pinned = port.is_some() && registry.note(project.path()).is_pinned;
         match (form, port) {
             (Form::Json, port) => context.out.json(&Shows {
@@ -196,8 +196,12 @@ pub struct Remove {
 impl Remove {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let place = context.place()?;
-        let project = context.project(self.path.as_deref())?;
-        let removed = place.update(|registry| registry.remove(&project))?;
+        let named = context.named(self.path.as_deref())?;
+        let (project, removed) = place.update(|registry| {
+            let (project, port) = named.among(registry)?;
+            registry.remove(&project);
+            Ok::<_, Failure>((project, port))
+        })??;
         if self.json {
             context.out.json(&Removes {
                 project: name(project.path()),

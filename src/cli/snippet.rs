@@ -10,7 +10,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::registry::project::Project;
 
-use super::address::{local, port_of};
+use super::address::{local, mapping_of};
 use super::output::{Shown, complain, name};
 use super::settings::{self, Given};
 use super::{Context, Exit, Failure, serve};
@@ -99,8 +99,8 @@ impl Snippet {
             Some(given) => given.text()?.to_owned(),
             None => serve::TARGET_URL.to_owned(),
         };
-        let port = port_of(context, self.path.as_deref())?;
-        let folder = context.project(self.path.as_deref())?;
+        let (folder, port) = mapping_of(context, self.path.as_deref())?;
+        let folder = folder.map_or_else(|| context.project(None), Ok)?;
         let pasted = make(&Facts {
             project: Shown(&name(folder.path())).to_string(),
             folder,

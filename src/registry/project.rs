@@ -64,6 +64,25 @@ impl Project {
         })
     }
 
+    /// The projects that `path` may have been recorded as and no longer leads to, because a link has come or gone on it
+    /// since, or because the registry was written by hand: the path made absolute and cleaned without looking at the
+    /// disk, then the path to the letter.
+    pub fn spellings(path: &Path) -> Vec<Project> {
+        let mut cleaned = PathBuf::new();
+        for step in std::path::absolute(path)
+            .iter()
+            .flat_map(|path| steps(path))
+        {
+            match step {
+                Step::Root => cleaned = PathBuf::from("/"),
+                Step::Up => drop(cleaned.pop()),
+                Step::Down(name) => cleaned.push(name),
+            }
+        }
+        let spelled = [Project::recorded(&cleaned), Project::recorded(path)];
+        spelled.into_iter().flatten().collect()
+    }
+
     /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path

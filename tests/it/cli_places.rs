@@ -384,3 +384,62 @@ fn a_registry_that_may_not_be_written_still_answers() {
         fs::set_permissions(home.path(folder), fs::Permissions::from_mode(0o755)).expect("mine");
     }
 }
+
+#[test]
+fn a_mapping_is_reached_under_the_path_it_was_recorded_with() {
+    let home = Home::new();
+    let (data, old) = (home.folder("data"), home.path("old"));
+    let looped = home.path("looped");
+    let upwards = format!("{}/shop/../odd", home.path("").display());
+    let home = home.with_mappings(
+        &[(&old, 8888), (&looped, 8889), (Path::new(&upwards), 8890)],
+        8891,
+    );
+    // It was a folder when it got its port, and has been moved since.
+    std::fs::create_dir(data.join("old")).expect("a folder");
+    std::os::unix::fs::symlink(data.join("old"), &old).expect("a link");
+    std::os::unix::fs::symlink(&looped, &looped).expect("a link");
+    for (path, recorded, port) in [
+        ("../old", old.as_path(), 8888),
+        (old.to_str().expect("UTF-8"), &old, 8888),
+        ("./..//old/", &old, 8888),
+        ("../looped", &looped, 8889), // cannot be resolved at all
+        (&upwards, Path::new(&upwards), 8890), // written by hand
+    ] {
+        let shown = home.ic(["show", "--json", path]).json(0);
+        assert_eq!(shown["path"], serde_json::json!(recorded), "{path}");
+        assert_eq!(shown["port"], port, "{path}");
+        let env = home.ic(["env", path]).result(0);
+        assert!(env.contains(&format!(":{port}/")), "{path}: {env}");
+        let ran = home.ic(["snippet", "claude", path]);
+        assert!(ran.out.contains(&format!(":{port}\"")), "{path}: {ran:?}");
+    }
+    // It keeps giving ports to folders as they are today; and those go first.
+    let today: u16 = home
+        .ic(["allocate", "-q", "../old"])
+        .result(0)
+        .trim()
+        .parse()
+        .expect("a port");
+    assert_ne!(today, 8888);
+    assert_eq!(
+        home.ic(["show", "-q", "../old"]).result(0),
+        format!("{today}\n")
+    );
+    for (path, port) in [
+        ("../old", today),
+        ("../old", 8888),
+        ("../looped", 8889),
+        (&upwards, 8890),
+    ] {
+        assert_eq!(
+            home.ic(["remove", "--json", path]).json(0)["port"],
+            port,
+            "{path}"
+        );
+    }
+    assert_eq!(home.ic(["list", "--json"]).json(0)["allocated_ports"], 0);
+    assert_eq!(home.ic(["remove", "../old"]).exit, Some(1));
+    let said = home.ic(["remove", "../looped"]).complaint(3);
+    assert!(said.starts_with("cannot resolve `../looped`: "), "{said}");
+}
