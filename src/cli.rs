@@ -32,6 +32,7 @@ pub mod serve;
 pub mod settings;
 pub mod snippet;
 pub mod status;
+pub mod stop;
 pub mod tail;
 pub mod transfer;
 pub mod ui;

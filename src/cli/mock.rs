@@ -1,6 +1,9 @@
 //! `ic mock`: the settings of the embedded upstream. What it answers is decided in `mock`.
 
+use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
@@ -10,7 +13,7 @@ use crate::registry::Port;
 use super::output::{explain, said};
 use super::serve::addresses;
 use super::settings::Given;
-use super::{Exit, Failure};
+use super::{Exit, Failure, stop};
 use crate::mock;
 
 /// run a small OpenAI-compatible upstream for trying out and CI
@@ -20,6 +23,7 @@ use crate::mock;
     name = "mock",
     help_triggers("-h", "--help"),
     example = "ic mock &\nic serve",
+    error_code(0, "it was stopped"),
     error_code(3, "it cannot start")
 )]
 pub struct Mock {
@@ -65,7 +69,7 @@ impl Mock {
 }
 
 impl Mock {
-    /// Answers until the process is ended.
+    /// Answers until the process is told to stop.
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let settings = self.resolve()?;
         let listen: Vec<SocketAddr> = addresses(&settings.host)?
@@ -79,17 +83,29 @@ impl Mock {
                 said(&error)
             ))
         })?;
+        let mut stop = stop::signals()?;
         explain(&format!(
             "Mock:       http://{}:{}/v1\n",
             settings.host, settings.port
         ));
-        let error = server.run(mock::Settings {
+        let (over, end) = mpsc::channel();
+        let broken = over.clone();
+        let settings = mock::Settings {
             interval: settings.interval,
+        };
+        // Nobody is left to hear of it where the other has ended the program.
+        thread::spawn(move || drop(broken.send(Some(server.run(settings)))));
+        thread::spawn(move || {
+            let _ = stop.read(&mut [0]);
+            drop(over.send(None));
         });
-        Err(Failure::could_not(format!(
-            "the mock cannot go on: {}",
-            said(&error)
-        )))
+        match end.recv() {
+            Ok(Some(error)) => Err(Failure::could_not(format!(
+                "the mock cannot go on: {}",
+                said(&error)
+            ))),
+            _ => Ok(Exit::Done),
+        }
     }
 }
 

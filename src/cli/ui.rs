@@ -16,7 +16,6 @@ mod token;
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use argh::{ArgsInfo, FromArgs};
@@ -28,7 +27,7 @@ use self::server::Site;
 use super::output::{complain, said};
 use super::serve::addresses;
 use super::settings::Given;
-use super::{Context, Exit, Failure, feeds};
+use super::{Context, Exit, Failure, feeds, stop};
 
 /// show projects, ports and live requests in a browser
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -68,12 +67,7 @@ impl Ui {
                 listener.local_addr()
             })
             .map_err(|error| cannot_listen(0, &error))?;
-        let mut stop = stop_signals().map_err(|error| {
-            Failure::could_not(format!(
-                "cannot receive signals: {}; socketpair(2) and sigaction(2) are needed",
-                said(&error)
-            ))
-        })?;
+        let mut stop = stop::signals()?;
         let site = Site::new(place, feeds::folder(&context.environment)).map_err(|error| {
             Failure::could_not(format!(
                 "cannot make a secret: {}; /dev/urandom is needed",
@@ -190,15 +184,6 @@ fn cannot_listen(port: u16, error: &io::Error) -> Failure {
         "cannot listen on {port}: {}; give another with --port",
         said(error)
     ))
-}
-
-/// A stream that has something to read when the program shall stop.
-fn stop_signals() -> io::Result<UnixStream> {
-    let (read, write) = UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
-    Ok(read)
 }
 
 /// Beside the ports that are given out by default, and no one's that is known.

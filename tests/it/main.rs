@@ -72,6 +72,9 @@ mod cli_health;
 /// `ic run`: the program, its variables, its signals and its end.
 mod cli_run;
 
+/// `ic mock`: how it ends.
+mod cli_mock;
+
 /// `ic snippet`: what is pasted where.
 mod cli_snippet;
 /// Mappings that nobody needs, and what is remembered of projects beside their ports: pure.

@@ -1,0 +1,62 @@
+//! `ic mock`: how it ends. What it answers is asked through `ic serve --mock`.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cli_home::{Home, free_port};
+
+#[test]
+fn it_ends_well_when_it_is_told_to_also_as_the_first_process() {
+    let as_first = ["unshare", "--pid", "--fork", "--kill-child", "--"];
+    for signal in [Signal::TERM, Signal::INT] {
+        for around in [&[][..], &as_first] {
+            let home = Home::new();
+            let ic = home.command(["mock", "--port", &free_port().to_string()]);
+            let mut command = match around.split_first() {
+                None => ic,
+                Some((first, others)) => {
+                    let can = Command::new(first).args(others).arg("true").output();
+                    if !can.is_ok_and(|ran| ran.status.success()) {
+                        eprintln!("skipped: no process namespaces here");
+                        continue;
+                    }
+                    let mut command = Command::new(first);
+                    command
+                        .args(others)
+                        .arg(ic.get_program())
+                        .args(ic.get_args());
+                    command
+                }
+            };
+            let mut child = command
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("it can be run");
+            let mut said = String::new();
+            BufReader::new(child.stderr.take().expect("a pipe"))
+                .read_line(&mut said)
+                .expect("text");
+            assert!(said.starts_with("Mock: "), "{said}");
+            let pid = match around {
+                [] => Pid::from_child(&child),
+                _ => child_of(child.id()),
+            };
+            kill_process(pid, signal).expect("it runs");
+            let status = child.wait().expect("a child can be waited for");
+            assert_eq!(status.code(), Some(0), "{signal:?} {around:?}");
+        }
+    }
+}
+
+/// The one process that `pid` has started.
+fn child_of(pid: u32) -> Pid {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let child = children
+        .expect("Linux says")
+        .trim()
+        .parse()
+        .expect("a number");
+    Pid::from_raw(child).expect("not 0")
+}
