@@ -1,7 +1,7 @@
 //! `ic ui`: all projects and what runs on their ports, on one page in a browser.
 //!
 //! Decided here: where the page is served, and who gets its address. How a request is read and who may ask is decided in
-//! `server` and `token`, what the page can ask for in `api`, how changes are made and taken back in `changes`, what the
+//! `server`, `seats` and `token`, what the page can ask for in `api`, how changes are made and taken back in `changes`, what the
 //! page is told without asking in `live` and `relay`. The page itself is in `page/`, as a browser gets it.
 
 mod api;
@@ -11,6 +11,7 @@ mod live;
 mod open;
 mod queue;
 mod relay;
+mod seats;
 mod server;
 mod token;
 

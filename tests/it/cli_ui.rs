@@ -310,6 +310,81 @@ fn nobody_but_the_page_is_answered() {
 }
 
 #[test]
+fn nothing_of_a_body_is_waited_for_before_its_head_was_looked_at() {
+    let (home, _) = home();
+    let page = Page::start(&home);
+    let own = format!("Host: {}\r\n", page.address);
+    let token = format!("X-Ic-Token: {}\r\n", page.token);
+    let json = "Content-Type: application/json\r\n";
+    let foreign = "Origin: https://evil.example\r\n";
+    let rows: [(&str, &[&str], &str, u16); 11] = [
+        ("POST /api/import", &[&own, json], "47000000", 401),
+        ("POST /api/import", &[&own, &token], "47000000", 415),
+        (
+            "POST /api/import",
+            &[&own, &token, json, foreign],
+            "47000000",
+            403,
+        ),
+        ("POST /api/import", &[&own, &token, json], "60000000", 413),
+        ("POST /api/session", &[&own, json], "1025", 413),
+        ("POST /api/allocate", &[&own, &token, json], "70000", 413),
+        ("POST /api/allocate", &[&own, json], "70000", 401),
+        ("POST /page.js", &[&own], "47000000", 405),
+        ("GET /page.js", &[&own], "47000000", 413),
+        ("POST /x", &[&own], "47000000", 404),
+        (
+            "POST /api/import",
+            &["Host: evil.example\r\n", &token, json],
+            "47000000",
+            421,
+        ),
+    ];
+    for (line, fields, length, expected) in rows {
+        for body in [
+            format!("Content-Length: {length}\r\n"),
+            "Transfer-Encoding: chunked\r\n".to_owned(),
+        ] {
+            let text = format!("{line} HTTP/1.1\r\n{}{body}\r\nxxx", fields.concat());
+            let (status, head, body) = page.exchange(&text);
+            assert_eq!(status, expected, "{text}: {body}");
+            assert!(head.contains("\r\nConnection: close"), "{text}: {head}");
+            // And no refusal is less guarded than an answer, or names options of others.
+            assert!(
+                head.contains("\r\nX-Content-Type-Options: nosniff\r\n"),
+                "{text}: {head}"
+            );
+            assert!(
+                head.contains("\r\nContent-Security-Policy: default-src 'none'"),
+                "{text}: {head}"
+            );
+            assert!(!body.contains("--allow"), "{text}: {body}");
+        }
+    }
+}
+
+#[test]
+fn those_who_only_hold_connections_keep_nobody_out() {
+    let (home, _) = home();
+    let page = Page::start(&home);
+    let mut live = page.live();
+    live.next().expect("it is told");
+    let idle: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect(page.address).expect("it listens"))
+        .collect();
+    for mut stream in &idle {
+        // Those that had to make room are closed.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost:");
+    }
+    for _ in 0..3 {
+        assert_eq!(page.get("/api/export?format=json").0, 200);
+    }
+    page.change("allocate", json!({ "path": home.path("shop") }));
+    let told = live.take(200).any(|line| !line["projects"][0].is_null());
+    assert!(told, "an open page stays connected");
+}
+
+#[test]
 fn every_change_is_made_and_taken_back() {
     let (home, port) = home();
     let page = Page::start(&home);

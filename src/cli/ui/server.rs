@@ -4,15 +4,15 @@
 //! blocks. Threads keep one slow question from holding up another, and nothing else has to know of it. How requests are
 //! read is decided where every request of this program is (`http`): heads, framing, hosts and origins.
 //!
-//! Who may ask: the files of the page are no secret. Everything else wants the token, from a page of this very server
-//! (`Origin` and `Sec-Fetch-Site`, which no script can set), and changes want `POST` and a JSON document.
+//! Who may ask: the files of the page are no secret. Everything else wants the token; a browser that says where a
+//! question comes from (`Origin` and `Sec-Fetch-Site`, which no script can set) has to say a page of this very server; and
+//! changes want `POST` and a JSON document. All this is in the head, so nothing of a body is read before.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,13 @@ use crate::http::connection::Options;
 use crate::http::framing::{self, Framing};
 use crate::http::guard::Guard;
 use crate::http::head::{self, RequestHead, Slots, Version};
-use crate::http::reply::{self, Manner, Reply, Retry};
+use crate::http::reply::{self, Manner};
 use crate::http::target::Target;
 use crate::http::{Error, Parsed};
 
 use super::assets::Asset;
 use super::changes::Desk;
+use super::seats::Seats;
 use super::token::Key;
 use super::{api, assets, live};
 
@@ -38,7 +39,7 @@ pub struct Site {
     pub desk: Desk,
     /// Where interceptors have the sockets of their feeds; none where there is no place for it.
     pub feeds: Option<PathBuf>,
-    connections: AtomicUsize,
+    seats: Seats,
 }
 
 impl Site {
@@ -52,7 +53,7 @@ impl Site {
             key: Key::new()?,
             desk: Desk::new(place),
             feeds,
-            connections: AtomicUsize::new(0),
+            seats: Seats::default(),
         })
     }
 }
@@ -80,27 +81,26 @@ pub fn listen(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
 }
 
 fn take(stream: TcpStream, site: &Arc<Site>) {
-    /// Counts a connection for as long as it is there.
-    struct Counted(Arc<Site>);
-    impl Drop for Counted {
+    /// A connection, for as long as it is there.
+    struct Seated(Arc<Site>, u64);
+    impl Drop for Seated {
         fn drop(&mut self) {
-            self.0.connections.fetch_sub(1, Ordering::Relaxed);
+            self.0.seats.leave(self.1);
         }
     }
-    site.connections.fetch_add(1, Ordering::Relaxed);
-    let counted = Counted(Arc::clone(site));
-    if site.connections.load(Ordering::Relaxed) > CONNECTIONS_MAX {
+    let Some(id) = site.seats.take(&stream) else {
         return;
-    }
+    };
+    let seated = Seated(Arc::clone(site), id);
     let serve = move || {
         // A client that leaves needs no farewell.
-        let _ = serve(stream, &counted.0);
+        let _ = serve(stream, &seated.0, seated.1);
     };
     // Without a thread the connection is closed, and the browser tries again.
     let _ = thread::Builder::new().name("page".to_owned()).spawn(serve);
 }
 
-fn serve(stream: TcpStream, site: &Arc<Site>) -> io::Result<()> {
+fn serve(stream: TcpStream, site: &Arc<Site>, id: u64) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(WRITE_TIME_MAX))?;
     let mut connection = Connection {
@@ -108,27 +108,71 @@ fn serve(stream: TcpStream, site: &Arc<Site>) -> io::Result<()> {
         bytes: Vec::new(),
     };
     loop {
+        site.seats.rest(id);
         let request = match connection.request()? {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
-            Err(refusal) => return connection.stream.write_all(&refusal.bytes()),
+            Err(error) => return connection.refuse(&Answer::mistake(error), false),
         };
-        let answer = match site.answer(&request) {
-            Outcome::Answer(answer) => answer,
-            Outcome::Live => return live::stream(connection.stream, site),
+        let is_head = request.method == "HEAD";
+        let question = match site.admit(&request) {
+            Ok(question) => question,
+            Err(refusal) if request.length == Some(0) && request.persists => {
+                connection.answer(&refusal, is_head, true)?;
+                continue;
+            }
+            Err(refusal) => return connection.refuse(&refusal, is_head),
         };
-        connection.stream.write_all(&answer.bytes(&request))?;
+        if question.is_privileged() {
+            site.seats.serve(id);
+        }
+        let Some(body) = connection.body(&request)? else {
+            return Ok(());
+        };
+        let answer = match question {
+            Question::Asset(asset) => Answer::asset(asset),
+            Question::Session => api::session(site, &body),
+            Question::Live => return live::stream(connection.stream, site),
+            Question::Read(name) => api::read(site, name, &request.query),
+            Question::Change(name) => api::change(site, name, &body),
+        };
+        connection.answer(&answer, is_head, request.persists)?;
         if !request.persists {
             return Ok(());
         }
     }
 }
 
-/// What is done about a request.
-enum Outcome {
-    Answer(Answer),
+/// What a request asks for, by somebody who may.
+enum Question<'a> {
+    /// A file of the page.
+    Asset(&'static Asset),
+    /// The token, for a code.
+    Session,
     /// Everything that happens, from now on.
     Live,
+    Read(&'a str),
+    Change(&'a str),
+}
+
+impl Question<'_> {
+    /// Whether only somebody with the token can ask it.
+    fn is_privileged(&self) -> bool {
+        match self {
+            Question::Asset(_) | Question::Session => false,
+            Question::Live | Question::Read(_) | Question::Change(_) => true,
+        }
+    }
+
+    /// The largest body that comes with it.
+    fn body_bytes_max(&self) -> u64 {
+        match self {
+            Question::Asset(_) | Question::Live | Question::Read(_) => 0,
+            Question::Session => SESSION_BYTES_MAX,
+            Question::Change("import") => IMPORT_BYTES_MAX,
+            Question::Change(_) => CHANGE_BYTES_MAX,
+        }
+    }
 }
 
 /// An answer to the page.
@@ -175,12 +219,21 @@ impl Answer {
         }
     }
 
-    fn bytes(&self, request: &Request) -> Vec<u8> {
-        let mut out = Vec::new();
-        let manner = Manner {
-            head_only: request.method == "HEAD",
-            close: !request.persists,
+    /// It is no HTTP, or meant for somebody else.
+    fn mistake(error: Error) -> Answer {
+        let message = match error {
+            // What the interceptor says of these names options that this command does not have.
+            Error::HostForeign => {
+                "the Host field names another machine; open the address that `ic ui` printed"
+            }
+            Error::OriginForeign => "only the page itself may ask this",
+            other => other.explain(),
         };
+        Answer::refusal(error.status(), message)
+    }
+
+    fn bytes(&self, manner: Manner) -> Vec<u8> {
+        let mut out = Vec::new();
         let coding = if self.is_packed { assets::CODING } else { "" };
         let fields = format!("{}{coding}", assets::FIELDS);
         let (status, content_type) = (self.status, self.content_type);
@@ -190,46 +243,63 @@ impl Answer {
 }
 
 impl Site {
-    fn answer(self: &Arc<Site>, request: &Request) -> Outcome {
+    /// What is asked, if whoever asks it may; else why not.
+    fn admit<'a>(&self, request: &'a Request) -> Result<Question<'a>, Answer> {
+        let question = self.question(request)?;
+        let fits = |length| length <= question.body_bytes_max();
+        match question {
+            _ if request.length.is_some_and(fits) => Ok(question),
+            Question::Change("import") => Err(Answer::refusal(
+                413,
+                "the file is over 48 MiB, or its length is not told; use `ic import`",
+            )),
+            _ => Err(Answer::refusal(
+                413,
+                "the body is larger than any that is expected here, or its length is not told",
+            )),
+        }
+    }
+
+    fn question<'a>(&self, request: &'a Request) -> Result<Question<'a>, Answer> {
         let is_read = matches!(request.method.as_str(), "GET" | "HEAD");
         if let Some(asset) = assets::at(&request.path) {
-            return Outcome::Answer(if is_read {
-                Answer::asset(asset)
+            return if is_read {
+                Ok(Question::Asset(asset))
             } else {
-                Answer::refusal(405, "a file of the page is only read")
-            });
+                Err(Answer::refusal(405, "a file of the page is only read"))
+            };
         }
         let Some(name) = request.path.strip_prefix("/api/") else {
-            return Outcome::Answer(Answer::refusal(404, "there is nothing here"));
+            return Err(Answer::refusal(404, "there is nothing here"));
         };
         if !request.is_of_page {
-            return Outcome::Answer(Answer::refusal(403, "only the page itself may ask this"));
+            return Err(Answer::refusal(403, "only the page itself may ask this"));
         }
         let is_change = request.method == "POST";
         if is_change && !request.is_json {
-            return Outcome::Answer(Answer::refusal(415, "send a JSON document"));
+            return Err(Answer::refusal(415, "send a JSON document"));
         }
         // Whoever has no token yet asks for it.
         if is_change && name == "session" {
-            return Outcome::Answer(api::session(self, &request.body));
+            return Ok(Question::Session);
         }
         let token = request.token.as_deref().unwrap_or_default();
         if !self.key.token().is(token) {
-            return Outcome::Answer(Answer::refusal(
+            return Err(Answer::refusal(
                 401,
                 "the token is missing or old; open the address that `ic ui` printed",
             ));
         }
         match (request.method.as_str(), name) {
-            ("GET", "live") => Outcome::Live,
-            ("GET", name) => Outcome::Answer(api::read(self, name, &request.query)),
-            ("POST", name) => Outcome::Answer(api::change(self, name, &request.body)),
-            _ => Outcome::Answer(Answer::refusal(405, "ask by GET or POST")),
+            ("GET", "live") => Ok(Question::Live),
+            ("GET", name) => Ok(Question::Read(name)),
+            ("POST", name) => Ok(Question::Change(name)),
+            _ => Err(Answer::refusal(405, "ask by GET or POST")),
         }
     }
 }
 
-/// A request of the page's.
+/// The head of a request.
 struct Request {
     method: String,
     path: String,
@@ -239,42 +309,8 @@ struct Request {
     /// As far as the browser tells.
     is_of_page: bool,
     persists: bool,
-    body: Vec<u8>,
-}
-
-/// Why a request is not read.
-enum Refusal {
-    /// It is no HTTP, or meant for somebody else.
-    Mistake(Error),
-    /// Its body is too large, or of unknown length.
-    Body,
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
-        Refusal::Mistake(error)
-    }
-}
-
-impl Refusal {
-    fn bytes(&self) -> Vec<u8> {
-        let reply = match self {
-            Refusal::Mistake(error) => Reply::refusal(*error),
-            Refusal::Body => Reply {
-                status: 413,
-                code: "body_too_large",
-                message: "the body is over 48 MiB, or its length is not told; use `ic import`",
-                retry: Retry::Never,
-            },
-        };
-        let mut out = Vec::new();
-        let manner = Manner {
-            head_only: false,
-            close: true,
-        };
-        reply.write("ui", manner, &mut out);
-        out
-    }
+    /// The body's; `None` where it is not told. Browsers tell.
+    length: Option<u64>,
 }
 
 struct Connection {
@@ -284,12 +320,12 @@ struct Connection {
 }
 
 impl Connection {
-    /// The next request; `None` where there is no more.
-    fn request(&mut self) -> io::Result<Result<Option<Request>, Refusal>> {
+    /// The head of the next request; `None` where there is no more.
+    fn request(&mut self) -> io::Result<Result<Option<Request>, Error>> {
         let mut deadline = Instant::now() + IDLE_TIME_MAX;
-        let (mut request, length) = loop {
+        loop {
             match self.take_head() {
-                Ok(Parsed::Complete(head)) => break head,
+                Ok(Parsed::Complete(request)) => return Ok(Ok(Some(request))),
                 Ok(Parsed::Partial) => {}
                 Err(error) => return Ok(Err(error)),
             }
@@ -299,19 +335,11 @@ impl Connection {
             if self.fill(deadline)? == 0 {
                 return Ok(Ok(None));
             }
-        };
-        let deadline = Instant::now() + REQUEST_TIME_MAX;
-        while self.bytes.len() < length {
-            if self.fill(deadline)? == 0 {
-                return Ok(Ok(None));
-            }
         }
-        request.body = self.bytes.drain(..length).collect();
-        Ok(Ok(Some(request)))
     }
 
-    /// The head that the bytes begin with, and how long the body behind it is.
-    fn take_head(&mut self) -> Result<Parsed<(Request, usize)>, Refusal> {
+    /// The head that the bytes begin with.
+    fn take_head(&mut self) -> Result<Parsed<Request>, Error> {
         let mut slots = Slots::new();
         let Parsed::Complete(head) = head::request(&self.bytes, &mut slots)? else {
             return Ok(Parsed::Partial);
@@ -319,10 +347,9 @@ impl Connection {
         let target = Target::parse(head.method, head.target)?;
         GUARD.admit(&head, &target)?;
         let length = match framing::of_request(&head)? {
-            Framing::Empty => 0,
-            Framing::Length(length) if length <= BODY_BYTES_MAX => length as usize,
-            // Browsers say how much they send.
-            _ => return Err(Refusal::Body),
+            Framing::Empty => Some(0),
+            Framing::Length(length) => Some(length),
+            _ => None,
         };
         let (path, query) = target.path().split_once('?').unwrap_or((target.path(), ""));
         let request = Request {
@@ -334,11 +361,46 @@ impl Connection {
             is_of_page: is_of_page(&head),
             persists: Options::of(head.fields)?.persists(head.version)
                 && head.version == Version::Http11,
-            body: Vec::new(),
+            length,
         };
         let used = head.len;
         self.bytes.drain(..used);
-        Ok(Parsed::Complete((request, length)))
+        Ok(Parsed::Complete(request))
+    }
+
+    /// The body of an admitted request; `None` where its client leaves before the end.
+    fn body(&mut self, request: &Request) -> io::Result<Option<Vec<u8>>> {
+        // One that is not told has not been admitted.
+        let length = request.length.unwrap_or_default() as usize;
+        let deadline = Instant::now() + REQUEST_TIME_MAX;
+        while self.bytes.len() < length {
+            if self.fill(deadline)? == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.bytes.drain(..length).collect()))
+    }
+
+    fn answer(&mut self, answer: &Answer, head_only: bool, persists: bool) -> io::Result<()> {
+        let close = !persists;
+        self.stream
+            .write_all(&answer.bytes(Manner { head_only, close }))
+    }
+
+    /// Answers a request whose body nobody reads, and closes the connection.
+    fn refuse(&mut self, refusal: &Answer, head_only: bool) -> io::Result<()> {
+        self.answer(refusal, head_only, false)?;
+        self.stream.shutdown(Shutdown::Write)?;
+        // Closed with something unread, the connection would be reset, and the answer might never be seen
+        // (RFC 9112 §9.6).
+        let deadline = Instant::now() + FAREWELL_TIME_MAX;
+        while Instant::now() < deadline {
+            self.bytes.clear();
+            if self.fill(deadline)? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
@@ -396,9 +458,6 @@ const GUARD: Guard = Guard {
     allowed_origins: Vec::new(),
 };
 
-/// A browser has six for a page and may have a few pages.
-const CONNECTIONS_MAX: usize = 64;
-
 /// Between requests; browsers give up earlier.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
 
@@ -408,8 +467,17 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// For a browser that takes nothing.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// The largest body: an import of the largest registry, as JSON.
-const BODY_BYTES_MAX: u64 = 48 << 20;
+/// For a client to take its refusal.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// An import of the largest registry, as JSON.
+const IMPORT_BYTES_MAX: u64 = 48 << 20;
+
+/// Two of the longest paths, each byte of them as an escape of JSON's (`\u0000ff`).
+const CHANGE_BYTES_MAX: u64 = 64 << 10;
+
+/// A code, which is a fraction of that.
+const SESSION_BYTES_MAX: u64 = 1 << 10;
 
 /// Long enough not to spin, short enough not to be noticed.
 const PAUSE: Duration = Duration::from_millis(50);
