@@ -3,6 +3,7 @@
 //! Decided here: which file and which range, and that the store's warnings are always heard, on standard error and not
 //! in the log (`RUST_LOG=off` keeps them). What is done with the registry is decided by the commands.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -219,6 +220,33 @@ impl Globals {
         }
     }
 
+    /// What was given of all this, as the variables that say the same from anywhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`Globals::place`].
+    pub fn as_variables(
+        &self,
+        environment: &Environment<'_>,
+    ) -> Result<Vec<(&'static str, OsString)>, Failure> {
+        let mut variables = Vec::new();
+        let registry = self.registry.is_some() || environment.variable(REGISTRY_PATH).is_some();
+        if registry {
+            let file = self.store(environment)?.path().as_os_str().to_owned();
+            variables.push((REGISTRY_PATH, file));
+        }
+        self.range(environment)?;
+        for (option, value, variable) in [
+            ("--port-min", &self.port_min, PORT_MIN),
+            ("--port-max", &self.port_max, PORT_MAX),
+        ] {
+            if let Some(given) = environment.flag_or_variable(option, value.as_deref(), variable) {
+                variables.push((variable, given.port()?.to_string().into()));
+            }
+        }
+        Ok(variables)
+    }
+
     fn range(&self, environment: &Environment<'_>) -> Result<PortRange, Failure> {
         let lowest = environment.flag_or_variable("--port-min", self.port_min.as_deref(), PORT_MIN);
         let highest =
@@ -323,7 +351,6 @@ fn cannot_resolve(path: &Path, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsString;
 
     fn environment(set: &[(&str, &str)], name: &str) -> Option<OsString> {
         let (_, value) = set.iter().find(|(set, _)| *set == name)?;

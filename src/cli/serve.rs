@@ -351,13 +351,7 @@ impl Serve {
                 None => None,
             },
         };
-        let instance_id = environment
-            .flag_or_variable(
-                "--instance-id",
-                self.instance_id.as_deref(),
-                settings::INSTANCE_ID,
-            )
-            .unwrap_or_else(|| Given::default(INSTANCE_ID));
+        let instance_id = instance_template(environment, self.instance_id.as_deref());
         let template = instance_id.text()?;
         let mock = self.mock()?;
         let target = environment
@@ -535,8 +529,19 @@ fn bare_word(given: &Given) -> Result<String, Failure> {
     Ok(text.to_owned())
 }
 
+/// What the instance id is made of, where the option was given so.
+pub(super) fn instance_template(environment: &Environment<'_>, option: Option<&str>) -> Given {
+    environment
+        .flag_or_variable("--instance-id", option, settings::INSTANCE_ID)
+        .unwrap_or_else(|| Given::default(INSTANCE_ID))
+}
+
 /// The instance id, with the project's name in it.
-fn filled(template: &str, project: Option<&Project>) -> Result<String, Failure> {
+///
+/// # Errors
+///
+/// Bad usage: the name is none that a field can hold.
+pub(super) fn filled(template: &str, project: Option<&Project>) -> Result<String, Failure> {
     let Some(project) = project.filter(|_| template.contains(PROJECT)) else {
         return Ok(template.to_owned());
     };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::registry::Port;
-use crate::serve::check_length;
+use crate::serve::{BadTarget, Target, check_length};
 
 use super::{Failure, raw};
 
@@ -169,6 +169,13 @@ impl Given {
             return Err(self.refused("has a control character in it; leave it out"));
         }
         Ok(text)
+    }
+
+    /// Where requests go.
+    pub fn target(&self) -> Result<Target, Failure> {
+        self.text()?
+            .parse()
+            .map_err(|error: BadTarget| self.refused(error))
     }
 
     /// A path of any bytes, not empty.

@@ -6,9 +6,11 @@
 mod clients;
 mod places;
 
+use std::ffi::OsString;
+
 use argh::{ArgsInfo, FromArgs};
 
-use crate::registry::project::Project;
+use crate::registry::{Port, Project};
 
 use super::address::{local, mapping_of};
 use super::output::{Shown, complain, name};
@@ -55,6 +57,10 @@ struct Facts {
     model: String,
     /// Where an interceptor sends requests.
     target: String,
+    /// How that interceptor names itself; empty for a client.
+    instance: String,
+    /// What else it is to be told, as variables.
+    settings: Vec<(&'static str, OsString)>,
 }
 
 /// A file, and what to do with it.
@@ -65,13 +71,16 @@ struct Pasted {
 
 type Make = fn(&Facts) -> Pasted;
 
-const KINDS: [(&str, Make); 10] = [
+const CLIENTS: [(&str, Make); 6] = [
     ("jetbrains", clients::jetbrains),
     ("continue", clients::continue_dev),
     ("codex", clients::codex),
     ("claude", clients::claude),
     ("junie", clients::junie),
     ("aider", clients::aider),
+];
+
+const PLACES: [(&str, Make); 4] = [
     ("systemd", places::systemd),
     ("systemd-socket", places::systemd_socket),
     ("compose", places::compose),
@@ -81,26 +90,41 @@ const KINDS: [(&str, Make); 10] = [
 impl Snippet {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let kind = Given::argument(&self.kind);
-        let (_, make) = KINDS
-            .into_iter()
-            .find(|(name, _)| *name == self.kind)
-            .ok_or_else(|| {
-                let known = KINDS.map(|(name, _)| name);
-                kind.refused(format_args!(
-                    "is not known here; there are {}",
-                    known.join(", ")
-                ))
-            })?;
+        let named = |kinds: &[(&str, Make)]| {
+            let mut kinds = kinds.iter();
+            kinds.find_map(|(name, make)| (*name == self.kind).then_some(*make))
+        };
+        let place = named(&PLACES);
+        let make = place.or_else(|| named(&CLIENTS)).ok_or_else(|| {
+            let known: Vec<_> = CLIENTS
+                .iter()
+                .chain(&PLACES)
+                .map(|(name, _)| *name)
+                .collect();
+            kind.refused(format_args!(
+                "is not known here; there are {}",
+                known.join(", ")
+            ))
+        })?;
         let model = match &self.model {
             Some(model) => Given::flag("--model", model).text()?.to_owned(),
             None => MODEL.to_owned(),
         };
-        let target = match context.environment.variable(settings::TARGET_URL) {
-            Some(given) => given.text()?.to_owned(),
-            None => serve::TARGET_URL.to_owned(),
-        };
+        let target = context
+            .environment
+            .variable(settings::TARGET_URL)
+            .unwrap_or_else(|| Given::default(serve::TARGET_URL));
+        let target = target.target()?.to_string();
         let (folder, port) = mapping_of(context, self.path.as_deref())?;
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
+        let (instance, settings) = match place {
+            Some(_) => {
+                let template = serve::instance_template(&context.environment, None);
+                let instance = serve::filled(template.text()?, Some(&folder))?;
+                (instance, self.settings(context, port)?)
+            }
+            None => (String::new(), Vec::new()),
+        };
         let pasted = make(&Facts {
             project: Shown(&name(folder.path())).to_string(),
             folder,
@@ -108,10 +132,29 @@ impl Snippet {
             port: port.get(),
             model,
             target,
+            instance,
+            settings,
         });
         context.out.text(pasted.content)?;
         complain(pasted.hint);
         Ok(Exit::Done)
+    }
+
+    /// What an interceptor has to be told to be the one that would run here.
+    fn settings(
+        &self,
+        context: &Context<'_>,
+        port: Port,
+    ) -> Result<Vec<(&'static str, OsString)>, Failure> {
+        let environment = &context.environment;
+        let mut settings = context.globals.as_variables(environment)?;
+        if self.path.is_none() && environment.variable(settings::PORT).is_some() {
+            settings.push((settings::PORT, port.to_string().into()));
+        }
+        if let Some(template) = environment.variable(settings::INSTANCE_ID) {
+            settings.push((settings::INSTANCE_ID, template.text()?.into()));
+        }
+        Ok(settings)
     }
 }
 

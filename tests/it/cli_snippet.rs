@@ -1,5 +1,7 @@
 //! `ic snippet`: what is pasted where.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -182,6 +184,127 @@ fn a_unit_of_systemd_is_one() {
     };
     let said = String::from_utf8_lossy(&verified.stderr);
     assert!(!said.contains("ic-shop."), "{said}");
+}
+
+#[test]
+fn what_starts_an_interceptor_gets_the_settings_it_was_made_with() {
+    let lines = |unit: &str| -> Vec<String> {
+        let given = unit
+            .lines()
+            .filter_map(|line| line.strip_prefix("Environment="));
+        given.map(str::to_owned).collect()
+    };
+    let target = "TARGET_LLM_URL=http://localhost:8764".to_owned();
+    let plain = Home::new();
+    let shop = plain.path("shop");
+    let plain = plain.with_mappings(&[(&shop, 8888)], 8889);
+    assert_eq!(lines(&snippet(&plain, &["systemd"]).0), [target.as_str()]);
+
+    let registry = plain.registry();
+    let other = plain.path("my registry");
+    std::fs::copy(&registry, &other).expect("a copy");
+    let ran = plain.ic([
+        "--registry=../my registry",
+        "--port-max=9000",
+        "snippet",
+        "systemd",
+    ]);
+    // The link of the temporary folder stays in it: the file is not looked at.
+    let [first, second, third] = &lines(&ran.out)[..] else {
+        panic!("{ran:?}");
+    };
+    assert_eq!(*first, target);
+    assert!(
+        second.starts_with("\"PORT_REGISTRY_PATH=/") && second.ends_with("my registry\""),
+        "{second}"
+    );
+    assert_eq!(third, "INTERCEPTOR_PORT_MAX=9000");
+
+    let home = plain
+        .with("PORT_REGISTRY_PATH", &registry)
+        .with("INTERCEPTOR_PORT", "7777")
+        .with("INTERCEPTOR_PORT_MIN", "8800")
+        .with("SUPERMEMORY_USERNAME", "team {project} $5");
+    let (unit, _) = snippet(&home, &["systemd"]);
+    assert_eq!(
+        lines(&unit),
+        [
+            target.clone(),
+            format!("PORT_REGISTRY_PATH={}", registry.display()),
+            "INTERCEPTOR_PORT_MIN=8800".to_owned(),
+            "INTERCEPTOR_PORT=7777".to_owned(),
+            "\"SUPERMEMORY_USERNAME=team {project} $5\"".to_owned(),
+        ]
+    );
+    let (compose, _) = snippet(&home, &["compose"]);
+    assert!(
+        compose.contains("SUPERMEMORY_USERNAME: \"team shop $$5\"\n"),
+        "{compose}"
+    );
+    assert!(
+        compose.contains("INTERCEPTOR_PORT: \"7777\"\n"),
+        "{compose}"
+    );
+    let (pod, _) = snippet(&home, &["kubernetes"]);
+    assert!(pod.contains("value: \"team shop $5\"}"), "{pod}");
+    // PATH names the port's project, so that the variable does not count.
+    let (unit, _) = snippet(&home, &["systemd", "."]);
+    assert!(
+        !unit.contains("INTERCEPTOR_PORT=") && unit.contains(", port 8888\n"),
+        "{unit}"
+    );
+}
+
+#[test]
+fn a_folder_of_any_name_is_found_by_its_unit_or_refused() {
+    let home = Home::new();
+    let odd = home.folder(OsStr::from_bytes(b"a\nb\xe9\\"));
+    let home = home.inside(&odd);
+    home.ic(["allocate"]);
+    for kind in ["systemd", "compose", "kubernetes"] {
+        let said = home.ic(["snippet", kind]).complaint(2);
+        assert!(
+            said.contains("cannot stand in an instance id"),
+            "{kind}: {said}"
+        );
+    }
+    home.ic(["snippet", "claude"]);
+    let home = home.with("SUPERMEMORY_USERNAME", "odd");
+    let (unit, _) = snippet(&home, &["systemd"]);
+    assert!(unit.contains("/a\\x0ab\\xe9\\\\\"\n"), "{unit}");
+    assert!(unit.lines().all(|line| !line.ends_with('\\')), "{unit}");
+    let file = home.path("ic-odd.service");
+    std::fs::write(&file, &unit).expect("a file");
+    let verify = Command::new("systemd-analyze")
+        .args(["verify", "--user", "--recursive-errors=no"])
+        .arg(&file)
+        .output();
+    if let Ok(verified) = verify {
+        let said = String::from_utf8_lossy(&verified.stderr);
+        assert!(!said.contains("ic-odd."), "{said}");
+    }
+}
+
+#[test]
+fn a_target_that_serve_would_refuse_is_refused() {
+    for target in [
+        "abc",
+        "http://",
+        "ftp://localhost",
+        "http://a:99999",
+        "http://a?b",
+    ] {
+        let home = Home::new().with("TARGET_LLM_URL", target);
+        let shop = home.path("shop");
+        let home = home.with_mappings(&[(&shop, 8888)], 8889);
+        for kind in ["systemd", "compose", "claude"] {
+            let said = home.ic(["snippet", kind]).complaint(2);
+            assert!(
+                said.starts_with(&format!("`TARGET_LLM_URL={target}` has ")),
+                "{said}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -194,11 +194,7 @@ impl Prepared {
 }
 
 fn target(settings: &ServeSettings) -> Result<Target, Failure> {
-    let given = &settings.target;
-    given
-        .text()?
-        .parse()
-        .map_err(|error: serve::BadTarget| given.refused(error))
+    settings.target.target()
 }
 
 /// Starts the mock in a thread of its own, which ends with the process.

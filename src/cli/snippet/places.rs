@@ -1,34 +1,45 @@
 //! Files that start an interceptor, and probe it with `ic health`.
 
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
 use super::{Facts, Pasted, string};
 use crate::cli::address::{anthropic_url, openai_url};
-use crate::cli::output::shown;
 
 /// A unit of the user's own systemd.
 pub fn systemd(facts: &Facts) -> Pasted {
-    let program = std::env::current_exe().map_or_else(|_| "ic".to_owned(), |path| shown(&path));
+    let program = std::env::current_exe().map_or_else(|_| "ic".into(), PathBuf::into_os_string);
+    let mut environment = String::new();
+    for (name, value) in &facts.settings {
+        let mut assignment = OsString::from(format!("{name}="));
+        assignment.push(value);
+        environment += &format!("Environment={}\n", word(&assignment, ""));
+    }
     let id = label(&facts.project);
     Pasted {
         content: format!(
             "[Unit]\n\
-             Description=Interceptor of {name}\n\
+             Description=Interceptor of {name}, port {port}\n\
              \n\
              [Service]\n\
              Type=notify\n\
              # With a socket of systemd's (`ic snippet systemd-socket`), ` --idle-exit 600` behind it lets it sleep.\n\
              ExecStart={program} serve --project {path}\n\
              Environment={target}\n\
+             {environment}\
              Restart=on-failure\n\
              # A value that cannot be used is no better the next time.\n\
              RestartPreventExitStatus=2\n\
              \n\
              [Install]\n\
              WantedBy=default.target\n",
+            // A backslash at the end of a line would take the next one along.
             name = facts.project.replace('%', "%%"),
+            port = facts.port,
             // Variables are filled in there, and nowhere else (systemd.service, Command lines).
-            program = word(&program.replace('$', "$$")),
-            path = word(&shown(facts.folder.path()).replace('$', "$$")),
-            target = word(&format!("TARGET_LLM_URL={}", facts.target)),
+            program = word(&program, "$"),
+            path = word(facts.folder.path().as_os_str(), "$"),
+            target = word(OsStr::new(&format!("TARGET_LLM_URL={}", facts.target)), ""),
         ),
         hint: format!(
             "this goes into `~/.config/systemd/user/ic-{id}.service`; start it with `systemctl --user enable --now \
@@ -43,7 +54,7 @@ pub fn systemd_socket(facts: &Facts) -> Pasted {
     Pasted {
         content: format!(
             "[Unit]\n\
-             Description=Port of the interceptor of {name}\n\
+             Description=Port {port} of the interceptor of {name}.\n\
              \n\
              [Socket]\n\
              ListenStream=127.0.0.1:{port}\n\
@@ -83,7 +94,7 @@ pub fn compose(facts: &Facts) -> Pasted {
              \x20     start_period: 60s\n",
             // Variables are filled in everywhere.
             target = string(&facts.target).replace('$', "$$"),
-            instance = string(&format!("pycharm-{}", facts.project)).replace('$', "$$"),
+            instance = string(&facts.instance).replace('$', "$$"),
         ),
         hint: "this goes into `compose.yaml`; `ic` is an image that holds the program as `/ic`, and TARGET_LLM_URL \
                names the proxy as the container reaches it"
@@ -127,7 +138,7 @@ pub fn kubernetes(facts: &Facts) -> Pasted {
              \x20       - {{name: ANTHROPIC_BASE_URL, value: \"{anthropic}\"}}\n",
             label = label(&facts.project),
             target = string(&facts.target),
-            instance = string(&format!("pycharm-{}", facts.project)),
+            instance = string(&facts.instance),
             openai = openai_url(&facts.authority),
             anthropic = anthropic_url(&facts.authority),
         ),
@@ -137,21 +148,31 @@ pub fn kubernetes(facts: &Facts) -> Pasted {
     }
 }
 
-/// A word of a line in a unit (systemd.syntax, systemd.unit): in quotes, and no specifier.
-fn word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:.,-_=@+".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
-    }
+/// A word of a line in a unit (systemd.syntax, systemd.unit): in quotes, no specifier, and odd bytes as C has them.
+/// `doubled` is what else means itself only twice.
+fn word(text: &OsStr, doubled: &str) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/:.,-_=@+".contains(byte);
     let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            '%' => quoted.push_str("%%"),
-            _ => quoted.push(character),
+    for chunk in text.as_encoded_bytes().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' | '\\' => quoted.extend(['\\', character]),
+                '%' => quoted.push_str("%%"),
+                _ if doubled.contains(character) => quoted.extend([character, character]),
+                _ if character.is_ascii_control() => {
+                    quoted += &format!("\\x{:02x}", u32::from(character));
+                }
+                _ => quoted.push(character),
+            }
+        }
+        for byte in chunk.invalid() {
+            quoted += &format!("\\x{byte:02x}");
         }
     }
     quoted.push('"');
+    if !text.is_empty() && text.as_encoded_bytes().iter().all(is_plain) {
+        quoted = quoted.trim_matches('"').to_owned();
+    }
     quoted
 }
 
@@ -197,12 +218,20 @@ mod tests {
     fn a_word_of_a_unit_is_one_word_whatever_is_in_it() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
-            assert_eq!(word(text), expected);
+            assert_eq!(word(OsStr::new(text), ""), expected);
         }
         check("/home/me/shop", "/home/me/shop");
         check("/home/me/my shop", "\"/home/me/my shop\"");
         check("100%", "\"100%%\"");
         check("a\"b\\c", "\"a\\\"b\\\\c\"");
         check("", "\"\"");
+        check("a\nb\x7f", "\"a\\x0ab\\x7f\"");
+        check("日本", "\"日本\"");
+        check("$a", "\"$a\"");
+        assert_eq!(word(OsStr::new("$a$"), "$"), "\"$$a$$\"");
+        assert_eq!(
+            word(&crate::cli::raw::from_text("caf\0e9 1"), "$"),
+            "\"caf\\xe9 1\""
+        );
     }
 }
