@@ -58,16 +58,16 @@ impl Check {
                 None => context.out.text("  Status:       Not assigned\n")?,
             }
             let occupancy = occupancy(port);
-            if is_somebody_elses(&occupancy)
-                && let Some(free) = next_free(range, &registry)
-            {
-                context.out.text(format_args!("  Next Free:    {free}\n"))?;
-            }
             match &occupancy {
                 Occupancy::Free => context.out.text("  Available:    Yes\n")?,
                 taken => context
                     .out
                     .text(format_args!("  Available:    No ({taken})\n"))?,
+            }
+            if is_somebody_elses(&occupancy)
+                && let Some(free) = next_free(range, &registry)
+            {
+                context.out.text(format_args!("  Next Free:    {free}\n"))?;
             }
             occupancy == Occupancy::Free
         };

@@ -38,6 +38,7 @@ impl List {
             allocated_ports: registry.len(),
             // A mapping outside today's range takes no port away from it.
             available_ports: range.len() - registry.assigned_in(range),
+            outsiders: registry.len() - registry.assigned_in(range) as usize,
             next_available: place.next_free(&registry),
             mappings: registry
                 .mappings()
@@ -66,6 +67,9 @@ struct Summary {
     total_ports: u32,
     allocated_ports: usize,
     available_ports: u32,
+    /// How many of those that are allocated lie outside the range.
+    #[serde(skip)]
+    outsiders: usize,
     /// What the next allocation would give: free on this machine and nobody's.
     next_available: Option<Port>,
     mappings: Vec<Mapping>,
@@ -101,7 +105,7 @@ impl Summary {
              Registry File:    {file}\n\
              Port Range:       {range}\n\
              Total Ports:      {total}\n\
-             Allocated Ports:  {allocated}\n\
+             Allocated Ports:  {allocated}{outside}\n\
              Available Ports:  {available}\n\
              Next Available:   {next}\n\
              {double_rule}\n\
@@ -110,6 +114,10 @@ impl Summary {
             range = self.port_range,
             total = self.total_ports,
             allocated = self.allocated_ports,
+            outside = match self.outsiders {
+                0 => String::new(),
+                count => format!(" ({count} outside the range)"),
+            },
             available = self.available_ports,
         ))?;
         if self.mappings.is_empty() {

@@ -1,5 +1,7 @@
 //! `ic show`, `ic allocate` and `ic remove`: one project and its port.
 
+use std::path::Path;
+
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 
@@ -8,7 +10,7 @@ use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
 
 use super::holder::{Occupancy, occupancy};
-use super::output::{Output, Shown, name, shown};
+use super::output::{Output, Shown, complain, name, shown};
 use super::{Context, Exit, Failure, raw};
 
 /// show the port of a project, and whether it is in use
@@ -130,12 +132,19 @@ impl Allocate {
         };
         let place = context.place()?;
         let project = context.project(self.path.as_deref())?;
+        refuse_no_folder(project.path())?;
         let allocated = place.allocate_and(&project, |registry, _| {
             if let Some(pinned) = pinned {
                 registry.pin(&project, pinned);
             }
         })?;
         let (port, created) = (allocated.port, allocated.created);
+        if created && !project.path().exists() {
+            complain(format_args!(
+                "note: there is no folder `{}` yet; if that is a slip, `ic remove` takes the port back",
+                shown(project.path())
+            ));
+        }
         match form {
             Form::Json => context.out.json(&Allocates {
                 project: name(project.path()),
@@ -161,6 +170,22 @@ impl Allocate {
         }
         Ok(Exit::Done)
     }
+}
+
+/// Refuses what is there and no folder: a mapping for it would be a slip. What is not there may still come.
+///
+/// # Errors
+///
+/// Bad usage.
+pub fn refuse_no_folder(path: &Path) -> Result<(), Failure> {
+    let is_other = std::fs::metadata(path).is_ok_and(|found| !found.is_dir());
+    if is_other {
+        return Err(Failure::usage(format!(
+            "`{}` is no folder; give the project's folder",
+            shown(path)
+        )));
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]

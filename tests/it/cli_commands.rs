@@ -25,7 +25,7 @@ Port Registry Information
 Registry File:    {registry}
 Port Range:       {next}-{next}
 Total Ports:      1
-Allocated Ports:  2
+Allocated Ports:  2 (2 outside the range)
 Available Ports:  1
 Next Available:   {next}
 ================================================================================
@@ -85,6 +85,10 @@ fn list_counts_as_the_seed_does() {
     );
     assert!(listed["next_available"].as_u64() >= Some(8891), "{listed}");
     let text = home.ic(["list"]).result(0);
+    assert!(
+        text.contains("\nAllocated Ports:  4 (1 outside the range)\nAvailable Ports:  1109\n"),
+        "{text}"
+    );
     assert!(
         text.contains("\n  Port   100 "),
         "short ports stand to the right: {text}"
@@ -163,6 +167,33 @@ fn a_project_gets_its_port_once() {
         .with("INTERCEPTOR_PORT_MIN", "1")
         .with("INTERCEPTOR_PORT_MAX", "2");
     assert_eq!(home.ic(["allocate", "-q"]).result(0), format!("{given}\n"));
+}
+
+#[test]
+fn a_port_is_for_a_folder() {
+    let home = Home::new();
+    let (file, missing) = (home.path("shop/notes.txt"), home.path("shpo"));
+    std::fs::write(&file, "").expect("a file");
+    let said = home.ic(["allocate", "notes.txt"]).complaint(2);
+    assert_eq!(
+        said,
+        format!(
+            "`{}` is no folder; give the project's folder",
+            file.display()
+        )
+    );
+    assert!(!home.registry().exists());
+    // It may be made later, or was there once.
+    let ran = home.ic(["allocate", "-q", "../shpo"]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert_eq!(
+        ran.err,
+        format!(
+            "ic: note: there is no folder `{}` yet; if that is a slip, `ic remove` takes the port back\n",
+            missing.display()
+        )
+    );
+    assert_eq!(home.ic(["allocate", "-q", "../shpo"]).result(0), ran.out);
 }
 
 #[test]
@@ -253,6 +284,14 @@ fn check_tells_whose_a_port_is_and_whether_it_is_in_use() {
     let in_use = home.ic(["check", &held.to_string()]).result(1);
     assert!(in_use.contains("\n  Project:      other\n"), "{in_use}");
     assert!(in_use.contains("\n  Available:    No (in use"), "{in_use}");
+    let labels: Vec<&str> = in_use
+        .lines()
+        .map(|line| line.split(':').next().unwrap_or_default().trim())
+        .collect();
+    assert_eq!(
+        labels[1..],
+        ["Status", "Project", "Path", "Available", "Next Free"]
+    );
     assert_eq!(
         home.ic(["check", &held.to_string(), "--json"]).json(1),
         json!({"port": held, "available": false, "project": "other", "path": other})
@@ -273,7 +312,7 @@ fn the_holder_of_a_port_is_named() {
     let held_by = format!("(in use by {program}, pid {pid})");
     let checked = home.ic(["check", &held.to_string()]).result(1);
     assert!(
-        checked.ends_with(&format!("  Available:    No {held_by}\n")),
+        checked.contains(&format!("\n  Available:    No {held_by}\n")),
         "{checked}"
     );
     let shown = home.ic(["show"]).result(0);

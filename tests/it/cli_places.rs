@@ -202,7 +202,7 @@ fn long_paths_have_ports_up_to_the_systems_limit() {
     while long.len() < 3800 {
         long.push_str("/a-folder-that-is-not-there-and-has-a-long-name");
     }
-    let port = home.ic(["allocate", "-q", &long]).result(0);
+    let port = home.ic(["allocate", "-q", &long]).out;
     assert_eq!(home.ic(["show", "-q", &long]).result(0), port);
     let shown = home.ic(["show", "--json", &long]).json(0);
     assert_eq!(shown["path"].as_str(), Some(long.as_str()));
