@@ -481,6 +481,65 @@ fn every_change_is_made_and_taken_back() {
 }
 
 #[test]
+fn only_the_latest_changes_can_be_undone_and_others_are_told_apart() {
+    let (home, _) = home();
+    let page = Page::start(&home);
+    let path = home.path("shop");
+    page.change("allocate", json!({ "path": path }));
+    for round in 0..20 {
+        page.change("pin", json!({ "path": path, "pinned": round % 2 == 0 }));
+    }
+    let (status, answer) = page.post("undo", &json!({ "id": 1 }));
+    assert_eq!(status, 404);
+    assert_eq!(
+        answer["error"],
+        "too old to be undone: only the latest 20 changes can be"
+    );
+    page.change("undo", json!({ "id": 21 }));
+    for id in [21, 22] {
+        let (status, answer) = page.post("undo", &json!({ "id": id }));
+        assert_eq!(
+            (status, &answer["error"]),
+            (404, &json!("this was taken back already"))
+        );
+    }
+}
+
+#[test]
+fn a_path_is_taken_as_it_is_typed_where_that_is_there() {
+    let (home, _) = home();
+    let page = Page::start(&home);
+    let spaced = home.folder("shop ");
+    let file = home.path("file");
+    fs::write(&file, "").expect("a file");
+    let typed = |text: String| page.post("allocate", &json!({ "path": text }));
+    let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+    for (given, expected, missing) in [
+        (text(&spaced), &spaced, false),
+        ("~/shop ".to_owned(), &spaced, false),
+        (" ~/shop\n".to_owned(), &home.path("shop"), false),
+        (text(&home.path("new ")), &home.path("new"), true),
+    ] {
+        let (status, answer) = typed(given.clone());
+        assert_eq!(
+            (status, &answer["path"]),
+            (200, &json!(expected)),
+            "{given:?}: {answer}"
+        );
+        assert_eq!(answer["missing"], missing, "{given:?}");
+    }
+    let (status, answer) = typed(text(&file));
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(
+        answer["error"],
+        format!(
+            "`{}` is no folder; give the project's folder",
+            file.display()
+        )
+    );
+}
+
+#[test]
 fn an_undo_that_would_take_something_from_others_says_so_and_does_nothing() {
     let (home, port) = home();
     let page = Page::start(&home);

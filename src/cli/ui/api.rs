@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cli::output::{mappings, name, said, shown};
+use crate::cli::project::refuse_no_folder;
 use crate::cli::prune::{Prunes, prune, unused_for};
 use crate::cli::settings::Given;
 use crate::cli::transfer::{Imports, Readable, readable};
@@ -21,7 +22,7 @@ use crate::registry::import::Winner;
 use crate::registry::undo::Obstacle;
 use crate::registry::{Project, Registry};
 
-use super::changes::{Done, Undone};
+use super::changes::{Done, PAST_MAX, Undone};
 use super::relay;
 use super::server::{Answer, Site};
 
@@ -124,28 +125,44 @@ fn allocate(site: &Site, ask: &Allocate) -> Result<Answer, Failure> {
             "path": raw::to_text(project.path().as_os_str()),
             "port": given.allocated.port,
             "created": given.allocated.created,
+            "missing": !project.path().exists(),
             "pruned": Prunes::new(&given.pruned, false),
         }),
         done,
     ))
 }
 
-/// A project as a person types it: there is no current folder that a page could be in.
-fn typed(path: &str) -> Result<Project, Failure> {
-    let path = path.trim();
-    let path = match path.strip_prefix('~') {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => dirs::home_dir()
-            .map(|home| home.join(rest.trim_start_matches('/')))
-            .ok_or_else(|| Failure::usage("there is no home folder; give the whole path"))?,
-        _ => PathBuf::from(raw::from_text(path)),
+/// A project as a person types it. White space around it is most often a slip, but folders can have it in their names.
+fn typed(text: &str) -> Result<Project, Failure> {
+    let path = match whole(text) {
+        Ok(path) if path.exists() => path,
+        _ => whole(text.trim())?,
     };
-    if !path.is_absolute() {
-        return Err(Failure::usage(
+    refuse_no_folder(&path)?;
+    Project::resolve(&path).map_err(|error| {
+        Failure::usage(format!(
+            "cannot resolve `{}`: {}",
+            shown(&path),
+            said(&error)
+        ))
+    })
+}
+
+/// The whole path: there is no current folder that a page could be in.
+fn whole(text: &str) -> Result<PathBuf, Failure> {
+    let path = match text.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => dirs::home_dir()
+            .map(|home| home.join(raw::from_text(rest.trim_start_matches('/'))))
+            .ok_or_else(|| Failure::usage("there is no home folder; give the whole path"))?,
+        _ => PathBuf::from(raw::from_text(text)),
+    };
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(Failure::usage(
             "give the project's whole path, beginning with `/` or `~/`",
-        ));
+        ))
     }
-    Project::resolve(&path)
-        .map_err(|error| Failure::usage(format!("cannot resolve `{}`: {error}", shown(&path))))
 }
 
 #[derive(Deserialize)]
@@ -271,6 +288,10 @@ fn undo(site: &Site, ask: &Undo) -> Result<Answer, Failure> {
     Ok(match site.desk.undo(ask.id)? {
         Undone::Done(done) => Answer::json(200, &json!({ "undone": done })),
         Undone::Unknown => Answer::refusal(404, "this was taken back already"),
+        Undone::TooOld => Answer::refusal(
+            404,
+            format!("too old to be undone: only the latest {PAST_MAX} changes can be"),
+        ),
         Undone::InTheWay(obstacles) => {
             let lines: Vec<String> = obstacles.iter().map(told).collect();
             let error = "cannot be undone: something has changed since";

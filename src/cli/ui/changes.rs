@@ -1,7 +1,7 @@
 //! Changes of the registry that the page asks for, and taking them back.
 //!
-//! What a change does is decided in `registry`, as for every command. Here it is remembered what it did, as long as `ic ui`
-//! runs, so that it can be taken back from any of its pages; and pages are told at once that there is something new.
+//! What a change does is decided in `registry`, as for every command. Here it is remembered what the latest ones did, as long as
+//! `ic ui` runs, so that it can be taken back from any of its pages; and pages are told at once that there is something new.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,8 @@ struct Past {
     changes: VecDeque<(Done, Change)>,
     /// How many changes there have been that can be taken back.
     count: u64,
+    /// The latest that has been forgotten, as all before it.
+    forgotten: u64,
     /// How many, also those that were taken back.
     news: u64,
 }
@@ -50,6 +52,8 @@ pub enum Undone {
     InTheWay(Vec<Obstacle>),
     /// There is no such change, or no more.
     Unknown,
+    /// Whatever became of it is forgotten.
+    TooOld,
 }
 
 impl Desk {
@@ -89,7 +93,7 @@ impl Desk {
             };
             past.changes.push_back((done.clone(), change));
             if past.changes.len() > PAST_MAX {
-                past.changes.pop_front();
+                past.forgotten = past.changes.pop_front().map_or(0, |(done, _)| done.id);
             }
             done
         });
@@ -104,15 +108,16 @@ impl Desk {
     ///
     /// As [`Place::update`].
     pub fn undo(&self, id: u64) -> Result<Undone, Failure> {
-        let known = self
-            .lock()
-            .changes
-            .iter()
-            .find(|(done, _)| done.id == id)
-            .cloned();
-        let Some((done, change)) = known else {
-            return Ok(Undone::Unknown);
+        let past = self.lock();
+        let known = past.changes.iter().find(|(done, _)| done.id == id);
+        let Some((done, change)) = known.cloned() else {
+            return Ok(if id <= past.forgotten {
+                Undone::TooOld
+            } else {
+                Undone::Unknown
+            });
         };
+        drop(past);
         if let Err(obstacles) = self.place.update(|registry| registry.take_back(&change))? {
             return Ok(Undone::InTheWay(obstacles));
         }
@@ -151,4 +156,4 @@ impl Desk {
 }
 
 /// More than a person remembers to have done.
-const PAST_MAX: usize = 20;
+pub const PAST_MAX: usize = 20;

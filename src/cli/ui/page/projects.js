@@ -200,10 +200,11 @@ export class Projects {
       if (row) this.fillPane(row);
       else this.close();
     }
-    const { range, assigned, next_available, registry_file } = this.told;
+    const { range, assigned, projects, next_available, registry_file } = this.told;
     if (range) {
       const total = range.end - range.start + 1;
-      say(this.facts, `Ports ${range.start}–${range.end}: ${count(assigned)} allocated, ${count(total - assigned)} available, `
+      const outside = projects.length - assigned;
+      say(this.facts, `Ports ${range.start}–${range.end}: ${count(projects.length)} allocated${outside ? ` (${count(outside)} outside the range)` : ''}, ${count(total - assigned)} available, `
         + `${next_available ? `next ${next_available}` : 'none free'} · ${registry_file}`);
     }
   }
@@ -292,16 +293,19 @@ export class Projects {
       this.paneFacts = new Map(names.map((name) => [name, fact(name)]));
       this.paneTitle = h('h2');
       const button = (label, act, kind = '') => h(`button${kind}`, { type: 'button', onclick: () => act(this.item) }, label);
+      this.paneRequests = button('Requests', (one) => this.onRequests(one));
       this.panePin = button('Pin', (one) => this.pin(one));
       this.paneRemove = button('Remove…', (one) => this.remove(one), '.danger');
       this.pane.replaceChildren(
         h('.paneHead', {}, this.paneTitle, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
-        h('.buttons', {}, button('Copy address', (one) => this.copyUrl(one)), button('Requests', (one) => this.onRequests(one)), this.panePin, this.paneRemove),
+        h('.buttons', {}, button('Copy address', (one) => this.copyUrl(one)), this.paneRequests, this.panePin, this.paneRemove),
         h('dl.facts', {}, [...this.paneFacts.values()].flat()));
     }
     this.item = item;
     const { interceptor, holder } = item;
     say(this.paneTitle, visible(item.name));
+    // Where nothing runs there are none of its own to be shown.
+    this.paneRequests.disabled = !interceptor;
     say(this.panePin, item.pinned ? 'Unpin' : 'Pin');
     this.panePin.hidden = this.paneRemove.hidden = !item.isMapped;
     const url = addressOf(item);
@@ -361,7 +365,7 @@ export class Projects {
   /** Keys of a row. */
   act(key, row) {
     const keys = {
-      y: () => this.copyUrl(row), r: () => this.onRequests(row),
+      y: () => this.copyUrl(row), ...(row.interceptor && { r: () => this.onRequests(row) }),
       ...(row.isMapped && { p: () => this.pin(row), Delete: () => this.remove(row), Backspace: () => this.remove(row) }),
     };
     if (!(key in keys)) return false;
@@ -403,7 +407,7 @@ export class Projects {
     const answer = await dialogs.allocate(this.ask);
     if (!answer) return;
     const text = answer.created ? `${visible(answer.project)} has port ${answer.port}` : `${visible(answer.project)} had port ${answer.port} already`;
-    this.offerUndo(text, answer.undo);
+    this.offerUndo(answer.missing ? `${text}; there is no such folder yet` : text, answer.undo);
     this.list.pick(`p${answer.port}`, false);
   }
 
