@@ -340,7 +340,7 @@ fn a_registry_of_nonsense_is_backed_up_and_replaced() {
                 let home = Home::new().with_registry(text);
                 let listed = home.ic(["list", "--json"]);
                 assert_eq!(listed.exit, Some(0), "{listed:?}");
-                assert!(listed.err.contains("\nic: warning: "), "{listed:?}");
+                assert!(listed.err.starts_with("ic: warning: "), "{listed:?}");
                 assert_eq!(fs::read(home.registry()).expect("it is there"), text);
 
                 let allocated = home.ic(["allocate", "-q"]);

@@ -51,10 +51,16 @@ pub(super) fn settled(
             _ => Instant::now(),
         };
         torn = Some((seen.stamp, since));
-        if since.elapsed() >= SETTLING && seen.is_left_alone() {
-            return Ok(Some(seen));
+        let is_believed = since.elapsed() >= SETTLING;
+        if (is_believed || patience.is_noticeable()) && seen.is_left_alone() {
+            if is_believed {
+                return Ok(Some(seen));
+            }
+            // Nobody is seen at it, so there is nobody to be named.
+            patience.nap();
+        } else {
+            patience.wait(Waiting::Written)?;
         }
-        patience.wait(Waiting::Written)?;
     }
 }
 
@@ -285,13 +291,22 @@ impl<'a> Patience<'a> {
                 waiting,
             });
         }
-        if waited >= NOTICE && !self.noticed {
+        if self.is_noticeable() && !self.noticed {
             self.noticed = true;
             (self.notice)(&waiting);
         }
+        self.nap();
+        Ok(())
+    }
+
+    /// Whether a person wonders by now.
+    fn is_noticeable(&self) -> bool {
+        self.since.elapsed() >= NOTICE
+    }
+
+    fn nap(&mut self) {
         thread::sleep(self.nap);
         self.nap = (self.nap * 2).min(NAP_MAX);
-        Ok(())
     }
 
     /// The wait so far was for something else.
