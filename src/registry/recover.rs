@@ -8,7 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::json::{self, Cursor, Member};
-use super::{BYTE_ORDER_MARK, Field, MAPPINGS, Port, Registry, Repeated, Syntax, admit_mappings};
+use super::{
+    BYTE_ORDER_MARK, Field, MAPPINGS, Port, Registry, Repeated, Syntax, admit_mappings, path_of,
+};
 
 /// Why a text is no registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,11 @@ pub enum Flaw {
     /// A mapping's path is not absolute.
     NotAbsolute {
         /// The path as it stands there.
+        path: PathBuf,
+    },
+    /// The file ends before the mapping's port does.
+    BrokenOff {
+        /// The project.
         path: PathBuf,
     },
     /// A mapping's value is no port.
@@ -74,14 +81,26 @@ impl fmt::Display for Flaw {
         match self {
             Flaw::MappingsNoObject => f.write_str("`mappings` is no object"),
             Flaw::MappingsTwice => f.write_str("`mappings` is there twice"),
+            Flaw::NotAbsolute { path } if path.as_os_str().as_encoded_bytes().contains(&0) => {
+                write!(f, "the path `{}` has a NUL in it", Shown(path))
+            }
+            Flaw::BrokenOff { path } => {
+                write!(f, "the file ends before the port of `{}`", Shown(path))
+            }
             Flaw::NotAbsolute { path } => write!(f, "the path `{}` is not absolute", Shown(path)),
             Flaw::NoPort { path, value } => {
-                let value: String = value.chars().take(VALUE_SHOWN_MAX).collect();
+                let mut characters = value.chars();
+                let value: String = characters.by_ref().take(VALUE_SHOWN_MAX).collect();
+                let more = if characters.next().is_some() {
+                    "…"
+                } else {
+                    ""
+                };
                 write!(
                     f,
-                    "`{}` has {}, which is no port",
+                    "`{}` has `{}{more}`, which is no port",
                     Shown(path),
-                    value.escape_debug()
+                    Shown(Path::new(&value))
                 )
             }
             Flaw::PathTwice {
@@ -157,6 +176,9 @@ struct Scan<'a> {
     inner_entries: Vec<Member<'a>>,
     has_mappings: bool,
     fields: Vec<Member<'a>>,
+    text: &'a [u8],
+    /// The path of a mapping that the text ends in.
+    broken_off: Option<&'a str>,
 }
 
 /// What a `"name": value` found here would mean.
@@ -181,6 +203,8 @@ impl<'a> Scan<'a> {
             inner_entries: Vec::new(),
             has_mappings: false,
             fields: Vec::new(),
+            text,
+            broken_off: None,
         };
         while let Some(byte) = scan.cursor.peek() {
             match byte {
@@ -219,6 +243,7 @@ impl<'a> Scan<'a> {
                 self.cursor.skip_space();
                 self.member(string);
             }
+            None if json::decode(string).starts_with(b"/") => self.breaks_off(string),
             Some(b',' | b'}' | b']') | None => {}
             // Nothing can follow here: a quote is missing somewhere, and the closing one may be an opening one.
             Some(_) => self.cursor.go_to(end - 1),
@@ -262,7 +287,20 @@ impl<'a> Scan<'a> {
                 Place::InnerMappings => self.inner_entries.push(Member { key, value }),
                 _ => self.entries.push(Member { key, value }),
             },
-            _ => self.cursor.go_to(start),
+            _ => {
+                self.cursor.go_to(start);
+                let rest = &self.text[start..];
+                if is_path && rest.iter().all(u8::is_ascii_digit) {
+                    self.breaks_off(key);
+                }
+            }
+        }
+    }
+
+    /// The text ends in the mapping of `key`.
+    fn breaks_off(&mut self, key: &'a str) {
+        if !matches!(self.place(), Place::Foreign) {
+            self.broken_off = Some(key);
         }
     }
 
@@ -313,7 +351,11 @@ impl<'a> Scan<'a> {
         if !self.has_mappings {
             entries.extend(self.inner_entries);
         }
-        let (mappings, flaws) = admit_mappings(entries, Repeated::FirstCounts);
+        let (mappings, mut flaws) = admit_mappings(entries, Repeated::FirstCounts);
+        if let Some(key) = self.broken_off {
+            let path = path_of(json::decode(key));
+            flaws.push(Flaw::BrokenOff { path });
+        }
         registry.mappings = mappings;
         Recovered { registry, flaws }
     }
@@ -337,7 +379,9 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
         for character in self.0.to_string_lossy().chars() {
-            if character.is_control() {
+            if character == '\0' {
+                f.write_str("\\0")?;
+            } else if character.is_control() {
                 write!(f, "{}", character.escape_default())?;
             } else {
                 f.write_char(character)?;
