@@ -1,4 +1,7 @@
 //! `ic completions`: scripts that complete command lines, from argh's own description of them.
+//!
+//! argh knows no values. Where one is of a few fixed words, they are put into the lines that argh_complete has written for
+//! that option or command; tests ask the shells whether they are offered.
 
 use argh::{ArgsInfo, FromArgs};
 use argh_complete::Generator;
@@ -31,10 +34,10 @@ impl Completions {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let program = arguments::description::<CommandLine>();
         let script = match self.shell.as_str() {
-            "bash" => Bash::generate(program.name, &program),
-            "zsh" => Zsh::generate(program.name, &program),
+            "bash" => with_words(&Bash::generate(program.name, &program), bash),
+            "zsh" => with_words(&Zsh::generate(program.name, &program), zsh),
             // `-x` is of fish 4; the older name of the same is understood by all.
-            "fish" => Fish::generate(program.name, &program)
+            "fish" => with_words(&Fish::generate(program.name, &program), fish)
                 .replace("commandline -xpc", "commandline -opc"),
             _ => {
                 let given = Given::argument(&self.shell);
@@ -44,4 +47,147 @@ impl Completions {
         context.out.text(unescaped(&script))?;
         Ok(Exit::Done)
     }
+}
+
+/// A value of fixed words.
+struct Choice {
+    /// Empty for the options before the command.
+    command: &'static str,
+    /// The option, or nothing for the command's first argument.
+    option: &'static str,
+    words: &'static [&'static str],
+}
+
+const CHOICES: [Choice; 5] = [
+    choice("", "--project-root", &["folder", "git"]),
+    choice("env", "--shell", &["sh", "fish", "powershell"]),
+    choice("export", "--format", &["json", "csv"]),
+    choice(
+        "snippet",
+        "",
+        &[
+            "jetbrains",
+            "continue",
+            "codex",
+            "claude",
+            "junie",
+            "aider",
+            "systemd",
+            "systemd-socket",
+            "compose",
+            "kubernetes",
+        ],
+    ),
+    choice("completions", "", &["bash", "zsh", "fish"]),
+];
+
+const fn choice(
+    command: &'static str,
+    option: &'static str,
+    words: &'static [&'static str],
+) -> Choice {
+    Choice {
+        command,
+        option,
+        words,
+    }
+}
+
+/// Puts every choice into a script, line by line: `place` is asked for each line what stands there instead.
+fn with_words(
+    script: &str,
+    mut place: impl FnMut(&str, &Choice, &mut Section) -> Option<String>,
+) -> String {
+    let mut sections = CHOICES.map(|_| Section::default());
+    let mut out = String::with_capacity(script.len() + 2048);
+    for line in script.lines() {
+        let mut line = line.to_owned();
+        for (choice, section) in CHOICES.iter().zip(&mut sections) {
+            if let Some(other) = place(&line, choice, section) {
+                line = other;
+            }
+        }
+        out += &line;
+        out.push('\n');
+    }
+    out
+}
+
+/// Where in a script the reader is.
+#[derive(Default)]
+struct Section {
+    is_of_command: bool,
+    /// The next line belongs to the option.
+    is_of_option: bool,
+}
+
+/// `        ic_env)` begins a command's part, `                --shell)` an option's; what an option's offers is on the next
+/// line, and the command's own words are those of `cmds`, which `opts` stands before.
+fn bash(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
+    let Choice {
+        command, option, ..
+    } = choice;
+    let words = choice.words.join(" ");
+    let was_of_option = std::mem::take(&mut section.is_of_option);
+    if let Some(label) = line
+        .strip_prefix("        ic")
+        .filter(|label| label.ends_with(')'))
+    {
+        section.is_of_command = label.trim_start_matches('_').trim_end_matches(')') == *command;
+    }
+    if !section.is_of_command {
+        return None;
+    }
+    section.is_of_option = !option.is_empty() && line.trim() == format!("{option})");
+    if was_of_option {
+        let offer = format!("COMPREPLY=( $(compgen -W \"{words}\" -- \"${{cur}}\") )");
+        return Some(line.replace("COMPREPLY=()", &offer));
+    }
+    (option.is_empty() && line.trim_start().starts_with("opts="))
+        .then(|| format!("{line}\n            cmds=\"{words}\""))
+}
+
+/// `_ic_env() {` begins a command's function; `': :'` is any value, and `'1: :…'` its first argument.
+fn zsh(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
+    let Choice {
+        command, option, ..
+    } = choice;
+    let words = choice.words.join(" ");
+    if let Some(function) = line
+        .strip_prefix("_ic")
+        .and_then(|rest| rest.strip_suffix("() {"))
+    {
+        section.is_of_command = function.trim_start_matches('_') == *command;
+    }
+    if !section.is_of_command {
+        return None;
+    }
+    if option.is_empty() {
+        return (line.trim() == "&& return 0")
+            .then(|| format!("        '1: :({words})' '*: :_files -/' \\\n{line}"));
+    }
+    line.trim_start()
+        .starts_with(&format!("'{option}["))
+        .then(|| line.replace("': :'", &format!("': :({words})'")))
+}
+
+/// Each option is a line, `complete -c ic -n '__fish_ic_using_command env' -l shell -r …`; a command's own words get one more,
+/// behind the line of `--help`, which every command has.
+fn fish(line: &str, choice: &Choice, _: &mut Section) -> Option<String> {
+    let Choice {
+        command, option, ..
+    } = choice;
+    let words = choice.words.join(" ");
+    let condition = format!("__fish_ic_using_command {command}");
+    let condition = condition.trim_end();
+    let start = format!("complete -c ic -n '{condition}' ");
+    let flags = line.strip_prefix(&start)?.trim_start_matches("-f ");
+    if option.is_empty() {
+        return flags
+            .starts_with("-l help")
+            .then(|| format!("{line}\n{start}-f -a '{words}'"));
+    }
+    flags
+        .starts_with(&format!("-l {} ", option.trim_start_matches('-')))
+        .then(|| format!("{line} -f -a '{words}'"))
 }

@@ -105,6 +105,80 @@ fn fish_completes_commands_and_their_options() {
     );
 }
 
+const KINDS: &str =
+    "jetbrains continue codex claude junie aider systemd systemd-socket compose kubernetes";
+
+#[test]
+fn values_of_fixed_words_are_offered_by_every_shell() {
+    let home = Home::new();
+    home.ic(["allocate"]).result(0);
+    let script = |shell| home.ic(["completions", shell]).result(0);
+    // A kind that is new is offered as well.
+    let said = home.ic(["snippet", "no-such"]).complaint(2);
+    let kinds = KINDS.replace(' ', ", ");
+    assert!(said.ends_with(&format!("there are {kinds}")), "{said}");
+    let (bash, zsh, fish) = (script("bash"), script("zsh"), script("fish"));
+    for (line, words) in [
+        ("ic snippet ", KINDS),
+        ("ic completions ", "bash zsh fish"),
+        ("ic env --shell ", "sh fish powershell"),
+        ("ic export --format ", "json csv"),
+        ("ic --project-root ", "folder git"),
+    ] {
+        // They are what the command takes.
+        for word in words.split(' ') {
+            let mut line: Vec<&str> = line.split_whitespace().skip(1).collect();
+            line.push(word);
+            if line.len() == 2 && line[0].starts_with('-') {
+                line.push("show");
+            }
+            let ran = home.ic(&line);
+            assert_eq!(ran.exit, Some(0), "{line:?}: {ran:?}");
+        }
+        let mut sorted: Vec<&str> = words.split(' ').collect();
+        sorted.sort_unstable();
+        let ask = format!(
+            "{bash}\nCOMP_WORDS=({line} ''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ic; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        if let Some(found) = read_by("bash", &[], &ask) {
+            let mut found: Vec<&str> = found
+                .lines()
+                .filter(|word| !word.starts_with('-'))
+                .collect();
+            found.sort_unstable();
+            assert_eq!(found, sorted, "bash: {line}");
+        }
+        let ask = format!("{fish}\ncomplete -C '{line}'");
+        if let Some(found) = read_by("fish", &["--no-config"], &ask) {
+            let words = found
+                .lines()
+                .map(|line| line.split('\t').next().unwrap_or_default());
+            let mut found: Vec<&str> = words.filter(|word| !word.starts_with('-')).collect();
+            found.sort_unstable();
+            assert_eq!(found, sorted, "fish: {line}");
+        }
+        // What zsh is told, where completion asks for it.
+        let function = match line.split_whitespace().nth(1) {
+            Some(command) if !command.starts_with('-') => format!("_ic_{command}"),
+            _ => "_ic".to_owned(),
+        };
+        let ask =
+            format!("_arguments() {{ print -rl -- \"$@\" }}\ncompdef() {{ }}\n{zsh}\n{function}");
+        if let Some(found) = read_by("zsh", &["-f"], &ask) {
+            let option = line.split_whitespace().find(|word| word.starts_with("--"));
+            let told = found
+                .lines()
+                .find(|line| line.ends_with(&format!(":({words})")));
+            let expected = option.unwrap_or("1: :");
+            assert!(
+                told.is_some_and(|line| line.starts_with(expected)),
+                "zsh: {line}: {found}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_manual_page_tells_of_every_command_and_formats_without_a_warning() {
     let home = Home::new();
