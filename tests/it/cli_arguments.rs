@@ -394,3 +394,26 @@ fn an_argument_behind_two_dashes_is_a_path() {
         );
     }
 }
+
+#[test]
+fn a_log_filter_that_is_not_understood_is_named_once_and_hinders_nobody() {
+    for filter in ["foo=bar", "a/b/c", "foo=bar,warn"] {
+        let ran = Home::new().with("RUST_LOG", filter).ic(["list", "--json"]);
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+        assert!(
+            ran.err.starts_with(&format!(
+                "ic: warning: `RUST_LOG={filter}` is no log filter; "
+            )),
+            "{ran:?}"
+        );
+        assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    }
+    for filter in [
+        "off",
+        "interceptor=debug",
+        "other_program=trace",
+        "info/word",
+    ] {
+        Home::new().with("RUST_LOG", filter).ic(["list"]).result(0);
+    }
+}
