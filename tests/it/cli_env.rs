@@ -40,14 +40,14 @@ fn env_prints_what_each_client_looks_at() {
     );
     assert_eq!(
         home.ic(["env", "--shell=fish"]).result(0).lines().next(),
-        Some("set -gx OPENAI_BASE_URL http://localhost:8888/v1")
+        Some("set -gx OPENAI_BASE_URL http://localhost:8888/v1;")
     );
     assert_eq!(
         home.ic(["env", "--shell=powershell"])
             .result(0)
             .lines()
             .next(),
-        Some("$env:OPENAI_BASE_URL = 'http://localhost:8888/v1'")
+        Some("$env:OPENAI_BASE_URL = 'http://localhost:8888/v1';")
     );
     assert_eq!(home.content(), before, "nothing is written");
 }
@@ -101,18 +101,26 @@ fn a_shell_gets_exactly_what_the_variables_are_to_be() {
     );
     assert_eq!(expected["no_proxy"], "other,localhost,127.0.0.1,::1");
     let mut shells = 0;
-    for (shell, kind) in [
-        ("sh", "sh"),
-        ("bash", "sh"),
-        ("zsh", "sh"),
-        ("fish", "fish"),
-        ("pwsh", "powershell"),
+    for (shell, kind, evaluates) in [
+        ("sh", "sh", false),
+        ("bash", "sh", false),
+        ("zsh", "sh", false),
+        ("fish", "fish", false),
+        ("fish", "fish", true),
+        ("pwsh", "powershell", false),
     ] {
         let set = home.ic(["env", "--shell", kind]).result(0);
         let print = if kind == "powershell" {
             "[Console]::Out.Write($env:NO_PROXY + \"`n\" + $env:ANTHROPIC_BASE_URL)"
         } else {
             "printf '%s\\n%s' \"$NO_PROXY\" \"$ANTHROPIC_BASE_URL\""
+        };
+        // As many write it; fish makes one line of it then.
+        let set = if evaluates {
+            std::fs::write(home.path("set"), &set).expect("a file");
+            format!("eval (cat {})\n", home.path("set").display())
+        } else {
+            set
         };
         let mut command = Command::new(shell);
         command

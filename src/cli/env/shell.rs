@@ -12,13 +12,14 @@ pub enum Shell {
 }
 
 impl Shell {
-    /// A line that sets `name` to `value`, whatever characters that has. `name` is one that needs no quoting.
+    /// A line that sets `name` to `value`, whatever characters that has. `name` is one that needs no quoting. Where a shell
+    /// makes one line of several (fish's and PowerShell's substitutions do), each ends by itself.
     pub fn assignment(self, name: &str, value: &str) -> String {
         match self {
             Shell::Sh => format!("export {name}={}", quoted(value, &[('\'', "'\\''")])),
             // Within its single quotes a backslash takes away the meaning of both.
             Shell::Fish => format!(
-                "set -gx {name} {}",
+                "set -gx {name} {};",
                 quoted(value, &[('\\', "\\\\"), ('\'', "\\'")])
             ),
             Shell::Power => {
@@ -30,7 +31,7 @@ impl Shell {
                     }
                     literal.push(character);
                 }
-                format!("$env:{name} = {literal}'")
+                format!("$env:{name} = {literal}';")
             }
         }
     }
@@ -63,8 +64,8 @@ mod tests {
         #[track_caller]
         fn check(value: &str, sh: &str, fish: &str, powershell: &str) {
             assert_eq!(Shell::Sh.assignment("A", value), format!("export A={sh}"));
-            assert_eq!(Shell::Fish.assignment("A", value), format!("set -gx A {fish}"));
-            assert_eq!(Shell::Power.assignment("A", value), format!("$env:A = {powershell}"));
+            assert_eq!(Shell::Fish.assignment("A", value), format!("set -gx A {fish};"));
+            assert_eq!(Shell::Power.assignment("A", value), format!("$env:A = {powershell};"));
         }
         check("http://localhost:8888/v1", "http://localhost:8888/v1", "http://localhost:8888/v1", "'http://localhost:8888/v1'");
         check("a,::1", "a,::1", "a,::1", "'a,::1'");
