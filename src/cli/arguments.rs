@@ -88,7 +88,7 @@ fn spell_out(
             _ if word.starts_with('-') => {
                 let (name, value) = match word.split_once('=') {
                     Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-                    _ => (word.as_str(), None),
+                    _ => level.letter_and_value(&word),
                 };
                 let option = level.option(name)?;
                 spelled.push(name.to_owned());
@@ -190,6 +190,19 @@ impl<'a> Level<'a> {
             self.words(),
             did_you_mean(name, known).unwrap_or_else(|| self.see())
         ))
+    }
+
+    /// `-n3` and `-n=3` as `-n` and its value, where `-n` has one; any other word as it is.
+    fn letter_and_value<'w>(&self, word: &'w str) -> (&'w str, Option<String>) {
+        let end = word.char_indices().nth(2).map_or(word.len(), |(at, _)| at);
+        let (letter, value) = word.split_at(end);
+        let level = self.command.unwrap_or(self.program);
+        let has_value = find_option(level, letter).is_some_and(takes_value);
+        if word.starts_with("--") || value.is_empty() || !has_value {
+            return (word, None);
+        }
+        let value = value.strip_prefix('=').unwrap_or(value);
+        (letter, Some(value.to_owned()))
     }
 
     fn words(&self) -> String {
@@ -346,6 +359,11 @@ mod tests {
         check_serve(&["serve", "--instance-id", "a"], with_id("a"));
         check_serve(&["serve", "--instance-id=a"], with_id("a"));
         check_serve(&["serve", "-i", "a"], with_id("a"));
+        check_serve(&["serve", "-ia"], with_id("a"));
+        check_serve(&["serve", "-i=a"], with_id("a"));
+        check_serve(&["serve", "-i-1"], with_id("-1"));
+        check_serve(&["serve", "-i="], with_id(""));
+        check_serve(&["serve", "-iÜ=1"], with_id("Ü=1"));
         check_serve(&["serve", "--instance-id="], with_id(""));
         check_serve(&["serve", "--instance-id=a=b"], with_id("a=b"));
         // What stands in the place of a value is one, whatever it looks like.
@@ -417,13 +435,14 @@ mod tests {
             "`ic serve` has no option `--heder`; did you mean `--header`?",
         );
         check(
-            &["serve", "-ia"],
-            "`ic serve` has no option `-ia`; see `ic serve --help`",
+            &["serve", "-xa"],
+            "`ic serve` has no option `-xa`; see `ic serve --help`",
         );
         check(
             &["serve", "--registry", "f"],
             "`--registry` stands before the command: `ic --registry FILE serve …`",
         );
+        check(&["-Vq"], "`ic` has no option `-Vq`; see `ic --help`");
         check(
             &["serve", "-V"],
             "`-V` stands before the command: `ic -V serve …`",
