@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
+use serde::Serialize;
 
 use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
@@ -38,6 +39,9 @@ pub struct Health {
     /// only if its target can be reached as well
     #[argh(switch)]
     pub ready: bool,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
 }
 
 impl Health {
@@ -54,24 +58,29 @@ impl Health {
             path => Place::Port(port_of(context, path.as_deref())?),
         };
         let identity = match &place {
-            Place::Port(port) => ask(*port).ok_or_else(|| nobody(*port))?,
-            Place::Socket(path) => interceptor_at_socket(path).ok_or_else(|| {
-                Failure::no(format!(
-                    "no interceptor answers on {place}; `ic serve --listen {place}` starts one"
-                ))
-            })?,
+            Place::Port(port) => ask(*port),
+            Place::Socket(path) => interceptor_at_socket(path),
         };
-        if self.ready {
-            let target = identity.first_hop();
-            let target: Target = target.parse().map_err(|error| {
-                Failure::no(format!("the target `{target}` of {place} {error}"))
+        let ready = match &identity {
+            Some(identity) if self.ready => Some(first_hop_answers(&place, identity)),
+            _ => None,
+        };
+        if self.json {
+            context.out.json(&Healths {
+                port: place.port(),
+                up: identity.is_some(),
+                ready: ready.as_ref().map(Result::is_ok),
+                instance_id: identity.as_ref().map(|identity| &*identity.instance_id),
+                target: identity.as_ref().map(|identity| &*identity.target),
+                pid: identity.as_ref().map(|identity| identity.pid),
             })?;
-            let what = identity.proxy.as_ref().map_or("target", |_| "proxy");
-            reach(&target, PATIENCE).map_err(|why| {
-                Failure::no(format!(
-                    "the interceptor on {place} is up, but its {what} {target} {why}; start it, or wait"
-                ))
-            })?;
+        }
+        let Some(identity) = &identity else {
+            return Err(place.nobody());
+        };
+        ready.unwrap_or(Ok(()))?;
+        if self.json {
+            return Ok(Exit::Done);
         }
         let insecure = if identity.insecure {
             ", which anybody may pass for (--insecure)"
@@ -105,6 +114,51 @@ impl fmt::Display for Place {
             Place::Socket(path) => write!(f, "unix:{}", shown(path)),
         }
     }
+}
+
+impl Place {
+    fn port(&self) -> Option<Port> {
+        match self {
+            Place::Port(port) => Some(*port),
+            Place::Socket(_) => None,
+        }
+    }
+
+    fn nobody(&self) -> Failure {
+        match self {
+            Place::Port(port) => nobody(*port),
+            Place::Socket(_) => Failure::no(format!(
+                "no interceptor answers on {self}; `ic serve --listen {self}` starts one"
+            )),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Healths<'a> {
+    /// Null for a Unix socket.
+    port: Option<Port>,
+    up: bool,
+    /// Null as well where it was not asked for.
+    ready: Option<bool>,
+    /// Null, as all below, when it is not up.
+    instance_id: Option<&'a str>,
+    target: Option<&'a str>,
+    pid: Option<u32>,
+}
+
+/// Whether the target can be reached, or the proxy before it.
+fn first_hop_answers(place: &Place, identity: &Identity) -> Result<(), Failure> {
+    let target = identity.first_hop();
+    let target: Target = target
+        .parse()
+        .map_err(|error| Failure::no(format!("the target `{target}` of {place} {error}")))?;
+    let what = identity.proxy.as_ref().map_or("target", |_| "proxy");
+    reach(&target, PATIENCE).map_err(|why| {
+        Failure::no(format!(
+            "the interceptor on {place} is up, but its {what} {target} {why}; start it, or wait"
+        ))
+    })
 }
 
 /// Asks again as long as somebody listens who may only be slow.

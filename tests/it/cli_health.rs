@@ -1,5 +1,7 @@
 //! `ic health`: what a container's probe is told.
 
+use serde_json::{Value, json};
+
 use crate::cli_home::{Home, free_port, held_port};
 use crate::support::{Launch, Origin};
 
@@ -29,6 +31,20 @@ fn health_knows_an_interceptor_that_is_up_by_port_and_by_project() {
     ] {
         assert_eq!(home.ic(arguments).result(0), expected, "{arguments:?}");
     }
+    for (ready, word) in [(Value::Null, "health"), (json!(true), "--ready")] {
+        let words: &[&str] = if word == "health" {
+            &[word]
+        } else {
+            &["health", word]
+        };
+        assert_eq!(
+            home.ic([words, &["--json"]].concat()).json(0),
+            json!({
+                "port": ic.port, "up": true, "ready": ready,
+                "instance_id": "me-1", "target": origin.url(), "pid": ic.pid(),
+            })
+        );
+    }
     assert_eq!(home.content(), before, "nothing is written");
     let elsewhere = Home::new().with("INTERCEPTOR_PORT", &port);
     assert_eq!(elsewhere.ic(["health"]).result(0), expected);
@@ -41,6 +57,15 @@ fn health_says_what_is_there_instead() {
     assert_eq!(
         home.ic(["health", &free.to_string()]).complaint(1),
         format!("nothing listens on port {free}; `ic serve` starts an interceptor")
+    );
+    let ran = home.ic(["health", "--json", &free.to_string()]);
+    assert_eq!((ran.exit, ran.err.lines().count()), (Some(1), 1), "{ran:?}");
+    let found: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(
+        found,
+        json!({
+            "port": free, "up": false, "ready": null, "instance_id": null, "target": null, "pid": null,
+        })
     );
     let (_listener, held) = held_port();
     let said = home.ic(["health", &held.to_string()]).complaint(1);
@@ -65,5 +90,12 @@ fn an_interceptor_without_its_target_is_up_but_not_ready() {
         format!(
             "the interceptor on port {port} is up, but its target {target} refuses connections; start it, or wait"
         )
+    );
+    let ran = home.ic(["health", &port, "--ready", "--json"]);
+    assert_eq!(ran.exit, Some(1), "{ran:?}");
+    let found: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(
+        (&found["up"], &found["ready"]),
+        (&json!(true), &json!(false))
     );
 }
