@@ -97,6 +97,25 @@ check('a port is allocated, and the allocation undone', async (home) => {
   }, { expects: /status of 400/ });
 });
 
+check('a slip in a folder’s name is told, and requests are shown only of what runs', async (home) => {
+  await home.serve('shop');
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').click();
+    await page.getByText('for ').first().waitFor();
+    assert.ok(await page.locator('aside .buttons').getByRole('button', { name: 'Requests' }).isEnabled());
+    await page.keyboard.press('a');
+    await page.getByLabel('Folder').fill('~/shpo');
+    await button(page, 'Allocate').click();
+    await toast(page, 'there is no such folder yet').waitFor();
+    await projectRow(page, 'shpo').click();
+    await page.getByRole('heading', { name: 'shpo' }).waitFor();
+    assert.ok(await page.locator('aside .buttons').getByRole('button', { name: 'Requests' }).isDisabled());
+    await page.keyboard.press('r');
+    assert.equal(await page.getByRole('tab', { name: 'Projects' }).getAttribute('aria-selected'), 'true');
+  });
+});
+
 check('a project is pinned and unpinned, by key and by pointer', async (home) => {
   three(home);
   const { url } = await home.ui();
