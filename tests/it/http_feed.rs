@@ -829,7 +829,9 @@ fn where_there_is_no_place_for_it_everything_else_goes_on() {
         let mut client = interceptor.client();
         client.send(GET);
         assert_eq!(client.response("GET").status, 200, "{why}");
-        let said = interceptor.errors();
+        let said = interceptor.wait_for_errors("that there is none", |said| {
+            said.contains("there is no live feed")
+        });
         assert_eq!(
             said.matches("there is no live feed").count(),
             1,
