@@ -21,6 +21,7 @@ mod relay;
 mod stagger;
 mod station;
 mod target;
+mod tasks;
 mod threads;
 mod tls;
 mod transfer;
@@ -245,8 +246,14 @@ pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), 
         let crew = Rc::clone(&crew);
         main(station, listeners, channel, crew, signals, tell, &executor).await
     };
-    let main = future::or(main, attendance.run(future::pending()));
-    reactor::block_on(executor.run(main)).map_err(ServeError::Reactor)??;
+    // A task: there is something to do for it now and then only.
+    executor
+        .spawn({
+            let attendance = Rc::clone(&attendance);
+            async move { tasks::run(&attendance, future::pending::<()>()).await }
+        })
+        .detach();
+    reactor::block_on(tasks::run(&executor, main)).map_err(ServeError::Reactor)??;
     // Exchanges that were not over in time end here, on all threads, which is told before the end.
     drop(executor);
     crew.dismiss();

@@ -20,7 +20,7 @@ use smol::channel::{self, Receiver, Sender};
 use super::own::Tally;
 use super::station::Station;
 use super::wire::Client;
-use super::{Common, Options, ServeError, exchange, reactor};
+use super::{Common, Options, ServeError, exchange, reactor, tasks};
 
 /// The other threads, as the first one sees them.
 pub struct Crew {
@@ -156,7 +156,7 @@ fn work(
         let dismissed = async { while ordered.recv().await.is_ok() {} };
         station.finish(dismissed).await;
     };
-    reactor::block_on(executor.run(work)).map_err(ServeError::Reactor)
+    reactor::block_on(tasks::run(&executor, work)).map_err(ServeError::Reactor)
 }
 
 /// For a thread that runs tasks whose state is on the heap; the default is 2 MiB.
