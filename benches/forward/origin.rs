@@ -60,6 +60,9 @@ pub fn start(core: usize) -> io::Result<SocketAddr> {
 
 const LISTENER: usize = usize::MAX - 1;
 
+/// Its multiples lie evenly between 0 and 1, however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_895;
+
 struct Origin {
     listener: TcpListener,
     host: String,
@@ -166,8 +169,11 @@ impl Origin {
         };
         let result = connection.progress(ended, &self.host, buffer);
         if let Ok(Some(gap)) = result {
-            self.due
-                .push(Reverse((Instant::now() + gap, slot, connection.birth)));
+            // Spread evenly over the gap, however soon after one another the streams begin: else what opens them sooner gets
+            // their events in a heap.
+            let part = (connection.birth as f64 * GOLDEN).fract();
+            let first = Instant::now() + gap + gap.mul_f64(part);
+            self.due.push(Reverse((first, slot, connection.birth)));
         }
         if let Err(end) = result {
             if let End::Refused(why) = end {
