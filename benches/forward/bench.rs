@@ -244,7 +244,8 @@ fn machine(cores: &[usize]) -> String {
 
 fn help() {
     println!(
-        "Measures what forwarding costs: ic, and beside it nginx, haproxy (where installed) and a proxy on hyper.\n"
+        "Measures what forwarding costs: ic, and beside it nginx and haproxy (where installed), a proxy on hyper, and one \
+         on FastAPI (where IC_BENCH_PYTHON, or python3, has FastAPI, httpx and uvicorn).\n"
     );
     println!("  --quick        under three minutes: short rounds, smaller bodies");
     println!("  --rounds N     so many rounds of each row");

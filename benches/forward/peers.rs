@@ -30,10 +30,12 @@ pub enum Peer {
     /// nginx as it is by default: answers pass through buffers of its own.
     NginxBuffered,
     Haproxy,
+    /// What one writes in Python; where a Python with FastAPI, httpx and uvicorn is found.
+    FastApi,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 7] = [
+    pub const ALL: [Peer; 8] = [
         Peer::Direct,
         Peer::Relay,
         Peer::Ic,
@@ -41,6 +43,7 @@ impl Peer {
         Peer::NginxBuffered,
         Peer::Haproxy,
         Peer::Hyper,
+        Peer::FastApi,
     ];
 
     pub fn name(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Peer {
             Peer::Nginx => "nginx",
             Peer::NginxBuffered => "nginx-buffered",
             Peer::Haproxy => "haproxy",
+            Peer::FastApi => "fastapi",
         }
     }
 
@@ -81,12 +85,29 @@ impl Peer {
             Peer::Ic => output(IC, "--version"),
             Peer::Nginx | Peer::NginxBuffered => output("nginx", "-v"),
             Peer::Haproxy => output("haproxy", "-v"),
+            Peer::FastApi => {
+                let packages = "import fastapi, httpx, uvicorn; \
+                    print(f'FastAPI {fastapi.__version__}, httpx {httpx.__version__}, uvicorn {uvicorn.__version__}')";
+                let asked = Command::new(python())
+                    .args(["-c", packages])
+                    .output()
+                    .ok()?;
+                let text = String::from_utf8_lossy(&asked.stdout);
+                asked.status.success().then(|| text.trim().to_owned())
+            }
         }
     }
 }
 
 /// The program under test, built by cargo for this bench.
 pub const IC: &str = env!("CARGO_BIN_EXE_ic");
+
+const FASTAPI_PROXY: &str = include_str!("fastapi_proxy.py");
+
+/// The Python that has what the proxy in Python needs, if any.
+fn python() -> String {
+    std::env::var("IC_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
 
 /// Where a peer is to run.
 #[derive(Debug, Clone)]
@@ -292,6 +313,10 @@ pub fn command(peer: Peer, place: &Place, port: u16) -> io::Result<Vec<String>> 
             ]
             .map(str::to_owned)
             .to_vec()
+        }
+        Peer::FastApi => {
+            let script = file("fastapi_proxy.py", FASTAPI_PROXY.to_owned())?;
+            vec![python(), script, port.to_string(), origin.to_string()]
         }
         Peer::Haproxy => {
             let config = file("haproxy.cfg", haproxy(origin, port))?;

@@ -192,6 +192,12 @@ impl Row {
     pub fn includes(&self, peer: Peer) -> bool {
         match (self.what, peer) {
             (What::Check, _) => peer == Peer::Ic,
+            // It is some hundred times slower: no more than what shows that.
+            (
+                What::Closed(..) | What::New(..) | What::Streams(_, 1) | What::Idle | What::Start,
+                Peer::FastApi,
+            ) => true,
+            (_, Peer::FastApi) => false,
             // Whoever streams switches the buffers off; in footprint they are the same program.
             (What::Streams(..), Peer::NginxBuffered) => false,
             (_, Peer::Direct) => !self.is_footprint(),
