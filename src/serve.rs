@@ -259,7 +259,7 @@ pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), 
     crew.dismiss();
     feed.end();
     let farewell = future::or(feed.all_gone(), Timer::at(Instant::now() + FAREWELL));
-    reactor::block_on(attendance.run(farewell)).map_err(ServeError::Reactor)
+    reactor::block_on(tasks::run(&attendance, farewell)).map_err(ServeError::Reactor)
 }
 
 /// The first thread: accepts everybody, serves its share, and tells the others when to stop.

@@ -11,7 +11,7 @@ use argh_complete::zsh::Zsh;
 
 use super::help::unescaped;
 use super::settings::Given;
-use super::{CommandLine, Context, Exit, Failure, arguments};
+use super::{CommandLine, Context, Exit, Failure, arguments, snippet};
 
 /// print a script that completes command lines of ic
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -55,42 +55,22 @@ struct Choice {
     command: &'static str,
     /// The option, or nothing for the command's first argument.
     option: &'static str,
-    words: &'static [&'static str],
+    words: String,
 }
 
-const CHOICES: [Choice; 5] = [
-    choice("", "--project-root", &["folder", "git"]),
-    choice("env", "--shell", &["sh", "fish", "powershell"]),
-    choice("export", "--format", &["json", "csv"]),
-    choice(
-        "snippet",
-        "",
-        &[
-            "jetbrains",
-            "continue",
-            "codex",
-            "claude",
-            "junie",
-            "aider",
-            "systemd",
-            "systemd-socket",
-            "compose",
-            "kubernetes",
-        ],
-    ),
-    choice("completions", "", &["bash", "zsh", "fish"]),
-];
-
-const fn choice(
-    command: &'static str,
-    option: &'static str,
-    words: &'static [&'static str],
-) -> Choice {
-    Choice {
+fn choices() -> [Choice; 5] {
+    let choice = |command, option, words: &[&str]| Choice {
         command,
         option,
-        words,
-    }
+        words: words.join(" "),
+    };
+    [
+        choice("", "--project-root", &["folder", "git"]),
+        choice("env", "--shell", &["sh", "fish", "powershell"]),
+        choice("export", "--format", &["json", "csv"]),
+        choice("snippet", "", &snippet::kinds()),
+        choice("completions", "", &["bash", "zsh", "fish"]),
+    ]
 }
 
 /// Puts every choice into a script, line by line: `place` is asked for each line what stands there instead.
@@ -98,11 +78,12 @@ fn with_words(
     script: &str,
     mut place: impl FnMut(&str, &Choice, &mut Section) -> Option<String>,
 ) -> String {
-    let mut sections = CHOICES.map(|_| Section::default());
+    let choices = choices();
+    let mut sections: [Section; 5] = Default::default();
     let mut out = String::with_capacity(script.len() + 2048);
     for line in script.lines() {
         let mut line = line.to_owned();
-        for (choice, section) in CHOICES.iter().zip(&mut sections) {
+        for (choice, section) in choices.iter().zip(&mut sections) {
             if let Some(other) = place(&line, choice, section) {
                 line = other;
             }
@@ -125,9 +106,10 @@ struct Section {
 /// line, and the command's own words are those of `cmds`, which `opts` stands before.
 fn bash(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
     let Choice {
-        command, option, ..
+        command,
+        option,
+        words,
     } = choice;
-    let words = choice.words.join(" ");
     let was_of_option = std::mem::take(&mut section.is_of_option);
     if let Some(label) = line
         .strip_prefix("        ic")
@@ -150,9 +132,10 @@ fn bash(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
 /// `_ic_env() {` begins a command's function; `': :'` is any value, and `'1: :…'` its first argument.
 fn zsh(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
     let Choice {
-        command, option, ..
+        command,
+        option,
+        words,
     } = choice;
-    let words = choice.words.join(" ");
     if let Some(function) = line
         .strip_prefix("_ic")
         .and_then(|rest| rest.strip_suffix("() {"))
@@ -175,9 +158,10 @@ fn zsh(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
 /// behind the line of `--help`, which every command has.
 fn fish(line: &str, choice: &Choice, _: &mut Section) -> Option<String> {
     let Choice {
-        command, option, ..
+        command,
+        option,
+        words,
     } = choice;
-    let words = choice.words.join(" ");
     let condition = format!("__fish_ic_using_command {command}");
     let condition = condition.trim_end();
     let start = format!("complete -c ic -n '{condition}' ");

@@ -11,10 +11,11 @@ mod proc;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Port;
@@ -196,23 +197,13 @@ pub fn interceptor_on(address: SocketAddr) -> Option<Identity> {
 /// As [`interceptor_at`], where it listens on a Unix socket.
 pub fn interceptor_at_socket(path: &Path) -> Option<Identity> {
     let deadline = Instant::now() + ANSWER_TIME_MAX;
-    let mut stream = connect_at_once(path).ok()?;
-    let wait = |stream: &UnixStream| {
-        let left = left(deadline)?;
-        stream.set_read_timeout(Some(left))?;
-        stream.set_write_timeout(Some(left))
-    };
-    identity(&question(&mut stream, "localhost", wait).ok()?)
+    let stream = connect_at_once(path).ok()?;
+    identity(&question(stream, "localhost", deadline).ok()?)
 }
 
 fn ask(address: SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
-    let wait = |stream: &TcpStream| {
-        let left = left(deadline)?;
-        stream.set_read_timeout(Some(left))?;
-        stream.set_write_timeout(Some(left))
-    };
-    question(&mut stream, &address.to_string(), wait)
+    let stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
+    question(stream, &address.to_string(), deadline)
 }
 
 /// What is left of the time for an answer.
@@ -223,20 +214,20 @@ fn left(deadline: Instant) -> io::Result<Duration> {
         .ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
-/// Asks on a connection, which is told before each step how long it may `wait`.
-fn question<S: Read + Write>(
-    stream: &mut S,
+/// Asks on a connection that blocks.
+fn question(
+    mut stream: impl Read + Write + AsFd,
     host: &str,
-    wait: impl Fn(&S) -> io::Result<()>,
+    deadline: Instant,
 ) -> io::Result<Vec<u8>> {
-    wait(stream)?;
+    set_socket_timeout(&stream, Timeout::Send, Some(left(deadline)?))?;
     stream.write_all(
         format!("GET /_ic/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
     )?;
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
     while answer.len() < ANSWER_LENGTH_MAX && identity(&answer).is_none() {
-        wait(stream)?;
+        set_socket_timeout(&stream, Timeout::Recv, Some(left(deadline)?))?;
         match stream.read(&mut piece)? {
             0 => break,
             length => answer.extend_from_slice(&piece[..length]),

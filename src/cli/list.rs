@@ -31,14 +31,15 @@ impl List {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let place = context.place()?;
         let (range, registry) = (place.range, place.read()?);
+        let inside = registry.assigned_in(range);
         let summary = Summary {
             registry_file: raw::to_text(place.store.path().as_os_str()),
             port_range: range,
             total_ports: range.len(),
             allocated_ports: registry.len(),
             // A mapping outside today's range takes no port away from it.
-            available_ports: range.len() - registry.assigned_in(range),
-            outsiders: registry.len() - registry.assigned_in(range) as usize,
+            available_ports: range.len() - inside,
+            outsiders: registry.len() - inside as usize,
             next_available: place.next_free(&registry),
             mappings: registry
                 .mappings()

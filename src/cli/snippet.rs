@@ -87,6 +87,12 @@ const PLACES: [(&str, Make); 4] = [
     ("kubernetes", places::kubernetes),
 ];
 
+/// What there are snippets for.
+pub(super) fn kinds() -> Vec<&'static str> {
+    let kinds = CLIENTS.iter().chain(&PLACES);
+    kinds.map(|(name, _)| *name).collect()
+}
+
 impl Snippet {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let kind = Given::argument(&self.kind);
@@ -96,14 +102,9 @@ impl Snippet {
         };
         let place = named(&PLACES);
         let make = place.or_else(|| named(&CLIENTS)).ok_or_else(|| {
-            let known: Vec<_> = CLIENTS
-                .iter()
-                .chain(&PLACES)
-                .map(|(name, _)| *name)
-                .collect();
             kind.refused(format_args!(
                 "is not known here; there are {}",
-                known.join(", ")
+                kinds().join(", ")
             ))
         })?;
         let model = match &self.model {

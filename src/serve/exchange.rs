@@ -8,9 +8,8 @@ mod halves;
 mod request;
 mod response;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use smol::future;
@@ -24,8 +23,9 @@ use super::feed::{Outcome, Side};
 use super::frames::Frames;
 use super::own::{Page, Trouble};
 use super::reactor;
+use super::relay;
 use super::tunnel;
-use super::wire::{Filled, Stream, Wire};
+use super::wire::{Stream, Wire};
 use super::{Connected, Service};
 use crate::http::body::{Body, Form};
 use crate::http::connection::{Next, Reason};
@@ -388,38 +388,14 @@ async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
     }
 }
 
-/// Closes so that the last response arrives: what the client still sends is read for a while, for bytes that
-/// nobody reads turn the end of a connection into a reset, which overtakes the response (RFC 9112 §9.6).
+/// Closes so that the last response arrives: what the client still sends is read for a while.
 async fn close(connection: Connection) {
     let Connection {
         mut client, limit, ..
     } = connection;
     client.writer().finish().await;
     limit.set(Some(LINGER));
-    let mut reader = client.reader();
-    let (mut left, mut since_turn) = (LINGER_BYTES, 0);
-    loop {
-        let count = reader.bytes().len();
-        reader.consume(count);
-        left = left.saturating_sub(count);
-        since_turn += count;
-        if left == 0 {
-            return;
-        }
-        if since_turn >= LINGER_TURN_BYTES {
-            since_turn = 0;
-            reactor::next_turn().await;
-        }
-        // The limit first: there may be more to read each time.
-        let filled = poll_fn(|context| match limit.poll_passed(context) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => reader.poll_fill(context).map(Some),
-        });
-        match filled.await {
-            Some(Ok(Filled::Some)) => {}
-            Some(Ok(Filled::EndOfFile) | Err(_)) | None => return,
-        }
-    }
+    relay::discard(&mut client.reader(), &limit, LINGER_BYTES).await;
 }
 
 /// One line on what went wrong: the origin's faults are the user's business, the clients' are their own.
@@ -454,6 +430,3 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// And how much of it: the largest file that OpenAI takes, since many clients look for an answer only behind their upload.
 const LINGER_BYTES: usize = 512 << 20;
-
-/// After this much of it, the other connections have their turn.
-const LINGER_TURN_BYTES: usize = 1 << 20;

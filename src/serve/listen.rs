@@ -171,14 +171,11 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
         AddressFamily::INET6
     };
     let socket = unwatched(family)?;
-    // Without, `bind` fails where they were needed.
-    let mut options = vec![sockopt::set_socket_reuseaddr(&socket, true)];
+    // Where one was needed and refused, `bind` fails.
+    wire::go_without_options([sockopt::set_socket_reuseaddr(&socket, true)]);
     if address.is_ipv6() {
         // The two families are bound one by one, so that one may be missing.
-        options.push(sockopt::set_ipv6_v6only(&socket, true));
-    }
-    if let Some(error) = options.into_iter().find_map(Result::err) {
-        wire::goes_without_options(error);
+        wire::go_without_options([sockopt::set_ipv6_v6only(&socket, true)]);
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;

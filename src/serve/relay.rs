@@ -3,12 +3,13 @@
 //! Each piece leaves as it arrives; the next is read when it is gone, which is all the back-pressure that
 //! there is. The relay knows no framing: it asks the [`Body`].
 
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
 use super::buffers::{Buffer, Scratch};
 use super::counter::Counter;
-use super::deadline::Silence;
+use super::deadline::{Deadline, Silence};
 use super::feed::Sight;
 use super::reactor;
 use super::transfer::{self, Moved};
@@ -154,6 +155,49 @@ async fn flow<F>(
         return Ok(Filled::Some);
     }
     fill(from, terms.silence).await
+}
+
+/// How reading what is nobody's ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discarded {
+    /// Its sender has finished.
+    Ended,
+    /// Its sender's connection failed.
+    Failed,
+    /// The time was over.
+    TimeOver,
+    /// There was that much of it.
+    TooMuch,
+}
+
+/// Reads and forgets what comes until `limit` passes, at most about `most` bytes: what nobody reads turns the end of a
+/// connection into a reset, which overtakes what was sent before it (RFC 9112 §9.6).
+pub async fn discard(from: &mut Reader<'_>, limit: &Deadline, most: usize) -> Discarded {
+    let (mut left, mut since_turn) = (most, 0);
+    loop {
+        let count = from.bytes().len();
+        from.consume(count);
+        left = left.saturating_sub(count);
+        if left == 0 {
+            return Discarded::TooMuch;
+        }
+        since_turn += count as u64;
+        if since_turn >= TURN_BYTES {
+            since_turn = 0;
+            reactor::next_turn().await;
+        }
+        // The limit first: there may be more to read each time.
+        let filled = poll_fn(|context| match limit.poll_passed(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => from.poll_fill(context).map(Some),
+        });
+        match filled.await {
+            Some(Ok(Filled::Some)) => {}
+            Some(Ok(Filled::EndOfFile)) => return Discarded::Ended,
+            Some(Err(_)) => return Discarded::Failed,
+            None => return Discarded::TimeOver,
+        }
+    }
 }
 
 /// Reads until the trailer section is whole; it is short, or refused.

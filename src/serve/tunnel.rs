@@ -18,9 +18,8 @@ use super::counter::Counter;
 use super::deadline::{Deadline, Silence};
 use super::feed::{self, Sight, Trace};
 use super::peer::{self, Peer};
-use super::reactor;
-use super::relay::{self, Broken, Terms};
-use super::wire::{Filled, Reader, Stream, Wire, Writer};
+use super::relay::{self, Broken, Discarded, Terms};
+use super::wire::{Reader, Stream, Wire, Writer};
 use crate::http::body::{Body, Form};
 use crate::http::framing::Framing;
 
@@ -162,25 +161,11 @@ async fn deliver(wire: &mut Wire, has_failed: bool, pause: &Deadline) {
         }
         idle += 1;
         pause.set(Some(PAUSE_MIN));
-        let mut since_turn = 0;
-        while is_listening {
-            let count = reader.bytes().len();
-            reader.consume(count);
-            since_turn += count;
-            if since_turn >= TURN_BYTES {
-                since_turn = 0;
-                reactor::next_turn().await;
-            }
-            // The limit first: there may be more to read each time.
-            let filled = poll_fn(|context| match pause.poll_passed(context) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => reader.poll_fill(context).map(Some),
-            });
-            match filled.await {
-                Some(Ok(Filled::Some)) => {}
-                Some(Ok(Filled::EndOfFile)) => is_listening = false,
-                Some(Err(_)) => return,
-                None => break,
+        if is_listening {
+            match relay::discard(&mut reader, pause, usize::MAX).await {
+                Discarded::Ended => is_listening = false,
+                Discarded::Failed => return,
+                Discarded::TimeOver | Discarded::TooMuch => {}
             }
         }
         pause.passed().await;
@@ -236,9 +221,6 @@ const DELIVERY_IDLE_MAX: u32 = 20;
 
 /// And so many where the system does not tell: most who read at all have it by then.
 const DELIVERY_UNTOLD: u32 = 5;
-
-/// After this much of what is nobody's any more, the other connections have their turn.
-const TURN_BYTES: usize = 1 << 20;
 
 /// A tunnel that is open in one direction only may stay so for hours, and each look is a few system calls.
 const PAUSE_MAX: Duration = Duration::from_secs(2);

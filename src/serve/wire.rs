@@ -577,22 +577,21 @@ impl Inbox {
 /// is told holds for what it accepts. A sandbox that refuses it takes speed away, and nothing else.
 pub fn tune(stream: impl AsFd) {
     let stream = stream.as_fd();
-    let results = [
+    go_without_options([
         sockopt::set_tcp_nodelay(stream, true),
         sockopt::set_socket_keepalive(stream, true),
         sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE),
         sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL),
         sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES),
-    ];
-    if let Some(error) = results.into_iter().find_map(Result::err) {
-        goes_without_options(error);
-    }
+    ]);
 }
 
-/// Says, once, that the system refuses options on which nothing depends.
-pub fn goes_without_options(error: Errno) {
+/// Goes on where the system refuses options on which nothing depends, and says so once.
+pub fn go_without_options(results: impl IntoIterator<Item = Result<(), Errno>>) {
     static SAID: Once = Once::new();
-    SAID.call_once(|| log::debug!("sockets keep the options that they have: {error}"));
+    if let Some(error) = results.into_iter().find_map(Result::err) {
+        SAID.call_once(|| log::debug!("sockets keep the options that they have: {error}"));
+    }
 }
 
 /// Models think for minutes in silence; a network that forgets connections does so after some minutes, too.

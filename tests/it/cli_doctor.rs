@@ -200,19 +200,23 @@ fn whoever_else_has_the_port_is_named() {
 }
 
 #[test]
-fn a_registry_that_cannot_be_used_is_named() {
+fn a_registry_that_cannot_be_written_is_named() {
     let (_mock, url) = mock();
-    let folder = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()
-        .expect("a temporary folder");
-    let file = folder.path().join("registry.json");
-    let file = file.to_str().expect("UTF-8");
-    std::fs::write(file, r#"{"version":"1.0","mappings":{}}"#).expect("a file");
     let home = Home::new();
-    if let Some(ran) = unprivileged(
-        &home,
-        &[
+    for content in [Some(r#"{"version":"1.0","mappings":{}}"#), None] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("registry.json");
+        if let Some(content) = content {
+            std::fs::write(&file, content).expect("a file");
+        }
+        let file = file.to_str().expect("UTF-8");
+        let allow = |mode| {
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(folder.path(), permissions).expect("it is this user's");
+        };
+        // Neither its owner nor anybody else writes there.
+        allow(0o555);
+        let asked = [
             "--registry",
             file,
             "doctor",
@@ -220,24 +224,26 @@ fn a_registry_that_cannot_be_used_is_named() {
             "--target",
             &url,
             "/",
-        ],
-    ) {
+        ];
+        let ran = unprivileged(&home, &asked);
+        allow(0o755);
+        let Some(ran) = ran else { return };
         let wrong = wrong(&ran);
         assert_eq!(wrong.len(), 1, "{ran:?}");
+        // Where there is no file yet, it is the folder that would have to take it.
+        let named = content.map_or(folder.path().display().to_string(), |_| file.to_owned());
         let start = format!(
-            "Registry `{file}` cannot be written (permission denied): this project can get no port"
+            "Registry `{named}` cannot be written (permission denied): this project can get no port"
         );
-        assert!(wrong[0].starts_with(&start), "{ran:?}");
+        assert!(wrong[0].starts_with(&start), "{content:?}: {ran:?}");
     }
-    std::fs::write(file, r#"{"version":"1.0","mappings":{"/a": "#).expect("a file");
-    let ran = home.ic([
-        "--registry",
-        file,
-        "doctor",
-        "--no-stream",
-        "--target",
-        &url,
-    ]);
+}
+
+#[test]
+fn a_registry_that_is_damaged_is_named() {
+    let (_mock, url) = mock();
+    let home = Home::new().with_registry(r#"{"version":"1.0","mappings":{"/a": "#);
+    let ran = home.ic(["doctor", "--no-stream", "--target", &url]);
     assert_eq!(ran.exit, Some(1), "{ran:?}");
     assert!(ran.out.starts_with("⚠ Registry   "), "{ran:?}");
 }

@@ -132,6 +132,13 @@ fn handed(home: &Home, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Child 
         .expect("there is a shell")
 }
 
+/// The answer to a client that has asked how it is.
+#[track_caller]
+fn expect_health_of(ic: &Child, client: &mut Wire) {
+    let text = client.response("GET").text();
+    assert!(text.contains(&format!("\"pid\":{}", ic.id())), "{text}");
+}
+
 #[test]
 fn a_socket_that_was_handed_over_is_listened_on() {
     let home = Home::new().with("INTERCEPTOR_PORT", "1");
@@ -141,12 +148,7 @@ fn a_socket_that_was_handed_over_is_listened_on() {
     let mut client = Wire::connect("client", address);
     client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
-    let response = client.response("GET");
-    assert!(
-        response.text().contains(&format!("\"pid\":{}", ic.id())),
-        "{}",
-        response.text()
-    );
+    expect_health_of(&ic, &mut client);
     // A page of the web that has a name for this machine is turned away here as well.
     client.send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert_eq!(client.response("GET").status, 421);
@@ -170,12 +172,7 @@ fn a_unix_socket_that_was_handed_over_is_listened_on_and_stays() {
     let mut client = Wire::connect_to("client", &path);
     client.send("GET /_ic/health HTTP/1.1\r\nHost: ic.example.com\r\n\r\n");
     let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
-    let response = client.response("GET");
-    assert!(
-        response.text().contains(&format!("\"pid\":{}", ic.id())),
-        "{}",
-        response.text()
-    );
+    expect_health_of(&ic, &mut client);
     drop(client);
     let ran = Ran::from(ic.wait_with_output().expect("it ends by itself"));
     assert_eq!(ran.exit, Some(0), "{ran:?}");

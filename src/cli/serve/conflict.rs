@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::cli::Failure;
-use crate::cli::holder::{Identity, holder, interceptor_at, interceptor_at_socket, socket_holder};
+use crate::cli::holder::{
+    Holder, Identity, holder, interceptor_at, interceptor_at_socket, socket_holder,
+};
 use crate::cli::output::{name, said, shown};
 use crate::cli::raw;
 use crate::registry::Port;
@@ -27,20 +29,14 @@ pub fn port_is_taken(
         (_, Some(another)) => format!("`ic remove` to get another port ({another} is free)"),
         (_, None) => "`ic remove` to get another port".to_owned(),
     };
-    let by = match interceptor_at(port) {
-        Some(identity) => {
-            let pid = identity.pid;
-            if project.is_some_and(|project| is_interceptor_of(project, &identity)) {
-                return Failure::could_not(format!(
-                    "this project's interceptor is already running on port {port} (pid {pid})"
-                ));
-            }
-            let instance_id = identity.instance_id;
-            format!(" by the interceptor `{instance_id}` (pid {pid})")
-        }
-        None => holder(port).map_or(String::new(), |holder| format!(" by {holder}")),
-    };
-    Failure::could_not(format!("port {port} is in use{by}; stop it, or {way_out}"))
+    let place = format!("port {port}");
+    is_in_use(
+        &place,
+        interceptor_at(port),
+        project,
+        || holder(port),
+        &way_out,
+    )
 }
 
 /// Why a Unix socket cannot be listened on, in a line that says what to do.
@@ -48,23 +44,9 @@ pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>
     let socket = format!("unix:{}", shown(path));
     let way_out = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let by = match interceptor_at_socket(path) {
-                Some(identity)
-                    if project.is_some_and(|ours| is_interceptor_of(ours, &identity)) =>
-                {
-                    return Failure::could_not(format!(
-                        "this project's interceptor is already running on {socket} (pid {})",
-                        identity.pid
-                    ));
-                }
-                Some(Identity {
-                    instance_id, pid, ..
-                }) => format!(" by the interceptor `{instance_id}` (pid {pid})"),
-                None => socket_holder(path).map_or(String::new(), |holder| format!(" by {holder}")),
-            };
-            return Failure::could_not(format!(
-                "{socket} is in use{by}; stop it, or give another path with --listen"
-            ));
+            let way_out = "give another path with --listen";
+            let identity = interceptor_at_socket(path);
+            return is_in_use(&socket, identity, project, || socket_holder(path), way_out);
         }
         io::ErrorKind::AlreadyExists => "remove it, or give another path with --listen",
         io::ErrorKind::NotFound => "make its folder first",
@@ -74,6 +56,29 @@ pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>
         "cannot listen on {socket}: {}; {way_out}",
         said(error)
     ))
+}
+
+/// Who is there: an interceptor by its `identity`, or whoever else `holder` finds.
+fn is_in_use(
+    place: &str,
+    identity: Option<Identity>,
+    project: Option<&Project>,
+    holder: impl Fn() -> Option<Holder>,
+    way_out: &str,
+) -> Failure {
+    let by = match identity {
+        Some(identity) => {
+            let pid = identity.pid;
+            if project.is_some_and(|project| is_interceptor_of(project, &identity)) {
+                return Failure::could_not(format!(
+                    "this project's interceptor is already running on {place} (pid {pid})"
+                ));
+            }
+            format!(" by the interceptor `{}` (pid {pid})", identity.instance_id)
+        }
+        None => holder().map_or(String::new(), |holder| format!(" by {holder}")),
+    };
+    Failure::could_not(format!("{place} is in use{by}; stop it, or {way_out}"))
 }
 
 /// It says so by its path, or by its name.

@@ -60,11 +60,11 @@ impl Serve {
         inherited: Option<Inherited>,
         stop_signals: &'static [i32],
     ) -> Result<(Prepared, Options), Failure> {
-        let settings =
+        let mut settings =
             self.resolve_on(inherited.as_ref(), &context.globals, &context.environment)?;
         let target = match settings.mock {
             Some(_) => None,
-            None => Some(target(&settings)?),
+            None => Some(settings.target.target()?),
         };
         let tls = match &target {
             Some(target) => tls(&settings.trust, target)?,
@@ -85,14 +85,21 @@ impl Serve {
         let mut fields = identification(&settings.instance_id);
         let number = port.map(|(port, _)| port);
         fields.extend(filled_in(&settings, number, &context.environment));
-        let listen = match (&settings.socket, number) {
-            (Some(socket), _) => Listen::At(socket.path.clone(), socket.mode),
-            (None, port) => {
-                let on = |&ip| Some(SocketAddr::new(ip, port?.get()));
-                Listen::On(ips.iter().filter_map(on).collect())
+        let (listen, tcp) = if let Some(inherited) = inherited {
+            let mut tcp = inherited.addresses.iter();
+            if let Some(far) = tcp.find(|address| !is_loopback(&address.ip())) {
+                settings.host = far.ip().to_string();
             }
+            let listeners = inherited.listeners.into();
+            (Listen::Inherited(listeners), inherited.addresses)
+        } else if let Some(socket) = &settings.socket {
+            (Listen::At(socket.path.clone(), socket.mode), Vec::new())
+        } else {
+            let on = |port: Port| ips.iter().map(move |&ip| SocketAddr::new(ip, port.get()));
+            let tcp: Vec<SocketAddr> = number.into_iter().flat_map(on).collect();
+            (Listen::On(tcp.clone()), tcp)
         };
-        let mut options = options(&settings, &fields, target, listen, stop_signals)?;
+        let mut options = options(&settings, &fields, target, listen, &tcp, stop_signals)?;
         options.feed = feeds::folder(&context.environment);
         options.proxy = match proxy {
             Some(proxy) if tls.is_none() => {
@@ -107,14 +114,11 @@ impl Serve {
             None => None,
         };
         options.tls = tls;
-        let mut prepared = Prepared {
+        let prepared = Prepared {
             settings,
             port,
             usage,
         };
-        if let Some(inherited) = inherited {
-            prepared.listen_on(inherited, &mut options);
-        }
         Ok((prepared, options))
     }
 }
@@ -127,20 +131,6 @@ pub(in crate::cli) struct Prepared {
 }
 
 impl Prepared {
-    /// Listens there instead.
-    fn listen_on(&mut self, inherited: Inherited, options: &mut Options) {
-        let is_local = |address: &SocketAddr| is_loopback(&address.ip());
-        options.guard.local_hosts_only = local_hosts_only(&inherited.addresses);
-        if let Some(far) = inherited
-            .addresses
-            .iter()
-            .find(|address| !is_local(address))
-        {
-            self.settings.host = far.ip().to_string();
-        }
-        options.listen = Listen::Inherited(inherited.listeners.into());
-    }
-
     /// The interceptor listens: its port is in use from now on.
     pub(in crate::cli) fn starts(&self) {
         self.usage.iter().for_each(Usage::starts);
@@ -191,10 +181,6 @@ impl Prepared {
             is_inherited: matches!(options.listen, Listen::Inherited(_)),
         }
     }
-}
-
-fn target(settings: &ServeSettings) -> Result<Target, Failure> {
-    settings.target.target()
 }
 
 /// Starts the mock in a thread of its own, which ends with the process.
@@ -263,6 +249,7 @@ fn options(
     fields: &[(String, String)],
     target: Target,
     listen: Listen,
+    tcp: &[SocketAddr],
     stop_signals: &'static [i32],
 ) -> Result<Options, Failure> {
     let id = &settings.instance_id;
@@ -280,10 +267,7 @@ fn options(
         proxy: None,
         onward,
         guard: Guard {
-            local_hosts_only: match &listen {
-                Listen::On(addresses) => local_hosts_only(addresses),
-                Listen::At(..) | Listen::Inherited(_) => false,
-            },
+            local_hosts_only: local_hosts_only(tcp),
             allowed_hosts: settings.allowed_hosts.clone(),
             allowed_origins: settings.allowed_origins.clone(),
         },

@@ -151,7 +151,13 @@ pub fn kubernetes(facts: &Facts) -> Pasted {
 /// A word of a line in a unit (systemd.syntax, systemd.unit): in quotes, no specifier, and odd bytes as C has them.
 /// `doubled` is what else means itself only twice.
 fn word(text: &OsStr, doubled: &str) -> String {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/:.,-_=@+".contains(byte);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:.,-_=@+".contains(c);
+    if let Some(plain) = text.to_str()
+        && !plain.is_empty()
+        && plain.chars().all(is_plain)
+    {
+        return plain.to_owned();
+    }
     let mut quoted = String::from("\"");
     for chunk in text.as_encoded_bytes().utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -170,9 +176,6 @@ fn word(text: &OsStr, doubled: &str) -> String {
         }
     }
     quoted.push('"');
-    if !text.is_empty() && text.as_encoded_bytes().iter().all(is_plain) {
-        quoted = quoted.trim_matches('"').to_owned();
-    }
     quoted
 }
 

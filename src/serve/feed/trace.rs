@@ -428,25 +428,17 @@ fn readable_bytes(bytes: &[u8], is_cut: bool) -> (&'static str, String) {
 fn is_odd(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_ascii_odd =
-        |&byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
-    // Eight at a time: hardly any has a control character among them.
-    let (eights, rest) = bytes.as_chunks::<8>();
-    let mut suspects = eights.iter().filter(|eight| may_hold_control(**eight));
-    // U+0080 to U+009F are C2 80 to C2 9F.
-    suspects.any(|eight| eight.iter().any(is_ascii_odd))
-        || rest.iter().any(is_ascii_odd)
+        |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
+    // Whole blocks, each to its end: that is what a compiler makes wide instructions of.
+    let is_block_odd = |block: &[u8]| {
+        block
+            .iter()
+            .fold(false, |odd, byte| odd | is_ascii_odd(byte))
+    };
+    bytes.chunks(64).any(is_block_odd)
+        // U+0080 to U+009F are C2 80 to C2 9F.
         || memchr::memchr_iter(0xc2, bytes)
             .any(|at| bytes.get(at + 1).is_some_and(|&next| next < 0xa0))
-}
-
-/// Whether there may be a control character of ASCII among them.
-fn may_hold_control(bytes: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
-    let bytes = u64::from_le_bytes(bytes);
-    // The highest bit of a byte stays where less was subtracted from it than it has.
-    let below = |limit: u64, bytes: u64| bytes.wrapping_sub(ONES * limit) & !bytes & HIGHS;
-    below(0x20, bytes) != 0 || below(1, bytes ^ (ONES * 0x7f)) != 0
 }
 
 /// Whether these bytes may be the beginning of a character.
