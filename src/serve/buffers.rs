@@ -81,7 +81,7 @@ impl Drop for Buffer {
 }
 
 /// A vector for a head that is being written, empty when taken.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scratch(Vec<u8>);
 
 impl Scratch {

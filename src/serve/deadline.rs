@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -197,12 +197,24 @@ pub struct Silence<'a> {
 }
 
 impl Silence<'_> {
-    /// What `poll` brings, or `None` if that takes too long.
-    pub async fn within<T>(self, poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
-        self.deadline.set(self.most);
-        let result = self.deadline.race(poll).await;
-        self.deadline.set(None);
-        result
+    /// What `poll` brings, or `None` if that takes too long from now on.
+    pub fn within<T>(
+        self,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> impl Future<Output = Option<T>> {
+        let Silence { deadline, most } = self;
+        deadline.set(most);
+        poll_fn(move |context| {
+            let result = match poll(context) {
+                Poll::Ready(result) => Some(result),
+                Poll::Pending => {
+                    ready!(deadline.poll_passed(context));
+                    None
+                }
+            };
+            deadline.set(None);
+            Poll::Ready(result)
+        })
     }
 }
 

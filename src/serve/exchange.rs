@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use smol::future;
 
-use self::halves::{Answered, Sent, State};
+use self::halves::{Attempt, Sent};
 use self::request::{Refusal, Request};
 use super::buffers::Scratch;
 use super::deadline::{Deadline, Silence};
@@ -25,7 +25,7 @@ use super::own::{Page, Trouble};
 use super::reactor;
 use super::relay;
 use super::tunnel;
-use super::wire::{Stream, Wire};
+use super::wire::{Reader, Stream, Wire};
 use super::{Connected, Service};
 use crate::http::body::{Body, Form};
 use crate::http::connection::{Next, Reason};
@@ -57,22 +57,27 @@ where
         number: 0,
     };
     async move {
-        let service = &connected.service;
         let mut requests = 0u32;
-        while let Some(read) = request::read_request(&mut connection, service).await {
+        loop {
+            let answer = {
+                let service = &connected.service;
+                let Some(read) = request::read_request(&mut connection, service).await else {
+                    return;
+                };
+                frames.run(Call {
+                    connection,
+                    read,
+                    service: Rc::clone(service),
+                })
+            };
+            match answer.await.0 {
+                Some(persistent) => connection = persistent,
+                None => return,
+            }
             // Whoever sends one request behind the other must not keep everybody else from their turn.
             requests = requests.wrapping_add(1);
             if requests.is_multiple_of(TURN_REQUESTS) {
                 reactor::next_turn().await;
-            }
-            let answer = frames.run(Call {
-                connection,
-                read,
-                service: Rc::clone(service),
-            });
-            match answer.await.0 {
-                Some(persistent) => connection = persistent,
-                None => return,
             }
         }
     }
@@ -93,12 +98,14 @@ pub fn answer(call: Call) -> impl Future<Output = Done> {
     // Taken apart out here: a future holds what it takes apart twice.
     let Call {
         mut connection,
-        read,
+        mut read,
         service,
     } = call;
     async move {
         let next = match read {
-            Ok((request, out)) => exchange(&mut connection, &request, out, &service).await,
+            Ok((ref request, ref mut out)) => {
+                exchange(&mut connection, request, out, &service).await
+            }
             Err(refusal) => Err(Some(refusal)),
         };
         Done(match next {
@@ -151,152 +158,155 @@ struct Break {
 }
 
 /// Says what becomes of the connection; or what the client is to be told, if it can be told anything.
-async fn exchange(
-    connection: &mut Connection,
-    request: &Request,
-    out: Scratch,
-    service: &Service,
-) -> Result<Next, Option<Refusal>> {
-    let refusal = |fault| Refusal {
-        fault,
-        head_only: request.asking.asked == Asked::Head,
-    };
-    if let Some(page) = request.page {
-        let next = serve_page(connection, request, page, service).await;
-        return next.map_err(|fault| Some(refusal(fault)));
-    }
-    let underway = service.tally.begin();
-    let result = forward(connection, request, out, service).await;
-    let status = match &result {
-        Ok((status, _)) => Some(*status),
-        Err(broken) => broken.fault.status(),
-    };
-    underway.end(status, request.began.elapsed());
-    match result {
-        Ok((status, next)) => {
-            if let Some(trace) = &request.trace {
-                let outcome = match next {
-                    Next::Tunnel => Outcome::Tunnel,
-                    Next::Reuse | Next::Close(_) => Outcome::Complete,
-                };
-                trace.completes(outcome, status);
-            }
-            if status >= 500 {
-                service.tally.failed(Trouble::Answered(status));
-            }
-            if let Some(label) = &request.label {
-                let millis = request.began.elapsed().as_millis();
-                log::debug!("{label}: {status} in {millis} ms");
-            }
-            Ok(next)
+fn exchange<'a>(
+    connection: &'a mut Connection,
+    request: &'a Request,
+    out: &'a mut Scratch,
+    service: &'a Service,
+) -> impl Future<Output = Result<Next, Option<Refusal>>> {
+    async move {
+        let refusal = |fault| Refusal {
+            fault,
+            head_only: request.asking.asked == Asked::Head,
+        };
+        if let Some(page) = request.page {
+            let next = serve_page(connection, request, page, service).await;
+            return next.map_err(|fault| Some(refusal(fault)));
         }
-        Err(Break { fault, is_answered }) => {
-            if let Some(trace) = &request.trace {
-                trace.breaks(&fault, is_answered);
+        let underway = service.tally.begin();
+        let result = forward(connection, request, out, service).await;
+        let status = match &result {
+            Ok((status, _)) => Some(*status),
+            Err(broken) => broken.fault.status(),
+        };
+        underway.end(status, request.began.elapsed());
+        match result {
+            Ok((status, next)) => {
+                if let Some(trace) = &request.trace {
+                    let outcome = match next {
+                        Next::Tunnel => Outcome::Tunnel,
+                        Next::Reuse | Next::Close(_) => Outcome::Complete,
+                    };
+                    trace.completes(outcome, status);
+                }
+                if status >= 500 {
+                    service.tally.failed(Trouble::Answered(status));
+                }
+                if let Some(label) = &request.label {
+                    let millis = request.began.elapsed().as_millis();
+                    log::debug!("{label}: {status} in {millis} ms");
+                }
+                Ok(next)
             }
-            report(&fault, request, service);
-            Err((!is_answered).then(|| refusal(fault)))
+            Err(Break { fault, is_answered }) => {
+                if let Some(trace) = &request.trace {
+                    trace.breaks(&fault, is_answered);
+                }
+                report(&fault, request, service);
+                Err((!is_answered).then(|| refusal(fault)))
+            }
         }
     }
 }
 
 /// Sends a request on and its response back; says the response's status.
-async fn forward(
-    connection: &mut Connection,
-    request: &Request,
-    mut out: Scratch,
-    service: &Service,
-) -> Result<(u16, Next), Break> {
-    let Connection { client, limit, .. } = connection;
-    let origin_limit = service.clock.deadline();
-    let limits = Limits {
-        client: limit,
-        origin: &origin_limit,
-    };
-    let unanswered = |fault: Fault| Break {
-        fault,
-        is_answered: false,
-    };
-    let mut body = Body::new(request.framing);
-    let stays = |name: &str| request.stays(name, &service.onward);
-    let mut reader = client.reader();
-    let taken = body
-        .take_ready(reader.bytes(), Form::AsIs, stays, &mut out)
-        .map_err(|error| unanswered(ClientFault::Refused(error).into()))?;
-    if let Some(sight) = request.sight(Side::Request) {
-        sight.passed(&reader.bytes()[..taken]);
-    }
-    reader.consume(taken);
-    let is_repeatable = request.is_idempotent && body.is_complete();
-
-    let mut state = State::new(out, is_repeatable);
-    let mut kept = service.origin.reuse(is_repeatable);
-    loop {
-        state.is_reused = kept.is_some();
-        let mut origin = match kept.take() {
-            Some(origin) => origin,
-            // In a box: few requests need it, and it is as large as all the rest.
-            None => Box::pin(connect(client, request, limits, service))
-                .await
-                .map_err(unanswered)?,
+fn forward<'a>(
+    connection: &'a mut Connection,
+    request: &'a Request,
+    out: &'a mut Scratch,
+    service: &'a Service,
+) -> impl Future<Output = Result<(u16, Next), Break>> {
+    async move {
+        let Connection { client, limit, .. } = connection;
+        let origin_limit = service.clock.deadline();
+        let limits = Limits {
+            client: limit,
+            origin: &origin_limit,
         };
-        let mut attempt_body = body;
-        // Awaited where it is made, as everywhere here: a future that has a name first is held twice.
-        let attempted = halves::attempt(
-            client,
-            &mut origin,
-            &mut attempt_body,
-            request,
-            &state,
-            limits,
-            service,
-        )
-        .await;
-        let (fault, is_answered) = match attempted {
-            Ok(answered) => {
-                if state.is_reused {
-                    service.origin.has_persisted();
-                }
-                if let Answered {
-                    next: Next::Tunnel, ..
-                } = answered
-                {
-                    let (up, down) = (&service.tally.bytes_up, &service.tally.bytes_down);
-                    let limits = tunnel::Limits {
-                        silence: limits.origin,
-                        pause: limits.client,
-                    };
-                    let trace = request.trace.as_deref();
-                    if let Some(trace) = trace {
-                        trace.tunnels();
+        let unanswered = |fault: Fault| Break {
+            fault,
+            is_answered: false,
+        };
+        let mut body = Body::new(request.framing);
+        take_ready(&mut client.reader(), &mut body, request, service, out).map_err(unanswered)?;
+        let is_repeatable = request.is_idempotent && body.is_complete();
+        let out = std::mem::take(out);
+        let mut attempt = Attempt::new(request, service, limits, out, is_repeatable);
+        let mut kept = service.origin.reuse(is_repeatable);
+        loop {
+            attempt.is_reused = kept.is_some();
+            let origin = match &mut kept {
+                Some(origin) => origin,
+                // In a box: few requests need it, and it is as large as all the rest.
+                None => kept.insert(
+                    Box::pin(connect(client, request, limits, service))
+                        .await
+                        .map_err(unanswered)?,
+                ),
+            };
+            // Awaited where it is made, as everywhere here: a future that has a name first is held twice.
+            match attempt.run(client, origin, &mut body).await {
+                Ok(answered) => {
+                    if attempt.is_reused {
+                        service.origin.has_persisted();
                     }
-                    Box::pin(tunnel::run(client, &mut origin, limits, (up, down), trace)).await;
-                } else if let Some(announced_seconds) = answered.keep.filter(|_| {
-                    state.sent.get() == Sent::Whole
-                        && attempt_body.is_complete()
+                    if answered.next == Next::Tunnel {
+                        let (up, down) = (&service.tally.bytes_up, &service.tally.bytes_down);
+                        let limits = tunnel::Limits {
+                            silence: limits.origin,
+                            pause: limits.client,
+                        };
+                        let trace = request.trace.as_deref();
+                        if let Some(trace) = trace {
+                            trace.tunnels();
+                        }
+                        Box::pin(tunnel::run(client, origin, limits, (up, down), trace)).await;
+                    } else if let Some(announced_seconds) = answered.keep
+                        && attempt.sent.get() == Sent::Whole
+                        && body.is_complete()
                         && origin.bytes().is_empty()
-                }) {
-                    service.origin.keep(origin, announced_seconds);
+                        && let Some(origin) = kept.take()
+                    {
+                        service.origin.keep(origin, announced_seconds);
+                    }
+                    return Ok((answered.status, answered.next));
                 }
-                return Ok((answered.status, answered.next));
+                Err(fault) => {
+                    // A connection that was kept may have been closed by the origin just before it was used.
+                    let was_stale = attempt.is_reused
+                        && matches!(
+                            fault,
+                            Fault::Origin(OriginFault::Closed | OriginFault::Failed(_))
+                        );
+                    let is_answered = attempt.answered.get();
+                    if is_answered || !was_stale || !attempt.restart() {
+                        return Err(Break { fault, is_answered });
+                    }
+                    log::debug!("the kept connection had gone stale; sending the request again");
+                    kept = None;
+                }
             }
-            Err(fault) => (fault, state.answered.get()),
-        };
-        // A connection that was kept may have been closed by the origin just before it was used.
-        let was_stale = state.is_reused
-            && matches!(
-                fault,
-                Fault::Origin(OriginFault::Closed | OriginFault::Failed(_))
-            );
-        let can_repeat = was_stale && !is_answered && state.can_repeat();
-        match state.out.take() {
-            Some(out) if can_repeat => {
-                log::debug!("the kept connection had gone stale; sending the request again");
-                state = State::new(out, is_repeatable);
-            }
-            _ => return Err(Break { fault, is_answered }),
         }
     }
+}
+
+/// Takes what is already there of a request's body, to leave together with its head.
+fn take_ready(
+    client: &mut Reader<'_>,
+    body: &mut Body,
+    request: &Request,
+    service: &Service,
+    out: &mut Scratch,
+) -> Result<(), Fault> {
+    let stays = |name: &str| request.stays(name, &service.onward);
+    let taken = body
+        .take_ready(client.bytes(), Form::AsIs, stays, out)
+        .map_err(ClientFault::Refused)?;
+    if let Some(sight) = request.sight(Side::Request) {
+        sight.passed(&client.bytes()[..taken]);
+    }
+    client.consume(taken);
+    Ok(())
 }
 
 /// Makes a connection, unless the client leaves before it stands.

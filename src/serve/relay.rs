@@ -3,7 +3,7 @@
 //! Each piece leaves as it arrives; the next is read when it is gone, which is all the back-pressure that
 //! there is. The relay knows no framing: it asks the [`Body`].
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
 
@@ -48,67 +48,90 @@ pub struct Terms<'a, F> {
 }
 
 /// Passes on what is left of `body`.
-pub async fn relay<F: Fn(&str) -> bool>(
-    from: &mut Reader<'_>,
-    to: Writer<'_>,
-    body: &mut Body,
-    terms: Terms<'_, F>,
-) -> Result<(), Broken> {
-    let mut is_flood = false;
-    let mut since_turn = 0;
-    while !body.is_complete() {
-        if from.bytes().is_empty() {
-            let is_watched = terms.sight.is_some_and(Sight::is_curious);
-            let filled = if is_flood && !is_watched && transfer::worth(body.opaque()) {
-                // In a box: few bodies are large.
-                Box::pin(flow(from, to, body, &terms)).await?
-            } else {
-                let lend = if is_flood {
-                    Buffer::take_large
-                } else {
-                    Buffer::take
-                };
-                within(terms.silence, |context| from.poll_fill_into(context, lend)).await?
-            };
-            if filled == Filled::EndOfFile {
-                return body.end_of_file().map_err(|Truncated| Broken::Truncated);
-            }
-            is_flood = from.is_full();
-            if body.is_complete() {
-                return Ok(());
-            }
-            since_turn += from.bytes().len() as u64;
-            if since_turn >= TURN_BYTES {
-                since_turn = 0;
-                reactor::next_turn().await;
-            }
-        }
-        if body.has_trailers() {
-            let trailers = take_trailers(from, body, &terms).await?;
-            write(to, &trailers, &terms).await?;
-            continue;
-        }
-        let used = match terms.form {
-            Form::AsIs => {
-                let count = body.follow(from.bytes()).map_err(Broken::Malformed)?;
-                write(to, &from.bytes()[..count], &terms).await?;
-                count
-            }
-            Form::Decoded => match body.next(from.bytes()).map_err(Broken::Malformed)? {
-                Piece::Data(count) => {
-                    write(to, &from.bytes()[..count], &terms).await?;
-                    count
+pub fn relay<'a, F: Fn(&str) -> bool>(
+    from: &'a mut Reader<'_>,
+    to: Writer<'a>,
+    body: &'a mut Body,
+    terms: Terms<'a, F>,
+) -> impl Future<Output = Result<(), Broken>> {
+    async move {
+        let mut is_flood = false;
+        let mut since_turn = 0;
+        // There is something to use, but it does not reach far enough.
+        let mut is_short = false;
+        while !body.is_complete() {
+            if is_short || from.bytes().is_empty() {
+                let is_watched = terms.sight.is_some_and(Sight::is_curious);
+                let filled =
+                    if is_flood && !is_short && !is_watched && transfer::worth(body.opaque()) {
+                        // In a box: few bodies are large.
+                        Box::pin(flow(from, to, body, &terms)).await?
+                    } else {
+                        let lend = if is_flood {
+                            Buffer::take_large
+                        } else {
+                            Buffer::take
+                        };
+                        let silence = terms.silence;
+                        come(
+                            silence
+                                .within(|context| from.poll_fill_into(context, lend))
+                                .await,
+                        )?
+                    };
+                if filled == Filled::EndOfFile {
+                    return body.end_of_file().map_err(|Truncated| Broken::Truncated);
                 }
-                Piece::Framing(count) => count,
-                Piece::Trailers | Piece::End => 0,
-            },
-        };
-        if let Some(sight) = terms.sight {
-            sight.passed(&from.bytes()[..used]);
+                is_short = false;
+                is_flood = from.is_full();
+                if body.is_complete() {
+                    return Ok(());
+                }
+                since_turn += from.bytes().len() as u64;
+                if since_turn >= TURN_BYTES {
+                    since_turn = 0;
+                    reactor::next_turn().await;
+                }
+            }
+            if body.has_trailers() {
+                let mut out = Scratch::take();
+                let taken = body
+                    .take_trailers(from.bytes(), &terms.stays, &mut out)
+                    .map_err(Broken::Malformed)?;
+                // It is short, or refused: all of it is waited for.
+                let Parsed::Complete(count) = taken else {
+                    is_short = true;
+                    continue;
+                };
+                from.consume(count);
+                if terms.form == Form::AsIs {
+                    let written = to.write_within(&out, terms.silence).await;
+                    written.map_err(|unwritten| Broken::Sink(unwritten.why))?;
+                    terms.bytes.add(out.len() as u64);
+                }
+                continue;
+            }
+            let (used, passes) = match terms.form {
+                Form::AsIs => (body.follow(from.bytes()).map_err(Broken::Malformed)?, true),
+                Form::Decoded => match body.next(from.bytes()).map_err(Broken::Malformed)? {
+                    Piece::Data(count) => (count, true),
+                    Piece::Framing(count) => (count, false),
+                    Piece::Trailers | Piece::End => (0, false),
+                },
+            };
+            if passes {
+                let bytes = &from.bytes()[..used];
+                let written = to.write_within(bytes, terms.silence).await;
+                written.map_err(|unwritten| Broken::Sink(unwritten.why))?;
+                terms.bytes.add(used as u64);
+            }
+            if let Some(sight) = terms.sight {
+                sight.passed(&from.bytes()[..used]);
+            }
+            from.consume(used);
         }
-        from.consume(used);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Passes on what may pass unseen of a body that comes faster than it is read, until that is over or it comes slowly. Then
@@ -141,10 +164,8 @@ async fn flow<F>(
                 } else {
                     0
                 };
-                within(terms.silence, |context| {
-                    from.stream().poll_readable(context)
-                })
-                .await?;
+                let readable = |context: &mut Context<'_>| from.stream().poll_readable(context);
+                come(terms.silence.within(readable).await)?;
             }
             Moved::EndOfFile => return Ok(Filled::EndOfFile),
             Moved::SourceFailed => return Err(Broken::Source),
@@ -154,7 +175,12 @@ async fn flow<F>(
     if body.is_complete() {
         return Ok(Filled::Some);
     }
-    fill(from, terms.silence).await
+    come(
+        terms
+            .silence
+            .within(|context| from.poll_fill(context))
+            .await,
+    )
 }
 
 /// How reading what is nobody's ended.
@@ -200,53 +226,9 @@ pub async fn discard(from: &mut Reader<'_>, limit: &Deadline, most: usize) -> Di
     }
 }
 
-/// Reads until the trailer section is whole; it is short, or refused.
-async fn take_trailers<F: Fn(&str) -> bool>(
-    from: &mut Reader<'_>,
-    body: &mut Body,
-    terms: &Terms<'_, F>,
-) -> Result<Scratch, Broken> {
-    loop {
-        let mut out = Scratch::take();
-        match body
-            .take_trailers(from.bytes(), &terms.stays, &mut out)
-            .map_err(Broken::Malformed)?
-        {
-            Parsed::Complete(count) => {
-                from.consume(count);
-                if terms.form == Form::Decoded {
-                    out.clear();
-                }
-                return Ok(out);
-            }
-            Parsed::Partial => {
-                if fill(from, terms.silence).await? == Filled::EndOfFile {
-                    return Err(Broken::Truncated);
-                }
-            }
-        }
-    }
-}
-
-async fn fill(from: &mut Reader<'_>, silence: Silence<'_>) -> Result<Filled, Broken> {
-    within(silence, |context| from.poll_fill(context)).await
-}
-
-/// What `poll` brings, unless it is silent for too long.
-async fn within<T>(
-    silence: Silence<'_>,
-    poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
-) -> Result<T, Broken> {
-    let result = silence.within(poll).await;
+/// What the sender brought within its time.
+fn come<T>(result: Option<io::Result<T>>) -> Result<T, Broken> {
     result.ok_or(Broken::Silent)?.map_err(|_| Broken::Source)
-}
-
-async fn write<F>(to: Writer<'_>, bytes: &[u8], terms: &Terms<'_, F>) -> Result<(), Broken> {
-    to.write_within(bytes, terms.silence)
-        .await
-        .map_err(|unwritten| Broken::Sink(unwritten.why))?;
-    terms.bytes.add(bytes.len() as u64);
-    Ok(())
 }
 
 /// After this many bytes in one go, the other connections have their turn.

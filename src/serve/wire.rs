@@ -6,7 +6,7 @@
 //! they are used up, so that idle connections and streams between two events cost a descriptor and a task.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ops::Range;
@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Once;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -385,42 +385,52 @@ impl Writer<'_> {
         self.stream.write_all(bytes).await
     }
 
+    /// Writes what there is room for of what is left of `bytes`, of which `written` have been taken before; says whether that
+    /// was all.
+    pub fn write_on(&self, bytes: &[u8], written: &mut usize) -> Result<bool, Failure> {
+        let stream = self.stream;
+        while *written < bytes.len() {
+            match stream.try_write(&bytes[*written..]) {
+                Ok(0) => return Err(Failure::Broken(io::ErrorKind::WriteZero)),
+                Ok(count) => *written += count,
+                Err(error) => return blocked(&error),
+            }
+        }
+        match stream.try_flush() {
+            Ok(()) => Ok(true),
+            Err(error) => blocked(&error),
+        }
+    }
+
     /// Writes all of `bytes`, or says how many of them were taken before the connection failed or its peer had taken nothing
     /// for too long.
-    pub async fn write_within(&self, bytes: &[u8], silence: Silence<'_>) -> Result<(), Unwritten> {
+    pub fn write_within(
+        self,
+        bytes: &[u8],
+        silence: Silence<'_>,
+    ) -> impl Future<Output = Result<(), Unwritten>> {
         let mut written = 0;
         let mut room = Room::default();
-        while written < bytes.len() {
-            let why = match self.stream.try_write(&bytes[written..]) {
-                Ok(0) => Failure::Broken(io::ErrorKind::WriteZero),
-                Ok(count) => {
-                    written += count;
+        poll_fn(move |context| {
+            let result = loop {
+                if let Err(why) = ready!(room.poll(context, self.stream, silence)) {
+                    break Err(why);
+                }
+                let before = written;
+                match self.write_on(bytes, &mut written) {
+                    Ok(true) => break Ok(()),
+                    Ok(false) => {}
+                    Err(why) => break Err(why),
+                }
+                if written > before {
                     room.taken();
-                    continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match room.wait(self.stream, silence).await {
-                        Ok(()) => continue,
-                        Err(why) => why,
-                    }
+                if let Err(why) = room.blocks(self.stream, silence) {
+                    break Err(why);
                 }
-                Err(error) => Failure::Broken(error.kind()),
             };
-            return Err(Unwritten { written, why });
-        }
-        loop {
-            let why = match self.stream.try_flush() {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match room.wait(self.stream, silence).await {
-                        Ok(()) => continue,
-                        Err(why) => why,
-                    }
-                }
-                Err(error) => Failure::Broken(error.kind()),
-            };
-            return Err(Unwritten { written, why });
-        }
+            Poll::Ready(result.map_err(|why| Unwritten { written, why }))
+        })
     }
 
     /// From here on until [`ends_message`](Writer::ends_message), whatever ends the connection resets it.
@@ -464,6 +474,7 @@ pub enum Failure {
 /// that has stopped. So a limit that passes is no verdict yet: the next write is, which takes what little room there is.
 #[derive(Debug, Default)]
 pub struct Room {
+    is_waited_for: bool,
     was_silent: bool,
     sent_unseen: u64,
 }
@@ -474,8 +485,8 @@ impl Room {
         self.was_silent = false;
     }
 
-    /// A write would have blocked: waits until another is worth trying.
-    pub async fn wait(&mut self, stream: &Stream, silence: Silence<'_>) -> Result<(), Failure> {
+    /// A write would have blocked: the next one has to [wait](Room::poll), unless it is too late for that.
+    pub fn blocks(&mut self, stream: &Stream, silence: Silence<'_>) -> Result<(), Failure> {
         // What was written before may have found room where this write has not.
         let sent_unseen = stream.sent_unseen();
         if std::mem::replace(&mut self.sent_unseen, sent_unseen) != sent_unseen {
@@ -484,16 +495,40 @@ impl Room {
         if self.was_silent {
             return Err(Failure::Stalled);
         }
-        match silence
-            .within(|context| stream.poll_writable(context))
-            .await
-        {
-            Some(ready) => ready.map_err(|error| Failure::Broken(error.kind())),
-            None => {
+        silence.deadline.set(silence.most);
+        self.is_waited_for = true;
+        Ok(())
+    }
+
+    /// Whether a write is worth trying; else `context` is woken when it is.
+    pub fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        stream: &Stream,
+        silence: Silence<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        if !self.is_waited_for {
+            return Poll::Ready(Ok(()));
+        }
+        let result = match stream.poll_writable(context) {
+            Poll::Ready(ready) => ready.map_err(|error| Failure::Broken(error.kind())),
+            Poll::Pending => {
+                ready!(silence.deadline.poll_passed(context));
                 self.was_silent = true;
                 Ok(())
             }
-        }
+        };
+        silence.deadline.set(None);
+        self.is_waited_for = false;
+        Poll::Ready(result)
+    }
+}
+
+/// Whether a write that failed may be tried again.
+fn blocked(error: &io::Error) -> Result<bool, Failure> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Ok(false),
+        kind => Err(Failure::Broken(kind)),
     }
 }
 

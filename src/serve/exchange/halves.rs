@@ -1,12 +1,11 @@
 //! The two halves of an exchange, which run at the same time.
 //!
-//! [`upload`] reads the client and writes the origin, and goes on to watch for the client's departure;
-//! [`download`] reads the origin and writes the client. Whichever ends the exchange drops the other.
+//! The upload reads the client and writes the origin, and goes on to watch for the client's departure; the download reads the
+//! origin and writes the client. Whichever ends the exchange drops the other.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,31 +18,34 @@ use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Terms};
-use super::super::wire::{Failure, Filled, Reader, Stream, Wire, Writer};
+use super::super::wire::{Failure, Filled, Reader, Stream, Unwritten, Wire, Writer};
 use super::Limits;
 use super::request::Request;
-use super::response::read_response;
+use super::response::{Response, read_response};
 use crate::http::body::{Body, Form};
 use crate::http::connection::Next;
 use crate::http::framing::Framing;
 use crate::http::head::Version;
-use crate::http::passage::{Final, Kind};
+use crate::http::passage::Kind;
 
-/// What the two halves of an attempt know of each other.
-pub struct State {
+/// One attempt at a request: what it is about, and what its two halves know of each other.
+pub struct Attempt<'a> {
+    pub request: &'a Request,
+    pub service: &'a Service,
+    pub limits: Limits<'a>,
+    /// It goes out on a connection that was kept, which the origin may be about to close.
+    pub is_reused: bool,
+    /// All of it is in `out`, and acting on it twice is acting on it once.
+    is_repeatable: bool,
     /// The request's head and the start of its body, until the response makes it impossible to repeat it.
-    pub out: Cell<Option<Scratch>>,
+    out: Cell<Option<Scratch>>,
     pub sent: Cell<Sent>,
     /// A final response has begun to reach the client.
     pub answered: Cell<bool>,
     /// A 100 has: a client that waited for it waits no more.
     continued: Cell<bool>,
     /// The origin has reset its connection, as whoever wrote to it found.
-    pub was_reset: Cell<bool>,
-    /// It goes out on a connection that was kept, which the origin may be about to close.
-    pub is_reused: bool,
-    /// All of it is in `out`, and acting on it twice is acting on it once.
-    is_repeatable: bool,
+    was_reset: Cell<bool>,
 }
 
 /// How much of the request has gone out.
@@ -54,26 +56,195 @@ pub enum Sent {
     Whole,
 }
 
-impl State {
-    pub fn new(out: Scratch, is_repeatable: bool) -> Self {
-        State {
+/// A response that has been passed on.
+pub struct Answered {
+    pub status: u16,
+    pub next: Next,
+    /// The origin's connection may be kept, for as long as was announced.
+    pub keep: Option<Option<u64>>,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt with what is in `out`; `is_repeatable`: that is all, and acting on it twice is acting on it once.
+    pub fn new(
+        request: &'a Request,
+        service: &'a Service,
+        limits: Limits<'a>,
+        out: Scratch,
+        is_repeatable: bool,
+    ) -> Self {
+        Attempt {
+            request,
+            service,
+            limits,
+            is_reused: false,
+            is_repeatable,
             out: Cell::new(Some(out)),
             sent: Cell::new(Sent::Nothing),
             answered: Cell::new(false),
             continued: Cell::new(false),
             was_reset: Cell::new(false),
-            is_reused: false,
-            is_repeatable,
         }
     }
 
+    /// Sends the request over `origin` and passes the response on.
+    pub fn run(
+        &self,
+        client: &mut Wire,
+        origin: &mut Wire,
+        body: &mut Body,
+    ) -> impl Future<Output = Result<Answered, Fault>> {
+        let (client_reader, client_writer) = client.split();
+        let (origin_reader, origin_writer) = origin.split();
+        // The first is polled first.
+        future::or(
+            self.download(origin_reader, client_writer),
+            self.upload(client_reader, origin_writer, body),
+        )
+    }
+
     /// Whether the request is still there and may go out again: only if no byte of it went out, or if acting on it twice
-    /// is acting on it once.
-    pub fn can_repeat(&self) -> bool {
+    /// is acting on it once. Either way its body is as it was.
+    fn can_repeat(&self) -> bool {
         let out = self.out.take();
         let is_there = out.is_some();
         self.out.set(out);
         is_there && (self.is_repeatable || self.sent.get() == Sent::Nothing)
+    }
+
+    /// Makes ready for the same once more, over another connection; says whether that may be done.
+    pub fn restart(&mut self) -> bool {
+        let can_repeat = self.can_repeat();
+        if can_repeat {
+            self.sent.set(Sent::Nothing);
+            self.continued.set(false);
+            self.was_reset.set(false);
+        }
+        can_repeat
+    }
+
+    /// Sends the request, then watches the client. Ends only with a fault: the client's.
+    fn upload(
+        &self,
+        mut client: Reader<'_>,
+        origin: Writer<'_>,
+        body: &mut Body,
+    ) -> impl Future<Output = Result<Answered, Fault>> {
+        async move {
+            match self.begin(origin)? {
+                Begun::Over => {}
+                Begun::Whole if body.is_complete() => self.sent_whole(),
+                begun => {
+                    let stream = client.stream();
+                    // What the client has sent may wait for an origin that takes nothing, and its end behind that.
+                    let left = async { Err(absence(stream, self.request, self.service).await) };
+                    let rest = self.send(&mut client, origin, body, begun);
+                    // In a box: most requests have gone out by now, and this is as large as all the rest.
+                    Box::pin(future::or(rest, left)).await?;
+                }
+            }
+            Err(departure(&mut client, self.request, self.limits.client).await)
+        }
+    }
+
+    /// Sends the head, and what came of the body with it, as far as the origin takes it at once.
+    fn begin(&self, origin: Writer<'_>) -> Result<Begun, OriginFault> {
+        let Some(out) = self.out.take() else {
+            return Ok(Begun::Whole);
+        };
+        let mut written = 0;
+        let result = match origin.write_on(&out, &mut written) {
+            Ok(true) => Ok(()),
+            Ok(false) => return Ok(Begun::Part(out, written)),
+            Err(why) => Err(Unwritten { written, why }),
+        };
+        let goes_on = self.sent_head(out, result)?;
+        Ok(if goes_on { Begun::Whole } else { Begun::Over })
+    }
+
+    /// Sends what is left of the request, as far as the origin takes it.
+    async fn send(
+        &self,
+        client: &mut Reader<'_>,
+        origin: Writer<'_>,
+        body: &mut Body,
+        begun: Begun,
+    ) -> Result<(), Fault> {
+        let Attempt {
+            request, service, ..
+        } = self;
+        let silence = Silence {
+            deadline: self.limits.client,
+            most: service.timeouts.body,
+        };
+        if let Begun::Part(out, before) = begun {
+            let rest = origin.write_within(&out[before..], silence).await;
+            let result = rest.map_err(|Unwritten { written, why }| {
+                let written = before + written;
+                Unwritten { written, why }
+            });
+            if !self.sent_head(out, result)? {
+                return Ok(());
+            }
+        }
+        if request.may_wait && *body == Body::new(request.framing) && client.bytes().is_empty() {
+            // Its silence is the target's so far. The download is polled before this.
+            let begun = poll_fn(|context| match client.poll_fill(context) {
+                Poll::Pending if self.continued.get() => Poll::Ready(Ok(Filled::Some)),
+                filled => filled,
+            });
+            if !matches!(begun.await, Ok(Filled::Some)) {
+                return Err(ClientFault::Gone.into());
+            }
+        }
+        let terms = Terms {
+            form: Form::AsIs,
+            stays: |name: &str| request.stays(name, &service.onward),
+            silence,
+            bytes: &service.tally.bytes_up,
+            sight: request.sight(Side::Request),
+        };
+        match relay::relay(client, origin, body, terms).await {
+            Ok(()) => self.sent_whole(),
+            Err(Broken::Sink(why)) => self.notice(why)?,
+            Err(Broken::Source | Broken::Truncated) => return Err(ClientFault::Gone.into()),
+            Err(Broken::Malformed(error)) => return Err(ClientFault::Refused(error).into()),
+            Err(Broken::Silent) => return Err(ClientFault::BodyTimeout.into()),
+        }
+        Ok(())
+    }
+
+    /// Notes how the write of `out` ended, and keeps it while it may go out again; says whether more can follow.
+    fn sent_head(&self, out: Scratch, result: Result<(), Unwritten>) -> Result<bool, OriginFault> {
+        let goes_on = result.is_ok();
+        let sent = match result {
+            Ok(()) => {
+                self.service.tally.bytes_up.add(out.len() as u64);
+                Sent::Part
+            }
+            Err(Unwritten { written, why }) => {
+                self.notice(why)?;
+                if written == 0 {
+                    Sent::Nothing
+                } else {
+                    Sent::Part
+                }
+            }
+        };
+        self.sent.set(sent);
+        if !self.answered.get() {
+            self.out.set(Some(out));
+        }
+        Ok(goes_on)
+    }
+
+    /// All of the request has been sent: the time until its answer begins.
+    fn sent_whole(&self) {
+        self.sent.set(Sent::Whole);
+        if !self.answered.get() {
+            let first_byte = self.service.timeouts.first_byte;
+            self.limits.origin.set(first_byte);
+        }
     }
 
     /// What follows from it that the origin gets no more: it may still have answered, or be about to, which the download
@@ -87,140 +258,139 @@ impl State {
         }
         Ok(())
     }
-}
 
-/// A response that has been passed on.
-pub struct Answered {
-    pub status: u16,
-    pub next: Next,
-    /// The origin's connection may be kept, for as long as was announced.
-    pub keep: Option<Option<u64>>,
-}
-
-/// Sends the request over `origin` and passes the response on.
-pub async fn attempt(
-    client: &mut Wire,
-    origin: &mut Wire,
-    body: &mut Body,
-    request: &Request,
-    state: &State,
-    limits: Limits<'_>,
-    service: &Service,
-) -> Result<Answered, Fault> {
-    let (client_reader, client_writer) = client.split();
-    let (origin_reader, origin_writer) = origin.split();
-    let mut download = pin!(download(
-        origin_reader,
-        client_writer,
-        request,
-        state,
-        limits.origin,
-        service,
-    ));
-    let mut upload = pin!(upload(
-        client_reader,
-        origin_writer,
-        body,
-        request,
-        state,
-        limits,
-        service,
-    ));
-    poll_fn(|context| match download.as_mut().poll(context) {
-        Poll::Ready(answered) => Poll::Ready(answered),
-        Poll::Pending => upload.as_mut().poll(context).map(Err),
-    })
-    .await
-}
-
-/// Sends the request, then watches the client. Ends only with a fault: the client's.
-async fn upload(
-    mut client: Reader<'_>,
-    origin: Writer<'_>,
-    body: &mut Body,
-    request: &Request,
-    state: &State,
-    limits: Limits<'_>,
-    service: &Service,
-) -> Fault {
-    let stream = client.stream();
-    // What the client has sent may wait for an origin that takes nothing, and its end behind that.
-    let left = async { Err(absence(stream, request, service).await) };
-    let sent = send(&mut client, origin, body, request, state, limits, service);
-    if let Err(fault) = future::or(sent, left).await {
-        return fault;
-    }
-    departure(&mut client, request, limits.client).await
-}
-
-/// Sends the request, as far as the origin takes it.
-async fn send(
-    client: &mut Reader<'_>,
-    origin: Writer<'_>,
-    body: &mut Body,
-    request: &Request,
-    state: &State,
-    limits: Limits<'_>,
-    service: &Service,
-) -> Result<(), Fault> {
-    let silence = Silence {
-        deadline: limits.client,
-        most: service.timeouts.body,
-    };
-    if let Some(out) = state.out.take() {
-        let result = origin.write_within(&out, silence).await;
-        let is_over = match result {
-            Ok(()) => {
-                service.tally.bytes_up.add(out.len() as u64);
-                false
+    /// Passes the response on.
+    fn download(
+        &self,
+        mut origin: Reader<'_>,
+        client: Writer<'_>,
+    ) -> impl Future<Output = Result<Answered, Fault>> {
+        async move {
+            let Attempt {
+                request, service, ..
+            } = self;
+            // Set only while a write waits: before the answer, the deadline is the limit on its first byte.
+            let silence = Silence {
+                deadline: self.limits.origin,
+                most: service.timeouts.body,
+            };
+            let response;
+            let mut body = Body::new(Framing::Empty);
+            {
+                let mut out = Scratch::take();
+                response = self.settle(&mut origin, client, &mut out).await?;
+                if let Kind::Final(answer) = &response.kind {
+                    body = Body::new(answer.framing);
+                    let stays = |name: &str| answer.named.has(name);
+                    let taken = body
+                        .take_ready(origin.bytes(), answer.form, stays, &mut out)
+                        .map_err(OriginFault::Malformed)?;
+                    if let Some(sight) = request.sight(Side::Response) {
+                        sight.passed(&origin.bytes()[..taken]);
+                    }
+                    origin.consume(taken);
+                }
+                // From here on nothing else can be said, and nothing repeated.
+                self.answered.set(true);
+                client.begins_message();
+                service.tally.answers(request.began.elapsed());
+                self.out.take();
+                silence.deadline.set(None);
+                let written = client.write_within(&out, silence).await;
+                written.map_err(|unwritten| untaken(unwritten.why))?;
+                service.tally.bytes_down.add(out.len() as u64);
             }
-            Err(unwritten) => {
-                state.notice(unwritten.why)?;
-                state.sent.set(if unwritten.written == 0 {
-                    Sent::Nothing
-                } else {
-                    Sent::Part
+            let Response { status, kind } = &response;
+            let Kind::Final(answer) = kind else {
+                return Ok(Answered {
+                    status: *status,
+                    next: Next::Tunnel,
+                    keep: None,
                 });
-                true
+            };
+            let terms = Terms {
+                form: answer.form,
+                stays: |name: &str| answer.named.has(name),
+                silence,
+                bytes: &service.tally.bytes_down,
+                sight: request.sight(Side::Response),
+            };
+            match relay::relay(&mut origin, client, &mut body, terms).await {
+                // The end that the reset left behind is no end of a body that only an end completes.
+                Ok(()) if answer.framing == Framing::UntilClose && self.was_reset.get() => {
+                    Err(OriginFault::Truncated.into())
+                }
+                Ok(()) => {
+                    client.ends_message();
+                    Ok(Answered {
+                        status: *status,
+                        next: answer.next,
+                        keep: answer.keep,
+                    })
+                }
+                Err(Broken::Sink(why)) => Err(untaken(why)),
+                Err(Broken::Source | Broken::Truncated) => Err(OriginFault::Truncated.into()),
+                Err(Broken::Malformed(error)) => Err(OriginFault::Malformed(error).into()),
+                Err(Broken::Silent) => Err(OriginFault::BodyTimeout.into()),
             }
-        };
-        if !state.answered.get() {
-            state.out.set(Some(out));
-        }
-        if is_over {
-            return Ok(());
-        }
-        state.sent.set(Sent::Part);
-    }
-    if request.may_wait && *body == Body::new(request.framing) && client.bytes().is_empty() {
-        // Its silence is the target's so far. The download is polled before this.
-        let begun = poll_fn(|context| match client.poll_fill(context) {
-            Poll::Pending if state.continued.get() => Poll::Ready(Ok(Filled::Some)),
-            filled => filled,
-        });
-        if !matches!(begun.await, Ok(Filled::Some)) {
-            return Err(ClientFault::Gone.into());
         }
     }
-    let terms = Terms {
-        form: Form::AsIs,
-        stays: |name: &str| request.stays(name, &service.onward),
-        silence,
-        bytes: &service.tally.bytes_up,
-        sight: request.sight(Side::Request),
-    };
-    // In a box: most bodies come with their heads, and this would be a quarter of what each exchange holds.
-    match Box::pin(relay::relay(client, origin, body, terms)).await {
-        Ok(()) => state.sent.set(Sent::Whole),
-        Err(Broken::Sink(why)) => state.notice(why)?,
-        Err(Broken::Source | Broken::Truncated) => return Err(ClientFault::Gone.into()),
-        Err(Broken::Malformed(error)) => return Err(ClientFault::Refused(error).into()),
-        Err(Broken::Silent) => return Err(ClientFault::BodyTimeout.into()),
+
+    /// Reads the response that settles it, writes its head to `out`, and passes on the interim ones before it.
+    async fn settle(
+        &self,
+        origin: &mut Reader<'_>,
+        client: Writer<'_>,
+        out: &mut Scratch,
+    ) -> Result<Response, Fault> {
+        let mut interim = 0;
+        loop {
+            let response = read_response(origin, self, out).await?;
+            match &response.kind {
+                Kind::Interim => {}
+                // An origin that had enough of waiting says so on its way out, and says it to the request that crosses it:
+                // RFC 9110 §15.5.9 lets that be sent again. A 408 to what cannot be is passed on, for clients repeat it by
+                // themselves; so is one that leaves the connection open, for somebody behind the origin has said it.
+                Kind::Final(answer)
+                    if response.status == 408
+                        && answer.keep.is_none()
+                        && interim == 0
+                        && self.is_reused
+                        && self.can_repeat() =>
+                {
+                    return Err(OriginFault::Closed.into());
+                }
+                Kind::Final(_) | Kind::Tunnel => return Ok(response),
+            }
+            interim += 1;
+            if interim > INTERIM_MAX {
+                return Err(OriginFault::TooManyInterim.into());
+            }
+            // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
+            if self.request.asking.version == Version::Http11 {
+                let silence = Silence {
+                    deadline: &self.service.clock.deadline(),
+                    most: self.service.timeouts.body,
+                };
+                let written = client.write_within(out, silence).await;
+                written.map_err(|unwritten| untaken(unwritten.why))?;
+            }
+            if response.status == 100 {
+                self.continued.set(true);
+            }
+            out.clear();
+        }
     }
-    if !state.answered.get() {
-        limits.origin.set(service.timeouts.first_byte);
-    }
-    Ok(())
+}
+
+/// How far the head of a request has gone out, and what came of the body with it.
+enum Begun {
+    /// All of it.
+    Whole,
+    /// So many bytes of it; then there was no room.
+    Part(Scratch, usize),
+    /// The origin gets no more.
+    Over,
 }
 
 /// Waits until the client has gone. What it sends meanwhile is kept for the next request.
@@ -282,126 +452,6 @@ fn presence(client: &Stream, has_ended: bool, request: &Request) -> Presence {
         // Who means to go on with this connection does not finish it; who asked to close it may.
         Peer::Unknown if request.asking.persists => Presence::Gone,
         Peer::Unknown => Presence::Untold,
-    }
-}
-
-/// Passes the response on.
-async fn download(
-    mut origin: Reader<'_>,
-    client: Writer<'_>,
-    request: &Request,
-    state: &State,
-    deadline: &Deadline,
-    service: &Service,
-) -> Result<Answered, Fault> {
-    // Set only while a write waits: before the answer, `deadline` is the limit on its first byte.
-    let most = service.timeouts.body;
-    let silence = Silence { deadline, most };
-    let mut interim = 0;
-    let (mut out, status, answer) = loop {
-        let mut out = Scratch::take();
-        let response =
-            read_response(&mut origin, request, state, deadline, service, &mut out).await?;
-        match response.kind {
-            // An origin that had enough of waiting says so on its way out, and says it to the request that crosses it:
-            // RFC 9110 §15.5.9 lets that be sent again. A 408 to what cannot be is passed on, for clients repeat it by
-            // themselves; so is one that leaves the connection open, for somebody behind the origin has said it.
-            Kind::Final(answer)
-                if response.status == 408
-                    && answer.keep.is_none()
-                    && interim == 0
-                    && state.is_reused
-                    && state.can_repeat() =>
-            {
-                return Err(OriginFault::Closed.into());
-            }
-            Kind::Final(answer) => break (out, response.status, answer),
-            Kind::Tunnel => {
-                state.answered.set(true);
-                service.tally.answers(request.began.elapsed());
-                deadline.set(None);
-                client
-                    .write_within(&out, silence)
-                    .await
-                    .map_err(|unwritten| untaken(unwritten.why))?;
-                return Ok(Answered {
-                    status: response.status,
-                    next: Next::Tunnel,
-                    keep: None,
-                });
-            }
-            Kind::Interim => {
-                interim += 1;
-                if interim > INTERIM_MAX {
-                    return Err(OriginFault::TooManyInterim.into());
-                }
-                // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
-                if request.asking.version == Version::Http11 {
-                    let limit = service.clock.deadline();
-                    client
-                        .write_within(
-                            &out,
-                            Silence {
-                                deadline: &limit,
-                                most,
-                            },
-                        )
-                        .await
-                        .map_err(|unwritten| untaken(unwritten.why))?;
-                }
-                if response.status == 100 {
-                    state.continued.set(true);
-                }
-            }
-        }
-    };
-    let Final {
-        framing,
-        form,
-        next,
-        keep,
-        named,
-    } = answer;
-    let mut body = Body::new(framing);
-    let taken = body
-        .take_ready(origin.bytes(), form, |name| named.has(name), &mut out)
-        .map_err(OriginFault::Malformed)?;
-    if let Some(sight) = request.sight(Side::Response) {
-        sight.passed(&origin.bytes()[..taken]);
-    }
-    origin.consume(taken);
-    // From here on nothing else can be said, and nothing repeated.
-    state.answered.set(true);
-    client.begins_message();
-    service.tally.answers(request.began.elapsed());
-    state.out.take();
-    deadline.set(None);
-    client
-        .write_within(&out, silence)
-        .await
-        .map_err(|unwritten| untaken(unwritten.why))?;
-    service.tally.bytes_down.add(out.len() as u64);
-    drop(out);
-    let terms = Terms {
-        form,
-        stays: |name: &str| named.has(name),
-        silence,
-        bytes: &service.tally.bytes_down,
-        sight: request.sight(Side::Response),
-    };
-    match relay::relay(&mut origin, client, &mut body, terms).await {
-        // The end that the reset left behind is no end of a body that only an end completes.
-        Ok(()) if framing == Framing::UntilClose && state.was_reset.get() => {
-            Err(OriginFault::Truncated.into())
-        }
-        Ok(()) => {
-            client.ends_message();
-            Ok(Answered { status, next, keep })
-        }
-        Err(Broken::Sink(why)) => Err(untaken(why)),
-        Err(Broken::Source | Broken::Truncated) => Err(OriginFault::Truncated.into()),
-        Err(Broken::Malformed(error)) => Err(OriginFault::Malformed(error).into()),
-        Err(Broken::Silent) => Err(OriginFault::BodyTimeout.into()),
     }
 }
 

@@ -2,13 +2,10 @@
 
 use std::io;
 
-use super::super::Service;
 use super::super::buffers::Scratch;
-use super::super::deadline::Deadline;
 use super::super::fault::{Fault, OriginFault};
 use super::super::wire::{Filled, Reader};
-use super::halves::{Sent, State};
-use super::request::Request;
+use super::halves::{Attempt, Sent};
 use crate::http::Parsed;
 use crate::http::framing::Framing;
 use crate::http::head::{self, Slots};
@@ -23,10 +20,7 @@ pub struct Response {
 /// Reads a response head and writes it for the client to `out`.
 pub async fn read_response(
     origin: &mut Reader<'_>,
-    request: &Request,
-    state: &State,
-    deadline: &Deadline,
-    service: &Service,
+    attempt: &Attempt<'_>,
     out: &mut Scratch,
 ) -> Result<Response, Fault> {
     let mut seen = 0;
@@ -34,12 +28,9 @@ pub async fn read_response(
         let bytes = origin.bytes();
         let is_news =
             !bytes.is_empty() && (seen == 0 || head::may_end(bytes, seen) || origin.is_full());
-        if is_news
-            && let Parsed::Complete((response, len)) =
-                take_response(bytes, request, state, service, out)?
-        {
+        if is_news && let Parsed::Complete((response, len)) = take_response(bytes, attempt, out)? {
             origin.consume(len);
-            if let Some(proxy) = service.origin.asked_proxy()
+            if let Some(proxy) = attempt.service.origin.asked_proxy()
                 && response.status == PROXY_AUTHENTICATION_REQUIRED
             {
                 // The client knows of no proxy.
@@ -49,7 +40,8 @@ pub async fn read_response(
         }
         seen = bytes.len();
         let is_silent = seen == 0;
-        let filled = deadline.race(|context| origin.poll_fill(context)).await;
+        let limit = attempt.limits.origin;
+        let filled = limit.race(|context| origin.poll_fill(context)).await;
         match filled.ok_or(OriginFault::FirstByteTimeout)? {
             // An end that TLS did not announce is none to a body. Before an answer it is the same.
             Err(error) if is_silent && error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -67,15 +59,14 @@ pub async fn read_response(
 /// Takes the response at the start of `bytes` if its head is all there, and says how long that is.
 fn take_response(
     bytes: &[u8],
-    request: &Request,
-    state: &State,
-    service: &Service,
+    attempt: &Attempt<'_>,
     out: &mut Scratch,
 ) -> Result<Parsed<(Response, usize)>, OriginFault> {
     let moment = Moment {
-        is_sent: state.sent.get() == Sent::Whole,
-        is_stopping: service.clock.is_stopping(),
+        is_sent: attempt.sent.get() == Sent::Whole,
+        is_stopping: attempt.service.clock.is_stopping(),
     };
+    let request = attempt.request;
     let mut slots = Slots::new();
     let taken = passage::response(bytes, &mut slots, &request.asking, moment, out);
     let Parsed::Complete(inbound) = taken.map_err(|wrong| match wrong {

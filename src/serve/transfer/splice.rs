@@ -5,6 +5,7 @@
 //! in is closed with them.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -51,7 +52,11 @@ pub async fn transfer(
                 }
                 Err(Errno::AGAIN) => {
                     sink.write_blocked();
-                    if let Err(why) = room.wait(sink, silence).await {
+                    let waited = match room.blocks(sink, silence) {
+                        Ok(()) => poll_fn(|context| room.poll(context, sink, silence)).await,
+                        late => late,
+                    };
+                    if let Err(why) = waited {
                         return Some(Moved::SinkFailed(why));
                     }
                 }
