@@ -8,14 +8,13 @@ use super::head::{Field, Version};
 use super::{Error, framing, list};
 
 /// The options that a peer gave in all its `Connection` lines.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options<'b> {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
-    /// Names that are not on the fixed list; the first `others_count` count.
-    others: [&'b [u8]; OPTIONS_MAX],
-    others_count: usize,
+    /// Names that are not on the fixed list; hardly ever any.
+    others: Vec<&'b [u8]>,
 }
 
 impl<'b> Options<'b> {
@@ -26,8 +25,7 @@ impl<'b> Options<'b> {
             close: false,
             keep_alive: false,
             upgrade: false,
-            others: [b""; OPTIONS_MAX],
-            others_count: 0,
+            others: Vec::new(),
         };
         let names = fields
             .iter()
@@ -44,9 +42,10 @@ impl<'b> Options<'b> {
                 .iter()
                 .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
             {
-                let free = options.others.get_mut(options.others_count);
-                *free.ok_or(Error::TooManyOptions)? = name;
-                options.others_count += 1;
+                if options.others.len() == OPTIONS_MAX {
+                    return Err(Error::TooManyOptions);
+                }
+                options.others.push(name);
             }
         }
         Ok(options)
@@ -62,10 +61,9 @@ impl<'b> Options<'b> {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }
 
-    /// The fields that the peer named beside those that are always of one hop; hardly ever any.
+    /// The fields that the peer named beside those that are always of one hop.
     pub fn named(&self) -> Named {
-        let others = &self.others[..self.others_count];
-        Named(others.iter().map(|&name| name.into()).collect())
+        Named(self.others.iter().map(|&name| name.into()).collect())
     }
 
     /// Whether `name` is a field of this hop alone.
@@ -76,7 +74,8 @@ impl<'b> Options<'b> {
         if is_always_hop_by_hop(name) {
             return true;
         }
-        let is_named = self.others[..self.others_count]
+        let is_named = self
+            .others
             .iter()
             .any(|option| option.eq_ignore_ascii_case(name.as_bytes()));
         is_named && !framing::is_framing(name) && !name.eq_ignore_ascii_case("Host")

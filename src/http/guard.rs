@@ -89,26 +89,29 @@ impl Guard {
 /// Whether `host`, without port, can only mean the machine on which this runs.
 fn is_this_machine(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
-    if let Some(literal) = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
-        return literal
-            .parse::<Ipv6Addr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback());
-    }
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return address.is_loopback();
-    }
     let is_below_localhost = host
         .len()
         .checked_sub(LOCALHOST_SUFFIX.len())
         .and_then(|at| host.get(at..))
         .is_some_and(|end| end.eq_ignore_ascii_case(LOCALHOST_SUFFIX));
     // RFC 6761 §6.3 for `localhost`; containers reach their host under the last.
-    is_below_localhost
-        || host.eq_ignore_ascii_case("localhost")
+    if host.eq_ignore_ascii_case("localhost")
+        || is_below_localhost
         || host.eq_ignore_ascii_case("host.docker.internal")
+    {
+        return true;
+    }
+    let literal = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    match literal {
+        Some(literal) => literal
+            .parse::<Ipv6Addr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback()),
+        None => host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback()),
+    }
 }
 
 const LOCALHOST_SUFFIX: &str = ".localhost";

@@ -2,7 +2,8 @@
 //!
 //! Thousands of connections each have a limit that almost never passes. A timer for each would cost a few
 //! system calls a request; here, setting a limit is a store to memory, and one task looks through them
-//! when the earliest may have passed. A limit passes up to [`GRANULARITY`] late, never early.
+//! when the earliest may have passed. A limit counts from the beginning of the turn in which it is set ([`reactor::now`]), and
+//! passes up to [`GRANULARITY`] late, never early.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::reactor::Timer;
+use super::reactor::{self, Timer};
 
 /// By how much a limit may pass late.
 pub const GRANULARITY: Duration = Duration::from_millis(50);
@@ -52,7 +53,7 @@ impl Clock {
     /// Wakes whoever waits for a limit that has passed, for ever.
     pub async fn run(&self) {
         loop {
-            let now = Instant::now();
+            let now = reactor::now();
             self.next_look.set(
                 self.wake_expired(now)
                     .map(|next| next.max(now + GRANULARITY)),
@@ -137,7 +138,7 @@ impl Deadline {
     pub fn set(&self, after: Option<Duration>) {
         let at = after
             .filter(|after| !after.is_zero())
-            .and_then(|after| Instant::now().checked_add(after));
+            .and_then(|after| reactor::now().checked_add(after));
         self.clock.entries.borrow_mut()[self.key].at = at;
         if let Some(at) = at {
             self.clock.look_by(at);
@@ -172,7 +173,7 @@ impl Deadline {
 
     fn poll(&self, context: &Context<'_>, ends_with_stop: bool) -> Poll<()> {
         let entry = &mut self.clock.entries.borrow_mut()[self.key];
-        let has_passed = entry.at.is_some_and(|at| at <= Instant::now());
+        let has_passed = entry.at.is_some_and(|at| at <= reactor::now());
         if has_passed || (ends_with_stop && self.clock.is_stopping()) {
             return Poll::Ready(());
         }

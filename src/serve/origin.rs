@@ -19,6 +19,7 @@ use super::deadline::{Clock, Deadline};
 use super::listen;
 use super::own::Tally;
 use super::proxy::{self, Proxy, Trouble};
+use super::reactor;
 use super::stagger;
 use super::target::{Place, Target};
 use super::tls::{self, Tls, Wrong};
@@ -163,7 +164,7 @@ impl Origin {
     /// it cannot be repeated, so until the origin has shown that it keeps connections, such a request gets
     /// only one that has stayed open for [`REST`].
     pub fn reuse(&self, is_repeatable: bool) -> Option<Wire> {
-        let now = Instant::now();
+        let now = reactor::now();
         let mut idle = self.idle.borrow_mut();
         loop {
             let candidate = if is_repeatable || self.is_persistent.get() {
@@ -204,7 +205,7 @@ impl Origin {
         if lifetime.is_zero() || idle.len() == IDLE_MAX {
             return;
         }
-        let since = Instant::now();
+        let since = reactor::now();
         let until = since + lifetime;
         if idle.iter().all(|idle| idle.until > until) {
             self.sweep.set(Some(lifetime));
@@ -235,7 +236,7 @@ impl Origin {
     }
 
     fn drop_dead(&self) {
-        let now = Instant::now();
+        let now = reactor::now();
         let sweeper = self.sweeper.borrow();
         let mut idle = self.idle.borrow_mut();
         idle.retain(|idle| {
@@ -259,7 +260,7 @@ impl Origin {
         limit: Option<Duration>,
         hold: Duration,
     ) -> Result<Wire, ConnectError> {
-        let give_up = Instant::now() + hold;
+        let give_up = reactor::now() + hold;
         loop {
             deadline.set(limit);
             let stage = Cell::new(Stage::Connection);
@@ -270,7 +271,7 @@ impl Origin {
             let result = future::or(self.connect_once(&stage), timeout).await;
             deadline.set(None);
             match result {
-                Err(ConnectError::Refused) if Instant::now() < give_up => {
+                Err(ConnectError::Refused) if reactor::now() < give_up => {
                     deadline.set(Some(HOLD_PAUSE));
                     deadline.passed().await;
                 }

@@ -15,12 +15,12 @@
 mod epoll;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 pub use epoll::{
-    NEEDS, Source, Timer, accept, accepted, block_on, connect_tcp, connect_unix, next_turn,
+    NEEDS, Source, Timer, accept, accepted, block_on, connect_tcp, connect_unix, next_turn, now,
 };
 
 #[cfg(not(all(target_os = "linux", not(ic_portable))))]
 mod portable;
 #[cfg(not(all(target_os = "linux", not(ic_portable))))]
 pub use portable::{
-    NEEDS, Source, Timer, accept, accepted, block_on, connect_tcp, connect_unix, next_turn,
+    NEEDS, Source, Timer, accept, accepted, block_on, connect_tcp, connect_unix, next_turn, now,
 };

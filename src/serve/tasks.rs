@@ -15,10 +15,9 @@ use smol::LocalExecutor;
 pub async fn run<T>(executor: &LocalExecutor<'_>, main: impl Future<Output = T>) -> T {
     let mut main = pin!(main);
     let mut call = None;
-    // There while nothing can be run: whoever has something to run wakes it.
+    // Whoever has something to run while nothing can be run wakes it. Kept while something is: to be woken once is enough.
     let mut rest = pin!(None);
     poll_fn(|context| {
-        rest.set(None);
         let call = Call::through(&mut call, context.waker());
         if call.is_due.swap(false, Ordering::AcqRel) {
             let waker = Waker::from(Arc::clone(call));
@@ -30,7 +29,9 @@ pub async fn run<T>(executor: &LocalExecutor<'_>, main: impl Future<Output = T>)
             if executor.try_tick() {
                 continue;
             }
-            rest.set(Some(executor.tick()));
+            if rest.is_none() {
+                rest.set(Some(executor.tick()));
+            }
             let resting = rest.as_mut().as_pin_mut().map(|rest| rest.poll(context));
             if resting == Some(Poll::Pending) {
                 return Poll::Pending;

@@ -17,6 +17,7 @@ use super::super::deadline::{Deadline, Silence};
 use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
+use super::super::reactor;
 use super::super::relay::{self, Broken, Terms};
 use super::super::wire::{Failure, Filled, Reader, Stream, Unwritten, Wire, Writer};
 use super::Limits;
@@ -293,7 +294,8 @@ impl<'a> Attempt<'a> {
                 // From here on nothing else can be said, and nothing repeated.
                 self.answered.set(true);
                 client.begins_message();
-                service.tally.answers(request.began.elapsed());
+                let age = reactor::now().duration_since(request.began);
+                service.tally.answers(age);
                 self.out.take();
                 silence.deadline.set(None);
                 let written = client.write_within(&out, silence).await;

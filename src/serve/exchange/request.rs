@@ -9,6 +9,7 @@ use super::super::buffers::Scratch;
 use super::super::fault::{ClientFault, Fault};
 use super::super::feed::{Beginning, Side, Sight, Trace};
 use super::super::own::Page;
+use super::super::reactor;
 use super::super::wire::{Filled, Stream};
 use super::Connection;
 use crate::http::Parsed;
@@ -77,7 +78,7 @@ pub async fn read_request(
         if !is_idle {
             let began = *began.get_or_insert_with(|| {
                 limit.set(service.timeouts.head);
-                Instant::now()
+                reactor::now()
             });
             let is_news = seen == 0 || head::may_end(bytes, seen) || reader.is_full();
             if is_news {
@@ -117,7 +118,7 @@ pub async fn read_request(
             None => {
                 let fault = ClientFault::HeadTimeout.into();
                 if service.feed.is_on() {
-                    let began = began.unwrap_or_else(Instant::now);
+                    let began = began.unwrap_or_else(reactor::now);
                     let caller = Caller {
                         stream: reader.stream(),
                         number,

@@ -202,7 +202,7 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.at <= Instant::now() {
+        if self.at <= now() {
             return Poll::Ready(());
         }
         match &self.set {
@@ -244,6 +244,11 @@ pub async fn next_turn() {
     .await;
 }
 
+/// The time at which this turn began: for limits, which need no better, and of which each request sets several.
+pub fn now() -> Instant {
+    TURN_BEGAN.get().unwrap_or_else(Instant::now)
+}
+
 /// Runs `future` on this thread to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let reactor = Reactor::current()?;
@@ -256,13 +261,18 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
     let mut events = Vec::with_capacity(EVENTS_MAX);
-    loop {
+    let result = loop {
         alarm.state.store(AWAKE, Ordering::Release);
         if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
-            return Ok(result);
+            break Ok(result);
         }
-        reactor.turn(&alarm, &mut events)?;
-    }
+        if let Err(error) = reactor.turn(&alarm, &mut events) {
+            break Err(error);
+        }
+    };
+    // What follows is in no turn.
+    TURN_BEGAN.set(None);
+    result
 }
 
 /// What wakes a thread.
@@ -315,6 +325,7 @@ struct Reactor {
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+    static TURN_BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 impl Reactor {
@@ -379,6 +390,7 @@ impl Reactor {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        TURN_BEGAN.set(Some(Instant::now()));
         for &Event { flags, data } in events.iter() {
             self.dispatch(flags, data.u64());
         }
@@ -416,16 +428,12 @@ impl Reactor {
     fn until_next_timer(&self) -> Option<Duration> {
         let timers = self.timers.borrow();
         let next = timers.iter().map(|(_, (at, _))| *at).min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        Some(next.saturating_duration_since(now()))
     }
 
     fn ring_timers(&self) {
-        let timers = self.timers.borrow();
-        if timers.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        for (_, (at, waker)) in timers.iter() {
+        let now = now();
+        for (_, (at, waker)) in self.timers.borrow().iter() {
             if *at <= now {
                 // Only notes it: the timer is taken out when its future is polled and dropped.
                 waker.wake_by_ref();

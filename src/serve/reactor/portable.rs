@@ -123,6 +123,11 @@ pub async fn next_turn() {
     smol::future::yield_now().await;
 }
 
+/// The time.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// Runs `future` on this thread to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(async_io::block_on(future))
