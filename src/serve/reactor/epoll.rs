@@ -518,12 +518,10 @@ fn wait(place: &mut Option<Waker>, waker: &Waker) {
 
 /// epoll counts milliseconds; rounded up, or the last one would be spent turning.
 fn whole_millis(time: Duration) -> Timespec {
-    let millis = time.as_nanos().div_ceil(1_000_000);
-    let millis = i64::try_from(millis)
-        .unwrap_or(i64::MAX)
-        .min(i64::from(i32::MAX));
+    let millis = i64::from(time.subsec_nanos().div_ceil(1_000_000));
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     Timespec {
-        tv_sec: millis / 1000,
+        tv_sec: seconds.min(SLEEP_SECONDS_MAX) + millis / 1000,
         tv_nsec: millis % 1000 * 1_000_000,
     }
 }
@@ -538,5 +536,8 @@ const BELL: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// Events of one turn; more come in the next.
 const EVENTS_MAX: usize = 256;
+
+/// In the milliseconds that epoll counts, this fits into 31 bits.
+const SLEEP_SECONDS_MAX: i64 = 1_000_000;
 
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
