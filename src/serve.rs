@@ -207,7 +207,7 @@ impl std::error::Error for ServeError {
 }
 
 /// Runs an interceptor until a signal stops it, or nobody has needed it for long. Calls `tell` with what happens.
-pub fn run(mut options: Options, mut tell: impl FnMut(Event<'_>)) -> Result<(), ServeError> {
+pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), ServeError> {
     limit_connections(&mut options);
     let listeners = listen::open(&options.listen)
         .map_err(|(address, error)| ServeError::Bind(address, error))?;

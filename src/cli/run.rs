@@ -67,7 +67,7 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
     thread::Builder::new()
         .name("interceptor".to_owned())
         .spawn(move || {
-            let ended = serve::run(options, |event| {
+            let ended = serve::run(options, &mut |event| {
                 if let Event::Listening(addresses) = event {
                     // Whoever started it waits.
                     let addresses: Vec<_> = addresses.iter().filter_map(Address::tcp).collect();

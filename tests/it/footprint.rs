@@ -43,9 +43,9 @@ type Repeat = fn(&mut Counted, u64);
 
 /// A guard against growth, just above what it is. A third of it is TLS, a tenth what unwinds and shows a panic.
 const BINARY_BYTES_MAX: u64 = if cfg!(feature = "tls") {
-    4000 << 10
+    3880 << 10
 } else {
-    2800 << 10
+    2720 << 10
 };
 
 /// An exchange that is under way.

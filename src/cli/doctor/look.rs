@@ -258,7 +258,7 @@ fn for_the_moment(
         .name("interceptor".to_owned())
         .spawn(move || {
             // Dropped when it cannot start, which is how that is told.
-            serve::run(options, |event| {
+            serve::run(options, &mut |event| {
                 if let Event::Listening(addresses) = event {
                     let _ = tell.send(addresses.iter().find_map(Address::tcp));
                 }

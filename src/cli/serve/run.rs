@@ -28,7 +28,7 @@ impl Serve {
         let (prepared, options) = self.prepare(context, inherited, STOP_SIGNALS)?;
         let announcement = prepared.announcement(&options);
         let supervisor = Supervisor::of(&context.environment);
-        let tell = |event: Event<'_>| match event {
+        let mut tell = |event: Event<'_>| match event {
             Event::Listening(addresses) => {
                 announcement.print(addresses);
                 prepared.starts();
@@ -44,7 +44,7 @@ impl Serve {
                 }
             }
         };
-        match serve::run(options, tell) {
+        match serve::run(options, &mut tell) {
             Ok(()) => {
                 prepared.stops();
                 Ok(Exit::Done)
