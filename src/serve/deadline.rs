@@ -2,8 +2,8 @@
 //!
 //! Thousands of connections each have a limit that almost never passes. A timer for each would cost a few
 //! system calls a request; here, setting a limit is a store to memory, and one task looks through them
-//! when the earliest may have passed. A limit counts from the beginning of the turn in which it is set ([`reactor::now`]), and
-//! passes up to [`GRANULARITY`] late, never early.
+//! when the earliest may have passed. A limit passes up to [`GRANULARITY`] late. It counts from the beginning of the turn in
+//! which it is set ([`reactor::now`]), which is mostly some microseconds ago: early is as much as that turn has taken.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};

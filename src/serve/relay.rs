@@ -73,7 +73,7 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
                             Buffer::take
                         };
                         let silence = terms.silence;
-                        come(
+                        in_time(
                             silence
                                 .within(|context| from.poll_fill_into(context, lend))
                                 .await,
@@ -165,7 +165,7 @@ async fn flow<F>(
                     0
                 };
                 let readable = |context: &mut Context<'_>| from.stream().poll_readable(context);
-                come(terms.silence.within(readable).await)?;
+                in_time(terms.silence.within(readable).await)?;
             }
             Moved::EndOfFile => return Ok(Filled::EndOfFile),
             Moved::SourceFailed => return Err(Broken::Source),
@@ -175,7 +175,7 @@ async fn flow<F>(
     if body.is_complete() {
         return Ok(Filled::Some);
     }
-    come(
+    in_time(
         terms
             .silence
             .within(|context| from.poll_fill(context))
@@ -226,8 +226,8 @@ pub async fn discard(from: &mut Reader<'_>, limit: &Deadline, most: usize) -> Di
     }
 }
 
-/// What the sender brought within its time.
-fn come<T>(result: Option<io::Result<T>>) -> Result<T, Broken> {
+/// What the sender brought, if it did so in time.
+fn in_time<T>(result: Option<io::Result<T>>) -> Result<T, Broken> {
     result.ok_or(Broken::Silent)?.map_err(|_| Broken::Source)
 }
 

@@ -15,7 +15,8 @@ use smol::LocalExecutor;
 pub async fn run<T>(executor: &LocalExecutor<'_>, main: impl Future<Output = T>) -> T {
     let mut main = pin!(main);
     let mut call = None;
-    // Whoever has something to run while nothing can be run wakes it. Kept while something is: to be woken once is enough.
+    // Whoever has something to run while nothing can be run wakes it. It is kept when it was woken, and waits again with its next
+    // poll; no poll of all this ends without that, or without a wake of its own.
     let mut rest = pin!(None);
     poll_fn(|context| {
         let call = Call::through(&mut call, context.waker());

@@ -425,7 +425,7 @@ impl Writer<'_> {
                 if written > before {
                     room.taken();
                 }
-                if let Err(why) = room.blocks(self.stream, silence) {
+                if let Err(why) = room.begin_wait(self.stream, silence) {
                     break Err(why);
                 }
             };
@@ -485,8 +485,8 @@ impl Room {
         self.was_silent = false;
     }
 
-    /// A write would have blocked: the next one has to [wait](Room::poll), unless it is too late for that.
-    pub fn blocks(&mut self, stream: &Stream, silence: Silence<'_>) -> Result<(), Failure> {
+    /// A write would have blocked: the next one [waits](Room::poll), unless it is too late for that.
+    pub fn begin_wait(&mut self, stream: &Stream, silence: Silence<'_>) -> Result<(), Failure> {
         // What was written before may have found room where this write has not.
         let sent_unseen = stream.sent_unseen();
         if std::mem::replace(&mut self.sent_unseen, sent_unseen) != sent_unseen {

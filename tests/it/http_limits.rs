@@ -1,7 +1,9 @@
 //! Time limits, the connection limit, and waiting for an origin that is still loading.
 //! Every limit is set to a fraction of a second here, which also shows that fractions are understood.
 
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use crate::support::tls::{self, scheme};
@@ -148,6 +150,28 @@ fn a_first_byte_that_does_not_come_is_a_504() {
             "it is not sent again: the origin may be at work"
         );
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_first_byte_that_does_not_come_of_an_origin_that_wants_no_more_is_a_504() {
+    // Only on a Unix socket can an origin refuse to read and keep its other side open.
+    let path =
+        std::env::temp_dir().join(format!("ic-it-{}-{}.sock", std::process::id(), free_port()));
+    let listener = UnixListener::bind(&path).expect("the temporary folder can be written");
+    let interceptor = Launch::toward(format!("unix:{}", path.display()))
+        .args(["--first-byte-timeout", LIMIT])
+        .start();
+    let mut client = interceptor.client();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n");
+    let (served, _) = listener.accept().expect("the interceptor connects");
+    served.shutdown(Shutdown::Read).expect("it is connected");
+    let since = Instant::now();
+    client.send("twenty bytes of body");
+    let response = client.response("POST");
+    check_lasted(since, "nobody reads it");
+    check_own_error(&response, &[504]);
+    std::fs::remove_file(&path).expect("it is there");
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl<'a> Attempt<'a> {
         async move {
             match self.begin(origin)? {
                 Begun::Over => {}
-                Begun::Whole if body.is_complete() => self.sent_whole(),
+                Begun::Whole if body.is_complete() => self.sent.set(Sent::Whole),
                 begun => {
                     let stream = client.stream();
                     // What the client has sent may wait for an origin that takes nothing, and its end behind that.
@@ -143,6 +143,11 @@ impl<'a> Attempt<'a> {
                     // In a box: most requests have gone out by now, and this is as large as all the rest.
                     Box::pin(future::or(rest, left)).await?;
                 }
+            }
+            // The origin has all of it, or wants no more: it is its turn.
+            if !self.answered.get() {
+                let first_byte = self.service.timeouts.first_byte;
+                self.limits.origin.set(first_byte);
             }
             Err(departure(&mut client, self.request, self.limits.client).await)
         }
@@ -190,11 +195,11 @@ impl<'a> Attempt<'a> {
         }
         if request.may_wait && *body == Body::new(request.framing) && client.bytes().is_empty() {
             // Its silence is the target's so far. The download is polled before this.
-            let begun = poll_fn(|context| match client.poll_fill(context) {
+            let first = poll_fn(|context| match client.poll_fill(context) {
                 Poll::Pending if self.continued.get() => Poll::Ready(Ok(Filled::Some)),
                 filled => filled,
             });
-            if !matches!(begun.await, Ok(Filled::Some)) {
+            if !matches!(first.await, Ok(Filled::Some)) {
                 return Err(ClientFault::Gone.into());
             }
         }
@@ -206,7 +211,7 @@ impl<'a> Attempt<'a> {
             sight: request.sight(Side::Request),
         };
         match relay::relay(client, origin, body, terms).await {
-            Ok(()) => self.sent_whole(),
+            Ok(()) => self.sent.set(Sent::Whole),
             Err(Broken::Sink(why)) => self.notice(why)?,
             Err(Broken::Source | Broken::Truncated) => return Err(ClientFault::Gone.into()),
             Err(Broken::Malformed(error)) => return Err(ClientFault::Refused(error).into()),
@@ -237,15 +242,6 @@ impl<'a> Attempt<'a> {
             self.out.set(Some(out));
         }
         Ok(goes_on)
-    }
-
-    /// All of the request has been sent: the time until its answer begins.
-    fn sent_whole(&self) {
-        self.sent.set(Sent::Whole);
-        if !self.answered.get() {
-            let first_byte = self.service.timeouts.first_byte;
-            self.limits.origin.set(first_byte);
-        }
     }
 
     /// What follows from it that the origin gets no more: it may still have answered, or be about to, which the download
@@ -387,7 +383,7 @@ impl<'a> Attempt<'a> {
 
 /// How far the head of a request has gone out, and what came of the body with it.
 enum Begun {
-    /// All of it.
+    /// All of it, or it is not needed any more.
     Whole,
     /// So many bytes of it; then there was no room.
     Part(Scratch, usize),

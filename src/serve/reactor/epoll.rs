@@ -244,7 +244,7 @@ pub async fn next_turn() {
     .await;
 }
 
-/// The time at which this turn began: for limits, which need no better, and of which each request sets several.
+/// The time at which this turn began: for limits and ages, which need no better, and of which each request takes several.
 pub fn now() -> Instant {
     TURN_BEGAN.get().unwrap_or_else(Instant::now)
 }
@@ -428,7 +428,8 @@ impl Reactor {
     fn until_next_timer(&self) -> Option<Duration> {
         let timers = self.timers.borrow();
         let next = timers.iter().map(|(_, (at, _))| *at).min()?;
-        Some(next.saturating_duration_since(now()))
+        // As late as the turn is by now: the thread would oversleep by what the turn took.
+        Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn ring_timers(&self) {

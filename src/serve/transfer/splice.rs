@@ -52,7 +52,7 @@ pub async fn transfer(
                 }
                 Err(Errno::AGAIN) => {
                     sink.write_blocked();
-                    let waited = match room.blocks(sink, silence) {
+                    let waited = match room.begin_wait(sink, silence) {
                         Ok(()) => poll_fn(|context| room.poll(context, sink, silence)).await,
                         late => late,
                     };
