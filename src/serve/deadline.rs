@@ -150,10 +150,18 @@ impl Deadline {
         &self,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> impl Future<Output = Option<T>> {
-        poll_fn(move |context| match poll(context) {
+        poll_fn(move |context| {
+            let came = poll(context);
+            self.poll_unless(context, came)
+        })
+    }
+
+    /// What `came`, or `None` if that is nothing yet and the limit has passed.
+    fn poll_unless<T>(&self, context: &Context<'_>, came: Poll<T>) -> Poll<Option<T>> {
+        match came {
             Poll::Ready(result) => Poll::Ready(Some(result)),
             Poll::Pending => self.poll_passed(context).map(|()| None),
-        })
+        }
     }
 
     /// Waits until the limit has passed.
@@ -203,19 +211,23 @@ impl Silence<'_> {
         self,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> impl Future<Output = Option<T>> {
-        let Silence { deadline, most } = self;
-        deadline.set(most);
+        self.begin();
         poll_fn(move |context| {
-            let result = match poll(context) {
-                Poll::Ready(result) => Some(result),
-                Poll::Pending => {
-                    ready!(deadline.poll_passed(context));
-                    None
-                }
-            };
-            deadline.set(None);
-            Poll::Ready(result)
+            let came = poll(context);
+            self.poll(context, came)
         })
+    }
+
+    /// The time begins.
+    pub fn begin(self) {
+        self.deadline.set(self.most);
+    }
+
+    /// What `came` since it [began](Silence::begin), or `None` if that takes too long. With either the time is over.
+    pub fn poll<T>(self, context: &Context<'_>, came: Poll<T>) -> Poll<Option<T>> {
+        let result = ready!(self.deadline.poll_unless(context, came));
+        self.deadline.set(None);
+        Poll::Ready(result)
     }
 }
 

@@ -179,7 +179,7 @@ fn exchange<'a>(
             Ok((status, _)) => Some(*status),
             Err(broken) => broken.fault.status(),
         };
-        underway.end(status, reactor::now().duration_since(request.began));
+        underway.end(status, request.age());
         match result {
             Ok((status, next)) => {
                 if let Some(trace) = &request.trace {
@@ -193,7 +193,7 @@ fn exchange<'a>(
                     service.tally.failed(Trouble::Answered(status));
                 }
                 if let Some(label) = &request.label {
-                    let millis = reactor::now().duration_since(request.began).as_millis();
+                    let millis = request.age().as_millis();
                     log::debug!("{label}: {status} in {millis} ms");
                 }
                 Ok(next)

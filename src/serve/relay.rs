@@ -13,7 +13,7 @@ use super::deadline::{Deadline, Silence};
 use super::feed::Sight;
 use super::reactor;
 use super::transfer::{self, Moved};
-use super::wire::{Failure, Filled, Reader, Writer};
+use super::wire::{Failure, Filled, Reader, Unwritten, Writer};
 use crate::http::body::{Body, Form, Truncated};
 use crate::http::chunked::Piece;
 use crate::http::{Error, Parsed};
@@ -31,6 +31,12 @@ pub enum Broken {
     Silent,
     /// Its receiver gets no more.
     Sink(Failure),
+}
+
+impl From<Unwritten> for Broken {
+    fn from(Unwritten { why, .. }: Unwritten) -> Self {
+        Broken::Sink(why)
+    }
 }
 
 /// What goes with a relayed body.
@@ -105,8 +111,7 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
                 };
                 from.consume(count);
                 if terms.form == Form::AsIs {
-                    let written = to.write_within(&out, terms.silence).await;
-                    written.map_err(|unwritten| Broken::Sink(unwritten.why))?;
+                    to.write_within(&out, terms.silence).await?;
                     terms.bytes.add(out.len() as u64);
                 }
                 continue;
@@ -121,8 +126,7 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
             };
             if passes {
                 let bytes = &from.bytes()[..used];
-                let written = to.write_within(bytes, terms.silence).await;
-                written.map_err(|unwritten| Broken::Sink(unwritten.why))?;
+                to.write_within(bytes, terms.silence).await?;
                 terms.bytes.add(used as u64);
             }
             if let Some(sight) = terms.sight {

@@ -495,7 +495,7 @@ impl Room {
         if self.was_silent {
             return Err(Failure::Stalled);
         }
-        silence.deadline.set(silence.most);
+        silence.begin();
         self.is_waited_for = true;
         Ok(())
     }
@@ -510,17 +510,14 @@ impl Room {
         if !self.is_waited_for {
             return Poll::Ready(Ok(()));
         }
-        let result = match stream.poll_writable(context) {
-            Poll::Ready(ready) => ready.map_err(|error| Failure::Broken(error.kind())),
-            Poll::Pending => {
-                ready!(silence.deadline.poll_passed(context));
-                self.was_silent = true;
-                Ok(())
-            }
-        };
-        silence.deadline.set(None);
+        let writable = stream.poll_writable(context);
+        let came = ready!(silence.poll(context, writable));
         self.is_waited_for = false;
-        Poll::Ready(result)
+        self.was_silent |= came.is_none();
+        Poll::Ready(match came {
+            Some(Err(error)) => Err(Failure::Broken(error.kind())),
+            Some(Ok(())) | None => Ok(()),
+        })
     }
 }
 

@@ -156,8 +156,7 @@ fn a_first_byte_that_does_not_come_is_a_504() {
 #[cfg(unix)]
 fn a_first_byte_that_does_not_come_of_an_origin_that_wants_no_more_is_a_504() {
     // Only on a Unix socket can an origin refuse to read and keep its other side open.
-    let path =
-        std::env::temp_dir().join(format!("ic-it-{}-{}.sock", std::process::id(), free_port()));
+    let path = scratch_socket();
     let listener = UnixListener::bind(&path).expect("the temporary folder can be written");
     let interceptor = Launch::toward(format!("unix:{}", path.display()))
         .args(["--first-byte-timeout", LIMIT])

@@ -329,9 +329,7 @@ fn a_base_path_goes_in_front_and_v1_is_not_doubled() {
 fn a_target_can_be_a_unix_socket() {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
-    // A socket's path has some 100 bytes; the build folder may be deeper than that.
-    let path =
-        std::env::temp_dir().join(format!("ic-it-{}-{}.sock", std::process::id(), free_port()));
+    let path = scratch_socket();
     let listener = UnixListener::bind(&path).expect("the temporary folder can be written");
     let interceptor = Launch::toward(format!("unix:{}", path.display())).start();
     let mut client = interceptor.client();

@@ -17,7 +17,6 @@ use super::super::deadline::{Deadline, Silence};
 use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
-use super::super::reactor;
 use super::super::relay::{self, Broken, Terms};
 use super::super::wire::{Failure, Filled, Reader, Stream, Unwritten, Wire, Writer};
 use super::Limits;
@@ -179,10 +178,7 @@ impl<'a> Attempt<'a> {
         let Attempt {
             request, service, ..
         } = self;
-        let silence = Silence {
-            deadline: self.limits.client,
-            most: service.timeouts.body,
-        };
+        let silence = self.silence(self.limits.client);
         if let Begun::Part(out, before) = begun {
             let rest = origin.write_within(&out[before..], silence).await;
             let result = rest.map_err(|Unwritten { written, why }| {
@@ -244,6 +240,14 @@ impl<'a> Attempt<'a> {
         Ok(goes_on)
     }
 
+    /// How long nothing of a body may move.
+    fn silence<'d>(&self, deadline: &'d Deadline) -> Silence<'d> {
+        Silence {
+            deadline,
+            most: self.service.timeouts.body,
+        }
+    }
+
     /// What follows from it that the origin gets no more: it may still have answered, or be about to, which the download
     /// finds out. One that takes nothing is at fault as long as it has not.
     fn notice(&self, why: Failure) -> Result<(), OriginFault> {
@@ -267,10 +271,7 @@ impl<'a> Attempt<'a> {
                 request, service, ..
             } = self;
             // Set only while a write waits: before the answer, the deadline is the limit on its first byte.
-            let silence = Silence {
-                deadline: self.limits.origin,
-                most: service.timeouts.body,
-            };
+            let silence = self.silence(self.limits.origin);
             let response;
             let mut body = Body::new(Framing::Empty);
             {
@@ -290,8 +291,7 @@ impl<'a> Attempt<'a> {
                 // From here on nothing else can be said, and nothing repeated.
                 self.answered.set(true);
                 client.begins_message();
-                let age = reactor::now().duration_since(request.began);
-                service.tally.answers(age);
+                service.tally.answers(request.age());
                 self.out.take();
                 silence.deadline.set(None);
                 let written = client.write_within(&out, silence).await;
@@ -366,11 +366,8 @@ impl<'a> Attempt<'a> {
             }
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
             if self.request.asking.version == Version::Http11 {
-                let silence = Silence {
-                    deadline: &self.service.clock.deadline(),
-                    most: self.service.timeouts.body,
-                };
-                let written = client.write_within(out, silence).await;
+                let limit = self.service.clock.deadline();
+                let written = client.write_within(out, self.silence(&limit)).await;
                 written.map_err(|unwritten| untaken(unwritten.why))?;
             }
             if response.status == 100 {

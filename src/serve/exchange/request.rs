@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::Service;
 use super::super::buffers::Scratch;
@@ -42,6 +42,11 @@ impl Request {
     /// Whether fields of that `name` do not pass in its trailer section.
     pub fn stays(&self, name: &str, onward: &Onward) -> bool {
         onward.is_ours(name) || self.named.has(name)
+    }
+
+    /// How long ago it came.
+    pub fn age(&self) -> Duration {
+        reactor::now().duration_since(self.began)
     }
 
     /// What sees the bodies of its exchange.
