@@ -46,9 +46,19 @@ impl Family {
 
     /// Proportional set size: its own memory, and its share of what others map as well. In bytes.
     pub fn pss(&self) -> u64 {
+        self.size("Pss:")
+    }
+
+    /// Of it, what no file is mapped to: how much of its code and its libraries a process has touched by chance does not matter. In
+    /// bytes.
+    pub fn data(&self) -> u64 {
+        self.size("Pss_Anon:") + self.size("Pss_Shmem:")
+    }
+
+    fn size(&self, name: &str) -> u64 {
         let sizes = self.pids.iter().filter_map(|pid| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_ascii_whitespace().next()?.parse::<u64>().ok()
         });
         sizes.sum::<u64>() * 1024

@@ -142,15 +142,19 @@ pub const ROWS: &[Row] = &[
         "the same in chunks of 16 KiB",
         What::Body(|len| Ask::Up(Framing::Chunked, len)),
     ),
-    row("idle", "PSS of all processes after start", What::Idle),
+    row(
+        "idle",
+        "PSS of all processes, half a second after start",
+        What::Idle,
+    ),
     row(
         "connection",
-        "PSS for each idle keep-alive connection (slope)",
+        "data of each idle keep-alive connection (slope)",
         What::PerConnection,
     ),
     row(
         "stream",
-        "PSS for each active stream (slope)",
+        "data of each active stream (slope)",
         What::PerStream,
     ),
     row(
@@ -283,7 +287,7 @@ impl Row {
             What::Idle => {
                 let running = Running::start(peer, place)?;
                 // Until what is done after listening is done as well.
-                thread::sleep(Duration::from_millis(200));
+                thread::sleep(Duration::from_millis(500));
                 if let Some(family) = running.family() {
                     note(PSS, peer, family.pss() as f64 / kib);
                     note(THREADS, peer, family.threads() as f64);
@@ -300,19 +304,11 @@ impl Row {
                         What::PerStream => client.hold_streams(route, 1_000_000, count)?,
                         _ => client.hold_idle(route, count)?,
                     }
-                    sizes.push(running.family().map_or(0, |family| family.pss()) as f64);
+                    sizes.push(running.family().map_or(0, |family| family.data()) as f64);
                 }
-                let figure = if matches!(self.what, What::PerStream) {
-                    PER_STREAM
-                } else {
-                    PER_CONNECTION
-                };
                 let [few, many] = effort.held;
-                note(
-                    figure,
-                    peer,
-                    (sizes[1] - sizes[0]) / kib / (many - few) as f64,
-                );
+                let each = (sizes[1] - sizes[0]) / (many - few) as f64;
+                note(DATA, peer, each / kib);
                 drop(client);
                 running.stop();
             }
@@ -413,8 +409,7 @@ const RATE: Figure = Figure::new("requests", "1/s", Better::Higher);
 const EVENT_RATE: Figure = Figure::new("events", "1/s", Better::Higher);
 const PSS: Figure = Figure::new("PSS", "KiB", Better::Lower);
 const THREADS: Figure = Figure::new("threads", "", Better::Lower);
-const PER_CONNECTION: Figure = Figure::new("PSS", "KiB", Better::Lower);
-const PER_STREAM: Figure = Figure::new("PSS", "KiB", Better::Lower);
+const DATA: Figure = Figure::new("data", "KiB", Better::Lower);
 const START: Figure = Figure::new("time", "ms", Better::Lower);
 const WHOLE: Figure = Figure::new("time", "ms", Better::Lower);
 const CALLS_PER_REQUEST: Figure = Figure::new("per GET", "calls", Better::Lower);

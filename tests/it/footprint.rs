@@ -1,13 +1,15 @@
-//! What a request and an event cost in system calls, how many threads there are, and how large the program is.
+//! What a request and an event cost in system calls, how many threads there are, how large the program is, and what it keeps in memory
+//! while nobody needs it.
 //!
-//! These are counts: the same on every machine, however busy it is, so a change that makes them grow is seen here
+//! These are counts and sizes: the same on every machine, however busy it is, so a change that makes them grow is seen here
 //! before anybody measures a time. Times are not tested; `cargo bench --bench forward` shows them.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -47,6 +49,9 @@ const BINARY_BYTES_MAX: u64 = if cfg!(feature = "tls") {
 } else {
     2720 << 10
 };
+
+/// What an idle process may keep: its data, and the little that it needs to sleep.
+const IDLE_KIB_MAX: u64 = 800;
 
 /// An exchange that is under way.
 struct Counted {
@@ -122,11 +127,22 @@ fn one_thread_does_it_all() {
 }
 
 #[test]
+#[cfg(target_env = "gnu")] // elsewhere the loader is no file of its own
+fn code_that_nobody_needs_does_not_stay_in_memory() {
+    let (_, interceptor) = &agreeing();
+    // Everybody needs the loader at the start, and nobody afterwards.
+    wait_until("the loader is given back", || {
+        resident_kib(interceptor.pid(), "/ld-linux") == 0
+    });
+    // Nothing is amiss with what is mapped again.
+    let mut client = interceptor.client();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.response("GET").text(), "ok");
+}
+
+#[test]
 fn the_release_binary_is_no_larger_than_it_may_be() {
-    let Some(path) = std::env::var_os("IC_RELEASE").map(PathBuf::from) else {
-        println!("skipped: IC_RELEASE does not name the release binary, as .ci/run does");
-        return;
-    };
+    let Some(path) = release() else { return };
     let size = fs::metadata(&path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         .len();
@@ -137,6 +153,85 @@ fn the_release_binary_is_no_larger_than_it_may_be() {
         size / 1024,
         BINARY_BYTES_MAX / 1024,
     );
+}
+
+#[test]
+fn the_release_binary_is_small_while_it_is_idle() {
+    let Some(path) = release() else { return };
+    let folder = scratch_folder();
+    let socket = folder.join("ic.sock");
+    // Page by page: where the system holds a file in larger pieces, what is mapped is larger as well.
+    let program = folder.join("ic");
+    let mut copy = fs::File::create(&program).expect("the folder can be written");
+    for page in fs::read(path).expect("it was built").chunks(4096) {
+        copy.write_all(page).expect("the disk has room");
+    }
+    drop(copy);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is our own");
+    let idle = Command::new(&program)
+        .args(["serve", "--target", "http://127.0.0.1:9", "--listen"])
+        .arg(format!("unix:{}", socket.display()))
+        .env("HOME", &folder)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the release binary starts");
+    let idle = Idle(idle);
+    let rollup = format!("/proc/{}/smaps_rollup", idle.0.id());
+    wait_until("it listens, and is small", || {
+        let pss = fs::read_to_string(&rollup).expect("it runs, and may be looked at");
+        let pss = pss.lines().find_map(|line| kib(line, "Pss:"));
+        socket.exists() && pss.expect("the kernel tells its memory") <= IDLE_KIB_MAX
+    });
+}
+
+/// Ends with the test.
+struct Idle(Child);
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The binary whose size and memory count; a debug build's do not.
+fn release() -> Option<PathBuf> {
+    let path = std::env::var_os("IC_RELEASE").map(PathBuf::from);
+    if path.is_none() {
+        println!("skipped: IC_RELEASE does not name the release binary, as .ci/run does");
+    }
+    path
+}
+
+/// How much of the code in files with this in their name is in the memory of a process.
+fn resident_kib(pid: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("it may be looked at");
+    let mut lines = text.lines();
+    let mut sum = None;
+    while let Some(line) = lines.next() {
+        // `START-END r-xp OFFSET DEVICE INODE PATH`; fields follow, each `Name: …`.
+        if line.contains(" r-xp ") && line.contains(name) {
+            let size = lines.find_map(|line| kib(line, "Rss:"));
+            sum = Some(sum.unwrap_or(0) + size.expect("the kernel tells what is resident"));
+        }
+    }
+    sum.unwrap_or_else(|| panic!("nothing of {name} is mapped: {text}"))
+}
+
+/// The size that is called `name`, if the line tells it.
+fn kib(line: &str, name: &str) -> Option<u64> {
+    let size = line.strip_prefix(name)?.strip_suffix(" kB")?;
+    size.trim().parse().ok()
+}
+
+#[track_caller]
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn exchanges(counted: &mut Counted, times: u64, request: &str) {

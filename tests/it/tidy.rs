@@ -195,11 +195,25 @@ const RULES: &[Rule] = &[
         text: Text::Code,
     },
     Rule {
+        why: "unsafe code is in one file, where each block is argued",
+        files: &[
+            "src",
+            "tests",
+            "benches",
+            "fuzz/fuzz_targets",
+            "fuzz/properties.rs",
+        ],
+        except: &["src/serve/reactor/code.rs", "tests/it/tidy.rs"],
+        words: &["unsafe"],
+        text: Text::CodeAndTests,
+    },
+    Rule {
         why: "a test waits for what it waits for, with a deadline; a sleep is too short or too long",
         files: &["tests"],
         except: &[
             "tests/it/tidy.rs",
             // Pauses between two looks at a condition.
+            "tests/it/footprint.rs",
             "tests/it/support",
             "tests/it/http_limits.rs",
             "tests/it/http_mix.rs",

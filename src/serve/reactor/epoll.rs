@@ -27,6 +27,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use slab::Slab;
 
+use super::code;
+
 /// What a sandbox must allow.
 pub const NEEDS: &str = "epoll_create1(2), epoll_ctl(2), epoll_pwait(2) and eventfd2(2)";
 
@@ -321,6 +323,8 @@ struct Reactor {
     timers: RefCell<Slab<(Instant, Waker)>>,
     /// Those who have let the others go first.
     yielded: RefCell<Vec<Waker>>,
+    /// When idle code may be given back (again).
+    release_at: Cell<Instant>,
 }
 
 thread_local! {
@@ -340,6 +344,7 @@ impl Reactor {
                 generation: Cell::new(0),
                 timers: RefCell::default(),
                 yielded: RefCell::default(),
+                release_at: Cell::new(Instant::now()),
             });
             *current = Some(Rc::clone(&reactor));
             Ok(reactor)
@@ -372,22 +377,17 @@ impl Reactor {
     /// Waits until something happens, and wakes those who wait for it.
     fn turn(&self, alarm: &Alarm, events: &mut Vec<Event>) -> io::Result<()> {
         let may_sleep = self.yielded.borrow().is_empty() && alarm.fall_asleep();
-        let timeout = if may_sleep {
-            self.until_next_timer()
-        } else {
-            Some(Duration::ZERO)
-        };
         events.clear();
-        let waited = epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(events),
-            timeout.map(whole_millis).as_ref(),
-        );
+        let waited = if may_sleep {
+            self.sleep(events)
+        } else {
+            self.wait(events, Some(Duration::ZERO))
+        };
         // A wake-up of another thread that comes before this store is overwritten by it, and its bell may be among these events or
         // not. No harm is done: a turn is always followed by a poll of everything, which finds what it was about.
         alarm.state.store(AWAKE, Ordering::Release);
         match waited {
-            Ok(_) | Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         TURN_BEGAN.set(Some(Instant::now()));
@@ -399,6 +399,30 @@ impl Reactor {
             waker.wake();
         }
         Ok(())
+    }
+
+    /// Waits until something happens or a timer is due. If that takes long, the code that was needed until now is not kept meanwhile.
+    fn sleep(&self, events: &mut Vec<Event>) -> Result<(), Errno> {
+        let next_timer = self.next_timer();
+        // As late as the turn is by now: the thread would oversleep by what the turn took.
+        let mut now = Instant::now();
+        let release_at = self.release_at.get().max(now + QUIET);
+        if next_timer.is_none_or(|at| release_at < at) {
+            self.wait(events, Some(release_at - now))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+            code::release();
+            now = Instant::now();
+            self.release_at.set(now + RELEASE_PERIOD);
+        }
+        let timeout = next_timer.map(|at| at.saturating_duration_since(now));
+        self.wait(events, timeout)
+    }
+
+    fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
+        let room = rustix::buffer::spare_capacity(events);
+        epoll::wait(&self.epoll, room, timeout.map(whole_millis).as_ref()).map(drop)
     }
 
     fn dispatch(&self, flags: EventFlags, token: u64) {
@@ -425,11 +449,9 @@ impl Reactor {
         }
     }
 
-    fn until_next_timer(&self) -> Option<Duration> {
+    fn next_timer(&self) -> Option<Instant> {
         let timers = self.timers.borrow();
-        let next = timers.iter().map(|(_, (at, _))| *at).min()?;
-        // As late as the turn is by now: the thread would oversleep by what the turn took.
-        Some(next.saturating_duration_since(Instant::now()))
+        timers.iter().map(|(_, (at, _))| *at).min()
     }
 
     fn ring_timers(&self) {
@@ -542,3 +564,9 @@ const EVENTS_MAX: usize = 256;
 const SLEEP_SECONDS_MAX: i64 = 1_000_000;
 
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
+/// After so long without anything to do, idle code is given back. Longer than a model pauses between two events.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Not more often than this: it costs half a millisecond, a tenth of it when the code is needed again.
+const RELEASE_PERIOD: Duration = Duration::from_secs(5);

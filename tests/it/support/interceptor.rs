@@ -366,7 +366,8 @@ impl Interceptor {
         }
     }
 
-    /// Resident memory in bytes: now, and the most there ever was.
+    /// In bytes: its data in memory now, without what is mapped of files, which comes and goes; and the most memory of all kinds that
+    /// there ever was.
     #[cfg(target_os = "linux")]
     pub fn memory(&self) -> (u64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
@@ -381,7 +382,7 @@ impl Interceptor {
                 .and_then(|number| number.parse().ok())
                 .expect("in KiB")
         };
-        (kibibytes("VmRSS:") * 1024, kibibytes("VmHWM:") * 1024)
+        (kibibytes("RssAnon:") * 1024, kibibytes("VmHWM:") * 1024)
     }
 
     /// How many file descriptors it has open.
