@@ -5,9 +5,10 @@
 //! in less than a tenth of a millisecond for all of it. Decided here: what can go. Not decided here: when.
 //!
 //! This is the one place with unsafe code. It would be wrong for a page that differs from the file that it was mapped from:
-//! `madvise(2)` says that such a page is lost, as it is what was relocated when the program was loaded, and what a debugger
-//! has put into the code. So only what the kernel says has no such page is let go (proc_pid_smaps(5): `Anonymous`), nothing
-//! that could be written, and nothing of a library, which might be unloaded meanwhile.
+//! such a page is lost (madvise(2)): what was relocated when the program was loaded, what a debugger has put into the code. So
+//! only code is let go, and what stands before it in the file, as neither is relocated; of these only what the kernel says has
+//! no such page (proc_pid_smaps(5): `Anonymous`, `Swap`; emulators say that of all); and nothing of a library while there is
+//! another thread, which might unload it.
 
 #![allow(unsafe_code, reason = "there is no safe call for it; argued above")]
 
@@ -40,55 +41,67 @@ fn try_release() -> io::Result<()> {
     }
     for Mapping { place, .. } in mappings {
         let start = ptr::without_provenance_mut(place.start);
-        // SAFETY: nothing can have written to these pages: they are not writable, and each is the file's. Whoever reads or runs
-        // them next finds the same bytes. They are still mapped: nothing ran meanwhile that could have unloaded them, and the
-        // program itself is never unloaded.
+        // SAFETY: none of these pages can be written to, and each is the file's: whoever reads or runs them next finds the same
+        // bytes. They are still what they were a moment ago: this thread has unloaded nothing since, another one is not there to
+        // do it, and the program itself is never unloaded.
         unsafe { madvise(start, place.len(), Advice::LinuxDontNeed) }?;
     }
     Ok(())
 }
 
-/// What is mapped from files, cannot be written, and is just as it is in the file.
+/// What is mapped of programs and libraries, and is just as it is in the file.
 fn unchanged(text: impl BufRead) -> io::Result<Vec<Mapping>> {
     let mut found: Vec<Mapping> = Vec::new();
-    for line in text.lines() {
+    for line in text.split(b'\n') {
+        // Paths are bytes.
         let line = line?;
+        let line = String::from_utf8_lossy(&line);
         if let Some(mapping) = Mapping::parse(&line) {
             found.push(mapping);
-        } else if let Some(size) = line.strip_prefix("Anonymous:")
-            && let Some(mapping) = found.last_mut()
-        {
-            mapping.is_unchanged = size.trim() == "0 kB";
+        } else if let Some(mapping) = found.last_mut() {
+            let is_none = |name| Some(line.strip_prefix(name)?.trim() == "0 kB");
+            if let Some(is_none) = is_none("Anonymous:") {
+                mapping.has_own_pages = !is_none;
+            } else if let Some(is_none) = is_none("Swap:") {
+                mapping.has_swapped_pages = !is_none;
+            }
         }
     }
-    found.retain(|mapping| mapping.is_unchanged && !mapping.is_writable && mapping.file != NO_FILE);
+    found.retain(|mapping| {
+        let is_as_in_file = !mapping.has_own_pages && !mapping.has_swapped_pages;
+        is_as_in_file && mapping.is_fixed && mapping.file != NO_FILE
+    });
     Ok(found)
 }
 
 /// A mapping, as far as it matters.
 struct Mapping {
     place: Range<usize>,
-    is_writable: bool,
+    /// Code, or what stands before the code: neither is written to when a program is loaded.
+    is_fixed: bool,
     /// Device and inode.
     file: String,
-    /// No page of it differs from the file's.
-    is_unchanged: bool,
+    /// Pages that differ from the file's: in memory, and swapped out. There may be some until the kernel says that there are none.
+    has_own_pages: bool,
+    has_swapped_pages: bool,
 }
 
 impl Mapping {
-    /// `START-END PERMISSIONS OFFSET DEVICE INODE PATH`: places in base 16, without a prefix.
+    /// `START-END PERMISSIONS OFFSET DEVICE INODE PATH`: the first and the third in base 16, without a prefix.
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace();
         let (start, end) = words.next()?.split_once('-')?;
-        let address = |digits| usize::from_str_radix(digits, 16).ok();
-        let place = address(start)?..address(end)?;
-        let is_writable = words.next()?.contains('w');
-        let (_, device, inode) = (words.next()?, words.next()?, words.next()?);
+        let number = |digits| usize::from_str_radix(digits, 16).ok();
+        let place = number(start)?..number(end)?;
+        let (permissions, offset) = (words.next()?, words.next()?);
+        let is_first = number(offset)? == 0;
+        let (device, inode) = (words.next()?, words.next()?);
         Some(Mapping {
             place,
-            is_writable,
+            is_fixed: !permissions.contains('w') && (is_first || permissions.contains('x')),
             file: format!("{device} {inode}"),
-            is_unchanged: false,
+            has_own_pages: true,
+            has_swapped_pages: true,
         })
     }
 }
@@ -104,28 +117,46 @@ mod tests {
 5000-6000 r--p 00000000 fe:01 12                         /usr/bin/ic
 Size:                  4 kB
 Anonymous:             0 kB
+Swap:                  0 kB
+SwapPss:               4 kB
 VmFlags: rd mr mw me
 6000-9000 r-xp 00001000 fe:01 12                         /usr/bin/ic
 Anonymous:             0 kB
 AnonHugePages:         8 kB
+Swap:                  0 kB
 9000-a000 r-xp 00004000 fe:01 12                         /usr/bin/ic
 Anonymous:             4 kB
+Swap:                  0 kB
+a000-b000 r-xp 00005000 fe:01 12                         /usr/bin/ic
+Anonymous:             0 kB
+Swap:                 64 kB
 a000-b000 r--p 00005000 fe:01 12                         /usr/bin/ic
-Anonymous:             4 kB
-b000-c000 rw-p 00006000 fe:01 12                         /usr/bin/ic
 Anonymous:             0 kB
-c000-d000 rw-p 00000000 00:00 0                          [heap]
+Swap:                  0 kB
+b000-c000 rw-p 00000000 fe:01 12                         /usr/bin/ic
 Anonymous:             0 kB
+Swap:                  0 kB
+c000-d000 r--p 00000000 00:00 0                          [heap]
+Anonymous:             0 kB
+Swap:                  0 kB
 7f00-7f80 r-xp 00000000 fe:01 13                         /lib/a folder/libc.so.6 (deleted)
 Anonymous:             0 kB
-7f80-7fa0 r--s 00000000 00:01 14                         /memfd:1 (deleted)
+Swap:                  0 kB
+7f80-7fa0 r-xp 00000000 fe:01 14                         /lib/libm.so.6
+Anonymous:             0 kB
 ffff8000-ffffa000 r-xp 00000000 00:00 0                  [vdso]
 Anonymous:             0 kB
+Swap:                  0 kB
 ";
 
     #[test]
     fn what_equals_its_file_is_found_and_nothing_else() {
-        let found = unchanged(TEXT.as_bytes()).expect("it is text");
+        // Paths are bytes.
+        let text = [
+            TEXT.as_bytes(),
+            b"ffffb000-ffffc000 r-xp 0 fe:01 15 /\xff\nAnonymous: 0 kB\nSwap: 0 kB\n",
+        ];
+        let found = unchanged(&text.concat()[..]).expect("it can be read");
         let found: Vec<(Range<usize>, &str)> = found
             .iter()
             .map(|mapping| (mapping.place.clone(), mapping.file.as_str()))
@@ -134,6 +165,7 @@ Anonymous:             0 kB
             (0x5000..0x6000, "fe:01 12"),
             (0x6000..0x9000, "fe:01 12"),
             (0x7f00..0x7f80, "fe:01 13"),
+            (0xffff_b000..0xffff_c000, "fe:01 15"),
         ];
         assert_eq!(found, expected);
     }
