@@ -58,7 +58,9 @@ impl Family {
     fn size(&self, name: &str) -> u64 {
         let sizes = self.pids.iter().filter_map(|pid| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let line =
+                line.unwrap_or_else(|| panic!("the kernel does not tell {name} Linux 5.4 does"));
             line.split_ascii_whitespace().next()?.parse::<u64>().ok()
         });
         sizes.sum::<u64>() * 1024

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use slab::Slab;
 
-use super::code;
+use super::code::{self, Released};
 
 /// What a sandbox must allow.
 pub const NEEDS: &str = "epoll_create1(2), epoll_ctl(2), epoll_pwait(2) and eventfd2(2)";
@@ -323,7 +323,7 @@ struct Reactor {
     timers: RefCell<Slab<(Instant, Waker)>>,
     /// Those who have let the others go first.
     yielded: RefCell<Vec<Waker>>,
-    /// When idle code may be given back (again).
+    /// When idle code may be let go (again): by each thread for itself, whatever the others do.
     release_at: Cell<Instant>,
 }
 
@@ -401,20 +401,27 @@ impl Reactor {
         Ok(())
     }
 
-    /// Waits until something happens or a timer is due. If that takes long, the code that was needed until now is not kept meanwhile.
+    /// Waits until something happens or a timer is due. If that takes long, the code that was needed until now is let go meanwhile.
     fn sleep(&self, events: &mut Vec<Event>) -> Result<(), Errno> {
         let next_timer = self.next_timer();
         // As late as the turn is by now: the thread would oversleep by what the turn took.
         let mut now = Instant::now();
-        let release_at = self.release_at.get().max(now + QUIET);
-        if next_timer.is_none_or(|at| release_at < at) {
+        for _ in 0..RELEASES_MAX {
+            let release_at = self.release_at.get().max(now + QUIET);
+            // It must not make the timer late.
+            if next_timer.is_some_and(|at| at < release_at + QUIET) {
+                break;
+            }
             self.wait(events, Some(release_at - now))?;
             if !events.is_empty() {
                 return Ok(());
             }
-            code::release();
+            let released = code::release();
             now = Instant::now();
             self.release_at.set(now + RELEASE_PERIOD);
+            if released == Released::All {
+                break;
+            }
         }
         let timeout = next_timer.map(|at| at.saturating_duration_since(now));
         self.wait(events, timeout)
@@ -565,8 +572,12 @@ const SLEEP_SECONDS_MAX: i64 = 1_000_000;
 
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
-/// After so long without anything to do, idle code is given back. Longer than a model pauses between two events.
+/// After so long without anything to do, idle code is let go.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Not more often than this: it costs half a millisecond, a tenth of it when the code is needed again.
+/// Not more often than this, since a model may pause for longer than [`QUIET`] again and again: it takes half a millisecond, or
+/// more where there is much memory to look through, and some hundredths when the code is needed again.
 const RELEASE_PERIOD: Duration = Duration::from_secs(5);
+
+/// So often in one sleep: what looks names up for this thread is a thread, too, and ends a little later.
+const RELEASES_MAX: usize = 2;
