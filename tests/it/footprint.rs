@@ -170,7 +170,7 @@ fn the_release_binary_is_no_larger_than_it_may_be() {
 fn the_release_binary_is_small_while_it_is_idle() {
     let Some(path) = release() else { return };
     let folder = scratch_folder();
-    let socket = folder.join("ic.sock");
+    let socket = scratch_socket();
     // Page by page: where the system holds a file in larger pieces, what is mapped is larger as well. By another process: a child of
     // another test may hold for a moment what is open here, and what is open for writing cannot be run.
     let program = folder.join("ic");
@@ -196,6 +196,8 @@ fn the_release_binary_is_small_while_it_is_idle() {
         let pss = pss.lines().find_map(|line| kib(line, "Pss:"));
         socket.exists() && pss.expect("the kernel tells its memory") <= IDLE_KIB_MAX
     });
+    drop(idle);
+    let _ = fs::remove_file(&socket);
 }
 
 /// Ends with the test.
