@@ -5,20 +5,24 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Stdio;
 
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::cli_home::Home;
 
-/// Both ends of a new terminal: the person's, and the program's.
+/// Both ends of a new terminal: the person's, and the program's. Neither goes on to the children of other tests, which
+/// would keep the terminal open.
 pub fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    fcntl_setfd(&person, FdFlags::CLOEXEC).expect("mine");
     grantpt(&person).expect("mine");
     unlockpt(&person).expect("mine");
     let name = ptsname(&person, Vec::new()).expect("it has a name");
-    let program = rustix::fs::open(
+    let program = open(
         &*name,
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
-        rustix::fs::Mode::empty(),
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
     )
     .expect("the other end");
     (person.into(), program.into())
@@ -47,9 +51,12 @@ fn reset(home: &Home, answer: &[u8]) -> (Option<i32>, String) {
     }
     // Without a question there is nobody who would read the answer.
     let _ = person.write_all(answer);
-    // A terminal that nobody has open any more ends with an error (EIO) on Linux, with an end of file elsewhere.
+    // A terminal that nobody has open any more ends with an error (EIO) on Linux, with an end of file elsewhere. Linux
+    // may tell that end before what was written last, when both come while it looks: so it is read once more when
+    // the program has ended. Not only then: elsewhere, a program's end waits for what it wrote to be read.
     let _ = person.read_to_end(&mut shown);
     let exit = ic.wait().expect("it ends").code();
+    let _ = person.read_to_end(&mut shown);
     (exit, String::from_utf8_lossy(&shown).into_owned())
 }
 
