@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 pub use json::Syntax;
 pub use notes::{Moment, Note};
 pub use port::{EmptyRange, NotAPort, Port, PortRange};
-pub use probe::{Availability, availability};
+pub use probe::{Availability, Refusal, availability};
 pub use project::Project;
 pub use recover::{Damage, Flaw};
 pub use store::{Snapshot, Store, StoreError, Updated, Waiting, Warning};
@@ -276,6 +276,7 @@ impl Registry {
             return Err(Exhausted {
                 range,
                 assigned: self.assigned_in(range),
+                refusal: None,
             });
         };
         self.mappings.push(Mapping::new(project.path(), port));
@@ -565,13 +566,26 @@ pub struct Allocated {
 pub struct Exhausted {
     /// The range that was searched.
     pub range: PortRange,
-    /// How many of its ports are assigned; the others are in use by some program.
+    /// How many of its ports are assigned; the others are in use by some program, or could not be tried.
     pub assigned: u32,
+    /// Why some could not be tried, where [`probe::give`] was told so.
+    pub refusal: Option<Refusal>,
 }
 
 impl fmt::Display for Exhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Exhausted { range, assigned } = self;
+        let Exhausted {
+            range,
+            assigned,
+            refusal,
+        } = self;
+        if let Some(refusal) = refusal {
+            return write!(
+                f,
+                "no port of {range} is known to be free: {assigned} assigned to projects, others cannot be tried \
+                 ({refusal}); look for a sandbox, a limit on open files, or ports that take privileges"
+            );
+        }
         let in_use = range.len() - assigned;
         write!(
             f,

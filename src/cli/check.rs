@@ -4,7 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 
 use crate::registry::Port;
-use crate::registry::probe::{Availability, availability};
+use crate::registry::probe::{Availability, Search, availability};
 
 use super::holder::{Occupancy, occupancy};
 use super::output::{Shown, name, shown};
@@ -80,7 +80,7 @@ fn is_somebody_elses(occupancy: &Occupancy) -> bool {
     match occupancy {
         Occupancy::Held(Some(holder)) => holder.program != "ic",
         Occupancy::Held(None) => true,
-        Occupancy::Free | Occupancy::NotPermitted => false,
+        Occupancy::Free | Occupancy::NotPermitted | Occupancy::Untried(_) => false,
     }
 }
 
@@ -118,8 +118,9 @@ impl Suggest {
             None => SUGGESTIONS,
         };
         let (range, registry) = context.ports()?;
+        let search = Search::default();
         let ports: Vec<Port> = registry
-            .free_ports(range, |port| availability(port) == Availability::Free)
+            .free_ports(range, |port| search.is_free(port))
             .take(number)
             .collect();
         let found = !ports.is_empty();
@@ -132,6 +133,11 @@ impl Suggest {
         }
         if found {
             Ok(Exit::Done)
+        } else if let Some(refusal) = search.refusal() {
+            Err(Failure::could_not(format!(
+                "no port of {range} is known to be free: they cannot be tried ({refusal}); look for a sandbox, \
+                 a limit on open files, or ports that take privileges"
+            )))
         } else {
             Err(Failure::no(format!(
                 "no port of {range} is free and unassigned; raise `INTERCEPTOR_PORT_MAX`, \

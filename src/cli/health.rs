@@ -179,6 +179,11 @@ fn nobody(port: Port) -> Failure {
         Occupancy::Free | Occupancy::NotPermitted => {
             format!("nothing listens on port {port}; `ic serve` starts an interceptor")
         }
+        Occupancy::Untried(refusal) => {
+            format!(
+                "no interceptor answers on port {port}, which cannot be tried ({refusal}); look for a sandbox"
+            )
+        }
     })
 }
 

@@ -19,7 +19,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Port;
-use crate::registry::probe::{Availability, availability};
+use crate::registry::probe::{Availability, Refusal, availability};
 use crate::serve::connect_at_once;
 
 use super::output::Shown;
@@ -92,6 +92,8 @@ pub enum Occupancy {
     Held(Option<Holder>),
     /// It takes privileges that this process does not have.
     NotPermitted,
+    /// It could not be tried.
+    Untried(Refusal),
 }
 
 /// Tries `port`. Its holder is looked for only if there is one: that takes a walk through all processes.
@@ -100,6 +102,7 @@ pub fn occupancy(port: Port) -> Occupancy {
         Availability::Free => Occupancy::Free,
         Availability::InUse => Occupancy::Held(holder(port)),
         Availability::NotPermitted => Occupancy::NotPermitted,
+        Availability::Untried(refusal) => Occupancy::Untried(refusal),
     }
 }
 
@@ -115,6 +118,7 @@ impl fmt::Display for Occupancy {
             ),
             Occupancy::Held(None) => f.write_str("in use"),
             Occupancy::NotPermitted => f.write_str("needs privileges to bind"),
+            Occupancy::Untried(refusal) => write!(f, "cannot be tried: {refusal}"),
         }
     }
 }

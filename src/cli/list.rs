@@ -134,6 +134,7 @@ impl Summary {
                 Availability::Free => "      ✓",
                 Availability::InUse => "⚠ IN USE",
                 Availability::NotPermitted => "⚠ DENIED",
+                Availability::Untried(_) => "       ?",
             };
             out.text(format_args!(
                 "  Port {port:>5}    {state}  →  {project}\n             {path}\n",

@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::registry::probe::{Availability, availability};
-use crate::registry::project::{Project, is_deleted};
+use crate::registry::probe::{Search, give};
+use crate::registry::project::Project;
 use crate::registry::prune::{Given, Pruned};
 use crate::registry::store::{Store, StoreError, Warning};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
@@ -103,8 +103,7 @@ impl Place {
     ///
     /// The range has no port left.
     pub fn give(&self, registry: &mut Registry, project: &Project) -> Result<Given, Exhausted> {
-        let is_free = |port| availability(port) == Availability::Free;
-        registry.allocate_or_prune(project, self.range, is_free, is_deleted)
+        give(registry, project, self.range)
     }
 
     fn tell_of(&self, pruned: &[Pruned]) {
@@ -125,8 +124,10 @@ impl Place {
 
 /// The port of `range` that the next allocation would give.
 pub fn next_free(range: PortRange, registry: &Registry) -> Option<Port> {
-    let is_free = |port| availability(port) == Availability::Free;
-    registry.free_ports(range, is_free).next()
+    let search = Search::default();
+    registry
+        .free_ports(range, |port| search.is_free(port))
+        .next()
 }
 
 fn heard(warning: Option<Warning>) {

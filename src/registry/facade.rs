@@ -10,7 +10,7 @@ use std::{env, error, fmt, io};
 
 use serde::Serialize;
 
-use super::project::is_deleted;
+use super::probe::give;
 use super::prune::Pruned;
 use super::{
     Availability, EmptyRange, Exhausted, Port, PortRange, Project, Registry, Store, StoreError,
@@ -121,10 +121,9 @@ impl PortRegistry {
     /// No port of the range is free, the file cannot be read or written, or the path cannot be resolved.
     pub fn get_or_allocate_port(&self, path: impl AsRef<Path>) -> Result<Port, RegistryError> {
         let project = resolve(path.as_ref())?;
-        let is_free = |port| availability(port) == Availability::Free;
-        let updated = self.store.update(|registry| {
-            registry.allocate_or_prune(&project, self.range, is_free, is_deleted)
-        })?;
+        let updated = self
+            .store
+            .update(|registry| give(registry, &project, self.range))?;
         report(updated.warning);
         let given = updated.value.map_err(RegistryError::Exhausted)?;
         for Pruned { path, port, .. } in given.pruned {

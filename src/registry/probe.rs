@@ -1,13 +1,19 @@
 //! Whether a port could be listened on now.
 //!
-//! What a port is assigned to is not asked here. The answer is a snapshot: nothing is reserved by asking.
+//! What a port is assigned to is not asked here. The answer is a snapshot: nothing is reserved by asking. Where the system
+//! does not let ports be tried (no descriptor left, a sandbox without sockets), that is said, and no port is called taken
+//! or free.
 
+use std::cell::Cell;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
-use super::Port;
+use super::project::is_deleted;
+use super::prune::Given;
+use super::{Exhausted, Port, PortRange, Project, Registry};
 
 /// What came of trying to bind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +24,20 @@ pub enum Availability {
     InUse,
     /// Only privilege keeps this process from binding it (ports below 1024, most often).
     NotPermitted,
+    /// It could not be tried.
+    Untried(Refusal),
+}
+
+/// Why the system lets no port be tried. Shown in the system's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal(Errno);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = std::io::Error::from(self.0).to_string();
+        let words = words.split(" (os error ").next().unwrap_or_default();
+        f.write_str(&words.to_lowercase())
+    }
 }
 
 /// Tries to bind `port` on IPv4 and IPv6, and lets go again at once.
@@ -35,27 +55,79 @@ pub fn availability(port: Port) -> Availability {
     ];
     for address in ADDRESSES {
         match bind_once(SocketAddr::new(address, port.get())) {
-            // A system without this family (EAFNOSUPPORT), or without addresses in it (EADDRNOTAVAIL).
-            Ok(()) | Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::ADDRNOTAVAIL) => {}
-            Err(Errno::ACCESS | Errno::PERM) => return Availability::NotPermitted,
-            // EADDRINUSE; anything else (no descriptors left) keeps us from binding it just as well.
-            Err(_) => return Availability::InUse,
+            Ok(()) => {}
+            Err(availability) => return availability,
         }
     }
     Availability::Free
 }
 
-fn bind_once(address: SocketAddr) -> Result<(), Errno> {
+/// What keeps `address` from being bound is an error.
+fn bind_once(address: SocketAddr) -> Result<(), Availability> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
     };
-    let socket = socket(family, SocketType::STREAM, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let socket = match socket(family, SocketType::STREAM, None) {
+        Ok(socket) => socket,
+        // A system without this family.
+        Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => return Ok(()),
+        Err(errno) => return Err(Availability::Untried(Refusal(errno))),
+    };
+    // A sandbox may refuse both. Then a port in TIME_WAIT, or one that another probe is trying just now, counts as taken.
+    let _ = sockopt::set_socket_reuseaddr(&socket, true);
     if address.is_ipv6() {
         // Or `::` would stand for IPv4 too, and meet what the IPv4 attempt has already answered.
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        let _ = sockopt::set_ipv6_v6only(&socket, true);
     }
-    bind(&socket, &address)
+    match bind(&socket, &address) {
+        // A system without addresses of this family.
+        Ok(()) | Err(Errno::ADDRNOTAVAIL) => Ok(()),
+        Err(Errno::ADDRINUSE) => Err(Availability::InUse),
+        Err(Errno::ACCESS | Errno::PERM) => Err(Availability::NotPermitted),
+        Err(errno) => Err(Availability::Untried(Refusal(errno))),
+    }
+}
+
+/// A search for ports that are free, which remembers what it was not allowed to look at.
+#[derive(Debug, Default)]
+pub struct Search(Cell<Option<Refusal>>);
+
+impl Search {
+    /// Whether `port` is known to be free.
+    pub fn is_free(&self, port: Port) -> bool {
+        match availability(port) {
+            Availability::Free => return true,
+            Availability::InUse => {}
+            Availability::NotPermitted => self.0.set(Some(Refusal(Errno::ACCESS))),
+            Availability::Untried(refusal) => self.0.set(Some(refusal)),
+        }
+        false
+    }
+
+    /// What the system refused, if it did: a search that found nothing may be no proof that nothing is free.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.0.get()
+    }
+}
+
+/// The project's port, as this machine shows which ports are free and which projects deleted: see
+/// [`Registry::allocate_or_prune`].
+///
+/// # Errors
+///
+/// No port of `range` is known to be free; nothing has changed then.
+pub fn give(
+    registry: &mut Registry,
+    project: &Project,
+    range: PortRange,
+) -> Result<Given, Exhausted> {
+    let search = Search::default();
+    registry
+        .allocate_or_prune(project, range, |port| search.is_free(port), is_deleted)
+        .map_err(|exhausted| Exhausted {
+            refusal: search.refusal(),
+            ..exhausted
+        })
 }

@@ -135,6 +135,52 @@ fn the_commands_on_the_registry_work_on_a_file_system_that_cannot_be_written() {
     count("confined: commands on a read-only root", rows.len());
 }
 
+#[test]
+fn ports_that_cannot_be_tried_are_neither_free_nor_taken() {
+    if !may_trace() {
+        println!("skipped: there is no strace here, or it may not trace");
+        return;
+    }
+    const DENIED: &str = "operation not permitted";
+    const MANY: &str = "too many open files";
+    let rows: &[(&str, &str, i32, &str)] = &[
+        ("socket:error=EPERM", "check 9997", 1, DENIED),
+        ("socket:error=EMFILE", "check 9997", 1, MANY),
+        ("socket:error=EPERM", "suggest", 3, DENIED),
+        ("bind:error=ENOSYS", "suggest", 3, "not implemented"),
+        ("socket:error=EPERM", "allocate /var", 3, DENIED),
+        ("socket:error=EMFILE", "allocate /var", 3, MANY),
+        ("socket:error=EPERM", "health 9997", 1, DENIED),
+        ("bind:error=EPERM", "serve --port 9997", 3, "sandbox"),
+        ("socket:error=EPERM", "list", 0, ""),
+        ("setsockopt:error=EPERM", "suggest", 0, ""),
+        ("setsockopt:error=ENOSYS", "allocate /var", 0, ""),
+    ];
+    for &(refused, command, code, said) in rows {
+        let home = tempfile::tempdir().expect("a folder");
+        let inject = format!("inject={refused}");
+        let output = Command::new("strace")
+            .args(["-DDD", "-f", "-qq", "-o", "/dev/null", "-e", &inject])
+            .arg(env!("CARGO_BIN_EXE_ic"))
+            .args(command.split(' '))
+            .env_clear()
+            .env("HOME", home.path())
+            .output()
+            .expect("it starts");
+        let texts = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&texts);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{refused}, {command}: {text}"
+        );
+        assert!(text.contains(said), "{refused}, {command}: {text}");
+        let blames = ["in use", "1024", "ic remove"].map(|blame| text.contains(blame));
+        assert_eq!(blames, [false; 3], "{refused}, {command}: {text}");
+    }
+    count("confined: ports that cannot be tried", rows.len());
+}
+
 /// Whether system calls can be made to fail, as the filter of a sandbox does (seccomp(2)).
 fn may_trace() -> bool {
     let traced = Command::new("strace")

@@ -77,7 +77,11 @@ fn what_goes_wrong_can_be_told_apart() {
     let (_listener, held) = held_port();
     let full = registry(folder.path(), held, held);
     match full.get_or_allocate_port(folder.path()) {
-        Err(RegistryError::Exhausted(Exhausted { range, assigned })) => {
+        Err(RegistryError::Exhausted(Exhausted {
+            range,
+            assigned,
+            refusal: None,
+        })) => {
             assert_eq!((range.start().get(), range.len(), assigned), (held, 1, 0));
         }
         other => panic!("{other:?}"),

@@ -163,6 +163,7 @@ fn when_nothing_is_left_the_error_says_what_to_do_and_nothing_changes() {
             Err(Exhausted {
                 range: range(10, 12),
                 assigned: registry.assigned_in(range(10, 12)),
+                refusal: None,
             })
         );
         let ways_out =

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::holder::{Holder, Identity};
 use crate::cli::reach::Unreachable;
-use crate::registry::Port;
+use crate::registry::{Port, Refusal};
 use crate::serve::Target;
 
 use super::ask::Heard;
@@ -106,6 +106,7 @@ pub enum PortState {
     None(String),
     Free(Port),
     NotPermitted(Port),
+    Untried(Port, Refusal),
     Ours(Port, Identity),
     Theirs(Port, Identity),
     Foreign(Port, Option<Holder>),
@@ -117,6 +118,7 @@ impl PortState {
             PortState::None(_) => None,
             PortState::Free(port)
             | PortState::NotPermitted(port)
+            | PortState::Untried(port, _)
             | PortState::Ours(port, _)
             | PortState::Theirs(port, _)
             | PortState::Foreign(port, _) => Some(*port),
@@ -139,6 +141,10 @@ pub fn port(state: &PortState) -> Finding {
         PortState::NotPermitted(port) => Finding::wrong(
             CHECK,
             format!("{port} takes privileges to listen on; choose one of 1024 or above"),
+        ),
+        PortState::Untried(port, refusal) => Finding::wrong(
+            CHECK,
+            format!("{port} cannot be tried ({refusal}); a sandbox may forbid sockets"),
         ),
         PortState::Ours(port, identity) => Finding::good(
             CHECK,

@@ -100,6 +100,7 @@ pub fn port(
     Ok(match occupancy(port) {
         Occupancy::Free => PortState::Free(port),
         Occupancy::NotPermitted => PortState::NotPermitted(port),
+        Occupancy::Untried(refusal) => PortState::Untried(port, refusal),
         Occupancy::Held(holder) => PortState::Foreign(port, holder),
     })
 }

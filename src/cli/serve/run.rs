@@ -159,8 +159,13 @@ impl Prepared {
                 }
             }
             ServeError::Bind(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let way_out = if address.port().is_some_and(|port| port < 1024) {
+                    "choose a port of 1024 or above"
+                } else {
+                    "a sandbox may forbid it"
+                };
                 Failure::could_not(format!(
-                    "cannot listen on {address}: {}; choose a port of 1024 or above",
+                    "cannot listen on {address}: {}; {way_out}",
                     said(error)
                 ))
             }
