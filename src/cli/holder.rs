@@ -29,6 +29,8 @@ use self::lsof as system;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 use self::proc as system;
 
+pub use self::system::NOT_TOLD;
+
 /// A process that listens on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
@@ -61,15 +63,16 @@ impl Listener {
 }
 
 /// What listens on the ports that are `wanted`, and whatever else programs called `ic` listen on. One look at the
-/// machine, however many ports there are.
-pub fn listeners(wanted: impl Fn(Port) -> bool) -> Vec<Listener> {
+/// machine, however many ports there are. `None` where the system does not tell: without `/proc`, or without an `lsof`
+/// where that is asked.
+pub fn listeners(wanted: impl Fn(Port) -> bool) -> Option<Vec<Listener>> {
     let is_wanted = |port: u16| Port::try_from(port).is_ok_and(&wanted);
     system::listeners(&is_wanted)
 }
 
 /// The process that listens on `port`, if there is one and it can be seen.
 pub fn holder(port: Port) -> Option<Holder> {
-    listeners(|wanted| wanted == port)
+    listeners(|wanted| wanted == port)?
         .into_iter()
         .filter(|listener| listener.port() == Some(port))
         .find_map(|listener| listener.holder)

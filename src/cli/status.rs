@@ -14,8 +14,8 @@ use serde::Serialize;
 use crate::registry::Port;
 
 use self::survey::{By, Held, Interceptor, Survey, survey};
-use super::holder::{Holder, LastError};
-use super::output::{Output, Shown, name, rounded, shown};
+use super::holder::{Holder, LastError, NOT_TOLD};
+use super::output::{Output, Shown, complain, name, rounded, shown};
 use super::{Context, Exit, Failure, raw};
 
 /// show which interceptors run, and who else holds ports of projects
@@ -42,8 +42,16 @@ pub struct Status {
 impl Status {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let place = context.place()?;
+        let mut has_warned = false;
         loop {
             let survey = survey(&place.read()?);
+            if survey.is_partial && !has_warned {
+                has_warned = true;
+                complain(format_args!(
+                    "warning: {}; only the ports of projects were asked",
+                    NOT_TOLD
+                ));
+            }
             let is_screen = self.watch && !self.json && context.out.clear(&context.environment)?;
             if self.json {
                 context.out.json(&Statuses::from(&survey))?;
@@ -65,7 +73,9 @@ impl Status {
 }
 
 fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
-    let Survey { interceptors, held } = survey;
+    let Survey {
+        interceptors, held, ..
+    } = survey;
     if interceptors.is_empty() {
         out.text("No interceptor is running.\n")?;
     } else {

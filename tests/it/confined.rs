@@ -4,6 +4,9 @@
 use std::process::Command;
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
+use crate::cli_home::{Home, Serving, free_port};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -179,6 +182,46 @@ fn ports_that_cannot_be_tried_are_neither_free_nor_taken() {
         assert_eq!(blames, [false; 3], "{refused}, {command}: {text}");
     }
     count("confined: ports that cannot be tried", rows.len());
+}
+
+#[test]
+fn status_says_where_it_cannot_see_who_listens() {
+    let home = Home::new();
+    let port = free_port();
+    let home = home
+        .with("INTERCEPTOR_PORT_MIN", port.to_string())
+        .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
+    let _serving = Serving::start(&home, &[]);
+    let blind = |arguments: &[&str]| {
+        let mut command = if cfg!(all(target_os = "linux", not(ic_portable))) {
+            let mut unshared = Command::new("unshare");
+            let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+            unshared.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_ic")]);
+            unshared
+        } else {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ic"));
+            command.env("PATH", "/nowhere");
+            command
+        };
+        command.args(arguments).env("HOME", home.path(""));
+        command.output().expect("it starts")
+    };
+    if cfg!(all(target_os = "linux", not(ic_portable))) && !may_mount() {
+        println!("skipped: mount namespaces are not permitted here");
+        return;
+    }
+    let output = blind(&["status", "--json"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.starts_with("ic: warning: without ") && errors.lines().count() == 1,
+        "{errors}"
+    );
+    let status: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    assert_eq!(status["held"], json!([]));
+    let path = home.path("shop");
+    let found = status["interceptors"].as_array().expect("a list");
+    assert_eq!(found.len(), 1, "{status}");
+    assert_eq!(found[0]["path"], path.to_str().expect("text"), "{status}");
 }
 
 /// Whether system calls can be made to fail, as the filter of a sandbox does (seccomp(2)).

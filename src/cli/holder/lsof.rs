@@ -8,26 +8,30 @@ use std::process::{Command, Stdio};
 
 use super::{Holder, IC, Listener};
 
+/// What to say where nobody can be seen to listen.
+pub const NOT_TOLD: &str = "without lsof, it cannot be seen who listens on which port";
+
 /// Not told here: lsof names the sockets of a process, but not which of them listens.
 pub fn socket_holder(_path: &Path) -> Option<Holder> {
     None
 }
 
-pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
+pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
     let output = Command::new("lsof")
         .args(["-nP", "-iTCP", "-sTCP:LISTEN", "-FpcPn"]) // no look-ups of names; one field on each line
         .stdin(Stdio::null())
         .stderr(Stdio::null())
-        .output();
-    let fields = output.map(|output| output.stdout).unwrap_or_default();
+        .output()
+        .ok()?;
     let is_ours = |listener: &Listener| {
         let is_ic = |holder: &Holder| holder.program == IC;
         is_wanted(listener.address.port()) || listener.holder.as_ref().is_some_and(is_ic)
     };
-    processes(&String::from_utf8_lossy(&fields))
+    let listeners = processes(&String::from_utf8_lossy(&output.stdout))
         .into_iter()
         .filter(is_ours)
-        .collect()
+        .collect();
+    Some(listeners)
 }
 
 /// `p812`, `cnode`, then `n*:8888` for each of its sockets; then the next process.

@@ -7,12 +7,19 @@ use std::path::Path;
 
 use super::{Holder, IC, Listener};
 
-pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
-    let mut sockets: Vec<Socket> = ["/proc/net/tcp", "/proc/net/tcp6"]
+/// What to say where nobody can be seen to listen.
+pub const NOT_TOLD: &str = "without /proc/net/tcp, it cannot be seen who listens on which port";
+
+pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
+    // A system with one address family has one table.
+    let tables: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listening(&table))
         .collect();
+    if tables.is_empty() {
+        return None;
+    }
+    let mut sockets: Vec<Socket> = tables.iter().flat_map(|table| listening(table)).collect();
     let mut pids: Vec<u32> = fs::read_dir("/proc")
         .map(|processes| {
             processes
@@ -41,7 +48,7 @@ pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
         }
         claim(pid, &mut unclaimed, &mut sockets);
     }
-    sockets
+    let listeners = sockets
         .into_iter()
         .filter(|socket| socket.holder.is_some() || is_wanted(socket.address.port()))
         .map(
@@ -49,7 +56,8 @@ pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Vec<Listener> {
                  address, holder, ..
              }| Listener { address, holder },
         )
-        .collect()
+        .collect();
+    Some(listeners)
 }
 
 /// Who listens on a Unix socket, as the kernel tells whoever connects.

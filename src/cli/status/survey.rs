@@ -6,7 +6,8 @@
 //! answers `/_ic/health` with the process id that the kernel gives its socket, as far as that can be seen.
 //!
 //! Only ports that are listened on are asked, side by side and each for a bounded time; the same goes for their targets. So a
-//! registry that is full costs no more than one that is empty.
+//! registry that is full costs no more than one that is empty. Where the system does not tell which those are, every port of
+//! the registry is asked, and the survey says so.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -17,7 +18,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::cli::holder::{Holder, Identity, Listener, interceptor_on, listeners};
+use crate::cli::holder::{Holder, Identity, Listener, interceptor_at, interceptor_on, listeners};
 use crate::cli::raw;
 use crate::registry::{Port, Registry};
 use crate::serve::{Place, Target};
@@ -28,6 +29,9 @@ pub struct Survey {
     pub interceptors: Vec<Interceptor>,
     /// Ports of projects that something else listens on; sorted by port.
     pub held: Vec<Held>,
+    /// The system does not tell who listens: an interceptor that was given its port outright was not found, nor was who else
+    /// holds a port.
+    pub is_partial: bool,
 }
 
 /// A running interceptor.
@@ -59,7 +63,15 @@ pub fn survey(registry: &Registry) -> Survey {
         .mappings()
         .map(|(path, port)| (port, path))
         .collect();
-    let candidates = candidates(listeners(|port| registered.contains_key(&port)));
+    let listeners = listeners(|port| registered.contains_key(&port));
+    let is_partial = listeners.is_none();
+    let candidates = match listeners {
+        Some(listeners) => candidates(listeners),
+        None => registry
+            .mappings()
+            .map(|(_, port)| Candidate::unseen(port))
+            .collect(),
+    };
     let identities = side_by_side(&candidates, Candidate::identity);
 
     let targets: BTreeMap<&str, usize> = identities
@@ -94,6 +106,7 @@ pub fn survey(registry: &Registry) -> Survey {
                 pid: identity.pid,
                 instance_id: identity.instance_id.clone(),
             },
+            None if is_partial => continue,
             None => By::Program(candidate.holder.clone()),
         };
         held.push(Held {
@@ -102,7 +115,11 @@ pub fn survey(registry: &Registry) -> Survey {
             by,
         });
     }
-    Survey { interceptors, held }
+    Survey {
+        interceptors,
+        held,
+        is_partial,
+    }
 }
 
 fn is_for(identity: &Identity, path: &Path) -> bool {
@@ -112,6 +129,7 @@ fn is_for(identity: &Identity, path: &Path) -> bool {
 /// A port that is listened on, by one process or one that cannot be seen.
 struct Candidate {
     port: Port,
+    /// Where; none if it cannot be seen whether it is listened on at all.
     addresses: Vec<SocketAddr>,
     holder: Option<Holder>,
 }
@@ -138,6 +156,14 @@ fn candidates(listeners: Vec<Listener>) -> Vec<Candidate> {
 }
 
 impl Candidate {
+    fn unseen(port: Port) -> Self {
+        Candidate {
+            port,
+            addresses: Vec::new(),
+            holder: None,
+        }
+    }
+
     /// Who it says it is, if it is an interceptor and says it of itself.
     fn identity(&self) -> Option<Identity> {
         let is_itself = |identity: &Identity| {
@@ -145,8 +171,11 @@ impl Candidate {
             pid.is_none_or(|pid| pid == identity.pid)
         };
         // One answer is enough, and one silence too: an interceptor answers everywhere it listens.
-        let address = *self.addresses.first()?;
-        interceptor_on(address).filter(is_itself)
+        match self.addresses.first() {
+            Some(&address) => interceptor_on(address),
+            None => interceptor_at(self.port),
+        }
+        .filter(is_itself)
     }
 }
 
