@@ -66,7 +66,7 @@ struct Mapping {
 }
 
 impl Registry {
-    /// The fields that the seed's format has, but for the mappings.
+    /// The fields that the Python tool's format has, but for the mappings.
     const KNOWN: [&'static str; 3] = [VERSION, PORT_RANGE, NEXT_AVAILABLE];
 
     /// Reads the registry file's text.
@@ -597,7 +597,7 @@ impl fmt::Display for Exhausted {
 
 impl std::error::Error for Exhausted {}
 
-// The fields that the seed's format has.
+// The fields that the Python tool's format has.
 const VERSION: &str = "version";
 const PORT_RANGE: &str = "port_range";
 const MAPPINGS: &str = "mappings";

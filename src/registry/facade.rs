@@ -1,4 +1,4 @@
-//! The registry as one object, for programs: the operations of the seed's `PortRegistry`, with typed errors.
+//! The registry as one object, for programs: the operations of the Python tool's `PortRegistry`, with typed errors.
 //!
 //! Options left open come from the same variables as the command line's. What is wrong with the file but could be
 //! helped goes to the log (`warn`); nothing is printed.

@@ -1,4 +1,4 @@
-//! What the seed's format has no place for: when a project's port was last used, whether it is pinned to it, and
+//! What the Python tool's format has no place for: when a project's port was last used, whether it is pinned to it, and
 //! which port a project had whose mapping was pruned.
 //!
 //! All of it lies in one top-level field, `ic`, which the Python tool keeps as it keeps every field that it does not know.

@@ -214,7 +214,7 @@ fn of_te_only_trailers_goes_on() {
         (
             "TE: trailers\r\nConnection: TE\r\n",
             true,
-            "RFC 9110 §10.1.4, and contract §5",
+            "RFC 9110 §10.1.4",
         ),
         (
             "TE: trailers, gzip;q=0.5\r\nConnection: TE\r\n",

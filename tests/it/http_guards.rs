@@ -19,7 +19,7 @@ fn an_origin_that_is_not_there_is_a_502_that_says_so() {
         assert_eq!(
             response.fields.one("retry-after"),
             Some("1"),
-            "contract §5: trying again can help: {response:?}"
+            "trying again can help: {response:?}"
         );
         assert!(
             response.text().contains(&port.to_string()),

@@ -86,7 +86,7 @@ fn the_instance_is_named_after_the_project_unless_told_otherwise() {
     assert_eq!(
         id_of(&|launch| launch),
         "pycharm-my project",
-        "contract §2: the folder's full name"
+        "the folder's full name"
     );
     assert_eq!(
         id_of(&|launch| launch.env("SUPERMEMORY_USERNAME", "me at {project}")),
@@ -128,7 +128,7 @@ fn extra_headers_are_set_and_replace_what_the_client_sent() {
 
 #[test]
 fn a_header_that_would_break_framing_or_routing_cannot_be_configured() {
-    // Contract §2: a value that does not parse is refused by name, exit 2, before anything is opened.
+    // A value that does not parse is refused by name, exit 2, before anything is opened.
     let rows = [
         ("Transfer-Encoding: chunked", "framing"),
         ("Content-Length: 5", "framing"),
@@ -174,7 +174,7 @@ fn via_is_appended_to_what_came() {
     let via = seen.fields.list("via");
     assert!(
         via == ["1.0 ic"] || via == ["1.1 ic"],
-        "the received version by RFC 9110 §7.6.3, the contract's word otherwise: {via:?}"
+        "the received version by RFC 9110 §7.6.3, or that of the interceptor: {via:?}"
     );
     count("forwarding: via", rows.len() + 1);
 }
@@ -190,7 +190,7 @@ fn a_request_that_went_round_five_times_is_a_loop() {
         (
             "Via: 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic\r\n",
             true,
-            "five are a loop (contract §5)",
+            "five are a loop",
         ),
         (
             "Via: 1.1 ic\r\nVia: 1.1 ic, 1.1 ic\r\nX: y\r\nvia: 1.1 ic\r\nVIA:1.1 ic\r\n",

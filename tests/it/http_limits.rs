@@ -94,7 +94,7 @@ fn the_head_limit_is_on_heads_alone() {
     assert_eq!(
         client.response("POST").text(),
         "ok",
-        "models think for minutes (contract §5)"
+        "models think for minutes"
     );
 }
 

@@ -340,7 +340,7 @@ fn an_idle_connection_is_dropped_after_its_time() {
     let idle = since.elapsed();
     assert!(
         idle > Duration::from_millis(1000) && idle < Duration::from_millis(1500) + SLACK,
-        "contract §5: after 1.5 s, came after {idle:?}"
+        "after 1.5 s, came after {idle:?}"
     );
     // By now the third has been idle for as long, and is used again: its origin announced a minute.
     let (ref mut long, _) = served[1];
@@ -348,7 +348,7 @@ fn an_idle_connection_is_dropped_after_its_time() {
     assert_eq!(
         long.request().method,
         "POST",
-        "contract §5: unless the target announced longer"
+        "unless the target announced longer"
     );
     long.send(OK);
     assert_eq!(clients[1].response("POST").text(), "ok");

@@ -12,11 +12,7 @@ fn stray_control_characters_and_white_space_are_refused() {
             framed("X: a\r", BAD, "a CR before the CRLF"),
             framed("X: \r\rb", BAD, "two"),
             framed("X\r: a", BAD, "in a name"),
-            framed(
-                "X: a\nY: b",
-                BAD,
-                "a bare LF ends no line here (contract §5)",
-            ),
+            framed("X: a\nY: b", BAD, "a bare LF ends no line here"),
             framed("X: a\n", BAD, "an LF before the CRLF"),
             framed("X: a\n\r", BAD, "the wrong way round"),
             row(
@@ -371,7 +367,7 @@ fn a_head_over_the_limits_is_refused() {
             row(
                 format!("GET /bad HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n"),
                 TOO_LARGE,
-                "one long value (contract §5: 64 KiB)",
+                "one long value (64 KiB is the limit)",
             ),
             row(
                 format!("GET /bad HTTP/1.1\r\nHost: localhost\r\n{long}: x\r\n\r\n"),

@@ -164,7 +164,7 @@ fn an_upload_may_end_after_its_answer() {
     assert_eq!(
         response.text(),
         "ok",
-        "an answer that comes early is passed on at once (contract §5)"
+        "an answer that comes early is passed on at once"
     );
     // Either side may now end the connection; if neither does, the rest of the body is still a body.
     client.offer("GET /");

@@ -89,10 +89,7 @@ fn targets_reach_the_origin_as_they_are() {
         ),
         ("/v1/messages?beta=true", "what the Anthropic clients send"),
         ("/v1/chat/completions", "what the OpenAI clients send"),
-        (
-            "/_ic",
-            "only the interceptor's own two pages are shadowed (contract §5)",
-        ),
+        ("/_ic", "only the interceptor's own two pages are shadowed"),
         ("/_ic/healthy", "a longer name is another name"),
         (&long, "long, within the limit"),
     ];

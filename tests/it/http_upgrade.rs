@@ -475,7 +475,7 @@ fn connect_is_not_implemented() {
         (
             "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n",
             &[501],
-            "contract §5",
+            "no forward proxy",
         ),
         (
             "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",

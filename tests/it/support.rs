@@ -43,7 +43,7 @@ pub fn agreeing() -> (Origin, Interceptor) {
     (origin, interceptor)
 }
 
-/// An answer in the interceptor's own name: its shape is that of contract §5, whatever its status.
+/// An answer in the interceptor's own name: its shape is the same, whatever its status.
 #[track_caller]
 pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
     assert!(

@@ -1,7 +1,7 @@
 //! Requests that must not be forwarded, as rows of a table, and the one check that all of them go through.
 //!
 //! Each row runs alone and behind a good request on the same connection; whole, byte by byte, and with
-//! a smuggled request behind it. A row that names more than one status is one where contract and RFC leave
+//! a smuggled request behind it. A row that names more than one status is one where the RFCs leave
 //! the choice; what they never leave is to forward it.
 
 use super::*;
