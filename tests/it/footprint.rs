@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -128,7 +128,7 @@ fn what_looks_a_name_up_ends_soon_after() {
     let mut client = interceptor.client();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.response("GET").status, 502);
-    wait_until("one thread is left", || threads(interceptor.pid()) == 1);
+    wait_until("threads", 1, || threads(interceptor.pid()));
 }
 
 fn threads(pid: u32) -> usize {
@@ -142,8 +142,8 @@ fn threads(pid: u32) -> usize {
 fn code_that_nobody_needs_does_not_stay_in_memory() {
     let (_, interceptor) = &agreeing();
     // Everybody needs the loader at the start, and nobody afterwards.
-    wait_until("the loader is let go", || {
-        resident_kib(interceptor.pid(), "/ld-") == 0
+    wait_until("KiB of the loader in memory", 0, || {
+        resident_kib(interceptor.pid(), "/ld-")
     });
     // Nothing is amiss with what is mapped again.
     let mut client = interceptor.client();
@@ -191,7 +191,7 @@ fn the_release_binary_is_small_while_it_is_idle() {
         .expect("the release binary starts");
     let idle = Idle(idle);
     let rollup = format!("/proc/{}/smaps_rollup", idle.0.id());
-    wait_until("it listens, and is small", || {
+    wait_until("it listens, and is small", true, || {
         let pss = fs::read_to_string(&rollup).expect("it runs, and may be looked at");
         let pss = pss.lines().find_map(|line| kib(line, "Pss:"));
         socket.exists() && pss.expect("the kernel tells its memory") <= IDLE_KIB_MAX
@@ -238,15 +238,6 @@ fn resident_kib(pid: u32, name: &str) -> u64 {
 fn kib(line: &str, name: &str) -> Option<u64> {
     let size = line.strip_prefix(name)?.strip_suffix(" kB")?;
     size.trim().parse().ok()
-}
-
-#[track_caller]
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not in {DEADLINE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn exchanges(counted: &mut Counted, times: u64, request: &str) {

@@ -24,19 +24,6 @@ fn served(interceptor: &Interceptor) -> Wire {
     client
 }
 
-/// Waits until what is asked for is so: a thread counts an answer when it has left, which its client may see first.
-#[track_caller]
-fn wait_until<T: PartialEq + std::fmt::Debug>(expected: T, ask: impl Fn() -> T) {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let found = ask();
-        if found == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{found:?} and not {expected:?}");
-    }
-}
-
 /// The value of a metric that has no labels.
 #[track_caller]
 fn metric(interceptor: &Interceptor, name: &str) -> f64 {
@@ -92,18 +79,21 @@ fn what_the_threads_count_is_added_up() {
         client.send(GET);
         assert_eq!(client.response("GET").text(), "ok");
     }
-    wait_until([18, 0], || {
+    // A thread counts an answer when it has left, which its client may see first.
+    wait_until("requests and those in flight", [18, 0], || {
         let health = interceptor.health();
         ["requests", "in_flight"].map(|name| health[name].as_i64().expect("a number"))
     });
-    wait_until(18.0, || {
+    wait_until("durations", 18.0, || {
         metric(&interceptor, "ic_request_duration_seconds_count")
     });
     let sent = metric(&interceptor, "ic_target_connects_total")
         + metric(&interceptor, "ic_target_reuses_total");
     assert_eq!(sent, 18.0, "each request went out once");
     // The nine, and whoever asks.
-    wait_until(10.0, || metric(&interceptor, "ic_connections"));
+    wait_until("connections", 10.0, || {
+        metric(&interceptor, "ic_connections")
+    });
 }
 
 #[test]
@@ -117,7 +107,8 @@ fn the_last_error_is_told_whichever_thread_met_it() {
         client.send(GET);
         assert_eq!(client.response("GET").status, 503);
     }
-    wait_until(serde_json::json!([3, "the target answered 503"]), || {
+    let expected = serde_json::json!([3, "the target answered 503"]);
+    wait_until("errors, and the last", expected, || {
         let health = interceptor.health();
         serde_json::json!([health["errors"], health["last_error"]["message"]])
     });

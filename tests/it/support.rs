@@ -12,7 +12,9 @@ pub mod stage;
 pub mod tls;
 pub mod wire;
 
-use std::time::Duration;
+use std::fmt::Debug;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use interceptor::{
     Interceptor, Launch, THREADS, free_port, has_ipv6, scratch_folder, scratch_socket,
@@ -26,6 +28,23 @@ pub use wire::{Body, Stop, Wire, excerpt};
 
 /// For how long anything is waited for before the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Asks until the answer is the one that is expected; for what nothing tells of by itself.
+#[track_caller]
+pub fn wait_until<T: PartialEq + Debug>(what: &str, expected: T, ask: impl Fn() -> T) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let found = ask();
+        if found == expected {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{what}: still {found:?} and not {expected:?} after {DEADLINE:?}"
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// An origin whose connections the test scripts, and an interceptor in front of it.
 #[track_caller]

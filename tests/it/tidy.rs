@@ -213,7 +213,7 @@ const RULES: &[Rule] = &[
         except: &[
             "tests/it/tidy.rs",
             // Pauses between two looks at a condition.
-            "tests/it/footprint.rs",
+            "tests/it/support.rs",
             "tests/it/support",
             "tests/it/http_limits.rs",
             "tests/it/http_mix.rs",
