@@ -10,6 +10,8 @@
 //!   any lock.
 //! * A change is computed without keeping the Python tool waiting. Then its lock is taken, the text compared with the
 //!   one the change was computed from, and only where it is still the same the rename follows; else everything starts again.
+//! * Somebody may have opened the file before the rename and not have read it yet. Who takes no lock is given a moment to
+//!   read the old text; who waits for our lock on it finds the new one there.
 //! * The Python tool may have opened the file before the rename and write afterwards, into a file that has no name
 //!   any more; or it may have read before the rename, and write over what it has not seen. So the writer
 //!   stays a moment and looks at both; what it finds becomes the text the change is made to again.
@@ -191,6 +193,7 @@ impl Store {
             // The change is made. What remains is to see that it stays, and that it has cost nobody else's.
             *is_replaced = true;
             place.sync()?;
+            thread::sleep(UNLOCKED_READING.saturating_sub(replaced.elapsed()));
             let orphan = look.map(|look| look.pass_on(&next_text));
             thread::sleep(AFTERMATH.saturating_sub(replaced.elapsed()));
             late = match orphan {
@@ -546,3 +549,7 @@ fn said(error: &io::Error) -> String {
 /// How long a writer stays to see that its change is not written over, or another lost by it. The Python tool reads,
 /// binds a port or two to see that they are free, and writes: about a millisecond.
 const AFTERMATH: Duration = Duration::from_millis(5);
+
+/// How long those have who opened the old file and read it without a lock, before it is written for those who wait for
+/// our lock on it. A part of [`AFTERMATH`], so that nobody's change takes longer for it.
+const UNLOCKED_READING: Duration = Duration::from_millis(4);

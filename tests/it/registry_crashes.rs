@@ -44,6 +44,29 @@ fn a_writer_that_dies_or_fails_at_any_call_leaves_the_old_or_the_new_registry() 
     println!("cases: {cases}");
 }
 
+/// Python's `open(path).read()` takes no lock: what it has opened must not be emptied under its hands.
+#[test]
+fn the_old_file_is_left_alone_for_as_long_as_somebody_may_be_reading_it() {
+    if !can_trace() {
+        eprintln!("skipped: there is no strace here, or it may not trace");
+        return;
+    }
+    // On a disk that takes no time.
+    let options = ["-ttt", "-e", "inject=fsync:retval=0"];
+    let calls = Scene::new(Some(SOUND)).traced(&options);
+    // Seconds, and the call.
+    let when = |start: &str| {
+        let found = calls.lines().find_map(|line| {
+            let (time, call) = line.split_once(' ')?;
+            call.starts_with(start)
+                .then(|| time.parse::<f64>().unwrap())
+        });
+        found.unwrap_or_else(|| panic!("no {start}: {calls}"))
+    };
+    let passed = when("ftruncate(") - when("rename");
+    assert!(passed > 0.003, "{passed} s: {calls}");
+}
+
 /// Every fault at every call that a writer makes where `text` is; how many those are.
 fn check_all(text: Option<&'static str>) -> usize {
     let scene = Scene::new(text);
@@ -121,20 +144,23 @@ impl Scene {
 
     /// How often a run without a fault makes which call.
     fn calls(&self) -> BTreeMap<String, usize> {
-        self.set();
-        let trace = self.folder.path().join("trace");
-        let ran = self.ic(
-            &self.strace(&["-o", trace.to_str().unwrap()]),
-            &["allocate", "-q", "/home/me/new"],
-        );
-        assert!(ran.status.success(), "{ran:?}");
         let mut calls = BTreeMap::new();
-        for line in fs::read_to_string(trace).unwrap().lines() {
+        for line in self.traced(&[]).lines() {
             if let Some((name, _)) = line.split_once('(') {
                 *calls.entry(name.to_owned()).or_default() += 1;
             }
         }
         calls
+    }
+
+    /// The calls of a run without a fault, a line each.
+    fn traced(&self, options: &[&str]) -> String {
+        self.set();
+        let trace = self.folder.path().join("trace");
+        let options = [options, &["-o", trace.to_str().unwrap()]].concat();
+        let ran = self.ic(&self.strace(&options), &["allocate", "-q", "/home/me/new"]);
+        assert!(ran.status.success(), "{ran:?}");
+        fs::read_to_string(trace).unwrap()
     }
 
     #[track_caller]
