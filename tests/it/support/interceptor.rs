@@ -430,6 +430,8 @@ impl Interceptor {
                         serde_json::from_slice(&response.body).expect("health is JSON");
                     if health["pid"] == self.pid() {
                         client.expect_eof();
+                        // It has said this before it answered, but who reads it may not have come to it yet.
+                        self.wait_for_errors("who it is", |said| said.contains("Target:  "));
                         return None;
                     }
                 }
