@@ -139,11 +139,8 @@ impl Allocate {
             }
         })?;
         let (port, created) = (allocated.port, allocated.created);
-        if created && !project.path().exists() {
-            complain(format_args!(
-                "note: there is no folder `{}` yet; if that is a slip, `ic remove` takes the port back",
-                shown(project.path())
-            ));
+        if created {
+            note_if_missing(&project);
         }
         match form {
             Form::Json => context.out.json(&Allocates {
@@ -186,6 +183,16 @@ pub fn refuse_no_folder(path: &Path) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Says so where a port was given to a folder that is not there.
+pub fn note_if_missing(project: &Project) {
+    if !project.path().exists() {
+        complain(format_args!(
+            "note: there is no folder `{}` yet; if that is a slip, `ic remove` takes the port back",
+            shown(project.path())
+        ));
+    }
 }
 
 #[derive(Serialize)]

@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::http::guard::{allowed_host, allowed_origin};
 use crate::registry::project::Project;
 use crate::registry::{Note, Port};
 use crate::serve::Trust;
@@ -37,6 +38,7 @@ use super::Failure;
 use super::mock;
 use super::output::name;
 use super::place::{Globals, Place};
+use super::project::{note_if_missing, refuse_no_folder};
 use super::settings::{self, Environment, Given};
 
 /// run this project's interceptor in the foreground
@@ -288,6 +290,9 @@ impl PortChoice {
                     }
                     known.set(registry.note(project.path()));
                 })?;
+                if allocated.created {
+                    note_if_missing(project);
+                }
                 let origin = if allocated.created {
                     PortOrigin::Allocated
                 } else {
@@ -364,12 +369,6 @@ impl Serve {
             .host
             .as_deref()
             .map_or(Given::default(HOST), |host| Given::flag("--host", host));
-        let texts = |name, values: &[String]| -> Result<Vec<String>, Failure> {
-            values
-                .iter()
-                .map(|value| bare_word(&Given::flag(name, value)))
-                .collect()
-        };
         let headers = self
             .header
             .iter()
@@ -389,11 +388,24 @@ impl Serve {
         };
         let trust = trust::trust(self, environment)?;
         let host = bare_word(&host)?;
-        let allowed_hosts = texts("--allow-host", &self.allow_host)?;
-        let allowed_origins = texts("--allow-origin", &self.allow_origin)?;
+        let allowed_hosts = allowed(
+            "--allow-host",
+            &self.allow_host,
+            |text| allowed_host(text).map(str::to_owned),
+            "is no host; give its name without scheme and port, such as `llm.example`",
+        )?;
+        let allowed_origins = allowed(
+            "--allow-origin",
+            &self.allow_origin,
+            allowed_origin,
+            "is no origin; give scheme and host, such as `https://chat.example`",
+        )?;
 
         // Looking at folders comes after every value that can be judged without.
         let project = globals.project(environment, self.project.as_deref());
+        if let (Some(_), Ok(project)) = (&self.project, &project) {
+            refuse_no_folder(project.path())?;
+        }
         let (port, project) = match port {
             None => {
                 let (place, project) = (globals.place(environment)?, project?);
@@ -520,7 +532,21 @@ fn file_mode(given: &Given) -> Result<u32, Failure> {
         .ok_or_else(|| given.refused("is not a mode; give octal digits such as 660"))
 }
 
-/// A name, an address, an origin: text without white space.
+/// The values of a repeated option, each as `parse` reads it; `why` says what would do.
+fn allowed(
+    option: &'static str,
+    values: &[String],
+    parse: impl Fn(&str) -> Option<String>,
+    why: &str,
+) -> Result<Vec<String>, Failure> {
+    let read = |value: &String| {
+        let given = Given::flag(option, value);
+        parse(given.text()?).ok_or_else(|| given.refused(why))
+    };
+    values.iter().map(read).collect()
+}
+
+/// A name or an address: text without white space.
 fn bare_word(given: &Given) -> Result<String, Failure> {
     let text = given.text()?;
     if text.contains(char::is_whitespace) {
@@ -857,6 +883,22 @@ mod tests {
             },
             &[],
             "`--allow-host ` is empty",
+        );
+        check(
+            Serve {
+                allow_host: vec!["a.example:80".to_owned()],
+                ..serve()
+            },
+            &[],
+            "`--allow-host a.example:80` is no host",
+        );
+        check(
+            Serve {
+                allow_origin: vec!["a.example".to_owned()],
+                ..serve()
+            },
+            &[],
+            "`--allow-origin a.example` is no origin",
         );
         check(
             Serve {

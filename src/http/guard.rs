@@ -73,12 +73,17 @@ impl Guard {
         let Some(behind_scheme) = behind_web_scheme(origin) else {
             return Ok(());
         };
+        let is_allowed = || {
+            let text = std::str::from_utf8(origin).ok();
+            let usual = text.and_then(allowed_origin);
+            usual.is_some_and(|usual| names(&self.allowed_origins, usual.as_bytes()))
+        };
         let is_local = std::str::from_utf8(behind_scheme)
             .ok()
             .and_then(|rest| rest.strip_prefix("//"))
             .and_then(host_of)
             .is_some_and(is_this_machine);
-        if is_local || names(&self.allowed_origins, origin) {
+        if is_local || names(&self.allowed_origins, origin) || is_allowed() {
             Ok(())
         } else {
             Err(Error::OriginForeign)
@@ -113,6 +118,9 @@ fn is_this_machine(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback()),
     }
 }
+
+/// Stands for all hosts, or all origins.
+const ANY: &str = "*";
 
 const LOCALHOST_SUFFIX: &str = ".localhost";
 
@@ -162,10 +170,43 @@ fn behind_web_scheme(origin: &[u8]) -> Option<&[u8]> {
     })
 }
 
+/// A name for [`Guard::allowed_hosts`]: a host without port, or `*`; `None` for what no `Host` field can be.
+pub fn allowed_host(text: &str) -> Option<&str> {
+    let is_host = host_of(text) == Some(text) && !text.starts_with('.');
+    (text == ANY || is_host).then_some(text)
+}
+
+/// An origin for [`Guard::allowed_origins`] as browsers send it (RFC 6454 §6.2: no path, and no port that is the scheme's
+/// own), or `*`; `None` for what is none.
+pub fn allowed_origin(text: &str) -> Option<String> {
+    if text == ANY {
+        return Some(text.to_owned());
+    }
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let (scheme, authority) = text.split_once("://")?;
+    let is_scheme = scheme
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    if scheme.is_empty() || !is_scheme {
+        return None;
+    }
+    let host = host_of(authority)?;
+    let port: Option<u16> = authority[host.len()..].trim_start_matches(':').parse().ok();
+    let own_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    Some(match port.filter(|_| port != own_port) {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    })
+}
+
 fn names(allowed: &[String], value: &[u8]) -> bool {
     allowed
         .iter()
-        .any(|name| name == "*" || name.as_bytes().eq_ignore_ascii_case(value))
+        .any(|name| name == ANY || name.as_bytes().eq_ignore_ascii_case(value))
 }
 
 #[cfg(test)]
@@ -177,6 +218,41 @@ mod tests {
         Guard {
             local_hosts_only: true,
             ..Guard::default()
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn only_what_a_host_field_can_be_may_be_allowed() {
+        for good in ["*", "dev", "a.example", "a.example.", "10.0.0.1", "[::1]"] {
+            assert_eq!(allowed_host(good), Some(good));
+        }
+        for bad in ["", "a.example:80", "http://a.example", "*.example", ".example", "::1", "a/b", "a b", "a,b"] {
+            assert_eq!(allowed_host(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn only_what_an_origin_field_can_be_may_be_allowed() {
+        for (given, expected) in [
+            ("*", "*"),
+            ("https://a.example", "https://a.example"),
+            ("https://a.example/", "https://a.example"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:80", "http://a.example"),
+            ("http://a.example:443", "http://a.example:443"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("https://a.example:0443", "https://a.example"),
+            ("https://a.example:", "https://a.example"),
+            ("HTTPS://A.example:443/", "HTTPS://A.example"),
+            ("vscode-webview://0a1b", "vscode-webview://0a1b"),
+        ] {
+            assert_eq!(allowed_origin(given).as_deref(), Some(expected), "{given}");
+        }
+        for bad in ["", "a.example", "https://", "https:///", "https://a.example/b", "https://a.example:99999",
+                    "https://*.example", "://a", "a b://c", "null", "https://u@a.example", "https://a.example//"] {
+            assert_eq!(allowed_origin(bad), None, "{bad}");
         }
     }
 

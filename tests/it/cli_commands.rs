@@ -182,6 +182,13 @@ fn a_port_is_for_a_folder() {
             file.display()
         )
     );
+    for command in [
+        "serve --mock --project notes.txt",
+        "run --mock --project notes.txt -- true",
+    ] {
+        let refused = home.ic(command.split(' ')).complaint(2);
+        assert_eq!(refused, said, "{command}");
+    }
     assert!(!home.registry().exists());
     // It may be made later, or was there once.
     let ran = home.ic(["allocate", "-q", "../shpo"]);
@@ -194,6 +201,11 @@ fn a_port_is_for_a_folder() {
         )
     );
     assert_eq!(home.ic(["allocate", "-q", "../shpo"]).result(0), ran.out);
+    let ran = home.ic(["run", "--mock", "--project", "../shpp", "--", "true"]);
+    assert!(
+        ran.err.starts_with("ic: note: there is no folder `"),
+        "{ran:?}"
+    );
 }
 
 #[test]

@@ -168,6 +168,17 @@ fn a_value_that_does_not_parse_is_refused_by_name() {
             "{why}: {errors}"
         );
     }
+    for (host, why) in [
+        ("192.0.2.1", "of no machine"),
+        ("fe80::1", "of no interface"),
+    ] {
+        let (code, errors) = Launch::toward("http://x").args(["--host", host]).fail();
+        assert_eq!(code, Some(3), "{why}: {errors}");
+        assert!(
+            errors.contains("; give an address of this machine with --host"),
+            "{why}: {errors}"
+        );
+    }
     let (code, errors) = Launch::toward("http://x").on(0).fail();
     assert_eq!(code, Some(2), "no port to listen on: {errors}");
 }

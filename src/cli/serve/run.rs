@@ -169,6 +169,17 @@ impl Prepared {
                     said(error)
                 ))
             }
+            ServeError::Bind(address, error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Failure::could_not(format!(
+                    "cannot listen on {address}: {}; give an address of this machine with --host, or leave it out",
+                    said(error)
+                ))
+            }
             ServeError::TargetIsSelf(_) => Failure::usage(error.to_string()),
             error => Failure::could_not(error.to_string()),
         }
