@@ -17,7 +17,7 @@ use crate::serve::Target;
 use self::judge::{Finding, Verdict};
 use self::look::Chain;
 use super::output::Shown;
-use super::serve::{Serve, proxy_for, trust_of};
+use super::serve::{Serve, filled, instance_template, proxy_for, trust_of};
 use super::settings::{self, Given};
 use super::{Context, Exit, Failure};
 
@@ -108,13 +108,17 @@ impl Doctor {
         if let Some(way) = &way {
             trust_of(way, &context.environment)?;
         }
+        let instance_id = instance_template(&context.environment, None);
+        filled(instance_id.text()?, Some(&project))?;
         let mut findings = Vec::new();
 
         let (registry, records) = look::registry(&place, &project);
         findings.push(judge::registry(&registry));
 
         let port = look::port(context, self.path.as_deref(), &records, &project)?;
-        findings.push(judge::port(&port));
+        let is_given =
+            self.path.is_none() && context.environment.variable(settings::PORT).is_some();
+        findings.push(judge::port(&port, is_given));
 
         let environment = &context.environment;
         for name in variables::BASE_URLS {
@@ -127,15 +131,8 @@ impl Doctor {
         }
         findings.extend(variables::proxies(&look::proxies(environment)));
 
-        let text = self.target(context, &port)?;
-        let parsed: Result<Target, _> = text.parse();
-        let target = match parsed {
-            Ok(target) => target,
-            Err(error) => {
-                findings.push(Finding::wrong("Target", format!("`{text}` {error}")));
-                return Ok(findings);
-            }
-        };
+        let given = self.target(context, &port);
+        let (text, target) = (given.text()?.to_owned(), given.target()?);
         findings.extend(judge::other_target(
             &text,
             target_here(context),
@@ -206,16 +203,15 @@ impl Doctor {
     }
 
     /// The target that counts.
-    fn target(&self, context: &Context<'_>, port: &judge::PortState) -> Result<String, Failure> {
-        let given = match (&self.target, target_is_running(port)) {
+    fn target(&self, context: &Context<'_>, port: &judge::PortState) -> Given {
+        match (&self.target, target_is_running(port)) {
             (Some(target), _) => Given::flag("--target", target),
             (None, Some(running)) => Given::default(running),
             (None, None) => context
                 .environment
                 .variable(settings::TARGET_URL)
                 .unwrap_or_else(|| Given::default(super::serve::TARGET_URL)),
-        };
-        Ok(given.text()?.to_owned())
+        }
     }
 }
 

@@ -99,6 +99,34 @@ fn nothing_is_wrong_where_nothing_runs_yet() {
 }
 
 #[test]
+fn a_value_that_no_interceptor_would_take_is_refused() {
+    let home = Home::new();
+    let refused = |home: &Home, arguments: &[&str]| home.ic(arguments).complaint(2);
+    let said = refused(&home, &["doctor", "--target", "abc"]);
+    assert!(said.starts_with("`--target abc` has no scheme"), "{said}");
+    let said = refused(&Home::new().with("TARGET_LLM_URL", "abc"), &["doctor"]);
+    assert!(
+        said.starts_with("`TARGET_LLM_URL=abc` has no sch"),
+        "{said}"
+    );
+    let said = refused(&home.with("SUPERMEMORY_USERNAME", "a\nb"), &["doctor"]);
+    assert!(said.starts_with("`SUPERMEMORY_USERNAME="), "{said}");
+}
+
+#[test]
+fn the_way_out_of_a_port_that_is_held_is_the_one_that_the_port_came_by() {
+    let (_listener, held) = held_port();
+    let home = Home::new().with("INTERCEPTOR_PORT", held.to_string());
+    let ran = home.ic(["doctor", "--no-stream"]);
+    let said = wrong(&ran).join("\n");
+    assert!(
+        said.contains("or give another port with INTERCEPTOR_PORT"),
+        "{said}"
+    );
+    assert!(!said.contains("ic remove"), "{said}");
+}
+
+#[test]
 fn a_target_that_is_down_or_something_else_is_named() {
     let home = Home::new();
     let nobody = format!("http://127.0.0.1:{}", free_port());

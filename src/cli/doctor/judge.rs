@@ -126,9 +126,14 @@ impl PortState {
     }
 }
 
-pub fn port(state: &PortState) -> Finding {
+/// `is_given`: by the variable, and not by the registry.
+pub fn port(state: &PortState, is_given: bool) -> Finding {
     const CHECK: &str = "Port";
-    const WAY_OUT: &str = "stop that, or `ic remove` and `ic serve` for another port";
+    let way_out = if is_given {
+        "stop that, or give another port with INTERCEPTOR_PORT"
+    } else {
+        "stop that, or `ic remove` and `ic serve` for another port"
+    };
     match state {
         PortState::None(project) => Finding::note(
             CHECK,
@@ -161,7 +166,7 @@ pub fn port(state: &PortState) -> Finding {
             let pid = identity.pid;
             Finding::wrong(
                 CHECK,
-                format!("{port} is held by {whose} (pid {pid}); {WAY_OUT}"),
+                format!("{port} is held by {whose} (pid {pid}); {way_out}"),
             )
         }
         PortState::Foreign(port, holder) => {
@@ -169,7 +174,7 @@ pub fn port(state: &PortState) -> Finding {
                 Some(holder) => holder.to_string(),
                 None => "a program that cannot be seen from here".to_owned(),
             };
-            Finding::wrong(CHECK, format!("{port} is held by {holder}; {WAY_OUT}"))
+            Finding::wrong(CHECK, format!("{port} is held by {holder}; {way_out}"))
         }
     }
 }
