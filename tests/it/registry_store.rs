@@ -209,7 +209,7 @@ fn what_a_killed_writer_has_left_behind_is_cleared_away() {
     symlink(&mine, folder.path("r.json.lock")).unwrap();
     let before = folder.state();
     let error = allocate(&file, "/home/me/d").unwrap_err().to_string();
-    assert!(error.contains("(locking it)"), "{error}");
+    assert!(error.contains("(taking the .lock beside it)"), "{error}");
     assert_eq!(folder.state(), before);
 }
 

@@ -89,7 +89,7 @@ impl Place {
     /// Waits until no other `ic` changes this registry; it is our turn until the file that is returned is closed, by a kill
     /// at the latest.
     pub(super) fn take_turn(&self, patience: &mut Patience<'_>) -> Result<File, StoreError> {
-        let failed = |source| self.failed("locking it", source);
+        let failed = |source| self.failed("taking the .lock beside it", source);
         // Reading is enough for flock: whoever may write the folder may use a lock that somebody else has made.
         let flags =
             OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
