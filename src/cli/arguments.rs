@@ -83,6 +83,14 @@ fn spell_out(
                     .or_else(|| words.find_map(|word| level.command_named(&word)));
                 return Ok(Spelled::Help(help::help(level.program, command)));
             }
+            // `ic help serve`, as other programs have it.
+            "help" if level.command.is_none() => {
+                let command = words.find(|word| !word.starts_with('-') && word != "help");
+                if let Some(command) = command {
+                    level.enter(&command)?;
+                }
+                return Ok(Spelled::Help(help::help(level.program, level.command)));
+            }
             // argh takes a lone dash for an option; carried like a raw byte it is a value like any other.
             "-" => spelled.push(format!("{}2d", raw::MARK)),
             _ if word.starts_with('-') => {
@@ -418,7 +426,10 @@ mod tests {
             assert_eq!(asked(words), Err(expected.to_owned()), "{words:?}");
         }
         check(&["xyz"], "there is no command `xyz`; see `ic --help`");
-        check(&["help"], "there is no command `help`; see `ic --help`");
+        check(
+            &["help", "xyz"],
+            "there is no command `xyz`; see `ic --help`",
+        );
         check(
             &["sevre"],
             "there is no command `sevre`; did you mean `serve`?",
@@ -491,6 +502,10 @@ mod tests {
         );
         check(&["--help"], program);
         check(&["-h"], program);
+        check(&["help"], program);
+        check(&["help", "serve"], serve);
+        check(&["help", "--help"], program);
+        check(&["help", "help"], program);
         check(&["-V", "--help", "--registry"], program);
         check(&["serve", "--help"], serve);
         check(&["serve", "-h", "--nonsense"], serve);

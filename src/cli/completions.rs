@@ -3,7 +3,7 @@
 //! argh knows no values. Where one is of a few fixed words, they are put into the lines that argh_complete has written for
 //! that option or command; tests ask the shells whether they are offered.
 
-use argh::{ArgsInfo, FromArgs};
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use argh_complete::Generator;
 use argh_complete::bash::Bash;
 use argh_complete::fish::Fish;
@@ -34,7 +34,10 @@ impl Completions {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let program = arguments::description::<CommandLine>();
         let script = match self.shell.as_str() {
-            "bash" => with_words(&Bash::generate(program.name, &program), bash),
+            "bash" => {
+                let script = with_words(&Bash::generate(program.name, &program), bash);
+                leaving_room_for_paths(&script, &program)
+            }
             "zsh" => with_words(&Zsh::generate(program.name, &program), zsh),
             // `-x` is of fish 4; the older name of the same is understood by all.
             "fish" => with_words(&Fish::generate(program.name, &program), fish)
@@ -47,6 +50,37 @@ impl Completions {
         context.out.text(unescaped(&script))?;
         Ok(Exit::Done)
     }
+}
+
+/// Where a command takes a path, bash has files to offer for an empty word, and does if nothing else is offered: options
+/// are from their first letter on.
+fn leaving_room_for_paths(script: &str, program: &CommandInfoWithArgs) -> String {
+    let takes_path = |name: &str| {
+        let mut commands = program.commands.iter();
+        let command = commands.find(|command| command.name == name);
+        command.is_some_and(|command| {
+            let mut arguments = command.command.positionals.iter();
+            arguments.any(|argument| argument.name.contains("PATH") || argument.name == "FILE")
+        })
+    };
+    let mut has_path = false;
+    let lines = script.lines().map(|line| {
+        if let Some(label) = bash_label(line) {
+            has_path = takes_path(label);
+        }
+        if has_path {
+            line.replace("${opts} ${cmds}", "${cmds}${cur:+ ${opts} }") + "\n"
+        } else {
+            format!("{line}\n")
+        }
+    });
+    lines.collect()
+}
+
+/// `        ic_env)` begins a command's part; `        ic)` that of the program, whose name here is empty.
+fn bash_label(line: &str) -> Option<&str> {
+    let label = line.strip_prefix("        ic")?.strip_suffix(')')?;
+    Some(label.trim_start_matches('_'))
 }
 
 /// A value of fixed words.
@@ -111,11 +145,8 @@ fn bash(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
         words,
     } = choice;
     let was_of_option = std::mem::take(&mut section.is_of_option);
-    if let Some(label) = line
-        .strip_prefix("        ic")
-        .filter(|label| label.ends_with(')'))
-    {
-        section.is_of_command = label.trim_start_matches('_').trim_end_matches(')') == *command;
+    if let Some(label) = bash_label(line) {
+        section.is_of_command = label == *command;
     }
     if !section.is_of_command {
         return None;

@@ -54,6 +54,7 @@ fn the_help_names_every_command_and_the_help_of_a_command_every_option() {
         assert!(help.contains(&format!("\nUsage: ic {command}")), "{help}");
         assert_eq!(home.ic([command, "-h"]).result(0), help);
         assert_eq!(home.ic(["--help", command]).result(0), help);
+        assert_eq!(home.ic(["help", command]).result(0), help);
         assert!(
             help.lines().all(|line| line.chars().count() <= 100),
             "{help}"
@@ -87,8 +88,8 @@ fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
     );
     check(
         &home,
-        &["help"],
-        "there is no command `help`; see `ic --help`",
+        &["help", "xyz"],
+        "there is no command `xyz`; see `ic --help`",
     );
     check(
         &home,

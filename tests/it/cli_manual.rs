@@ -81,6 +81,12 @@ fn bash_completes_commands_and_their_options() {
     assert_eq!(found, "health\n");
     assert_eq!(complete("ic serve --targ").as_deref(), Some("--target\n"));
     assert_eq!(complete("ic list --j").as_deref(), Some("--json\n"));
+    // Where nothing is offered, bash offers files.
+    for line in ["ic remove ''", "ic show ''", "ic import ''", "ic health ''"] {
+        assert_eq!(complete(line).as_deref(), Some("\n"), "{line}");
+    }
+    let found = complete("ic list ''").unwrap_or_default();
+    assert_eq!(found, "--help --json\n");
 }
 
 #[test]
