@@ -71,7 +71,8 @@ fn is_in_use(
             let pid = identity.pid;
             if project.is_some_and(|project| is_interceptor_of(project, &identity)) {
                 return Failure::could_not(format!(
-                    "this project's interceptor is already running on {place} (pid {pid})"
+                    "this project's interceptor is already running on {place} (pid {pid}); let clients use that one, \
+                     or stop it first"
                 ));
             }
             format!(" by the interceptor `{}` (pid {pid})", identity.instance_id)
@@ -151,7 +152,8 @@ mod tests {
             server.join().expect("no failure in the server");
             assert_eq!(message.replace(&port.to_string(), "N"), expected);
         }
-        let ours = "this project's interceptor is already running on port N (pid 812)";
+        let ours = "this project's interceptor is already running on port N (pid 812); \
+                    let clients use that one, or stop it first";
         check("/home/me/shop", PortOrigin::Registry, ours);
         check("shop", PortOrigin::Flag, ours);
         check(
