@@ -130,6 +130,10 @@ pub fn response<'h, 'b>(
     slots: &'h mut Slots<'b>,
 ) -> Result<Parsed<ResponseHead<'h, 'b>>, Error> {
     let bytes = within_limit(bytes);
+    // TLS record types 21 and 22, an alert most often: it was spoken to in plain text and expects TLS.
+    if let [0x15 | 0x16, ..] = bytes {
+        return Err(Error::Tls);
+    }
     if let [b'\r' | b'\n', ..] = bytes {
         return Err(Error::StatusLine);
     }
@@ -491,6 +495,7 @@ mod tests {
         check_response("the least status", b"HTTP/1.1 100 Continue\r\n\r\n", Ok("100 Http11 [100 Continue]"));
         check_response("the greatest", b"HTTP/1.1 999 x\r\n\r\n", Ok("999 Http11 [999 x]"));
 
+        check_response("a TLS handshake", b"\x16\x03", Err(Error::Tls));
         check_response("a status below 100", b"HTTP/1.1 099 x\r\n\r\n", Err(StatusLine));
         check_response("two digits", b"HTTP/1.1 20 OK\r\n\r\n", Err(StatusLine));
         check_response("four digits", b"HTTP/1.1 2000 OK\r\n\r\n", Err(StatusLine));
@@ -510,7 +515,7 @@ mod tests {
         check_response("HTTP/2", b"HTTP/2 200\r\n\r\n", Err(Version));
         check_response("a minor version to come", b"HTTP/1.2 200 OK\r\n\r\n", Err(Version));
         check_response("SHOUTcast", b"ICY 200 OK\r\n\r\n", Err(Version));
-        check_response("a TLS alert", b"\x15\x03\x01\x00\x02\x02\x50", Err(Version));
+        check_response("a TLS alert", b"\x15\x03\x01\x00\x02\x02\x50", Err(Error::Tls));
         check_response("white space before a colon", b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", Err(FieldName));
         check_response("a folded line", b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", Err(FieldName));
         check_response("a bare CR in a value", b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", Err(FieldValue));

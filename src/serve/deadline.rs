@@ -223,6 +223,11 @@ impl Silence<'_> {
         self.deadline.set(self.most);
     }
 
+    /// One of `parts` equal parts of the time begins.
+    pub fn begin_part(self, parts: u32) {
+        self.deadline.set(self.most.map(|most| most / parts));
+    }
+
     /// What `came` since it [began](Silence::begin), or `None` if that takes too long. With either the time is over.
     pub fn poll<T>(self, context: &Context<'_>, came: Poll<T>) -> Poll<Option<T>> {
         let result = ready!(self.deadline.poll_unless(context, came));

@@ -160,7 +160,10 @@ impl Fault {
                     502,
                     "bad_response",
                     Retry::Never,
-                    format!("the target {target} sent a response that is not HTTP/1.1: {error}"),
+                    format!(
+                        "the target {target} sent a response that is not HTTP/1.1: {}",
+                        of_response(*error)
+                    ),
                 ),
                 OriginFault::UnaskedUpgrade => answer(
                     502,
@@ -209,6 +212,19 @@ impl Fault {
                 ),
             },
         }
+    }
+}
+
+/// What is wrong with a response, for whoever is not its sender.
+fn of_response(error: Error) -> &'static str {
+    match error {
+        Error::Tls => "it speaks TLS; give its address as https://",
+        Error::Version => "its version is neither HTTP/1.1 nor HTTP/1.0",
+        Error::HeadTooLarge => "its head is over 64 KiB",
+        Error::TooManyFields => "its head has over 128 fields",
+        Error::TooManyOptions => "its Connection field names over 16 fields",
+        Error::ChunkOverhead => "its chunk framing outweighs its data",
+        other => other.explain(),
     }
 }
 

@@ -475,14 +475,19 @@ pub enum Failure {
 #[derive(Debug, Default)]
 pub struct Room {
     is_waited_for: bool,
-    was_silent: bool,
+    /// Of the [`PARTS`] of the limit, how many have passed since anything moved.
+    silent_parts: u32,
     sent_unseen: u64,
 }
+
+/// What still moves when a wait begins, because it was on its way, is seen to have stopped only at the next look: so there
+/// are several within the limit, and it passes at most one part late.
+const PARTS: u32 = 4;
 
 impl Room {
     /// A write has been taken, in part at least.
     pub fn taken(&mut self) {
-        self.was_silent = false;
+        self.silent_parts = 0;
     }
 
     /// A write would have blocked: the next one [waits](Room::poll), unless it is too late for that.
@@ -492,10 +497,10 @@ impl Room {
         if std::mem::replace(&mut self.sent_unseen, sent_unseen) != sent_unseen {
             self.taken();
         }
-        if self.was_silent {
+        if self.silent_parts >= PARTS {
             return Err(Failure::Stalled);
         }
-        silence.begin();
+        silence.begin_part(PARTS);
         self.is_waited_for = true;
         Ok(())
     }
@@ -513,7 +518,7 @@ impl Room {
         let writable = stream.poll_writable(context);
         let came = ready!(silence.poll(context, writable));
         self.is_waited_for = false;
-        self.was_silent |= came.is_none();
+        self.silent_parts += u32::from(came.is_none());
         Poll::Ready(match came {
             Some(Err(error)) => Err(Failure::Broken(error.kind())),
             Some(Ok(())) | None => Ok(()),

@@ -330,6 +330,31 @@ fn a_reset_that_the_upload_meets_first_is_no_end_either() {
 }
 
 #[test]
+fn a_target_that_speaks_something_else_is_named_with_the_way_out() {
+    for (answer, said) in [
+        (
+            &b"\x15\x03\x03\x00\x02\x02\x46"[..],
+            "it speaks TLS; give its address as https://",
+        ),
+        (
+            b"HTTP/2.0 200 OK\r\n\r\n",
+            "its version is neither HTTP/1.1 nor HTTP/1.0",
+        ),
+        (b"<html>\r\n\r\n", "its version is neither"),
+    ] {
+        let origin = Origin::answering(|_, _| Reply::BytesThenClose(answer.to_vec()));
+        let interceptor = Interceptor::before(&origin);
+        let mut client = interceptor.client();
+        client.send(GET);
+        let response = client.response("GET");
+        assert_eq!(check_own_error(&response, &[502]), "bad_response");
+        let text = response.text();
+        assert!(text.contains(said), "{said}: {text}");
+        assert!(!text.contains("the client"), "{text}");
+    }
+}
+
+#[test]
 fn bytes_behind_an_answer_do_not_become_the_next_one() {
     const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     let rows = [

@@ -40,6 +40,23 @@ fn interim_answers_reach_the_client_before_the_final_one() {
 }
 
 #[test]
+fn a_target_may_say_for_long_that_it_is_at_work() {
+    const MANY: usize = 1000;
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 102 Processing\r\n\r\n".repeat(MANY));
+    served.send(OK);
+    let response = client.response("GET");
+    assert_eq!(
+        (response.interim.len(), response.text().as_str()),
+        (MANY, "ok")
+    );
+}
+
+#[test]
 fn an_http_1_0_client_gets_no_interim_answer() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();

@@ -260,16 +260,21 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_where_that_is_asked_for() {
 
 #[test]
 fn an_origin_that_takes_nothing_of_a_request_is_a_504_where_that_is_asked_for() {
-    let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
+    // Long enough to tell the limit from twice the limit on any machine.
+    const SECONDS: u64 = 4;
+    let (origin, interceptor) = with(&["--body-timeout", &SECONDS.to_string()]);
     let mut client = interceptor.client();
     client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n");
     let mut served = origin.accept();
     served.request_head();
     let mut writer = client.twin();
+    let since = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(move || while writer.offer(vec![b'x'; 1 << 20]) {});
         let response = client.response("POST");
         assert_eq!(check_own_error(&response, &[504]), "body_timeout");
+        let lasted = since.elapsed().as_secs_f64() / SECONDS as f64;
+        assert!((1.0..1.75).contains(&lasted), "{lasted} times the limit");
         client.close();
     });
 }

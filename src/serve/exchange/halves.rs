@@ -458,8 +458,9 @@ pub fn untaken(why: Failure) -> Fault {
     }
 }
 
-/// How many 1xx responses may come before the final one. Servers send one or two.
-const INTERIM_MAX: usize = 16;
+/// How many 1xx responses may come before the final one. Servers send one or two, or one every few seconds while a model
+/// thinks.
+const INTERIM_MAX: usize = 10_000;
 
 /// How often a client that has stopped sending is asked for.
 const PEER_PAUSE: Duration = Duration::from_millis(50);
