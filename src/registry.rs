@@ -566,9 +566,9 @@ pub struct Allocated {
 pub struct Exhausted {
     /// The range that was searched.
     pub range: PortRange,
-    /// How many of its ports are assigned; the others are in use by some program, or could not be tried.
+    /// How many of its ports are assigned; the others are in use by some program, or this process may not bind them.
     pub assigned: u32,
-    /// Why some could not be tried, where [`probe::give`] was told so.
+    /// Why none of the others could be tried, where [`probe::give`] was told so.
     pub refusal: Option<Refusal>,
 }
 
@@ -582,8 +582,8 @@ impl fmt::Display for Exhausted {
         if let Some(refusal) = refusal {
             return write!(
                 f,
-                "no port of {range} is known to be free: {assigned} assigned to projects, others cannot be tried \
-                 ({refusal}); look for a sandbox, a limit on open files, or ports that take privileges"
+                "no port of {range} is known to be free: {assigned} assigned to projects, the others cannot be tried \
+                 ({refusal}); look for a sandbox, or a limit on open files"
             );
         }
         let in_use = range.len() - assigned;

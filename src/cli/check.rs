@@ -136,7 +136,7 @@ impl Suggest {
         } else if let Some(refusal) = search.refusal() {
             Err(Failure::could_not(format!(
                 "no port of {range} is known to be free: they cannot be tried ({refusal}); look for a sandbox, \
-                 a limit on open files, or ports that take privileges"
+                 or a limit on open files"
             )))
         } else {
             Err(Failure::no(format!(

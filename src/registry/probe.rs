@@ -1,6 +1,6 @@
 //! Whether a port could be listened on now.
 //!
-//! What a port is assigned to is not asked here. The answer is a snapshot: nothing is reserved by asking. Where the system
+//! What a port is assigned to is the registry's to say. The answer is a snapshot: nothing is reserved by asking. Where the system
 //! does not let ports be tried (no descriptor left, a sandbox without sockets), that is said, and no port is called taken
 //! or free.
 
@@ -90,25 +90,27 @@ fn bind_once(address: SocketAddr) -> Result<(), Availability> {
     }
 }
 
-/// A search for ports that are free, which remembers what it was not allowed to look at.
+/// A search for ports that are free, which remembers whether it was allowed to look at any.
 #[derive(Debug, Default)]
-pub struct Search(Cell<Option<Refusal>>);
+pub struct Search {
+    refusal: Cell<Option<Refusal>>,
+    has_seen: Cell<bool>,
+}
 
 impl Search {
     /// Whether `port` is known to be free.
     pub fn is_free(&self, port: Port) -> bool {
-        match availability(port) {
-            Availability::Free => return true,
-            Availability::InUse => {}
-            Availability::NotPermitted => self.0.set(Some(Refusal(Errno::ACCESS))),
-            Availability::Untried(refusal) => self.0.set(Some(refusal)),
+        let availability = availability(port);
+        match availability {
+            Availability::Untried(refusal) => self.refusal.set(Some(refusal)),
+            _ => self.has_seen.set(true),
         }
-        false
+        availability == Availability::Free
     }
 
-    /// What the system refused, if it did: a search that found nothing may be no proof that nothing is free.
+    /// Why no port could be tried, if none could: then a search that found nothing is no proof that nothing is free.
     pub fn refusal(&self) -> Option<Refusal> {
-        self.0.get()
+        self.refusal.get().filter(|_| !self.has_seen.get())
     }
 }
 
