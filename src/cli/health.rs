@@ -55,7 +55,15 @@ impl Health {
             Some(place) if !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Place::Port(Given::argument(place).port()?)
             }
-            path => Place::Port(port_of(context, path.as_deref())?),
+            path => match port_of(context, path.as_deref()) {
+                Ok(port) => Place::Port(port),
+                Err(failure) => {
+                    if self.json && failure.exit() == Exit::No {
+                        context.out.json(&Healths::default())?;
+                    }
+                    return Err(failure);
+                }
+            },
         };
         let identity = match &place {
             Place::Port(port) => ask(*port),
@@ -134,9 +142,9 @@ impl Place {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Healths<'a> {
-    /// Null for a Unix socket.
+    /// Null for a Unix socket, and for a project without a port.
     port: Option<Port>,
     up: bool,
     /// Null as well where it was not asked for.

@@ -21,7 +21,7 @@ use self::child::Child;
 use super::env::variables;
 use super::output::{complain, said};
 use super::serve::{Prepared, Serve};
-use super::{Context, Exit, Failure, address, raw};
+use super::{Context, Exit, Failure, address, feeds, raw};
 
 /// `ic run`, with every option of `ic serve`. argh cannot put one command's options into another, so its traits are
 /// implemented here, by way of those of [`Serve`].
@@ -49,6 +49,9 @@ impl Run {
         let child = Child::expect().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", said(&error)))
         })?;
+        // Its thread ends with the process, and cannot take the socket of its feed along.
+        let feed = options.feed.as_deref().map(feeds::own_socket);
+        let feed = feed.filter(|path| !path.exists());
         let authority = start(&prepared, options)?;
         let mut words = self.command.iter().map(|word| raw::from_text(word));
         let program = words.next().unwrap_or_default();
@@ -56,6 +59,9 @@ impl Run {
         let status = descriptors.during(|| child.spawn(&program, words, variables))?;
         let status = status.wait();
         prepared.stops();
+        if let Some(path) = feed {
+            let _ = std::fs::remove_file(path);
+        }
         Ok(Exit::Status(status))
     }
 }

@@ -15,8 +15,10 @@ use argh::{ArgsInfo, FromArgs};
 
 use self::line::{End, Start, Style};
 use super::feeds::{self, Feed, Hello};
+use super::holder::interceptor_at;
 use super::output::{complain, said, shown};
 use super::settings::PORT;
+use super::status::survey::running;
 use super::{Context, Exit, Failure, raw};
 use crate::registry::Port;
 use crate::registry::project::Project;
@@ -140,6 +142,13 @@ impl Tail {
         let mut feeds = feeds::running(&folder);
         feeds.retain(|feed| meant.includes(&feed.hello));
         if feeds.is_empty() {
+            if let Some(pid) = meant.pid(context) {
+                return Err(Failure::no(format!(
+                    "the interceptor{meant} (pid {pid}) tells nothing in `{}`; run `ic tail` with its HOME and \
+                     XDG_RUNTIME_DIR, or see at its start with RUST_LOG=debug why it has no feed",
+                    shown(&folder)
+                )));
+            }
             return Err(Failure::no(format!(
                 "no interceptor runs{meant}; `ic serve` starts one, `ic status` shows those that run"
             )));
@@ -171,11 +180,26 @@ impl Meant {
         match self {
             Meant::All => true,
             Meant::On(port) => hello.port == Some(port.get()),
-            Meant::For(project) => {
-                hello.path.as_ref() == Some(&raw::to_text(project.path().as_os_str()))
-            }
+            Meant::For(project) => hello.path.as_deref() == Some(&path_of(project)),
         }
     }
+
+    /// The process id of the one that is meant, if it answers on its port.
+    fn pid(&self, context: &Context<'_>) -> Option<u32> {
+        let found = match self {
+            Meant::All => None,
+            Meant::On(port) => interceptor_at(*port),
+            Meant::For(project) => {
+                let (_, registry) = context.ports().ok()?;
+                running(&registry).find(|found| found.project.as_deref() == Some(&path_of(project)))
+            }
+        };
+        found.map(|found| found.pid)
+    }
+}
+
+fn path_of(project: &Project) -> String {
+    raw::to_text(project.path().as_os_str())
 }
 
 impl fmt::Display for Meant {

@@ -73,6 +73,13 @@ fn health_says_what_is_there_instead() {
     assert!(said.starts_with(&start), "{said}");
     let said = home.ic(["health"]).complaint(1);
     assert!(said.starts_with("no port is assigned to "), "{said}");
+    let ran = home.ic(["health", "--json"]);
+    assert_eq!((ran.exit, ran.err.lines().count()), (Some(1), 1), "{ran:?}");
+    let found: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(
+        (&found["port"], &found["up"]),
+        (&Value::Null, &json!(false))
+    );
     let said = home.ic(["health", "70000"]).complaint(2);
     assert!(said.starts_with("`70000` is not a port"), "{said}");
     let said = home.ic(["health", ""]).complaint(2);

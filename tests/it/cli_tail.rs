@@ -189,12 +189,11 @@ fn where_no_interceptor_runs_it_says_what_to_do() {
     );
     let said = home.ic(["tail", "--all", "."]).complaint(2);
     assert!(said.starts_with("`--all` is for every project"), "{said}");
-    let on_port = Home::new().with("INTERCEPTOR_PORT", "8888");
+    let port = free_port().to_string();
+    let on_port = Home::new().with("INTERCEPTOR_PORT", &port);
     let said = on_port.ic(["tail"]).complaint(1);
-    assert!(
-        said.starts_with("no interceptor runs on port 8888; "),
-        "{said}"
-    );
+    let expected = format!("no interceptor runs on port {port}; ");
+    assert!(said.starts_with(&expected), "{said}");
     let said = Home::new()
         .with("INTERCEPTOR_PORT", "x")
         .ic(["tail"])
@@ -214,6 +213,37 @@ fn what_the_dead_have_left_is_removed() {
     assert!(socket.exists(), "it was killed");
     home.ic(["tail"]).complaint(1);
     assert!(!socket.exists());
+}
+
+#[test]
+fn nothing_is_left_of_a_feed_when_the_program_that_was_run_has_ended() {
+    let home = Home::new();
+    let script = "ls $HOME/.cache/ic/run";
+    let ran = home
+        .ic(["run", "--mock", "--", "sh", "-c", script])
+        .result(0);
+    assert!(ran.ends_with(".sock\n"), "it has one: {ran:?}");
+    let left = std::fs::read_dir(home.path(".cache/ic/run")).expect("it was made");
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn an_interceptor_whose_feed_is_elsewhere_is_named() {
+    let runtime = tempfile::tempdir().expect("a temporary folder");
+    let (home, _, serving) = serving();
+    let home = home.with("XDG_RUNTIME_DIR", runtime.path());
+    let said = home.ic(["tail"]).complaint(1);
+    let folder = runtime.path().join("ic");
+    assert_eq!(
+        said,
+        format!(
+            "the interceptor for `{}` (pid {}) tells nothing in `{}`; run `ic tail` with its HOME and \
+             XDG_RUNTIME_DIR, or see at its start with RUST_LOG=debug why it has no feed",
+            home.path("shop").display(),
+            serving.pid(),
+            folder.display()
+        )
+    );
 }
 
 #[test]

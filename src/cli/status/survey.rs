@@ -9,7 +9,7 @@
 //! registry that is full costs no more than one that is empty. Where the system does not tell which those are, every port of
 //! the registry is asked, and the survey says so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -63,15 +63,7 @@ pub fn survey(registry: &Registry) -> Survey {
         .mappings()
         .map(|(path, port)| (port, path))
         .collect();
-    let listeners = listeners(|port| registered.contains_key(&port));
-    let is_partial = listeners.is_none();
-    let candidates = match listeners {
-        Some(listeners) => candidates(listeners),
-        None => registry
-            .mappings()
-            .map(|(_, port)| Candidate::unseen(port))
-            .collect(),
-    };
+    let (candidates, is_partial) = look(registry);
     let identities = side_by_side(&candidates, Candidate::identity);
 
     let targets: BTreeMap<&str, usize> = identities
@@ -119,6 +111,26 @@ pub fn survey(registry: &Registry) -> Survey {
         interceptors,
         held,
         is_partial,
+    }
+}
+
+/// The interceptors that run, without a look at anything else.
+pub fn running(registry: &Registry) -> impl Iterator<Item = Identity> {
+    let (candidates, _) = look(registry);
+    side_by_side(&candidates, Candidate::identity)
+        .into_iter()
+        .flatten()
+}
+
+/// Who may be an interceptor, and whether others may be missing.
+fn look(registry: &Registry) -> (Vec<Candidate>, bool) {
+    let ports: HashSet<Port> = registry.mappings().map(|(_, port)| port).collect();
+    match listeners(|port| ports.contains(&port)) {
+        Some(listeners) => (candidates(listeners), false),
+        None => {
+            let ports = registry.mappings().map(|(_, port)| port);
+            (ports.map(Candidate::unseen).collect(), true)
+        }
     }
 }
 
