@@ -167,6 +167,7 @@ fn ports_that_cannot_be_tried_are_neither_free_nor_taken() {
             .arg(env!("CARGO_BIN_EXE_ic"))
             .args(command.split(' '))
             .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", home.path())
             .output()
             .expect("it starts");
@@ -192,25 +193,26 @@ fn status_says_where_it_cannot_see_who_listens() {
         .with("INTERCEPTOR_PORT_MIN", port.to_string())
         .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
     let _serving = Serving::start(&home, &[]);
-    let blind = |arguments: &[&str]| {
-        let mut command = if cfg!(all(target_os = "linux", not(ic_portable))) {
-            let mut unshared = Command::new("unshare");
-            let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
-            unshared.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_ic")]);
-            unshared
-        } else {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_ic"));
-            command.env("PATH", "/nowhere");
-            command
-        };
-        command.args(arguments).env("HOME", home.path(""));
-        command.output().expect("it starts")
-    };
-    if cfg!(all(target_os = "linux", not(ic_portable))) && !may_mount() {
+    let tells = cfg!(all(target_os = "linux", not(ic_portable)));
+    if tells && !may_mount() {
         println!("skipped: mount namespaces are not permitted here");
         return;
     }
-    let output = blind(&["status", "--json"]);
+    let ic = env!("CARGO_BIN_EXE_ic");
+    let script = "mount -t tmpfs none /proc && exec \"$0\" status --json";
+    let (words, path) = if tells {
+        let words = vec!["unshare", "--mount", "sh", "-c", script, ic];
+        (words, std::env::var_os("PATH").unwrap_or_default())
+    } else {
+        (vec![ic, "status", "--json"], "/nowhere".into())
+    };
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .env_clear()
+        .env("HOME", home.path(""))
+        .env("PATH", path)
+        .output()
+        .expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
         errors.starts_with("ic: warning: without ") && errors.lines().count() == 1,
