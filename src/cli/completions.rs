@@ -68,11 +68,11 @@ fn leaving_room_for_paths(script: &str, program: &CommandInfoWithArgs) -> String
         if let Some(label) = bash_label(line) {
             has_path = takes_path(label);
         }
+        let mut line = format!("{line}\n");
         if has_path {
-            line.replace("${opts} ${cmds}", "${cmds}${cur:+ ${opts} }") + "\n"
-        } else {
-            format!("{line}\n")
+            line = line.replace("${opts} ${cmds}", "${cmds}${cur:+ ${opts} }");
         }
+        line
     });
     lines.collect()
 }

@@ -75,11 +75,6 @@ pub fn running(folder: &Path) -> Vec<Feed> {
     feeds
 }
 
-/// Where the interceptor in this process tells its feed, if it does.
-pub fn own_socket(folder: &Path) -> PathBuf {
-    folder.join(format!("{}.sock", std::process::id()))
-}
-
 /// The sockets in `folder`, whether or not somebody tells on them.
 pub fn sockets(folder: &Path) -> Vec<PathBuf> {
     // Nobody may listen for others, or tell in their place.

@@ -15,13 +15,14 @@ use argh::{
 };
 
 use crate::registry::Port;
+use crate::serve::feed::own_socket;
 use crate::serve::{self, Address, Event, Options};
 
 use self::child::Child;
 use super::env::variables;
 use super::output::{complain, said};
 use super::serve::{Prepared, Serve};
-use super::{Context, Exit, Failure, address, feeds, raw};
+use super::{Context, Exit, Failure, address, raw};
 
 /// `ic run`, with every option of `ic serve`. argh cannot put one command's options into another, so its traits are
 /// implemented here, by way of those of [`Serve`].
@@ -50,7 +51,7 @@ impl Run {
             Failure::could_not(format!("cannot receive signals: {}", said(&error)))
         })?;
         // Its thread ends with the process, and cannot take the socket of its feed along.
-        let feed = options.feed.as_deref().map(feeds::own_socket);
+        let feed = options.feed.as_deref().map(own_socket);
         let feed = feed.filter(|path| !path.exists());
         let authority = start(&prepared, options)?;
         let mut words = self.command.iter().map(|word| raw::from_text(word));

@@ -290,10 +290,8 @@ impl PortChoice {
                     }
                     known.set(registry.note(project.path()));
                 })?;
-                if allocated.created {
-                    note_if_missing(project);
-                }
                 let origin = if allocated.created {
+                    note_if_missing(project);
                     PortOrigin::Allocated
                 } else {
                     PortOrigin::Registry

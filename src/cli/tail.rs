@@ -18,7 +18,7 @@ use super::feeds::{self, Feed, Hello};
 use super::holder::interceptor_at;
 use super::output::{complain, said, shown};
 use super::settings::PORT;
-use super::status::survey::running;
+use super::status::survey::{is_for, running};
 use super::{Context, Exit, Failure, raw};
 use crate::registry::Port;
 use crate::registry::project::Project;
@@ -180,7 +180,9 @@ impl Meant {
         match self {
             Meant::All => true,
             Meant::On(port) => hello.port == Some(port.get()),
-            Meant::For(project) => hello.path.as_deref() == Some(&path_of(project)),
+            Meant::For(project) => {
+                hello.path.as_ref() == Some(&raw::to_text(project.path().as_os_str()))
+            }
         }
     }
 
@@ -191,15 +193,11 @@ impl Meant {
             Meant::On(port) => interceptor_at(*port),
             Meant::For(project) => {
                 let (_, registry) = context.ports().ok()?;
-                running(&registry).find(|found| found.project.as_deref() == Some(&path_of(project)))
+                running(&registry).find(|found| is_for(found, project.path()))
             }
         };
         found.map(|found| found.pid)
     }
-}
-
-fn path_of(project: &Project) -> String {
-    raw::to_text(project.path().as_os_str())
 }
 
 impl fmt::Display for Meant {

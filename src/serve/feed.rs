@@ -58,7 +58,7 @@ mod record;
 mod redact;
 mod trace;
 
-pub(crate) use self::channel::{Channel, is_private};
+pub(crate) use self::channel::{Channel, is_private, own_socket};
 pub(crate) use self::event::{Outcome, Side, Who};
 pub(crate) use self::hub::Hub;
 pub(crate) use self::trace::{Beginning, Sight, Trace};

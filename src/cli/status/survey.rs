@@ -134,7 +134,8 @@ fn look(registry: &Registry) -> (Vec<Candidate>, bool) {
     }
 }
 
-fn is_for(identity: &Identity, path: &Path) -> bool {
+/// Whether an interceptor was started for the project at `path`.
+pub fn is_for(identity: &Identity, path: &Path) -> bool {
     identity.project.as_deref() == Some(&raw::to_text(path.as_os_str()))
 }
 

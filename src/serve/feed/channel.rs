@@ -42,7 +42,7 @@ impl Channel {
             return Err(io::Error::other("the folder is open to others"));
         }
         let pid = std::process::id();
-        let path = folder.join(format!("{pid}.sock"));
+        let path = own_socket(folder);
         // In another container there may be another process of that id.
         if UnixStream::connect(&path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -96,6 +96,11 @@ impl Drop for Channel {
         // Another one removes it if this one cannot.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Where this process listens, if it does.
+pub fn own_socket(folder: &Path) -> PathBuf {
+    folder.join(format!("{}.sock", std::process::id()))
 }
 
 /// Whether a folder is ours, and nobody else's to enter.
