@@ -7,7 +7,7 @@ use interceptor::http::connection::{OPTIONS_MAX, Options};
 use interceptor::http::framing::{self, Asked};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, RequestHead, ResponseHead, Slots};
-use interceptor::http::rewrite::{self, Onward, Persistence};
+use interceptor::http::rewrite::{self, Persistence, RequestRewriter};
 use interceptor::http::target::Target;
 use interceptor::http::{FIELDS_MAX, HEAD_BYTES_MAX, Parsed};
 
@@ -48,14 +48,14 @@ fn with_response<T>(text: &str, question: impl FnOnce(&ResponseHead<'_, '_>) -> 
     }
 }
 
-fn onward() -> Onward {
+fn onward() -> RequestRewriter {
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let fields = [
         field("x-memory-user-id", "pycharm-project"),
         field("x-pycharm-instance", "pycharm-project"),
         field("x-source", "pycharm-ai-chat"),
     ];
-    Onward::new("localhost:8764", "", &fields).expect("they are settable")
+    RequestRewriter::new("localhost:8764", "", &fields).expect("they are settable")
 }
 
 #[divan::bench]

@@ -3,13 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use interceptor::cli::CommandLine;
 use interceptor::cli::arguments::{self, Asked};
+use interceptor::cli::context::Globals;
 use interceptor::cli::mock::Mock;
-use interceptor::cli::output::Shown;
-use interceptor::cli::place::Globals;
+use interceptor::cli::outcome::{Exit, Failure};
 use interceptor::cli::serve::Serve;
 use interceptor::cli::settings::Environment;
-use interceptor::cli::{CommandLine, Exit, Failure, raw};
+use interceptor::text::{Escaped, raw};
 
 /// Any list of arguments is understood, answered with a help, or refused in one line that says what to do, with the right
 /// exit code. `input` is a list of words, each ended by a NUL; those in front that look like `NAME=value` are variables.
@@ -94,13 +95,13 @@ pub fn command_line(input: &[u8]) {
 
 /// A value that cannot be used is bad usage; a folder that cannot be looked at, or no home, is "could not".
 fn is_refused(failure: &Failure) {
-    assert!(matches!(failure.exit(), Exit::BadUsage | Exit::CouldNot));
+    assert!(matches!(failure.exit, Exit::BadUsage | Exit::CouldNot));
     says_what_to_do(&failure.to_string());
 }
 
 /// One line, once shown, with what to do next.
 fn says_what_to_do(line: &str) {
-    let shown = Shown(line).to_string();
+    let shown = Escaped(line).to_string();
     assert!(!shown.contains(char::is_control), "{shown:?}");
     let says = line.contains("; ") || line.contains("` stands before the command: `ic ");
     assert!(says, "{line}");

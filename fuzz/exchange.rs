@@ -4,14 +4,14 @@
 //! The input: one byte that seeds the dice, what the client sends, and after each [`SEPARATOR`] what one more
 //! connection of the origin sends before it closes.
 
-use interceptor::http::body::{Body, Form};
+use interceptor::http::body::{Body, BodyMode};
 use interceptor::http::connection::Next;
+use interceptor::http::forward::{self, ExchangeState, Final, Kind, RequestContext, ResponseError};
 use interceptor::http::framing::{Asked, Framing};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Slots, Version};
-use interceptor::http::passage::{self, Asking, Final, Kind, Moment, Wrong};
-use interceptor::http::reply::{Manner, Reply, Retry};
-use interceptor::http::rewrite::Onward;
+use interceptor::http::reply::{Reply, ReplyOptions, Retry};
+use interceptor::http::rewrite::RequestRewriter;
 use interceptor::http::{Error, Parsed};
 
 use super::reference::{self, Line, Section, Verdict};
@@ -101,7 +101,7 @@ enum End {
 impl Play<'_> {
     fn run(&mut self) -> End {
         let ours = [("x-source".to_owned(), "ic".to_owned())];
-        let onward = Onward::new("o:1", "", &ours).expect("it is settable");
+        let onward = RequestRewriter::new("o:1", "", &ours).expect("it is settable");
         let mut used_origins = 0;
         let mut kept = None;
         loop {
@@ -117,7 +117,7 @@ impl Play<'_> {
             let head_only = request.asking.asked == Asked::Head;
             let stays = |name: &str| onward.is_ours(name) || request.named.has(name);
             let mut body = Body::new(request.framing);
-            let ready = body.take_ready(self.client.inbox(), Form::AsIs, stays, &mut out);
+            let ready = body.take_ready(self.client.inbox(), BodyMode::Verbatim, stays, &mut out);
             match ready {
                 Ok(count) => self.client.consume(count),
                 Err(error) => {
@@ -172,9 +172,9 @@ impl Play<'_> {
     /// As `serve::exchange::request::read_request`.
     fn read_request(
         &mut self,
-        onward: &Onward,
+        onward: &RequestRewriter,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Request>, passage::Refused> {
+    ) -> Result<Option<Request>, forward::Refused> {
         let guard = Guard::default();
         let mut seen = 0;
         loop {
@@ -182,7 +182,7 @@ impl Play<'_> {
             if !matches!(bytes, b"" | b"\r" | b"\r\n") {
                 if seen == 0 || head::may_end(bytes, seen) {
                     let mut slots = Slots::new();
-                    let taken = passage::request(bytes, &mut slots, &guard, onward, out)?;
+                    let taken = forward::request(bytes, &mut slots, &guard, onward, out)?;
                     if let Parsed::Complete(onbound) = taken {
                         let request = Request {
                             asking: onbound.asking,
@@ -206,7 +206,7 @@ impl Play<'_> {
     /// whether the origin's connection may be kept.
     fn halves(
         &mut self,
-        asking: &Asking,
+        asking: &RequestContext,
         body: &mut Body,
         stays: &dyn Fn(&str) -> bool,
         index: usize,
@@ -225,7 +225,7 @@ impl Play<'_> {
                     &mut self.client,
                     &mut self.dice,
                     body,
-                    Form::AsIs,
+                    BodyMode::Verbatim,
                     stays,
                     to,
                 );
@@ -236,7 +236,7 @@ impl Play<'_> {
                 }
                 continue;
             }
-            let moment = Moment {
+            let moment = ExchangeState {
                 is_sent: body.is_complete(),
                 is_stopping: false,
             };
@@ -256,7 +256,7 @@ impl Play<'_> {
     }
 
     fn refuse(&mut self, reply: Reply<'_>, head_only: bool) {
-        let manner = Manner {
+        let manner = ReplyOptions {
             head_only,
             close: true,
         };
@@ -274,9 +274,9 @@ fn unreachable_origin() -> Reply<'static> {
 }
 
 struct Request {
-    asking: Asking,
+    asking: RequestContext,
     framing: Framing,
-    named: interceptor::http::connection::Named,
+    named: interceptor::http::connection::NominatedFields,
 }
 
 /// The way of one answer.
@@ -298,8 +298,8 @@ impl Download {
         &mut self,
         origin: &mut Sender<'_>,
         dice: &mut Dice,
-        asking: &Asking,
-        moment: Moment,
+        asking: &RequestContext,
+        moment: ExchangeState,
         client: &mut Vec<u8>,
     ) -> Result<Step, Why> {
         if let Some((answer, body)) = &mut self.answer {
@@ -322,10 +322,10 @@ impl Download {
         if !bytes.is_empty() && (self.seen == 0 || head::may_end(bytes, self.seen)) {
             let mut slots = Slots::new();
             let mut out = Vec::new();
-            let taken = passage::response(bytes, &mut slots, asking, moment, &mut out).map_err(
+            let taken = forward::response(bytes, &mut slots, asking, moment, &mut out).map_err(
                 |wrong| match wrong {
-                    Wrong::Malformed(error) => Why::Origin(error),
-                    Wrong::UnaskedUpgrade => Why::UnaskedUpgrade,
+                    ResponseError::Malformed(error) => Why::Origin(error),
+                    ResponseError::UnaskedUpgrade => Why::UnaskedUpgrade,
                 },
             )?;
             if let Parsed::Complete(inbound) = taken {
@@ -347,7 +347,7 @@ impl Download {
         &mut self,
         kind: Kind,
         origin: &mut Sender<'_>,
-        asking: &Asking,
+        asking: &RequestContext,
         mut out: Vec<u8>,
         client: &mut Vec<u8>,
     ) -> Result<Step, Why> {
@@ -395,7 +395,7 @@ fn relay(
     from: &mut Sender<'_>,
     dice: &mut Dice,
     body: &mut Body,
-    form: Form,
+    form: BodyMode,
     stays: &dyn Fn(&str) -> bool,
     to: &mut Vec<u8>,
 ) -> Result<(), Broken> {
@@ -412,7 +412,7 @@ fn relay(
         {
             Parsed::Complete(count) => {
                 from.consume(count);
-                if form == Form::AsIs {
+                if form == BodyMode::Verbatim {
                     to.extend_from_slice(&out);
                 }
             }
@@ -432,7 +432,7 @@ fn relay(
         body.advance(opaque as u64);
         to.extend_from_slice(&bytes[..opaque]);
         opaque
-    } else if form == Form::AsIs {
+    } else if form == BodyMode::Verbatim {
         let count = body.follow(bytes).map_err(malformed)?;
         to.extend_from_slice(&bytes[..count]);
         count

@@ -10,7 +10,7 @@ use interceptor::http::connection::Options;
 use interceptor::http::framing::{self, Asked, Framing};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Field, Slots};
-use interceptor::http::rewrite::{self, Onward, Persistence};
+use interceptor::http::rewrite::{self, Persistence, RequestRewriter};
 use interceptor::http::target::Target;
 use interceptor::http::{Error, Parsed, trailer};
 
@@ -345,7 +345,7 @@ fn rewrite_request(input: &[u8]) {
         return;
     }
     let ours = [("x-source".to_owned(), "ic".to_owned())];
-    let onward = Onward::new("o:1", "/base/v1", &ours).expect("it is settable");
+    let onward = RequestRewriter::new("o:1", "/base/v1", &ours).expect("it is settable");
     let Ok(options) = Options::of(head.fields) else {
         return;
     };
@@ -489,7 +489,7 @@ pub fn target(input: &[u8]) {
         return;
     };
     let is_visible = target.bytes().all(|byte| byte.is_ascii_graphic());
-    if Onward::new("o", base, &[]).is_err() || !is_visible {
+    if RequestRewriter::new("o", base, &[]).is_err() || !is_visible {
         return;
     }
     let Ok(parsed) = Target::parse(method, target) else {

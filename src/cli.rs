@@ -10,6 +10,7 @@ pub mod address;
 pub mod arguments;
 pub mod check;
 pub mod completions;
+pub mod context;
 pub mod doctor;
 pub mod env;
 pub mod feeds;
@@ -20,11 +21,10 @@ pub mod list;
 pub mod logging;
 pub mod man;
 pub mod mock;
+pub mod outcome;
 pub mod output;
-pub mod place;
 pub mod project;
 pub mod prune;
-pub mod raw;
 pub mod reach;
 pub mod reset;
 pub mod run;
@@ -38,18 +38,14 @@ pub mod transfer;
 pub mod ui;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::process::ExitCode;
 
 use argh::{ArgsInfo, FromArgs};
 
 use self::arguments::Asked;
-use self::output::{Output, complain};
-use self::place::{Globals, Named, Place};
+use self::context::{Context, Globals};
+use self::outcome::{Exit, Failure};
 use self::settings::Environment;
-use crate::registry::project::Project;
-use crate::registry::store::StoreError;
-use crate::registry::{PortRange, Registry};
+use crate::cli::output::{Output, eprint_line};
 
 /// One port for each project, and a transparent HTTP/1.1 forwarder on it.
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -132,7 +128,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     // Also after a failure: what had been found out before it was written for a reader. An answer that got lost is
     // worse than the answer no.
     out.finish().and(outcome).unwrap_or_else(|failure| {
-        complain(&failure);
+        eprint_line(&failure);
         failure.exit
     })
 }
@@ -154,7 +150,7 @@ fn answer(
     }
     let Some(command) = line.command else {
         // Nobody asked for it, so it is no result.
-        output::explain(&arguments::help::<CommandLine>());
+        output::eprint_text(&arguments::help::<CommandLine>());
         return Ok(Exit::BadUsage);
     };
     let mut context = Context {
@@ -191,111 +187,5 @@ fn answer(
         Command::Mock(mock) => mock.run(),
         Command::Completions(completions) => completions.run(&mut context),
         Command::Man(man) => man.run(&mut context),
-    }
-}
-
-/// What every command is given.
-struct Context<'a> {
-    globals: Globals,
-    environment: Environment<'a>,
-    out: &'a mut Output,
-}
-
-impl Context<'_> {
-    fn place(&self) -> Result<Place, Failure> {
-        self.globals.place(&self.environment)
-    }
-
-    /// The registry as it is and the range of ports, for who asks about ports: where no home folder is known there is no
-    /// registry, and ports are there all the same.
-    fn ports(&self) -> Result<(PortRange, Registry), Failure> {
-        self.globals.ports(&self.environment)
-    }
-
-    fn project(&self, path: Option<&str>) -> Result<Project, Failure> {
-        self.globals.project(&self.environment, path)
-    }
-
-    fn named(&self, path: Option<&str>) -> Result<Named, Failure> {
-        self.globals.named(&self.environment, path)
-    }
-}
-
-/// How the program ends. The numbers are promised to scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// Yes; done.
-    Done,
-    /// No; not found.
-    No,
-    /// The command line, or a value in it or in a variable, cannot be used.
-    BadUsage,
-    /// It could not be done: input or output, the lock, no port left, no listening.
-    CouldNot,
-    /// As the program that was run did.
-    Status(u8),
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(match exit {
-            Exit::Done => 0,
-            Exit::No => 1,
-            Exit::BadUsage => 2,
-            Exit::CouldNot => 3,
-            Exit::Status(status) => status,
-        })
-    }
-}
-
-/// Why a command did not do what it was asked for: one line that says what to do next.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    exit: Exit,
-    message: String,
-}
-
-impl Failure {
-    /// The answer is no.
-    pub fn no(message: impl Into<String>) -> Failure {
-        Failure {
-            exit: Exit::No,
-            message: message.into(),
-        }
-    }
-
-    /// The user gave something that cannot be used.
-    pub fn usage(message: impl Into<String>) -> Failure {
-        Failure {
-            exit: Exit::BadUsage,
-            message: message.into(),
-        }
-    }
-
-    /// The world did not allow it.
-    pub fn could_not(message: impl Into<String>) -> Failure {
-        Failure {
-            exit: Exit::CouldNot,
-            message: message.into(),
-        }
-    }
-
-    /// How the program ends because of it.
-    pub fn exit(&self) -> Exit {
-        self.exit
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure::could_not(error.to_string())
     }
 }

@@ -14,15 +14,15 @@
 //! 5. [`body::Body`] follows the body's bytes to their end,
 //! 6. [`connection`] says what becomes of the connection.
 //!
-//! [`passage`] asks them in this order.
+//! [`forward`] asks them in this order.
 
 pub mod body;
 pub mod chunked;
 pub mod connection;
+pub mod forward;
 pub mod framing;
 pub mod guard;
 pub mod head;
-pub mod passage;
 pub mod reply;
 pub mod rewrite;
 pub mod target;

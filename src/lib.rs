@@ -27,7 +27,7 @@
 //! 1. `serve` accepts a connection and gives it a task; `serve::exchange` drives it. Whoever waits, waits in
 //!    `serve::reactor`: the one place that asks the system which sockets are ready.
 //! 2. [`http::head`] reads the head, [`http::framing`] decides once how the body ends, [`http::guard`]
-//!    whether the request is served, [`http::rewrite`] writes the head for the origin; [`http::passage`] asks
+//!    whether the request is served, [`http::rewrite`] writes the head for the origin; [`http::forward`] asks
 //!    them in this order.
 //! 3. `serve::origin` lends a kept connection or makes one; where its host has several addresses, `serve::stagger` says
 //!    which is tried when, and `serve::tls` shakes hands where the target is `https`.
@@ -73,5 +73,6 @@ pub mod http;
 pub mod mock;
 pub mod registry;
 pub mod serve;
+pub mod text;
 
 pub use registry::facade::{PortRegistry, RegistryError, RegistryInfo, RegistryOptions};

@@ -19,12 +19,12 @@ use crate::http::chunked::Piece;
 use crate::http::connection::Options;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{self, Slots, Version};
-use crate::http::reply::{self, Manner, Reply};
+use crate::http::reply::{self, Reply, ReplyOptions};
 use crate::http::target::Target;
 use crate::http::{Error, Parsed};
+use crate::serve::conn::{Client, Conn, Filled, Stream};
 use crate::serve::listen;
 use crate::serve::reactor::{self, Source, Timer};
-use crate::serve::wire::{Client, Filled, Stream, Wire};
 
 /// How the mock answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ async fn serve(client: TcpStream, settings: Settings) {
     let Ok(stream) = Stream::accepted(Client::Tcp(client)) else {
         return;
     };
-    let mut wire = Wire::new(stream);
+    let mut wire = Conn::new(stream);
     // A client that leaves needs no farewell.
     while let Ok(true) = exchange(&mut wire, settings).await {}
     wire.writer().finish().await;
@@ -124,7 +124,7 @@ struct Asked {
 }
 
 /// Answers one request; says whether another may follow.
-async fn exchange(wire: &mut Wire, settings: Settings) -> Result<bool, Lost> {
+async fn exchange(wire: &mut Conn, settings: Settings) -> Result<bool, Lost> {
     let mut asked = match read_head(wire).await? {
         Ok(asked) => asked,
         Err(error) => {
@@ -142,7 +142,7 @@ async fn exchange(wire: &mut Wire, settings: Settings) -> Result<bool, Lost> {
             document(
                 wire,
                 &answer,
-                Manner {
+                ReplyOptions {
                     head_only: asked.head_only,
                     close: true,
                 },
@@ -156,7 +156,7 @@ async fn exchange(wire: &mut Wire, settings: Settings) -> Result<bool, Lost> {
         }
     }
     let answer = answers::answer(&asked.question);
-    let manner = Manner {
+    let manner = ReplyOptions {
         head_only: asked.head_only,
         close: !asked.persists,
     };
@@ -171,7 +171,7 @@ async fn exchange(wire: &mut Wire, settings: Settings) -> Result<bool, Lost> {
     Ok(asked.persists)
 }
 
-async fn read_head(wire: &mut Wire) -> Result<Result<Asked, Error>, Lost> {
+async fn read_head(wire: &mut Conn) -> Result<Result<Asked, Error>, Lost> {
     let mut seen = 0;
     loop {
         let bytes = wire.bytes();
@@ -232,7 +232,7 @@ fn take_head(bytes: &[u8]) -> Result<Parsed<(Asked, usize)>, Error> {
 
 /// Reads a body; `None` if it is too large.
 async fn read_body(
-    wire: &mut Wire,
+    wire: &mut Conn,
     framing: Framing,
 ) -> Result<Result<Option<Vec<u8>>, Error>, Lost> {
     let mut body = Body::new(framing);
@@ -270,7 +270,7 @@ async fn read_body(
 
 /// Sends events one by one, as a model would.
 async fn stream(
-    wire: &mut Wire,
+    wire: &mut Conn,
     events: &[String],
     in_chunks: bool,
     persists: bool,
@@ -307,7 +307,7 @@ async fn stream(
     Ok(())
 }
 
-async fn document(wire: &mut Wire, answer: &Answer, manner: Manner) -> Result<(), Lost> {
+async fn document(wire: &mut Conn, answer: &Answer, manner: ReplyOptions) -> Result<(), Lost> {
     let Answer::Document { status, body } = answer else {
         return Ok(());
     };
@@ -323,11 +323,11 @@ async fn document(wire: &mut Wire, answer: &Answer, manner: Manner) -> Result<()
     write(wire, &out).await
 }
 
-async fn refuse(wire: &mut Wire, error: Error) -> Result<(), Lost> {
+async fn refuse(wire: &mut Conn, error: Error) -> Result<(), Lost> {
     let mut out = Vec::new();
     Reply::refusal(error).write(
         "mock",
-        Manner {
+        ReplyOptions {
             head_only: false,
             close: true,
         },
@@ -336,14 +336,14 @@ async fn refuse(wire: &mut Wire, error: Error) -> Result<(), Lost> {
     write(wire, &out).await
 }
 
-async fn fill(wire: &mut Wire) -> Result<(), Lost> {
+async fn fill(wire: &mut Conn) -> Result<(), Lost> {
     match wire.reader().fill().await {
         Ok(Filled::Some) => Ok(()),
         Ok(Filled::EndOfFile) | Err(_) => Err(Lost),
     }
 }
 
-async fn write(wire: &mut Wire, bytes: &[u8]) -> Result<(), Lost> {
+async fn write(wire: &mut Conn, bytes: &[u8]) -> Result<(), Lost> {
     wire.writer().write_all(bytes).await.map_err(|_| Lost)
 }
 

@@ -4,6 +4,7 @@
 //! panics ends alone. On Linux, a thread with nothing to do for a while lets go what the process has mapped of its own code.
 
 mod buffers;
+pub(crate) mod conn;
 mod counter;
 mod deadline;
 mod exchange;
@@ -26,7 +27,6 @@ mod threads;
 mod tls;
 mod transfer;
 mod tunnel;
-pub(crate) mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -47,20 +47,20 @@ use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
 use self::deadline::Clock;
-use self::feed::{Channel, Hub, Who};
+use self::feed::{Channel, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
 use self::origin::Origin;
 pub use self::own::About;
-use self::own::Tally;
+use self::own::Metrics;
 pub use self::peer::listens;
 pub use self::proxy::{BadProxy, Proxy};
 use self::reactor::{Source, Timer};
 use self::station::{Connected, Station};
-pub use self::target::{BadTarget, Place, Target};
+pub use self::target::{BadTarget, Endpoint, Target};
 use self::threads::{Crew, Seat};
 pub use self::tls::{Tls, Trust, Unusable};
 pub use crate::http::guard::Guard;
-pub use crate::http::rewrite::{Onward, Unsettable};
+pub use crate::http::rewrite::{RequestRewriter, Unsettable};
 
 /// What an interceptor is to do.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ pub struct Options {
     /// Through which proxy.
     pub proxy: Option<Proxy>,
     /// What is set on each request.
-    pub onward: Onward,
+    pub onward: RequestRewriter,
     /// Which requests are served.
     pub guard: Guard,
     /// How long anything may take.
@@ -218,7 +218,7 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
     if leads_back(&options.target, &addresses) {
         return Err(ServeError::TargetIsSelf(options.target));
     }
-    let tallies = (0..options.threads.get()).map(|_| Arc::new(Tally::new()));
+    let tallies = (0..options.threads.get()).map(|_| Arc::new(Metrics::new()));
     let common = Common {
         tallies: tallies.collect(),
         feed: Arc::default(),
@@ -335,7 +335,7 @@ fn open_channel(options: &Options, addresses: &[Address]) -> Option<Channel> {
         .project
         .as_deref()
         .and_then(|path| path.rsplit('/').next());
-    let who = Who {
+    let who = InstanceInfo {
         instance_id: about.instance_id.clone(),
         project: name.filter(|name| !name.is_empty()).map(str::to_owned),
         path: about.project.clone(),
@@ -387,15 +387,15 @@ where
 pub(crate) struct Service {
     clock: Rc<Clock>,
     origin: Origin,
-    onward: Onward,
+    onward: RequestRewriter,
     guard: Guard,
     timeouts: Timeouts,
     connections_max: usize,
     about: About,
     /// What happens on this thread.
-    tally: Arc<Tally>,
+    tally: Arc<Metrics>,
     /// And on all threads, this one included.
-    tallies: Arc<[Arc<Tally>]>,
+    tallies: Arc<[Arc<Metrics>]>,
     /// Who is told what happens.
     feed: Arc<Hub>,
     /// Those that are told that there are too many; they do not count as served.
@@ -409,7 +409,7 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) struct Common {
     /// What each of them counts.
-    tallies: Arc<[Arc<Tally>]>,
+    tallies: Arc<[Arc<Metrics>]>,
     feed: Arc<Hub>,
 }
 
@@ -443,7 +443,7 @@ impl Service {
     }
 
     /// What all threads have counted.
-    fn sum(&self, count: impl Fn(&Tally) -> u64) -> u64 {
+    fn sum(&self, count: impl Fn(&Metrics) -> u64) -> u64 {
         self.tallies.iter().map(|tally| count(tally)).sum()
     }
 
@@ -512,8 +512,8 @@ fn limit_connections(options: &mut Options) {
 /// Whether the target is one of the addresses listened on.
 fn leads_back(target: &Target, addresses: &[Address]) -> bool {
     let (host, port) = match target.place() {
-        Place::Tcp(host, port) => (host, port),
-        Place::Unix(path) => {
+        Endpoint::Tcp(host, port) => (host, port),
+        Endpoint::Unix(path) => {
             let is_that = |address: &Address| match address {
                 Address::Unix(own) => {
                     let same = |path: &PathBuf| path.canonicalize().ok();

@@ -38,7 +38,7 @@ pub enum Ask {
 
 /// What a run came to.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Metrics {
     /// Answers, or events.
     pub count: u64,
     pub time: Duration,
@@ -111,7 +111,7 @@ impl Client {
         connections: usize,
         [warm_up, time]: [Duration; 2],
         mark: &mut dyn FnMut(),
-    ) -> Result<Tally, String> {
+    ) -> Result<Metrics, String> {
         self.connections.clear();
         for _ in 0..connections {
             self.open(route)?;
@@ -131,15 +131,15 @@ impl Client {
         ask: Ask,
         [warm_up, count]: [u64; 2],
         mark: &mut dyn FnMut(),
-    ) -> Result<Tally, String> {
+    ) -> Result<Metrics, String> {
         self.connections.clear();
         self.open(route)?;
         let mut template = Template::new(route, ask, false);
-        let mut tally = Tally::new();
+        let mut tally = Metrics::new();
         for number in 0..warm_up + count {
             if number == warm_up {
                 mark();
-                tally = Tally::new();
+                tally = Metrics::new();
             }
             self.single(0, &mut template, &mut tally)?;
         }
@@ -157,7 +157,7 @@ impl Client {
         rate: u32,
         [warm_up, time]: [Duration; 2],
         mark: &mut dyn FnMut(),
-    ) -> Result<Tally, String> {
+    ) -> Result<Metrics, String> {
         self.connections.clear();
         for _ in 0..connections {
             self.open(route)?;
@@ -178,14 +178,14 @@ impl Client {
         at_a_time: usize,
         [warm_up, time]: [Duration; 2],
         mark: &mut dyn FnMut(),
-    ) -> Result<Tally, String> {
+    ) -> Result<Metrics, String> {
         let mut template = Template::new(route, ask, true);
-        let mut tally = Tally::new();
+        let mut tally = Metrics::new();
         for (time, is_measured) in [(warm_up, false), (time, true)] {
             if is_measured {
                 mark();
             }
-            tally = Tally::new();
+            tally = Metrics::new();
             let mut pace = Pace::new(time);
             self.connections.clear();
             for slot in 0..at_a_time {
@@ -233,12 +233,12 @@ impl Client {
         streams: usize,
         [warm_up, time]: [Duration; 2],
         mark: &mut dyn FnMut(),
-    ) -> Result<Tally, String> {
+    ) -> Result<Metrics, String> {
         self.connections.clear();
         self.hold_streams(route, gap_micros, streams)?;
-        self.listen(&mut Tally::new(), warm_up)?;
+        self.listen(&mut Metrics::new(), warm_up)?;
         mark();
-        let mut tally = Tally::new();
+        let mut tally = Metrics::new();
         self.listen(&mut tally, time)?;
         tally.finish();
         self.connections.clear();
@@ -246,10 +246,10 @@ impl Client {
     }
 
     /// One stream, until so many events have come.
-    pub fn events(&mut self, route: Route, gap_micros: u64, count: u64) -> Result<Tally, String> {
+    pub fn events(&mut self, route: Route, gap_micros: u64, count: u64) -> Result<Metrics, String> {
         self.connections.clear();
         self.hold_streams(route, gap_micros, 1)?;
-        let mut tally = Tally::new();
+        let mut tally = Metrics::new();
         while tally.count < count {
             self.listen(&mut tally, Duration::from_millis(1))?;
         }
@@ -261,7 +261,7 @@ impl Client {
     /// Opens connections up to `count`, makes one request on each in turn, and keeps them.
     pub fn hold_idle(&mut self, route: Route, count: usize) -> Result<(), String> {
         let mut template = Template::new(route, Ask::Get(16), false);
-        let mut tally = Tally::new();
+        let mut tally = Metrics::new();
         while self.connections.len() < count {
             self.open(route)?;
             self.single(self.connections.len() - 1, &mut template, &mut tally)?;
@@ -287,7 +287,7 @@ impl Client {
             _ => false,
         };
         let mut pace = Pace::new(Duration::ZERO);
-        let mut tally = Tally::new();
+        let mut tally = Metrics::new();
         let mut waiting = 0;
         while waiting < self.connections.len() {
             if began(&self.connections[waiting]) {
@@ -303,7 +303,7 @@ impl Client {
         Ok(())
     }
 
-    fn listen(&mut self, tally: &mut Tally, time: Duration) -> Result<(), String> {
+    fn listen(&mut self, tally: &mut Metrics, time: Duration) -> Result<(), String> {
         let mut pace = Pace::new(time);
         self.poll.wake_at(pace.until).map_err(said)?;
         while Instant::now() < pace.until {
@@ -319,8 +319,8 @@ impl Client {
         Ok(())
     }
 
-    fn rounds(&mut self, template: &mut Template, time: Duration) -> Result<Tally, String> {
-        let mut tally = Tally::new();
+    fn rounds(&mut self, template: &mut Template, time: Duration) -> Result<Metrics, String> {
+        let mut tally = Metrics::new();
         let mut pace = Pace::new(time);
         for connection in &mut self.connections {
             connection.start(template, Instant::now())?;
@@ -350,8 +350,8 @@ impl Client {
         template: &mut Template,
         rate: u32,
         time: Duration,
-    ) -> Result<Tally, String> {
-        let mut tally = Tally::new();
+    ) -> Result<Metrics, String> {
+        let mut tally = Metrics::new();
         let mut pace = Pace::new(time);
         let gap = Duration::from_secs(1) / rate;
         let mut due = Instant::now();
@@ -389,7 +389,7 @@ impl Client {
         &mut self,
         slot: usize,
         template: &mut Template,
-        tally: &mut Tally,
+        tally: &mut Metrics,
     ) -> Result<(), String> {
         let mut pace = Pace::new(Duration::ZERO);
         self.connections[slot].start(template, Instant::now())?;
@@ -427,7 +427,7 @@ impl Client {
         Ok(())
     }
 
-    fn progress(&mut self, at: usize, tally: &mut Tally) -> Result<News, String> {
+    fn progress(&mut self, at: usize, tally: &mut Metrics) -> Result<News, String> {
         let Ready { token, ended } = self.ready[at];
         let connection = self
             .connections
@@ -491,7 +491,7 @@ impl Connection {
         &mut self,
         ended: bool,
         buffer: &mut [u8],
-        tally: &mut Tally,
+        tally: &mut Metrics,
     ) -> Result<News, String> {
         if self.sent < self.request.len() || self.upload.is_some() {
             self.send()?;
@@ -529,7 +529,7 @@ impl Connection {
     }
 
     /// Whether the answer is complete with these bytes.
-    fn take(&mut self, mut bytes: &[u8], tally: &mut Tally) -> Result<bool, String> {
+    fn take(&mut self, mut bytes: &[u8], tally: &mut Metrics) -> Result<bool, String> {
         if matches!(self.phase, Phase::Head) {
             let before = self.head.len();
             if before > 0 {
@@ -581,9 +581,9 @@ impl Connection {
     }
 }
 
-impl Tally {
-    fn new() -> Tally {
-        Tally {
+impl Metrics {
+    fn new() -> Metrics {
+        Metrics {
             count: 0,
             time: Duration::ZERO,
             latencies: Histogram::new_with_bounds(1, LATENCY_MAX, 3)
@@ -592,7 +592,7 @@ impl Tally {
         .begin()
     }
 
-    fn begin(mut self) -> Tally {
+    fn begin(mut self) -> Metrics {
         self.time = events::clock();
         self
     }

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::load::{Ask, Client, Tally};
+use crate::load::{Ask, Client, Metrics};
 use crate::measure::system_calls;
 use crate::message::Framing;
 use crate::peers::{IC, Peer, Place, Running};
@@ -352,7 +352,7 @@ impl Row {
 fn calls(
     peer: Peer,
     place: &Place,
-    run: impl Fn(&mut Client, &Running, u64) -> Result<Tally, String>,
+    run: impl Fn(&mut Client, &Running, u64) -> Result<Metrics, String>,
 ) -> Result<f64, String> {
     let [short, long] = [100, 600];
     let mut totals = Vec::new();
@@ -393,7 +393,7 @@ impl Whole for Command {
     }
 }
 
-fn micros_at(tally: &Tally, quantile: f64) -> f64 {
+fn micros_at(tally: &Metrics, quantile: f64) -> f64 {
     tally.latencies.value_at_quantile(quantile) as f64 / 1e3
 }
 

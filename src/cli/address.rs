@@ -2,9 +2,10 @@
 
 use crate::registry::{Port, Project};
 
-use super::output::shown;
 use super::settings::PORT;
-use super::{Context, Failure};
+use crate::cli::context::Context;
+use crate::cli::outcome::Failure;
+use crate::text::escaped_path;
 
 /// The port of the project at PATH. Without a PATH, `INTERCEPTOR_PORT` counts first, as it does for `ic serve`.
 ///
@@ -35,7 +36,7 @@ pub(super) fn mapping_of(
         (project, Some(port)) => Ok((Some(project), port)),
         (project, None) => Err(Failure::no(format!(
             "no port is assigned to `{}`; `ic allocate` assigns one",
-            shown(project.path())
+            escaped_path(project.path())
         ))),
     }
 }

@@ -10,7 +10,8 @@ use std::ffi::OsString;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 
-use super::{help, raw};
+use super::help;
+use crate::text::raw;
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq)]

@@ -7,10 +7,12 @@ use crate::registry::Port;
 use crate::registry::probe::{Availability, Search, availability};
 
 use super::holder::{Occupancy, occupancy};
-use super::output::{Shown, name, shown};
-use super::place::next_free;
-use super::settings::Given;
-use super::{Context, Exit, Failure, raw};
+use super::settings::SourcedValue;
+use crate::cli::context::Context;
+use crate::cli::context::next_free;
+use crate::cli::outcome::{Exit, Failure};
+use crate::text::raw;
+use crate::text::{Escaped, escaped_path, name};
 
 /// show whose a port is, and whether it is in use
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -35,7 +37,7 @@ pub struct Check {
 
 impl Check {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let port = Given::argument(&self.port).port()?;
+        let port = SourcedValue::argument(&self.port).port()?;
         let (range, registry) = context.ports()?;
         let owner = registry.path_of(port);
         let available = if self.json {
@@ -52,8 +54,8 @@ impl Check {
             match owner {
                 Some(path) => context.out.text(format_args!(
                     "  Status:       Assigned to project\n  Project:      {}\n  Path:         {}\n",
-                    Shown(&name(path)),
-                    shown(path)
+                    Escaped(&name(path)),
+                    escaped_path(path)
                 ))?,
                 None => context.out.text("  Status:       Not assigned\n")?,
             }
@@ -114,7 +116,7 @@ pub struct Suggest {
 impl Suggest {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let number = match &self.number {
-            Some(number) => Given::flag("-n", number).count(1)?,
+            Some(number) => SourcedValue::flag("-n", number).count(1)?,
             None => SUGGESTIONS,
         };
         let (range, registry) = context.ports()?;

@@ -10,8 +10,10 @@ use argh_complete::fish::Fish;
 use argh_complete::zsh::Zsh;
 
 use super::help::unescaped;
-use super::settings::Given;
-use super::{CommandLine, Context, Exit, Failure, arguments, snippet};
+use super::settings::SourcedValue;
+use super::{CommandLine, arguments, snippet};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
 
 /// print a script that completes command lines of ic
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -43,7 +45,7 @@ impl Completions {
             "fish" => with_words(&Fish::generate(program.name, &program), fish)
                 .replace("commandline -xpc", "commandline -opc"),
             _ => {
-                let given = Given::argument(&self.shell);
+                let given = SourcedValue::argument(&self.shell);
                 return Err(given.refused("is not a shell that ic knows; give bash, zsh or fish"));
             }
         };

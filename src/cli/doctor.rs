@@ -16,10 +16,11 @@ use crate::serve::Target;
 
 use self::judge::{Finding, Verdict};
 use self::look::Chain;
-use super::output::Shown;
 use super::serve::{Serve, filled, instance_template, proxy_for, trust_of};
-use super::settings::{self, Given};
-use super::{Context, Exit, Failure};
+use super::settings::{self, SourcedValue};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::text::Escaped;
 
 /// check the whole way: registry, port, target, variables, proxies, and whether streams are held back
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -90,7 +91,7 @@ impl Doctor {
                 context.out.text(format_args!(
                     "{mark} {:11}{}\n",
                     finding.check,
-                    Shown(&finding.message)
+                    Escaped(&finding.message)
                 ))?;
             }
         }
@@ -101,7 +102,7 @@ impl Doctor {
         let place = context.place()?;
         let project = context.project(self.path.as_deref())?;
         let model = match &self.model {
-            Some(model) => Some(Given::flag("--model", model).text()?.to_owned()),
+            Some(model) => Some(SourcedValue::flag("--model", model).text()?.to_owned()),
             None => None,
         };
         let way = self.way();
@@ -203,14 +204,14 @@ impl Doctor {
     }
 
     /// The target that counts.
-    fn target(&self, context: &Context<'_>, port: &judge::PortState) -> Given {
+    fn target(&self, context: &Context<'_>, port: &judge::PortState) -> SourcedValue {
         match (&self.target, target_is_running(port)) {
-            (Some(target), _) => Given::flag("--target", target),
-            (None, Some(running)) => Given::default(running),
+            (Some(target), _) => SourcedValue::flag("--target", target),
+            (None, Some(running)) => SourcedValue::default(running),
             (None, None) => context
                 .environment
                 .variable(settings::TARGET_URL)
-                .unwrap_or_else(|| Given::default(super::serve::TARGET_URL)),
+                .unwrap_or_else(|| SourcedValue::default(super::serve::TARGET_URL)),
         }
     }
 }

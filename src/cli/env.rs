@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use self::shell::Shell;
 use super::address::{anthropic_url, local, openai_url, port_of};
-use super::settings::{Environment, Given};
-use super::{Context, Exit, Failure};
+use super::settings::{Environment, SourcedValue};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
 
 /// print the variables that lead clients to a project's interceptor
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -46,7 +47,7 @@ impl Env {
                     "`--json` and `--shell` are two forms of one answer; give one of them",
                 ));
             }
-            Some(name) => shell(&Given::flag("--shell", name))?,
+            Some(name) => shell(&SourcedValue::flag("--shell", name))?,
             None => Shell::Sh,
         };
         let port = port_of(context, self.path.as_deref())?;
@@ -68,7 +69,7 @@ impl Env {
     }
 }
 
-fn shell(given: &Given) -> Result<Shell, Failure> {
+fn shell(given: &SourcedValue) -> Result<Shell, Failure> {
     let shells = [
         ("sh", Shell::Sh),
         ("fish", Shell::Fish),
@@ -107,7 +108,7 @@ pub(super) fn variables(
 
 /// A list of hosts that no proxy is asked for, with this machine in it. What no host can be is left out, so that
 /// nothing odd gets into a shell.
-fn with_this_machine(given: Option<&Given>) -> String {
+fn with_this_machine(given: Option<&SourcedValue>) -> String {
     let list = given.and_then(|given| given.path().ok()?.to_str());
     let mut hosts: Vec<&str> = list
         .unwrap_or_default()
@@ -135,9 +136,9 @@ mod tests {
     fn a_list_of_hosts_without_a_proxy_keeps_what_it_has_and_gains_this_machine() {
         #[track_caller]
         fn check(list: &str, expected: &str) {
-            let given = Given::flag("NO_PROXY", list);
+            let given = SourcedValue::flag("NO_PROXY", list);
             assert_eq!(with_this_machine(Some(&given)), expected);
-            let again = Given::flag("NO_PROXY", expected);
+            let again = SourcedValue::flag("NO_PROXY", expected);
             assert_eq!(with_this_machine(Some(&again)), expected, "stays so");
         }
         check("", "localhost,127.0.0.1,::1");

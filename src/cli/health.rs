@@ -13,10 +13,11 @@ use crate::serve::Target;
 
 use super::address::port_of;
 use super::holder::{Identity, Occupancy, interceptor_at, interceptor_at_socket, occupancy};
-use super::output::{Shown, shown};
 use super::reach::reach;
-use super::settings::Given;
-use super::{Context, Exit, Failure};
+use super::settings::SourcedValue;
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::text::{Escaped, escaped_path};
 
 /// show whether an interceptor is up, for health checks without curl
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -49,16 +50,16 @@ impl Health {
         let place = match &self.place {
             // A folder of that name is `./unix:…`.
             Some(place) if place.starts_with("unix:") => {
-                Place::Socket(Given::argument(place).socket()?)
+                Place::Socket(SourcedValue::argument(place).socket()?)
             }
             // A folder with such a name is `./8888`.
             Some(place) if !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Place::Port(Given::argument(place).port()?)
+                Place::Port(SourcedValue::argument(place).port()?)
             }
             path => match port_of(context, path.as_deref()) {
                 Ok(port) => Place::Port(port),
                 Err(failure) => {
-                    if self.json && failure.exit() == Exit::No {
+                    if self.json && failure.exit == Exit::No {
                         context.out.json(&Healths::default())?;
                     }
                     return Err(failure);
@@ -101,8 +102,8 @@ impl Health {
                 Place::Port(port) => format!("Port {port}"),
                 Place::Socket(_) => place.to_string(),
             },
-            Shown(&identity.instance_id),
-            Shown(&identity.target),
+            Escaped(&identity.instance_id),
+            Escaped(&identity.target),
             identity.pid
         ))?;
         Ok(Exit::Done)
@@ -119,7 +120,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Port(port) => write!(f, "port {port}"),
-            Place::Socket(path) => write!(f, "unix:{}", shown(path)),
+            Place::Socket(path) => write!(f, "unix:{}", escaped_path(path)),
         }
     }
 }

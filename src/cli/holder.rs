@@ -22,7 +22,7 @@ use crate::registry::Port;
 use crate::registry::probe::{Availability, Refusal, availability};
 use crate::serve::connect_at_once;
 
-use super::output::Shown;
+use crate::text::Escaped;
 
 #[cfg(not(all(target_os = "linux", not(ic_portable))))]
 use self::lsof as system;
@@ -116,7 +116,7 @@ impl fmt::Display for Occupancy {
             Occupancy::Held(Some(holder)) => write!(
                 f,
                 "in use by {}, pid {}",
-                Shown(&holder.program),
+                Escaped(&holder.program),
                 holder.pid
             ),
             Occupancy::Held(None) => f.write_str("in use"),

@@ -6,8 +6,11 @@ use serde::Serialize;
 use crate::registry::probe::{Availability, availability};
 use crate::registry::{Port, PortRange};
 
-use super::output::{Output, Shown, name};
-use super::{Context, Exit, Failure, raw};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::Output;
+use crate::text::raw;
+use crate::text::{Escaped, name};
 
 /// show the registry: its file, its range, and every project's port
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -111,7 +114,7 @@ impl Summary {
              Next Available:   {next}\n\
              {double_rule}\n\
              \n",
-            file = Shown(&self.registry_file),
+            file = Escaped(&self.registry_file),
             range = self.port_range,
             total = self.total_ports,
             allocated = self.allocated_ports,
@@ -139,8 +142,8 @@ impl Summary {
             out.text(format_args!(
                 "  Port {port:>5}    {state}  →  {project}\n             {path}\n",
                 port = mapping.port.get(),
-                project = Shown(&mapping.project),
-                path = Shown(&mapping.path),
+                project = Escaped(&mapping.project),
+                path = Escaped(&mapping.path),
             ))?;
         }
         Ok(())

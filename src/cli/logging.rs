@@ -9,8 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::LevelFilter;
 
-use super::output::{Shown, complain};
 use super::settings::Environment;
+use crate::cli::output::eprint_line;
+use crate::text::Escaped;
 
 /// Starts logging for the whole process; the first call counts. `default` is the filter where there is no `RUST_LOG`.
 pub fn start(environment: &Environment<'_>, default: &str) {
@@ -22,7 +23,7 @@ pub fn start(environment: &Environment<'_>, default: &str) {
                 Err(_) => (String::new(), true),
             };
             if mistake {
-                complain(format_args!(
+                eprint_line(format_args!(
                     "warning: {}",
                     given.refused(
                         "is no log filter; give one such as `debug` or `interceptor=debug`"
@@ -49,7 +50,7 @@ pub fn start(environment: &Environment<'_>, default: &str) {
                 now.subsec_millis(),
                 record.level(),
                 // A peer's bytes may be in it.
-                Shown(&record.args().to_string()),
+                Escaped(&record.args().to_string()),
             )
         })
         .try_init();

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 use super::help::{label, sentence, unescaped, usage};
-use super::{CommandLine, Context, Exit, Failure, arguments, settings};
+use super::{CommandLine, arguments, settings};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
 
 /// print the manual page
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]

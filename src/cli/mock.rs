@@ -10,11 +10,13 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::registry::Port;
 
-use super::output::{explain, said};
 use super::serve::addresses;
-use super::settings::Given;
-use super::{Exit, Failure, stop};
+use super::settings::SourcedValue;
+use super::stop;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::eprint_text;
 use crate::mock;
+use crate::text::io_message;
 
 /// run a small OpenAI-compatible upstream for trying out and CI
 #[derive(FromArgs, ArgsInfo, Debug, Default, PartialEq)]
@@ -57,8 +59,8 @@ impl Mock {
     /// Bad usage, naming the option.
     pub fn resolve(&self) -> Result<MockSettings, Failure> {
         let given = |name, value: &Option<String>, default: &str| match value {
-            Some(value) => Given::flag(name, value),
-            None => Given::default(default),
+            Some(value) => SourcedValue::flag(name, value),
+            None => SourcedValue::default(default),
         };
         Ok(MockSettings {
             host: given("--host", &self.host, "localhost").text()?.to_owned(),
@@ -80,11 +82,11 @@ impl Mock {
             Failure::could_not(format!(
                 "cannot listen on port {}: {}; give another with --port",
                 settings.port,
-                said(&error)
+                io_message(&error)
             ))
         })?;
         let mut stop = stop::signals()?;
-        explain(&format!(
+        eprint_text(&format!(
             "Mock:       http://{}:{}/v1\n",
             settings.host, settings.port
         ));
@@ -102,7 +104,7 @@ impl Mock {
         match end.recv() {
             Ok(Some(error)) => Err(Failure::could_not(format!(
                 "the mock cannot go on: {}",
-                said(&error)
+                io_message(&error)
             ))),
             _ => Ok(Exit::Done),
         }
@@ -111,8 +113,8 @@ impl Mock {
 
 /// The time between events; also `ic serve --mock` has one.
 pub(super) fn interval(name: &'static str, value: Option<&str>) -> Result<Duration, Failure> {
-    let given = value.map_or(Given::default(INTERVAL_MS), |value| {
-        Given::flag(name, value)
+    let given = value.map_or(SourcedValue::default(INTERVAL_MS), |value| {
+        SourcedValue::flag(name, value)
     });
     let milliseconds = given.count(0)?;
     if milliseconds > INTERVAL_MS_MAX {

@@ -6,14 +6,14 @@
 
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 use super::settings::Environment;
-use super::{Failure, raw};
+use crate::cli::outcome::Failure;
+use crate::text::{Escaped, io_message};
 
 /// Standard output, locked and buffered, for the results of one command.
 pub struct Output {
@@ -31,7 +31,7 @@ impl Output {
         }
     }
 
-    /// Writes text as it is; paths and names go through [`shown`] first.
+    /// Writes text as it is; paths and names go through [`escaped_path`](crate::text::escaped_path) first.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Output {
         self.settle(written)
     }
 
-    /// Writes one JSON document and a newline. Text may carry raw bytes ([`raw`]): they become lone surrogates
+    /// Writes one JSON document and a newline. Text may carry raw bytes ([`raw`](crate::text::raw)): they become lone surrogates
     /// (`\udcff`), as Python's `json` and `os.fsdecode` write and read such paths.
     ///
     /// # Errors
@@ -115,41 +115,21 @@ impl Output {
             Err(_) if self.reader_left => Ok(()),
             Err(error) => Err(Failure::could_not(format!(
                 "cannot write the result to standard output: {}; make room, or send it elsewhere",
-                said(&error)
+                io_message(&error)
             ))),
         }
     }
 }
 
 /// Writes one line about the command to standard error. A standard error that cannot be written is no reason to fail.
-pub fn complain(line: impl fmt::Display) {
-    let line = format!("ic: {}\n", Shown(&line.to_string()));
+pub fn eprint_line(line: impl fmt::Display) {
+    let line = format!("ic: {}\n", Escaped(&line.to_string()));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Writes text that is no result, such as help that nobody asked for, to standard error.
-pub fn explain(text: &str) {
+pub fn eprint_text(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
-}
-
-/// The system's words for an error, as part of a line: without a capital and without their number.
-pub fn said(error: &io::Error) -> String {
-    let words = error.to_string();
-    let words = words.split(" (os error ").next().unwrap_or_default();
-    let mut characters = words.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(characters).collect()
-    })
-}
-
-/// A path as text that stays on its line.
-pub fn shown(path: &Path) -> String {
-    Shown(&raw::to_text(path.as_os_str())).to_string()
-}
-
-/// What a project recorded under `path` is called: its folder's full name, as text that carries its bytes ([`raw`]).
-pub fn name(path: &Path) -> String {
-    raw::to_text(path.file_name().unwrap_or(path.as_os_str()))
 }
 
 /// So many mappings, in words.
@@ -171,45 +151,6 @@ pub fn rounded(time: Duration) -> String {
     };
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {unit}{plural}")
-}
-
-/// Text with everything escaped that would act on a terminal: control characters, line separators, and the marks that
-/// turn the direction of writing. Carried bytes ([`raw`]) show as `\xff`.
-pub struct Shown<'a>(pub &'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        while let Some(at) = rest.find(acts_on_a_terminal) {
-            let (plain, odd) = rest.split_at(at);
-            f.write_str(plain)?;
-            let mut characters = odd.chars();
-            let character = characters.next().unwrap_or_default();
-            rest = characters.as_str();
-            match character {
-                raw::MARK => match raw::escaped_byte(rest) {
-                    Some((byte, behind)) => {
-                        write!(f, "\\x{byte:02x}")?;
-                        rest = behind;
-                    }
-                    None => f.write_str("\\0")?,
-                },
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                _ => write!(f, "\\u{{{:x}}}", u32::from(character))?,
-            }
-        }
-        f.write_str(rest)
-    }
-}
-
-fn acts_on_a_terminal(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{200e}' | '\u{200f}' // direction marks
-            | '\u{2028}'..='\u{202e}' // line and paragraph separators, embeddings and overrides
-            | '\u{2066}'..='\u{2069}') // isolates
 }
 
 /// JSON on one line, with carried bytes as lone surrogates and no control character left as it is.
@@ -248,24 +189,6 @@ impl Formatter for CarriedBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_would_act_on_a_terminal_is_escaped() {
-        #[track_caller]
-        fn check(text: &str, expected: &str) {
-            assert_eq!(Shown(text).to_string(), expected);
-        }
-        check("/home/me/litellm", "/home/me/litellm");
-        check("/Übung/日本 ✓", "/Übung/日本 ✓");
-        check("", "");
-        check("a\nb\r\tc", "a\\nb\\r\\tc");
-        check("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}");
-        check("\u{9b}31m", "\\u{9b}31m"); // CSI in one character
-        check("\u{7f}", "\\u{7f}");
-        check("exe\u{202e}cod", "exe\\u{202e}cod"); // turns the writing round
-        check("caf\0e9", "caf\\xe9");
-        check("a\0", "a\\0");
-    }
 
     #[test]
     fn json_holds_every_path_and_no_control_character() {

@@ -10,8 +10,11 @@ use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
 
 use super::holder::{Occupancy, occupancy};
-use super::output::{Output, Shown, complain, name, shown};
-use super::{Context, Exit, Failure, raw};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::{Output, eprint_line};
+use crate::text::raw;
+use crate::text::{Escaped, escaped_path, name};
 
 /// show the port of a project, and whether it is in use
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -69,7 +72,7 @@ impl Show {
             Some(_) => Ok(Exit::Done),
             None => Err(Failure::no(format!(
                 "no port is assigned to `{}`; `ic allocate` assigns one",
-                shown(project.path())
+                escaped_path(project.path())
             ))),
         }
     }
@@ -179,7 +182,7 @@ pub fn refuse_no_folder(path: &Path) -> Result<(), Failure> {
     if is_other {
         return Err(Failure::usage(format!(
             "`{}` is no folder; give the project's folder",
-            shown(path)
+            escaped_path(path)
         )));
     }
     Ok(())
@@ -188,9 +191,9 @@ pub fn refuse_no_folder(path: &Path) -> Result<(), Failure> {
 /// Says so where a port was given to a folder that is not there.
 pub fn note_if_missing(project: &Project) {
     if !project.path().exists() {
-        complain(format_args!(
+        eprint_line(format_args!(
             "note: there is no folder `{}` yet; if that is a slip, `ic remove` takes the port back",
-            shown(project.path())
+            escaped_path(project.path())
         ));
     }
 }
@@ -244,15 +247,15 @@ impl Remove {
         } else if removed.is_some() {
             context.out.text(format_args!(
                 "✓ Removed port mapping for project: {}\n  Path: {}\n",
-                Shown(&name(project.path())),
-                shown(project.path())
+                Escaped(&name(project.path())),
+                escaped_path(project.path())
             ))?;
         }
         match removed {
             Some(_) => Ok(Exit::Done),
             None => Err(Failure::no(format!(
                 "no port is assigned to `{}`; `ic list` shows what is assigned",
-                shown(project.path())
+                escaped_path(project.path())
             ))),
         }
     }
@@ -289,7 +292,7 @@ impl Form {
 fn print(out: &mut Output, project: &Project, port: Port) -> Result<(), Failure> {
     out.text(format_args!(
         "Project: {}\nPath:    {}\nPort:    {port}\n",
-        Shown(&name(project.path())),
-        shown(project.path()),
+        Escaped(&name(project.path())),
+        escaped_path(project.path()),
     ))
 }

@@ -12,9 +12,12 @@ use crate::registry::project::is_deleted;
 use crate::registry::prune::{Pruned, Reason, Recycling};
 use crate::registry::{Port, Registry};
 
-use super::output::{Shown, mappings, name, rounded};
-use super::settings::Given;
-use super::{Context, Exit, Failure, raw};
+use super::settings::SourcedValue;
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::{mappings, rounded};
+use crate::text::raw;
+use crate::text::{Escaped, name};
 
 /// remove mappings of deleted projects, and of ports that are not used any more
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -46,7 +49,9 @@ pub struct Prune {
 impl Prune {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let recycling = match &self.unused_for {
-            Some(given) => Some(unused_for(Given::flag("--unused-for", given).period()?)),
+            Some(given) => Some(unused_for(
+                SourcedValue::flag("--unused-for", given).period()?,
+            )),
             None => None,
         };
         let place = context.place()?;
@@ -78,8 +83,8 @@ impl Prune {
             context.out.text(format_args!(
                 "  Port {port:>5}  →  {project} ({why})\n             {path}\n",
                 port = port.get(),
-                project = Shown(&name(path)),
-                path = Shown(&raw::to_text(path.as_os_str())),
+                project = Escaped(&name(path)),
+                path = Escaped(&raw::to_text(path.as_os_str())),
             ))?;
         }
         Ok(Exit::Done)

@@ -11,9 +11,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::serve::{Place, Target};
+use crate::serve::{Endpoint, Target};
 
-use super::output::said;
+use crate::text::io_message;
 
 /// Why a target cannot be reached; displays as what follows its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +43,10 @@ impl fmt::Display for Unreachable {
 pub fn reach(target: &Target, patience: Duration) -> Result<(), Unreachable> {
     let deadline = Instant::now() + patience;
     match target.place() {
-        Place::Unix(path) => UnixStream::connect(path)
+        Endpoint::Unix(path) => UnixStream::connect(path)
             .map(drop)
             .map_err(|error| unreachable(&error, patience)),
-        Place::Tcp(host, port) => {
+        Endpoint::Tcp(host, port) => {
             let mut last = Unreachable::NoAddress("none was found".to_owned());
             for address in resolve(host, *port, patience)? {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -79,9 +79,9 @@ fn resolve(host: &str, port: u16, patience: Duration) -> Result<Vec<SocketAddr>,
             // Nobody waits for an answer that comes too late.
             let _ = tell.send(found);
         })
-        .map_err(|error| Unreachable::Failed(said(&error)))?;
+        .map_err(|error| Unreachable::Failed(io_message(&error)))?;
     match told.recv_timeout(patience) {
-        Ok(found) => found.map_err(|error| Unreachable::NoAddress(said(&error))),
+        Ok(found) => found.map_err(|error| Unreachable::NoAddress(io_message(&error))),
         Err(_) => Err(Unreachable::NoAddress(format!(
             "its name server does not answer in {} s",
             patience.as_secs()
@@ -93,7 +93,7 @@ fn unreachable(error: &io::Error, patience: Duration) -> Unreachable {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Unreachable::Refused,
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Unreachable::Silent(patience),
-        _ => Unreachable::Failed(said(error)),
+        _ => Unreachable::Failed(io_message(error)),
     }
 }
 

@@ -4,8 +4,10 @@ use std::io::{self, IsTerminal, Write};
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::output::{Shown, mappings, shown};
-use super::{Context, Exit, Failure};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::mappings;
+use crate::text::{Escaped, escaped_path};
 
 /// remove all mappings; asks first
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -38,7 +40,7 @@ impl Reset {
             if !asked(&format!(
                 "Remove all {} from {}?",
                 mappings(count),
-                shown(place.store.path())
+                escaped_path(place.store.path())
             )) {
                 return Err(Failure::no("declined; nothing was changed"));
             }
@@ -47,7 +49,7 @@ impl Reset {
         context.out.text(format_args!(
             "✓ Registry reset: {} removed\n  Registry File: {}\n",
             mappings(removed),
-            shown(place.store.path())
+            escaped_path(place.store.path())
         ))?;
         Ok(Exit::Done)
     }
@@ -58,7 +60,7 @@ fn asked(question: &str) -> bool {
     let mut terminal = io::stderr();
     // In one piece, or what is typed ahead shows in the middle of it. A question that could not be put will not be
     // answered with yes.
-    let _ = terminal.write_all(format!("{} [y/N] ", Shown(question)).as_bytes());
+    let _ = terminal.write_all(format!("{} [y/N] ", Escaped(question)).as_bytes());
     let mut answer = String::new();
     match io::stdin().read_line(&mut answer) {
         Ok(0) => {

@@ -19,10 +19,14 @@ use crate::serve::feed::own_socket;
 use crate::serve::{self, Address, Event, Options};
 
 use self::child::Child;
+use super::address;
 use super::env::variables;
-use super::output::{complain, said};
 use super::serve::{Prepared, Serve};
-use super::{Context, Exit, Failure, address, raw};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::eprint_line;
+use crate::text::io_message;
+use crate::text::raw;
 
 /// `ic run`, with every option of `ic serve`. argh cannot put one command's options into another, so its traits are
 /// implemented here, by way of those of [`Serve`].
@@ -48,7 +52,7 @@ impl Run {
         let (prepared, options) = self.serve.prepare(context, None, &[])?;
         let descriptors = child::DescriptorLimit::now();
         let child = Child::expect().map_err(|error| {
-            Failure::could_not(format!("cannot receive signals: {}", said(&error)))
+            Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
         })?;
         // Its thread ends with the process, and cannot take the socket of its feed along.
         let feed = options.feed.as_deref().map(own_socket);
@@ -85,13 +89,13 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
                 && let Err(unheard) = tell.send(Err(error))
                 && let Err(error) = unheard.0
             {
-                complain(format_args!("the interceptor has stopped: {error}"));
+                eprint_line(format_args!("the interceptor has stopped: {error}"));
             }
         })
         .map_err(|error| {
             Failure::could_not(format!(
                 "cannot start a thread: {}; try again",
-                said(&error)
+                io_message(&error)
             ))
         })?;
     match told.recv() {

@@ -34,12 +34,12 @@ pub(super) use self::run::{Prepared, addresses};
 use self::template::{Placeholder, Template};
 pub(super) use self::trust::trust as trust_of;
 use self::usage::Usage;
-use super::Failure;
 use super::mock;
-use super::output::name;
-use super::place::{Globals, Place};
 use super::project::{note_if_missing, refuse_no_folder};
-use super::settings::{self, Environment, Given};
+use super::settings::{self, Environment, SourcedValue};
+use crate::cli::context::{Globals, RegistryHandle};
+use crate::cli::outcome::Failure;
+use crate::text::name;
 
 /// run this project's interceptor in the foreground
 #[derive(FromArgs, ArgsInfo, Debug, Default, PartialEq)]
@@ -156,8 +156,8 @@ pub struct ServeSettings {
     pub socket: Option<Socket>,
     /// Where the port comes from; [`PortChoice::settle`] gets it.
     pub port: PortChoice,
-    /// Where requests go. Not parsed: whoever parses it refuses it by name with [`Given::refused`].
-    pub target: Given,
+    /// Where requests go. Not parsed: whoever parses it refuses it by name with [`SourcedValue::refused`].
+    pub target: SourcedValue,
     /// Targets elsewhere are reached through the proxies of the environment.
     pub uses_proxies: bool,
     /// Whom a target of `https` has to satisfy; no file has been read.
@@ -221,10 +221,10 @@ pub struct TimeLimits {
 
 /// Which port to listen on, before the registry has been asked.
 pub enum PortChoice {
-    /// Given outright: the registry is neither read nor written.
+    /// SourcedValue outright: the registry is neither read nor written.
     Given(Port, PortOrigin),
     /// The project's port in the registry.
-    Registry(Box<Place>, Project),
+    Registry(Box<RegistryHandle>, Project),
     /// There is none: it listens on Unix domain sockets only. The registry is neither read nor written.
     Without,
 }
@@ -359,29 +359,31 @@ impl Serve {
         let mock = self.mock()?;
         let target = environment
             .flag_or_variable("--target", self.target.as_deref(), settings::TARGET_URL)
-            .unwrap_or_else(|| Given::default(TARGET_URL));
+            .unwrap_or_else(|| SourcedValue::default(TARGET_URL));
         if mock.is_none() {
             target.text()?;
         }
         let host = self
             .host
             .as_deref()
-            .map_or(Given::default(HOST), |host| Given::flag("--host", host));
+            .map_or(SourcedValue::default(HOST), |host| {
+                SourcedValue::flag("--host", host)
+            });
         let headers = self
             .header
             .iter()
-            .map(|header| field(&Given::flag("--header", header)))
+            .map(|header| field(&SourcedValue::flag("--header", header)))
             .collect::<Result<Vec<_>, _>>()?;
         let limits = self.limits()?;
         let hold = seconds("--hold", &self.hold, "0")?;
         let grace = seconds("--grace", &self.grace, "10")?;
         let idle_exit = seconds("--idle-exit", &self.idle_exit, "0")?;
         let connections_max = match &self.max_connections {
-            Some(number) => Given::flag("--max-connections", number).count(1)?,
+            Some(number) => SourcedValue::flag("--max-connections", number).count(1)?,
             None => CONNECTIONS_MAX,
         };
         let threads = match &self.threads {
-            Some(number) => threads(&Given::flag("--threads", number))?,
+            Some(number) => threads(&SourcedValue::flag("--threads", number))?,
             None => NonZeroUsize::MIN,
         };
         let trust = trust::trust(self, environment)?;
@@ -471,11 +473,11 @@ impl Serve {
         let mode = self
             .listen_mode
             .as_deref()
-            .map_or(Given::default(SOCKET_MODE), |mode| {
-                Given::flag("--listen-mode", mode)
+            .map_or(SourcedValue::default(SOCKET_MODE), |mode| {
+                SourcedValue::flag("--listen-mode", mode)
             });
         Ok(Some(Socket {
-            path: Given::flag("--listen", listen).socket()?,
+            path: SourcedValue::flag("--listen", listen).socket()?,
             mode: file_mode(&mode)?,
         }))
     }
@@ -515,13 +517,13 @@ fn seconds(
     default: &'static str,
 ) -> Result<Duration, Failure> {
     match value {
-        Some(value) => Given::flag(name, value).seconds(),
-        None => Given::default(default).seconds(),
+        Some(value) => SourcedValue::flag(name, value).seconds(),
+        None => SourcedValue::default(default).seconds(),
     }
 }
 
 /// Octal digits, as chmod(1) has them.
-fn file_mode(given: &Given) -> Result<u32, Failure> {
+fn file_mode(given: &SourcedValue) -> Result<u32, Failure> {
     let text = given.text()?;
     let is_octal = text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     u32::from_str_radix(text, 8)
@@ -538,14 +540,14 @@ fn allowed(
     why: &str,
 ) -> Result<Vec<String>, Failure> {
     let read = |value: &String| {
-        let given = Given::flag(option, value);
+        let given = SourcedValue::flag(option, value);
         parse(given.text()?).ok_or_else(|| given.refused(why))
     };
     values.iter().map(read).collect()
 }
 
 /// A name or an address: text without white space.
-fn bare_word(given: &Given) -> Result<String, Failure> {
+fn bare_word(given: &SourcedValue) -> Result<String, Failure> {
     let text = given.text()?;
     if text.contains(char::is_whitespace) {
         return Err(given.refused("has white space in it; leave it out"));
@@ -554,10 +556,13 @@ fn bare_word(given: &Given) -> Result<String, Failure> {
 }
 
 /// What the instance id is made of, where the option was given so.
-pub(super) fn instance_template(environment: &Environment<'_>, option: Option<&str>) -> Given {
+pub(super) fn instance_template(
+    environment: &Environment<'_>,
+    option: Option<&str>,
+) -> SourcedValue {
     environment
         .flag_or_variable("--instance-id", option, settings::INSTANCE_ID)
-        .unwrap_or_else(|| Given::default(INSTANCE_ID))
+        .unwrap_or_else(|| SourcedValue::default(INSTANCE_ID))
 }
 
 /// The instance id, with the project's name in it.
@@ -598,7 +603,7 @@ const CONNECTIONS_MAX: usize = 1024;
 /// More threads than serve anybody: one thread relays some ten thousand requests a second.
 const THREADS_MAX: usize = 64;
 
-fn threads(given: &Given) -> Result<NonZeroUsize, Failure> {
+fn threads(given: &SourcedValue) -> Result<NonZeroUsize, Failure> {
     let refused = || {
         given.refused(format_args!(
             "is not a number of threads; give 1 to {THREADS_MAX}"
@@ -613,7 +618,7 @@ fn threads(given: &Given) -> Result<NonZeroUsize, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Exit;
+    use crate::cli::outcome::Exit;
     use std::ffi::OsString;
 
     fn resolve(serve: Serve, set: &[(&str, &str)]) -> Result<ServeSettings, Failure> {
@@ -660,7 +665,10 @@ mod tests {
         let settings = resolve(Serve::default(), &[]).expect("defaults are good");
         assert_eq!(settings.host, "localhost");
         assert!(matches!(settings.port, PortChoice::Registry(..)));
-        assert_eq!(settings.target, Given::default("http://localhost:8764"));
+        assert_eq!(
+            settings.target,
+            SourcedValue::default("http://localhost:8764")
+        );
         assert_eq!(settings.mock, None);
         assert_eq!(settings.instance_id, "pycharm-my.shop");
         assert!(settings.headers.is_empty());
@@ -727,7 +735,10 @@ mod tests {
         ];
         let settings = resolve(Serve::default(), &empty).expect("as if unset");
         assert!(matches!(settings.port, PortChoice::Registry(..)));
-        assert_eq!(settings.target, Given::default("http://localhost:8764"));
+        assert_eq!(
+            settings.target,
+            SourcedValue::default("http://localhost:8764")
+        );
         assert_eq!(settings.instance_id, "pycharm-my.shop");
     }
 
@@ -778,7 +789,7 @@ mod tests {
             let Err(failure) = resolve(serve, set) else {
                 panic!("not refused: {start}");
             };
-            assert_eq!(failure.exit(), Exit::BadUsage, "{failure}");
+            assert_eq!(failure.exit, Exit::BadUsage, "{failure}");
             assert!(failure.to_string().starts_with(start), "{failure}");
         }
         let serve = Serve::default;

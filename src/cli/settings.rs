@@ -12,17 +12,18 @@ use std::time::Duration;
 use crate::registry::Port;
 use crate::serve::{BadTarget, Target, check_length};
 
-use super::{Failure, raw};
+use crate::cli::outcome::Failure;
+use crate::text::raw;
 
 /// The variables of the process, or of a test.
 pub struct Environment<'a>(pub &'a dyn Fn(&str) -> Option<OsString>);
 
 impl Environment<'_> {
     /// A variable's value, if it is set and not empty.
-    pub fn variable(&self, name: &'static str) -> Option<Given> {
+    pub fn variable(&self, name: &'static str) -> Option<SourcedValue> {
         (self.0)(name)
             .filter(|value| !value.is_empty())
-            .map(|value| Given {
+            .map(|value| SourcedValue {
                 source: Source::Variable(name),
                 value,
             })
@@ -34,9 +35,9 @@ impl Environment<'_> {
         flag: &'static str,
         value: Option<&str>,
         variable: &'static str,
-    ) -> Option<Given> {
+    ) -> Option<SourcedValue> {
         match value {
-            Some(value) => Some(Given::flag(flag, value)),
+            Some(value) => Some(SourcedValue::flag(flag, value)),
             None => self.variable(variable),
         }
     }
@@ -44,7 +45,7 @@ impl Environment<'_> {
 
 /// A value, and where it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub struct SourcedValue {
     source: Source,
     value: OsString,
 }
@@ -57,26 +58,26 @@ enum Source {
     Default,
 }
 
-impl Given {
+impl SourcedValue {
     /// The value of an option; `value` is as the arguments carry it ([`raw`]).
-    pub fn flag(name: &'static str, value: &str) -> Given {
-        Given {
+    pub fn flag(name: &'static str, value: &str) -> SourcedValue {
+        SourcedValue {
             source: Source::Flag(name),
             value: raw::from_text(value),
         }
     }
 
     /// A word that stands for itself, such as PORT.
-    pub fn argument(value: &str) -> Given {
-        Given {
+    pub fn argument(value: &str) -> SourcedValue {
+        SourcedValue {
             source: Source::Argument,
             value: raw::from_text(value),
         }
     }
 
     /// What holds where nothing was given.
-    pub fn default(value: &str) -> Given {
-        Given {
+    pub fn default(value: &str) -> SourcedValue {
+        SourcedValue {
             source: Source::Default,
             value: value.into(),
         }
@@ -212,7 +213,7 @@ impl Given {
     }
 }
 
-impl fmt::Display for Given {
+impl fmt::Display for SourcedValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source {
             Source::Flag(name) => write!(f, "{name} ")?,
@@ -255,7 +256,7 @@ const SHOWN_LENGTH_MAX: usize = 80;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Exit;
+    use crate::cli::outcome::Exit;
 
     #[test]
     fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
@@ -283,13 +284,13 @@ mod tests {
     #[track_caller]
     fn refused<T: std::fmt::Debug>(result: Result<T, Failure>, start: &str) {
         let failure = result.expect_err(start);
-        assert_eq!(failure.exit(), Exit::BadUsage);
+        assert_eq!(failure.exit, Exit::BadUsage);
         assert!(failure.to_string().starts_with(start), "{failure}");
     }
 
     #[test]
     fn a_port_is_a_number_from_1_to_65535() {
-        let port = |text| Given::flag("--port", text).port();
+        let port = |text| SourcedValue::flag("--port", text).port();
         for (text, expected) in [("1", 1), ("8888", 8888), ("08888", 8888), ("65535", 65535)] {
             assert_eq!(port(text).expect(text).get(), expected);
         }
@@ -312,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_an_absolute_path_that_fits() {
-        let socket = |text: &str| Given::flag("--listen", text).socket();
+        let socket = |text: &str| SourcedValue::flag("--listen", text).socket();
         for (text, expected) in [
             ("unix:/run/ic.sock", "/run/ic.sock"),
             ("unix:///run/ic.sock", "/run/ic.sock"),
@@ -335,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_count_is_a_whole_number_from_its_lowest() {
-        let count = |text, lowest| Given::flag("-n", text).count(lowest);
+        let count = |text, lowest| SourcedValue::flag("-n", text).count(lowest);
         assert_eq!(count("1", 1).expect("one"), 1);
         assert_eq!(count("0", 0).expect("none"), 0);
         for bad in [
@@ -353,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_time_is_a_plain_number_of_seconds() {
-        let seconds = |text| Given::flag("--hold", text).seconds();
+        let seconds = |text| SourcedValue::flag("--hold", text).seconds();
         for (text, milliseconds) in [
             ("0", 0),
             ("30", 30_000),
@@ -376,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_period_is_a_number_and_its_unit() {
-        let period = |text| Given::flag("--unused-for", text).period();
+        let period = |text| SourcedValue::flag("--unused-for", text).period();
         for (text, seconds) in [
             ("0s", 0),
             ("1s", 1),
@@ -411,7 +412,11 @@ mod tests {
 
     #[test]
     fn a_text_is_not_empty_and_has_no_control_characters() {
-        let text = |text| Given::flag("--instance-id", text).text().map(str::to_owned);
+        let text = |text| {
+            SourcedValue::flag("--instance-id", text)
+                .text()
+                .map(str::to_owned)
+        };
         assert_eq!(text("Übung 1").expect("fine"), "Übung 1");
         refused(text(""), "`--instance-id ` is empty");
         refused(
@@ -427,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_long_value_is_not_repeated_to_its_end() {
-        let failure = Given::argument(&"é".repeat(5000))
+        let failure = SourcedValue::argument(&"é".repeat(5000))
             .port()
             .expect_err("no port");
         assert_eq!(

@@ -13,9 +13,12 @@ use argh::{ArgsInfo, FromArgs};
 use crate::registry::{Port, Project};
 
 use super::address::{local, mapping_of};
-use super::output::{Shown, complain, name};
-use super::settings::{self, Given};
-use super::{Context, Exit, Failure, serve};
+use super::serve;
+use super::settings::{self, SourcedValue};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::eprint_line;
+use crate::text::{Escaped, name};
 
 /// print settings to paste, with a project's port: for clients, and for what starts an interceptor
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -95,7 +98,7 @@ pub(super) fn kinds() -> Vec<&'static str> {
 
 impl Snippet {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let kind = Given::argument(&self.kind);
+        let kind = SourcedValue::argument(&self.kind);
         let named = |kinds: &[(&str, Make)]| {
             let mut kinds = kinds.iter();
             kinds.find_map(|(name, make)| (*name == self.kind).then_some(*make))
@@ -108,13 +111,13 @@ impl Snippet {
             ))
         })?;
         let model = match &self.model {
-            Some(model) => Given::flag("--model", model).text()?.to_owned(),
+            Some(model) => SourcedValue::flag("--model", model).text()?.to_owned(),
             None => MODEL.to_owned(),
         };
         let target = context
             .environment
             .variable(settings::TARGET_URL)
-            .unwrap_or_else(|| Given::default(serve::TARGET_URL));
+            .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
         let target = target.target()?.to_string();
         let (folder, port) = mapping_of(context, self.path.as_deref())?;
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
@@ -127,7 +130,7 @@ impl Snippet {
             None => (String::new(), Vec::new()),
         };
         let pasted = make(&Facts {
-            project: Shown(&name(folder.path())).to_string(),
+            project: Escaped(&name(folder.path())).to_string(),
             folder,
             authority: local(port),
             port: port.get(),
@@ -137,7 +140,7 @@ impl Snippet {
             settings,
         });
         context.out.text(pasted.content)?;
-        complain(pasted.hint);
+        eprint_line(pasted.hint);
         Ok(Exit::Done)
     }
 

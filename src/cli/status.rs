@@ -15,8 +15,11 @@ use crate::registry::Port;
 
 use self::survey::{By, Held, Interceptor, Survey, survey};
 use super::holder::{Holder, LastError, NOT_TOLD};
-use super::output::{Output, Shown, complain, name, rounded, shown};
-use super::{Context, Exit, Failure, raw};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::{Output, eprint_line, rounded};
+use crate::text::raw;
+use crate::text::{Escaped, escaped_path, name};
 
 /// show which interceptors run, and who else holds ports of projects
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -27,7 +30,7 @@ use super::{Context, Exit, Failure, raw};
     example = "ic status\n\
                ic status --watch\n\
                ic status --json | jq .interceptors",
-    note = "Every interceptor on this machine is shown, also those that were given their port outright\n\
+    note = "Every interceptor on this machine is escaped_path, also those that were given their port outright\n\
             (INTERCEPTOR_PORT, --port). With --watch --json each look is one document on its line."
 )]
 pub struct Status {
@@ -47,7 +50,7 @@ impl Status {
             let survey = survey(&place.read()?);
             if survey.is_partial && !has_warned {
                 has_warned = true;
-                complain(format_args!(
+                eprint_line(format_args!(
                     "warning: {}; only the ports of projects were asked",
                     NOT_TOLD
                 ));
@@ -97,9 +100,9 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
              \x20            Running:   for {uptime}, pid {pid}\n\
              \x20            Requests:  {requests}, {errors} of them failed, {in_flight} in flight\n",
             port = port.get(),
-            project = Shown(&project),
-            path = Shown(path),
-            target = Shown(&identity.target),
+            project = Escaped(&project),
+            path = Escaped(path),
+            target = Escaped(&identity.target),
             reachable = if *target_reachable {
                 "✓ reachable"
             } else {
@@ -119,7 +122,7 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
             out.text(format_args!(
                 "             Last error, {} ago: {}\n",
                 rounded(Duration::from_secs(*seconds_ago)),
-                Shown(message),
+                Escaped(message),
             ))?;
         }
     }
@@ -138,9 +141,9 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
         out.text(format_args!(
             "  Port {port:>5}    ⚠ IN USE  →  {project}\n             {path}\n             Held by:   {by}\n",
             port = port.get(),
-            project = Shown(&name(path)),
-            path = shown(path),
-            by = Shown(&by),
+            project = Escaped(&name(path)),
+            path = escaped_path(path),
+            by = Escaped(&by),
         ))?;
     }
     Ok(())

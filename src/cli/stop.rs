@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::Failure;
-use super::output::said;
+use crate::cli::outcome::Failure;
+use crate::text::io_message;
 
 /// A stream that has something to read when the program shall stop. From then on nothing else happens on these signals,
 /// also where the program is a container's first process, which the system lets ignore them otherwise.
@@ -18,7 +18,7 @@ pub(super) fn signals() -> Result<UnixStream, Failure> {
     register().map_err(|error| {
         Failure::could_not(format!(
             "cannot receive signals: {}; socketpair(2) and sigaction(2) are needed",
-            said(&error)
+            io_message(&error)
         ))
     })
 }

@@ -16,12 +16,15 @@ use argh::{ArgsInfo, FromArgs};
 use self::line::{End, Start, Style};
 use super::feeds::{self, Feed, Hello};
 use super::holder::interceptor_at;
-use super::output::{complain, said, shown};
 use super::settings::PORT;
 use super::status::survey::{is_for, running};
-use super::{Context, Exit, Failure, raw};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::eprint_line;
 use crate::registry::Port;
 use crate::registry::project::Project;
+use crate::text::raw;
+use crate::text::{escaped_path, io_message};
 
 /// follow the requests of a running interceptor
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -63,8 +66,9 @@ impl Tail {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let feeds = self.feeds(context)?;
         let (tell, told) = mpsc::channel();
-        let failed =
-            |error: &io::Error| Failure::could_not(format!("cannot wait for it: {}", said(error)));
+        let failed = |error: &io::Error| {
+            Failure::could_not(format!("cannot wait for it: {}", io_message(error)))
+        };
         stop_by_signal(tell.clone()).map_err(|error| failed(&error))?;
         let is_one = feeds.len() == 1;
         let style = Style {
@@ -96,7 +100,7 @@ impl Tail {
                 Ok(News::Over) => {
                     context.out.text(style.erase())?;
                     context.out.show()?;
-                    complain("the interceptor has stopped");
+                    eprint_line("the interceptor has stopped");
                     return Ok(Exit::Done);
                 }
                 Ok(News::Stop) | Err(mpsc::RecvError) => {
@@ -146,7 +150,7 @@ impl Tail {
                 return Err(Failure::no(format!(
                     "the interceptor{meant} (pid {pid}) tells nothing in `{}`; run `ic tail` with its HOME and \
                      XDG_RUNTIME_DIR, or see at its start with RUST_LOG=debug why it has no feed",
-                    shown(&folder)
+                    escaped_path(&folder)
                 )));
             }
             return Err(Failure::no(format!(
@@ -205,7 +209,7 @@ impl fmt::Display for Meant {
         match self {
             Meant::All => Ok(()),
             Meant::On(port) => write!(f, " on port {port}"),
-            Meant::For(project) => write!(f, " for `{}`", shown(project.path())),
+            Meant::For(project) => write!(f, " for `{}`", escaped_path(project.path())),
         }
     }
 }

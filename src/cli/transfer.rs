@@ -15,9 +15,12 @@ use crate::registry::import::{Conflict, Contradiction, Import as Imported, Winne
 use crate::registry::recover::{Recovered, recover};
 use crate::registry::{Port, Registry};
 
-use super::output::{Output, Shown, complain, mappings, name, said, shown};
-use super::settings::Given;
-use super::{Context, Exit, Failure, raw};
+use super::settings::SourcedValue;
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::{Output, eprint_line, mappings};
+use crate::text::raw;
+use crate::text::{Escaped, escaped_path, io_message, name};
 
 /// write all mappings to a file, as a backup or to move them
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -43,11 +46,11 @@ impl Export {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let file = Stream::given(self.file.as_deref().unwrap_or("-"))?;
         let is_csv = match &self.format {
-            Some(format) => match Given::flag("--format", format).text()? {
+            Some(format) => match SourcedValue::flag("--format", format).text()? {
                 "json" => false,
                 "csv" => true,
                 _ => {
-                    return Err(Given::flag("--format", format)
+                    return Err(SourcedValue::flag("--format", format)
                         .refused("is no form of an export; give `json` or `csv`"));
                 }
             },
@@ -61,7 +64,7 @@ impl Export {
         {
             return Err(Failure::usage(format!(
                 "`{}` is the registry itself; give another file to export to",
-                shown(path)
+                escaped_path(path)
             )));
         }
         let registry = place.read()?;
@@ -76,14 +79,14 @@ impl Export {
                 replace(&path, &text).map_err(|error| {
                     Failure::could_not(format!(
                         "cannot write `{}`: {}; nothing was exported; give another FILE",
-                        shown(&path),
-                        said(&error)
+                        escaped_path(&path),
+                        io_message(&error)
                     ))
                 })?;
                 context.out.text(format_args!(
                     "✓ Exported {}\n  File: {}\n",
                     mappings(registry.len()),
-                    shown(&path)
+                    escaped_path(&path)
                 ))?;
             }
         }
@@ -128,7 +131,7 @@ impl Import {
         let roots = self
             .map
             .iter()
-            .map(|pair| roots(&Given::flag("--map", pair)))
+            .map(|pair| roots(&SourcedValue::flag("--map", pair)))
             .collect::<Result<Vec<_>, _>>()?;
         let stream = Stream::given(&self.file)?;
         let place = context.place()?;
@@ -136,7 +139,7 @@ impl Import {
             Failure::could_not(format!(
                 "{stream} has two projects that `--map` makes one, `{}`; nothing was changed; \
                  give another --map",
-                shown(&path)
+                escaped_path(&path)
             ))
         })?;
         let winner = if self.replace {
@@ -182,7 +185,7 @@ impl Import {
             for Conflict { path, port, here } in contradicted {
                 let why = match here {
                     Contradiction::PortOf(owner) => {
-                        format!("here it is the port of {}", shown(owner))
+                        format!("here it is the port of {}", escaped_path(owner))
                     }
                     Contradiction::HasPort(port) => format!("here it has port {port}"),
                 };
@@ -226,8 +229,8 @@ fn entry(out: &mut Output, path: &Path, port: Port, why: &str) -> Result<(), Fai
     out.text(format_args!(
         "  Port {port:>5}  →  {project} ({why})\n             {path}\n",
         port = port.get(),
-        project = Shown(&name(path)),
-        path = shown(path),
+        project = Escaped(&name(path)),
+        path = escaped_path(path),
     ))
 }
 
@@ -306,7 +309,7 @@ impl Imports {
 }
 
 /// `FROM=TO` of `--map`: at the first `=`, both absolute.
-fn roots(given: &Given) -> Result<(PathBuf, PathBuf), Failure> {
+fn roots(given: &SourcedValue) -> Result<(PathBuf, PathBuf), Failure> {
     let text = raw::to_text(given.path()?.as_os_str());
     let pair = text.split_once('=').map(|(from, to)| {
         let path = |text: &str| PathBuf::from(raw::from_text(text));
@@ -328,14 +331,14 @@ impl fmt::Display for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stream::Standard => f.write_str("standard input"),
-            Stream::File(path) => write!(f, "`{}`", shown(path)),
+            Stream::File(path) => write!(f, "`{}`", escaped_path(path)),
         }
     }
 }
 
 impl Stream {
     fn given(word: &str) -> Result<Stream, Failure> {
-        let given = Given::argument(word);
+        let given = SourcedValue::argument(word);
         let path = given
             .path()
             .map_err(|_| Failure::usage("FILE is empty; give a file, or `-`"))?;
@@ -350,12 +353,12 @@ impl Stream {
         let text = self.read().map_err(|error| {
             Failure::could_not(format!(
                 "cannot read {self}: {}; give another FILE",
-                said(&error)
+                io_message(&error)
             ))
         })?;
         let Readable { registry, warning } = readable(&text, self)?;
         if let Some(warning) = warning {
-            complain(format_args!("warning: {warning}"));
+            eprint_line(format_args!("warning: {warning}"));
         }
         Ok(registry)
     }

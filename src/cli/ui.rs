@@ -25,10 +25,13 @@ use crate::registry::{Port, PortRange, Registry};
 use crate::serve::listen;
 
 use self::server::Site;
-use super::output::{complain, said};
 use super::serve::addresses;
-use super::settings::Given;
-use super::{Context, Exit, Failure, feeds, stop};
+use super::settings::SourcedValue;
+use super::{feeds, stop};
+use crate::cli::context::Context;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::eprint_line;
+use crate::text::io_message;
 
 /// show projects, ports and live requests in a browser
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -72,7 +75,7 @@ impl Ui {
         let site = Site::new(place, feeds::folder(&context.environment)).map_err(|error| {
             Failure::could_not(format!(
                 "cannot make a secret: {}; /dev/urandom is needed",
-                said(&error)
+                io_message(&error)
             ))
         })?;
         let site = Arc::new(site);
@@ -80,7 +83,7 @@ impl Ui {
             server::listen(listener, &site).map_err(|error| {
                 Failure::could_not(format!(
                     "cannot start a thread: {}; raise the limit",
-                    said(&error)
+                    io_message(&error)
                 ))
             })?;
         }
@@ -101,7 +104,9 @@ impl Ui {
         match self.port.as_deref() {
             None => Ok(Wanted::Usual),
             Some("0") => Ok(Wanted::Any),
-            Some(port) => Ok(Wanted::Port(Given::flag("--port", port).port()?.get())),
+            Some(port) => Ok(Wanted::Port(
+                SourcedValue::flag("--port", port).port()?.get(),
+            )),
         }
     }
 }
@@ -129,9 +134,9 @@ fn usual(
         return bind_any(ips);
     }
     bind(ips, USUAL).or_else(|error| {
-        complain(format_args!(
+        eprint_line(format_args!(
             "port {USUAL} cannot be had ({}); the page is on another one",
-            said(&error)
+            io_message(&error)
         ));
         bind_any(ips)
     })
@@ -183,7 +188,7 @@ fn cannot_listen(port: u16, error: &io::Error) -> Failure {
     };
     Failure::could_not(format!(
         "cannot listen on {port}: {}; give another with --port",
-        said(error)
+        io_message(error)
     ))
 }
 
@@ -207,7 +212,7 @@ mod tests {
                 no_open: true,
             }
             .wanted()
-            .map_err(|failure| failure.exit())
+            .map_err(|failure| failure.exit)
         };
         assert_eq!(wanted(None), Ok(Wanted::Usual));
         assert_eq!(wanted(Some("0")), Ok(Wanted::Any));

@@ -22,11 +22,11 @@ enum Progress {
 
 /// How a body is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum BodyMode {
     /// As it came, chunk framing and all.
-    AsIs,
+    Verbatim,
     /// Its data alone, for a receiver that knows no chunks.
-    Decoded,
+    Dechunked,
 }
 
 /// The sender closed its side before its body was complete.
@@ -132,7 +132,7 @@ impl Body {
     pub fn take_ready(
         &mut self,
         bytes: &[u8],
-        form: Form,
+        form: BodyMode,
         stays: impl Fn(&str) -> bool,
         out: &mut Vec<u8>,
     ) -> Result<usize, Error> {
@@ -145,7 +145,7 @@ impl Body {
                     used += count;
                 }
                 Piece::Framing(count) => {
-                    if form == Form::AsIs {
+                    if form == BodyMode::Verbatim {
                         out.extend_from_slice(&rest[..count]);
                     }
                     used += count;
@@ -155,7 +155,7 @@ impl Body {
                     let Parsed::Complete(count) = self.take_trailers(rest, &stays, out)? else {
                         break;
                     };
-                    if form == Form::Decoded {
+                    if form == BodyMode::Dechunked {
                         out.truncate(len);
                     }
                     used += count;
@@ -280,7 +280,7 @@ mod tests {
     fn check_ready(
         why: &str,
         framing: Framing,
-        form: Form,
+        form: BodyMode,
         bytes: &[u8],
         expected: Result<(usize, &[u8]), Error>,
     ) {
@@ -295,19 +295,19 @@ mod tests {
     #[test]
     #[rustfmt::skip] // A table.
     fn what_came_with_the_head_leaves_with_it_or_is_refused_with_it() {
-        use Form::{AsIs, Decoded};
-        check_ready("nothing came", Length(5), AsIs, b"", Ok((0, b"")));
-        check_ready("there is none", Empty, AsIs, b"GET /", Ok((0, b"")));
-        check_ready("part of a length", Length(5), AsIs, b"he", Ok((2, b"he")));
-        check_ready("a length and more", Length(2), AsIs, b"hello", Ok((2, b"he")));
-        check_ready("a chunk", Chunked, AsIs, b"5\r\nhello\r\n0\r\n\r\nGET", Ok((15, b"5\r\nhello\r\n0\r\n\r\n")));
-        check_ready("a chunk, for who knows none", Chunked, Decoded, b"5\r\nhello\r\n0\r\n\r\nGET", Ok((15, b"hello")));
-        check_ready("trailers", Chunked, AsIs, b"1\r\nx\r\n0\r\na: 1\r\nours: 2\r\n\r\nGET", Ok((26, b"1\r\nx\r\n0\r\na: 1\r\n\r\n")));
-        check_ready("trailers, for who knows none", Chunked, Decoded, b"1\r\nx\r\n0\r\na: 1\r\n\r\nGET", Ok((17, b"x")));
-        check_ready("part of the trailers", Chunked, AsIs, b"1\r\nx\r\n0\r\na: 1\r\n", Ok((9, b"1\r\nx\r\n0\r\n")));
-        check_ready("a wrong chunk", Chunked, AsIs, b"5\r\nhello\r\nx\r\n", Err(Error::ChunkSize));
-        check_ready("a wrong trailer", Chunked, AsIs, b"0\r\na : b\r\n\r\n", Err(Error::Trailer));
-        check_ready("a wrong trailer, not all there", Chunked, AsIs, b"0\r\na : b", Err(Error::Trailer));
+        use BodyMode::{Verbatim, Dechunked};
+        check_ready("nothing came", Length(5), Verbatim, b"", Ok((0, b"")));
+        check_ready("there is none", Empty, Verbatim, b"GET /", Ok((0, b"")));
+        check_ready("part of a length", Length(5), Verbatim, b"he", Ok((2, b"he")));
+        check_ready("a length and more", Length(2), Verbatim, b"hello", Ok((2, b"he")));
+        check_ready("a chunk", Chunked, Verbatim, b"5\r\nhello\r\n0\r\n\r\nGET", Ok((15, b"5\r\nhello\r\n0\r\n\r\n")));
+        check_ready("a chunk, for who knows none", Chunked, Dechunked, b"5\r\nhello\r\n0\r\n\r\nGET", Ok((15, b"hello")));
+        check_ready("trailers", Chunked, Verbatim, b"1\r\nx\r\n0\r\na: 1\r\nours: 2\r\n\r\nGET", Ok((26, b"1\r\nx\r\n0\r\na: 1\r\n\r\n")));
+        check_ready("trailers, for who knows none", Chunked, Dechunked, b"1\r\nx\r\n0\r\na: 1\r\n\r\nGET", Ok((17, b"x")));
+        check_ready("part of the trailers", Chunked, Verbatim, b"1\r\nx\r\n0\r\na: 1\r\n", Ok((9, b"1\r\nx\r\n0\r\n")));
+        check_ready("a wrong chunk", Chunked, Verbatim, b"5\r\nhello\r\nx\r\n", Err(Error::ChunkSize));
+        check_ready("a wrong trailer", Chunked, Verbatim, b"0\r\na : b\r\n\r\n", Err(Error::Trailer));
+        check_ready("a wrong trailer, not all there", Chunked, Verbatim, b"0\r\na : b", Err(Error::Trailer));
     }
 
     #[test]

@@ -62,8 +62,8 @@ impl<'b> Options<'b> {
     }
 
     /// The fields that the peer named beside those that are always of one hop.
-    pub fn named(&self) -> Named {
-        Named(self.others.iter().map(|&name| name.into()).collect())
+    pub fn named(&self) -> NominatedFields {
+        NominatedFields(self.others.iter().map(|&name| name.into()).collect())
     }
 
     /// Whether `name` is a field of this hop alone.
@@ -85,9 +85,9 @@ impl<'b> Options<'b> {
 /// Names of fields that belong to one hop because `Connection` says so, kept beyond the head that said it: they
 /// hold for the trailer section as well (RFC 9110 §7.6.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Named(Vec<Box<[u8]>>);
+pub struct NominatedFields(Vec<Box<[u8]>>);
 
-impl Named {
+impl NominatedFields {
     /// Whether fields of that `name` were named.
     pub fn has(&self, name: &str) -> bool {
         self.0

@@ -46,7 +46,7 @@ impl Reply<'static> {
 
 /// How a reply is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Manner {
+pub struct ReplyOptions {
     /// The request was a `HEAD`: the body is left out.
     pub head_only: bool,
     /// The connection closes behind it.
@@ -55,7 +55,7 @@ pub struct Manner {
 
 impl Reply<'_> {
     /// Writes the whole response. `request_id` is visible ASCII.
-    pub fn write(&self, request_id: &str, manner: Manner, out: &mut Vec<u8>) {
+    pub fn write(&self, request_id: &str, manner: ReplyOptions, out: &mut Vec<u8>) {
         debug_assert!(is_token(self.code.as_bytes()), "a code is a field value");
         let mut body = String::with_capacity(256);
         body.push_str(r#"{"type":"error","error":{"type":"#);
@@ -103,7 +103,7 @@ pub fn document(
     content_type: &str,
     extra: &str,
     body: &[u8],
-    manner: Manner,
+    manner: ReplyOptions,
     out: &mut Vec<u8>,
 ) {
     let connection = if manner.close {
@@ -178,7 +178,7 @@ mod tests {
     use super::super::head::{self, Slots};
     use super::*;
 
-    const STAYS: Manner = Manner {
+    const STAYS: ReplyOptions = ReplyOptions {
         head_only: false,
         close: false,
     };
@@ -194,7 +194,7 @@ mod tests {
 
     /// The head and the body of what is sent, after a check that they are a whole response.
     #[track_caller]
-    fn sent(reply: &Reply<'_>, manner: Manner) -> (String, String) {
+    fn sent(reply: &Reply<'_>, manner: ReplyOptions) -> (String, String) {
         let mut out = b"before".to_vec();
         reply.write("request-1", manner, &mut out);
         let bytes = out.strip_prefix(b"before").expect("a reply is appended");
@@ -242,7 +242,7 @@ mod tests {
         assert!(!head.contains("Connection"));
         let (head, _) = sent(
             &soon,
-            Manner {
+            ReplyOptions {
                 close: true,
                 ..STAYS
             },
@@ -255,7 +255,7 @@ mod tests {
         let (whole, body) = sent(&reply(404, "x"), STAYS);
         let (head, nothing) = sent(
             &reply(404, "x"),
-            Manner {
+            ReplyOptions {
                 head_only: true,
                 ..STAYS
             },
@@ -294,7 +294,7 @@ mod tests {
         ] {
             let (head, body) = sent(
                 &Reply::refusal(error),
-                Manner {
+                ReplyOptions {
                     close: true,
                     ..STAYS
                 },

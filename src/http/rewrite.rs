@@ -11,7 +11,7 @@ use super::{is_field_value, is_token, list};
 
 /// What every request gets on its way to the origin, made ready once.
 #[derive(Debug, Clone)]
-pub struct Onward {
+pub struct RequestRewriter {
     host: String,
     base_path: String,
     /// What stands in front of every path where a proxy is asked: `http://` and the host.
@@ -25,7 +25,7 @@ pub struct Onward {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsettable(pub String);
 
-impl Onward {
+impl RequestRewriter {
     /// `host` is the origin's `Host`; `base_path` is empty or starts with `/` and does not end in one; each
     /// of `fields` replaces what the client sent under its name. Of equal names the last wins.
     pub fn new(
@@ -42,7 +42,7 @@ impl Onward {
         if !is_path {
             return Err(Unsettable(format!("the base path {base_path}")));
         }
-        let mut onward = Onward {
+        let mut onward = RequestRewriter {
             host: host.to_owned(),
             base_path: base_path.trim_end_matches('/').to_owned(),
             server: Vec::new(),
@@ -109,7 +109,7 @@ pub fn request(
     target: &Target<'_>,
     options: &Options<'_>,
     framing: Framing,
-    onward: &Onward,
+    onward: &RequestRewriter,
     out: &mut Vec<u8>,
 ) -> bool {
     out.extend_from_slice(head.method.as_bytes());
@@ -189,7 +189,12 @@ pub fn request(
 }
 
 /// Whether a request's field goes to the origin as it is.
-fn passes_on(name: &str, version: Version, options: &Options<'_>, onward: &Onward) -> bool {
+fn passes_on(
+    name: &str,
+    version: Version,
+    options: &Options<'_>,
+    onward: &RequestRewriter,
+) -> bool {
     // RFC 9110 §10.1.1: an expectation in HTTP/1.0 is to be ignored, and its client knows no 100.
     let is_ignored = version == Version::Http10 && name.eq_ignore_ascii_case("Expect");
     !is_ignored && !options.is_hop_by_hop(name) && !onward.is_ours(name)
@@ -305,9 +310,9 @@ mod tests {
     use super::*;
 
     /// What every request of the tables gets: `Host: o:1`, and in the end `Via` and `x-source: ic`.
-    fn onward() -> Onward {
+    fn onward() -> RequestRewriter {
         let fields = [("x-source".to_owned(), "ic".to_owned())];
-        Onward::new("o:1", "/base", &fields).expect("it is settable")
+        RequestRewriter::new("o:1", "/base", &fields).expect("it is settable")
     }
 
     /// The head that `lines`, separated by ` | `, are.
@@ -315,7 +320,7 @@ mod tests {
         lines.replace(" | ", "\r\n") + "\r\n\r\n"
     }
 
-    fn rewritten_with(onward: &Onward, lines: &str) -> (String, bool) {
+    fn rewritten_with(onward: &RequestRewriter, lines: &str) -> (String, bool) {
         with_request(&head_text(lines), |head| {
             let target = Target::parse(head.method, head.target).expect("rows have a target");
             let framing = framing::of_request(head).expect("rows are framed");
@@ -449,7 +454,7 @@ mod tests {
     fn what_cannot_be_set_is_refused_by_name() {
         #[track_caller]
         fn check(why: &str, name: &str, value: &str, is_settable: bool) {
-            let onward = Onward::new("o", "", &[(name.to_owned(), value.to_owned())]);
+            let onward = RequestRewriter::new("o", "", &[(name.to_owned(), value.to_owned())]);
             assert_eq!(onward.is_ok(), is_settable, "{why}");
             if let Err(Unsettable(named)) = onward {
                 assert_eq!(named, name, "{why}");
@@ -475,7 +480,7 @@ mod tests {
     fn of_two_values_for_one_name_the_last_is_set() {
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let fields = [field("A", "1"), field("B", " \t2 "), field("a", "3")];
-        let onward = Onward::new("o", "", &fields).expect("they are settable");
+        let onward = RequestRewriter::new("o", "", &fields).expect("they are settable");
         let (text, _) = rewritten_with(&onward, "GET / HTTP/1.1 | Host: a | A: 4 | b: 5");
         assert_eq!(text, "GET / HTTP/1.1 | Host: o | Via: 1.1 ic | B: 2 | a: 3");
         assert!(onward.is_ours("A") && onward.is_ours("b") && !onward.is_ours("c"));
@@ -483,7 +488,7 @@ mod tests {
 
     #[test]
     fn the_origin_is_a_host_and_a_path() {
-        let is_taken = |host: &str, base: &str| Onward::new(host, base, &[]).is_ok();
+        let is_taken = |host: &str, base: &str| RequestRewriter::new(host, base, &[]).is_ok();
         for (host, base) in [
             ("o", ""),
             ("o:1", "/"),
@@ -499,7 +504,7 @@ mod tests {
         for base in ["a", "/a b", "/a\r\n", "/a?b", "/a#b", "/é"] {
             assert!(!is_taken("o", base), "{base:?}");
         }
-        let onward = Onward::new("o", "/a/", &[]).expect("it is one");
+        let onward = RequestRewriter::new("o", "/a/", &[]).expect("it is one");
         let (text, _) = rewritten_with(&onward, "GET /b HTTP/1.1 | Host: a");
         assert_eq!(
             text, "GET /a/b HTTP/1.1 | Host: o | Via: 1.1 ic",

@@ -198,14 +198,14 @@ impl Deadline {
 
 /// How long nothing may move, and the limit that tells when it has been too long.
 #[derive(Debug, Clone, Copy)]
-pub struct Silence<'a> {
+pub struct InactivityTimeout<'a> {
     /// Set while something is waited for, and only then.
     pub deadline: &'a Deadline,
     /// `None` or zero stands for ever.
     pub most: Option<Duration>,
 }
 
-impl Silence<'_> {
+impl InactivityTimeout<'_> {
     /// What `poll` brings, or `None` if that takes too long from now on.
     pub fn within<T>(
         self,
@@ -228,7 +228,7 @@ impl Silence<'_> {
         self.deadline.set(self.most.map(|most| most / parts));
     }
 
-    /// What `came` since it [began](Silence::begin), or `None` if that takes too long. With either the time is over.
+    /// What `came` since it [began](InactivityTimeout::begin), or `None` if that takes too long. With either the time is over.
     pub fn poll<T>(self, context: &Context<'_>, came: Poll<T>) -> Poll<Option<T>> {
         let result = ready!(self.deadline.poll_unless(context, came));
         self.deadline.set(None);

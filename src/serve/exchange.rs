@@ -17,7 +17,8 @@ use smol::future;
 use self::halves::{Attempt, Sent};
 use self::request::{Refusal, Request};
 use super::buffers::Scratch;
-use super::deadline::{Deadline, Silence};
+use super::conn::{Conn, Reader, Stream};
+use super::deadline::{Deadline, InactivityTimeout};
 use super::fault::{ClientFault, Fault, OriginFault};
 use super::feed::{Outcome, Side};
 use super::frames::Frames;
@@ -25,18 +26,17 @@ use super::own::{Page, Trouble};
 use super::reactor;
 use super::relay;
 use super::tunnel;
-use super::wire::{Reader, Stream, Wire};
 use super::{Connected, Service};
-use crate::http::body::{Body, Form};
+use crate::http::body::{Body, BodyMode};
 use crate::http::connection::{Next, Reason};
+use crate::http::forward::{self, ExchangeState};
 use crate::http::framing::{Asked, Framing};
-use crate::http::passage::{self, Moment};
-use crate::http::reply::Manner;
+use crate::http::reply::ReplyOptions;
 
 /// A client's connection between two requests: all that an idle one costs.
 #[derive(Debug)]
 struct Connection {
-    client: Wire,
+    client: Conn,
     limit: Deadline,
     /// What it is called in the feed, once it is.
     number: u64,
@@ -52,7 +52,7 @@ where
     F: Future<Output = Done>,
 {
     let mut connection = Connection {
-        client: Wire::new(stream),
+        client: Conn::new(stream),
         limit: connected.service.clock.deadline(),
         number: 0,
     };
@@ -132,7 +132,7 @@ pub fn answer(call: Call) -> impl Future<Output = Done> {
 /// Answers a connection that is one too many.
 pub async fn turn_away(stream: Stream, service: &Service) {
     let connection = Connection {
-        client: Wire::new(stream),
+        client: Conn::new(stream),
         limit: service.clock.deadline(),
         number: 0,
     };
@@ -300,7 +300,7 @@ fn take_ready(
 ) -> Result<(), Fault> {
     let stays = |name: &str| request.stays(name, &service.onward);
     let taken = body
-        .take_ready(client.bytes(), Form::AsIs, stays, out)
+        .take_ready(client.bytes(), BodyMode::Verbatim, stays, out)
         .map_err(ClientFault::Refused)?;
     if let Some(sight) = request.sight(Side::Request) {
         sight.passed(&client.bytes()[..taken]);
@@ -311,11 +311,11 @@ fn take_ready(
 
 /// Makes a connection, unless the client leaves before it stands.
 async fn connect(
-    client: &mut Wire,
+    client: &mut Conn,
     request: &Request,
     limits: Limits<'_>,
     service: &Service,
-) -> Result<Wire, Fault> {
+) -> Result<Conn, Fault> {
     let connected = async {
         service
             .origin
@@ -339,24 +339,24 @@ async fn serve_page(
     page: Page,
     service: &Service,
 ) -> Result<Next, Fault> {
-    let moment = Moment {
+    let moment = ExchangeState {
         is_sent: true,
         is_stopping: service.clock.is_stopping(),
     };
-    let next = passage::next(&request.asking, Framing::Empty, Form::AsIs, moment);
+    let next = forward::next(&request.asking, Framing::Empty, BodyMode::Verbatim, moment);
     // Its body, if it has one, is not read.
     let next = if request.framing == Framing::Empty {
         next
     } else {
         Next::Close(Reason::RequestUnfinished)
     };
-    let manner = Manner {
+    let manner = ReplyOptions {
         head_only: request.asking.asked == Asked::Head,
         close: next != Next::Reuse,
     };
     let mut out = Scratch::take();
     page.write(service, manner, &mut out);
-    let silence = Silence {
+    let silence = InactivityTimeout {
         deadline: &connection.limit,
         most: Some(service.timeouts.for_own_pages()),
     };
@@ -376,7 +376,7 @@ async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
         return;
     };
     let mut out = Scratch::take();
-    let manner = Manner {
+    let manner = ReplyOptions {
         head_only: refusal.head_only,
         close: true,
     };
@@ -389,7 +389,7 @@ async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
         answer.reply().message
     );
     let Connection { client, limit, .. } = &connection;
-    let silence = Silence {
+    let silence = InactivityTimeout {
         deadline: limit,
         most: Some(LINGER),
     };

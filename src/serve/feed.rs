@@ -59,6 +59,6 @@ mod redact;
 mod trace;
 
 pub(crate) use self::channel::{Channel, is_private, own_socket};
-pub(crate) use self::event::{Outcome, Side, Who};
+pub(crate) use self::event::{InstanceInfo, Outcome, Side};
 pub(crate) use self::hub::Hub;
-pub(crate) use self::trace::{Beginning, Sight, Trace};
+pub(crate) use self::trace::{Beginning, BodyTap, Trace};

@@ -18,8 +18,8 @@ use rustix::net::{AddressFamily, SocketType, bind, listen, sockopt};
 
 use self::socket::Name;
 pub use self::socket::{check_length, connect_at_once};
+use super::conn::{self, Client, Stream};
 use super::reactor::{self, Source, Timer};
-use super::wire::{self, Client, Stream};
 
 /// Where to listen.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ impl Listener {
     fn again(&self) -> io::Result<Listener> {
         Ok(match self {
             Listener::Tcp(socket) => {
-                wire::tune(socket);
+                conn::tune(socket);
                 Listener::Tcp(socket.try_clone()?)
             }
             Listener::Unix { socket, .. } => Listener::Unix {
@@ -172,14 +172,14 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     };
     let socket = unwatched(family)?;
     // Where one was needed and refused, `bind` fails.
-    wire::go_without_options([sockopt::set_socket_reuseaddr(&socket, true)]);
+    conn::go_without_options([sockopt::set_socket_reuseaddr(&socket, true)]);
     if address.is_ipv6() {
         // The two families are bound one by one, so that one may be missing.
-        wire::go_without_options([sockopt::set_ipv6_v6only(&socket, true)]);
+        conn::go_without_options([sockopt::set_ipv6_v6only(&socket, true)]);
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
-    wire::tune(&socket);
+    conn::tune(&socket);
     Ok(TcpListener::from(socket))
 }
 

@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 
 use smol::future;
 
+use super::conn::{Conn, Stream};
 use super::deadline::{Clock, Deadline};
 use super::listen;
-use super::own::Tally;
+use super::own::Metrics;
 use super::proxy::{self, Proxy, Trouble};
 use super::reactor;
 use super::stagger;
-use super::target::{Place, Target};
+use super::target::{Endpoint, Target};
 use super::tls::{self, Tls, Wrong};
-use super::wire::{Stream, Wire};
 
 /// The origin and the idle connections to it.
 #[derive(Debug)]
@@ -39,12 +39,12 @@ pub struct Origin {
     sweep: Deadline,
     /// Wakes [`Origin::sweep`], also when an idle connection is closed by the origin.
     sweeper: RefCell<Option<Waker>>,
-    tally: Arc<Tally>,
+    tally: Arc<Metrics>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    wire: Wire,
+    wire: Conn,
     since: Instant,
     until: Instant,
 }
@@ -123,7 +123,7 @@ impl Origin {
         tls: Option<Tls>,
         proxy: Option<Proxy>,
         clock: &Rc<Clock>,
-        tally: Arc<Tally>,
+        tally: Arc<Metrics>,
     ) -> Self {
         Origin {
             target,
@@ -163,7 +163,7 @@ impl Origin {
     /// Some origins close behind each response without a word. A request that meets that moment is lost if
     /// it cannot be repeated, so until the origin has shown that it keeps connections, such a request gets
     /// only one that has stayed open for [`REST`].
-    pub fn reuse(&self, is_repeatable: bool) -> Option<Wire> {
+    pub fn reuse(&self, is_repeatable: bool) -> Option<Conn> {
         let now = reactor::now();
         let mut idle = self.idle.borrow_mut();
         loop {
@@ -195,7 +195,7 @@ impl Origin {
 
     /// Keeps a connection whose last response is over. `announced_seconds` is how long the origin said that
     /// it would keep it.
-    pub fn keep(&self, wire: Wire, announced_seconds: Option<u64>) {
+    pub fn keep(&self, wire: Conn, announced_seconds: Option<u64>) {
         let lifetime = idle_lifetime(announced_seconds);
         let mut idle = self.idle.borrow_mut();
         if !wire.is_quiet() {
@@ -259,7 +259,7 @@ impl Origin {
         deadline: &Deadline,
         limit: Option<Duration>,
         hold: Duration,
-    ) -> Result<Wire, ConnectError> {
+    ) -> Result<Conn, ConnectError> {
         let give_up = reactor::now() + hold;
         loop {
             deadline.set(limit);
@@ -292,10 +292,10 @@ impl Origin {
         }
     }
 
-    async fn connect_once(&self, stage: &Cell<Stage>) -> Result<Wire, ConnectError> {
+    async fn connect_once(&self, stage: &Cell<Stage>) -> Result<Conn, ConnectError> {
         let stream = match self.target.place() {
-            Place::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
-            Place::Tcp(host, port) => match &self.proxy {
+            Endpoint::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
+            Endpoint::Tcp(host, port) => match &self.proxy {
                 None => self.connect_tcp(host, *port).await?,
                 // In a box: few have one.
                 Some(proxy) => Box::pin(self.connect_through(proxy, host, *port, stage)).await?,
@@ -308,7 +308,7 @@ impl Origin {
             Some(tls) => Box::pin(stream.in_tls(tls)).await.map_err(failure)?,
             None => stream,
         };
-        Ok(Wire::new(stream))
+        Ok(Conn::new(stream))
     }
 
     /// Connects to a proxy; on behalf of a target in TLS, to that target.

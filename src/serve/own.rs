@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Service;
 use super::counter::Counter;
 use super::histogram::Histogram;
-use crate::http::reply::{self, Manner};
+use crate::http::reply::{self, ReplyOptions};
 
 /// A page of the interceptor's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Page {
     }
 
     /// Writes the whole response.
-    pub fn write(self, service: &Service, manner: Manner, out: &mut Vec<u8>) {
+    pub fn write(self, service: &Service, manner: ReplyOptions, out: &mut Vec<u8>) {
         match self {
             Page::Health => reply::document(
                 200,
@@ -73,7 +73,7 @@ pub struct About {
 #[derive(Debug)]
 // Apart from what other threads write: two cache lines, since they are fetched in pairs.
 #[repr(align(128))]
-pub struct Tally {
+pub struct Metrics {
     started: Instant,
     /// Client connections, also those that are still on their way to the thread. The one number that two threads change:
     /// who accepts them and who serves them.
@@ -96,10 +96,10 @@ pub struct Tally {
     last_error: Mutex<Option<(Instant, Trouble)>>,
 }
 
-impl Tally {
+impl Metrics {
     /// Nothing yet, from now on.
     pub fn new() -> Self {
-        Tally {
+        Metrics {
             started: Instant::now(),
             connections: AtomicUsize::new(0),
             last_gone: AtomicU64::new(0),
@@ -116,9 +116,9 @@ impl Tally {
     }
 
     /// A request has come; it is in flight for as long as what is returned is kept.
-    pub fn begin(&self) -> Underway<'_> {
+    pub fn begin(&self) -> InFlightGuard<'_> {
         self.in_flight.add(1);
-        Underway(self)
+        InFlightGuard(self)
     }
 
     /// The response to a request of that age begins to leave.
@@ -169,9 +169,9 @@ impl Tally {
     }
 }
 
-impl Default for Tally {
+impl Default for Metrics {
     fn default() -> Self {
-        Tally::new()
+        Metrics::new()
     }
 }
 
@@ -194,9 +194,9 @@ impl fmt::Display for Trouble {
 }
 
 /// A request that is being served. Whatever ends it, it is not in flight any more then.
-pub struct Underway<'a>(&'a Tally);
+pub struct InFlightGuard<'a>(&'a Metrics);
 
-impl Underway<'_> {
+impl InFlightGuard<'_> {
     /// It is over at that age; `None` if the client left before an answer.
     pub fn end(self, status: Option<u16>, request: Duration) {
         let classes = &self.0.classes;
@@ -209,14 +209,14 @@ impl Underway<'_> {
     }
 }
 
-impl Drop for Underway<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.in_flight.sub_one();
     }
 }
 
 fn health(service: &Service) -> String {
-    let sum = |count: fn(&Tally) -> u64| service.sum(count);
+    let sum = |count: fn(&Metrics) -> u64| service.sum(count);
     let errors: Vec<_> = service
         .tallies
         .iter()
@@ -241,8 +241,8 @@ fn health(service: &Service) -> String {
         "pid": std::process::id(),
         "uptime_seconds": service.tally.started.elapsed().as_secs(),
         "version": env!("CARGO_PKG_VERSION"),
-        "requests": sum(Tally::requests),
-        "errors": sum(Tally::errors),
+        "requests": sum(Metrics::requests),
+        "errors": sum(Metrics::errors),
         "in_flight": sum(|tally| tally.in_flight.get()),
         "last_error": last_error.map(|(when, trouble)| json!({
             "message": trouble.to_string(),
@@ -304,7 +304,12 @@ fn metrics(service: &Service) -> String {
 const CLASS_NAMES: [&str; 6] = ["gone", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Name, kind and meaning of a number, and where it is counted.
-type Number = (&'static str, &'static str, &'static str, fn(&Tally) -> u64);
+type Number = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Metrics) -> u64,
+);
 
 /// The numbers that are what the threads have counted, added up.
 const NUMBERS: [Number; 6] = [

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::wire::Stream;
+use super::conn::Stream;
 
 /// What is known of the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::buffers::Buffer;
+use super::conn::Stream;
 use super::origin::ConnectError;
-use super::wire::Stream;
 use crate::http::Parsed;
 use crate::http::head::{self, Slots};
 use crate::http::target::host_of;

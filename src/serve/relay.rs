@@ -8,13 +8,13 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::buffers::{Buffer, Scratch};
+use super::conn::{Failure, Filled, Reader, WriteError, Writer};
 use super::counter::Counter;
-use super::deadline::{Deadline, Silence};
-use super::feed::Sight;
+use super::deadline::{Deadline, InactivityTimeout};
+use super::feed::BodyTap;
 use super::reactor;
 use super::transfer::{self, Moved};
-use super::wire::{Failure, Filled, Reader, Unwritten, Writer};
-use crate::http::body::{Body, Form, Truncated};
+use crate::http::body::{Body, BodyMode, Truncated};
 use crate::http::chunked::Piece;
 use crate::http::{Error, Parsed};
 
@@ -33,8 +33,8 @@ pub enum Broken {
     Sink(Failure),
 }
 
-impl From<Unwritten> for Broken {
-    fn from(Unwritten { why, .. }: Unwritten) -> Self {
+impl From<WriteError> for Broken {
+    fn from(WriteError { why, .. }: WriteError) -> Self {
         Broken::Sink(why)
     }
 }
@@ -42,15 +42,15 @@ impl From<Unwritten> for Broken {
 /// What goes with a relayed body.
 pub struct Terms<'a, F> {
     /// How it is passed on.
-    pub form: Form,
+    pub form: BodyMode,
     /// The fields that do not pass in a trailer section, beyond those that never do.
     pub stays: F,
     /// How long neither its sender may send nor its receiver take anything of it.
-    pub silence: Silence<'a>,
+    pub silence: InactivityTimeout<'a>,
     /// Counts the bytes that went out.
     pub bytes: &'a Counter,
     /// Sees what has passed, where somebody wants to.
-    pub sight: Option<Sight<'a>>,
+    pub sight: Option<BodyTap<'a>>,
 }
 
 /// Passes on what is left of `body`.
@@ -67,7 +67,7 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
         let mut is_short = false;
         while !body.is_complete() {
             if is_short || from.bytes().is_empty() {
-                let is_watched = terms.sight.is_some_and(Sight::is_curious);
+                let is_watched = terms.sight.is_some_and(BodyTap::is_curious);
                 let filled =
                     if is_flood && !is_short && !is_watched && transfer::worth(body.opaque()) {
                         // In a box: few bodies are large.
@@ -110,15 +110,15 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
                     continue;
                 };
                 from.consume(count);
-                if terms.form == Form::AsIs {
+                if terms.form == BodyMode::Verbatim {
                     to.write_within(&out, terms.silence).await?;
                     terms.bytes.add(out.len() as u64);
                 }
                 continue;
             }
             let (used, passes) = match terms.form {
-                Form::AsIs => (body.follow(from.bytes()).map_err(Broken::Malformed)?, true),
-                Form::Decoded => match body.next(from.bytes()).map_err(Broken::Malformed)? {
+                BodyMode::Verbatim => (body.follow(from.bytes()).map_err(Broken::Malformed)?, true),
+                BodyMode::Dechunked => match body.next(from.bytes()).map_err(Broken::Malformed)? {
                     Piece::Data(count) => (count, true),
                     Piece::Framing(count) => (count, false),
                     Piece::Trailers | Piece::End => (0, false),

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
+use super::conn::{Client, Stream};
 use super::frames::Frames;
 use super::threads::Seat;
-use super::wire::{Client, Stream};
 use super::{Common, Options, Service, exchange};
 
 /// A thread's place of work.

@@ -11,7 +11,7 @@ use crate::http::target::host_of;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     text: String,
-    place: Place,
+    place: Endpoint,
     is_https: bool,
     host_field: String,
     base_path: String,
@@ -19,7 +19,7 @@ pub struct Target {
 
 /// Where an origin listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Endpoint {
     /// A host, brackets removed, and a port.
     Tcp(String, u16),
     /// A Unix domain socket.
@@ -40,7 +40,7 @@ impl std::error::Error for BadTarget {}
 
 impl Target {
     /// Where it listens.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &Endpoint {
         &self.place
     }
 
@@ -130,7 +130,7 @@ impl FromStr for Target {
             .to_owned();
         Ok(Target {
             text: text.to_owned(),
-            place: Place::Tcp(bare_host, port),
+            place: Endpoint::Tcp(bare_host, port),
             is_https,
             host_field,
             base_path: path.trim_end_matches('/').to_owned(),
@@ -148,7 +148,7 @@ fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {
     }
     Ok(Target {
         text: text.to_owned(),
-        place: Place::Unix(PathBuf::from(path)),
+        place: Endpoint::Unix(PathBuf::from(path)),
         is_https: false,
         host_field: "localhost".to_owned(),
         base_path: String::new(),

@@ -17,9 +17,9 @@ use std::thread::{self, JoinHandle};
 use smol::LocalExecutor;
 use smol::channel::{self, Receiver, Sender};
 
-use super::own::Tally;
+use super::conn::Client;
+use super::own::Metrics;
 use super::station::Station;
-use super::wire::Client;
 use super::{Common, Options, ServeError, exchange, reactor, tasks};
 
 /// The other threads, as the first one sees them.
@@ -31,7 +31,7 @@ pub struct Crew {
 
 /// One other thread.
 struct Hand {
-    tally: Arc<Tally>,
+    tally: Arc<Metrics>,
     orders: Sender<Order>,
     thread: JoinHandle<()>,
 }
@@ -43,11 +43,11 @@ enum Order {
 }
 
 /// A client's place at a thread: counts it from when it is accepted until it has gone.
-pub struct Seat(Arc<Tally>);
+pub struct Seat(Arc<Metrics>);
 
 impl Seat {
     /// One more client for the thread of that `tally`.
-    pub fn at(tally: &Arc<Tally>) -> Self {
+    pub fn at(tally: &Arc<Metrics>) -> Self {
         tally.connected();
         Seat(Arc::clone(tally))
     }
@@ -90,7 +90,7 @@ impl Crew {
     }
 
     /// Gives a client to another thread, unless the first one, with that tally, has no more clients than any of them.
-    pub fn hand_over(&self, client: Client, first: &Tally) -> Option<Client> {
+    pub fn hand_over(&self, client: Client, first: &Metrics) -> Option<Client> {
         let hands = self.hands.borrow();
         let idlest = hands.iter().min_by_key(|hand| hand.tally.connections());
         let Some(hand) = idlest.filter(|hand| hand.tally.connections() < first.connections())

@@ -8,8 +8,8 @@ mod copy;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod splice;
 
-use super::deadline::Silence;
-use super::wire::{Failure, Reader, Writer};
+use super::conn::{Failure, Reader, Writer};
+use super::deadline::InactivityTimeout;
 
 /// What a transfer came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub async fn transfer(
     from: &Reader<'_>,
     to: Writer<'_>,
     most: u64,
-    silence: Silence<'_>,
+    silence: InactivityTimeout<'_>,
     mut moved: impl FnMut(u64),
 ) -> Moved {
     debug_assert!(

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use smol::future;
 
+use super::conn::{Conn, Reader, Stream, Writer};
 use super::counter::Counter;
-use super::deadline::{Deadline, Silence};
-use super::feed::{self, Sight, Trace};
+use super::deadline::{Deadline, InactivityTimeout};
+use super::feed::{self, BodyTap, Trace};
 use super::peer::{self, Peer};
 use super::relay::{self, Broken, Discarded, Terms};
-use super::wire::{Reader, Stream, Wire, Writer};
-use crate::http::body::{Body, Form};
+use crate::http::body::{Body, BodyMode};
 use crate::http::framing::Framing;
 
 /// The limits of a tunnel: neither is on silence, which is no fault in one. Both time pauses behind its end.
@@ -35,8 +35,8 @@ pub struct Limits<'a> {
 /// Carries bytes between two wires, those that were already read first. Returns when both sides have
 /// finished, one of them failed, or one that has finished is gone; and when who is left has its last words.
 pub async fn run(
-    client: &mut Wire,
-    origin: &mut Wire,
+    client: &mut Conn,
+    origin: &mut Conn,
     limits: Limits<'_>,
     counts: (&Counter, &Counter),
     trace: Option<&Trace>,
@@ -49,8 +49,8 @@ pub async fn run(
 
 /// Says which of the two sides have failed.
 async fn carry_both(
-    client: &mut Wire,
-    origin: &mut Wire,
+    client: &mut Conn,
+    origin: &mut Conn,
     limits: Limits<'_>,
     (bytes_up, bytes_down): (&Counter, &Counter),
     trace: Option<&Trace>,
@@ -103,13 +103,13 @@ async fn carry(
     mut from: Reader<'_>,
     to: Writer<'_>,
     limit: &Deadline,
-    (bytes, sight): (&Counter, Option<Sight<'_>>),
+    (bytes, sight): (&Counter, Option<BodyTap<'_>>),
     [sender, receiver]: [&Side<'_>; 2],
 ) -> Result<(), Failed> {
     let terms = Terms {
-        form: Form::AsIs,
+        form: BodyMode::Verbatim,
         stays: |_: &str| false,
-        silence: Silence {
+        silence: InactivityTimeout {
             deadline: limit,
             most: None,
         },
@@ -141,7 +141,7 @@ async fn carry(
 
 /// Waits until a peer has what was written to it, as long as it takes some of it now and then. What it says meanwhile is read
 /// and nobody's any more.
-async fn deliver(wire: &mut Wire, has_failed: bool, pause: &Deadline) {
+async fn deliver(wire: &mut Conn, has_failed: bool, pause: &Deadline) {
     if has_failed {
         return;
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli_home::{Home, Serving, free_port};
 use crate::cli_terminal::terminal;
-use crate::support::Wire;
+use crate::support::Conn;
 
 /// A running `ic tail`, killed when it is dropped.
 struct Tail {
@@ -72,7 +72,7 @@ fn first_line(tail: &mut Tail, port: u16) -> String {
 }
 
 fn get(port: u16, path: &str) {
-    let mut client = Wire::connect("client", ([127, 0, 0, 1], port).into());
+    let mut client = Conn::connect("client", ([127, 0, 0, 1], port).into());
     client.send(format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     ));

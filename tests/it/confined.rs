@@ -86,7 +86,7 @@ fn clients_that_there_are_no_descriptors_for_are_told_to_come_again() {
         said.contains("16 clients at once, and 16 are let in"),
         "{said}"
     );
-    let mut clients: Vec<Wire> = (0..20).map(|_| interceptor.client()).collect();
+    let mut clients: Vec<Conn> = (0..20).map(|_| interceptor.client()).collect();
     let mut answers: Vec<u16> = Vec::new();
     for client in &mut clients {
         client.offer(GET);

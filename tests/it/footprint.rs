@@ -55,8 +55,8 @@ const IDLE_KIB_MAX: u64 = 800;
 
 /// An exchange that is under way.
 struct Counted {
-    client: Wire,
-    served: Wire,
+    client: Conn,
+    served: Conn,
     body: Body,
 }
 

@@ -22,7 +22,7 @@ use Instead::{OrCut, OrMended, Refused};
 
 /// How the origin sends its answer.
 #[derive(Debug, Clone, Copy)]
-enum Manner {
+enum ReplyOptions {
     ThenOpen,
     ThenClosed,
     InPieces,
@@ -30,14 +30,18 @@ enum Manner {
 
 #[track_caller]
 fn check(answer: &[u8], instead: Instead, why: &str) {
-    for manner in [Manner::ThenOpen, Manner::ThenClosed, Manner::InPieces] {
+    for manner in [
+        ReplyOptions::ThenOpen,
+        ReplyOptions::ThenClosed,
+        ReplyOptions::InPieces,
+    ] {
         let why = format!("{why} ({:?}, {manner:?})", excerpt(answer));
         let answer = answer.to_vec();
         let mendable = latin1(&answer).contains("Transfer-Encoding");
         let origin = Origin::answering(move |_, _| match manner {
-            Manner::ThenOpen => Reply::Bytes(answer.clone()),
-            Manner::ThenClosed => Reply::BytesThenClose(answer.clone()),
-            Manner::InPieces => {
+            ReplyOptions::ThenOpen => Reply::Bytes(answer.clone()),
+            ReplyOptions::ThenClosed => Reply::BytesThenClose(answer.clone()),
+            ReplyOptions::InPieces => {
                 Reply::PiecesThenClose(answer.clone(), if answer.len() > 4096 { 997 } else { 1 })
             }
         });

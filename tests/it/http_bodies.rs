@@ -395,7 +395,7 @@ fn a_204_with_a_length_still_has_no_body() {
 
 /// The next request, on the connection it comes on: a new one, or (none) the one there was.
 #[track_caller]
-fn next_request(origin: &Origin, served: &mut Wire) -> Option<Wire> {
+fn next_request(origin: &Origin, served: &mut Conn) -> Option<Conn> {
     if let Ok(request) = served.try_request() {
         assert!(!request.method.is_empty());
         return None;

@@ -37,7 +37,7 @@ impl Leaves {
         }
     }
 
-    fn go(self, client: Wire) {
+    fn go(self, client: Conn) {
         match self {
             Leaves::ByClosing => client.close(),
             Leaves::ByReset => client.reset(),
@@ -47,7 +47,7 @@ impl Leaves {
 
 /// The origin sees the end of this connection soon, and the next client's request comes on another.
 #[track_caller]
-fn check_dropped(origin: &Origin, interceptor: &Interceptor, mut served: Wire, why: &str) {
+fn check_dropped(origin: &Origin, interceptor: &Interceptor, mut served: Conn, why: &str) {
     let (rest, stop) = {
         served.set_patience(SOON);
         served.drain()
@@ -135,7 +135,7 @@ fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
 }
 
 /// Sends until nothing more is taken.
-fn fill_up(sender: &mut Wire, piece: &[u8]) {
+fn fill_up(sender: &mut Conn, piece: &[u8]) {
     sender.set_patience(WHILE);
     while sender.offer(piece) {}
     sender.set_patience(DEADLINE);

@@ -251,7 +251,7 @@ fn what_happens_on_any_thread_is_told_to_everybody() {
     let interceptor = Launch::before(&origin).args(["--threads", "3"]).start();
     let mut listeners = [Listener::of(&interceptor), Listener::of(&interceptor)];
     // Each of six clients that are there at once is served by the thread that has the fewest.
-    let mut clients: Vec<Wire> = (0..6).map(|_| interceptor.client()).collect();
+    let mut clients: Vec<Conn> = (0..6).map(|_| interceptor.client()).collect();
     for client in &mut clients {
         client.send(GET);
         client.response("GET");
@@ -442,7 +442,7 @@ fn every_exchange_has_an_end_that_says_how() {
 /// What a client does when its answer has begun, and how that is told: outcome and error.
 type Misdeed = (
     &'static str,
-    fn(&mut Wire, &mut Wire),
+    fn(&mut Conn, &mut Conn),
     (&'static str, Option<&'static str>),
 );
 

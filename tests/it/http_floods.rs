@@ -72,7 +72,7 @@ enum Then {
 }
 
 /// Sends from a thread of its own while `receive` takes what comes, and says what did.
-fn while_sending<T>(sender: &Wire, bytes: Vec<u8>, then: Then, receive: impl FnOnce() -> T) -> T {
+fn while_sending<T>(sender: &Conn, bytes: Vec<u8>, then: Then, receive: impl FnOnce() -> T) -> T {
     let mut sender = sender.twin();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -86,7 +86,7 @@ fn while_sending<T>(sender: &Wire, bytes: Vec<u8>, then: Then, receive: impl FnO
 }
 
 /// All of a body, and how it ended.
-fn collect(receiver: &mut Wire, body: &mut Body) -> (Vec<u8>, Option<Stop>) {
+fn collect(receiver: &mut Conn, body: &mut Body) -> (Vec<u8>, Option<Stop>) {
     let mut taken = Vec::new();
     loop {
         match receiver.try_some(body) {

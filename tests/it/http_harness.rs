@@ -118,7 +118,7 @@ fn a_client_and_an_origin_understand_each_other_through_a_relay() {
 
 #[track_caller]
 fn check_understanding(origin: &Origin, address: std::net::SocketAddr) {
-    let mut client = Wire::connect("client", address);
+    let mut client = Conn::connect("client", address);
     client.send("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n");
     let mut served = origin.accept();
     let (head, framing) = served.request_head();
@@ -143,7 +143,7 @@ fn check_understanding(origin: &Origin, address: std::net::SocketAddr) {
     served.close();
     assert_eq!(client.response("GET").text(), "until close");
 
-    let mut client = Wire::connect("client", address);
+    let mut client = Conn::connect("client", address);
     client.send("GET / HTTP/1.1\r\n\r\n");
     let mut served = origin.accept();
     assert_eq!(served.request().method, "GET");
@@ -163,18 +163,18 @@ fn an_answering_origin_keeps_its_book() {
         (_, 2) => Reply::BytesThenClose(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
         _ => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
     });
-    let mut client = Wire::connect("client", origin.address());
+    let mut client = Conn::connect("client", origin.address());
     for _ in 0..3 {
         client.send("GET / HTTP/1.1\r\n\r\n");
         assert_eq!(client.response("GET").status, 200);
     }
     client.expect_eof();
     for (target, stop) in [("/reset", Stop::Reset), ("/close", Stop::Closed)] {
-        let mut client = Wire::connect("client", origin.address());
+        let mut client = Conn::connect("client", origin.address());
         client.send(format!("GET {target} HTTP/1.1\r\n\r\n"));
         assert_eq!(client.expect_end(), stop, "{target}");
     }
-    let mut client = Wire::connect("client", origin.address());
+    let mut client = Conn::connect("client", origin.address());
     client.send("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab");
     client.close();
     let seen = origin.wait_until("four ends", |seen| {
@@ -198,7 +198,7 @@ fn an_answering_origin_keeps_its_book() {
 fn silence_ends_at_the_deadline() {
     let origin = Origin::listen();
     let mut client =
-        Wire::connect("client", origin.address()).with_patience(Duration::from_millis(20));
+        Conn::connect("client", origin.address()).with_patience(Duration::from_millis(20));
     let mut served = origin.accept();
     assert_eq!(client.try_request(), Err(Stop::Silent));
     client.send("x");

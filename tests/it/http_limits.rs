@@ -299,8 +299,8 @@ fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
         let (stream, _) = listener.accept().expect("it connects");
         let twin = stream.try_clone().expect("a second handle");
         let mut served = match config {
-            None => Wire::new(scheme, stream),
-            Some(config) => Wire::secure(scheme, stream, config).expect("a handshake"),
+            None => Conn::new(scheme, stream),
+            Some(config) => Conn::secure(scheme, stream, config).expect("a handshake"),
         };
         served.request_head();
         let mut writer = client.twin();
@@ -434,7 +434,7 @@ fn a_limit_that_is_no_number_is_refused() {
 
 /// A client whose request was answered, as soon as there is room for it.
 #[track_caller]
-fn served_client(interceptor: &Interceptor) -> Wire {
+fn served_client(interceptor: &Interceptor) -> Conn {
     let since = Instant::now();
     loop {
         let mut client = interceptor.client();
@@ -513,7 +513,7 @@ fn an_origin_that_is_still_loading_is_waited_for_where_that_is_asked_for() {
     let interceptor = Launch::toward(format!("{}://127.0.0.1:{port}", scheme()))
         .args(["--hold", "10"])
         .start();
-    let mut clients: Vec<Wire> = (0..3).map(|_| interceptor.client()).collect();
+    let mut clients: Vec<Conn> = (0..3).map(|_| interceptor.client()).collect();
     for client in &mut clients {
         client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
     }
@@ -619,7 +619,7 @@ fn a_trickle_behind_the_last_answer_ends() {
 fn slow_heads_do_not_hinder_a_healthy_client() {
     const HEAD: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nX: ";
     let (_, interceptor) = &agreeing();
-    let slow: Vec<Wire> = (0..200)
+    let slow: Vec<Conn> = (0..200)
         .map(|number| {
             let mut client = interceptor.client();
             client.send(&HEAD[..1 + number % HEAD.len()]);
@@ -672,7 +672,7 @@ fn ten_thousand_idle_connections_cost_little_and_hinder_nobody() {
         .start();
     let mut healthy = served_client(&interceptor);
     let before = interceptor.memory().0;
-    let idle: Vec<Wire> = (0..count)
+    let idle: Vec<Conn> = (0..count)
         .map(|number| {
             let mut client = interceptor.client();
             match number % 4 {
@@ -771,7 +771,7 @@ fn clients_that_no_descriptor_is_left_for_wait_and_the_log_says_so_once() {
     const WARNING: &str = "cannot accept connections for now";
     let (_, interceptor) = &agreeing();
     let before = limit_descriptors(interceptor, Some(0));
-    let mut clients: Vec<Wire> = (0..3).map(|_| interceptor.client()).collect();
+    let mut clients: Vec<Conn> = (0..3).map(|_| interceptor.client()).collect();
     clients.iter_mut().for_each(|client| client.send(GET));
     interceptor.wait_for_errors("a warning", |said| said.contains(WARNING));
     // Time for it to try again and again.
@@ -793,7 +793,7 @@ fn running_out_of_descriptors_is_survived_without_a_spin() {
     drop(served_client(&interceptor));
     let now = u64::try_from(interceptor.descriptors()).expect("a small number");
     limit_descriptors(&interceptor, Some(now + ROOM));
-    let mut clients: Vec<Wire> = (0..3 * ROOM).map(|_| interceptor.client()).collect();
+    let mut clients: Vec<Conn> = (0..3 * ROOM).map(|_| interceptor.client()).collect();
     for client in &mut clients {
         client.offer(GET);
     }

@@ -88,7 +88,7 @@ impl Drawn {
     }
 
     /// Sends a part of it, and goes.
-    pub fn leave(&self, mut client: Wire, dice: &mut Dice) {
+    pub fn leave(&self, mut client: Conn, dice: &mut Dice) {
         client.offer(&self.whole[..dice.roll(self.whole.len() as u64) as usize]);
         if dice.roll(2) == 0 {
             client.reset()

@@ -103,7 +103,7 @@ fn posts_from_many_clients_survive_an_origin_that_announces_its_closes() {
 /// A connection that has carried two exchanges, so that even a request that may not be repeated can be
 /// trusted to it.
 #[track_caller]
-fn kept(origin: &Origin, client: &mut Wire) -> Wire {
+fn kept(origin: &Origin, client: &mut Conn) -> Conn {
     let mut connection = None;
     for _ in 0..2 {
         client.send(GET);
@@ -315,7 +315,7 @@ fn an_idle_connection_is_dropped_after_its_time() {
         "Keep-Alive: timeout=60\r\n",
         "Keep-Alive: timeout=1, max=100\r\n",
     ];
-    let mut clients: Vec<Wire> = interceptors.iter().map(Interceptor::client).collect();
+    let mut clients: Vec<Conn> = interceptors.iter().map(Interceptor::client).collect();
     let mut served = Vec::new();
     for number in 0..3 {
         clients[number].send(GET);

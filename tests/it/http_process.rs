@@ -32,7 +32,7 @@ fn it_listens_on_both_loopback_addresses() {
         addresses.push(SocketAddr::from((Ipv6Addr::LOCALHOST, interceptor.port)));
     }
     for address in addresses {
-        let mut client = Wire::connect("client", address);
+        let mut client = Conn::connect("client", address);
         client.send(GET);
         assert_eq!(client.response("GET").text(), "ok", "{address}");
     }
@@ -183,13 +183,13 @@ fn a_value_that_does_not_parse_is_refused_by_name() {
     assert_eq!(code, Some(2), "no port to listen on: {errors}");
 }
 
-fn send_event(served: &mut Wire, event: &str) {
+fn send_event(served: &mut Conn, event: &str) {
     served.send(format!("{:x}\r\n{event}\r\n", event.len()));
 }
 
 /// A stream in flight: the head and one event have arrived.
 #[track_caller]
-fn streaming(origin: &Origin, interceptor: &Interceptor) -> (Wire, Wire, Body) {
+fn streaming(origin: &Origin, interceptor: &Interceptor) -> (Conn, Conn, Body) {
     let mut client = interceptor.client();
     client.send(GET);
     let mut served = origin.accept();
@@ -252,7 +252,7 @@ fn a_signal_lets_what_is_in_flight_finish() {
 #[test]
 fn a_signal_without_anything_in_flight_ends_it_at_once() {
     let (_origin, mut interceptor) = scripted();
-    let idle: Vec<Wire> = (0..5).map(|_| interceptor.client()).collect();
+    let idle: Vec<Conn> = (0..5).map(|_| interceptor.client()).collect();
     interceptor.terminate();
     assert_eq!(
         interceptor.exit_within(Duration::from_secs(3)).code(),

@@ -140,14 +140,14 @@ fn a_variable_that_names_no_proxy_is_refused_at_start() {
 #[cfg(feature = "tls")]
 mod in_tls {
     use super::*;
-    use crate::support::Wire;
+    use crate::support::Conn;
     use crate::support::tls::Authority;
 
     const SECURE: &str = "https://llm.example.com/base";
     const CONNECT: &str = "CONNECT llm.example.com:443 HTTP/1.1\r\nHost: llm.example.com:443\r\n";
 
     /// The connection to the target, behind a tunnel that stands.
-    fn behind(tunnel: Wire) -> Wire {
+    fn behind(tunnel: Conn) -> Conn {
         let config = Authority::known()
             .issue(&["llm.example.com"], |_| {})
             .server();
@@ -155,7 +155,7 @@ mod in_tls {
             .stream()
             .try_clone()
             .expect("a socket can be duplicated");
-        Wire::secure("target", stream, config).expect("a handshake")
+        Conn::secure("target", stream, config).expect("a handshake")
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod in_tls {
             .stream()
             .try_clone()
             .expect("a socket can be duplicated");
-        assert!(Wire::secure("target", stream, config).is_err());
+        assert!(Conn::secure("target", stream, config).is_err());
         let response = client.response("GET");
         assert_eq!(check_own_error(&response, &[502]), "target_certificate");
         assert!(

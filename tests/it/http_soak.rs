@@ -188,11 +188,11 @@ impl Drop for Restarting<'_> {
 }
 
 /// How exchanges ended, by kind.
-type Tally = BTreeMap<(&'static str, &'static str), u64>;
+type Metrics = BTreeMap<(&'static str, &'static str), u64>;
 
 /// One client, up to `until`.
-fn run_client(interceptor: &Interceptor, number: u64, until: Instant) -> Tally {
-    let mut tally = Tally::new();
+fn run_client(interceptor: &Interceptor, number: u64, until: Instant) -> Metrics {
+    let mut tally = Metrics::new();
     let mut dice = Dice(0x9e37_79b9 * (number + 1));
     let mut client = interceptor.client();
     let mut exchange = 0;
@@ -273,7 +273,7 @@ fn a_soak_leaves_everything_as_it_was() {
     let interceptor = Launch::toward(format!("http://{}", origin.address)).start();
     // Buffers, pools and the allocator take their time to have seen everything.
     let warm_up = duration / 10;
-    let tally = Mutex::new(Tally::new());
+    let tally = Mutex::new(Metrics::new());
     let mut restarts = 0;
     let before = State::of(&interceptor);
     let mut warm = before;
@@ -338,7 +338,7 @@ fn check_notes(notes: &str) {
     assert_eq!(posts.len(), count, "a POST was acted on twice");
 }
 
-fn report(tally: &Tally, restarts: u32, states: &[(&str, State)]) {
+fn report(tally: &Metrics, restarts: u32, states: &[(&str, State)]) {
     let total: u64 = tally.values().sum();
     println!("soak: {total} exchanges, {restarts} restarts of the origin");
     for ((kind, outcome), count) in tally {

@@ -54,7 +54,7 @@ fn each_event_arrives_before_the_next_is_sent() {
 }
 
 /// One piece in the framing that these lines announce.
-fn send_piece(wire: &mut Wire, lines: &str, piece: &str) {
+fn send_piece(wire: &mut Conn, lines: &str, piece: &str) {
     if lines.contains("chunked") {
         wire.send(format!("{:x}\r\n{piece}\r\n", piece.len()));
     } else {
@@ -272,8 +272,8 @@ fn a_slow_origin_slows_the_client_and_fills_nothing() {
 /// Writes much to a reader that does not read, waits until the writer stands still, and then reads it all.
 #[track_caller]
 fn check_back_pressure(
-    mut writer: Wire,
-    reader: &mut Wire,
+    mut writer: Conn,
+    reader: &mut Conn,
     body: &mut Body,
     lines: &str,
     interceptor: &Interceptor,
@@ -349,7 +349,7 @@ fn check_memory(_: &Interceptor) {}
 fn many_streams_flow_side_by_side() {
     const CLIENTS: usize = 40;
     let (origin, interceptor) = scripted();
-    let mut pairs: Vec<(Wire, Wire, Body)> = (0..CLIENTS)
+    let mut pairs: Vec<(Conn, Conn, Body)> = (0..CLIENTS)
         .map(|_| {
             let mut client = interceptor.client();
             client.send(GET);

@@ -134,7 +134,7 @@ fn handed(home: &Home, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Child 
 
 /// The answer to a client that has asked how it is.
 #[track_caller]
-fn expect_health_of(ic: &Child, client: &mut Wire) {
+fn expect_health_of(ic: &Child, client: &mut Conn) {
     let text = client.response("GET").text();
     assert!(text.contains(&format!("\"pid\":{}", ic.id())), "{text}");
 }
@@ -145,7 +145,7 @@ fn a_socket_that_was_handed_over_is_listened_on() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     // Whoever comes before it runs is served, too.
-    let mut client = Wire::connect("client", address);
+    let mut client = Conn::connect("client", address);
     client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
     expect_health_of(&ic, &mut client);
@@ -169,7 +169,7 @@ fn a_unix_socket_that_was_handed_over_is_listened_on_and_stays() {
     let home = Home::new().with("INTERCEPTOR_PORT", "1");
     let path = scratch_socket();
     let listener = UnixListener::bind(&path).expect("a socket");
-    let mut client = Wire::connect_to("client", &path);
+    let mut client = Conn::connect_to("client", &path);
     client.send("GET /_ic/health HTTP/1.1\r\nHost: ic.example.com\r\n\r\n");
     let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
     expect_health_of(&ic, &mut client);
@@ -192,7 +192,7 @@ fn a_socket_on_a_mapped_loopback_address_is_one_of_this_machine() {
     let port = listener.local_addr().expect("it is bound").port();
     let home = Home::new();
     let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
-    let mut client = Wire::connect("client", ([127, 0, 0, 1], port).into());
+    let mut client = Conn::connect("client", ([127, 0, 0, 1], port).into());
     client.send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert_eq!(client.response("GET").status, 421);
     drop(client);
@@ -277,7 +277,7 @@ fn systemd_starts_it_when_a_client_comes() {
         assert!(std::time::Instant::now() < deadline, "it listens in time");
         std::thread::yield_now();
     }
-    let mut client = Wire::connect("client", address);
+    let mut client = Conn::connect("client", address);
     client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let response = client.response("GET");
     // It becomes the program, so that it is the same process.

@@ -17,7 +17,7 @@ fn with_threads(origin: &Origin, threads: usize) -> Interceptor {
 
 /// A client whose first request was answered.
 #[track_caller]
-fn served(interceptor: &Interceptor) -> Wire {
+fn served(interceptor: &Interceptor) -> Conn {
     let mut client = interceptor.client();
     client.send(GET);
     assert_eq!(client.response("GET").text(), "ok");
@@ -59,7 +59,7 @@ fn each_thread_has_its_share_of_the_clients_also_of_those_that_come_one_by_one()
     let origin = Origin::agreeing();
     let interceptor = with_threads(&origin, 4);
     // An origin's connection serves whoever comes next on its thread; so there are few of them.
-    let clients: Vec<Wire> = (0..40).map(|_| served(&interceptor)).collect();
+    let clients: Vec<Conn> = (0..40).map(|_| served(&interceptor)).collect();
     let counts = watched(&interceptor);
     assert_eq!(counts.len(), 4, "one readiness queue for each: {counts:?}");
     // Ten clients each; beside them a bell, and an origin's connection or two; the first has listeners and signals.
@@ -74,7 +74,7 @@ fn each_thread_has_its_share_of_the_clients_also_of_those_that_come_one_by_one()
 fn what_the_threads_count_is_added_up() {
     let origin = Origin::agreeing();
     let interceptor = with_threads(&origin, 3);
-    let mut clients: Vec<Wire> = (0..9).map(|_| served(&interceptor)).collect();
+    let mut clients: Vec<Conn> = (0..9).map(|_| served(&interceptor)).collect();
     for client in &mut clients {
         client.send(GET);
         assert_eq!(client.response("GET").text(), "ok");
@@ -102,7 +102,7 @@ fn the_last_error_is_told_whichever_thread_met_it() {
         Reply::Bytes(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno".to_vec())
     });
     let interceptor = with_threads(&origin, 3);
-    let mut clients: Vec<Wire> = (0..3).map(|_| interceptor.client()).collect();
+    let mut clients: Vec<Conn> = (0..3).map(|_| interceptor.client()).collect();
     for client in &mut clients {
         client.send(GET);
         assert_eq!(client.response("GET").status, 503);
@@ -149,8 +149,8 @@ fn the_limit_on_connections_is_one_for_all_threads() {
 fn a_signal_stops_every_thread_when_its_requests_are_answered() {
     let origin = Origin::listen();
     let mut interceptor = with_threads(&origin, 3);
-    let mut clients: Vec<Wire> = (0..6).map(|_| interceptor.client()).collect();
-    let mut served: Vec<Wire> = Vec::new();
+    let mut clients: Vec<Conn> = (0..6).map(|_| interceptor.client()).collect();
+    let mut served: Vec<Conn> = Vec::new();
     for client in &mut clients {
         client.send(GET);
         let mut one = origin.accept();
@@ -173,8 +173,8 @@ fn a_signal_stops_every_thread_when_its_requests_are_answered() {
 fn a_second_signal_ends_every_thread_at_once_and_no_cut_answer_looks_complete() {
     let origin = Origin::listen();
     let mut interceptor = with_threads(&origin, 3);
-    let mut clients: Vec<Wire> = (0..6).map(|_| interceptor.client()).collect();
-    let mut served: Vec<Wire> = Vec::new();
+    let mut clients: Vec<Conn> = (0..6).map(|_| interceptor.client()).collect();
+    let mut served: Vec<Conn> = Vec::new();
     for client in &mut clients {
         client.send(GET);
         let mut one = origin.accept();
@@ -200,7 +200,7 @@ fn the_grace_ends_on_every_thread() {
     let mut interceptor = Launch::before(&origin)
         .args(["--threads", "2", "--grace", "0.2"])
         .start();
-    let mut clients: Vec<Wire> = (0..4).map(|_| interceptor.client()).collect();
+    let mut clients: Vec<Conn> = (0..4).map(|_| interceptor.client()).collect();
     let mut served = Vec::new();
     for client in &mut clients {
         client.send(GET);

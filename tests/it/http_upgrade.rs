@@ -10,7 +10,7 @@ const HANDSHAKE: &str = "GET /v1/realtime?model=x HTTP/1.1\r\nHost: localhost\r\
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: realtime\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
 
 /// A tunnel, open on both ends.
-fn tunnel() -> (Origin, Interceptor, Wire, Wire) {
+fn tunnel() -> (Origin, Interceptor, Conn, Conn) {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(HANDSHAKE);

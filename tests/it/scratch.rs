@@ -104,7 +104,7 @@ struct Server {
 impl Server {
     #[track_caller]
     fn answer(&self, target: &str) -> Response {
-        let mut client = Wire::connect("client", self.address);
+        let mut client = Conn::connect("client", self.address);
         client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         client.response("GET")
     }

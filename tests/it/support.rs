@@ -1,6 +1,6 @@
 //! The peers of the program under test: scripted client and origin on loopback, and the program itself.
 //!
-//! Roles: `Interceptor` is the real `ic serve`; `Origin` is what it forwards to; a client is a `Wire` from
+//! Roles: `Interceptor` is the real `ic serve`; `Origin` is what it forwards to; a client is a `Conn` from
 //! `Interceptor::client`. Everything blocks, and every wait ends at a deadline with a sentence about it.
 
 pub mod interceptor;
@@ -24,7 +24,7 @@ pub use listener::Listener;
 pub use message::{Framing, Request, Response, latin1};
 pub use origin::{Origin, Reply, Seen, requests_of};
 pub use stage::{OK, Stage};
-pub use wire::{Body, Stop, Wire, excerpt};
+pub use wire::{Body, Conn, Stop, excerpt};
 
 /// For how long anything is waited for before the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);

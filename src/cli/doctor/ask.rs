@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::Parsed;
 use crate::http::head::{self, Slots};
-use crate::serve::Place;
+use crate::serve::Endpoint;
 
 /// An answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub struct Question<'a> {
 }
 
 /// Asks, and listens until the answer is over or `patience` is.
-pub fn ask(place: &Place, question: &Question<'_>, patience: Duration) -> io::Result<Heard> {
+pub fn ask(place: &Endpoint, question: &Question<'_>, patience: Duration) -> io::Result<Heard> {
     let deadline = Instant::now() + patience;
     match place {
-        Place::Tcp(host, port) => {
+        Endpoint::Tcp(host, port) => {
             let stream = TcpStream::connect((host.as_str(), *port))?;
             stream.set_nodelay(true)?;
             exchange(
@@ -66,7 +66,7 @@ pub fn ask(place: &Place, question: &Question<'_>, patience: Duration) -> io::Re
                 deadline,
             )
         }
-        Place::Unix(path) => {
+        Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path)?;
             exchange(
                 &stream,

@@ -11,16 +11,18 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 use serde_json::json;
 
+use crate::cli::context::Context;
+use crate::cli::context::RegistryHandle;
 use crate::cli::holder::{Occupancy, interceptor_at, occupancy};
-use crate::cli::output::{name, said, shown};
-use crate::cli::place::Place;
+use crate::cli::outcome::Failure;
 use crate::cli::reach::{self, Unreachable};
 use crate::cli::serve::Serve;
 use crate::cli::settings::{self, Environment};
-use crate::cli::{Context, Failure, raw};
 use crate::registry::project::Project;
 use crate::registry::{Port, Registry};
 use crate::serve::{self, Address, Event, Listen, Target};
+use crate::text::raw;
+use crate::text::{escaped_path, io_message, name};
 
 use super::ask::{Heard, Question, ask};
 use super::judge::{PortState, RegistryState};
@@ -28,7 +30,7 @@ use super::stream::Streams;
 use super::variables::{Proxy, ProxyState};
 
 /// The registry and its file.
-pub fn registry(place: &Place, project: &Project) -> (RegistryState, Registry) {
+pub fn registry(place: &RegistryHandle, project: &Project) -> (RegistryState, Registry) {
     let file = place.store.path();
     let (reading, registry) = match place.store.read() {
         Ok(snapshot) => (
@@ -41,9 +43,9 @@ pub fn registry(place: &Place, project: &Project) -> (RegistryState, Registry) {
         Err(error) => (Err(error.to_string()), Registry::default()),
     };
     let state = RegistryState {
-        file: shown(file),
+        file: escaped_path(file),
         reading,
-        writing: writable(file).map_err(|(path, error)| (shown(&path), said(&error))),
+        writing: writable(file).map_err(|(path, error)| (escaped_path(&path), io_message(&error))),
         is_recorded: registry.port_of(project).is_some(),
     };
     (state, registry)
@@ -82,7 +84,7 @@ pub fn port(
         _ => None,
     };
     let Some(port) = given.or_else(|| registry.port_of(project)) else {
-        return Ok(PortState::None(shown(project.path())));
+        return Ok(PortState::None(escaped_path(project.path())));
     };
     if let Some(identity) = interceptor_at(port) {
         let theirs = identity.project.as_deref();
@@ -213,7 +215,8 @@ impl Chain {
         Streams {
             target: self.target.to_string(),
             direct: is_plain.then(|| {
-                ask(self.target.place(), &direct, STREAM_TIME_MAX).map_err(|error| said(&error))
+                ask(self.target.place(), &direct, STREAM_TIME_MAX)
+                    .map_err(|error| io_message(&error))
             }),
             through: self.through("POST", path, Some(body), STREAM_TIME_MAX),
         }
@@ -234,8 +237,8 @@ impl Chain {
             key: self.key.as_deref(),
             body,
         };
-        let place = serve::Place::Tcp(host.clone(), *port);
-        ask(&place, &question, patience).map_err(|error| said(&error))
+        let place = serve::Endpoint::Tcp(host.clone(), *port);
+        ask(&place, &question, patience).map_err(|error| io_message(&error))
     }
 }
 

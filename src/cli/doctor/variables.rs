@@ -2,7 +2,7 @@
 
 use crate::cli::reach::Unreachable;
 use crate::registry::Port;
-use crate::serve::{Place, Target};
+use crate::serve::{Endpoint, Target};
 
 use super::judge::Finding;
 
@@ -57,7 +57,7 @@ pub fn base_url(
         return wrong(format!("has a /v1 too much: clients would ask for {asked}"));
     }
     let leads_to = match value.parse::<Target>().as_ref().map(Target::place) {
-        Ok(Place::Tcp(host, to)) if is_this_machine(host) => Port::try_from(*to).ok(),
+        Ok(Endpoint::Tcp(host, to)) if is_this_machine(host) => Port::try_from(*to).ok(),
         _ => None,
     };
     let Some(leads_to) = leads_to else {

@@ -17,8 +17,9 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SI
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
-use crate::cli::output::said;
-use crate::cli::{Exit, Failure, raw};
+use crate::cli::outcome::{Exit, Failure};
+use crate::text::io_message;
+use crate::text::raw;
 
 /// A program that is to be started, with signals that are received already: none gets lost in between.
 pub struct Child(SignalsInfo<WithOrigin>);
@@ -57,7 +58,10 @@ impl Child {
             }),
             Err(error) => Err(Failure {
                 exit: Exit::Status(NOT_EXECUTABLE),
-                message: format!("cannot run `{name}`: {}; check the file", said(&error)),
+                message: format!(
+                    "cannot run `{name}`: {}; check the file",
+                    io_message(&error)
+                ),
             }),
         }
     }

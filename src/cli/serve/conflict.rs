@@ -3,14 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use crate::cli::Failure;
 use crate::cli::holder::{
     Holder, Identity, holder, interceptor_at, interceptor_at_socket, socket_holder,
 };
-use crate::cli::output::{name, said, shown};
-use crate::cli::raw;
+use crate::cli::outcome::Failure;
 use crate::registry::Port;
 use crate::registry::project::Project;
+use crate::text::raw;
+use crate::text::{escaped_path, io_message, name};
 
 use super::PortOrigin;
 
@@ -41,7 +41,7 @@ pub fn port_is_taken(
 
 /// Why a Unix socket cannot be listened on, in a line that says what to do.
 pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>) -> Failure {
-    let socket = format!("unix:{}", shown(path));
+    let socket = format!("unix:{}", escaped_path(path));
     let way_out = match error.kind() {
         io::ErrorKind::AddrInUse => {
             let way_out = "give another path with --listen";
@@ -54,7 +54,7 @@ pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>
     };
     Failure::could_not(format!(
         "cannot listen on {socket}: {}; {way_out}",
-        said(error)
+        io_message(error)
     ))
 }
 
@@ -92,7 +92,7 @@ fn is_interceptor_of(project: &Project, identity: &Identity) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Exit;
+    use crate::cli::outcome::Exit;
     use std::io::{Read, Write};
 
     #[test]
@@ -104,7 +104,7 @@ mod tests {
         fn check(port: Port, origin: PortOrigin, another: Option<u16>, way_out: &str) {
             let another = another.map(|port| Port::try_from(port).expect("not 0"));
             let failure = port_is_taken(port, origin, None, another);
-            assert_eq!(failure.exit(), Exit::CouldNot);
+            assert_eq!(failure.exit, Exit::CouldNot);
             let message = failure.to_string();
             assert!(
                 message.starts_with(&format!("port {port} is in use")),

@@ -1,12 +1,12 @@
 //! A field of `--header`: what may be set on every request, and what belongs to the connection.
 
-use crate::cli::Failure;
-use crate::cli::settings::Given;
+use crate::cli::outcome::Failure;
+use crate::cli::settings::SourcedValue;
 
 use super::template::Template;
 
 /// A field of `--header`, name and value.
-pub fn field(given: &Given) -> Result<(String, Template), Failure> {
+pub fn field(given: &SourcedValue) -> Result<(String, Template), Failure> {
     let text = given.text()?;
     let Some((name, value)) = text.split_once(':') else {
         return Err(given.refused("is not a field; write it as `Name: value`"));
@@ -57,7 +57,7 @@ mod tests {
     fn a_field_is_split_at_its_first_colon() {
         #[track_caller]
         fn check(text: &str, name: &str, value: &str) {
-            let split = field(&Given::flag("--header", text)).expect(text);
+            let split = field(&SourcedValue::flag("--header", text)).expect(text);
             let value = Template::parse(value).expect(value);
             assert_eq!(split, (name.to_owned(), value));
         }
@@ -73,8 +73,8 @@ mod tests {
     fn what_no_request_may_carry_is_refused() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
-            let refused = field(&Given::flag("--header", text)).expect_err(text);
-            assert_eq!(refused.exit(), crate::cli::Exit::BadUsage);
+            let refused = field(&SourcedValue::flag("--header", text)).expect_err(text);
+            assert_eq!(refused.exit, crate::cli::outcome::Exit::BadUsage);
             let start = format!("`--header {text}` {expected}");
             assert!(refused.to_string().starts_with(&start), "{refused}");
         }

@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use listenfd::ListenFd;
 
 use super::{PortChoice, PortOrigin, Serve};
-use crate::cli::Failure;
-use crate::cli::output::said;
+use crate::cli::outcome::Failure;
 use crate::cli::settings::Environment;
 use crate::registry::Port;
 use crate::serve::{Listener, listens};
+use crate::text::io_message;
 
 /// Sockets that listen, at least one.
 pub struct Inherited {
@@ -70,16 +70,18 @@ impl Inherited {
                 Ok(listener) => listener.map(Listener::Tcp),
                 Err(_) => handed
                     .take_unix_listener(at)
-                    .map_err(|error| refused(said(&error)))?
+                    .map_err(|error| refused(io_message(&error)))?
                     .map(|socket| Listener::Unix { name: None, socket }),
             };
             let listener = listener.ok_or_else(|| refused("it is missing".to_owned()))?;
-            if !listens(&listener).map_err(|error| refused(said(&error)))? {
+            if !listens(&listener).map_err(|error| refused(io_message(&error)))? {
                 return Err(refused(
                     "it does not listen; in a `.socket`, use Accept=no".to_owned(),
                 ));
             }
-            let address = listener.address().map_err(|error| refused(said(&error)))?;
+            let address = listener
+                .address()
+                .map_err(|error| refused(io_message(&error)))?;
             inherited.addresses.extend(address.tcp());
             inherited.listeners.push(listener);
         }
@@ -115,7 +117,7 @@ const SOCKETS_MAX: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Exit;
+    use crate::cli::outcome::Exit;
     use std::ffi::OsString;
 
     #[test]
@@ -129,7 +131,7 @@ mod tests {
             match (count(&Environment(&read), 812), expected) {
                 (Ok(count), Ok(expected)) => assert_eq!(count, expected, "{variables:?}"),
                 (Err(failure), Err(start)) => {
-                    assert_eq!(failure.exit(), Exit::BadUsage);
+                    assert_eq!(failure.exit, Exit::BadUsage);
                     assert!(failure.to_string().starts_with(start), "{failure}");
                 }
                 (Ok(count), Err(_)) => panic!("{variables:?}: {count}"),

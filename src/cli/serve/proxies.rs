@@ -5,13 +5,13 @@
 
 use std::net::IpAddr;
 
-use crate::cli::Failure;
+use crate::cli::outcome::Failure;
 use crate::cli::settings::Environment;
-use crate::serve::{Place, Proxy, Target};
+use crate::serve::{Endpoint, Proxy, Target};
 
 /// The proxy for `target`. Never one for this machine.
 pub fn proxy(target: &Target, environment: &Environment<'_>) -> Result<Option<Proxy>, Failure> {
-    let Place::Tcp(host, port) = target.place() else {
+    let Endpoint::Tcp(host, port) = target.place() else {
         return Ok(None);
     };
     if is_this_machine(host) {

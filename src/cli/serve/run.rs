@@ -11,15 +11,20 @@ use super::template::Placeholder;
 use super::trust::tls;
 use super::usage::Usage;
 use super::{PortOrigin, Serve, ServeSettings, Settled, surroundings};
-use crate::cli::output::{Shown, complain, explain, name, said};
+use crate::cli::context::Context;
+use crate::cli::feeds;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::{eprint_line, eprint_text};
 use crate::cli::settings::Environment;
-use crate::cli::{Context, Exit, Failure, feeds, raw};
 use crate::mock;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::serve::{
-    self, About, Address, Event, Guard, Listen, Onward, Options, ServeError, Stop, Target, Timeouts,
+    self, About, Address, Event, Guard, Listen, Options, RequestRewriter, ServeError, Stop, Target,
+    Timeouts,
 };
+use crate::text::raw;
+use crate::text::{Escaped, io_message, name};
 
 impl Serve {
     /// Runs the interceptor until it is told to stop.
@@ -37,7 +42,7 @@ impl Serve {
             Event::Stopping(stop) => {
                 supervisor.tell("STOPPING=1");
                 if let Stop::Idle(limit) = stop {
-                    complain(format_args!(
+                    eprint_line(format_args!(
                         "no client has been here for {} s; stopping, as --idle-exit says",
                         limit.as_secs_f32()
                     ));
@@ -155,7 +160,7 @@ impl Prepared {
                         self.settings.project.as_ref(),
                         self.settings.port.another(),
                     ),
-                    None => Failure::could_not(said(error)),
+                    None => Failure::could_not(io_message(error)),
                 }
             }
             ServeError::Bind(address, error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -166,7 +171,7 @@ impl Prepared {
                 };
                 Failure::could_not(format!(
                     "cannot listen on {address}: {}; {way_out}",
-                    said(error)
+                    io_message(error)
                 ))
             }
             ServeError::Bind(address, error)
@@ -177,7 +182,7 @@ impl Prepared {
             {
                 Failure::could_not(format!(
                     "cannot listen on {address}: {}; give an address of this machine with --host, or leave it out",
-                    said(error)
+                    io_message(error)
                 ))
             }
             ServeError::TargetIsSelf(_) => Failure::usage(error.to_string()),
@@ -201,8 +206,9 @@ impl Prepared {
 
 /// Starts the mock in a thread of its own, which ends with the process.
 fn embedded_mock(interval: std::time::Duration) -> Result<Target, Failure> {
-    let failed =
-        |error: &io::Error| Failure::could_not(format!("cannot start the mock: {}", said(error)));
+    let failed = |error: &io::Error| {
+        Failure::could_not(format!("cannot start the mock: {}", io_message(error)))
+    };
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = mock::Server::bind(&[any_port]).map_err(|error| failed(&error))?;
     let address = server.addresses()[0];
@@ -244,14 +250,14 @@ fn filled_in(
     let fields = settings.headers.iter().map(|(name, template)| {
         let (value, encoded) = template.fill(value_of);
         for encoded in encoded {
-            complain(format_args!(
+            eprint_line(format_args!(
                 "`{{{}}}` in the field `{name}` is sent percent-encoded, as `{}`: a field holds no other characters",
                 encoded.placeholder.name(),
                 encoded.sent,
             ));
         }
         if template.wants(Placeholder::Branch) && value_of(Placeholder::Branch).is_empty() {
-            complain(format_args!(
+            eprint_line(format_args!(
                 "`{{branch}}` in the field `{name}` is empty: the project is in no git repository"
             ));
         }
@@ -269,13 +275,14 @@ fn options(
     stop_signals: &'static [i32],
 ) -> Result<Options, Failure> {
     let id = &settings.instance_id;
-    let onward =
-        Onward::new(target.host_field(), target.base_path(), fields).map_err(|unsettable| {
+    let onward = RequestRewriter::new(target.host_field(), target.base_path(), fields).map_err(
+        |unsettable| {
             Failure::usage(format!(
                 "the field `{}` cannot be set; leave it out",
-                Shown(&unsettable.0)
+                Escaped(&unsettable.0)
             ))
-        })?;
+        },
+    )?;
     let limits = settings.limits;
     Ok(Options {
         target,
@@ -344,8 +351,8 @@ pub(in crate::cli) fn addresses(host: &str) -> Result<Vec<IpAddr>, Failure> {
         }
         Err(error) => Err(Failure::usage(format!(
             "`--host {}` has no address ({}); give an address of this machine, or leave it out",
-            Shown(host),
-            said(&error)
+            Escaped(host),
+            io_message(&error)
         ))),
     }
 }
@@ -378,10 +385,10 @@ impl Announcement {
             places.push(format!("http://{host}:{port} ({})", bound.join(", ")));
         }
         let sockets = addresses.iter().filter(|address| address.tcp().is_none());
-        places.extend(sockets.map(|address| Shown(&address.to_string()).to_string()));
+        places.extend(sockets.map(|address| Escaped(&address.to_string()).to_string()));
         let mut text = format!(
             "Instance:   {}\nListening:  {}\nTarget:     {}\n",
-            Shown(&self.instance_id),
+            Escaped(&self.instance_id),
             places.join(", "),
             self.target,
         );
@@ -398,7 +405,7 @@ impl Announcement {
                  leave out --host to listen on localhost only\n",
             );
         }
-        explain(&text);
+        eprint_text(&text);
     }
 }
 

@@ -7,8 +7,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 
-use crate::cli::output::said;
 use crate::cli::settings::Environment;
+use crate::text::io_message;
 
 /// What has started the program and waits for it, if anything does.
 pub struct Supervisor(Option<Vec<u8>>);
@@ -26,7 +26,10 @@ impl Supervisor {
             return;
         };
         if let Err(error) = send(name, state) {
-            log::warn!("{NOTIFY_SOCKET} cannot be told {state}: {}", said(&error));
+            log::warn!(
+                "{NOTIFY_SOCKET} cannot be told {state}: {}",
+                io_message(&error)
+            );
         }
     }
 }

@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cli::raw;
 use crate::cli::settings::Environment;
+use crate::text::raw;
 
 /// The branch that is checked out where `project` lies, or the start of the commit's name where none is. `None`
 /// outside of a git repository. Carries any bytes, as every name of a reference does.

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::raw;
+use crate::text::raw;
 
 /// A value of a field, with what has to be filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use crate::cli::Failure;
-use crate::cli::output::{complain, said, shown};
-use crate::cli::settings::{self, Environment, Given};
-use crate::serve::{Place, Target, Tls, Trust, Unusable};
+use crate::cli::outcome::Failure;
+use crate::cli::output::eprint_line;
+use crate::cli::settings::{self, Environment, SourcedValue};
+use crate::serve::{Endpoint, Target, Tls, Trust, Unusable};
+use crate::text::{escaped_path, io_message};
 
 use super::Serve;
 
@@ -14,7 +15,7 @@ use super::Serve;
 pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Failure> {
     let path = |name, value: &Option<String>| -> Result<Option<PathBuf>, Failure> {
         match value {
-            Some(value) => Ok(Some(Given::flag(name, value).path()?.to_owned())),
+            Some(value) => Ok(Some(SourcedValue::flag(name, value).path()?.to_owned())),
             None => Ok(None),
         }
     };
@@ -53,7 +54,7 @@ pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Fail
 
 /// What connections to `target` need, if it is one of `https`; this is where certificates are read.
 pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
-    let Place::Tcp(host, _) = target.place() else {
+    let Endpoint::Tcp(host, _) = target.place() else {
         return Ok(None);
     };
     if !target.is_https() {
@@ -70,14 +71,14 @@ pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
             };
             Failure::could_not(format!(
                 "cannot read `{}`: {}; {way_out}",
-                shown(&path),
-                said(&error)
+                escaped_path(&path),
+                io_message(&error)
             ))
         }
         Unusable::Unfit(why) => Failure::usage(why),
     })?;
     if trust.insecure {
-        complain(format_args!(
+        eprint_line(format_args!(
             "warning: with --insecure any certificate passes for that of {target}: whoever is on the way can read and \
              change everything; give its CA with --ca-file instead"
         ));

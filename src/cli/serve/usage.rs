@@ -9,10 +9,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::cli::output::said;
 use crate::registry::project::Project;
 use crate::registry::store::Store;
 use crate::registry::{Moment, Note};
+use crate::text::io_message;
 
 /// A port of the registry that is used for its project.
 pub struct Usage {
@@ -61,7 +61,10 @@ impl Usage {
                 drop(done);
             });
         if let Err(error) = spawned {
-            log::debug!("the use of the port is not recorded: {}", said(&error));
+            log::debug!(
+                "the use of the port is not recorded: {}",
+                io_message(&error)
+            );
         }
         is_done
     }

@@ -233,7 +233,7 @@ mod tests {
         check("$a", "\"$a\"");
         assert_eq!(word(OsStr::new("$a$"), "$"), "\"$$a$$\"");
         assert_eq!(
-            word(&crate::cli::raw::from_text("caf\0e9 1"), "$"),
+            word(&crate::text::raw::from_text("caf\0e9 1"), "$"),
             "\"caf\\xe9 1\""
         );
     }

@@ -19,9 +19,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::holder::{Holder, Identity, Listener, interceptor_at, interceptor_on, listeners};
-use crate::cli::raw;
 use crate::registry::{Port, Registry};
-use crate::serve::{Place, Target};
+use crate::serve::{Endpoint, Target};
+use crate::text::raw;
 
 /// What was found.
 pub struct Survey {
@@ -235,15 +235,15 @@ fn is_reachable(target: &str) -> bool {
     spawned.is_ok() && told.recv_timeout(TARGET_TIME_MAX).unwrap_or(false)
 }
 
-fn connects(place: &Place) -> bool {
+fn connects(place: &Endpoint) -> bool {
     match place {
-        Place::Unix(path) => UnixStream::connect(path).is_ok(),
+        Endpoint::Unix(path) => UnixStream::connect(path).is_ok(),
         // As the interceptor has it: `localhost` is both loopback addresses, whatever a resolver says.
-        Place::Tcp(host, port) if host.eq_ignore_ascii_case("localhost") => {
+        Endpoint::Tcp(host, port) if host.eq_ignore_ascii_case("localhost") => {
             let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
             accepts(loopbacks.map(|ip| SocketAddr::new(ip, *port)))
         }
-        Place::Tcp(host, port) => (host.as_str(), *port).to_socket_addrs().is_ok_and(accepts),
+        Endpoint::Tcp(host, port) => (host.as_str(), *port).to_socket_addrs().is_ok_and(accepts),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 
 use crate::cli::feeds::Hello;
-use crate::cli::output::Shown;
+use crate::text::Escaped;
 
 /// The beginning of a request, as far as it is shown.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -94,14 +94,14 @@ impl Style {
         if self.names_project {
             let name = hello.project.as_deref().unwrap_or(&hello.instance_id);
             // Writing into a String cannot fail.
-            let _ = write!(line, "{}  ", Shown(name));
+            let _ = write!(line, "{}  ", Escaped(name));
         }
         line.push_str(&request(start));
         if let Some(what) = end.what_was_wrong() {
-            let _ = write!(line, "  {colour}{}{plain}", Shown(what));
+            let _ = write!(line, "  {colour}{}{plain}", Escaped(what));
         }
         if let Some(traffic) = end.traffic() {
-            let _ = write!(line, "  {}", Shown(&traffic));
+            let _ = write!(line, "  {}", Escaped(&traffic));
         }
         line.push('\n');
         line
@@ -163,7 +163,7 @@ fn request(start: Option<&Start>) -> String {
             ..
         }) => {
             let path = path.as_deref().unwrap_or_default();
-            format!("{} {}", Shown(method), Shown(path))
+            format!("{} {}", Escaped(method), Escaped(path))
         }
         _ => "(unreadable)".to_owned(),
     }

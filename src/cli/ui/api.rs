@@ -12,15 +12,17 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::output::{mappings, name, said, shown};
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::mappings;
 use crate::cli::project::refuse_no_folder;
 use crate::cli::prune::{Prunes, prune, unused_for};
-use crate::cli::settings::Given;
+use crate::cli::settings::SourcedValue;
 use crate::cli::transfer::{Imports, Readable, readable};
-use crate::cli::{Exit, Failure, raw};
 use crate::registry::import::Winner;
 use crate::registry::undo::Obstacle;
 use crate::registry::{Project, Registry};
+use crate::text::raw;
+use crate::text::{escaped_path, io_message, name};
 
 use super::changes::{Done, PAST_MAX, Undone};
 use super::relay;
@@ -89,7 +91,7 @@ fn not_understood() -> Answer {
 }
 
 fn failed(failure: &Failure) -> Answer {
-    let status = match failure.exit() {
+    let status = match failure.exit {
         Exit::BadUsage => 400,
         Exit::No => 404,
         _ => 500,
@@ -142,8 +144,8 @@ fn typed(text: &str) -> Result<Project, Failure> {
     Project::resolve(&path).map_err(|error| {
         Failure::usage(format!(
             "cannot resolve `{}`: {}",
-            shown(&path),
-            said(&error)
+            escaped_path(&path),
+            io_message(&error)
         ))
     })
 }
@@ -208,7 +210,7 @@ fn recorded(path: &str) -> Result<Project, Failure> {
 fn gone(project: &Project) -> Failure {
     Failure::no(format!(
         "no port is assigned to `{}` any more",
-        shown(project.path())
+        escaped_path(project.path())
     ))
 }
 
@@ -221,7 +223,7 @@ struct Prune {
 
 fn prune_projects(site: &Site, ask: &Prune) -> Result<Answer, Failure> {
     let recycling = match &ask.unused_for {
-        Some(time) => Some(unused_for(Given::argument(time).period()?)),
+        Some(time) => Some(unused_for(SourcedValue::argument(time).period()?)),
         None => None,
     };
     if ask.dry_run {
@@ -305,16 +307,19 @@ fn told(obstacle: &Obstacle) -> String {
         Obstacle::PortOf { path, port, owner } => {
             format!(
                 "{}: port {port} belongs to {} now",
-                shown(path),
-                shown(owner)
+                escaped_path(path),
+                escaped_path(owner)
             )
         }
         Obstacle::Changed {
             path,
             port: Some(port),
-        } => format!("{}: has been changed again (port {port})", shown(path)),
+        } => format!(
+            "{}: has been changed again (port {port})",
+            escaped_path(path)
+        ),
         Obstacle::Changed { path, port: None } => {
-            format!("{}: has no port any more", shown(path))
+            format!("{}: has no port any more", escaped_path(path))
         }
     }
 }
@@ -338,7 +343,7 @@ fn record(site: &Site, ask: &Record) -> Answer {
             format!(
                 "the interceptor with pid {} does not take notice: {}; is it still running?",
                 ask.pid,
-                said(&error)
+                io_message(&error)
             ),
         ),
     }

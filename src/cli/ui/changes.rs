@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::Failure;
-use crate::cli::place::Place;
+use crate::cli::context::RegistryHandle;
+use crate::cli::outcome::Failure;
 use crate::registry::Registry;
 use crate::registry::undo::{Change, Obstacle};
 
 /// Where changes are made.
 pub struct Desk {
     /// The registry.
-    pub place: Place,
+    pub place: RegistryHandle,
     past: Mutex<Past>,
     /// Something is new.
     news: Condvar,
@@ -58,7 +58,7 @@ pub enum Undone {
 
 impl Desk {
     /// A desk without a past.
-    pub fn new(place: Place) -> Desk {
+    pub fn new(place: RegistryHandle) -> Desk {
         Desk {
             place,
             past: Mutex::default(),
@@ -71,7 +71,7 @@ impl Desk {
     ///
     /// # Errors
     ///
-    /// As [`Place::update`].
+    /// As [`RegistryHandle::update`].
     pub fn change<T>(
         &self,
         mut make: impl FnMut(&mut Registry) -> T,
@@ -106,7 +106,7 @@ impl Desk {
     ///
     /// # Errors
     ///
-    /// As [`Place::update`].
+    /// As [`RegistryHandle::update`].
     pub fn undo(&self, id: u64) -> Result<Undone, Failure> {
         let past = self.lock();
         let known = past.changes.iter().find(|(done, _)| done.id == id);

@@ -15,12 +15,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::output::{Shown, name};
-use crate::cli::raw;
 use crate::cli::status::Statuses;
 use crate::cli::status::survey::survey;
 use crate::registry::project::is_deleted;
 use crate::registry::{Port, Registry};
+use crate::text::raw;
+use crate::text::{Escaped, name};
 
 use super::changes::Done;
 use super::queue::{Batch, Queue};
@@ -219,7 +219,7 @@ impl Projects {
         };
         Projects {
             on: "projects",
-            registry_file: Shown(&raw::to_text(place.store.path().as_os_str())).to_string(),
+            registry_file: Escaped(&raw::to_text(place.store.path().as_os_str())).to_string(),
             range: Range {
                 start: place.range.start(),
                 end: place.range.end(),

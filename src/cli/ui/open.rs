@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::cli::output::{complain, said};
+use crate::cli::output::eprint_line;
 use crate::cli::settings::Environment;
+use crate::text::io_message;
 
 use super::token::Key;
 
@@ -32,9 +33,9 @@ pub fn in_browser(url: &str, key: &Key, environment: &Environment<'_>) {
                 .name("browser".to_owned())
                 .spawn(wait);
         }
-        Err(error) => complain(format_args!(
+        Err(error) => eprint_line(format_args!(
             "cannot start `{opener}` ({}); open the address yourself",
-            said(&error)
+            io_message(&error)
         )),
     }
 }

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::place::Place;
+use crate::cli::context::RegistryHandle;
 use crate::http::connection::Options;
 use crate::http::framing::{self, Framing};
 use crate::http::guard::Guard;
 use crate::http::head::{self, RequestHead, Slots, Version};
-use crate::http::reply::{self, Manner};
+use crate::http::reply::{self, ReplyOptions};
 use crate::http::target::Target;
 use crate::http::{Error, Parsed};
 
@@ -48,7 +48,7 @@ impl Site {
     /// # Errors
     ///
     /// There are no random bytes to be had.
-    pub fn new(place: Place, feeds: Option<PathBuf>) -> io::Result<Site> {
+    pub fn new(place: RegistryHandle, feeds: Option<PathBuf>) -> io::Result<Site> {
         Ok(Site {
             key: Key::new()?,
             desk: Desk::new(place),
@@ -232,7 +232,7 @@ impl Answer {
         Answer::refusal(error.status(), message)
     }
 
-    fn bytes(&self, manner: Manner) -> Vec<u8> {
+    fn bytes(&self, manner: ReplyOptions) -> Vec<u8> {
         let mut out = Vec::new();
         let coding = if self.is_packed { assets::CODING } else { "" };
         let fields = format!("{}{coding}", assets::FIELDS);
@@ -384,7 +384,7 @@ impl Connection {
     fn answer(&mut self, answer: &Answer, head_only: bool, persists: bool) -> io::Result<()> {
         let close = !persists;
         self.stream
-            .write_all(&answer.bytes(Manner { head_only, close }))
+            .write_all(&answer.bytes(ReplyOptions { head_only, close }))
     }
 
     /// Answers a request whose body nobody reads, and closes the connection.

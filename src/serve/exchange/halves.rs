@@ -13,20 +13,20 @@ use smol::future;
 
 use super::super::Service;
 use super::super::buffers::Scratch;
-use super::super::deadline::{Deadline, Silence};
+use super::super::conn::{Conn, Failure, Filled, Reader, Stream, WriteError, Writer};
+use super::super::deadline::{Deadline, InactivityTimeout};
 use super::super::fault::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Terms};
-use super::super::wire::{Failure, Filled, Reader, Stream, Unwritten, Wire, Writer};
 use super::Limits;
 use super::request::Request;
 use super::response::{Response, read_response};
-use crate::http::body::{Body, Form};
+use crate::http::body::{Body, BodyMode};
 use crate::http::connection::Next;
+use crate::http::forward::Kind;
 use crate::http::framing::Framing;
 use crate::http::head::Version;
-use crate::http::passage::Kind;
 
 /// One attempt at a request: what it is about, and what its two halves know of each other.
 pub struct Attempt<'a> {
@@ -90,8 +90,8 @@ impl<'a> Attempt<'a> {
     /// Sends the request over `origin` and passes the response on.
     pub fn run(
         &self,
-        client: &mut Wire,
-        origin: &mut Wire,
+        client: &mut Conn,
+        origin: &mut Conn,
         body: &mut Body,
     ) -> impl Future<Output = Result<Answered, Fault>> {
         let (client_reader, client_writer) = client.split();
@@ -161,7 +161,7 @@ impl<'a> Attempt<'a> {
         let result = match origin.write_on(&out, &mut written) {
             Ok(true) => Ok(()),
             Ok(false) => return Ok(Begun::Part(out, written)),
-            Err(why) => Err(Unwritten { written, why }),
+            Err(why) => Err(WriteError { written, why }),
         };
         let goes_on = self.sent_head(out, result)?;
         Ok(if goes_on { Begun::Whole } else { Begun::Over })
@@ -181,9 +181,9 @@ impl<'a> Attempt<'a> {
         let silence = self.silence(self.limits.client);
         if let Begun::Part(out, before) = begun {
             let rest = origin.write_within(&out[before..], silence).await;
-            let result = rest.map_err(|Unwritten { written, why }| {
+            let result = rest.map_err(|WriteError { written, why }| {
                 let written = before + written;
-                Unwritten { written, why }
+                WriteError { written, why }
             });
             if !self.sent_head(out, result)? {
                 return Ok(());
@@ -200,7 +200,7 @@ impl<'a> Attempt<'a> {
             }
         }
         let terms = Terms {
-            form: Form::AsIs,
+            form: BodyMode::Verbatim,
             stays: |name: &str| request.stays(name, &service.onward),
             silence,
             bytes: &service.tally.bytes_up,
@@ -217,14 +217,14 @@ impl<'a> Attempt<'a> {
     }
 
     /// Notes how the write of `out` ended, and keeps it while it may go out again; says whether more can follow.
-    fn sent_head(&self, out: Scratch, result: Result<(), Unwritten>) -> Result<bool, OriginFault> {
+    fn sent_head(&self, out: Scratch, result: Result<(), WriteError>) -> Result<bool, OriginFault> {
         let goes_on = result.is_ok();
         let sent = match result {
             Ok(()) => {
                 self.service.tally.bytes_up.add(out.len() as u64);
                 Sent::Part
             }
-            Err(Unwritten { written, why }) => {
+            Err(WriteError { written, why }) => {
                 self.notice(why)?;
                 if written == 0 {
                     Sent::Nothing
@@ -241,8 +241,8 @@ impl<'a> Attempt<'a> {
     }
 
     /// How long nothing of a body may move.
-    fn silence<'d>(&self, deadline: &'d Deadline) -> Silence<'d> {
-        Silence {
+    fn silence<'d>(&self, deadline: &'d Deadline) -> InactivityTimeout<'d> {
+        InactivityTimeout {
             deadline,
             most: self.service.timeouts.body,
         }

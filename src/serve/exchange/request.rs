@@ -1,4 +1,4 @@
-//! The request half of an exchange: waits for a head, and has it judged by [`passage`].
+//! The request half of an exchange: waits for a head, and has it judged by [`forward`].
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 
 use super::super::Service;
 use super::super::buffers::Scratch;
+use super::super::conn::{Filled, Stream};
 use super::super::fault::{ClientFault, Fault};
-use super::super::feed::{Beginning, Side, Sight, Trace};
+use super::super::feed::{Beginning, BodyTap, Side, Trace};
 use super::super::own::Page;
 use super::super::reactor;
-use super::super::wire::{Filled, Stream};
 use super::Connection;
 use crate::http::Parsed;
-use crate::http::connection::Named;
+use crate::http::connection::NominatedFields;
+use crate::http::forward::{self, ForwardedRequest, RequestContext};
 use crate::http::framing::Framing;
 use crate::http::head::{self, Field, RequestHead, Slots, Version};
-use crate::http::passage::{self, Asking, Onbound};
-use crate::http::rewrite::Onward;
+use crate::http::rewrite::RequestRewriter;
 use crate::http::target::Target;
 
 /// What an exchange needs to know of a request whose head is already on its way.
 pub struct Request {
-    pub asking: Asking,
+    pub asking: RequestContext,
     pub framing: Framing,
     /// Its client may wait for a 100 before it sends the body, and there is a limit on how long it is silent within that.
     pub may_wait: bool,
     /// What its trailer section must not bring back.
-    pub named: Named,
+    pub named: NominatedFields,
     /// Repeating it changes nothing (RFC 9110 §9.2.2).
     pub is_idempotent: bool,
     pub page: Option<Page>,
@@ -40,7 +40,7 @@ pub struct Request {
 
 impl Request {
     /// Whether fields of that `name` do not pass in its trailer section.
-    pub fn stays(&self, name: &str, onward: &Onward) -> bool {
+    pub fn stays(&self, name: &str, onward: &RequestRewriter) -> bool {
         onward.is_ours(name) || self.named.has(name)
     }
 
@@ -50,7 +50,7 @@ impl Request {
     }
 
     /// What sees the bodies of its exchange.
-    pub fn sight(&self, side: Side) -> Option<Sight<'_>> {
+    pub fn sight(&self, side: Side) -> Option<BodyTap<'_>> {
         self.trace.as_deref().map(|trace| trace.sight(side))
     }
 }
@@ -148,7 +148,7 @@ fn take_request(
     out: &mut Scratch,
 ) -> Result<Parsed<(Request, usize)>, Refusal> {
     let mut slots = Slots::new();
-    let taken = passage::request(bytes, &mut slots, &service.guard, &service.onward, out);
+    let taken = forward::request(bytes, &mut slots, &service.guard, &service.onward, out);
     let taken = match taken {
         Ok(taken) => taken,
         Err(refused) => {
@@ -192,9 +192,9 @@ fn take_request(
 }
 
 /// RFC 9110 §10.1.1. Where nothing hangs on it, it is not looked for.
-fn may_wait(onbound: &Onbound<'_, '_>, service: &Service) -> bool {
+fn may_wait(onbound: &ForwardedRequest<'_, '_>, service: &Service) -> bool {
     let limit = service.timeouts.body.unwrap_or_default();
-    let Onbound { head, framing, .. } = onbound;
+    let ForwardedRequest { head, framing, .. } = onbound;
     let expects = |field: &Field<'_>| {
         field.name.eq_ignore_ascii_case("Expect")
             && field.value.eq_ignore_ascii_case(b"100-continue")

@@ -1,15 +1,15 @@
-//! The response half of an exchange: waits for a head, and has it judged by [`passage`].
+//! The response half of an exchange: waits for a head, and has it judged by [`forward`].
 
 use std::io;
 
 use super::super::buffers::Scratch;
+use super::super::conn::{Filled, Reader};
 use super::super::fault::{Fault, OriginFault};
-use super::super::wire::{Filled, Reader};
 use super::halves::{Attempt, Sent};
 use crate::http::Parsed;
+use crate::http::forward::{self, ExchangeState, Kind, ResponseError};
 use crate::http::framing::Framing;
 use crate::http::head::{self, Slots};
-use crate::http::passage::{self, Kind, Moment, Wrong};
 
 /// A response head that has been taken.
 pub struct Response {
@@ -62,16 +62,16 @@ fn take_response(
     attempt: &Attempt<'_>,
     out: &mut Scratch,
 ) -> Result<Parsed<(Response, usize)>, OriginFault> {
-    let moment = Moment {
+    let moment = ExchangeState {
         is_sent: attempt.sent.get() == Sent::Whole,
         is_stopping: attempt.service.clock.is_stopping(),
     };
     let request = attempt.request;
     let mut slots = Slots::new();
-    let taken = passage::response(bytes, &mut slots, &request.asking, moment, out);
+    let taken = forward::response(bytes, &mut slots, &request.asking, moment, out);
     let Parsed::Complete(inbound) = taken.map_err(|wrong| match wrong {
-        Wrong::Malformed(error) => OriginFault::Malformed(error),
-        Wrong::UnaskedUpgrade => OriginFault::UnaskedUpgrade,
+        ResponseError::Malformed(error) => OriginFault::Malformed(error),
+        ResponseError::UnaskedUpgrade => OriginFault::UnaskedUpgrade,
     })?
     else {
         return Ok(Parsed::Partial);

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use smol::future;
 
 use super::command::{Command, Lines};
-use super::event::{Event, Line, Who, now};
+use super::event::{Event, InstanceInfo, Line, now};
 use super::hub::{Hub, Listener};
+use crate::serve::conn::{Conn, Filled, Reader, Stream, Writer};
 use crate::serve::reactor::{Source, Timer};
-use crate::serve::wire::{Filled, Reader, Stream, Wire, Writer};
 use crate::serve::{listen, peer};
 
 /// The socket, for as long as it is there.
@@ -28,12 +28,12 @@ use crate::serve::{listen, peer};
 pub struct Channel {
     listener: Source<UnixListener>,
     path: PathBuf,
-    who: Rc<Who>,
+    who: Rc<InstanceInfo>,
 }
 
 impl Channel {
     /// Listens in `folder`, which is made if it is not there, and says who is behind it.
-    pub fn open(folder: &Path, who: Who) -> io::Result<Channel> {
+    pub fn open(folder: &Path, who: InstanceInfo) -> io::Result<Channel> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -111,8 +111,8 @@ pub fn is_private(folder: &Path) -> io::Result<bool> {
 }
 
 /// One listener, from its coming to its leaving.
-async fn attend(stream: Stream, hub: Arc<Hub>, who: Rc<Who>) {
-    let mut wire = Wire::new(stream);
+async fn attend(stream: Stream, hub: Arc<Hub>, who: Rc<InstanceInfo>) {
+    let mut wire = Conn::new(stream);
     let (reader, writer) = wire.split();
     match hub.join(|recording| hello(&who, recording)) {
         Ok(listener) => future::or(hear(reader, &hub), tell(writer, &listener)).await,
@@ -128,7 +128,7 @@ async fn attend(stream: Stream, hub: Arc<Hub>, who: Rc<Who>) {
     }
 }
 
-fn hello(who: &Who, recording: bool) -> Line {
+fn hello(who: &InstanceInfo, recording: bool) -> Line {
     let hello = Event::Hello {
         protocol: PROTOCOL,
         who,

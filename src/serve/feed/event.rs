@@ -20,7 +20,7 @@ pub enum Event<'a> {
     Hello {
         protocol: u32,
         #[serde(flatten)]
-        who: &'a Who,
+        who: &'a InstanceInfo,
         recording: bool,
         at: f64,
     },
@@ -89,7 +89,7 @@ pub enum Event<'a> {
 
 /// Who an interceptor is.
 #[derive(Debug, Clone, Serialize)]
-pub struct Who {
+pub struct InstanceInfo {
     pub instance_id: String,
     /// The project's name.
     pub project: Option<String>,
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn an_event_says_what_it_is() {
-        let who = Who {
+        let who = InstanceInfo {
             instance_id: "i".to_owned(),
             project: None,
             path: None,

@@ -28,8 +28,8 @@ pub struct Trace {
     hub: Arc<Hub>,
     id: u64,
     began: Instant,
-    request: RefCell<Passing>,
-    response: RefCell<Passing>,
+    request: RefCell<BodyTrace>,
+    response: RefCell<BodyTrace>,
     /// The status of the target's answer, and when it began.
     answer: Cell<Option<(u16, f64)>>,
     /// When its progress was told last.
@@ -53,7 +53,7 @@ pub struct Beginning<'a> {
 
 /// One body of it.
 #[derive(Debug)]
-struct Passing {
+struct BodyTrace {
     body: Body,
     bytes: u64,
     observer: Option<Observer>,
@@ -64,7 +64,7 @@ struct Passing {
 
 /// What a relay shows a body to.
 #[derive(Debug, Clone, Copy)]
-pub struct Sight<'a> {
+pub struct BodyTap<'a> {
     trace: &'a Trace,
     side: Side,
 }
@@ -103,8 +103,8 @@ impl Trace {
             hub: Arc::clone(hub),
             id,
             began,
-            request: RefCell::new(Passing::new(framing, fields, records(hub))),
-            response: RefCell::new(Passing::new(Framing::Empty, &[], None)),
+            request: RefCell::new(BodyTrace::new(framing, fields, records(hub))),
+            response: RefCell::new(BodyTrace::new(Framing::Empty, &[], None)),
             answer: Cell::new(None),
             told: Cell::new(began),
             is_over: Cell::new(false),
@@ -115,7 +115,7 @@ impl Trace {
     pub fn answers(&self, head: &ResponseHead<'_, '_>, framing: Framing) {
         let ttfb_ms = self.age();
         self.answer.set(Some((head.status, ttfb_ms)));
-        *self.response.borrow_mut() = Passing::new(framing, head.fields, records(&self.hub));
+        *self.response.borrow_mut() = BodyTrace::new(framing, head.fields, records(&self.hub));
         if !self.hub.is_on() {
             return;
         }
@@ -135,13 +135,13 @@ impl Trace {
     /// From here on the bytes of both sides are a tunnel's.
     pub fn tunnels(&self) {
         for passing in [&self.request, &self.response] {
-            *passing.borrow_mut() = Passing::new(Framing::UntilClose, &[], None);
+            *passing.borrow_mut() = BodyTrace::new(Framing::UntilClose, &[], None);
         }
     }
 
     /// What shows the body of that side as it passes.
-    pub fn sight(&self, side: Side) -> Sight<'_> {
-        Sight { trace: self, side }
+    pub fn sight(&self, side: Side) -> BodyTap<'_> {
+        BodyTap { trace: self, side }
     }
 
     /// The exchange is over, with the last byte of its answer or of its tunnel.
@@ -200,7 +200,7 @@ impl Trace {
         self.tell(&end.line());
     }
 
-    fn passing(&self, side: Side) -> &RefCell<Passing> {
+    fn passing(&self, side: Side) -> &RefCell<BodyTrace> {
         match side {
             Side::Request => &self.request,
             Side::Response => &self.response,
@@ -266,7 +266,7 @@ impl Drop for Trace {
     }
 }
 
-impl Sight<'_> {
+impl BodyTap<'_> {
     /// These bytes of the body have passed, framing included.
     pub fn passed(self, bytes: &[u8]) {
         {
@@ -300,9 +300,9 @@ impl Sight<'_> {
     }
 }
 
-impl Passing {
-    fn new(framing: Framing, fields: &[Field<'_>], kept: Option<record::Body>) -> Passing {
-        Passing {
+impl BodyTrace {
+    fn new(framing: Framing, fields: &[Field<'_>], kept: Option<record::Body>) -> BodyTrace {
+        BodyTrace {
             body: Body::new(framing),
             bytes: 0,
             observer: kind(fields).map(Observer::new),

@@ -15,8 +15,8 @@ use std::task::{Context, Poll, Waker, ready};
 use rustls::ClientConnection;
 
 use super::super::buffers::Buffer;
+use super::super::conn::uninterrupted;
 use super::super::reactor::Source;
-use super::super::wire::uninterrupted;
 
 /// A connected TLS stream.
 #[derive(Debug)]

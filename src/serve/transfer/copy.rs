@@ -3,8 +3,8 @@
 use std::io;
 
 use super::super::buffers::Buffer;
-use super::super::deadline::Silence;
-use super::super::wire::{Stream, Writer};
+use super::super::conn::{Stream, Writer};
+use super::super::deadline::InactivityTimeout;
 use super::Moved;
 
 /// See [`transfer`](super::transfer).
@@ -12,7 +12,7 @@ pub async fn transfer(
     source: &Stream,
     to: Writer<'_>,
     most: u64,
-    silence: Silence<'_>,
+    silence: InactivityTimeout<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Moved {
     let mut buffer = Buffer::take_large();

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use super::super::deadline::Silence;
-use super::super::wire::{Failure, Room, Stream};
+use super::super::conn::{Failure, Room, Stream};
+use super::super::deadline::InactivityTimeout;
 use super::Moved;
 
 /// See [`transfer`](super::transfer). `None`: the system or one of the streams does not allow it, and nothing was moved.
@@ -20,7 +20,7 @@ pub async fn transfer(
     source: &Stream,
     sink: &Stream,
     most: u64,
-    silence: Silence<'_>,
+    silence: InactivityTimeout<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Option<Moved> {
     let (input, output) = (source.bare()?, sink.bare()?);

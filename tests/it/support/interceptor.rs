@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::DEADLINE;
 use super::origin::Origin;
 use super::tls::Authority;
-use super::wire::Wire;
+use super::wire::Conn;
 
 /// The variable that says how many threads interceptors have, for a run of the tests with more than one.
 pub const THREADS: &str = "IC_TEST_THREADS";
@@ -270,12 +270,12 @@ impl Interceptor {
 
     /// A client's new connection to it.
     #[track_caller]
-    pub fn client(&self) -> Wire {
+    pub fn client(&self) -> Conn {
         let number = self.clients.fetch_add(1, Ordering::Relaxed);
         let who = format!("client {number}");
         match &self.socket {
-            None => Wire::connect(who, self.address()),
-            Some(path) => Wire::connect_to(who, path),
+            None => Conn::connect(who, self.address()),
+            Some(path) => Conn::connect_to(who, path),
         }
     }
 
@@ -394,15 +394,15 @@ impl Interceptor {
     }
 
     /// A connection, if it listens already.
-    fn knock(&self, address: SocketAddr) -> Option<Wire> {
+    fn knock(&self, address: SocketAddr) -> Option<Conn> {
         let who = "readiness";
         match &self.socket {
             None => TcpStream::connect_timeout(&address, DEADLINE)
                 .ok()
-                .map(|stream| Wire::new(who, stream)),
+                .map(|stream| Conn::new(who, stream)),
             Some(path) => UnixStream::connect(path)
                 .ok()
-                .map(|stream| Wire::local(who, stream)),
+                .map(|stream| Conn::local(who, stream)),
         }
     }
 

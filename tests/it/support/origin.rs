@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::DEADLINE;
 use super::message::Request;
 use super::tls::{self, Config};
-use super::wire::{Stop, Wire};
+use super::wire::{Conn, Stop};
 
 /// A listening origin.
 pub struct Origin {
@@ -188,13 +188,13 @@ impl Origin {
 
     /// The next connection, within the deadline.
     #[track_caller]
-    pub fn accept(&self) -> Wire {
+    pub fn accept(&self) -> Conn {
         self.try_accept(DEADLINE)
             .unwrap_or_else(|| panic!("origin: no connection came within {DEADLINE:?}"))
     }
 
     /// The next connection, if one comes in time.
-    pub fn try_accept(&self, patience: Duration) -> Option<Wire> {
+    pub fn try_accept(&self, patience: Duration) -> Option<Conn> {
         match lock(&self.connections).recv_timeout(patience) {
             Ok(stream) => {
                 let mut accepted = lock(&self.accepted);
@@ -253,11 +253,11 @@ impl Origin {
     }
 }
 
-fn wire(number: usize, stream: TcpStream, tls: Option<Config>) -> io::Result<Wire> {
+fn wire(number: usize, stream: TcpStream, tls: Option<Config>) -> io::Result<Conn> {
     let who = format!("origin, connection {number}");
     match tls {
-        None => Ok(Wire::new(who, stream)),
-        Some(config) => Wire::secure(who, stream, config),
+        None => Ok(Conn::new(who, stream)),
+        Some(config) => Conn::secure(who, stream, config),
     }
 }
 
@@ -307,7 +307,7 @@ impl Book {
 }
 
 fn answer_all(
-    mut wire: Wire,
+    mut wire: Conn,
     connection: usize,
     book: &Book,
     answer: &dyn Fn(&Request, usize) -> Reply,

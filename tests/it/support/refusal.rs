@@ -132,7 +132,7 @@ fn check_refused(
 
 /// Nothing comes behind a refusal but the end.
 #[track_caller]
-pub fn check_orderly_end(mut client: Wire, why: &str) {
+pub fn check_orderly_end(mut client: Conn, why: &str) {
     let (rest, stop) = client.drain();
     assert!(
         rest.is_empty() && stop == Stop::Closed,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::interceptor::{Interceptor, Launch};
 use super::message::{Request, Response};
 use super::origin::{Origin, Reply};
-use super::wire::Wire;
+use super::wire::Conn;
 
 /// The answer of an origin that has nothing special to say.
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -58,7 +58,7 @@ impl Stage {
         &self,
         request: impl AsRef<[u8]>,
         answer: impl AsRef<[u8]>,
-    ) -> (Request, Response, Wire) {
+    ) -> (Request, Response, Conn) {
         self.answer_with(answer);
         self.origin.forget();
         let mut client = self.interceptor.client();

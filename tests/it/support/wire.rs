@@ -17,7 +17,7 @@ use super::message::{self, Fields, Framing, Head, Request, Response, latin1};
 use super::tls::{Config, Tls};
 
 /// A connection and what has been read from it but not yet used.
-pub struct Wire {
+pub struct Conn {
     who: String,
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
@@ -56,26 +56,26 @@ enum Left {
     Nothing,
 }
 
-impl Wire {
+impl Conn {
     /// Takes over a connection; `who` names this end in failures.
-    pub fn new(who: impl Into<String>, stream: TcpStream) -> Wire {
+    pub fn new(who: impl Into<String>, stream: TcpStream) -> Conn {
         stream
             .set_nodelay(true)
             .expect("TCP_NODELAY can be set on a connection");
-        Wire::over(who, stream)
+        Conn::over(who, stream)
     }
 
     /// Takes over a connection through a Unix socket.
-    pub fn local(who: impl Into<String>, stream: UnixStream) -> Wire {
+    pub fn local(who: impl Into<String>, stream: UnixStream) -> Conn {
         // What is asked of it is the same for either family.
-        Wire::over(who, TcpStream::from(OwnedFd::from(stream)))
+        Conn::over(who, TcpStream::from(OwnedFd::from(stream)))
     }
 
-    fn over(who: impl Into<String>, stream: TcpStream) -> Wire {
+    fn over(who: impl Into<String>, stream: TcpStream) -> Conn {
         stream
             .set_write_timeout(Some(DEADLINE))
             .expect("a write deadline can be set");
-        Wire {
+        Conn {
             who: who.into(),
             stream,
             tls: None,
@@ -85,9 +85,9 @@ impl Wire {
     }
 
     /// Takes over a connection and shakes hands on it, as the server.
-    pub fn secure(who: impl Into<String>, stream: TcpStream, config: Config) -> io::Result<Wire> {
+    pub fn secure(who: impl Into<String>, stream: TcpStream, config: Config) -> io::Result<Conn> {
         let tls = Tls::accept(config, &stream)?;
-        let mut wire = Wire::new(who, stream);
+        let mut wire = Conn::new(who, stream);
         // What came together with the end of the handshake.
         tls.open(&[], &mut wire.unread)?;
         wire.tls = Some(Arc::new(tls));
@@ -96,26 +96,26 @@ impl Wire {
 
     /// Connects within the deadline.
     #[track_caller]
-    pub fn connect(who: impl Into<String>, address: SocketAddr) -> Wire {
+    pub fn connect(who: impl Into<String>, address: SocketAddr) -> Conn {
         let who = who.into();
         match TcpStream::connect_timeout(&address, DEADLINE) {
-            Ok(stream) => Wire::new(who, stream),
+            Ok(stream) => Conn::new(who, stream),
             Err(error) => panic!("{who}: cannot connect to {address}: {error}"),
         }
     }
 
     /// Connects to a Unix socket.
     #[track_caller]
-    pub fn connect_to(who: impl Into<String>, path: &Path) -> Wire {
+    pub fn connect_to(who: impl Into<String>, path: &Path) -> Conn {
         let who = who.into();
         match UnixStream::connect(path) {
-            Ok(stream) => Wire::local(who, stream),
+            Ok(stream) => Conn::local(who, stream),
             Err(error) => panic!("{who}: cannot connect to {}: {error}", path.display()),
         }
     }
 
     /// Sets for how long this end waits for anything.
-    pub fn with_patience(mut self, patience: Duration) -> Wire {
+    pub fn with_patience(mut self, patience: Duration) -> Conn {
         self.set_patience(patience);
         self
     }
@@ -140,9 +140,9 @@ impl Wire {
     }
 
     /// A second handle on the same connection, for a thread that writes while this one reads.
-    pub fn twin(&self) -> Wire {
+    pub fn twin(&self) -> Conn {
         let stream = self.stream.try_clone().expect("a socket can be duplicated");
-        Wire {
+        Conn {
             who: format!("{} (writer)", self.who),
             stream,
             tls: self.tls.clone(),
@@ -642,7 +642,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Conn {
     fn drop(&mut self) {
         // The last of twins closes.
         if let Some(tls) = self.tls.take().and_then(Arc::into_inner) {

@@ -1,21 +1,21 @@
-//! One message's passage: everything that is decided about it from its head, in the order that matters.
+//! One message's forward: everything that is decided about it from its head, in the order that matters.
 //!
 //! Decided here: in which order the rules of this layer are asked, and what becomes of both connections. Not
 //! decided here: when to read, and what is done with the verdict. `serve::exchange` and the fuzz target
 //! `exchange` call these two functions, so that what is searched for mistakes is what runs.
 
-use super::body::Form;
-use super::connection::{self, Named, Next, Options, Reason};
+use super::body::BodyMode;
+use super::connection::{self, Next, NominatedFields, Options, Reason};
 use super::framing::{self, Asked, Framing};
 use super::guard::Guard;
 use super::head::{self, RequestHead, ResponseHead, Slots, Version};
-use super::rewrite::{self, Onward, Persistence};
+use super::rewrite::{self, Persistence, RequestRewriter};
 use super::target::Target;
 use super::{Error, Parsed};
 
 /// A request that may go on, and whose head has been written for the origin.
 #[derive(Debug)]
-pub struct Onbound<'h, 'b> {
+pub struct ForwardedRequest<'h, 'b> {
     /// Its head, as the client sent it.
     pub head: RequestHead<'h, 'b>,
     /// Where it is to go.
@@ -23,14 +23,14 @@ pub struct Onbound<'h, 'b> {
     /// How its body ends.
     pub framing: Framing,
     /// What of it decides about its response.
-    pub asking: Asking,
+    pub asking: RequestContext,
     /// The names that its trailer section must not bring back.
-    pub named: Named,
+    pub named: NominatedFields,
 }
 
 /// What of a request decides about its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asking {
+pub struct RequestContext {
     /// What its response has to be read by.
     pub asked: Asked,
     /// The version that the client understands.
@@ -56,9 +56,9 @@ pub fn request<'h, 'b>(
     bytes: &'b [u8],
     slots: &'h mut Slots<'b>,
     guard: &Guard,
-    onward: &Onward,
+    onward: &RequestRewriter,
     out: &mut Vec<u8>,
-) -> Result<Parsed<Onbound<'h, 'b>>, Refused> {
+) -> Result<Parsed<ForwardedRequest<'h, 'b>>, Refused> {
     let refused = |head_only| move |error| Refused { error, head_only };
     let Parsed::Complete(head) = head::request(bytes, slots).map_err(refused(false))? else {
         return Ok(Parsed::Partial);
@@ -71,13 +71,13 @@ pub fn request<'h, 'b>(
     guard.admit(&head, &target).map_err(refused)?;
     let options = Options::of(head.fields).map_err(refused)?;
     let upgrades = rewrite::request(&head, &target, &options, framing, onward, out);
-    let asking = Asking {
+    let asking = RequestContext {
         asked,
         version: head.version,
         persists: options.persists(head.version),
         upgrades,
     };
-    Ok(Parsed::Complete(Onbound {
+    Ok(Parsed::Complete(ForwardedRequest {
         named: trailing(&options, framing),
         head,
         target,
@@ -88,7 +88,7 @@ pub fn request<'h, 'b>(
 
 /// A response that may come back, and whose head has been written for the client.
 #[derive(Debug)]
-pub struct Inbound<'h, 'b> {
+pub struct ForwardedResponse<'h, 'b> {
     /// Its head, as the origin sent it.
     pub head: ResponseHead<'h, 'b>,
     /// What it is to the exchange.
@@ -112,18 +112,18 @@ pub struct Final {
     /// How its body ends.
     pub framing: Framing,
     /// How its body is passed on.
-    pub form: Form,
+    pub form: BodyMode,
     /// What becomes of the client's connection.
     pub next: Next,
     /// The origin keeps its connection, for as many seconds as it announced.
     pub keep: Option<Option<u64>>,
     /// The names that its trailer section must not bring back.
-    pub named: Named,
+    pub named: NominatedFields,
 }
 
 /// What is wrong with a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
+pub enum ResponseError {
     /// It is not HTTP/1.1, or contradicts itself.
     Malformed(Error),
     /// It changes to a protocol that nobody asked for.
@@ -132,7 +132,7 @@ pub enum Wrong {
 
 /// The state of things when a response arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub struct ExchangeState {
     /// The request has gone out, to its last byte.
     pub is_sent: bool,
     /// The interceptor is stopping.
@@ -144,26 +144,27 @@ pub struct Moment {
 pub fn response<'h, 'b>(
     bytes: &'b [u8],
     slots: &'h mut Slots<'b>,
-    asking: &Asking,
-    moment: Moment,
+    asking: &RequestContext,
+    moment: ExchangeState,
     out: &mut Vec<u8>,
-) -> Result<Parsed<Inbound<'h, 'b>>, Wrong> {
-    let Parsed::Complete(head) = head::response(bytes, slots).map_err(Wrong::Malformed)? else {
+) -> Result<Parsed<ForwardedResponse<'h, 'b>>, ResponseError> {
+    let Parsed::Complete(head) = head::response(bytes, slots).map_err(ResponseError::Malformed)?
+    else {
         return Ok(Parsed::Partial);
     };
-    let framing = framing::of_response(&head, asking.asked).map_err(Wrong::Malformed)?;
-    let options = Options::of(head.fields).map_err(Wrong::Malformed)?;
+    let framing = framing::of_response(&head, asking.asked).map_err(ResponseError::Malformed)?;
+    let options = Options::of(head.fields).map_err(ResponseError::Malformed)?;
     // It must not get a transfer coding, announced or done (RFC 9112 §6.1).
     let knows_no_coding = asking.version == Version::Http10;
     let (kind, persistence) = match head.status {
         101 if asking.upgrades => (Kind::Tunnel, Persistence::Upgrade),
-        101 => return Err(Wrong::UnaskedUpgrade),
+        101 => return Err(ResponseError::UnaskedUpgrade),
         100..=199 => (Kind::Interim, Persistence::Presumed),
         _ => {
             let form = if knows_no_coding && framing == Framing::Chunked {
-                Form::Decoded
+                BodyMode::Dechunked
             } else {
-                Form::AsIs
+                BodyMode::Verbatim
             };
             let next = next(asking, framing, form, moment);
             let persistence = match (next, asking.version) {
@@ -184,16 +185,21 @@ pub fn response<'h, 'b>(
         }
     };
     rewrite::response(&head, &options, persistence, knows_no_coding, out);
-    Ok(Parsed::Complete(Inbound { head, kind }))
+    Ok(Parsed::Complete(ForwardedResponse { head, kind }))
 }
 
 /// What becomes of the client's connection behind a final response (RFC 9112 §9.3).
-pub fn next(asking: &Asking, framing: Framing, form: Form, moment: Moment) -> Next {
+pub fn next(
+    asking: &RequestContext,
+    framing: Framing,
+    form: BodyMode,
+    moment: ExchangeState,
+) -> Next {
     if !moment.is_sent {
         Next::Close(Reason::RequestUnfinished)
     } else if !asking.persists {
         Next::Close(Reason::ClientAsked)
-    } else if framing == Framing::UntilClose || form == Form::Decoded {
+    } else if framing == Framing::UntilClose || form == BodyMode::Dechunked {
         Next::Close(Reason::BodyEndsByClose)
     } else if moment.is_stopping {
         Next::Close(Reason::Stopping)
@@ -203,11 +209,11 @@ pub fn next(asking: &Asking, framing: Framing, form: Form, moment: Moment) -> Ne
 }
 
 /// What `Connection` names stays on this hop in the trailer section, too (RFC 9110 §7.6.1), where there can be one.
-fn trailing(options: &Options<'_>, framing: Framing) -> Named {
+fn trailing(options: &Options<'_>, framing: Framing) -> NominatedFields {
     if framing == Framing::Chunked {
         options.named()
     } else {
-        Named::default()
+        NominatedFields::default()
     }
 }
 
@@ -223,7 +229,7 @@ mod tests {
             local_hosts_only: true,
             ..Guard::default()
         };
-        let onward = Onward::new("o:1", "/base", &[]).expect("it is settable");
+        let onward = RequestRewriter::new("o:1", "/base", &[]).expect("it is settable");
         let mut out = Vec::new();
         let mut slots = Slots::new();
         let verdict = request(text.as_bytes(), &mut slots, &guard, &onward, &mut out);
@@ -263,8 +269,8 @@ mod tests {
     fn check_response(
         why: &str,
         lines: &str,
-        (asking, moment): (Asking, Moment),
-        expected: Result<Kind, Wrong>,
+        (asking, moment): (RequestContext, ExchangeState),
+        expected: Result<Kind, ResponseError>,
     ) {
         let text = lines.replace(" | ", "\r\n") + "\r\n\r\n";
         let mut out = Vec::new();
@@ -283,10 +289,10 @@ mod tests {
     fn both_connections_go_on_or_end_as_both_messages_say() {
         use Framing::{Chunked, Empty, Length, UntilClose};
         use Reason::{BodyEndsByClose, ClientAsked, RequestUnfinished, Stopping};
-        let get = Asking { asked: Asked::Other, version: Version::Http11, persists: true, upgrades: false };
-        let sent = Moment { is_sent: true, is_stopping: false };
+        let get = RequestContext { asked: Asked::Other, version: Version::Http11, persists: true, upgrades: false };
+        let sent = ExchangeState { is_sent: true, is_stopping: false };
         let usual = (get, sent);
-        let answer = |framing, next, keep| Ok(Kind::Final(Final { framing, form: Form::AsIs, next, keep, named: Named::default() }));
+        let answer = |framing, next, keep| Ok(Kind::Final(Final { framing, form: BodyMode::Verbatim, next, keep, named: NominatedFields::default() }));
         let kept = Some(None);
         check_response("the usual", "HTTP/1.1 200 OK | Content-Length: 5", usual, answer(Length(5), Next::Reuse, kept));
         check_response("in chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", usual, answer(Chunked, Next::Reuse, kept));
@@ -295,19 +301,19 @@ mod tests {
         check_response("the origin keeps its connection, though it speaks HTTP/1.0", "HTTP/1.0 200 OK | Content-Length: 5 | Connection: keep-alive", usual, answer(Length(5), Next::Reuse, kept));
         check_response("for a time", "HTTP/1.1 200 OK | Content-Length: 5 | Keep-Alive: timeout=5", usual, answer(Length(5), Next::Reuse, Some(Some(5))));
         check_response("the body ends with the connection", "HTTP/1.1 200 OK", usual, answer(UntilClose, Next::Close(BodyEndsByClose), None));
-        check_response("the client asked for the end", "HTTP/1.1 200 OK | Content-Length: 5", (Asking { persists: false, ..get }, sent), answer(Length(5), Next::Close(ClientAsked), kept));
-        check_response("the answer came before the request was over", "HTTP/1.1 413 x | Content-Length: 5", (get, Moment { is_sent: false, ..sent }), answer(Length(5), Next::Close(RequestUnfinished), kept));
-        check_response("the interceptor is stopping", "HTTP/1.1 200 OK | Content-Length: 5", (get, Moment { is_stopping: true, ..sent }), answer(Length(5), Next::Close(Stopping), kept));
-        check_response("to HEAD", "HTTP/1.1 200 OK | Content-Length: 5", (Asking { asked: Asked::Head, ..get }, sent), answer(Empty, Next::Reuse, kept));
+        check_response("the client asked for the end", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { persists: false, ..get }, sent), answer(Length(5), Next::Close(ClientAsked), kept));
+        check_response("the answer came before the request was over", "HTTP/1.1 413 x | Content-Length: 5", (get, ExchangeState { is_sent: false, ..sent }), answer(Length(5), Next::Close(RequestUnfinished), kept));
+        check_response("the interceptor is stopping", "HTTP/1.1 200 OK | Content-Length: 5", (get, ExchangeState { is_stopping: true, ..sent }), answer(Length(5), Next::Close(Stopping), kept));
+        check_response("to HEAD", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { asked: Asked::Head, ..get }, sent), answer(Empty, Next::Reuse, kept));
         check_response("304", "HTTP/1.1 304 x | Content-Length: 5", usual, answer(Empty, Next::Reuse, kept));
-        let decoded = Final { framing: Chunked, form: Form::Decoded, next: Next::Close(BodyEndsByClose), keep: kept, named: Named::default() };
-        check_response("HTTP/1.0 gets no chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", (Asking { version: Version::Http10, ..get }, sent), Ok(Kind::Final(decoded)));
+        let decoded = Final { framing: Chunked, form: BodyMode::Dechunked, next: Next::Close(BodyEndsByClose), keep: kept, named: NominatedFields::default() };
+        check_response("HTTP/1.0 gets no chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", (RequestContext { version: Version::Http10, ..get }, sent), Ok(Kind::Final(decoded)));
         check_response("100", "HTTP/1.1 100 Continue", usual, Ok(Kind::Interim));
-        check_response("103, before the request is over", "HTTP/1.1 103 Early Hints", (get, Moment { is_sent: false, ..sent }), Ok(Kind::Interim));
-        check_response("101 that was asked for", "HTTP/1.1 101 x | Upgrade: websocket", (Asking { upgrades: true, ..get }, sent), Ok(Kind::Tunnel));
-        check_response("101 that was not", "HTTP/1.1 101 x | Upgrade: websocket", usual, Err(Wrong::UnaskedUpgrade));
-        check_response("both framings", "HTTP/1.1 200 OK | Content-Length: 5 | Transfer-Encoding: chunked", usual, Err(Wrong::Malformed(Error::LengthAndCoding)));
-        check_response("too many options", &format!("HTTP/1.1 200 OK | Connection: {}", "a,".repeat(17)), usual, Err(Wrong::Malformed(Error::TooManyOptions)));
+        check_response("103, before the request is over", "HTTP/1.1 103 Early Hints", (get, ExchangeState { is_sent: false, ..sent }), Ok(Kind::Interim));
+        check_response("101 that was asked for", "HTTP/1.1 101 x | Upgrade: websocket", (RequestContext { upgrades: true, ..get }, sent), Ok(Kind::Tunnel));
+        check_response("101 that was not", "HTTP/1.1 101 x | Upgrade: websocket", usual, Err(ResponseError::UnaskedUpgrade));
+        check_response("both framings", "HTTP/1.1 200 OK | Content-Length: 5 | Transfer-Encoding: chunked", usual, Err(ResponseError::Malformed(Error::LengthAndCoding)));
+        check_response("too many options", &format!("HTTP/1.1 200 OK | Connection: {}", "a,".repeat(17)), usual, Err(ResponseError::Malformed(Error::TooManyOptions)));
     }
 
     #[test]
@@ -316,7 +322,7 @@ mod tests {
             let text = format!(
                 "POST / HTTP/1.1\r\nHost: a\r\nConnection: close, x-sum\r\n{framing}\r\n\r\n"
             );
-            let (guard, onward) = (Guard::default(), Onward::new("o", "", &[]));
+            let (guard, onward) = (Guard::default(), RequestRewriter::new("o", "", &[]));
             let onward = onward.expect("it is settable");
             let mut slots = Slots::new();
             match request(
@@ -334,7 +340,7 @@ mod tests {
         assert!(of_chunks.has("X-Sum") && !of_chunks.has("X-Other") && !of_chunks.has("close"));
         assert_eq!(
             named("Content-Length: 1"),
-            Named::default(),
+            NominatedFields::default(),
             "no trailers, no names"
         );
     }

@@ -13,9 +13,49 @@ use crate::registry::prune::{Given, Pruned};
 use crate::registry::store::{Store, StoreError, Warning};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
-use super::output::{complain, said, shown};
 use super::settings::{self, Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
-use super::{Exit, Failure, raw};
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::Output;
+use crate::cli::output::eprint_line;
+use crate::text::raw;
+use crate::text::{escaped_path, io_message};
+
+/// What every command is given.
+pub struct Context<'a> {
+    /// The options that stand before every command.
+    pub globals: Globals,
+    /// The variables.
+    pub environment: Environment<'a>,
+    /// Where results go.
+    pub out: &'a mut Output,
+}
+
+impl Context<'_> {
+    /// The registry and the range of ports; nothing is opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Globals::place`].
+    pub fn place(&self) -> Result<RegistryHandle, Failure> {
+        self.globals.place(&self.environment)
+    }
+
+    /// The registry as it is and the range of ports, for who asks about ports: where no home folder is known there is no
+    /// registry, and ports are there all the same.
+    pub fn ports(&self) -> Result<(PortRange, Registry), Failure> {
+        self.globals.ports(&self.environment)
+    }
+
+    /// As [`Globals::project`].
+    pub fn project(&self, path: Option<&str>) -> Result<Project, Failure> {
+        self.globals.project(&self.environment, path)
+    }
+
+    /// As [`Globals::named`].
+    pub fn named(&self, path: Option<&str>) -> Result<Named, Failure> {
+        self.globals.named(&self.environment, path)
+    }
+}
 
 /// The options that stand before every command, as they were given.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -31,14 +71,14 @@ pub struct Globals {
 }
 
 /// Where ports are recorded and which ones may be given out: all that the commands of the registry need to know.
-pub struct Place {
+pub struct RegistryHandle {
     /// The file of record.
     pub store: Store,
     /// The allocation range.
     pub range: PortRange,
 }
 
-impl Place {
+impl RegistryHandle {
     /// The registry as it is. Nothing is created or changed.
     ///
     /// # Errors
@@ -70,16 +110,16 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// "Could not": as [`Place::update`], or the range has no port left.
+    /// "Could not": as [`RegistryHandle::update`], or the range has no port left.
     pub fn allocate(&self, project: &Project) -> Result<Allocated, Failure> {
         self.allocate_and(project, |_, _| {})
     }
 
-    /// As [`Place::allocate`], with one more change in the same step.
+    /// As [`RegistryHandle::allocate`], with one more change in the same step.
     ///
     /// # Errors
     ///
-    /// As [`Place::allocate`]; then neither is made.
+    /// As [`RegistryHandle::allocate`]; then neither is made.
     pub fn allocate_and(
         &self,
         project: &Project,
@@ -114,10 +154,10 @@ impl Place {
             0 => String::new(),
             others => format!(" and {others} more"),
         };
-        complain(format_args!(
+        eprint_line(format_args!(
             "no port was left in {}; removed the mappings of deleted projects: `{}`{others}",
             self.range,
-            shown(&first.path)
+            escaped_path(&first.path)
         ));
     }
 }
@@ -132,7 +172,7 @@ pub fn next_free(range: PortRange, registry: &Registry) -> Option<Port> {
 
 fn heard(warning: Option<Warning>) {
     if let Some(warning) = warning {
-        complain(format_args!("warning: {warning}"));
+        eprint_line(format_args!("warning: {warning}"));
     }
 }
 
@@ -143,26 +183,26 @@ impl Globals {
     /// # Errors
     ///
     /// Bad usage for a value that does not parse or an empty range; "could not" if there is no home folder.
-    pub fn place(&self, environment: &Environment<'_>) -> Result<Place, Failure> {
+    pub fn place(&self, environment: &Environment<'_>) -> Result<RegistryHandle, Failure> {
         let range = self.range(environment)?;
         let store = self.store(environment)?;
-        Ok(Place { store, range })
+        Ok(RegistryHandle { store, range })
     }
 
     /// The range, and the registry as it is; an empty one, and a warning, where nothing says where it would be.
     ///
     /// # Errors
     ///
-    /// Bad usage as [`place`](Self::place), "could not" as [`Place::read`].
+    /// Bad usage as [`place`](Self::place), "could not" as [`RegistryHandle::read`].
     pub fn ports(&self, environment: &Environment<'_>) -> Result<(PortRange, Registry), Failure> {
         let range = self.range(environment)?;
         let is_told = self.registry_file(environment).is_some();
         if !is_told && let Err(error @ StoreError::NoHome) = Store::default_file() {
-            complain(format_args!("warning: no registry is known: {error}"));
+            eprint_line(format_args!("warning: no registry is known: {error}"));
             return Ok((range, Registry::default()));
         }
         let store = self.store(environment)?;
-        Ok((range, Place { store, range }.read()?))
+        Ok((range, RegistryHandle { store, range }.read()?))
     }
 
     /// The project that PATH means, as it stands; without one, that of the current folder, or of the repository around
@@ -211,9 +251,7 @@ impl Globals {
             Project::spellings(Path::new(&raw::from_text(path)))
         });
         match self.project(environment, path) {
-            Err(failure) if failure.exit() == Exit::BadUsage || spellings.is_empty() => {
-                Err(failure)
-            }
+            Err(failure) if failure.exit == Exit::BadUsage || spellings.is_empty() => Err(failure),
             resolved => Ok(Named {
                 resolved,
                 spellings,
@@ -252,8 +290,10 @@ impl Globals {
         let lowest = environment.flag_or_variable("--port-min", self.port_min.as_deref(), PORT_MIN);
         let highest =
             environment.flag_or_variable("--port-max", self.port_max.as_deref(), PORT_MAX);
-        let port = |given: &Option<settings::Given>, default: Port| {
-            given.as_ref().map_or(Ok(default), settings::Given::port)
+        let port = |given: &Option<settings::SourcedValue>, default: Port| {
+            given
+                .as_ref()
+                .map_or(Ok(default), settings::SourcedValue::port)
         };
         let default = PortRange::DEFAULT;
         let (start, end) = (
@@ -261,7 +301,7 @@ impl Globals {
             port(&highest, default.end())?,
         );
         PortRange::new(start, end).map_err(|_| {
-            let named = |given: Option<settings::Given>, otherwise: &str| match given {
+            let named = |given: Option<settings::SourcedValue>, otherwise: &str| match given {
                 Some(given) => format!("`{given}`"),
                 None => otherwise.to_owned(),
             };
@@ -273,7 +313,7 @@ impl Globals {
         })
     }
 
-    fn registry_file(&self, environment: &Environment<'_>) -> Option<settings::Given> {
+    fn registry_file(&self, environment: &Environment<'_>) -> Option<settings::SourcedValue> {
         environment.flag_or_variable("--registry", self.registry.as_deref(), REGISTRY_PATH)
     }
 
@@ -287,7 +327,7 @@ impl Globals {
             }
             None => Store::default_file()?,
         };
-        Ok(Store::new(file).on_wait(|waiting| complain(waiting)))
+        Ok(Store::new(file).on_wait(|waiting| eprint_line(waiting)))
     }
 }
 
@@ -336,7 +376,7 @@ fn current_folder() -> Result<PathBuf, Failure> {
     std::env::current_dir().map_err(|error| {
         Failure::could_not(format!(
             "cannot tell the current folder: {}; give the project's PATH",
-            said(&error)
+            io_message(&error)
         ))
     })
 }
@@ -345,7 +385,7 @@ fn cannot_resolve(path: &Path, error: &io::Error) -> Failure {
     Failure::could_not(format!(
         "cannot resolve `{}`: {}; check the path",
         raw::to_text(path.as_os_str()),
-        said(error)
+        io_message(error)
     ))
 }
 
@@ -381,7 +421,7 @@ mod tests {
             match (range, expected) {
                 (Ok(range), expected) => assert_eq!(Ok(range.as_str()), expected),
                 (Err(failure), expected) => {
-                    assert_eq!(failure.exit(), Exit::BadUsage);
+                    assert_eq!(failure.exit, Exit::BadUsage);
                     let message = failure.to_string();
                     let named = message.split("; ").next().expect("split gives one");
                     assert_eq!(Err(named), expected);
@@ -462,7 +502,7 @@ mod tests {
         let read = |_: &str| None;
         let refused = globals(Some(""), None, None).store(&Environment(&read));
         assert_eq!(
-            refused.err().map(|failure| failure.exit()),
+            refused.err().map(|failure| failure.exit),
             Some(Exit::BadUsage)
         );
     }

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use super::buffers::{self, Buffer};
-use super::deadline::Silence;
+use super::deadline::InactivityTimeout;
 use super::reactor::{self, Source};
 use super::tls::{Session, Tls};
 
@@ -217,19 +217,19 @@ impl Stream {
 
 /// A stream and its unused bytes.
 #[derive(Debug)]
-pub struct Wire {
+pub struct Conn {
     stream: Stream,
-    inbox: Inbox,
+    inbox: ReadBuffer,
     /// Closed now, it would look to the peer as if a message were complete that is not.
     is_amid_message: Cell<bool>,
 }
 
-impl Wire {
+impl Conn {
     /// A wire on which nothing has been read.
     pub fn new(stream: Stream) -> Self {
-        Wire {
+        Conn {
             stream,
-            inbox: Inbox::default(),
+            inbox: ReadBuffer::default(),
             is_amid_message: Cell::new(false),
         }
     }
@@ -277,7 +277,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Conn {
     fn drop(&mut self) {
         if self.is_amid_message.get()
             && let Some(stream) = self.stream.tcp()
@@ -304,7 +304,7 @@ pub enum Filled {
 #[derive(Debug)]
 pub struct Reader<'a> {
     stream: &'a Stream,
-    inbox: &'a mut Inbox,
+    inbox: &'a mut ReadBuffer,
 }
 
 impl<'a> Reader<'a> {
@@ -407,8 +407,8 @@ impl Writer<'_> {
     pub fn write_within(
         self,
         bytes: &[u8],
-        silence: Silence<'_>,
-    ) -> impl Future<Output = Result<(), Unwritten>> {
+        silence: InactivityTimeout<'_>,
+    ) -> impl Future<Output = Result<(), WriteError>> {
         let mut written = 0;
         let mut room = Room::default();
         poll_fn(move |context| {
@@ -429,7 +429,7 @@ impl Writer<'_> {
                     break Err(why);
                 }
             };
-            Poll::Ready(result.map_err(|why| Unwritten { written, why }))
+            Poll::Ready(result.map_err(|why| WriteError { written, why }))
         })
     }
 
@@ -451,7 +451,7 @@ impl Writer<'_> {
 
 /// Not everything was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unwritten {
+pub struct WriteError {
     /// The bytes that were taken before. If there are none, nothing of it has gone out; in TLS the last of them may be on this
     /// side still.
     pub written: usize,
@@ -491,7 +491,11 @@ impl Room {
     }
 
     /// A write would have blocked: the next one [waits](Room::poll), unless it is too late for that.
-    pub fn begin_wait(&mut self, stream: &Stream, silence: Silence<'_>) -> Result<(), Failure> {
+    pub fn begin_wait(
+        &mut self,
+        stream: &Stream,
+        silence: InactivityTimeout<'_>,
+    ) -> Result<(), Failure> {
         // What was written before may have found room where this write has not.
         let sent_unseen = stream.sent_unseen();
         if std::mem::replace(&mut self.sent_unseen, sent_unseen) != sent_unseen {
@@ -510,7 +514,7 @@ impl Room {
         &mut self,
         context: &mut Context<'_>,
         stream: &Stream,
-        silence: Silence<'_>,
+        silence: InactivityTimeout<'_>,
     ) -> Poll<Result<(), Failure>> {
         if !self.is_waited_for {
             return Poll::Ready(Ok(()));
@@ -536,12 +540,12 @@ fn blocked(error: &io::Error) -> Result<bool, Failure> {
 
 /// Bytes read but not yet used, in a buffer that is there only while there are some.
 #[derive(Debug, Default)]
-struct Inbox {
+struct ReadBuffer {
     buffer: Option<Buffer>,
     used: Range<usize>,
 }
 
-impl Inbox {
+impl ReadBuffer {
     fn bytes(&self) -> &[u8] {
         match &self.buffer {
             Some(buffer) => &buffer.bytes()[self.used.clone()],

@@ -1,0 +1,92 @@
+//! Foreign text, shown safely: names, paths and messages that come from outside the program.
+//!
+//! Decided here: which characters are escaped so that none acts on a terminal, and how a path that is not UTF-8 is carried
+//! inside text ([`raw`]). Everything that prints or logs foreign text uses these functions.
+
+pub mod raw;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// The system's words for an error, as part of a line: without a capital and without their number.
+pub fn io_message(error: &io::Error) -> String {
+    let words = error.to_string();
+    let words = words.split(" (os error ").next().unwrap_or_default();
+    let mut characters = words.chars();
+    characters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(characters).collect()
+    })
+}
+
+/// A path as text that stays on its line.
+pub fn escaped_path(path: &Path) -> String {
+    Escaped(&raw::to_text(path.as_os_str())).to_string()
+}
+
+/// What a project recorded under `path` is called: its folder's full name, as text that carries its bytes ([`raw`]).
+pub fn name(path: &Path) -> String {
+    raw::to_text(path.file_name().unwrap_or(path.as_os_str()))
+}
+
+/// Text with everything escaped that would act on a terminal: control characters, line separators, and the marks that
+/// turn the direction of writing. Carried bytes ([`raw`]) show as `\xff`.
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(acts_on_a_terminal) {
+            let (plain, odd) = rest.split_at(at);
+            f.write_str(plain)?;
+            let mut characters = odd.chars();
+            let character = characters.next().unwrap_or_default();
+            rest = characters.as_str();
+            match character {
+                raw::MARK => match raw::escaped_byte(rest) {
+                    Some((byte, behind)) => {
+                        write!(f, "\\x{byte:02x}")?;
+                        rest = behind;
+                    }
+                    None => f.write_str("\\0")?,
+                },
+                '\n' => f.write_str("\\n")?,
+                '\r' => f.write_str("\\r")?,
+                '\t' => f.write_str("\\t")?,
+                _ => write!(f, "\\u{{{:x}}}", u32::from(character))?,
+            }
+        }
+        f.write_str(rest)
+    }
+}
+
+fn acts_on_a_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{200e}' | '\u{200f}' // direction marks
+            | '\u{2028}'..='\u{202e}' // line and paragraph separators, embeddings and overrides
+            | '\u{2066}'..='\u{2069}') // isolates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_act_on_a_terminal_is_escaped() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            assert_eq!(Escaped(text).to_string(), expected);
+        }
+        check("/home/me/litellm", "/home/me/litellm");
+        check("/Übung/日本 ✓", "/Übung/日本 ✓");
+        check("", "");
+        check("a\nb\r\tc", "a\\nb\\r\\tc");
+        check("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}");
+        check("\u{9b}31m", "\\u{9b}31m"); // CSI in one character
+        check("\u{7f}", "\\u{7f}");
+        check("exe\u{202e}cod", "exe\\u{202e}cod"); // turns the writing round
+        check("caf\0e9", "caf\\xe9");
+        check("a\0", "a\\0");
+    }
+}
