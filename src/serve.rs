@@ -3,6 +3,7 @@
 //! One thread serves everything, or several that share nothing (see `threads`). A connection is a task, and a task that
 //! panics ends alone. On Linux, a thread with nothing to do for a while lets go what the process has mapped of its own code.
 
+mod admin;
 mod buffers;
 pub(crate) mod conn;
 mod counter;
@@ -14,7 +15,6 @@ mod frames;
 mod histogram;
 pub(crate) mod listen;
 mod origin;
-mod own;
 mod peer;
 mod proxy;
 pub(crate) mod reactor;
@@ -46,12 +46,12 @@ use std::time::{Duration, Instant};
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
+pub use self::admin::About;
+use self::admin::Metrics;
 use self::deadline::Clock;
 use self::feed::{Channel, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
 use self::origin::Origin;
-pub use self::own::About;
-use self::own::Metrics;
 pub use self::peer::listens;
 pub use self::proxy::{BadProxy, Proxy};
 use self::reactor::{Source, Timer};

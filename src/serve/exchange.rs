@@ -1,10 +1,10 @@
 //! One client's connection: a request and its response, then the next. The only driver of [`http`](crate::http).
 //!
 //! Request body and response are awaited together: an answer may come before the upload is over, an upload
-//! may wait for a 100, and a client may leave at any moment. Two futures in one task do it: see [`halves`].
+//! may wait for a 100, and a client may leave at any moment. Two futures in one task do it: see [`duplex`].
 //! What is decided about a request is in [`request`], about a response in [`response`].
 
-mod halves;
+mod duplex;
 mod request;
 mod response;
 
@@ -14,15 +14,15 @@ use std::time::Duration;
 
 use smol::future;
 
-use self::halves::{Attempt, Sent};
+use self::duplex::{Attempt, Sent};
 use self::request::{Refusal, Request};
+use super::admin::{Page, Trouble};
 use super::buffers::Scratch;
 use super::conn::{Conn, Reader, Stream};
 use super::deadline::{Deadline, InactivityTimeout};
 use super::fault::{ClientFault, Fault, OriginFault};
 use super::feed::{Outcome, Side};
 use super::frames::Frames;
-use super::own::{Page, Trouble};
 use super::reactor;
 use super::relay;
 use super::tunnel;
@@ -328,7 +328,7 @@ async fn connect(
             .map_err(|error| OriginFault::Connect(error).into())
     };
     let mut reader = client.reader();
-    let left = async { Err(halves::departure(&mut reader, request, limits.client).await) };
+    let left = async { Err(duplex::departure(&mut reader, request, limits.client).await) };
     future::or(connected, left).await
 }
 
@@ -365,7 +365,7 @@ async fn serve_page(
         .writer()
         .write_within(&out, silence)
         .await
-        .map_err(|unwritten| halves::untaken(unwritten.why))?;
+        .map_err(|unwritten| duplex::untaken(unwritten.why))?;
     Ok(next)
 }
 

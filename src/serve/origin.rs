@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use smol::future;
 
+use super::admin::Metrics;
 use super::conn::{Conn, Stream};
 use super::deadline::{Clock, Deadline};
 use super::listen;
-use super::own::Metrics;
 use super::proxy::{self, Proxy, Trouble};
 use super::reactor;
 use super::stagger;

@@ -17,8 +17,8 @@ use std::thread::{self, JoinHandle};
 use smol::LocalExecutor;
 use smol::channel::{self, Receiver, Sender};
 
+use super::admin::Metrics;
 use super::conn::Client;
-use super::own::Metrics;
 use super::station::Station;
 use super::{Common, Options, ServeError, exchange, reactor, tasks};
 

@@ -5,11 +5,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::super::Service;
+use super::super::admin::Page;
 use super::super::buffers::Scratch;
 use super::super::conn::{Filled, Stream};
 use super::super::fault::{ClientFault, Fault};
 use super::super::feed::{Beginning, BodyTap, Side, Trace};
-use super::super::own::Page;
 use super::super::reactor;
 use super::Connection;
 use crate::http::Parsed;

@@ -5,7 +5,7 @@ use std::io;
 use super::super::buffers::Scratch;
 use super::super::conn::{Filled, Reader};
 use super::super::fault::{Fault, OriginFault};
-use super::halves::{Attempt, Sent};
+use super::duplex::{Attempt, Sent};
 use crate::http::Parsed;
 use crate::http::forward::{self, ExchangeState, Kind, ResponseError};
 use crate::http::framing::Framing;
