@@ -48,6 +48,7 @@
 //! | [`http`] | HTTP/1.1 without I/O |
 //! | [`serve`] | sockets, time limits, connections, exchanges |
 //! | [`serve::feed`] | what happens on the port, for whoever listens on a Unix socket beside it |
+//! | [`machine`] | this machine: who listens, which interceptors run, what accepts connections |
 //! | [`mock`] | a small OpenAI-compatible upstream for trying out |
 //!
 //! # Invariants
@@ -70,6 +71,7 @@
 
 pub mod cli;
 pub mod http;
+pub mod machine;
 pub mod mock;
 pub mod registry;
 pub mod serve;

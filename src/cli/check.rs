@@ -6,11 +6,11 @@ use serde::Serialize;
 use crate::registry::Port;
 use crate::registry::probe::{Availability, Search, availability};
 
-use super::holder::{Occupancy, occupancy};
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::context::next_free;
 use crate::cli::outcome::{Exit, Failure};
+use crate::machine::holder::{Occupancy, occupancy};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 

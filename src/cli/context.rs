@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::machine::feeds;
 use crate::registry::probe::{Search, give};
 use crate::registry::project::Project;
 use crate::registry::prune::{Given, Pruned};
@@ -38,6 +39,12 @@ impl Context<'_> {
     /// As [`Globals::place`].
     pub fn place(&self) -> Result<RegistryHandle, Failure> {
         self.globals.place(&self.environment)
+    }
+
+    /// Returns the folder of this user's feed sockets, as [`feeds::folder`] has it.
+    pub fn feed_folder(&self) -> Option<PathBuf> {
+        let runtime = self.environment.variable("XDG_RUNTIME_DIR");
+        feeds::folder(runtime.and_then(|given| given.path().ok().map(Path::to_owned)))
     }
 
     /// The registry as it is and the range of ports, for who asks about ports: where no home folder is known there is no

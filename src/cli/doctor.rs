@@ -3,7 +3,6 @@
 //! What is looked at is decided here, how in `look` and `ask`; what to think of it in `judge`, `variables` and `stream`,
 //! whose functions know no more than what they are given.
 
-mod ask;
 mod judge;
 mod look;
 mod stream;

@@ -12,11 +12,13 @@ use crate::registry::probe::{Availability, availability};
 use crate::serve::Target;
 
 use super::address::port_of;
-use super::holder::{Identity, Occupancy, interceptor_at, interceptor_at_socket, occupancy};
-use super::reach::reach;
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
+use crate::machine::holder::{
+    Identity, Occupancy, interceptor_at, interceptor_at_socket, occupancy,
+};
+use crate::machine::reach::reach;
 use crate::text::{Escaped, escaped_path};
 
 /// show whether an interceptor is up, for health checks without curl

@@ -9,10 +9,10 @@ use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
 
-use super::holder::{Occupancy, occupancy};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
+use crate::machine::holder::{Occupancy, occupancy};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 

@@ -2,8 +2,6 @@
 //!
 //! How they are found is decided in `survey`; here, how the answer is written.
 
-pub(super) mod survey;
-
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -13,11 +11,11 @@ use serde::Serialize;
 
 use crate::registry::Port;
 
-use self::survey::{By, Held, Interceptor, Survey, survey};
-use super::holder::{Holder, LastError, NOT_TOLD};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line, rounded};
+use crate::machine::holder::{Holder, LastError, NOT_TOLD};
+use crate::machine::survey::{By, Held, Interceptor, Survey, survey};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 

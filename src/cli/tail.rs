@@ -14,13 +14,13 @@ use std::thread;
 use argh::{ArgsInfo, FromArgs};
 
 use self::line::{End, Start, Style};
-use super::feeds::{self, Feed, Hello};
-use super::holder::interceptor_at;
 use super::settings::PORT;
-use super::status::survey::{is_for, running};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
+use crate::machine::feeds::{self, Feed, Hello};
+use crate::machine::holder::interceptor_at;
+use crate::machine::survey::{is_for, running};
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::text::raw;
@@ -139,7 +139,7 @@ impl Tail {
                 "`--all` is for every project; give `--all` or PATH",
             ));
         }
-        let folder = feeds::folder(&context.environment).ok_or_else(|| {
+        let folder = context.feed_folder().ok_or_else(|| {
             Failure::no("there is no home folder in which interceptors could be found; set HOME")
         })?;
         let meant = self.meant(context)?;

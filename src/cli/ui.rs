@@ -27,7 +27,7 @@ use crate::serve::listen;
 use self::server::Site;
 use super::serve::addresses;
 use super::settings::SourcedValue;
-use super::{feeds, stop};
+use super::stop;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
@@ -72,7 +72,7 @@ impl Ui {
             })
             .map_err(|error| cannot_listen(0, &error))?;
         let mut stop = stop::signals()?;
-        let site = Site::new(place, feeds::folder(&context.environment)).map_err(|error| {
+        let site = Site::new(place, context.feed_folder()).map_err(|error| {
             Failure::could_not(format!(
                 "cannot make a secret: {}; /dev/urandom is needed",
                 io_message(&error)

@@ -84,6 +84,13 @@ const RULES: &[Rule] = &[
         text: Text::CodeAndTests,
     },
     Rule {
+        why: "machine knows neither the commands nor the page that use it",
+        files: &["src/machine.rs", "src/machine"],
+        except: &[],
+        words: &["crate::cli", "crate::ui"],
+        text: Text::CodeAndTests,
+    },
+    Rule {
         why: "there is no second opinion on where a body ends",
         files: &["src"],
         except: &[
@@ -97,7 +104,7 @@ const RULES: &[Rule] = &[
             // The framing of its own streams.
             "src/mock.rs",
             // The length of its own requests.
-            "src/cli/doctor/ask.rs",
+            "src/machine/ask.rs",
             // What `--header` refuses.
             "src/cli/serve/field.rs",
         ],
@@ -116,7 +123,7 @@ const RULES: &[Rule] = &[
             "src/http/head.rs",
             "src/http/trailer.rs",
             // Reads the answer of another interceptor's own page.
-            "src/cli/holder.rs",
+            "src/machine/holder.rs",
         ],
         words: &["httparse"],
         text: Text::Code,
@@ -161,13 +168,13 @@ const RULES: &[Rule] = &[
             "src/registry/probe.rs",
             "src/registry/project.rs",
             "src/registry/store",
-            "src/cli/holder.rs",
-            "src/cli/holder",
+            "src/machine/holder.rs",
+            "src/machine/holder",
             "src/text/raw.rs",
             // Sockets of the file system, as every Unix has them.
-            "src/cli/feeds.rs",
-            "src/cli/reach.rs",
-            "src/cli/doctor/ask.rs",
+            "src/machine/feeds.rs",
+            "src/machine/reach.rs",
+            "src/machine/ask.rs",
             // Whether a file could be written.
             "src/cli/doctor/look.rs",
             // Whose process this is, and on which machine.
@@ -179,7 +186,7 @@ const RULES: &[Rule] = &[
             // Signals as bytes on a socket.
             "src/cli/tail.rs",
             // Targets that are Unix sockets.
-            "src/cli/status/survey.rs",
+            "src/machine/survey.rs",
             // Signals as bytes on a socket, and feeds, which are sockets of the file system, as every Unix has them.
             "src/cli/stop.rs",
             "src/cli/ui/relay.rs",

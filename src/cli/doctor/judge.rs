@@ -3,13 +3,13 @@
 
 use serde::Serialize;
 
-use crate::cli::holder::{Holder, Identity};
-use crate::cli::reach::Unreachable;
+use crate::machine::holder::{Holder, Identity};
+use crate::machine::reach::Unreachable;
 use crate::registry::{Port, Refusal};
 use crate::serve::Target;
 
-use super::ask::Heard;
 use super::variables::ENDPOINTS;
+use crate::machine::ask::Heard;
 
 /// What one check has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -13,21 +13,21 @@ use serde_json::json;
 
 use crate::cli::context::Context;
 use crate::cli::context::RegistryHandle;
-use crate::cli::holder::{Occupancy, interceptor_at, occupancy};
 use crate::cli::outcome::Failure;
-use crate::cli::reach::{self, Unreachable};
 use crate::cli::serve::Serve;
 use crate::cli::settings::{self, Environment};
+use crate::machine::holder::{Occupancy, interceptor_at, occupancy};
+use crate::machine::reach::{self, Unreachable};
 use crate::registry::project::Project;
 use crate::registry::{Port, Registry};
 use crate::serve::{self, Address, Event, Listen, Target};
 use crate::text::raw;
 use crate::text::{escaped_path, io_message, name};
 
-use super::ask::{Heard, Question, ask};
 use super::judge::{PortState, RegistryState};
 use super::stream::Streams;
 use super::variables::{Proxy, ProxyState};
+use crate::machine::ask::{Heard, Question, ask};
 
 /// The registry and its file.
 pub fn registry(place: &RegistryHandle, project: &Project) -> (RegistryState, Registry) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::ask::Heard;
 use super::judge::Finding;
+use crate::machine::ask::Heard;
 
 /// The same stream, both ways.
 pub struct Streams {

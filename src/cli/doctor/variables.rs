@@ -1,6 +1,6 @@
 //! What to think of the variables of clients: where their addresses lead, and which proxies they ask.
 
-use crate::cli::reach::Unreachable;
+use crate::machine::reach::Unreachable;
 use crate::registry::Port;
 use crate::serve::{Endpoint, Target};
 

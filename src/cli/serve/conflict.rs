@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use crate::cli::holder::{
+use crate::cli::outcome::Failure;
+use crate::machine::holder::{
     Holder, Identity, holder, interceptor_at, interceptor_at_socket, socket_holder,
 };
-use crate::cli::outcome::Failure;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::text::raw;

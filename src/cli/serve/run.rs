@@ -12,7 +12,6 @@ use super::trust::tls;
 use super::usage::Usage;
 use super::{PortOrigin, Serve, ServeSettings, Settled, surroundings};
 use crate::cli::context::Context;
-use crate::cli::feeds;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{eprint_line, eprint_text};
 use crate::cli::settings::Environment;
@@ -105,7 +104,7 @@ impl Serve {
             (Listen::On(tcp.clone()), tcp)
         };
         let mut options = options(&settings, &fields, target, listen, &tcp, stop_signals)?;
-        options.feed = feeds::folder(&context.environment);
+        options.feed = context.feed_folder();
         options.proxy = match proxy {
             Some(proxy) if tls.is_none() => {
                 options.onward = options.onward.through_proxy(proxy.authorization());

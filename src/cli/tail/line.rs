@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::cli::feeds::Hello;
+use crate::machine::feeds::Hello;
 use crate::text::Escaped;
 
 /// The beginning of a request, as far as it is shown.

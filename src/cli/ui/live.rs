@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::status::Statuses;
-use crate::cli::status::survey::survey;
+use crate::machine::survey::survey;
 use crate::registry::project::is_deleted;
 use crate::registry::{Port, Registry};
 use crate::text::raw;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::cli::feeds::{Feed, sockets};
+use crate::machine::feeds::{Feed, sockets};
 
 use super::queue::Queue;
 

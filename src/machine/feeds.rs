@@ -12,15 +12,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::settings::Environment;
 use crate::serve::feed::is_private;
 
-/// Where interceptors of this user have their sockets. It need not exist; `None`: there is no place for it.
-pub fn folder(environment: &Environment<'_>) -> Option<PathBuf> {
-    let runtime = environment
-        .variable(RUNTIME_DIR)
-        .and_then(|given| given.path().ok().map(Path::to_owned));
-    // After `su` or `sudo` it is somebody else's.
+/// Returns the folder of this user's feed sockets: `ic` in `runtime`, which is the value of `XDG_RUNTIME_DIR`, else
+/// `.cache/ic/run` in the home folder. It need not exist. `None`: there is no home folder either.
+pub fn folder(runtime: Option<PathBuf>) -> Option<PathBuf> {
+    // After `su` or `sudo` the variable names the folder of another user.
     let is_ours = |path: &PathBuf| {
         let metadata = fs::metadata(path);
         path.is_absolute()
@@ -43,7 +40,7 @@ pub struct Hello {
     pub instance_id: String,
     /// The name of the project that it was started for.
     pub project: Option<String>,
-    /// The path of that project, as text that carries its bytes ([`raw`](super::raw)).
+    /// The path of that project, as text that carries its bytes ([`raw`](crate::text::raw)).
     pub path: Option<String>,
     /// Where it listens.
     pub port: Option<u16>,
@@ -150,9 +147,6 @@ impl Feed {
         self.stream.get_ref()
     }
 }
-
-/// Where programs have what lasts as long as their user is there (XDG Base Directory Specification).
-const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 
 /// A running interceptor says hello at once.
 const HELLO_TIME_MAX: Duration = Duration::from_millis(300);

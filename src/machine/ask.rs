@@ -43,8 +43,11 @@ impl Heard {
 
 /// A request that is to be sent.
 pub struct Question<'a> {
+    /// Its method.
     pub method: &'a str,
+    /// Its target: path and query.
     pub path: &'a str,
+    /// The value of `Host`.
     pub host: &'a str,
     /// For `Authorization`.
     pub key: Option<&'a str>,

@@ -18,7 +18,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::cli::holder::{Holder, Identity, Listener, interceptor_at, interceptor_on, listeners};
+use crate::machine::holder::{
+    Holder, Identity, Listener, interceptor_at, interceptor_on, listeners,
+};
 use crate::registry::{Port, Registry};
 use crate::serve::{Endpoint, Target};
 use crate::text::raw;
@@ -36,23 +38,33 @@ pub struct Survey {
 
 /// A running interceptor.
 pub struct Interceptor {
+    /// Where it listens.
     pub port: Port,
+    /// What it says of itself.
     pub identity: Identity,
+    /// Whether its target, or the proxy before it, accepts connections.
     pub target_reachable: bool,
 }
 
 /// A project's port that is held by something else than its interceptor.
 pub struct Held {
+    /// The project's port.
     pub port: Port,
     /// The project's path.
     pub path: PathBuf,
+    /// What listens on it.
     pub by: By,
 }
 
 /// Who holds it.
 pub enum By {
     /// The interceptor of another project, or of none.
-    Interceptor { pid: u32, instance_id: String },
+    Interceptor {
+        /// Its process id.
+        pid: u32,
+        /// What it adds to every request as `x-memory-user-id`.
+        instance_id: String,
+    },
     /// A program, where it can be seen.
     Program(Option<Holder>),
 }
