@@ -49,16 +49,17 @@
 //! Off: one test of one byte for each request. On: a listener that does not keep up loses lines (1024 may wait) and is told how
 //! many, so that no exchange ever waits for one. The hub is shared by all threads that serve; each exchange tells it from its own.
 
-mod channel;
 pub mod command;
 mod event;
 mod hub;
+mod json;
 pub mod observe;
 mod record;
 mod redact;
+mod socket;
 mod trace;
 
-pub(crate) use self::channel::{Channel, is_private, own_socket};
 pub(crate) use self::event::{InstanceInfo, Outcome, Side};
 pub(crate) use self::hub::Hub;
+pub(crate) use self::socket::{Channel, is_private, own_socket};
 pub(crate) use self::trace::{Beginning, BodyTap, Trace};

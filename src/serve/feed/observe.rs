@@ -4,22 +4,8 @@
 //! and as a stream of events. Pure: bytes in, in pieces of any size, numbers out. What is kept meanwhile is less
 //! than a kilobyte, however long the body is. Not decided here: which bodies are looked at, and when.
 
-mod document;
-
-use self::document::Document;
-
-/// What a body has said so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The model that is asked, or that answers.
-    pub model: Option<String>,
-    /// Tokens of the question, as the answer counts them.
-    pub input_tokens: Option<u64>,
-    /// Tokens of the answer.
-    pub output_tokens: Option<u64>,
-    /// Events of a stream, each with data.
-    pub events: u64,
-}
+use super::json::Document;
+pub use super::json::Seen;
 
 /// How a body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,18 @@
 //! usage reports among it; so the keys on the way to a value count, from the outside in. What is not JSON brings nothing,
 //! or something that was not meant: it is shown, and nothing depends on it.
 
-use super::Seen;
+/// What a body has said so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The model that is asked, or that answers.
+    pub model: Option<String>,
+    /// Tokens of the question, as the answer counts them.
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub output_tokens: Option<u64>,
+    /// Events of a stream, each with data.
+    pub events: u64,
+}
 
 /// A document, and where in it we are.
 #[derive(Debug, Clone, Default)]
