@@ -160,6 +160,7 @@ fn answer(
         environment: Environment(&|name| std::env::var_os(name)),
         out,
     };
+    let description = arguments::description::<CommandLine>;
     logging::start(&context.environment, command.log_filter());
     match command {
         Command::List(list) => list.run(&mut context),
@@ -182,7 +183,7 @@ fn answer(
         Command::Env(env) => env.run(&mut context),
         Command::Snippet(snippet) => snippet.run(&mut context),
         Command::Mock(mock) => mock.run(),
-        Command::Completions(completions) => completions.run(&mut context),
-        Command::Man(man) => man.run(&mut context),
+        Command::Completions(completions) => completions.run(&description(), &mut context),
+        Command::Man(man) => man.run(&description(), &mut context),
     }
 }

@@ -11,7 +11,7 @@ use argh_complete::zsh::Zsh;
 
 use super::help::unescaped;
 use super::settings::SourcedValue;
-use super::{CommandLine, arguments, snippet};
+use super::snippet;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 
@@ -33,16 +33,19 @@ pub struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let program = arguments::description::<CommandLine>();
+    pub(super) fn run(
+        &self,
+        program: &CommandInfoWithArgs,
+        context: &mut Context<'_>,
+    ) -> Result<Exit, Failure> {
         let script = match self.shell.as_str() {
             "bash" => {
-                let script = with_words(&Bash::generate(program.name, &program), bash);
-                leaving_room_for_paths(&script, &program)
+                let script = with_words(&Bash::generate(program.name, program), bash);
+                leaving_room_for_paths(&script, program)
             }
-            "zsh" => with_words(&Zsh::generate(program.name, &program), zsh),
+            "zsh" => with_words(&Zsh::generate(program.name, program), zsh),
             // `-x` is of fish 4; the older name of the same is understood by all.
-            "fish" => with_words(&Fish::generate(program.name, &program), fish)
+            "fish" => with_words(&Fish::generate(program.name, program), fish)
                 .replace("commandline -xpc", "commandline -opc"),
             _ => {
                 let given = SourcedValue::argument(&self.shell);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 use super::help::{label, sentence, unescaped, usage};
-use super::{CommandLine, arguments, settings};
+use super::settings;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 
@@ -21,9 +21,12 @@ use crate::cli::outcome::{Exit, Failure};
 pub struct Man {}
 
 impl Man {
-    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let program = arguments::description::<CommandLine>();
-        context.out.text(page(&program))?;
+    pub(super) fn run(
+        &self,
+        program: &CommandInfoWithArgs,
+        context: &mut Context<'_>,
+    ) -> Result<Exit, Failure> {
+        context.out.text(page(program))?;
         Ok(Exit::Done)
     }
 }

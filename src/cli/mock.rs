@@ -10,8 +10,8 @@ use argh::{ArgsInfo, FromArgs};
 
 use crate::registry::Port;
 
-use super::serve::addresses;
-use super::settings::SourcedValue;
+use super::address::addresses;
+use super::settings::{SourcedValue, mock_interval};
 use super::stop;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_text;
@@ -65,7 +65,7 @@ impl Mock {
         Ok(MockSettings {
             host: given("--host", &self.host, "localhost").text()?.to_owned(),
             port: given("--port", &self.port, "8764").port()?,
-            interval: interval("--interval-ms", self.interval_ms.as_deref())?,
+            interval: mock_interval("--interval-ms", self.interval_ms.as_deref())?,
         })
     }
 }
@@ -110,26 +110,6 @@ impl Mock {
         }
     }
 }
-
-/// The time between events; also `ic serve --mock` has one.
-pub(super) fn interval(name: &'static str, value: Option<&str>) -> Result<Duration, Failure> {
-    let given = value.map_or(SourcedValue::default(INTERVAL_MS), |value| {
-        SourcedValue::flag(name, value)
-    });
-    let milliseconds = given.count(0)?;
-    if milliseconds > INTERVAL_MS_MAX {
-        return Err(given.refused(format_args!(
-            "is too long; give at most {INTERVAL_MS_MAX} milliseconds"
-        )));
-    }
-    Ok(Duration::from_millis(milliseconds as u64))
-}
-
-/// Slow enough to see a stream as a stream, fast enough for a test.
-const INTERVAL_MS: &str = "20";
-
-/// An hour: longer is a slip of the unit.
-const INTERVAL_MS_MAX: usize = 3_600_000;
 
 #[cfg(test)]
 mod tests {

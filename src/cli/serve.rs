@@ -5,14 +5,14 @@
 
 mod conflict;
 mod field;
-mod inherited;
+mod last_used;
+mod placeholders;
 mod proxies;
 mod run;
-mod supervisor;
-mod surroundings;
+mod sd_notify;
+mod socket_activation;
 mod template;
 mod trust;
-mod usage;
 
 use std::cell::Cell;
 use std::fmt;
@@ -28,15 +28,14 @@ use crate::registry::{Note, Port};
 use crate::serve::Trust;
 
 use self::field::field;
-use self::inherited::Inherited;
+use self::last_used::Usage;
 pub(super) use self::proxies::proxy as proxy_for;
-pub(super) use self::run::{Prepared, addresses};
+pub(super) use self::run::Prepared;
+use self::socket_activation::Inherited;
 use self::template::{Placeholder, Template};
 pub(super) use self::trust::trust as trust_of;
-use self::usage::Usage;
-use super::mock;
 use super::project::{note_if_missing, refuse_no_folder};
-use super::settings::{self, Environment, SourcedValue};
+use super::settings::{self, Environment, SourcedValue, mock_interval};
 use crate::cli::context::{Globals, RegistryHandle};
 use crate::cli::outcome::Failure;
 use crate::text::name;
@@ -488,7 +487,7 @@ impl Serve {
                 "`--mock` takes the place of a target; give `--mock` or `--target`",
             )),
             (true, None, interval) => Ok(Some(MockTarget {
-                interval: mock::interval("--mock-interval-ms", interval.as_deref())?,
+                interval: mock_interval("--mock-interval-ms", interval.as_deref())?,
             })),
             (false, _, Some(_)) => Err(Failure::usage(
                 "`--mock-interval-ms` is for the mock; give `--mock` as well",

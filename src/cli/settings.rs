@@ -228,6 +228,24 @@ impl fmt::Display for SourcedValue {
     }
 }
 
+/// The time between the events of a stream of the mock: of `ic mock` and of `ic serve --mock`.
+///
+/// # Errors
+///
+/// Bad usage, naming the option.
+pub fn mock_interval(name: &'static str, value: Option<&str>) -> Result<Duration, Failure> {
+    let given = value.map_or(SourcedValue::default(MOCK_INTERVAL_MS), |value| {
+        SourcedValue::flag(name, value)
+    });
+    let milliseconds = given.count(0)?;
+    if milliseconds > MOCK_INTERVAL_MS_MAX {
+        return Err(given.refused(format_args!(
+            "is too long; give at most {MOCK_INTERVAL_MS_MAX} milliseconds"
+        )));
+    }
+    Ok(Duration::from_millis(milliseconds as u64))
+}
+
 /// The port to listen on; the registry is then not asked.
 pub const PORT: &str = "INTERCEPTOR_PORT";
 /// The lowest port that is given out.
@@ -252,6 +270,12 @@ const SECONDS_MAX: f64 = 366.0 * 86_400.0;
 
 /// Characters of a refused value that are repeated; whoever gave it knows the rest.
 const SHOWN_LENGTH_MAX: usize = 80;
+
+/// Slow enough to see a stream as a stream, fast enough for a test.
+const MOCK_INTERVAL_MS: &str = "20";
+
+/// An hour: longer is a slip of the unit.
+const MOCK_INTERVAL_MS_MAX: usize = 3_600_000;
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,7 @@ use crate::registry::{Port, PortRange, Registry};
 use crate::serve::listen;
 
 use self::server::Site;
-use super::serve::addresses;
+use super::address::addresses;
 use super::settings::SourcedValue;
 use super::stop;
 use crate::cli::context::Context;

@@ -178,9 +178,9 @@ const RULES: &[Rule] = &[
             // Whether a file could be written.
             "src/cli/doctor/look.rs",
             // Whose process this is, and on which machine.
-            "src/cli/serve/surroundings.rs",
+            "src/cli/serve/placeholders.rs",
             // A supervisor's socket, which may be an abstract one.
-            "src/cli/serve/supervisor.rs",
+            "src/cli/serve/sd_notify.rs",
             // Signals and statuses of a child, as every Unix has them.
             "src/cli/run/child.rs",
             // Signals as bytes on a socket.

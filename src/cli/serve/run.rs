@@ -1,16 +1,17 @@
 //! Connects the two halves: a project's port on one side, an interceptor on the other.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::conflict::{cannot_be_bound, port_is_taken};
-use super::inherited::Inherited;
+use super::last_used::Usage;
 use super::proxies::proxy;
-use super::supervisor::Supervisor;
+use super::sd_notify::Supervisor;
+use super::socket_activation::Inherited;
 use super::template::Placeholder;
 use super::trust::tls;
-use super::usage::Usage;
-use super::{PortOrigin, Serve, ServeSettings, Settled, surroundings};
+use super::{PortOrigin, Serve, ServeSettings, Settled, placeholders};
+use crate::cli::address::addresses;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{eprint_line, eprint_text};
@@ -242,9 +243,9 @@ fn filled_in(
         Placeholder::Instance => settings.instance_id.clone(),
         Placeholder::Project => project.map(name).unwrap_or_default(),
         Placeholder::Port => port.map(|port| port.to_string()).unwrap_or_default(),
-        Placeholder::Branch => project.and_then(surroundings::branch).unwrap_or_default(),
-        Placeholder::User => surroundings::user(environment),
-        Placeholder::Host => surroundings::host(),
+        Placeholder::Branch => project.and_then(placeholders::branch).unwrap_or_default(),
+        Placeholder::User => placeholders::user(environment),
+        Placeholder::Host => placeholders::host(),
     };
     let fields = settings.headers.iter().map(|(name, template)| {
         let (value, encoded) = template.fill(value_of);
@@ -328,32 +329,6 @@ fn local_hosts_only(addresses: &[SocketAddr]) -> bool {
 /// Whether only this machine reaches it, written as an address of IPv6 as well (`::ffff:127.0.0.1`).
 fn is_loopback(ip: &IpAddr) -> bool {
     ip.to_canonical().is_loopback()
-}
-
-/// Where a host name means: `localhost` is both loopback addresses (RFC 6761 §6.3), whatever a resolver says.
-pub(in crate::cli) fn addresses(host: &str) -> Result<Vec<IpAddr>, Failure> {
-    if host.eq_ignore_ascii_case("localhost") {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-    }
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    if let Ok(ip) = bare.parse() {
-        return Ok(vec![ip]);
-    }
-    match (host, 0).to_socket_addrs() {
-        Ok(found) => {
-            let mut ips: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-            ips.dedup();
-            Ok(ips)
-        }
-        Err(error) => Err(Failure::usage(format!(
-            "`--host {}` has no address ({}); give an address of this machine, or leave it out",
-            Escaped(host),
-            io_message(&error)
-        ))),
-    }
 }
 
 /// What is told at the start.

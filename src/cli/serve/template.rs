@@ -2,7 +2,7 @@
 //!
 //! Decided here: `{name}`, in lower-case letters, is a placeholder and must be a known one; `{{name}}` is the text
 //! `{name}`; every other brace stands for itself, so that JSON can be a value. What is filled in is percent-encoded
-//! where a field cannot hold it. Where the values come from is decided in `surroundings`.
+//! where a field cannot hold it. Where the values come from is decided in `placeholders`.
 
 use std::fmt::Write as _;
 
