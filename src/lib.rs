@@ -62,7 +62,7 @@
 //! 4. No byte is forwarded that no head or body has accounted for.
 //! 5. Only a few named files know a platform; the portable twin of each is compiled and tested on Linux with
 //!    `--cfg ic_portable`.
-//! 6. Unsafe code is in one file, `serve/reactor/code.rs`, where each block is argued.
+//! 6. There is no unsafe code; the compiler forbids it.
 //! 7. Only [`cli`] prints results, and no peer's bytes can reach a panic.
 //!
 //! # Out of scope

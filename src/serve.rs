@@ -1,7 +1,7 @@
 //! The interceptor: listeners, limits, stopping. Knows bytes and addresses, and nothing of the registry.
 //!
 //! One thread serves everything, or several that share nothing (see `threads`). A connection is a task, and a task that
-//! panics ends alone. On Linux, a thread with nothing to do for a while lets go what the process has mapped of its own code.
+//! panics ends alone.
 
 mod admin;
 mod buffers;

@@ -286,7 +286,7 @@ impl Row {
         match self.what {
             What::Idle => {
                 let running = Running::start(peer, place)?;
-                // Until what is done after listening is done as well: ic lets go what it needed for the start.
+                // Until what is done after listening is done as well.
                 thread::sleep(Duration::from_millis(500));
                 if let Some(family) = running.family() {
                     note(PSS, peer, family.pss() as f64 / kib);

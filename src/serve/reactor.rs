@@ -12,8 +12,6 @@
 //! on `async-io` wherever that runs. `--cfg ic_portable` compiles the second on Linux.
 
 #[cfg(all(target_os = "linux", not(ic_portable)))]
-mod code;
-#[cfg(all(target_os = "linux", not(ic_portable)))]
 mod epoll;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 pub use epoll::{

@@ -202,7 +202,7 @@ const RULES: &[Rule] = &[
         text: Text::Code,
     },
     Rule {
-        why: "unsafe code is in one file, where each block is argued",
+        why: "there is no unsafe code",
         files: &[
             "src",
             "tests",
@@ -210,7 +210,7 @@ const RULES: &[Rule] = &[
             "fuzz/fuzz_targets",
             "fuzz/properties.rs",
         ],
-        except: &["src/serve/reactor/code.rs", "tests/it/tidy.rs"],
+        except: &["tests/it/tidy.rs"],
         words: &["unsafe"],
         text: Text::CodeAndTests,
     },
@@ -222,6 +222,8 @@ const RULES: &[Rule] = &[
             // Pauses between two looks at a condition.
             "tests/it/support.rs",
             "tests/it/support",
+            // How long a process has to be idle.
+            "tests/it/footprint.rs",
             "tests/it/http_limits.rs",
             "tests/it/http_mix.rs",
             "tests/it/http_process.rs",

@@ -27,8 +27,6 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use slab::Slab;
 
-use super::code::{self, Released};
-
 /// What a sandbox must allow.
 pub const NEEDS: &str = "epoll_create1(2), epoll_ctl(2), epoll_pwait(2) and eventfd2(2)";
 
@@ -323,8 +321,6 @@ struct Reactor {
     timers: RefCell<Slab<(Instant, Waker)>>,
     /// Those who have let the others go first.
     yielded: RefCell<Vec<Waker>>,
-    /// When idle code may be let go (again): by each thread for itself, whatever the others do.
-    release_at: Cell<Instant>,
 }
 
 thread_local! {
@@ -344,7 +340,6 @@ impl Reactor {
                 generation: Cell::new(0),
                 timers: RefCell::default(),
                 yielded: RefCell::default(),
-                release_at: Cell::new(Instant::now()),
             });
             *current = Some(Rc::clone(&reactor));
             Ok(reactor)
@@ -378,16 +373,20 @@ impl Reactor {
     fn turn(&self, alarm: &Alarm, events: &mut Vec<Event>) -> io::Result<()> {
         let may_sleep = self.yielded.borrow().is_empty() && alarm.fall_asleep();
         events.clear();
-        let waited = if may_sleep {
-            self.sleep(events)
+        let timeout = if may_sleep {
+            // As late as the turn is by now: the thread would oversleep by what the turn took.
+            self.next_timer()
+                .map(|at| at.saturating_duration_since(Instant::now()))
         } else {
-            self.wait(events, Some(Duration::ZERO))
+            Some(Duration::ZERO)
         };
+        let room = rustix::buffer::spare_capacity(events);
+        let waited = epoll::wait(&self.epoll, room, timeout.map(whole_millis).as_ref());
         // A wake-up of another thread that comes before this store is overwritten by it, and its bell may be among these events or
         // not. No harm is done: a turn is always followed by a poll of everything, which finds what it was about.
         alarm.state.store(AWAKE, Ordering::Release);
         match waited {
-            Ok(()) | Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         TURN_BEGAN.set(Some(Instant::now()));
@@ -399,37 +398,6 @@ impl Reactor {
             waker.wake();
         }
         Ok(())
-    }
-
-    /// Waits until something happens or a timer is due. If that takes long, the code that was needed until now is let go meanwhile.
-    fn sleep(&self, events: &mut Vec<Event>) -> Result<(), Errno> {
-        let next_timer = self.next_timer();
-        // As late as the turn is by now: the thread would oversleep by what the turn took.
-        let mut now = Instant::now();
-        for _ in 0..RELEASES_MAX {
-            let release_at = self.release_at.get().max(now + QUIET);
-            // It must not make the timer late.
-            if next_timer.is_some_and(|at| at < release_at + QUIET) {
-                break;
-            }
-            self.wait(events, Some(release_at - now))?;
-            if !events.is_empty() {
-                return Ok(());
-            }
-            let released = code::release();
-            now = Instant::now();
-            self.release_at.set(now + RELEASE_PERIOD);
-            if released == Released::All {
-                break;
-            }
-        }
-        let timeout = next_timer.map(|at| at.saturating_duration_since(now));
-        self.wait(events, timeout)
-    }
-
-    fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
-        let room = rustix::buffer::spare_capacity(events);
-        epoll::wait(&self.epoll, room, timeout.map(whole_millis).as_ref()).map(drop)
     }
 
     fn dispatch(&self, flags: EventFlags, token: u64) {
@@ -571,13 +539,3 @@ const EVENTS_MAX: usize = 256;
 const SLEEP_SECONDS_MAX: i64 = 1_000_000;
 
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
-
-/// After so long without anything to do, idle code is let go.
-const QUIET: Duration = Duration::from_millis(100);
-
-/// Not more often than this, since a model may pause for longer than [`QUIET`] again and again: it takes half a millisecond, or
-/// more where there is much memory to look through, and some hundredths when the code is needed again.
-const RELEASE_PERIOD: Duration = Duration::from_secs(5);
-
-/// So often in one sleep: what looks names up for this thread is a thread, too, and ends a little later.
-const RELEASES_MAX: usize = 2;
