@@ -29,8 +29,8 @@
 //! 2. [`http::head`] reads the head, [`http::framing`] decides once how the body ends, [`http::guard`]
 //!    whether the request is served, [`http::rewrite`] writes the head for the origin; [`http::forward`] asks
 //!    them in this order.
-//! 3. `serve::origin` lends a kept connection or makes one; where its host has several addresses, `serve::stagger` says
-//!    which is tried when, and `serve::tls` shakes hands where the target is `https`.
+//! 3. `serve::upstream::pool` lends a kept connection, or `serve::upstream::connect` makes one: it resolves the target's host,
+//!    tries its addresses in turn (`happy_eyeballs`), and performs the TLS handshake (`tls`) where the target is `https`.
 //! 4. Two futures run side by side: one sends the request and watches for the client's departure, the
 //!    other passes the response on. `serve::relay` moves bodies (large
 //!    ones by `serve::transfer`, which leaves them in the kernel where it can), `serve::tunnel` what follows a 101.

@@ -8,25 +8,22 @@ mod buffers;
 pub(crate) mod conn;
 mod counter;
 mod deadline;
+mod error;
 mod exchange;
-mod fault;
 pub mod feed;
 mod frames;
 mod histogram;
 pub(crate) mod listen;
-mod origin;
 mod peer;
-mod proxy;
 pub(crate) mod reactor;
 mod relay;
-mod stagger;
 mod station;
 mod target;
 mod tasks;
 mod threads;
-mod tls;
 mod transfer;
 mod tunnel;
+pub(crate) mod upstream;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -51,14 +48,15 @@ use self::admin::Metrics;
 use self::deadline::Clock;
 use self::feed::{Channel, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
-use self::origin::Origin;
 pub use self::peer::listens;
-pub use self::proxy::{BadProxy, Proxy};
 use self::reactor::{Source, Timer};
 use self::station::{Connected, Station};
 pub use self::target::{BadTarget, Endpoint, Target};
 use self::threads::{Crew, Seat};
-pub use self::tls::{Tls, Trust, Unusable};
+use self::upstream::connect::Connector;
+use self::upstream::pool::Pool;
+pub use self::upstream::proxy::{BadProxy, Proxy};
+pub use self::upstream::tls::{Tls, Trust, Unusable};
 pub use crate::http::guard::Guard;
 pub use crate::http::rewrite::{RequestRewriter, Unsettable};
 
@@ -386,7 +384,8 @@ where
 /// Everything that the connections of a thread share.
 pub(crate) struct Service {
     clock: Rc<Clock>,
-    origin: Origin,
+    connector: Connector,
+    pool: Pool,
     onward: RequestRewriter,
     guard: Guard,
     timeouts: Timeouts,
@@ -420,13 +419,13 @@ impl Service {
         let clock = Clock::new();
         let tally = Arc::clone(&tallies[at]);
         Service {
-            origin: Origin::new(
+            connector: Connector::new(
                 options.target,
                 options.tls,
                 options.proxy,
-                &clock,
                 Arc::clone(&tally),
             ),
+            pool: Pool::new(&clock, Arc::clone(&tally)),
             clock,
             onward: options.onward,
             guard: options.guard,

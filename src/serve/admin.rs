@@ -234,9 +234,9 @@ fn health(service: &Service) -> String {
     let document = json!({
         "status": "healthy",
         "instance_id": service.about.instance_id,
-        "target": service.origin.target().to_string(),
-        "proxy": service.origin.proxy().map(ToString::to_string),
-        "insecure": service.origin.is_insecure(),
+        "target": service.connector.target().to_string(),
+        "proxy": service.connector.proxy().map(ToString::to_string),
+        "insecure": service.connector.is_insecure(),
         "project": service.about.project,
         "pid": std::process::id(),
         "uptime_seconds": service.tally.started.elapsed().as_secs(),

@@ -23,7 +23,7 @@ use rustix::net::sockopt;
 use super::buffers::{self, Buffer};
 use super::deadline::InactivityTimeout;
 use super::reactor::{self, Source};
-use super::tls::{Session, Tls};
+use super::upstream::tls::{Session, Tls};
 
 /// Whatever the family of a socket, its source can do the same; what TLS does stands beside it.
 macro_rules! on_source {

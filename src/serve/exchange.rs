@@ -20,7 +20,7 @@ use super::admin::{Page, Trouble};
 use super::buffers::Scratch;
 use super::conn::{Conn, Reader, Stream};
 use super::deadline::{Deadline, InactivityTimeout};
-use super::fault::{ClientFault, Fault, OriginFault};
+use super::error::{ClientFault, Fault, OriginFault};
 use super::feed::{Outcome, Side};
 use super::frames::Frames;
 use super::reactor;
@@ -232,7 +232,7 @@ fn forward<'a>(
         let is_repeatable = request.is_idempotent && body.is_complete();
         let out = std::mem::take(out);
         let mut attempt = Attempt::new(request, service, limits, out, is_repeatable);
-        let mut kept = service.origin.reuse(is_repeatable);
+        let mut kept = service.pool.reuse(is_repeatable);
         loop {
             attempt.is_reused = kept.is_some();
             let origin = match &mut kept {
@@ -248,7 +248,7 @@ fn forward<'a>(
             match attempt.run(client, origin, &mut body).await {
                 Ok(answered) => {
                     if attempt.is_reused {
-                        service.origin.has_persisted();
+                        service.pool.set_persistent();
                     }
                     if answered.next == Next::Tunnel {
                         let (up, down) = (&service.tally.bytes_up, &service.tally.bytes_down);
@@ -267,7 +267,7 @@ fn forward<'a>(
                         && origin.bytes().is_empty()
                         && let Some(origin) = kept.take()
                     {
-                        service.origin.keep(origin, announced_seconds);
+                        service.pool.keep(origin, announced_seconds);
                     }
                     return Ok((answered.status, answered.next));
                 }
@@ -318,7 +318,7 @@ async fn connect(
 ) -> Result<Conn, Fault> {
     let connected = async {
         service
-            .origin
+            .connector
             .connect(
                 limits.origin,
                 service.timeouts.connect,
@@ -371,7 +371,7 @@ async fn serve_page(
 
 /// Tells the client what is wrong, if it is still there, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
-    let target = service.origin.target().to_string();
+    let target = service.connector.target().to_string();
     let Some(answer) = refusal.fault.answer(&target) else {
         return;
     };
@@ -426,7 +426,7 @@ fn report(fault: &Fault, request: &Request, service: &Service) {
 }
 
 fn explain(fault: &Fault, service: &Service) -> String {
-    let answer = fault.answer(&service.origin.target().to_string());
+    let answer = fault.answer(&service.connector.target().to_string());
     answer
         .map(|answer| answer.reply().message.to_owned())
         .unwrap_or_default()

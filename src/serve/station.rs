@@ -39,7 +39,7 @@ impl<F: Future<Output = exchange::Done> + 'static> Station<F> {
             }),
             executor.spawn({
                 let service = Rc::clone(&service);
-                async move { service.origin.sweep().await }
+                async move { service.pool.sweep().await }
             }),
         ];
         Station {

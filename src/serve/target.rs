@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::tls;
+use super::upstream::tls;
 use crate::http::target::host_of;
 
 /// An origin's address: `http://host[:port][/base]`, the same with `https`, or `unix:/path.sock`.

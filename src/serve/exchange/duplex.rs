@@ -15,7 +15,7 @@ use super::super::Service;
 use super::super::buffers::Scratch;
 use super::super::conn::{Conn, Failure, Filled, Reader, Stream, WriteError, Writer};
 use super::super::deadline::{Deadline, InactivityTimeout};
-use super::super::fault::{ClientFault, Fault, OriginFault};
+use super::super::error::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Terms};

@@ -8,7 +8,7 @@ use super::super::Service;
 use super::super::admin::Page;
 use super::super::buffers::Scratch;
 use super::super::conn::{Filled, Stream};
-use super::super::fault::{ClientFault, Fault};
+use super::super::error::{ClientFault, Fault};
 use super::super::feed::{Beginning, BodyTap, Side, Trace};
 use super::super::reactor;
 use super::Connection;

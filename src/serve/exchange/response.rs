@@ -4,7 +4,7 @@ use std::io;
 
 use super::super::buffers::Scratch;
 use super::super::conn::{Filled, Reader};
-use super::super::fault::{Fault, OriginFault};
+use super::super::error::{Fault, OriginFault};
 use super::duplex::{Attempt, Sent};
 use crate::http::Parsed;
 use crate::http::forward::{self, ExchangeState, Kind, ResponseError};
@@ -30,7 +30,7 @@ pub async fn read_response(
             !bytes.is_empty() && (seen == 0 || head::may_end(bytes, seen) || origin.is_full());
         if is_news && let Parsed::Complete((response, len)) = take_response(bytes, attempt, out)? {
             origin.consume(len);
-            if let Some(proxy) = attempt.service.origin.asked_proxy()
+            if let Some(proxy) = attempt.service.connector.request_proxy()
                 && response.status == PROXY_AUTHENTICATION_REQUIRED
             {
                 // The client knows of no proxy.

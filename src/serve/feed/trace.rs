@@ -20,7 +20,7 @@ use crate::http::body::Body;
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
 use crate::http::head::{Field, RequestHead, ResponseHead, Version};
-use crate::serve::fault::{ClientFault, Fault};
+use crate::serve::error::{ClientFault, Fault};
 
 /// What an exchange tells.
 #[derive(Debug)]

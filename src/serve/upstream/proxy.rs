@@ -11,12 +11,12 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::buffers::Buffer;
-use super::conn::Stream;
-use super::origin::ConnectError;
+use super::error::ConnectError;
 use crate::http::Parsed;
 use crate::http::head::{self, Slots};
 use crate::http::target::host_of;
+use crate::serve::buffers::Buffer;
+use crate::serve::conn::Stream;
 
 /// A proxy; displays without its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,7 +263,7 @@ impl Fault {
     /// The failure in one line; `target` is what the proxy was asked for.
     pub fn explain(&self, target: &str) -> String {
         let Proxy { variable, .. } = self.proxy;
-        let proxy = super::fault::brief(&self.proxy.to_string());
+        let proxy = crate::serve::error::brief(&self.proxy.to_string());
         match &self.trouble {
             Trouble::Unreachable(ConnectError::Unresolved(error)) => {
                 format!(

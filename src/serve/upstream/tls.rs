@@ -2,31 +2,31 @@
 //!
 //! Decided here: what is asked of a connection to an `https` target, and in which words it fails. The protocol itself is
 //! rustls', in `session`; which certificates are good is told to it in `trust`. A build without the feature `tls` has
-//! `absent` in their place, and refuses such targets when they are read.
+//! `disabled` in their place, and refuses such targets when they are read.
 //!
 //! For a target without TLS nothing here runs: no certificate is read, no key is made.
 
+#[cfg(feature = "tls")]
+mod diagnosis;
 #[cfg(not(feature = "tls"))]
-mod absent;
+mod disabled;
 #[cfg(feature = "tls")]
 mod session;
 #[cfg(feature = "tls")]
 mod trust;
-#[cfg(feature = "tls")]
-mod verdict;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+#[cfg(feature = "tls")]
+pub use self::diagnosis::wrong_in;
 #[cfg(not(feature = "tls"))]
-pub use self::absent::{Session, Tls, wrong_in};
+pub use self::disabled::{Session, Tls, wrong_in};
 #[cfg(feature = "tls")]
 pub use self::session::Session;
 #[cfg(feature = "tls")]
 pub use self::trust::Tls;
-#[cfg(feature = "tls")]
-pub use self::verdict::wrong_in;
 
 /// Whether `https` targets can be reached.
 pub const IS_SPOKEN: bool = cfg!(feature = "tls");

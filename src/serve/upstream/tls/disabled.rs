@@ -4,8 +4,8 @@ use std::io;
 use std::net::TcpStream;
 use std::task::{Context, Poll, Waker};
 
-use super::super::reactor::Source;
 use super::{Trust, Unusable, Wrong};
+use crate::serve::reactor::Source;
 
 /// Never there.
 #[derive(Debug, Clone)]

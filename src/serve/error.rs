@@ -4,8 +4,8 @@
 
 use std::io;
 
-use super::origin::ConnectError;
-use super::tls;
+use super::upstream::error::ConnectError;
+use super::upstream::tls;
 use crate::http::Error;
 use crate::http::reply::{Reply, Retry};
 

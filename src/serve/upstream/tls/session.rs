@@ -14,9 +14,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use rustls::ClientConnection;
 
-use super::super::buffers::Buffer;
-use super::super::conn::uninterrupted;
-use super::super::reactor::Source;
+use crate::serve::buffers::Buffer;
+use crate::serve::conn::uninterrupted;
+use crate::serve::reactor::Source;
 
 /// A connected TLS stream.
 #[derive(Debug)]

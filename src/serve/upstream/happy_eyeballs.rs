@@ -11,10 +11,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::reactor::Timer;
+use crate::serve::reactor::Timer;
 
 /// The first of `addresses` to which `connect` leads, and what it brings; or why none does, `None` where there is none.
-pub async fn first<T, F>(
+pub async fn connect<T, F>(
     addresses: &[SocketAddr],
     connect: impl Fn(SocketAddr) -> F,
 ) -> Result<(SocketAddr, T), Option<io::Error>>
@@ -70,7 +70,7 @@ fn telling(before: Option<io::Error>, now: io::Error) -> io::Error {
 
 /// The families in turn, beginning with that of the first address: a family that leads nowhere costs one pause then, however
 /// many addresses it has (RFC 8305 §4).
-pub fn alternate(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+pub fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first().map(SocketAddr::is_ipv4) else {
         return addresses;
     };
@@ -94,8 +94,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
-    use super::super::reactor;
     use super::*;
+    use crate::serve::reactor;
     use std::cell::RefCell;
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable};
 
@@ -117,7 +117,7 @@ mod tests {
     fn outcome(fates: &[Fate]) -> (Result<usize, Option<io::ErrorKind>>, Vec<usize>) {
         let addresses: Vec<SocketAddr> = (0..fates.len()).map(address).collect();
         let tried = RefCell::new(Vec::new());
-        let connect = |to: SocketAddr| {
+        let attempt = |to: SocketAddr| {
             let number = addresses.iter().position(|&address| address == to);
             let number = number.expect("one of them");
             tried.borrow_mut().push(number);
@@ -138,7 +138,7 @@ mod tests {
                 }
             }
         };
-        let result = reactor::block_on(first(&addresses, connect)).expect("a reactor");
+        let result = reactor::block_on(connect(&addresses, attempt)).expect("a reactor");
         let result = result.map(|(to, number)| {
             assert_eq!(to, addresses[number]);
             number
@@ -221,8 +221,8 @@ mod tests {
     fn an_address_that_refuses_costs_no_pause() {
         // With one, this would take an hour.
         let addresses = vec![address(1); 20_000];
-        let connect = |_| async { Err::<(), _>(io::Error::from(ConnectionRefused)) };
-        let result = reactor::block_on(first(&addresses, connect)).expect("a reactor");
+        let attempt = |_| async { Err::<(), _>(io::Error::from(ConnectionRefused)) };
+        let result = reactor::block_on(connect(&addresses, attempt)).expect("a reactor");
         assert!(result.is_err());
     }
 
@@ -236,7 +236,7 @@ mod tests {
             };
             let read =
                 |text: &str| -> Vec<SocketAddr> { text.split_whitespace().map(parse).collect() };
-            assert_eq!(alternate(read(addresses)), read(expected), "{addresses}");
+            assert_eq!(interleave(read(addresses)), read(expected), "{addresses}");
         }
         check("", "");
         check("1 2 3", "1 2 3");

@@ -15,8 +15,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, SignatureScheme};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore};
 
-use super::super::reactor::Source;
 use super::{Session, Trust, Unusable};
+use crate::serve::reactor::Source;
 
 /// What connections to one origin have in common: whom they trust, and tickets from one to the next.
 #[derive(Debug, Clone)]
