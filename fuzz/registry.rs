@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use interceptor::registry::recover::{Flaw, Recovered, recover};
-use interceptor::registry::{Damage, Port, PortRange, Project, Registry};
+use interceptor::registry::recover::{Recovered, recover};
+use interceptor::registry::{Damage, Flaw, Port, PortRange, Project, Registry};
 use serde_json::Value;
 
 /// A text that is taken is written as one that says the same, and what is read out of any other is there in it.

@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::machine::feeds;
-use crate::registry::probe::{Search, give};
+use crate::registry::probe::Search;
 use crate::registry::project::Project;
-use crate::registry::prune::{Given, Pruned};
+use crate::registry::prune::{Given, Pruned, give};
 use crate::registry::store::{Store, StoreError, Warning};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 

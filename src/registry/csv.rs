@@ -7,8 +7,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::recover::Shown;
-use super::{BYTE_ORDER_MARK, Mapping, Port, Registry, path_of};
+use super::damage::Shown;
+use super::json::path_of;
+use super::model::{BYTE_ORDER_MARK, Mapping, Registry};
+use super::port::Port;
 
 /// Why a text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]

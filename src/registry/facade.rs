@@ -10,12 +10,14 @@ use std::{env, error, fmt, io};
 
 use serde::Serialize;
 
-use super::probe::give;
-use super::prune::Pruned;
-use super::{
-    Availability, EmptyRange, Exhausted, Port, PortRange, Project, Registry, Store, StoreError,
-    Warning, availability,
-};
+use super::allocate::Exhausted;
+use super::damage::Shown;
+use super::model::Registry;
+use super::port::{EmptyRange, Port, PortRange};
+use super::probe::{Availability, availability};
+use super::project::Project;
+use super::prune::{Pruned, give};
+use super::store::{Store, StoreError, Warning};
 
 /// Gives projects their ports, in the file that all programs of this user share.
 ///
@@ -127,7 +129,7 @@ impl PortRegistry {
         report(updated.warning);
         let given = updated.value.map_err(RegistryError::Exhausted)?;
         for Pruned { path, port, .. } in given.pruned {
-            let path = super::recover::Shown(&path).to_string();
+            let path = Shown(&path).to_string();
             log::warn!("no port was left: `{path}` was deleted and has lost port {port}");
         }
         Ok(given.allocated.port)
@@ -253,11 +255,7 @@ impl fmt::Display for RegistryError {
             }
             RegistryError::EmptyRange(error) => error.fmt(f),
             RegistryError::Path { path, source } => {
-                write!(
-                    f,
-                    "cannot resolve the path `{}`: {source}",
-                    super::recover::Shown(path)
-                )
+                write!(f, "cannot resolve the path `{}`: {source}", Shown(path))
             }
             RegistryError::Exhausted(error) => error.fmt(f),
             RegistryError::Store(error) => error.fmt(f),

@@ -6,7 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::{Mapping, Port, Registry};
+use super::model::{Mapping, Registry};
+use super::port::Port;
 
 /// Who wins where two registries contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

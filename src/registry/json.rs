@@ -9,7 +9,10 @@
 //!
 //! Nothing here recurses, so no nesting is too deep; the cost is linear in the text.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// A place in JSON text, and the grammar of RFC 8259 from there on (plus Python's `NaN` and `Infinity`).
 pub(super) struct Cursor<'a> {
@@ -325,6 +328,28 @@ pub(super) fn decode(string: &str) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The path that a checked string stands for.
+pub(super) fn decode_path(string: &str) -> PathBuf {
+    path_of(decode(string))
+}
+
+/// A path is any bytes.
+pub(super) fn path_of(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// An object as `json.dump(…, indent=2)` lays it out, `indent` being that of the line it begins on.
+pub(super) fn object_text(members: &[(&str, String)], indent: &str) -> String {
+    if members.is_empty() {
+        return "{}".to_owned();
+    }
+    let lines: Vec<_> = members
+        .iter()
+        .map(|(key, value)| format!("{indent}  {key}: {value}"))
+        .collect();
+    format!("{{\n{}\n{indent}}}", lines.join(",\n"))
 }
 
 /// The four hexadecimal digits at `at`.

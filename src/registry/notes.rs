@@ -12,7 +12,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Port, Project, Registry, json, object_text, path_of};
+use super::json::{self, decode_path, object_text};
+use super::model::Registry;
+use super::port::Port;
+use super::project::Project;
 
 /// A moment, in whole seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -227,7 +230,7 @@ impl Notes {
             notes
                 .projects
                 .extend(members(&value).into_iter().map(|(key, value)| Entry {
-                    path: path_of(json::decode(&key)),
+                    path: decode_path(&key),
                     key,
                     members: members(&value),
                 }));

@@ -11,9 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
-use super::project::is_deleted;
-use super::prune::Given;
-use super::{Exhausted, Port, PortRange, Project, Registry};
+use super::port::Port;
 
 /// What came of trying to bind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,24 +110,4 @@ impl Search {
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal.get().filter(|_| !self.has_seen.get())
     }
-}
-
-/// The project's port, as this machine shows which ports are free and which projects deleted: see
-/// [`Registry::allocate_or_prune`].
-///
-/// # Errors
-///
-/// No port of `range` is known to be free; nothing has changed then.
-pub fn give(
-    registry: &mut Registry,
-    project: &Project,
-    range: PortRange,
-) -> Result<Given, Exhausted> {
-    let search = Search::default();
-    registry
-        .allocate_or_prune(project, range, |port| search.is_free(port), is_deleted)
-        .map_err(|exhausted| Exhausted {
-            refusal: search.refusal(),
-            ..exhausted
-        })
 }

@@ -8,7 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Allocated, Exhausted, Moment, Port, PortRange, Project, Registry};
+use super::allocate::{Allocated, Exhausted};
+use super::model::Registry;
+use super::notes::Moment;
+use super::port::{Port, PortRange};
+use super::probe::Search;
+use super::project::{Project, is_deleted};
 
 /// A mapping that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,4 +137,24 @@ impl Registry {
                 .map(|pruned| (pruned.path.as_path(), pruned.port)),
         );
     }
+}
+
+/// The project's port, as this machine shows which ports are free and which projects deleted: see
+/// [`Registry::allocate_or_prune`].
+///
+/// # Errors
+///
+/// No port of `range` is known to be free; nothing has changed then.
+pub fn give(
+    registry: &mut Registry,
+    project: &Project,
+    range: PortRange,
+) -> Result<Given, Exhausted> {
+    let search = Search::default();
+    registry
+        .allocate_or_prune(project, range, |port| search.is_free(port), is_deleted)
+        .map_err(|exhausted| Exhausted {
+            refusal: search.refusal(),
+            ..exhausted
+        })
 }

@@ -7,8 +7,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::model::{Mapping, Registry};
 use super::notes::Entry;
-use super::{Mapping, Port, Registry};
+use super::port::Port;
 
 /// What a change did to the projects that it touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use interceptor::registry::recover::{self, Flaw, Recovered};
-use interceptor::registry::{Damage, Registry};
+use interceptor::registry::recover::{self, Recovered};
+use interceptor::registry::{Damage, Flaw, Registry};
 
 /// A whole file, with fields before and behind the mappings.
 const WHOLE: &str = r#"{

@@ -10,9 +10,10 @@ use std::time::Instant;
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
 
-use super::settle::{LockError, Look, Patience, lock, settled};
-use super::{StoreError, Waiting};
-use crate::registry::Registry;
+use super::error::{StoreError, Waiting};
+use super::lock::{LockError, Patience, lock};
+use super::snapshot::{Look, settled};
+use crate::registry::model::Registry;
 
 /// Where the registry file really is, and the files beside it.
 pub(super) struct Place {

@@ -6,13 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
 
-use super::{StoreError, Waiting};
-use crate::registry::{Damage, Registry};
+use super::error::{SIZE_MAX, StoreError, Waiting};
+use super::lock::{Patience, is_contended};
+use crate::registry::damage::{Damage, Flaw};
+use crate::registry::model::Registry;
+use crate::registry::recover::{Recovered, recover};
 
 /// The file at one moment.
 pub(super) struct Look {
@@ -190,6 +193,29 @@ impl Look {
         let _ = FileExt::unlock(&self.file);
         alone
     }
+
+    /// The registry that was seen, as far as it can be read.
+    pub(super) fn reading(&self) -> (Registry, Option<Ailment>) {
+        match &self.parsed {
+            Ok(registry) => (registry.clone(), None),
+            Err(damage) => {
+                let Recovered { registry, flaws } = recover(&self.text);
+                (
+                    registry,
+                    Some(Ailment {
+                        damage: damage.clone(),
+                        flaws,
+                    }),
+                )
+            }
+        }
+    }
+}
+
+/// What is wrong with a file, and what could not be read because of it.
+pub(super) struct Ailment {
+    pub(super) damage: Damage,
+    pub(super) flaws: Vec<Flaw>,
 }
 
 impl Stamp {
@@ -233,103 +259,6 @@ fn refuse_other_kinds(path: &Path, found: &fs::Metadata) -> Result<(), StoreErro
     })
 }
 
-/// Takes the exclusive lock that the Python tool writes under.
-pub(super) fn lock(
-    file: &File,
-    waiting: Waiting,
-    patience: &mut Patience<'_>,
-) -> Result<(), LockError> {
-    loop {
-        match file.try_lock_exclusive() {
-            Ok(()) => return Ok(()),
-            Err(error) if is_contended(&error) => {
-                patience.wait(waiting).map_err(LockError::Busy)?
-            }
-            Err(error) => return Err(LockError::Refused(error)),
-        }
-    }
-}
-
-/// Why a lock was not had.
-pub(super) enum LockError {
-    Busy(StoreError),
-    Refused(io::Error),
-}
-
-fn is_contended(error: &io::Error) -> bool {
-    error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
-}
-
-/// The time that one call spends waiting for other programs, in naps.
-///
-/// Not `flock` without `LOCK_NB`: it cannot be given up, and a timer's signal would need unsafe code.
-pub(super) struct Patience<'a> {
-    file: &'a Path,
-    notice: &'a dyn Fn(&Waiting),
-    since: Instant,
-    nap: Duration,
-    noticed: bool,
-}
-
-impl<'a> Patience<'a> {
-    pub(super) fn new(file: &'a Path, notice: &'a dyn Fn(&Waiting)) -> Self {
-        Patience {
-            file,
-            notice,
-            since: Instant::now(),
-            nap: NAP_MIN,
-            noticed: false,
-        }
-    }
-
-    /// Waits a little; an error when it has been [`PATIENCE`] in all.
-    pub(super) fn wait(&mut self, waiting: Waiting) -> Result<(), StoreError> {
-        let waited = self.since.elapsed();
-        if waited >= PATIENCE {
-            return Err(StoreError::Busy {
-                file: self.file.to_owned(),
-                waiting,
-            });
-        }
-        if self.is_noticeable() && !self.noticed {
-            self.noticed = true;
-            (self.notice)(&waiting);
-        }
-        self.nap();
-        Ok(())
-    }
-
-    /// Whether a person wonders by now.
-    fn is_noticeable(&self) -> bool {
-        self.since.elapsed() >= NOTICE
-    }
-
-    fn nap(&mut self) {
-        thread::sleep(self.nap);
-        self.nap = (self.nap * 2).min(NAP_MAX);
-    }
-
-    /// The wait so far was for something else.
-    pub(super) fn start_over(&mut self) {
-        self.since = Instant::now();
-        self.nap = NAP_MIN;
-    }
-}
-
 /// An empty or torn text is believed to be so after this long. The Python tool writes within milliseconds, but may be
 /// stopped in the middle of it.
 pub(super) const SETTLING: Duration = Duration::from_secs(1);
-
-/// Nobody waits longer than this for another program.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A wait that a person notices, and wants explained.
-const NOTICE: Duration = Duration::from_millis(500);
-
-const NAP_MIN: Duration = Duration::from_millis(1);
-
-/// Short enough that 64 waiting processes leave no gap between two turns.
-const NAP_MAX: Duration = Duration::from_millis(20);
-
-/// In bytes. 65 535 mappings, which is all there can be, of 200 bytes each take 13 MiB.
-pub(super) const SIZE_MAX: u64 = 16 << 20;

@@ -1,0 +1,146 @@
+//! Giving out ports, and taking them back: the order in which they are given.
+//!
+//! Pure: whether a port is free is asked of the caller.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::model::{Mapping, Registry};
+use super::port::{Port, PortRange};
+use super::probe::Refusal;
+use super::project::Project;
+
+impl Registry {
+    /// The ports that [`allocate`](Self::allocate) would give out, in that order: up from
+    /// [`next_in`](Self::next_in), once around, without those that are assigned or that `is_free` declines.
+    /// `is_free` is asked as the iterator advances, about unassigned ports only.
+    pub fn free_ports<'a>(
+        &'a self,
+        range: PortRange,
+        mut is_free: impl FnMut(Port) -> bool + 'a,
+    ) -> impl Iterator<Item = Port> + 'a {
+        let assigned: HashSet<Port> = self.mappings.iter().map(|mapping| mapping.port).collect();
+        let next = self.next_in(range);
+        let around = range
+            .iter()
+            .skip_while(move |&port| port < next)
+            .chain(range.iter().take_while(move |&port| port < next));
+        around.filter(move |port| !assigned.contains(port) && is_free(*port))
+    }
+
+    /// The port of a project: the one it has, be it outside `range`; or else the one that it had before it was pruned, if
+    /// that is still to be had; or else the first of [`free_ports`](Self::free_ports), which becomes its own.
+    ///
+    /// A new mapping moves `next_available` to the port after it, around the end of the range, and records `range`.
+    /// One that has come back leaves `next_available` where it is.
+    ///
+    /// # Errors
+    ///
+    /// Every port of `range` is assigned or not free; nothing has changed then.
+    pub fn allocate(
+        &mut self,
+        project: &Project,
+        range: PortRange,
+        mut is_free: impl FnMut(Port) -> bool,
+    ) -> Result<Allocated, Exhausted> {
+        if let Some(port) = self.port_of(project) {
+            return Ok(Allocated {
+                port,
+                created: false,
+            });
+        }
+        let former = self.note(project.path()).former_port;
+        if let Some(port) = former
+            .filter(|&port| range.contains(port) && self.path_of(port).is_none() && is_free(port))
+        {
+            self.mappings.push(Mapping::new(project.path(), port));
+            self.forget_former_port(project.path());
+            return Ok(Allocated {
+                port,
+                created: true,
+            });
+        }
+        let Some(port) = self.free_ports(range, is_free).next() else {
+            return Err(Exhausted {
+                range,
+                assigned: self.assigned_in(range),
+                refusal: None,
+            });
+        };
+        self.mappings.push(Mapping::new(project.path(), port));
+        let after = range
+            .iter()
+            .find(|&candidate| candidate > port)
+            .unwrap_or(range.start());
+        self.record(range, after);
+        self.forget_former_port(project.path());
+        Ok(Allocated {
+            port,
+            created: true,
+        })
+    }
+
+    /// Removes a project's mapping; the port it had.
+    pub fn remove(&mut self, project: &Project) -> Option<Port> {
+        let port = self.port_of(project)?;
+        // All spellings of the path (`/a/` and `/a`), or the next would come to light.
+        self.mappings
+            .retain(|mapping| mapping.path != project.path());
+        self.forget(project.path());
+        Some(port)
+    }
+
+    /// Removes all mappings and puts `next_available` back to the start of `range`; how many there were.
+    pub fn reset(&mut self, range: PortRange) -> usize {
+        let removed = self.mappings.len();
+        self.mappings.clear();
+        self.forget_all();
+        self.record(range, range.start());
+        removed
+    }
+}
+
+/// A project's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocated {
+    /// The port.
+    pub port: Port,
+    /// Whether the project did not have it before.
+    pub created: bool,
+}
+
+/// A range has no port left to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted {
+    /// The range that was searched.
+    pub range: PortRange,
+    /// How many of its ports are assigned; the others are in use by some program, or this process may not bind them.
+    pub assigned: u32,
+    /// Why none of the others could be tried, where [`probe::give`] was told so.
+    pub refusal: Option<Refusal>,
+}
+
+impl fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exhausted {
+            range,
+            assigned,
+            refusal,
+        } = self;
+        if let Some(refusal) = refusal {
+            return write!(
+                f,
+                "no port of {range} is known to be free: {assigned} assigned to projects, the others cannot be tried \
+                 ({refusal}); look for a sandbox, or a limit on open files"
+            );
+        }
+        let in_use = range.len() - assigned;
+        write!(
+            f,
+            "no port is free in {range}: {assigned} assigned to projects, {in_use} in use by other programs; \
+             raise INTERCEPTOR_PORT_MAX, or give up mappings with `ic prune` or `ic remove`"
+        )
+    }
+}
+
+impl std::error::Error for Exhausted {}
