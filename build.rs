@@ -22,4 +22,4 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-const PAGE: &str = "src/cli/ui/page";
+const PAGE: &str = "src/ui/page";

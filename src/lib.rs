@@ -49,6 +49,7 @@
 //! | [`serve`] | sockets, time limits, connections, exchanges |
 //! | [`serve::feed`] | what happens on the port, for whoever listens on a Unix socket beside it |
 //! | [`machine`] | this machine: who listens, which interceptors run, what accepts connections |
+//! | [`ui`] | the page of `ic ui` and its server |
 //! | [`mock`] | a small OpenAI-compatible upstream for trying out |
 //!
 //! # Invariants
@@ -76,5 +77,6 @@ pub mod mock;
 pub mod registry;
 pub mod serve;
 pub mod text;
+pub mod ui;
 
 pub use registry::facade::{PortRegistry, RegistryError, RegistryInfo, RegistryOptions};

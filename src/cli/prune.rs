@@ -92,14 +92,14 @@ impl Prune {
 }
 
 /// Gives up what is not needed, as this machine shows it.
-pub(super) fn prune(registry: &mut Registry, recycling: Option<Recycling>) -> Vec<Pruned> {
+pub(crate) fn prune(registry: &mut Registry, recycling: Option<Recycling>) -> Vec<Pruned> {
     // What cannot be bound for want of privileges cannot be seen to be free either.
     let is_listening = |port| availability(port) != Availability::Free;
     registry.prune(recycling, is_deleted, is_listening)
 }
 
 /// Unused for so long, seen from now.
-pub(super) fn unused_for(unused_for: Duration) -> Recycling {
+pub(crate) fn unused_for(unused_for: Duration) -> Recycling {
     Recycling {
         unused_for,
         now: SystemTime::now().into(),
@@ -108,13 +108,13 @@ pub(super) fn unused_for(unused_for: Duration) -> Recycling {
 
 /// The answer as a document.
 #[derive(Serialize)]
-pub(super) struct Prunes {
+pub(crate) struct Prunes {
     removed: Vec<Removed>,
     dry_run: bool,
 }
 
 impl Prunes {
-    pub(super) fn new(pruned: &[Pruned], dry_run: bool) -> Prunes {
+    pub(crate) fn new(pruned: &[Pruned], dry_run: bool) -> Prunes {
         Prunes {
             removed: pruned.iter().map(Removed::from).collect(),
             dry_run,

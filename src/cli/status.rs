@@ -158,7 +158,7 @@ fn project_name(path: &str) -> String {
 
 /// The answer as a document.
 #[derive(Serialize)]
-pub(super) struct Statuses<'a> {
+pub(crate) struct Statuses<'a> {
     interceptors: Vec<Running<'a>>,
     held: Vec<HeldBy<'a>>,
 }

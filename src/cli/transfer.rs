@@ -243,7 +243,7 @@ fn conflicts(count: usize) -> String {
 
 /// The answer as a document.
 #[derive(Serialize)]
-pub(super) struct Imports {
+pub(crate) struct Imports {
     added: Vec<MappingShown>,
     moved: Vec<MappingShown>,
     removed: Vec<MappingShown>,
@@ -280,7 +280,7 @@ impl MappingShown {
 }
 
 impl Imports {
-    pub(super) fn new(imported: &Imported, dry_run: bool) -> Imports {
+    pub(crate) fn new(imported: &Imported, dry_run: bool) -> Imports {
         let all = |list: &[(PathBuf, Port)]| {
             list.iter()
                 .map(|(path, port)| MappingShown::new(path, *port))
@@ -383,7 +383,7 @@ impl Stream {
 }
 
 /// Mappings out of a text, and what of it could not be read.
-pub(super) struct Readable {
+pub(crate) struct Readable {
     pub registry: Registry,
     pub warning: Option<String>,
 }
@@ -393,7 +393,7 @@ pub(super) struct Readable {
 /// # Errors
 ///
 /// "Could not": there are none in it, or a line of comma-separated values is wrong.
-pub(super) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Failure> {
+pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Failure> {
     let bad = |why: String| {
         Failure::could_not(format!(
             "{named} holds no mappings: {why}; give an export, a registry file or a backup of one"

@@ -1,19 +1,8 @@
 //! `ic ui`: all projects and what runs on their ports, on one page in a browser.
 //!
-//! Decided here: where the page is served, and who gets its address. How a request is read and who may ask is decided in
-//! `server`, `seats` and `token`, what the page can ask for in `api`, how changes are made and taken back in `changes`, what the
-//! page is told without asking in `live` and `relay`. The page itself is in `page/`, as a browser gets it.
+//! Decided here: where the page is served, and who gets its address. The rest is in [`ui`](crate::ui).
 
-mod api;
-mod assets;
-mod changes;
-mod live;
 mod open;
-mod queue;
-mod relay;
-mod seats;
-mod server;
-mod token;
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -24,7 +13,6 @@ use argh::{ArgsInfo, FromArgs};
 use crate::registry::{Port, PortRange, Registry};
 use crate::serve::listen;
 
-use self::server::Site;
 use super::address::addresses;
 use super::settings::SourcedValue;
 use super::stop;
@@ -32,6 +20,7 @@ use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::text::io_message;
+use crate::ui::{self, Site};
 
 /// show projects, ports and live requests in a browser
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -80,7 +69,7 @@ impl Ui {
         })?;
         let site = Arc::new(site);
         for listener in listeners {
-            server::listen(listener, &site).map_err(|error| {
+            ui::listen(listener, &site).map_err(|error| {
                 Failure::could_not(format!(
                     "cannot start a thread: {}; raise the limit",
                     io_message(&error)

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { gzipSync } from 'node:zlib';
 import test from 'node:test';
-import { assembled, bodyText, curl, difference, quoted } from '../../src/cli/ui/page/exchange.js';
+import { assembled, bodyText, curl, difference, quoted } from '../../src/ui/page/exchange.js';
 
 /** What a shell makes of a command, as its arguments. */
 function words(command) {

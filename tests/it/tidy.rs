@@ -181,7 +181,7 @@ const RULES: &[Rule] = &[
             "src/machine/survey.rs",
             // Signals as bytes on a socket, and feeds, which are sockets of the file system, as every Unix has them.
             "src/cli/stop.rs",
-            "src/cli/ui/relay.rs",
+            "src/ui/relay.rs",
         ],
         words: &["target_os", "rustix::", "std::os::", "libc"],
         text: Text::Code,

@@ -7,8 +7,7 @@ use std::thread;
 use crate::cli::output::eprint_line;
 use crate::cli::settings::Environment;
 use crate::text::io_message;
-
-use super::token::Key;
+use crate::ui::Key;
 
 /// Opens the page, with a code that is good once. That it cannot be opened is no failure: its address has been printed.
 pub fn in_browser(url: &str, key: &Key, environment: &Environment<'_>) {

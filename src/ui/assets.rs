@@ -60,7 +60,7 @@ mod tests {
 
     /// The files as they are written.
     fn sources() -> Vec<(String, String)> {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/ui/page");
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ui/page");
         let source = |entry: std::io::Result<fs::DirEntry>| {
             let path = entry.expect("readable").path();
             let name = path.file_name().expect("a file").to_string_lossy();
