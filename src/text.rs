@@ -60,6 +60,25 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// JSON with the same characters as `\uXXXX`. They occur only inside its strings, so its value stays the same.
+pub struct EscapedJson<'a>(pub &'a str);
+
+impl fmt::Display for EscapedJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.split_inclusive(acts_on_a_terminal) {
+            let mut characters = piece.chars();
+            match characters.next_back() {
+                // All of them are below U+10000.
+                Some(last) if acts_on_a_terminal(last) => {
+                    write!(f, "{}\\u{:04x}", characters.as_str(), u32::from(last))?;
+                }
+                _ => f.write_str(piece)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 fn acts_on_a_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -88,5 +107,14 @@ mod tests {
         check("exe\u{202e}cod", "exe\\u{202e}cod"); // turns the writing round
         check("caf\0e9", "caf\\xe9");
         check("a\0", "a\\0");
+    }
+
+    #[test]
+    fn escaped_json_has_the_same_value() {
+        let text = "a\u{7f}b\u{9b}31m\u{202e}é日\u{200f}";
+        let json = EscapedJson(&format!("\"{text}\"")).to_string();
+        assert_eq!(json, r#""a\u007fb\u009b31m\u202eé日\u200f""#);
+        let value: String = serde_json::from_str(&json).expect("it is JSON");
+        assert_eq!(value, text);
     }
 }

@@ -13,7 +13,7 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 use super::settings::Environment;
 use crate::cli::outcome::Failure;
-use crate::text::{Escaped, io_message};
+use crate::text::{Escaped, EscapedJson, io_message};
 
 /// Standard output, locked and buffered, for the results of one command.
 pub struct Output {
@@ -161,17 +161,8 @@ impl Formatter for CarriedBytes {
     where
         W: ?Sized + Write,
     {
-        // serde_json escapes the control characters of ASCII; DEL and the C1 range are the terminal's as well.
-        for piece in fragment.split_inclusive(char::is_control) {
-            match piece.chars().next_back() {
-                Some(last) if last.is_control() => {
-                    let plain = &piece[..piece.len() - last.len_utf8()];
-                    write!(writer, "{plain}\\u{:04x}", u32::from(last))?;
-                }
-                _ => writer.write_all(piece.as_bytes())?,
-            }
-        }
-        Ok(())
+        // serde_json escapes the control characters of ASCII only.
+        write!(writer, "{}", EscapedJson(fragment))
     }
 
     fn write_char_escape<W>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()>
