@@ -1,53 +1,53 @@
-//! The live feed's two readers of other people's bytes: what is seen of a body, and what a listener asks for.
+//! The two parsers of the live feed for bytes of a peer: the observer of bodies and the commands of a subscriber.
 
 use std::fmt;
 
-use interceptor::serve::feed::command::{Command, Lines, TooLong};
-use interceptor::serve::feed::observe::{Kind, Observer, Seen};
+use interceptor::serve::feed::command::{Command, CommandReader, TooLong};
+use interceptor::serve::feed::observe::{BodyFormat, BodySummary, Observer};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// However the bytes are split, the same is seen; and it is what stands there.
+/// The result does not depend on how the bytes are split, and equals that of a naive parser.
 pub fn feed(input: &[u8]) {
-    for kind in [Kind::Json, Kind::Events] {
-        let see = |step: usize| {
-            let mut observer = Observer::new(kind);
-            input.chunks(step).for_each(|piece| observer.see(piece));
-            observer.seen().clone()
+    for format in [BodyFormat::Json, BodyFormat::EventStream] {
+        let observe = |step: usize| {
+            let mut observer = Observer::new(format);
+            input.chunks(step).for_each(|piece| observer.observe(piece));
+            observer.summary().clone()
         };
-        let whole = see(input.len().max(1));
-        assert_eq!(see(1), whole, "byte by byte");
-        assert_eq!(see(7), whole, "in pieces");
-        match kind {
-            Kind::Events => assert_eq!(whole.events, events(input)),
-            // Names that are too long are not looked at.
-            Kind::Json if input.len() <= 256 => {
+        let whole = observe(input.len().max(1));
+        assert_eq!(observe(1), whole, "byte by byte");
+        assert_eq!(observe(7), whole, "in pieces");
+        match format {
+            BodyFormat::EventStream => assert_eq!(whole.events, events(input)),
+            // Longer strings are not read.
+            BodyFormat::Json if input.len() <= 256 => {
                 if let Ok(document) = serde_json::from_slice::<Node>(input) {
-                    let mut seen = Seen::default();
-                    document.tell(&mut Vec::new(), &mut seen);
-                    assert_eq!(whole, seen, "{document:?}");
+                    let mut summary = BodySummary::default();
+                    document.summarize(&mut Vec::new(), &mut summary);
+                    assert_eq!(whole, summary, "{document:?}");
                 }
             }
-            Kind::Json => {}
+            BodyFormat::Json => {}
         }
     }
-    let take = |step: usize| {
-        let (mut lines, mut commands) = (Lines::default(), Vec::new());
-        let taken = input
+    let read = |step: usize| {
+        let (mut reader, mut commands) = (CommandReader::default(), Vec::new());
+        let result = input
             .chunks(step)
-            .try_for_each(|piece| lines.take(piece, |command| commands.push(command)));
-        (commands, taken)
+            .try_for_each(|piece| reader.read(piece, |command| commands.push(command)));
+        (commands, result)
     };
-    let whole = take(input.len().max(1));
-    assert_eq!(take(1), whole, "byte by byte");
+    let whole = read(input.len().max(1));
+    assert_eq!(read(1), whole, "byte by byte");
     assert_eq!(whole, commands(input));
 }
 
-/// How many events a stream has that end.
+/// Returns the number of complete events with data.
 fn events(stream: &[u8]) -> u64 {
     let text: String = stream.iter().map(|&byte| char::from(byte)).collect();
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut lines: Vec<&str> = text.split('\n').collect();
-    // What has no end yet is no line.
+    // The last line has no end.
     lines.pop();
     let (mut events, mut has_data) = (0, false);
     for line in lines {
@@ -59,7 +59,7 @@ fn events(stream: &[u8]) -> u64 {
     events
 }
 
-/// What the lines ask for, up to the first that is too long.
+/// Returns the commands up to the first line that is too long.
 fn commands(input: &[u8]) -> (Vec<Command>, Result<(), TooLong>) {
     let mut commands = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
@@ -76,7 +76,7 @@ fn commands(input: &[u8]) -> (Vec<Command>, Result<(), TooLong>) {
     (commands, is_short.then_some(()).ok_or(TooLong))
 }
 
-/// A document with all of its members in their order, those that are there twice too.
+/// A document with all members in their order, duplicates included.
 #[derive(Debug)]
 enum Node {
     Object(Vec<(String, Node)>),
@@ -86,46 +86,46 @@ enum Node {
 }
 
 impl Node {
-    fn tell<'a>(&'a self, path: &mut Vec<&'a str>, seen: &mut Seen) {
-        let answer = |key: &str| matches!(key, "response" | "message");
+    fn summarize<'a>(&'a self, path: &mut Vec<&'a str>, summary: &mut BodySummary) {
+        let is_response = |key: &str| matches!(key, "response" | "message");
         match (self, &path[..]) {
             (Node::Object(members), _) => {
                 for (key, value) in members {
                     path.push(key);
-                    value.tell(path, seen);
+                    value.summarize(path, summary);
                     path.pop();
                 }
             }
-            (Node::Text(text), ["model"]) if !text.is_empty() => seen.model = Some(text.clone()),
-            (Node::Text(text), [outer, "model"]) if answer(outer) && !text.is_empty() => {
-                seen.model = Some(text.clone());
+            (Node::Text(text), ["model"]) if !text.is_empty() => summary.model = Some(text.clone()),
+            (Node::Text(text), [outer, "model"]) if is_response(outer) && !text.is_empty() => {
+                summary.model = Some(text.clone());
             }
-            (Node::Number(number), ["usage", key]) => count(key, *number, seen),
-            (Node::Number(number), [outer, "usage", key]) if answer(outer) => {
-                count(key, *number, seen);
+            (Node::Number(number), ["usage", key]) => count(key, *number, summary),
+            (Node::Number(number), [outer, "usage", key]) if is_response(outer) => {
+                count(key, *number, summary);
             }
             _ => {}
         }
     }
 }
 
-fn count(key: &str, number: u64, seen: &mut Seen) {
+fn count(key: &str, number: u64, summary: &mut BodySummary) {
     match key {
-        "input_tokens" | "prompt_tokens" => seen.input_tokens = Some(number),
-        "output_tokens" | "completion_tokens" => seen.output_tokens = Some(number),
+        "input_tokens" | "prompt_tokens" => summary.input_tokens = Some(number),
+        "output_tokens" | "completion_tokens" => summary.output_tokens = Some(number),
         _ => {}
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(NodeVisitor)
     }
 }
 
-struct Reads;
+struct NodeVisitor;
 
-impl<'de> Visitor<'de> for Reads {
+impl<'de> Visitor<'de> for NodeVisitor {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

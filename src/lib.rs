@@ -36,7 +36,7 @@
 //!    ones by `serve::transfer`, which leaves them in the kernel where it can), `serve::tunnel` what follows a 101.
 //! 5. [`http::connection`] says whether each connection serves another request.
 //!
-//! While somebody listens, [`serve::feed`] tells them of each step; otherwise it costs one test of one byte.
+//! [`serve::feed`] publishes each step while it has a subscriber; otherwise it costs one test of one byte.
 //!
 //! # Code map
 //!
@@ -47,7 +47,7 @@
 //! | [`registry`] | which port is whose: text ↔ value, allocation, the shared file, its repair |
 //! | [`http`] | HTTP/1.1 without I/O |
 //! | [`serve`] | sockets, time limits, connections, exchanges |
-//! | [`serve::feed`] | what happens on the port, for whoever listens on a Unix socket beside it |
+//! | [`serve::feed`] | the exchanges as events, for subscribers on a Unix socket |
 //! | [`machine`] | this machine: who listens, which interceptors run, what accepts connections |
 //! | [`ui`] | the page of `ic ui` and its server |
 //! | [`mock`] | a small OpenAI-compatible upstream for trying out |

@@ -46,7 +46,7 @@ use smol::{LocalExecutor, Task};
 pub use self::admin::About;
 use self::admin::Metrics;
 use self::deadline::Clock;
-use self::feed::{Channel, Hub, InstanceInfo};
+use self::feed::{FeedSocket, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
 pub use self::peer::listens;
 use self::reactor::{Source, Timer};
@@ -228,7 +228,7 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
     let attendance = Rc::new(LocalExecutor::new());
     let main = async {
         let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
-        let channel = open_channel(&options, &addresses).map(|channel| {
+        let channel = open_feed(&options, &addresses).map(|channel| {
             let spawner = Rc::clone(&attendance);
             let attend = move |listener: Pin<Box<dyn Future<Output = ()>>>| {
                 // As with a client: a panic is the end of this one.
@@ -255,8 +255,11 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
     // Exchanges that were not over in time end here, on all threads, which is told before the end.
     drop(executor);
     crew.dismiss();
-    feed.end();
-    let farewell = future::or(feed.all_gone(), Timer::at(Instant::now() + FAREWELL));
+    feed.close();
+    let farewell = future::or(
+        feed.wait_until_empty(),
+        Timer::at(Instant::now() + FAREWELL),
+    );
     reactor::block_on(tasks::run(&attendance, farewell)).map_err(ServeError::Reactor)
 }
 
@@ -327,7 +330,7 @@ where
 }
 
 /// The live feed's socket. Without one everything else goes on.
-fn open_channel(options: &Options, addresses: &[Address]) -> Option<Channel> {
+fn open_feed(options: &Options, addresses: &[Address]) -> Option<FeedSocket> {
     let about = &options.about;
     let name = about
         .project
@@ -342,7 +345,7 @@ fn open_channel(options: &Options, addresses: &[Address]) -> Option<Channel> {
         target: options.target.to_string(),
     };
     let error = match &options.feed {
-        Some(folder) => match Channel::open(folder, who) {
+        Some(folder) => match FeedSocket::open(folder, who) {
             Ok(channel) => return Some(channel),
             Err(error) => error,
         },

@@ -187,7 +187,7 @@ fn exchange<'a>(
                         Next::Tunnel => Outcome::Tunnel,
                         Next::Reuse | Next::Close(_) => Outcome::Complete,
                     };
-                    trace.completes(outcome, status);
+                    trace.complete(outcome, status);
                 }
                 if status >= 500 {
                     service.tally.failed(Trouble::Answered(status));
@@ -200,7 +200,7 @@ fn exchange<'a>(
             }
             Err(Break { fault, is_answered }) => {
                 if let Some(trace) = &request.trace {
-                    trace.breaks(&fault, is_answered);
+                    trace.fail(&fault, is_answered);
                 }
                 report(&fault, request, service);
                 Err((!is_answered).then(|| refusal(fault)))
@@ -258,7 +258,7 @@ fn forward<'a>(
                         };
                         let trace = request.trace.as_deref();
                         if let Some(trace) = trace {
-                            trace.tunnels();
+                            trace.start_tunnel();
                         }
                         Box::pin(tunnel::run(client, origin, limits, (up, down), trace)).await;
                     } else if let Some(announced_seconds) = answered.keep
@@ -302,8 +302,8 @@ fn take_ready(
     let taken = body
         .take_ready(client.bytes(), BodyMode::Verbatim, stays, out)
         .map_err(ClientFault::Refused)?;
-    if let Some(sight) = request.sight(Side::Request) {
-        sight.passed(&client.bytes()[..taken]);
+    if let Some(tap) = request.tap(Side::Request) {
+        tap.observe(&client.bytes()[..taken]);
     }
     client.consume(taken);
     Ok(())

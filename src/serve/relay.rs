@@ -49,8 +49,8 @@ pub struct Terms<'a, F> {
     pub silence: InactivityTimeout<'a>,
     /// Counts the bytes that went out.
     pub bytes: &'a Counter,
-    /// Sees what has passed, where somebody wants to.
-    pub sight: Option<BodyTap<'a>>,
+    /// Shows the body to the live feed while that is active.
+    pub tap: Option<BodyTap<'a>>,
 }
 
 /// Passes on what is left of `body`.
@@ -67,9 +67,9 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
         let mut is_short = false;
         while !body.is_complete() {
             if is_short || from.bytes().is_empty() {
-                let is_watched = terms.sight.is_some_and(BodyTap::is_curious);
+                let is_observed = terms.tap.is_some_and(BodyTap::wants_bytes);
                 let filled =
-                    if is_flood && !is_short && !is_watched && transfer::worth(body.opaque()) {
+                    if is_flood && !is_short && !is_observed && transfer::worth(body.opaque()) {
                         // In a box: few bodies are large.
                         Box::pin(flow(from, to, body, &terms)).await?
                     } else {
@@ -129,8 +129,8 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
                 to.write_within(bytes, terms.silence).await?;
                 terms.bytes.add(used as u64);
             }
-            if let Some(sight) = terms.sight {
-                sight.passed(&from.bytes()[..used]);
+            if let Some(tap) = terms.tap {
+                tap.observe(&from.bytes()[..used]);
             }
             from.consume(used);
         }
@@ -154,8 +154,8 @@ async fn flow<F>(
             count += piece;
             body.advance(piece);
             terms.bytes.add(piece);
-            if let Some(sight) = terms.sight {
-                sight.passed_unseen(piece);
+            if let Some(tap) = terms.tap {
+                tap.skip(piece);
             }
         })
         .await;

@@ -64,19 +64,19 @@ async fn carry_both(
     });
     let is_over = abandoned([&client_side, &origin_side], limits.pause);
     let silence = limits.silence;
-    let sight = |side| trace.map(|trace| trace.sight(side));
+    let tap = |side| trace.map(|trace| trace.tap(side));
     let up = carry(
         client_reader,
         origin_writer,
         silence,
-        (bytes_up, sight(feed::Side::Request)),
+        (bytes_up, tap(feed::Side::Request)),
         [&client_side, &origin_side],
     );
     let down = carry(
         origin_reader,
         client_writer,
         silence,
-        (bytes_down, sight(feed::Side::Response)),
+        (bytes_down, tap(feed::Side::Response)),
         [&origin_side, &client_side],
     );
     let both = async {
@@ -103,7 +103,7 @@ async fn carry(
     mut from: Reader<'_>,
     to: Writer<'_>,
     limit: &Deadline,
-    (bytes, sight): (&Counter, Option<BodyTap<'_>>),
+    (bytes, tap): (&Counter, Option<BodyTap<'_>>),
     [sender, receiver]: [&Side<'_>; 2],
 ) -> Result<(), Failed> {
     let terms = Terms {
@@ -114,7 +114,7 @@ async fn carry(
             most: None,
         },
         bytes,
-        sight,
+        tap,
     };
     let mut rest = Body::new(Framing::UntilClose);
     to.begins_message();

@@ -204,7 +204,7 @@ impl<'a> Attempt<'a> {
             stays: |name: &str| request.stays(name, &service.onward),
             silence,
             bytes: &service.tally.bytes_up,
-            sight: request.sight(Side::Request),
+            tap: request.tap(Side::Request),
         };
         match relay::relay(client, origin, body, terms).await {
             Ok(()) => self.sent.set(Sent::Whole),
@@ -283,8 +283,8 @@ impl<'a> Attempt<'a> {
                     let taken = body
                         .take_ready(origin.bytes(), answer.form, stays, &mut out)
                         .map_err(OriginFault::Malformed)?;
-                    if let Some(sight) = request.sight(Side::Response) {
-                        sight.passed(&origin.bytes()[..taken]);
+                    if let Some(tap) = request.tap(Side::Response) {
+                        tap.observe(&origin.bytes()[..taken]);
                     }
                     origin.consume(taken);
                 }
@@ -311,7 +311,7 @@ impl<'a> Attempt<'a> {
                 stays: |name: &str| answer.named.has(name),
                 silence,
                 bytes: &service.tally.bytes_down,
-                sight: request.sight(Side::Response),
+                tap: request.tap(Side::Response),
             };
             match relay::relay(&mut origin, client, &mut body, terms).await {
                 // The end that the reset left behind is no end of a body that only an end completes.

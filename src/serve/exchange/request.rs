@@ -9,7 +9,7 @@ use super::super::admin::Page;
 use super::super::buffers::Scratch;
 use super::super::conn::{Filled, Stream};
 use super::super::error::{ClientFault, Fault};
-use super::super::feed::{Beginning, BodyTap, Side, Trace};
+use super::super::feed::{BodyTap, RequestStart, Side, Trace};
 use super::super::reactor;
 use super::Connection;
 use crate::http::Parsed;
@@ -50,8 +50,8 @@ impl Request {
     }
 
     /// What sees the bodies of its exchange.
-    pub fn sight(&self, side: Side) -> Option<BodyTap<'_>> {
-        self.trace.as_deref().map(|trace| trace.sight(side))
+    pub fn tap(&self, side: Side) -> Option<BodyTap<'_>> {
+        self.trace.as_deref().map(|trace| trace.tap(side))
     }
 }
 
@@ -122,7 +122,7 @@ pub async fn read_request(
             None if is_idle => return None,
             None => {
                 let fault = ClientFault::HeadTimeout.into();
-                if service.feed.is_on() {
+                if service.feed.is_active() {
                     let began = began.unwrap_or_else(reactor::now);
                     let caller = Caller {
                         stream: reader.stream(),
@@ -153,7 +153,7 @@ fn take_request(
         Ok(taken) => taken,
         Err(refused) => {
             let fault = ClientFault::Refused(refused.error).into();
-            if service.feed.is_on() {
+            if service.feed.is_active() {
                 trace_refusal(bytes, began, service, caller, &fault);
             }
             return Err(Refusal {
@@ -168,7 +168,7 @@ fn take_request(
     let method = onbound.head.method;
     let path = onbound.target.path().split('?').next().unwrap_or_default();
     let page = Page::at(method, path);
-    let is_told = page.is_none() && service.feed.is_on();
+    let is_told = page.is_none() && service.feed.is_active();
     let trace = is_told.then(|| {
         let head = Some(&onbound.head);
         let target = onbound.target.path();
@@ -222,9 +222,9 @@ impl Caller<'_> {
         began: Instant,
     ) -> Trace {
         if *self.number == 0 {
-            *self.number = service.feed.next_connection();
+            *self.number = service.feed.next_connection_id();
         }
-        let beginning = Beginning {
+        let start = RequestStart {
             connection: *self.number,
             client: self.stream.tcp().and_then(|tcp| tcp.peer_addr().ok()),
             head,
@@ -232,7 +232,7 @@ impl Caller<'_> {
             framing,
             began,
         };
-        Trace::begin(&service.feed, &beginning)
+        Trace::start(&service.feed, &start)
     }
 }
 
@@ -255,5 +255,5 @@ fn trace_refusal(
         Some(target.path())
     });
     let trace = caller.begin(service, head.as_ref(), path, Framing::Empty, began);
-    trace.breaks(fault, false);
+    trace.fail(fault, false);
 }

@@ -82,7 +82,7 @@ fn take_response(
         Kind::Final(answer) => Some(answer.framing),
     };
     if let (Some(trace), Some(framing)) = (&request.trace, framing) {
-        trace.answers(&inbound.head, framing);
+        trace.start_response(&inbound.head, framing);
     }
     let response = Response {
         status: inbound.head.status,

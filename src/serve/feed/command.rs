@@ -1,27 +1,25 @@
-//! What a listener says: lines of JSON, most of which mean nothing here.
-//!
-//! Pure: bytes in, commands out.
+//! The commands of a subscriber, one line of JSON each. Pure: bytes in, commands out.
 
 use serde_json::Value;
 
-/// What a listener may ask for.
+/// A command of a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Recording is to be on, or off.
+    /// Switch recording on or off.
     Record(bool),
 }
 
-/// A line was longer than any that means something.
+/// A line exceeds 4 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong;
 
-/// The line that has begun.
+/// Splits the input into lines; holds the start of the current one.
 #[derive(Debug, Clone, Default)]
-pub struct Lines(Vec<u8>);
+pub struct CommandReader(Vec<u8>);
 
-impl Lines {
-    /// Takes the next bytes, and tells the commands that they complete.
-    pub fn take(&mut self, bytes: &[u8], mut tell: impl FnMut(Command)) -> Result<(), TooLong> {
+impl CommandReader {
+    /// Reads the next bytes and calls `run` with each complete command. Lines that are no command are ignored.
+    pub fn read(&mut self, bytes: &[u8], mut run: impl FnMut(Command)) -> Result<(), TooLong> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, is_whole) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -32,7 +30,7 @@ impl Lines {
             }
             self.0.extend_from_slice(text);
             if is_whole {
-                parse(&self.0).into_iter().for_each(&mut tell);
+                parse(&self.0).into_iter().for_each(&mut run);
                 self.0.clear();
             }
         }
@@ -45,7 +43,7 @@ fn parse(line: &[u8]) -> Option<Command> {
     line.get("record")?.as_bool().map(Command::Record)
 }
 
-/// Many times what any command needs.
+/// The longest line, without its end; many times what a command needs.
 const LINE_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
@@ -53,16 +51,16 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(why: &str, said: &str, expected: Result<&[bool], TooLong>) {
-        for step in [said.len().max(1), 1, 3] {
-            let mut lines = Lines::default();
+    fn check(why: &str, input: &str, expected: Result<&[bool], TooLong>) {
+        for step in [input.len().max(1), 1, 3] {
+            let mut reader = CommandReader::default();
             let mut commands = Vec::new();
-            let mut pieces = said.as_bytes().chunks(step);
-            let taken =
-                pieces.try_for_each(|piece| lines.take(piece, |command| commands.push(command)));
+            let mut pieces = input.as_bytes().chunks(step);
+            let result =
+                pieces.try_for_each(|piece| reader.read(piece, |command| commands.push(command)));
             let expected = expected.map(|on| on.iter().map(|on| Command::Record(*on)).collect());
             assert_eq!(
-                taken.map(|()| commands),
+                result.map(|()| commands),
                 expected,
                 "{why}, {step} at a time"
             );
@@ -70,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_means_something_is_a_command() {
+    fn commands_are_read_and_other_lines_ignored() {
         check("nothing", "", Ok(&[]));
         check("on", "{\"record\":true}\n", Ok(&[true]));
         check(
@@ -85,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_a_limit() {
+    fn the_length_of_a_line_is_limited() {
         let fits = format!("{{\"record\":true{}}}\n", " ".repeat(4096 - 15));
         assert_eq!(fits.len(), 4097);
         check("the longest", &fits, Ok(&[true]));

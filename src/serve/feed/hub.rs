@@ -1,7 +1,7 @@
-//! Between the exchanges and the listeners: who listens, what waits for them, what is recorded.
+//! The hub: publishes lines to all subscribers and keeps the recording.
 //!
-//! One for all threads. Whether anything is to be told is one load of one byte; the lock is for those who tell, and is held
-//! for as long as it takes to put a line into a few queues. Nobody waits for a listener here.
+//! All threads share one hub. While it is inactive, an exchange pays one atomic load. The lock is held only while a line is put
+//! into a few queues, and publishing never waits for a subscriber.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -12,183 +12,195 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 
 use super::event::{Event, Line};
-use super::record::{Budget, Ring};
+use super::record::{ByteBudget, Recording};
 
-/// Where exchanges tell what happens, and listeners hear it.
+/// Where exchanges publish their events and subscribers receive them.
 #[derive(Debug, Default)]
 pub struct Hub {
-    /// [`LISTENS`] and [`RECORDS`].
+    /// [`SUBSCRIBED`] and [`RECORDING`].
     state: AtomicU8,
-    ids: AtomicU64,
-    connections: AtomicU64,
+    exchange_ids: AtomicU64,
+    connection_ids: AtomicU64,
     shared: Mutex<Shared>,
-    /// For bodies that are still coming.
-    pub budget: Arc<Budget>,
+    /// Limits the bytes of recorded bodies that are not complete yet.
+    pub body_budget: Arc<ByteBudget>,
 }
 
-/// Somebody listens.
-const LISTENS: u8 = 1;
-/// What happens is recorded, whoever listens.
-const RECORDS: u8 = 2;
+/// Set while there is a subscriber.
+const SUBSCRIBED: u8 = 1;
+/// Set while recording is on, with or without subscribers.
+const RECORDING: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Shared {
-    listeners: Slab<Queue>,
-    /// How many listeners have come so far.
-    arrivals: u64,
-    /// There while recording is on.
-    ring: Option<Ring>,
-    is_over: bool,
-    waits_for_end: Option<Waker>,
+    queues: Slab<Queue>,
+    /// Subscriptions since the start.
+    subscriptions: u64,
+    /// `Some` while recording is on.
+    recording: Option<Recording>,
+    is_closed: bool,
+    /// The task that waits until there are no subscribers.
+    waits_until_empty: Option<Waker>,
 }
 
-/// What waits for a listener.
+/// The lines that wait for one subscriber.
 #[derive(Debug, Default)]
 struct Queue {
-    /// What was recorded before it came.
+    /// The hello, and the lines recorded before the subscription; they do not count towards the limits.
     recorded: VecDeque<Line>,
     lines: VecDeque<Line>,
+    /// The bytes of `lines`.
     bytes: usize,
-    /// Lines that there was no room for behind those that wait.
+    /// Lines dropped since the last line of `lines`.
     lost: u64,
     waker: Option<Waker>,
 }
 
-/// What a line belongs to.
+/// Whether a recording keeps a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
-    /// The first of an exchange.
-    Beginning(u64),
-    /// Another one of an exchange.
+pub enum Retention {
+    /// Kept, as the first line of the exchange with this id.
+    ExchangeStart(u64),
+    /// Kept while the recording holds the start of the exchange with this id.
     Exchange(u64),
-    /// Of interest for the moment only.
-    Moment,
+    /// Not kept.
+    None,
 }
 
 impl Hub {
-    /// Whether anything is to be told.
-    pub fn is_on(&self) -> bool {
+    /// Whether events are published: there is a subscriber, or recording is on.
+    pub fn is_active(&self) -> bool {
         self.state.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether bodies are to be told.
-    pub fn records(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & RECORDS != 0
+    /// Whether bodies are recorded.
+    pub fn is_recording(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & RECORDING != 0
     }
 
-    /// A number for an exchange.
-    pub fn next_id(&self) -> u64 {
-        self.ids.fetch_add(1, Ordering::Relaxed) + 1
+    /// Returns a new exchange id, from 1.
+    pub fn next_exchange_id(&self) -> u64 {
+        self.exchange_ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A number for a client's connection.
-    pub fn next_connection(&self) -> u64 {
-        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    /// Returns a new id for a client's connection, from 1.
+    pub fn next_connection_id(&self) -> u64 {
+        self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Tells all listeners.
-    pub fn tell(&self, of: Of, line: &Line) {
+    /// Queues `line` for every subscriber and records it as `retention` says. Does nothing after [`Hub::close`].
+    pub fn publish(&self, retention: Retention, line: &Line) {
         let mut shared = self.lock();
-        if shared.is_over {
+        if shared.is_closed {
             return;
         }
-        if let Some(ring) = &mut shared.ring {
-            match of {
-                Of::Beginning(id) => ring.begin(id, line.clone()),
-                Of::Exchange(id) => ring.keep(id, line.clone()),
-                Of::Moment => {}
+        if let Some(recording) = &mut shared.recording {
+            match retention {
+                Retention::ExchangeStart(id) => recording.start_exchange(id, line.clone()),
+                Retention::Exchange(id) => recording.append(id, line.clone()),
+                Retention::None => {}
             }
         }
-        shared.tell(line);
+        shared.queue(line);
     }
 
-    /// Switches recording; what was recorded is gone when it is off.
-    pub fn record(&self, on: bool) {
+    /// Switches recording on or off. Off discards what was recorded.
+    pub fn set_recording(&self, on: bool) {
         let mut shared = self.lock();
-        if shared.ring.is_some() != on {
-            shared.ring = on.then(Ring::default);
-            shared.tell(&Event::Recording { on }.line());
-            self.settle(&shared);
+        if shared.recording.is_some() != on {
+            shared.recording = on.then(Recording::default);
+            shared.queue(&Event::Recording { on }.line());
+            self.update_state(&shared);
         }
     }
 
-    /// Lets a listener in, who gets `hello` first. There may be too many, or it may be too late: then it gets that and no more.
-    pub fn join(self: &Arc<Self>, hello: impl FnOnce(bool) -> Line) -> Result<Listener, [Line; 2]> {
+    /// Adds a subscriber. `hello` returns its first line, given whether recording is on; the recorded lines follow.
+    ///
+    /// Fails when there are too many subscribers or the hub is closed, with the two lines that say so.
+    pub fn subscribe(
+        self: &Arc<Self>,
+        hello: impl FnOnce(bool) -> Line,
+    ) -> Result<Subscriber, [Line; 2]> {
         let mut shared = self.lock();
-        let hello = hello(shared.ring.is_some());
-        if shared.is_over {
+        let hello = hello(shared.recording.is_some());
+        if shared.is_closed {
             return Err([hello, Event::Bye.line()]);
         }
-        if shared.listeners.len() >= LISTENERS_MAX {
-            let listeners = LISTENERS_MAX;
+        if shared.queues.len() >= SUBSCRIBERS_MAX {
+            let listeners = SUBSCRIBERS_MAX;
             return Err([hello, Event::Full { listeners }.line()]);
         }
-        let recorded = shared.ring.iter().flat_map(Ring::lines).cloned();
+        let recorded = shared.recording.iter().flat_map(Recording::lines).cloned();
         let queue = Queue {
             recorded: std::iter::once(hello).chain(recorded).collect(),
             ..Queue::default()
         };
-        let key = shared.listeners.insert(queue);
-        shared.arrivals += 1;
-        self.settle(&shared);
-        Ok(Listener {
+        let key = shared.queues.insert(queue);
+        shared.subscriptions += 1;
+        self.update_state(&shared);
+        Ok(Subscriber {
             hub: Arc::clone(self),
             key,
         })
     }
 
-    /// How many listeners have come until now, if what happens is recorded and none of them is left.
-    pub fn records_for_nobody(&self) -> Option<u64> {
+    /// Returns the number of subscriptions so far if recording is on without a subscriber, for
+    /// [`Hub::stop_unattended_recording`].
+    pub fn unattended_recording(&self) -> Option<u64> {
         let shared = self.lock();
-        (shared.ring.is_some() && shared.listeners.is_empty()).then_some(shared.arrivals)
+        (shared.recording.is_some() && shared.queues.is_empty()).then_some(shared.subscriptions)
     }
 
-    /// Switches recording off unless a listener has come after so many.
-    pub fn forget_unless_after(&self, arrivals: u64) {
-        if self.records_for_nobody() == Some(arrivals) {
-            self.record(false);
+    /// Switches recording off if it has been without a subscriber since `subscriptions` was returned.
+    pub fn stop_unattended_recording(&self, subscriptions: u64) {
+        if self.unattended_recording() == Some(subscriptions) {
+            self.set_recording(false);
         }
     }
 
-    /// Nothing happens any more.
-    pub fn end(&self) {
+    /// Publishes the last line. Each subscriber ends after it.
+    pub fn close(&self) {
         let mut shared = self.lock();
-        shared.is_over = true;
-        shared.tell(&Event::Bye.line());
+        shared.is_closed = true;
+        shared.queue(&Event::Bye.line());
     }
 
-    /// Waits until no listener is left.
-    pub async fn all_gone(&self) {
+    /// Waits until there are no subscribers.
+    pub async fn wait_until_empty(&self) {
         poll_fn(|context| {
             let mut shared = self.lock();
-            if shared.listeners.is_empty() {
+            if shared.queues.is_empty() {
                 return Poll::Ready(());
             }
-            shared.waits_for_end = Some(context.waker().clone());
+            shared.waits_until_empty = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    fn settle(&self, shared: &Shared) {
-        let listens = if shared.listeners.is_empty() {
+    fn update_state(&self, shared: &Shared) {
+        let subscribed = if shared.queues.is_empty() {
             0
         } else {
-            LISTENS
+            SUBSCRIBED
         };
-        let records = if shared.ring.is_some() { RECORDS } else { 0 };
-        self.state.store(listens | records, Ordering::Relaxed);
+        let recording = if shared.recording.is_some() {
+            RECORDING
+        } else {
+            0
+        };
+        self.state.store(subscribed | recording, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        // Queues and counters, each whole after every step: a panic elsewhere leaves nothing half done.
+        // Queues and counters are consistent after every statement, so a panic elsewhere cannot leave them half updated.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shared {
-    fn tell(&mut self, line: &Line) {
-        for (_, queue) in &mut self.listeners {
+    fn queue(&mut self, line: &Line) {
+        for (_, queue) in &mut self.queues {
             queue.push(line);
         }
     }
@@ -196,11 +208,11 @@ impl Shared {
 
 impl Queue {
     fn push(&mut self, line: &Line) {
-        if self.lines.len() >= LINES_MAX || self.bytes + line.len() > LINE_BYTES_MAX {
+        if self.lines.len() >= QUEUE_LINES_MAX || self.bytes + line.len() > QUEUE_BYTES_MAX {
             self.lost += 1;
             return;
         }
-        self.tell_lost();
+        self.push_lost();
         self.bytes += line.len();
         self.lines.push_back(line.clone());
         if let Some(waker) = self.waker.take() {
@@ -208,7 +220,8 @@ impl Queue {
         }
     }
 
-    fn tell_lost(&mut self) {
+    /// Queues the event that counts the dropped lines, if there are any.
+    fn push_lost(&mut self) {
         let count = std::mem::take(&mut self.lost);
         if count > 0 {
             let line = Event::Lost { count }.line();
@@ -222,7 +235,7 @@ impl Queue {
             return Some(line);
         }
         if self.lines.is_empty() {
-            self.tell_lost();
+            self.push_lost();
         }
         let line = self.lines.pop_front()?;
         self.bytes -= line.len();
@@ -230,24 +243,24 @@ impl Queue {
     }
 }
 
-/// A listener's place, for as long as it stays.
+/// A subscription; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Subscriber {
     hub: Arc<Hub>,
     key: usize,
 }
 
-impl Listener {
-    /// Waits for lines, and writes those that wait to `out`, about [`BATCH_BYTES`] of them. `false`: there are none, and none
-    /// will come.
-    pub async fn take(&self, out: &mut Vec<u8>) -> bool {
-        poll_fn(|context| self.poll_take(context, out)).await
+impl Subscriber {
+    /// Waits for lines and appends those that are queued to `out`, about [`BATCH_BYTES`] at a time. Returns `false` when the
+    /// last line has been taken.
+    pub async fn receive(&self, out: &mut Vec<u8>) -> bool {
+        poll_fn(|context| self.poll_receive(context, out)).await
     }
 
-    fn poll_take(&self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<bool> {
+    fn poll_receive(&self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<bool> {
         let mut shared = self.hub.lock();
-        let is_over = shared.is_over;
-        let Some(queue) = shared.listeners.get_mut(self.key) else {
+        let is_closed = shared.is_closed;
+        let Some(queue) = shared.queues.get_mut(self.key) else {
             return Poll::Ready(false);
         };
         while out.len() < BATCH_BYTES {
@@ -259,7 +272,7 @@ impl Listener {
         if !out.is_empty() {
             return Poll::Ready(true);
         }
-        if is_over {
+        if is_closed {
             return Poll::Ready(false);
         }
         queue.waker = Some(context.waker().clone());
@@ -267,14 +280,14 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for Subscriber {
     fn drop(&mut self) {
         let mut shared = self.hub.lock();
-        let queue = shared.listeners.try_remove(self.key);
-        self.hub.settle(&shared);
-        let waker = shared.waits_for_end.take();
+        let queue = shared.queues.try_remove(self.key);
+        self.hub.update_state(&shared);
+        let waker = shared.waits_until_empty.take();
         drop(shared);
-        // With the lock free again: a waker may be the last to know a task.
+        // After the lock is released: dropping the last waker of a task drops the task, which may lock the hub.
         drop(queue);
         if let Some(waker) = waker {
             waker.wake();
@@ -282,14 +295,14 @@ impl Drop for Listener {
     }
 }
 
-/// A page, a terminal, and some that were forgotten.
-const LISTENERS_MAX: usize = 8;
+/// Room for a page, a terminal and a few more; each costs a queue.
+const SUBSCRIBERS_MAX: usize = 8;
 
-/// Lines that may wait for a listener, and their bytes.
-const LINES_MAX: usize = 1024;
-const LINE_BYTES_MAX: usize = 8 << 20;
+/// Limits of the lines that wait for one subscriber.
+const QUEUE_LINES_MAX: usize = 1024;
+const QUEUE_BYTES_MAX: usize = 8 << 20;
 
-/// What is written at once.
+/// The bytes of one write to a subscriber.
 const BATCH_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -300,17 +313,17 @@ mod tests {
         Arc::new(Hub::default())
     }
 
-    fn join(hub: &Arc<Hub>) -> Listener {
-        hub.join(|on| format!("hello {on}\n").into())
+    fn subscribe(hub: &Arc<Hub>) -> Subscriber {
+        hub.subscribe(|on| format!("hello {on}\n").into())
             .expect("there is room")
     }
 
-    /// The lines that wait.
-    fn waiting(listener: &Listener) -> Vec<String> {
+    /// The queued lines.
+    fn queued(subscriber: &Subscriber) -> Vec<String> {
         let mut context = Context::from_waker(Waker::noop());
         let mut lines = Vec::new();
         let mut out = Vec::new();
-        while listener.poll_take(&mut context, &mut out) == Poll::Ready(true) {
+        while subscriber.poll_receive(&mut context, &mut out) == Poll::Ready(true) {
             let text = String::from_utf8(std::mem::take(&mut out)).expect("lines are text");
             lines.extend(text.lines().map(str::to_owned));
         }
@@ -318,99 +331,100 @@ mod tests {
     }
 
     #[test]
-    fn it_is_on_while_somebody_listens_or_it_records() {
+    fn a_hub_is_active_while_it_has_a_subscriber_or_records() {
         let hub = hub();
-        assert!(!hub.is_on());
-        let listener = join(&hub);
-        assert!(hub.is_on() && !hub.records());
-        hub.record(true);
-        drop(listener);
-        assert!(hub.is_on() && hub.records());
-        hub.record(false);
-        assert!(!hub.is_on());
+        assert!(!hub.is_active());
+        let subscriber = subscribe(&hub);
+        assert!(hub.is_active() && !hub.is_recording());
+        hub.set_recording(true);
+        drop(subscriber);
+        assert!(hub.is_active() && hub.is_recording());
+        hub.set_recording(false);
+        assert!(!hub.is_active());
     }
 
     #[test]
-    fn a_slow_listener_loses_lines_and_is_told_how_many() {
+    fn a_slow_subscriber_loses_lines_and_gets_their_number() {
         let hub = hub();
-        let (slow, quick) = (join(&hub), join(&hub));
+        let (slow, quick) = (subscribe(&hub), subscribe(&hub));
         for number in 0..1030 {
-            hub.tell(Of::Moment, &format!("{number}\n").into());
-            waiting(&quick);
+            hub.publish(Retention::None, &format!("{number}\n").into());
+            queued(&quick);
         }
-        let lines = waiting(&slow);
+        let lines = queued(&slow);
         assert_eq!(lines.len(), 1026);
         assert_eq!(lines[1024], "1023");
         assert_eq!(lines[1025], "{\"event\":\"lost\",\"count\":6}");
-        hub.tell(Of::Moment, &"x".repeat(8 << 20).into());
-        hub.tell(Of::Moment, &"y\n".into());
+        hub.publish(Retention::None, &"x".repeat(8 << 20).into());
+        hub.publish(Retention::None, &"y\n".into());
         let mut out = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
-        assert!(slow.poll_take(&mut context, &mut out).is_ready());
-        assert_eq!(out.len(), 8 << 20, "what is large counts by its size");
+        assert!(slow.poll_receive(&mut context, &mut out).is_ready());
+        assert_eq!(out.len(), 8 << 20, "large lines count by their bytes");
         out.clear();
-        hub.tell(Of::Moment, &"z\n".into());
-        assert_eq!(waiting(&slow), ["{\"event\":\"lost\",\"count\":1}", "z"]);
+        hub.publish(Retention::None, &"z\n".into());
+        assert_eq!(queued(&slow), ["{\"event\":\"lost\",\"count\":1}", "z"]);
     }
 
     #[test]
-    fn what_was_recorded_is_told_to_whoever_comes_later() {
+    fn a_later_subscriber_gets_the_recorded_lines() {
         let hub = hub();
-        hub.tell(Of::Beginning(1), &"before\n".into());
-        hub.record(true);
-        hub.tell(Of::Exchange(1), &"of what began before\n".into());
-        hub.tell(Of::Beginning(2), &"a\n".into());
-        hub.tell(Of::Moment, &"moment\n".into());
-        let listener = join(&hub);
-        hub.tell(Of::Exchange(2), &"b\n".into());
-        assert_eq!(waiting(&listener), ["hello true", "a", "b"]);
-        hub.record(true);
-        hub.record(false);
-        hub.record(true);
+        hub.publish(Retention::ExchangeStart(1), &"before\n".into());
+        hub.set_recording(true);
+        hub.publish(Retention::Exchange(1), &"started before\n".into());
+        hub.publish(Retention::ExchangeStart(2), &"a\n".into());
+        hub.publish(Retention::None, &"not kept\n".into());
+        let subscriber = subscribe(&hub);
+        hub.publish(Retention::Exchange(2), &"b\n".into());
+        assert_eq!(queued(&subscriber), ["hello true", "a", "b"]);
+        hub.set_recording(true);
+        hub.set_recording(false);
+        hub.set_recording(true);
         let switched =
             ["false", "true"].map(|on| format!("{{\"event\":\"recording\",\"on\":{on}}}"));
-        assert_eq!(waiting(&listener), switched, "only changes are told");
+        assert_eq!(queued(&subscriber), switched, "only changes are published");
         assert_eq!(
-            waiting(&join(&hub)),
+            queued(&subscribe(&hub)),
             ["hello true"],
-            "what was kept is gone"
+            "off discards the recording"
         );
     }
 
     #[test]
-    fn what_is_recorded_for_nobody_is_forgotten() {
+    fn a_recording_without_subscribers_is_stopped() {
         let hub = hub();
-        let first = join(&hub);
-        assert_eq!(hub.records_for_nobody(), None);
-        hub.record(true);
-        assert_eq!(hub.records_for_nobody(), None);
+        let first = subscribe(&hub);
+        assert_eq!(hub.unattended_recording(), None);
+        hub.set_recording(true);
+        assert_eq!(hub.unattended_recording(), None);
         drop(first);
-        let left = hub.records_for_nobody().expect("nobody is there");
-        drop(join(&hub));
-        hub.forget_unless_after(left);
-        assert!(hub.records(), "somebody has come after that");
-        let left = hub.records_for_nobody().expect("nobody is there");
-        hub.forget_unless_after(left);
-        assert!(!hub.is_on());
+        let before = hub.unattended_recording().expect("no subscriber");
+        drop(subscribe(&hub));
+        hub.stop_unattended_recording(before);
+        assert!(hub.is_recording(), "there was a subscriber in between");
+        let before = hub.unattended_recording().expect("no subscriber");
+        hub.stop_unattended_recording(before);
+        assert!(!hub.is_active());
     }
 
     #[test]
-    fn there_are_only_so_many_listeners_and_none_after_the_end() {
+    fn subscribers_are_limited_and_refused_after_the_end() {
         let hub = hub();
-        let mut listeners: Vec<Listener> = (0..LISTENERS_MAX).map(|_| join(&hub)).collect();
-        let refused = |hub: &Arc<Hub>| match hub.join(|_| "hello\n".into()) {
-            Ok(_) => panic!("there is no place"),
+        let mut subscribers: Vec<Subscriber> =
+            (0..SUBSCRIBERS_MAX).map(|_| subscribe(&hub)).collect();
+        let refused = |hub: &Arc<Hub>| match hub.subscribe(|_| "hello\n".into()) {
+            Ok(_) => panic!("there is no room"),
             Err(lines) => lines.map(|line| line.to_string()).concat(),
         };
         assert_eq!(
             refused(&hub),
             "hello\n{\"event\":\"full\",\"listeners\":8}\n"
         );
-        listeners.pop();
-        listeners.push(join(&hub));
-        hub.end();
-        for listener in &listeners {
-            assert_eq!(waiting(listener), ["hello false", "{\"event\":\"bye\"}"]);
+        subscribers.pop();
+        subscribers.push(subscribe(&hub));
+        hub.close();
+        for subscriber in &subscribers {
+            assert_eq!(queued(subscriber), ["hello false", "{\"event\":\"bye\"}"]);
         }
         assert_eq!(refused(&hub), "hello\n{\"event\":\"bye\"}\n");
     }

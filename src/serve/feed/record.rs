@@ -1,57 +1,59 @@
-//! What is kept while recording is on, and the limits on it.
+//! What is kept while recording is on, and its limits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::event::Line;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 
-/// The last exchanges, as the lines that were told of them.
+use super::event::Line;
+use super::redact;
+
+/// The last exchanges, as the lines that were published of them.
 #[derive(Debug, Default)]
-pub struct Ring {
-    exchanges: VecDeque<Kept>,
+pub struct Recording {
+    exchanges: VecDeque<RecordedExchange>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct RecordedExchange {
     id: u64,
     lines: Vec<Line>,
     bytes: usize,
 }
 
-impl Ring {
-    /// Keeps the first line of an exchange.
-    pub fn begin(&mut self, id: u64, line: Line) {
+impl Recording {
+    /// Keeps the first line of an exchange; the oldest exchanges make room.
+    pub fn start_exchange(&mut self, id: u64, line: Line) {
         if self.exchanges.len() == EXCHANGES_MAX {
             self.drop_oldest();
         }
-        self.exchanges.push_back(Kept {
+        self.exchanges.push_back(RecordedExchange {
             id,
             lines: Vec::new(),
             bytes: 0,
         });
-        self.keep(id, line);
+        self.append(id, line);
     }
 
-    /// Keeps another line of an exchange, if that is still kept.
-    pub fn keep(&mut self, id: u64, line: Line) {
-        // Most are among the last.
-        let kept = self.exchanges.iter_mut().rev().find(|kept| kept.id == id);
-        let Some(kept) = kept else {
+    /// Keeps another line of an exchange if its first one is still kept; the oldest exchanges make room.
+    pub fn append(&mut self, id: u64, line: Line) {
+        let Some(exchange) = self.exchanges.iter_mut().rev().find(|one| one.id == id) else {
             return;
         };
-        kept.bytes += line.len();
+        exchange.bytes += line.len();
         self.bytes += line.len();
-        kept.lines.push(line);
+        exchange.lines.push(line);
         while self.bytes > BYTES_MAX {
             self.drop_oldest();
         }
     }
 
-    /// All that is kept, in the order of the exchanges.
+    /// Returns all lines, in the order of the exchanges.
     pub fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.exchanges.iter().flat_map(|kept| &kept.lines)
+        self.exchanges.iter().flat_map(|exchange| &exchange.lines)
     }
 
     fn drop_oldest(&mut self) {
@@ -61,79 +63,98 @@ impl Ring {
     }
 }
 
-/// How many bytes of bodies that are not yet over are kept, by all threads together.
+/// How many bytes all recorded bodies that are not complete yet take together.
 #[derive(Debug, Default)]
-pub struct Budget(AtomicUsize);
+pub struct ByteBudget(AtomicUsize);
 
-impl Budget {
-    /// How many of `wanted` bytes may be kept.
-    fn take(&self, wanted: usize) -> usize {
+impl ByteBudget {
+    /// Reserves up to `wanted` bytes and returns how many.
+    fn reserve(&self, wanted: usize) -> usize {
         let before = self.0.fetch_add(wanted, Ordering::Relaxed);
         let granted = wanted.min(BYTES_MAX.saturating_sub(before));
-        self.give_back(wanted - granted);
+        self.release(wanted - granted);
         granted
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn release(&self, bytes: usize) {
         self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// The start of a body that is kept.
+/// The start of a body, as far as the limits allow.
 #[derive(Debug)]
-pub struct Body {
+pub struct RecordedBody {
     bytes: Vec<u8>,
-    is_cut: bool,
-    budget: Arc<Budget>,
+    is_truncated: bool,
+    budget: Arc<ByteBudget>,
 }
 
-impl Body {
-    /// Nothing yet.
-    pub fn new(budget: &Arc<Budget>) -> Body {
-        Body {
+impl RecordedBody {
+    pub fn new(budget: &Arc<ByteBudget>) -> RecordedBody {
+        RecordedBody {
             bytes: Vec::new(),
-            is_cut: false,
+            is_truncated: false,
             budget: Arc::clone(budget),
         }
     }
 
-    /// Keeps what there is room for.
-    pub fn keep(&mut self, bytes: &[u8]) {
+    /// Appends the next bytes of the body, as far as there is room.
+    pub fn append(&mut self, bytes: &[u8]) {
+        if self.is_truncated {
+            return;
+        }
         let wanted = bytes.len().min(BODY_BYTES_MAX - self.bytes.len());
-        let granted = if self.is_cut {
-            0
-        } else {
-            self.budget.take(wanted)
-        };
+        let granted = self.budget.reserve(wanted);
         self.bytes.extend_from_slice(&bytes[..granted]);
-        self.is_cut |= granted < bytes.len();
+        self.is_truncated = granted < bytes.len();
     }
 
-    /// Something has passed unseen.
-    pub fn cut(&mut self) {
-        self.is_cut = true;
+    /// Stops the recording of this body: its next bytes are not available.
+    pub fn truncate(&mut self) {
+        self.is_truncated = true;
     }
 
-    /// Whether not all of it is there.
-    pub fn is_cut(&self) -> bool {
-        self.is_cut
+    /// Whether the end of the body is missing.
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
     }
 
-    /// What there is of it.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Returns the body without its keys, and its encoding: `utf8` where it is text without control characters other than
+    /// those of lines and tables, else `base64`.
+    pub fn encoded(&self) -> (&'static str, String) {
+        let text = match std::str::from_utf8(&self.bytes) {
+            // Truncated within a character.
+            Err(error) if self.is_truncated && error.error_len().is_none() => {
+                std::str::from_utf8(&self.bytes[..error.valid_up_to()])
+            }
+            text => text,
+        };
+        match text {
+            Ok(text) if !has_control_characters(text) => {
+                ("utf8", redact::text(text, self.is_truncated))
+            }
+            _ => {
+                let shown = redact::bytes(&self.bytes, self.is_truncated);
+                ("base64", BASE64_STANDARD.encode(shown))
+            }
+        }
     }
 }
 
-impl Drop for Body {
+impl Drop for RecordedBody {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes.len());
+        self.budget.release(self.bytes.len());
     }
+}
+
+fn has_control_characters(text: &str) -> bool {
+    let is_odd = |character: char| character.is_control() && !"\n\r\t".contains(character);
+    text.contains(is_odd)
 }
 
 const EXCHANGES_MAX: usize = 256;
 
-/// Of what is kept of exchanges, and again of bodies that are still coming.
+/// The limit of a recording, and again of all bodies that are not complete yet.
 const BYTES_MAX: usize = 8 << 20;
 
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -142,59 +163,98 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 mod tests {
     use super::*;
 
-    fn first_words(ring: &Ring) -> Vec<&str> {
-        ring.lines()
+    fn starts_of_lines(recording: &Recording) -> Vec<&str> {
+        recording
+            .lines()
             .map(|line| &line[..line.len().min(4)])
             .collect()
     }
 
     #[test]
     fn the_oldest_exchanges_make_room() {
-        let mut ring = Ring::default();
+        let mut recording = Recording::default();
         for id in 0..300 {
-            ring.begin(id, format!("{id:04}").into());
+            recording.start_exchange(id, format!("{id:04}").into());
         }
-        assert_eq!(ring.lines().count(), 256);
-        assert_eq!(first_words(&ring)[0], "0044");
-        ring.keep(43, "gone".into());
-        ring.keep(44, "more".into());
-        assert_eq!(first_words(&ring)[..3], ["0044", "more", "0045"]);
+        assert_eq!(recording.lines().count(), 256);
+        assert_eq!(starts_of_lines(&recording)[0], "0044");
+        recording.append(43, "gone".into());
+        recording.append(44, "more".into());
+        assert_eq!(starts_of_lines(&recording)[..3], ["0044", "more", "0045"]);
     }
 
     #[test]
-    fn what_is_kept_has_a_limit_in_bytes() {
-        let mut ring = Ring::default();
+    fn a_recording_is_limited_in_bytes() {
+        let mut recording = Recording::default();
         let large: Line = "x".repeat(3 << 20).into();
         for id in 0..3 {
-            ring.begin(id, format!("{id:04}").into());
-            ring.keep(id, large.clone());
+            recording.start_exchange(id, format!("{id:04}").into());
+            recording.append(id, large.clone());
         }
-        assert_eq!(first_words(&ring), ["0001", "xxxx", "0002", "xxxx"]);
-        ring.keep(2, "y".repeat(9 << 20).into());
         assert_eq!(
-            ring.lines().count(),
-            0,
-            "one that is too large is not kept either"
+            starts_of_lines(&recording),
+            ["0001", "xxxx", "0002", "xxxx"]
         );
-        assert_eq!(ring.bytes, 0);
+        recording.append(2, "y".repeat(9 << 20).into());
+        assert_eq!(
+            recording.lines().count(),
+            0,
+            "an exchange above the limit is not kept either"
+        );
+        assert_eq!(recording.bytes, 0);
     }
 
     #[test]
-    fn bodies_share_what_may_be_kept_of_them() {
-        let budget = Arc::new(Budget::default());
+    fn bodies_share_a_limit() {
+        let budget = Arc::new(ByteBudget::default());
         let piece = vec![0; 700_000];
-        let mut bodies: Vec<Body> = (0..9).map(|_| Body::new(&budget)).collect();
+        let mut bodies: Vec<RecordedBody> = (0..9).map(|_| RecordedBody::new(&budget)).collect();
         for body in &mut bodies {
-            (0..3).for_each(|_| body.keep(&piece));
+            (0..3).for_each(|_| body.append(&piece));
         }
-        let kept: Vec<usize> = bodies.iter().map(|body| body.bytes().len()).collect();
+        let kept: Vec<usize> = bodies.iter().map(|body| body.bytes.len()).collect();
         assert_eq!(kept[0], 1 << 20, "each has a limit");
         assert_eq!(kept.iter().sum::<usize>(), 8 << 20, "and all have one");
-        assert!(bodies.iter().all(Body::is_cut));
+        assert!(bodies.iter().all(RecordedBody::is_truncated));
         drop(bodies);
-        let mut body = Body::new(&budget);
-        body.keep(b"whole");
-        assert!(!body.is_cut());
-        assert_eq!(budget.take(9 << 20), (8 << 20) - 5);
+        let mut body = RecordedBody::new(&budget);
+        body.append(b"whole");
+        assert!(!body.is_truncated());
+        assert_eq!(budget.reserve(9 << 20), (8 << 20) - 5);
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn a_body_is_encoded_as_text_where_it_is_text() {
+        let check = |why: &str, bytes: &[u8], is_truncated: bool, (encoding, data): (&str, &str)| {
+            let mut body = RecordedBody::new(&Arc::default());
+            body.append(bytes);
+            body.is_truncated = is_truncated;
+            assert_eq!(body.encoded(), (encoding, data.to_owned()), "{why}");
+        };
+        check("nothing", b"", false, ("utf8", ""));
+        check("text", "a\r\n\té".as_bytes(), false, ("utf8", "a\r\n\té"));
+        check("a key", b"a sk-0123456789abcdef b", false, ("utf8", "a … b"));
+        check("cut within a key", b"a sk-01", true, ("utf8", "a …"));
+        check("cut within a character", "aé".as_bytes().split_last().expect("two").1, true, ("utf8", "a"));
+        check("ends within a character", "aé".as_bytes().split_last().expect("two").1, false, ("base64", "YcM="));
+        check("control characters of Unicode", "\u{9b}a\u{a0}".as_bytes(), false, ("base64", "wpthwqA="));
+        check("what only begins like them", "\u{a0}\u{2028}".as_bytes(), false, ("utf8", "\u{a0}\u{2028}"));
+        check("control characters", b"a\0", false, ("base64", "YQA="));
+        check("bytes", b"\xff\xfe", true, ("base64", "//4="));
+        check("a key among bytes", b"\xff sk-0123456789abcdef", false, ("base64", "/yDigKY="));
+        check("a key among control characters", b"\0 sk-0123456789abcdef", false, ("base64", "ACDigKY="));
+    }
+
+    #[test]
+    fn every_control_character_is_found() {
+        for character in '\0'..=char::MAX {
+            let expected = character.is_control() && !matches!(character, '\n' | '\r' | '\t');
+            assert_eq!(
+                has_control_characters(&format!("a{character}b")),
+                expected,
+                "{character:?}"
+            );
+        }
     }
 }

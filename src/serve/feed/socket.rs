@@ -1,8 +1,8 @@
-//! The socket of the feed, and those who listen on it.
+//! The Unix socket of the feed and its subscribers.
 //!
-//! Decided here: where it is and who may come. It stands in a folder that is ours and that nobody else may enter; where such a
-//! folder cannot be had, there is no feed, and everything else goes on. A socket appears under its name when it already
-//! listens, so one that refuses connections is a dead interceptor's, and whoever finds it removes it.
+//! Decided here: where the socket is and who may connect. Its folder belongs to this user and no other user can enter it;
+//! without such a folder there is no feed, and everything else works. The socket gets its name when it already listens, so a
+//! socket that refuses connections belongs to a dead process, and the process that finds it removes it.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -16,159 +16,165 @@ use std::time::{Duration, Instant};
 
 use smol::future;
 
-use super::command::{Command, Lines};
-use super::event::{Event, InstanceInfo, Line, now};
-use super::hub::{Hub, Listener};
+use super::command::{Command, CommandReader};
+use super::event::{Event, InstanceInfo, Line, unix_time};
+use super::hub::{Hub, Subscriber};
 use crate::serve::conn::{Conn, Filled, Reader, Stream, Writer};
 use crate::serve::reactor::{Source, Timer};
 use crate::serve::{listen, peer};
 
-/// The socket, for as long as it is there.
+/// The listening socket; dropping it removes its file.
 #[derive(Debug)]
-pub struct Channel {
+pub struct FeedSocket {
     listener: Source<UnixListener>,
     path: PathBuf,
-    who: Rc<InstanceInfo>,
+    instance: Rc<InstanceInfo>,
 }
 
-impl Channel {
-    /// Listens in `folder`, which is made if it is not there, and says who is behind it.
-    pub fn open(folder: &Path, who: InstanceInfo) -> io::Result<Channel> {
+impl FeedSocket {
+    /// Listens in `folder`, which is created if it does not exist. `instance` goes into the first line of each subscriber.
+    pub fn open(folder: &Path, instance: InstanceInfo) -> io::Result<FeedSocket> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
         if !is_private(folder)? {
-            return Err(io::Error::other("the folder is open to others"));
+            return Err(io::Error::other("other users can enter the folder"));
         }
         let pid = std::process::id();
         let path = own_socket(folder);
-        // In another container there may be another process of that id.
+        // A process in another container may have the same id.
         if UnixStream::connect(&path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let unready = folder.join(format!(".{pid}.sock"));
-        let listener = match UnixListener::bind(&unready) {
+        let temporary = folder.join(format!(".{pid}.sock"));
+        let listener = match UnixListener::bind(&temporary) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                fs::remove_file(&unready)?;
-                UnixListener::bind(&unready)?
+                fs::remove_file(&temporary)?;
+                UnixListener::bind(&temporary)?
             }
             bound => bound?,
         };
-        // From here on what goes wrong leaves nothing behind.
-        let mut channel = Channel {
+        // From here on an error drops the value, which removes the file.
+        let mut socket = FeedSocket {
             listener: Source::listening(listener)?,
-            path: unready,
-            who: Rc::new(who),
+            path: temporary,
+            instance: Rc::new(instance),
         };
-        fs::set_permissions(&channel.path, Permissions::from_mode(0o600))?;
-        fs::rename(&channel.path, &path)?;
-        channel.path = path;
-        Ok(channel)
+        fs::set_permissions(&socket.path, Permissions::from_mode(0o600))?;
+        fs::rename(&socket.path, &path)?;
+        socket.path = path;
+        Ok(socket)
     }
 
-    /// Lets listeners in, for ever.
-    pub async fn run(self, hub: Arc<Hub>, spawn: impl Fn(Attended)) {
+    /// Accepts subscribers and spawns a task for each, until accepting fails.
+    pub async fn run(self, hub: Arc<Hub>, spawn: impl Fn(SubscriberTask)) {
         loop {
             let stream = match listen::accept_unix(&self.listener).await {
                 Ok(stream) => stream,
                 Err(error) => {
-                    log::debug!("the live feed takes no more listeners: {error}");
+                    log::debug!("cannot accept more listeners of the live feed: {error}");
                     return;
                 }
             };
             if stream.unix().is_some_and(peer::is_same_user) {
-                spawn(Box::pin(attend(
+                spawn(Box::pin(serve_subscriber(
                     stream,
                     Arc::clone(&hub),
-                    Rc::clone(&self.who),
+                    Rc::clone(&self.instance),
                 )));
             }
         }
     }
 }
 
-/// A listener, as long as it is there.
-type Attended = Pin<Box<dyn Future<Output = ()>>>;
+/// Serves one subscriber until it disconnects.
+type SubscriberTask = Pin<Box<dyn Future<Output = ()>>>;
 
-impl Drop for Channel {
+impl Drop for FeedSocket {
     fn drop(&mut self) {
-        // Another one removes it if this one cannot.
+        // A later process removes it if this one cannot.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Where this process listens, if it does.
+/// Returns the path of the socket of this process in `folder`, whether or not it exists.
 pub fn own_socket(folder: &Path) -> PathBuf {
     folder.join(format!("{}.sock", std::process::id()))
 }
 
-/// Whether a folder is ours, and nobody else's to enter.
+/// Whether a folder belongs to this user and no other user can enter it. Fails if its metadata cannot be read.
 pub fn is_private(folder: &Path) -> io::Result<bool> {
     let metadata = fs::symlink_metadata(folder)?;
     let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
     Ok(metadata.is_dir() && is_ours && metadata.mode() & 0o077 == 0)
 }
 
-/// One listener, from its coming to its leaving.
-async fn attend(stream: Stream, hub: Arc<Hub>, who: Rc<InstanceInfo>) {
-    let mut wire = Conn::new(stream);
-    let (reader, writer) = wire.split();
-    match hub.join(|recording| hello(&who, recording)) {
-        Ok(listener) => future::or(hear(reader, &hub), tell(writer, &listener)).await,
+async fn serve_subscriber(stream: Stream, hub: Arc<Hub>, instance: Rc<InstanceInfo>) {
+    let mut conn = Conn::new(stream);
+    let (reader, writer) = conn.split();
+    match hub.subscribe(|recording| hello(&instance, recording)) {
+        Ok(subscriber) => {
+            future::or(
+                read_commands(reader, &hub),
+                write_lines(writer, &subscriber),
+            )
+            .await;
+        }
         Err(lines) => {
-            // Whoever does not read it may ask again.
+            // A failed write needs no handling: the connection ends here.
             let _ = writer.write_all(lines.concat().as_bytes()).await;
         }
     }
-    drop(wire);
-    if let Some(arrivals) = hub.records_for_nobody() {
-        Timer::at(Instant::now() + RECORDING_OUTLIVES).await;
-        hub.forget_unless_after(arrivals);
+    drop(conn);
+    if let Some(subscriptions) = hub.unattended_recording() {
+        Timer::at(Instant::now() + UNATTENDED_RECORDING_MAX).await;
+        hub.stop_unattended_recording(subscriptions);
     }
 }
 
-fn hello(who: &InstanceInfo, recording: bool) -> Line {
+fn hello(instance: &InstanceInfo, recording: bool) -> Line {
     let hello = Event::Hello {
         protocol: PROTOCOL,
-        who,
+        instance,
         recording,
-        at: now(),
+        at: unix_time(),
     };
     hello.line()
 }
 
-/// Does what a listener asks for, until it leaves.
-async fn hear(mut reader: Reader<'_>, hub: &Hub) {
-    let mut lines = Lines::default();
+/// Runs the commands of a subscriber until it disconnects or sends a line that is too long.
+async fn read_commands(mut reader: Reader<'_>, hub: &Hub) {
+    let mut commands = CommandReader::default();
     while let Ok(Filled::Some) = reader.fill().await {
         let bytes = reader.bytes();
-        let taken = lines.take(bytes, |Command::Record(on)| hub.record(on));
+        let result = commands.read(bytes, |Command::Record(on)| hub.set_recording(on));
         let len = bytes.len();
         reader.consume(len);
-        if taken.is_err() {
+        if result.is_err() {
             return;
         }
     }
 }
 
-/// Tells a listener what happens, until nothing does any more.
-async fn tell(writer: Writer<'_>, listener: &Listener) {
+/// Writes what is published until the hub is closed or the subscriber disconnects.
+async fn write_lines(writer: Writer<'_>, subscriber: &Subscriber) {
     let mut out = Vec::new();
-    while listener.take(&mut out).await {
+    while subscriber.receive(&mut out).await {
         if writer.write_all(&out).await.is_err() {
             return;
         }
         out.clear();
-        // Bodies are rare, and large.
+        // Recorded bodies are rare and large.
         out.shrink_to(OUT_BYTES_KEPT);
     }
 }
 
+/// The version of the protocol, in the hello.
 const PROTOCOL: u32 = 1;
 
-/// For how long what happens is recorded for nobody.
-const RECORDING_OUTLIVES: Duration = Duration::from_secs(60);
+/// A recording continues this long without a subscriber: a page that is reloaded keeps it.
+const UNATTENDED_RECORDING_MAX: Duration = Duration::from_secs(60);
 
 const OUT_BYTES_KEPT: usize = 64 * 1024;
 
@@ -177,18 +183,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_others_may_enter_is_refused() {
+    fn only_a_private_folder_is_accepted() {
         let parent = tempfile::tempdir().expect("a folder");
         let folder = parent.path().join("run");
         for (mode, expected) in [(0o700, true), (0o750, false), (0o701, false), (0o500, true)] {
             let _ = fs::remove_dir(&folder);
-            fs::create_dir(&folder).expect("it can be made");
+            fs::create_dir(&folder).expect("it can be created");
             fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("it is ours");
             assert_eq!(is_private(&folder).ok(), Some(expected), "{mode:o}");
         }
         let link = parent.path().join("link");
-        std::os::unix::fs::symlink(&folder, &link).expect("it can be made");
-        assert_eq!(is_private(&link).ok(), Some(false), "a link is no folder");
+        std::os::unix::fs::symlink(&folder, &link).expect("it can be created");
+        assert_eq!(
+            is_private(&link).ok(),
+            Some(false),
+            "a link is not a folder"
+        );
         assert!(is_private(&parent.path().join("nowhere")).is_err());
     }
 }

@@ -1,28 +1,25 @@
-//! What is told of one exchange, from its own thread.
+//! Publishes the events of one exchange, from the thread that serves it.
 //!
-//! It is there only while the feed is on; then the relays show it what has passed, after it has: no byte waits for it. Where a
-//! body ends is not decided here: a second [`Body`] follows the first.
+//! A trace exists only while the hub is active. The relays show it each piece of a body after it has passed, so no byte waits
+//! for it. A second [`Body`] follows the framing, because where a body ends is decided there.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-
-use super::event::{Event, Fields, Line, Outcome, Side, now};
-use super::hub::{Hub, Of};
-use super::observe::{Kind, Observer, Seen};
-use super::{record, redact};
+use super::event::{Event, Fields, Line, Outcome, Side, unix_time};
+use super::hub::{Hub, Retention};
+use super::observe::{BodyFormat, BodySummary, Observer};
+use super::record::RecordedBody;
+use super::redact;
 use crate::http::body::Body;
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
 use crate::http::head::{Field, RequestHead, ResponseHead, Version};
 use crate::serve::error::{ClientFault, Fault};
 
-/// What an exchange tells.
+/// One exchange and what its subscribers know of it. Dropped before its end, it ends as interrupted.
 #[derive(Debug)]
 pub struct Trace {
     hub: Arc<Hub>,
@@ -30,39 +27,40 @@ pub struct Trace {
     began: Instant,
     request: RefCell<BodyTrace>,
     response: RefCell<BodyTrace>,
-    /// The status of the target's answer, and when it began.
-    answer: Cell<Option<(u16, f64)>>,
-    /// When its progress was told last.
-    told: Cell<Instant>,
-    is_over: Cell<bool>,
+    /// The status of the target's response, and when its head came, in milliseconds.
+    response_head: Cell<Option<(u16, f64)>>,
+    /// When the last progress was published, or the exchange began.
+    last_progress: Cell<Instant>,
+    has_ended: Cell<bool>,
 }
 
-/// What a request begins with.
+/// What is known of a request when its head has come.
 #[derive(Debug)]
-pub struct Beginning<'a> {
+pub struct RequestStart<'a> {
     pub connection: u64,
-    /// Where the client is, if it is somewhere.
+    /// `None` on a Unix socket.
     pub client: Option<SocketAddr>,
-    /// Its head, if it can be read.
+    /// `None` if it is malformed.
     pub head: Option<&'a RequestHead<'a, 'a>>,
-    /// Where it goes.
     pub path: Option<&'a str>,
     pub framing: Framing,
+    /// When its first byte came.
     pub began: Instant,
 }
 
-/// One body of it.
+/// The body of one side.
 #[derive(Debug)]
 struct BodyTrace {
     body: Body,
+    /// Bytes of data so far, without framing.
     bytes: u64,
     observer: Option<Observer>,
-    kept: Option<record::Body>,
-    /// When its first event came, and its last.
+    recorded: Option<RecordedBody>,
+    /// When its first and last server-sent event came, in milliseconds.
     events: Option<(f64, f64)>,
 }
 
-/// What a relay shows a body to.
+/// Shows the body of one side to its trace.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyTap<'a> {
     trace: &'a Trace,
@@ -70,23 +68,23 @@ pub struct BodyTap<'a> {
 }
 
 impl Trace {
-    /// A request has come.
-    pub fn begin(hub: &Arc<Hub>, beginning: &Beginning<'_>) -> Trace {
-        let &Beginning {
+    /// Publishes the start of an exchange.
+    pub fn start(hub: &Arc<Hub>, start: &RequestStart<'_>) -> Trace {
+        let &RequestStart {
             connection,
             client,
             head,
             path,
             framing,
             began,
-        } = beginning;
-        let id = hub.next_id();
+        } = start;
+        let id = hub.next_exchange_id();
         let fields = head.map_or(&[][..], |head| head.fields);
         let client = client.map_or_else(|| "unix".to_owned(), |client| client.to_string());
         let path = path.map(redact::path);
-        let start = Event::Start {
+        let event = Event::Start {
             id,
-            at: now(),
+            at: unix_time(),
             connection,
             client: &client,
             method: head.map(|head| head.method),
@@ -96,61 +94,62 @@ impl Trace {
                 Version::Http11 => "1.1",
             }),
             fields: Fields(fields),
-            length: length(framing),
+            length: announced_length(framing),
         };
-        hub.tell(Of::Beginning(id), &start.line());
+        hub.publish(Retention::ExchangeStart(id), &event.line());
         Trace {
             hub: Arc::clone(hub),
             id,
             began,
-            request: RefCell::new(BodyTrace::new(framing, fields, records(hub))),
+            request: RefCell::new(BodyTrace::new(framing, fields, new_recorded_body(hub))),
             response: RefCell::new(BodyTrace::new(Framing::Empty, &[], None)),
-            answer: Cell::new(None),
-            told: Cell::new(began),
-            is_over: Cell::new(false),
+            response_head: Cell::new(None),
+            last_progress: Cell::new(began),
+            has_ended: Cell::new(false),
         }
     }
 
-    /// The target's answer has begun.
-    pub fn answers(&self, head: &ResponseHead<'_, '_>, framing: Framing) {
-        let ttfb_ms = self.age();
-        self.answer.set(Some((head.status, ttfb_ms)));
-        *self.response.borrow_mut() = BodyTrace::new(framing, head.fields, records(&self.hub));
-        if !self.hub.is_on() {
+    /// Publishes the head of the target's response.
+    pub fn start_response(&self, head: &ResponseHead<'_, '_>, framing: Framing) {
+        let ttfb_ms = self.elapsed_ms();
+        self.response_head.set(Some((head.status, ttfb_ms)));
+        *self.response.borrow_mut() =
+            BodyTrace::new(framing, head.fields, new_recorded_body(&self.hub));
+        if !self.hub.is_active() {
             return;
         }
         let reason = head.status_and_reason.get(4..).unwrap_or_default();
         let event = Event::Head {
             id: self.id,
-            at: now(),
+            at: unix_time(),
             status: head.status,
             reason: &String::from_utf8_lossy(reason),
             fields: Fields(head.fields),
-            length: length(framing),
+            length: announced_length(framing),
             ttfb_ms,
         };
-        self.tell(&event.line());
+        self.publish(&event.line());
     }
 
-    /// From here on the bytes of both sides are a tunnel's.
-    pub fn tunnels(&self) {
-        for passing in [&self.request, &self.response] {
-            *passing.borrow_mut() = BodyTrace::new(Framing::UntilClose, &[], None);
+    /// From here on the bodies of both sides are the bytes of a tunnel.
+    pub fn start_tunnel(&self) {
+        for body in [&self.request, &self.response] {
+            *body.borrow_mut() = BodyTrace::new(Framing::UntilClose, &[], None);
         }
     }
 
-    /// What shows the body of that side as it passes.
-    pub fn sight(&self, side: Side) -> BodyTap<'_> {
+    /// Returns what shows the body of `side` to this trace.
+    pub fn tap(&self, side: Side) -> BodyTap<'_> {
         BodyTap { trace: self, side }
     }
 
-    /// The exchange is over, with the last byte of its answer or of its tunnel.
-    pub fn completes(&self, outcome: Outcome, status: u16) {
+    /// Publishes the end of an exchange or a tunnel that was served.
+    pub fn complete(&self, outcome: Outcome, status: u16) {
         self.end(outcome, Some(status), None);
     }
 
-    /// The exchange broke off.
-    pub fn breaks(&self, fault: &Fault, is_answered: bool) {
+    /// Publishes the end of an exchange that failed. `is_answered`: the client has the target's response head.
+    pub fn fail(&self, fault: &Fault, is_answered: bool) {
         let answer = fault.answer("");
         let outcome = match fault {
             Fault::Client(ClientFault::Gone | ClientFault::Stalled) => Outcome::ClientGone,
@@ -158,217 +157,224 @@ impl Trace {
             Fault::Origin(_) if is_answered => Outcome::OriginCut,
             Fault::Origin(_) => Outcome::Error,
         };
-        let told = self
-            .answer
-            .get()
-            .filter(|_| is_answered || answer.is_none());
-        let status = match told {
-            Some((status, _)) => Some(status),
-            None => fault.status(),
+        let status = match self.response_head.get() {
+            Some((status, _)) if is_answered || answer.is_none() => Some(status),
+            _ => fault.status(),
         };
         let code = answer.as_ref().map(|answer| answer.reply().code);
         self.end(outcome, status, code);
     }
 
     fn end(&self, outcome: Outcome, status: Option<u16>, error: Option<&str>) {
-        self.is_over.set(true);
-        self.tell_body(Side::Request);
-        self.tell_body(Side::Response);
-        if !self.hub.is_on() {
+        self.has_ended.set(true);
+        self.publish_body(Side::Request);
+        self.publish_body(Side::Response);
+        if !self.hub.is_active() {
             return;
         }
         let (request, response) = (self.request.borrow(), self.response.borrow());
-        let (asked, answered) = (request.seen(), response.seen());
-        let end = Event::End {
+        let (requested, responded) = (request.summary(), response.summary());
+        let event = Event::End {
             id: self.id,
-            at: now(),
-            duration_ms: self.age(),
-            ttfb_ms: self.answer.get().map(|(_, ttfb_ms)| ttfb_ms),
+            at: unix_time(),
+            duration_ms: self.elapsed_ms(),
+            ttfb_ms: self.response_head.get().map(|(_, ttfb_ms)| ttfb_ms),
             request_bytes: request.bytes,
             response_bytes: response.bytes,
             outcome,
             status,
             error,
-            // The answer knows better: a name without a date becomes one with.
-            model: answered.model.as_deref().or(asked.model.as_deref()),
-            input_tokens: answered.input_tokens,
-            output_tokens: answered.output_tokens,
-            events: answered.events,
+            // The response is more precise: its name of the model may have a date.
+            model: responded.model.as_deref().or(requested.model.as_deref()),
+            input_tokens: responded.input_tokens,
+            output_tokens: responded.output_tokens,
+            events: responded.events,
             first_event_ms: response.events.map(|(first, _)| first),
             last_event_ms: response.events.map(|(_, last)| last),
         };
-        self.tell(&end.line());
+        self.publish(&event.line());
     }
 
-    fn passing(&self, side: Side) -> &RefCell<BodyTrace> {
+    fn body(&self, side: Side) -> &RefCell<BodyTrace> {
         match side {
             Side::Request => &self.request,
             Side::Response => &self.response,
         }
     }
 
-    fn has_passed(&self, side: Side) {
-        if self.passing(side).borrow().body.is_complete() {
-            self.tell_body(side);
+    /// Publishes what follows from a piece of a body: its end, and now and then the progress.
+    fn after_piece(&self, side: Side) {
+        if self.body(side).borrow().body.is_complete() {
+            self.publish_body(side);
         }
         let now = Instant::now();
-        if now.duration_since(self.told.get()) >= PROGRESS_PAUSE && self.hub.is_on() {
-            self.told.set(now);
+        let pause = now.duration_since(self.last_progress.get());
+        if pause >= PROGRESS_INTERVAL && self.hub.is_active() {
+            self.last_progress.set(now);
             let response = self.response.borrow();
-            let progress = Event::Progress {
+            let event = Event::Progress {
                 id: self.id,
                 request_bytes: self.request.borrow().bytes,
                 response_bytes: response.bytes,
-                events: response.seen().events,
+                events: response.summary().events,
             };
-            self.hub.tell(Of::Moment, &progress.line());
+            self.hub.publish(Retention::None, &event.line());
         }
     }
 
-    /// Tells what was kept of a body, once.
-    fn tell_body(&self, side: Side) {
-        let mut passing = self.passing(side).borrow_mut();
-        let Some(kept) = passing.kept.take() else {
+    /// Publishes the recorded body of `side`, once.
+    fn publish_body(&self, side: Side) {
+        let mut trace = self.body(side).borrow_mut();
+        let Some(mut recorded) = trace.recorded.take() else {
             return;
         };
-        if passing.bytes > 0 && self.hub.records() {
-            let is_cut = kept.is_cut() || !passing.body.is_complete();
-            let (encoding, data) = readable(kept.bytes(), kept.is_cut());
-            let body = Event::Body {
-                id: self.id,
-                side,
-                encoding,
-                data: &data,
-                truncated: is_cut,
-                total: passing.bytes,
-            };
-            self.tell(&body.line());
+        if trace.bytes == 0 || !self.hub.is_recording() {
+            return;
         }
+        if !trace.body.is_complete() {
+            recorded.truncate();
+        }
+        let (encoding, data) = recorded.encoded();
+        let event = Event::Body {
+            id: self.id,
+            side,
+            encoding,
+            data: &data,
+            truncated: recorded.is_truncated(),
+            total: trace.bytes,
+        };
+        self.publish(&event.line());
     }
 
-    fn tell(&self, line: &Line) {
-        self.hub.tell(Of::Exchange(self.id), line);
+    fn publish(&self, line: &Line) {
+        self.hub.publish(Retention::Exchange(self.id), line);
     }
 
-    fn age(&self) -> f64 {
-        // Whole microseconds: what is behind them says nothing.
+    /// Returns the milliseconds since the request's first byte, to the microsecond.
+    fn elapsed_ms(&self) -> f64 {
         self.began.elapsed().as_micros() as f64 / 1e3
     }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // A program that ends does not wait for it.
-        if !self.is_over.get() {
-            let status = self.answer.get().map(|(status, _)| status);
+        // An exchange that is cut at shutdown is dropped before its end.
+        if !self.has_ended.get() {
+            let status = self.response_head.get().map(|(status, _)| status);
             self.end(Outcome::Error, status, Some("interrupted"));
         }
     }
 }
 
 impl BodyTap<'_> {
-    /// These bytes of the body have passed, framing included.
-    pub fn passed(self, bytes: &[u8]) {
+    /// Reads the next bytes of the body, which have passed, framing included.
+    pub fn observe(self, bytes: &[u8]) {
         {
-            let mut passing = self.trace.passing(self.side).borrow_mut();
-            passing.see(bytes, self.trace);
+            let mut body = self.trace.body(self.side).borrow_mut();
+            body.observe(bytes, self.trace);
         }
-        self.trace.has_passed(self.side);
+        self.trace.after_piece(self.side);
     }
 
-    /// So many bytes of its data have passed unseen.
-    pub fn passed_unseen(self, count: u64) {
+    /// Counts bytes of data that have passed without being read.
+    pub fn skip(self, count: u64) {
         {
-            let mut passing = self.trace.passing(self.side).borrow_mut();
-            passing.bytes += count;
-            passing.body.advance(count);
-            passing.forget_unless(self.trace.hub.records());
-            if let Some(kept) = &mut passing.kept {
-                kept.cut();
+            let mut trace = self.trace.body(self.side).borrow_mut();
+            trace.bytes += count;
+            trace.body.advance(count);
+            trace.discard_unless(self.trace.hub.is_recording());
+            if let Some(recorded) = &mut trace.recorded {
+                recorded.truncate();
             }
         }
-        self.trace.has_passed(self.side);
+        self.trace.after_piece(self.side);
     }
 
-    /// Whether it wants to see what comes.
-    pub fn is_curious(self) -> bool {
-        let passing = self.trace.passing(self.side).borrow();
-        // A request says its model once, and nothing else.
-        let is_told = self.side == Side::Request && passing.seen().model.is_some();
-        let observes = passing.observer.is_some() && !is_told;
-        observes || passing.kept.as_ref().is_some_and(|kept| !kept.is_cut())
+    /// Whether the next bytes are to be read, not skipped.
+    pub fn wants_bytes(self) -> bool {
+        let trace = self.trace.body(self.side).borrow();
+        // A request has its model once, and no tokens.
+        let is_known = self.side == Side::Request && trace.summary().model.is_some();
+        let observes = trace.observer.is_some() && !is_known;
+        let records = |recorded: &RecordedBody| !recorded.is_truncated();
+        observes || trace.recorded.as_ref().is_some_and(records)
     }
 }
 
 impl BodyTrace {
-    fn new(framing: Framing, fields: &[Field<'_>], kept: Option<record::Body>) -> BodyTrace {
+    fn new(framing: Framing, fields: &[Field<'_>], recorded: Option<RecordedBody>) -> BodyTrace {
         BodyTrace {
             body: Body::new(framing),
             bytes: 0,
-            observer: kind(fields).map(Observer::new),
-            kept,
+            observer: body_format(fields).map(Observer::new),
+            recorded,
             events: None,
         }
     }
 
-    fn see(&mut self, bytes: &[u8], trace: &Trace) {
-        self.forget_unless(trace.hub.records());
-        let mut used = 0;
-        let before = self.seen().events;
-        // What is behind the data, or malformed, is the relay's business.
-        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            match self.body.next(rest) {
-                Ok(Piece::Data(count)) => {
-                    let data = &rest[..count];
-                    self.bytes += count as u64;
-                    if let Some(observer) = &mut self.observer {
-                        observer.see(data);
-                    }
-                    if let Some(kept) = &mut self.kept {
-                        kept.keep(data);
-                    }
-                    used += count;
-                }
-                Ok(Piece::Framing(count)) => used += count,
+    fn observe(&mut self, bytes: &[u8], trace: &Trace) {
+        self.discard_unless(trace.hub.is_recording());
+        let before = self.summary().events;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // Malformed framing and what follows the data are left to the relay.
+            let (count, is_data) = match self.body.next(rest) {
+                Ok(Piece::Data(count)) => (count, true),
+                Ok(Piece::Framing(count)) => (count, false),
                 _ => break,
+            };
+            let (piece, behind) = rest.split_at(count);
+            rest = behind;
+            if is_data {
+                self.observe_data(piece);
             }
         }
-        if self.seen().events > before {
-            let age = trace.age();
-            self.events = Some((self.events.map_or(age, |(first, _)| first), age));
+        if self.summary().events > before {
+            let now = trace.elapsed_ms();
+            self.events = Some((self.events.map_or(now, |(first, _)| first), now));
         }
     }
 
-    /// A body that passes while nothing is recorded is not kept, whatever was before.
-    fn forget_unless(&mut self, records: bool) {
-        if !records {
-            self.kept = None;
+    fn observe_data(&mut self, data: &[u8]) {
+        self.bytes += data.len() as u64;
+        if let Some(observer) = &mut self.observer {
+            observer.observe(data);
+        }
+        if let Some(recorded) = &mut self.recorded {
+            recorded.append(data);
         }
     }
 
-    fn seen(&self) -> &Seen {
+    /// Discards the recorded start of a body that passes while recording is off.
+    fn discard_unless(&mut self, is_recording: bool) {
+        if !is_recording {
+            self.recorded = None;
+        }
+    }
+
+    fn summary(&self) -> &BodySummary {
         match &self.observer {
-            Some(observer) => observer.seen(),
-            None => &NOTHING_SEEN,
+            Some(observer) => observer.summary(),
+            None => &NO_SUMMARY,
         }
     }
 }
 
-/// Where a body is kept, if it is to be.
-fn records(hub: &Hub) -> Option<record::Body> {
-    hub.records().then(|| record::Body::new(&hub.budget))
+fn new_recorded_body(hub: &Hub) -> Option<RecordedBody> {
+    hub.is_recording()
+        .then(|| RecordedBody::new(&hub.body_budget))
 }
 
-static NOTHING_SEEN: Seen = Seen {
+static NO_SUMMARY: BodySummary = BodySummary {
     model: None,
     input_tokens: None,
     output_tokens: None,
     events: 0,
 };
 
-/// How a body with these fields is to be read, if it can be.
-fn kind(fields: &[Field<'_>]) -> Option<Kind> {
-    let one = |name: &str| {
+/// Returns how a body with these fields is read; `None` if it cannot be, also because of a content coding.
+fn body_format(fields: &[Field<'_>]) -> Option<BodyFormat> {
+    let value = |name: &str| {
         let mut values = fields
             .iter()
             .filter(|field| field.name.eq_ignore_ascii_case(name))
@@ -376,12 +382,14 @@ fn kind(fields: &[Field<'_>]) -> Option<Kind> {
         values.next()
     };
     let is_coded =
-        one("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
-    one("content-type").filter(|_| !is_coded).and_then(Kind::of)
+        value("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+    value("content-type")
+        .filter(|_| !is_coded)
+        .and_then(BodyFormat::of)
 }
 
-/// What a body announces.
-fn length(framing: Framing) -> Option<u64> {
+/// Returns the length that a message announces for its body.
+fn announced_length(framing: Framing) -> Option<u64> {
     match framing {
         Framing::Empty => Some(0),
         Framing::Length(length) => Some(length),
@@ -389,107 +397,15 @@ fn length(framing: Framing) -> Option<u64> {
     }
 }
 
-/// A body as it may be shown: text without its keys; or base64, where it is no text or is full of what would be escaped.
-fn readable(bytes: &[u8], is_cut: bool) -> (&'static str, Cow<'_, str>) {
-    // Nearly all of them are text: no character of it is looked at alone.
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && !is_odd(text)
-    {
-        return ("utf8", redact::text(text, is_cut));
-    }
-    let (encoding, data) = readable_bytes(bytes, is_cut);
-    (encoding, data.into())
-}
-
-/// As [`readable`], of what may be no text.
-fn readable_bytes(bytes: &[u8], is_cut: bool) -> (&'static str, String) {
-    let mut shown = Vec::with_capacity(bytes.len());
-    let mut is_text = true;
-    let mut chunks = bytes.utf8_chunks().peekable();
-    while let Some(chunk) = chunks.next() {
-        let is_last = chunks.peek().is_none();
-        let text = redact::text(chunk.valid(), is_cut && is_last);
-        is_text &= !is_odd(&text);
-        shown.extend_from_slice(text.as_bytes());
-        // What is cut within a character is text all the same.
-        if !(is_text && is_cut && is_last && is_begun(chunk.invalid())) {
-            is_text &= chunk.invalid().is_empty();
-            shown.extend_from_slice(chunk.invalid());
-        }
-    }
-    match String::from_utf8(shown) {
-        Ok(text) if is_text => ("utf8", text),
-        Ok(text) => ("base64", BASE64_STANDARD.encode(text)),
-        Err(error) => ("base64", BASE64_STANDARD.encode(error.as_bytes())),
-    }
-}
-
-/// Whether control characters are in it other than those of lines and tables.
-fn is_odd(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let is_ascii_odd =
-        |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
-    // Whole blocks, each to its end: that is what a compiler makes wide instructions of.
-    let is_block_odd = |block: &[u8]| {
-        block
-            .iter()
-            .fold(false, |odd, byte| odd | is_ascii_odd(byte))
-    };
-    bytes.chunks(64).any(is_block_odd)
-        // U+0080 to U+009F are C2 80 to C2 9F.
-        || memchr::memchr_iter(0xc2, bytes)
-            .any(|at| bytes.get(at + 1).is_some_and(|&next| next < 0xa0))
-}
-
-/// Whether these bytes may be the beginning of a character.
-fn is_begun(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
-}
-
-/// Between two lines on the progress of an exchange.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
+/// The pause between two progress events of an exchange.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    #[rustfmt::skip] // A table.
-    fn a_body_is_shown_as_text_where_it_is_text() {
-        let check = |why: &str, bytes: &[u8], is_cut: bool, (encoding, data): (&str, &str)| {
-            assert_eq!(readable(bytes, is_cut), (encoding, data.into()), "{why}");
-        };
-        check("nothing", b"", false, ("utf8", ""));
-        check("text", "a\r\n\té".as_bytes(), false, ("utf8", "a\r\n\té"));
-        check("a key", b"a sk-0123456789abcdef b", false, ("utf8", "a … b"));
-        check("cut within a key", b"a sk-01", true, ("utf8", "a …"));
-        check("cut within a character", "aé".as_bytes().split_last().expect("two").1, true, ("utf8", "a"));
-        check("ends within a character", "aé".as_bytes().split_last().expect("two").1, false, ("base64", "YcM="));
-        check("control characters of Unicode", "\u{9b}a\u{a0}".as_bytes(), false, ("base64", "wpthwqA="));
-        check("what only begins like them", "\u{a0}\u{2028}".as_bytes(), false, ("utf8", "\u{a0}\u{2028}"));
-        check("control characters", b"a\0", false, ("base64", "YQA="));
-        check("bytes", b"\xff\xfe", true, ("base64", "//4="));
-        check("a key among bytes", b"\xff sk-0123456789abcdef", false, ("base64", "/yDigKY="));
-        check("a key among control characters", b"\0 sk-0123456789abcdef", false, ("base64", "ACDigKY="));
-    }
-
-    #[test]
-    fn no_control_character_is_missed_wherever_it_stands() {
-        for byte in 0..128u8 {
-            for at in 0..17 {
-                let mut text = *b"text of 17 bytes.";
-                text[at] = byte;
-                let text = std::str::from_utf8(&text).expect("ASCII");
-                let expected = text.contains(|character: char| {
-                    character.is_control() && !matches!(character, '\n' | '\r' | '\t')
-                });
-                assert_eq!(is_odd(text), expected, "{byte} at {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_body_is_looked_at_unless_it_is_coded() {
+    fn a_body_is_observed_unless_it_is_coded() {
         let json = Field {
             name: "Content-Type",
             value: b"application/json",
@@ -498,9 +414,12 @@ mod tests {
             name: "content-ENCODING",
             value,
         };
-        assert_eq!(kind(&[json]), Some(Kind::Json));
-        assert_eq!(kind(&[coded(b"identity"), json]), Some(Kind::Json));
-        assert_eq!(kind(&[json, coded(b"gzip")]), None);
-        assert_eq!(kind(&[]), None);
+        assert_eq!(body_format(&[json]), Some(BodyFormat::Json));
+        assert_eq!(
+            body_format(&[coded(b"identity"), json]),
+            Some(BodyFormat::Json)
+        );
+        assert_eq!(body_format(&[json, coded(b"gzip")]), None);
+        assert_eq!(body_format(&[]), None);
     }
 }
