@@ -1,20 +1,20 @@
 //! `ic tail`: the live feed of an interceptor, in a terminal.
 //!
-//! Decided here: whose feed it is, and what of it is written for people. Programs get its lines as they are.
+//! Decided here: which feeds are followed, and when a line is printed. `--json` prints the lines of the feed unchanged.
 
 mod line;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Read as _};
-use std::os::unix::net::UnixStream;
+use std::io::Read as _;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use argh::{ArgsInfo, FromArgs};
 
-use self::line::{End, Start, Style};
+use self::line::{End, Event, Start, Style};
 use super::settings::PORT;
+use super::stop;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
@@ -35,9 +35,9 @@ use crate::text::{escaped_path, io_message};
     example = "ic tail\n\
                ic tail --all\n\
                ic tail --json | jq 'select(.event == \"end\").model'",
-    note = "A line for each request that is over: when, status, time to first byte, duration, bytes up and\n\
-            down, method and path, and what model and tokens are known. Times of day are UTC. Ends with the\n\
-            interceptor. Without a PATH, INTERCEPTOR_PORT says whose requests, if it is set.",
+    note = "Prints a line for each finished request: time of day (UTC), status, time to first byte, duration,\n\
+            bytes up and down, method and path, and the model and tokens if known. Ends when the interceptor\n\
+            stops. Without PATH, INTERCEPTOR_PORT selects the interceptor, if it is set.",
     error_code(1, "no interceptor runs there")
 )]
 pub struct Tail {
@@ -52,87 +52,71 @@ pub struct Tail {
     pub json: bool,
 }
 
-/// What happens to somebody who listens.
-enum News {
-    /// A line of the feed with this number.
+/// What the threads of the command report.
+enum Message {
+    /// A line of the feed with this index.
     Line(usize, String),
-    /// One of the feeds is over.
-    Over,
-    /// It is enough.
-    Stop,
+    FeedEnded,
+    /// SIGINT or SIGTERM.
+    Signal,
 }
 
 impl Tail {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let feeds = self.feeds(context)?;
-        let (tell, told) = mpsc::channel();
-        let failed = |error: &io::Error| {
-            Failure::could_not(format!("cannot wait for it: {}", io_message(error)))
-        };
-        stop_by_signal(tell.clone()).map_err(|error| failed(&error))?;
-        let is_one = feeds.len() == 1;
+        let (sender, receiver) = mpsc::channel();
+        forward_signals(sender.clone())?;
         let style = Style {
-            is_screen: context.out.is_screen(&context.environment),
-            names_project: !is_one,
+            is_screen: !self.json && context.out.is_screen(&context.environment),
+            names_project: feeds.len() > 1,
         };
-        let hellos: Vec<Hello> = feeds.iter().map(|feed| feed.hello.clone()).collect();
-        if !self.json && style.is_screen {
+        if style.is_screen {
             context.out.text(style.heading())?;
         }
-        for (number, feed) in feeds.into_iter().enumerate() {
+        let hellos: Vec<Hello> = feeds.iter().map(|feed| feed.hello.clone()).collect();
+        for (index, feed) in feeds.into_iter().enumerate() {
             if self.json {
                 context.out.text(&feed.first_line)?;
             }
-            listen(number, feed, tell.clone()).map_err(|error| failed(&error))?;
+            forward_lines(index, feed, sender.clone())?;
         }
-        let mut left = hellos.len();
-        let mut unfinished = Unfinished::default();
+        let mut open_feeds = hellos.len();
+        let mut in_flight = InFlight::default();
         loop {
             if !context.out.show()? {
                 return Ok(Exit::Done);
             }
-            let (number, line) = match told.recv() {
-                Ok(News::Line(number, line)) => (number, line),
-                Ok(News::Over) if left > 1 => {
-                    left -= 1;
-                    continue;
+            match receiver.recv() {
+                Ok(Message::Line(index, line)) => {
+                    let hello = &hellos[index];
+                    if is_full(&line) {
+                        return Err(Failure::could_not(format!(
+                            "the interceptor with pid {} has the maximum number of listeners; close one of them",
+                            hello.pid
+                        )));
+                    }
+                    context.out.text(if !self.json {
+                        in_flight.show(index, &line, hello, style)
+                    } else if hellos.len() > 1 {
+                        line.replacen('{', &format!("{{\"pid\":{},", hello.pid), 1)
+                    } else {
+                        line
+                    })?;
                 }
-                Ok(News::Over) => {
+                Ok(Message::FeedEnded) if open_feeds > 1 => open_feeds -= 1,
+                last => {
                     context.out.text(style.erase())?;
                     context.out.show()?;
-                    eprint_line("the interceptor has stopped");
+                    if let Ok(Message::FeedEnded) = last {
+                        eprint_line("the interceptor has stopped");
+                    }
                     return Ok(Exit::Done);
                 }
-                Ok(News::Stop) | Err(mpsc::RecvError) => {
-                    context.out.text(style.erase())?;
-                    return Ok(Exit::Done);
-                }
-            };
-            let hello = &hellos[number];
-            if is_full(&line) {
-                return Err(Failure::could_not(format!(
-                    "as many as may listen to the interceptor with pid {} do; close one of them",
-                    hello.pid
-                )));
-            }
-            if self.json {
-                context.out.text(if is_one {
-                    line
-                } else {
-                    line.replacen('{', &format!("{{\"pid\":{},", hello.pid), 1)
-                })?;
-            } else if let Some((start, end)) = unfinished.take(number, &line) {
-                context.out.text(style.erase())?;
-                context.out.text(style.line(hello, start.as_ref(), &end))?;
-                context.out.text(style.in_flight(unfinished.starts()))?;
-            } else if style.is_screen {
-                context.out.text(style.erase())?;
-                context.out.text(style.in_flight(unfinished.starts()))?;
             }
         }
     }
 
-    /// The feeds that are meant: at least one.
+    /// Returns the selected feeds, at least one.
     fn feeds(&self, context: &Context<'_>) -> Result<Vec<Feed>, Failure> {
         if self.all && self.path.is_some() {
             return Err(Failure::usage(
@@ -140,62 +124,62 @@ impl Tail {
             ));
         }
         let folder = context.feed_folder().ok_or_else(|| {
-            Failure::no("there is no home folder in which interceptors could be found; set HOME")
+            Failure::no("there is no home folder to look for interceptors in; set HOME")
         })?;
-        let meant = self.meant(context)?;
+        let selection = self.selection(context)?;
         let mut feeds = feeds::running(&folder);
-        feeds.retain(|feed| meant.includes(&feed.hello));
-        if feeds.is_empty() {
-            if let Some(pid) = meant.pid(context) {
-                return Err(Failure::no(format!(
-                    "the interceptor{meant} (pid {pid}) tells nothing in `{}`; run `ic tail` with its HOME and \
-                     XDG_RUNTIME_DIR, or see at its start with RUST_LOG=debug why it has no feed",
-                    escaped_path(&folder)
-                )));
-            }
-            return Err(Failure::no(format!(
-                "no interceptor runs{meant}; `ic serve` starts one, `ic status` shows those that run"
-            )));
+        feeds.retain(|feed| selection.includes(&feed.hello));
+        if !feeds.is_empty() {
+            return Ok(feeds);
         }
-        Ok(feeds)
+        Err(Failure::no(match selection.running_pid(context) {
+            Some(pid) => format!(
+                "the interceptor{selection} (pid {pid}) has no feed in `{}`; run `ic tail` with its HOME and \
+                 XDG_RUNTIME_DIR, or start it with RUST_LOG=debug to see why",
+                escaped_path(&folder)
+            ),
+            None => format!(
+                "no interceptor runs{selection}; `ic serve` starts one, `ic status` shows those that run"
+            ),
+        }))
     }
 
-    fn meant(&self, context: &Context<'_>) -> Result<Meant, Failure> {
+    fn selection(&self, context: &Context<'_>) -> Result<Selection, Failure> {
         if self.all {
-            return Ok(Meant::All);
+            return Ok(Selection::All);
         }
         let variable = context.environment.variable(PORT);
         match variable.filter(|_| self.path.is_none()) {
-            Some(given) => Ok(Meant::On(given.port()?)),
-            None => Ok(Meant::For(context.project(self.path.as_deref())?)),
+            Some(value) => Ok(Selection::Port(value.port()?)),
+            None => Ok(Selection::Project(context.project(self.path.as_deref())?)),
         }
     }
 }
 
-/// Which interceptors are meant; displays as what follows `runs`.
-enum Meant {
+/// Which interceptors are followed; displays as what follows `runs`.
+enum Selection {
     All,
-    On(Port),
-    For(Project),
+    Port(Port),
+    Project(Project),
 }
 
-impl Meant {
+impl Selection {
     fn includes(&self, hello: &Hello) -> bool {
         match self {
-            Meant::All => true,
-            Meant::On(port) => hello.port == Some(port.get()),
-            Meant::For(project) => {
+            Selection::All => true,
+            Selection::Port(port) => hello.port == Some(port.get()),
+            Selection::Project(project) => {
                 hello.path.as_ref() == Some(&raw::to_text(project.path().as_os_str()))
             }
         }
     }
 
-    /// The process id of the one that is meant, if it answers on its port.
-    fn pid(&self, context: &Context<'_>) -> Option<u32> {
+    /// Returns the process id of a selected interceptor that answers on its port.
+    fn running_pid(&self, context: &Context<'_>) -> Option<u32> {
         let found = match self {
-            Meant::All => None,
-            Meant::On(port) => interceptor_at(*port),
-            Meant::For(project) => {
+            Selection::All => None,
+            Selection::Port(port) => interceptor_at(*port),
+            Selection::Project(project) => {
                 let (_, registry) = context.ports().ok()?;
                 running(&registry).find(|found| is_for(found, project.path()))
             }
@@ -204,37 +188,45 @@ impl Meant {
     }
 }
 
-impl fmt::Display for Meant {
+impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Meant::All => Ok(()),
-            Meant::On(port) => write!(f, " on port {port}"),
-            Meant::For(project) => write!(f, " for `{}`", escaped_path(project.path())),
+            Selection::All => Ok(()),
+            Selection::Port(port) => write!(f, " on port {port}"),
+            Selection::Project(project) => write!(f, " for `{}`", escaped_path(project.path())),
         }
     }
 }
 
-/// Requests that have begun, by the feed and their number there.
+/// The requests in flight, by the index of their feed and their id in it.
 #[derive(Debug, Default)]
-struct Unfinished(HashMap<(usize, u64), Start>);
+struct InFlight(HashMap<(usize, u64), Start>);
 
-impl Unfinished {
-    /// Takes note of a line. An end comes with its beginning, unless that got lost.
-    fn take(&mut self, feed: usize, line: &str) -> Option<(Option<Start>, End)> {
-        if let Ok(start) = serde_json::from_str::<Start>(line) {
-            // Ends get lost, too.
-            if self.0.len() >= STARTS_MAX {
-                self.0.clear();
-            }
-            self.0.insert((feed, start.id), start);
-            return None;
+impl InFlight {
+    /// Returns what a line of the feed adds to the output: the finished request, and on a screen the state of the others.
+    fn show(&mut self, feed: usize, line: &str, hello: &Hello, style: Style) -> String {
+        let mut shown = style.erase().to_owned();
+        if let Some((start, end)) = self.update(feed, line) {
+            shown.push_str(&style.line(hello, start.as_ref(), &end));
         }
-        let end: End = serde_json::from_str(line).ok()?;
-        Some((self.0.remove(&(feed, end.id)), end))
+        shown.push_str(&style.in_flight(self.0.values()));
+        shown
     }
 
-    fn starts(&self) -> impl ExactSizeIterator<Item = &Start> {
-        self.0.values()
+    /// Notes a start; returns an end with its start, which is `None` if the subscriber lost it.
+    fn update(&mut self, feed: usize, line: &str) -> Option<(Option<Start>, End)> {
+        match serde_json::from_str(line).ok()? {
+            Event::Start(start) => {
+                // Lost ends leave starts behind.
+                if self.0.len() >= STARTS_MAX {
+                    self.0.clear();
+                }
+                self.0.insert((feed, start.id), start);
+                None
+            }
+            Event::End(end) => Some((self.0.remove(&(feed, end.id)), end)),
+            Event::Other => None,
+        }
     }
 }
 
@@ -242,34 +234,34 @@ fn is_full(line: &str) -> bool {
     line.starts_with("{\"event\":\"full\"")
 }
 
-/// Passes on what a feed tells, in a thread that ends with it or with the program.
-fn listen(number: usize, mut feed: Feed, tell: Sender<News>) -> io::Result<()> {
-    let listens = move || {
+/// Forwards the lines of a feed, in a thread that ends with the feed or the process.
+fn forward_lines(index: usize, mut feed: Feed, sender: Sender<Message>) -> Result<(), Failure> {
+    spawn(move || {
         while let Ok(Some(line)) = feed.next_line() {
-            if tell.send(News::Line(number, line)).is_err() {
+            if sender.send(Message::Line(index, line)).is_err() {
                 return;
             }
         }
-        let _ = tell.send(News::Over);
-    };
-    thread::Builder::new().spawn(listens).map(drop)
+        let _ = sender.send(Message::FeedEnded);
+    })
 }
 
-/// Ctrl-C, and whoever supervises it, end it as it is meant to end.
-fn stop_by_signal(tell: Sender<News>) -> io::Result<()> {
-    let (mut read, write) = UnixStream::pair()?;
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-    }
-    let waits = move || {
-        // Kept, so that there is no end before a signal.
-        let _write = write;
-        if read.read(&mut [0]).is_ok() {
-            let _ = tell.send(News::Stop);
+/// Forwards the first SIGINT or SIGTERM: the command then ends with success.
+fn forward_signals(sender: Sender<Message>) -> Result<(), Failure> {
+    let mut signals = stop::signals()?;
+    spawn(move || {
+        if signals.read(&mut [0]).is_ok() {
+            let _ = sender.send(Message::Signal);
         }
-    };
-    thread::Builder::new().spawn(waits).map(drop)
+    })
 }
 
-/// More requests than are ever in flight.
+fn spawn(run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let thread = thread::Builder::new().spawn(run);
+    thread.map(drop).map_err(|error| {
+        Failure::could_not(format!("cannot start a thread: {}", io_message(&error)))
+    })
+}
+
+/// More requests than can be in flight.
 const STARTS_MAX: usize = 16 * 1024;

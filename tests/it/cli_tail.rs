@@ -1,4 +1,4 @@
-//! `ic tail`: whose requests it shows, for people and for programs, and how it ends.
+//! `ic tail`: which requests it shows, as text and as JSON, and how it ends.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Stdio};
@@ -37,7 +37,7 @@ impl Tail {
         line
     }
 
-    /// Its exit code, and what it said.
+    /// Returns its exit code and its standard error.
     fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("a child can be waited for");
         let mut said = String::new();
@@ -54,7 +54,7 @@ impl Drop for Tail {
     }
 }
 
-/// Sends requests until a tail that has just been started has seen one, whose line is returned.
+/// Sends requests until a tail that has just been started prints one, and returns its line.
 #[track_caller]
 fn first_line(tail: &mut Tail, port: u16) -> String {
     let (found, line) = std::sync::mpsc::channel();
@@ -88,7 +88,7 @@ fn serving() -> (Home, u16, Serving) {
 }
 
 #[test]
-fn a_request_is_a_line_and_the_end_of_the_interceptor_is_the_end() {
+fn a_request_is_one_line_and_the_command_ends_with_the_interceptor() {
     let (home, port, serving) = serving();
     let mut tail = Tail::start(&home, &[]);
     let line = first_line(&mut tail, port);
@@ -104,7 +104,7 @@ fn a_request_is_a_line_and_the_end_of_the_interceptor_is_the_end() {
 }
 
 #[test]
-fn a_program_gets_the_lines_of_the_feed() {
+fn json_output_is_the_lines_of_the_feed() {
     let (home, _, serving) = serving();
     let mut tail = Tail::start(&home, &["--json"]);
     let hello: Value = serde_json::from_str(&tail.line()).expect("JSON");
@@ -119,7 +119,7 @@ fn a_program_gets_the_lines_of_the_feed() {
 }
 
 #[test]
-fn it_ends_when_it_is_told_to_and_when_nobody_reads_it() {
+fn it_ends_on_a_signal_and_when_its_reader_leaves() {
     let (home, port, _serving) = serving();
     for signal in [Signal::INT, Signal::TERM] {
         let mut tail = Tail::start(&home, &["--json"]);
@@ -129,14 +129,14 @@ fn it_ends_when_it_is_told_to_and_when_nobody_reads_it() {
     }
     let mut tail = Tail::start(&home, &["--json"]);
     tail.line();
-    // Its reader leaves, which it finds when there is another line.
+    // It notices that its reader has left at the next line.
     drop(tail.out.take());
     get(port, "/v1/models");
     assert_eq!(tail.end(), (Some(0), String::new()));
 }
 
 #[test]
-fn whose_requests_are_shown_is_said_by_folder_port_or_all() {
+fn a_folder_a_port_or_all_selects_the_interceptors() {
     let (home, port, serving) = serving();
     let other = home.folder("other");
     let number = free_port().to_string();
@@ -171,7 +171,7 @@ fn whose_requests_are_shown_is_said_by_folder_port_or_all() {
 }
 
 #[test]
-fn where_no_interceptor_runs_it_says_what_to_do() {
+fn without_an_interceptor_the_error_says_what_to_do() {
     let home = Home::new();
     let said = home.ic(["tail"]).complaint(1);
     let shop = home.path("shop");
@@ -205,7 +205,7 @@ fn where_no_interceptor_runs_it_says_what_to_do() {
 }
 
 #[test]
-fn what_the_dead_have_left_is_removed() {
+fn the_socket_of_a_dead_process_is_removed() {
     let (home, _, serving) = serving();
     let socket = home.path(format!(".cache/ic/run/{}.sock", serving.pid()));
     assert!(socket.exists());
@@ -216,7 +216,7 @@ fn what_the_dead_have_left_is_removed() {
 }
 
 #[test]
-fn nothing_is_left_of_a_feed_when_the_program_that_was_run_has_ended() {
+fn ic_run_removes_the_socket_of_its_feed() {
     let home = Home::new();
     let script = "ls $HOME/.cache/ic/run";
     let ran = home
@@ -228,7 +228,7 @@ fn nothing_is_left_of_a_feed_when_the_program_that_was_run_has_ended() {
 }
 
 #[test]
-fn an_interceptor_whose_feed_is_elsewhere_is_named() {
+fn an_interceptor_with_its_feed_elsewhere_is_named() {
     let runtime = tempfile::tempdir().expect("a temporary folder");
     let (home, _, serving) = serving();
     let home = home.with("XDG_RUNTIME_DIR", runtime.path());
@@ -237,8 +237,8 @@ fn an_interceptor_whose_feed_is_elsewhere_is_named() {
     assert_eq!(
         said,
         format!(
-            "the interceptor for `{}` (pid {}) tells nothing in `{}`; run `ic tail` with its HOME and \
-             XDG_RUNTIME_DIR, or see at its start with RUST_LOG=debug why it has no feed",
+            "the interceptor for `{}` (pid {}) has no feed in `{}`; run `ic tail` with its HOME and \
+             XDG_RUNTIME_DIR, or start it with RUST_LOG=debug to see why",
             home.path("shop").display(),
             serving.pid(),
             folder.display()
@@ -247,7 +247,7 @@ fn an_interceptor_whose_feed_is_elsewhere_is_named() {
 }
 
 #[test]
-fn a_terminal_shows_colours_and_what_is_in_flight() {
+fn a_terminal_shows_colours_and_requests_in_flight() {
     let (home, port, _serving) = serving();
     let (mut person, program) = terminal();
     let mut tail = home

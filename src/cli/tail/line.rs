@@ -1,4 +1,4 @@
-//! A request of the live feed as a line for people.
+//! A request of the live feed as a line of text.
 
 use std::fmt::Write as _;
 
@@ -7,29 +7,27 @@ use serde::Deserialize;
 use crate::machine::feeds::Hello;
 use crate::text::Escaped;
 
-/// The beginning of a request, as far as it is shown.
+/// A line of the feed, as far as it is shown.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Start(Start),
+    End(End),
+    #[serde(other)]
+    Other,
+}
+
+/// The start of a request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Start {
-    #[serde(rename = "event")]
-    _event: StartEvent,
-    /// Its number in its feed.
     pub id: u64,
     method: Option<String>,
     path: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StartEvent {
-    Start,
-}
-
-/// The end of a request, as far as it is shown.
+/// The end of a request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct End {
-    #[serde(rename = "event")]
-    _event: EndEvent,
-    /// Its number in its feed.
     pub id: u64,
     at: f64,
     duration_ms: f64,
@@ -46,23 +44,17 @@ pub struct End {
     last_event_ms: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum EndEvent {
-    End,
-}
-
-/// How lines are written.
+/// How lines are formatted.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
-    /// There is a terminal that may be written to as one.
+    /// The output is a terminal that understands escape codes.
     pub is_screen: bool,
-    /// Requests of several interceptors are shown.
+    /// The lines are of several interceptors.
     pub names_project: bool,
 }
 
 impl Style {
-    /// What the columns are.
+    /// Returns the names of the columns.
     pub fn heading(self) -> String {
         format!(
             "{:9}  {:4}  {:>8}  {:>8}  {:>9}  {:>9}  REQUEST\n",
@@ -70,7 +62,7 @@ impl Style {
         )
     }
 
-    /// A request that is over.
+    /// Returns the line of a finished request.
     pub fn line(self, hello: &Hello, start: Option<&Start>, end: &End) -> String {
         let status = match end.status {
             Some(status) => status.to_string(),
@@ -97,17 +89,18 @@ impl Style {
             let _ = write!(line, "{}  ", Escaped(name));
         }
         line.push_str(&request(start));
-        if let Some(what) = end.what_was_wrong() {
-            let _ = write!(line, "  {colour}{}{plain}", Escaped(what));
+        if let Some(failure) = end.failure() {
+            let _ = write!(line, "  {colour}{}{plain}", Escaped(failure));
         }
-        if let Some(traffic) = end.traffic() {
-            let _ = write!(line, "  {}", Escaped(&traffic));
+        if let Some(usage) = end.usage() {
+            let _ = write!(line, "  {}", Escaped(&usage));
         }
         line.push('\n');
         line
     }
 
-    /// What is in flight, on a line that is overwritten.
+    /// Returns the number of requests in flight and the newest of them, for a line that is overwritten; empty where there is no
+    /// screen.
     pub fn in_flight<'a>(self, starts: impl ExactSizeIterator<Item = &'a Start>) -> String {
         let count = starts.len();
         let newest = starts.max_by_key(|start| start.id);
@@ -118,15 +111,15 @@ impl Style {
         text.chars().take(COLUMNS_MAX).collect()
     }
 
-    /// Takes that line away.
+    /// Returns the escape code that erases that line.
     pub fn erase(self) -> &'static str {
         if self.is_screen { "\r\x1b[K" } else { "" }
     }
 }
 
 impl End {
-    /// What kept the answer from being what it should be.
-    fn what_was_wrong(&self) -> Option<&str> {
+    /// Returns the error, or an outcome other than `complete`.
+    fn failure(&self) -> Option<&str> {
         match (self.error.as_deref(), self.outcome.as_str()) {
             (Some(error), _) => Some(error),
             (None, "complete") => None,
@@ -134,8 +127,8 @@ impl End {
         }
     }
 
-    /// What the traffic says of itself: `gpt-5, 12 + 345 tokens, 48/s`.
-    fn traffic(&self) -> Option<String> {
+    /// Returns the known model, tokens and token rate: `gpt-5, 12 + 345 tokens, 48/s`.
+    fn usage(&self) -> Option<String> {
         let mut parts = Vec::new();
         parts.extend(self.model.clone());
         match (self.input_tokens, self.output_tokens) {
@@ -169,7 +162,7 @@ fn request(start: Option<&Start>) -> String {
     }
 }
 
-/// `12:34:56Z`.
+/// Formats Unix seconds as a time of day: `12:34:56Z`.
 fn clock(at: f64) -> String {
     let seconds = at.rem_euclid(86_400.0) as u32;
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
@@ -195,10 +188,10 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Narrower than terminals are; a line that is overwritten must not wrap.
+/// Fits on a common terminal: a line that is overwritten must not wrap.
 const COLUMNS_MAX: usize = 79;
 
-/// Below that, a rate says nothing.
+/// A rate over a shorter time is meaningless.
 const SPAN_MS_MIN: f64 = 50.0;
 
 #[cfg(test)]
@@ -233,7 +226,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn a_request_is_a_line() {
+    fn a_request_is_one_line() {
         let plain = Style { is_screen: false, names_project: false };
         let check = |style: Style, more: &str, expected: &str| {
             assert_eq!(style.line(&hello(), Some(&start(START)), &end(more)), expected);
@@ -252,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_flight_is_shown_on_a_terminal_only() {
+    fn requests_in_flight_are_shown_on_a_terminal_only() {
         let screen = Style {
             is_screen: true,
             names_project: false,
