@@ -1,16 +1,16 @@
-//! The bench as a program: its options, its rounds, its progress.
+//! The command line of the bench, its rounds and its report.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use serde_json::json;
 
 use crate::load::Client;
-use crate::peers::{self, Peer, Place, Running};
+use crate::peers::{self, Peer, Running, Setup};
 use crate::rows::{Effort, ROWS, Row};
-use crate::table::Book;
+use crate::table::Results;
 use crate::{origin, poll};
 
 pub fn main() -> ExitCode {
@@ -19,7 +19,7 @@ pub fn main() -> ExitCode {
     let result = match words[..] {
         ["launch", core, ..] => Err(peers::launch(core, &arguments[2..]).to_string()),
         ["peer", peer, port, origin] => peers::serve(peer, port, origin),
-        _ => Plan::of(&words).and_then(|plan| plan.map_or(Ok(()), Plan::carry_out)),
+        _ => Run::of(&words).and_then(|plan| plan.map_or(Ok(()), Run::run)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -30,17 +30,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-struct Plan {
+struct Run {
     effort: Effort,
     rows: Vec<&'static Row>,
     peers: Vec<Peer>,
     json: Option<String>,
 }
 
-impl Plan {
-    /// Nothing to do if only help was wanted.
-    fn of(words: &[&str]) -> Result<Option<Plan>, String> {
-        let mut plan = Plan {
+impl Run {
+    /// Returns `None` after `--help`.
+    fn of(words: &[&str]) -> Result<Option<Run>, String> {
+        let mut plan = Run {
             effort: Effort::FULL,
             rows: ROWS.iter().collect(),
             peers: Peer::ALL.to_vec(),
@@ -57,7 +57,7 @@ impl Plan {
                     .ok_or_else(|| format!("`{word}` needs a value"))
             };
             match word {
-                // cargo says it.
+                // cargo adds `--bench`.
                 "--bench" | "--quick" => {}
                 "--help" | "-h" => {
                     help();
@@ -78,47 +78,46 @@ impl Plan {
                     plan.peers
                         .retain(|peer| names.iter().any(|name| peer.name().starts_with(name)));
                 }
-                _ => return Err(format!("`{word}` is no option; see --help")),
+                _ => return Err(format!("`{word}` is an unknown option; see --help")),
             }
         }
         if plan.rows.is_empty() || plan.peers.is_empty() || plan.effort.rounds == 0 {
-            return Err("nothing is left to measure".to_owned());
+            return Err("no row or no peer is selected".to_owned());
         }
         Ok(Some(plan))
     }
 
-    fn carry_out(mut self) -> Result<(), String> {
+    fn run(mut self) -> Result<(), String> {
         let started = Instant::now();
-        let said = |error: std::io::Error| error.to_string();
+        let message = |error: std::io::Error| error.to_string();
         peers::raise_descriptor_limit();
         let cores = poll::cores();
         let [ours, theirs] = [cores[0], cores[cores.len() - 1]];
-        poll::pin(ours).map_err(said)?;
-        let place = Place {
-            origin: origin::start(ours).map_err(said)?,
+        poll::pin(ours).map_err(message)?;
+        let setup = Setup {
+            origin: origin::start(ours).map_err(message)?,
             core: theirs,
-            folder: peers::folder().map_err(said)?,
+            folder: peers::folder().map_err(message)?,
         };
         let mut versions = Vec::new();
         self.peers.retain(|peer| {
             let version = peer.version();
             match &version {
-                None => eprintln!("{} is not installed: left out", peer.name()),
+                None => eprintln!("{} is not available: left out", peer.name()),
                 Some(version) => versions.push((peer.name(), version.clone())),
             }
             version.is_some()
         });
-        let mut book = Book::default();
+        let mut results = Results::default();
         let mut failures = Vec::new();
-        self.rounds(&place, &mut book, &mut failures);
-        self.footprints(&place, &mut book, &mut failures);
-        progress("");
+        self.rounds(&setup, &mut results, &mut failures);
+        self.footprints(&setup, &mut results, &mut failures);
 
         let machine = machine(&cores);
         let mut table = format!(
             "{machine}\n{}, medians of {} rounds, {} s\n",
             match cores.len() {
-                1 => "everything on one core",
+                1 => "all processes on one core",
                 _ => "forwarder on one core, origin and load on another",
             },
             self.effort.rounds,
@@ -128,11 +127,11 @@ impl Plan {
             table.push_str(&format!("{name}: {version}\n"));
         }
         table.push('\n');
-        table.push_str(&book.table(&self.peers));
+        table.push_str(&results.table(&self.peers));
         for failure in &failures {
             table.push_str(&format!("FAILED {failure}\n"));
         }
-        // A closed pipe is no reason to panic.
+        // `println!` would panic if the pipe is closed.
         let _ = std::io::stdout().write_all(table.as_bytes());
         if let Some(file) = &self.json {
             let versions: serde_json::Map<String, serde_json::Value> = versions
@@ -144,7 +143,7 @@ impl Plan {
                 "cores": cores.len(),
                 "rounds": self.effort.rounds,
                 "versions": versions,
-                "figures": book.json(),
+                "figures": results.json(),
                 "failures": failures,
             });
             fs::write(file, format!("{text:#}\n")).map_err(|error| format!("{file}: {error}"))?;
@@ -155,7 +154,7 @@ impl Plan {
         }
     }
 
-    fn rounds(&self, place: &Place, book: &mut Book, failures: &mut Vec<String>) {
+    fn rounds(&self, setup: &Setup, results: &mut Results, failures: &mut Vec<String>) {
         let rows: Vec<&Row> = self
             .rows
             .iter()
@@ -167,7 +166,7 @@ impl Plan {
         }
         let mut running = Vec::new();
         for &peer in &self.peers {
-            match Running::start(peer, place) {
+            match Running::start(peer, setup) {
                 Ok(started) => running.push(started),
                 Err(error) => failures.push(error),
             }
@@ -175,21 +174,24 @@ impl Plan {
         for round in 0..self.effort.rounds {
             for row in &rows {
                 for at in 0..running.len() {
-                    // Each round starts with another peer, so that none always follows the same one.
+                    // Each round starts with another peer, so that no peer always follows the same one.
                     let running = &running[(at + round) % running.len()];
                     if !row.includes(running.peer) {
                         continue;
                     }
                     let name = running.peer.name();
-                    progress(&format!(
+                    eprintln!(
                         "round {}/{}  {}  {name}",
                         round + 1,
                         self.effort.rounds,
                         row.name
-                    ));
-                    let result = Client::new()
-                        .map_err(|error| error.to_string())
-                        .and_then(|mut client| row.round(&mut client, running, &self.effort, book));
+                    );
+                    let result =
+                        Client::new()
+                            .map_err(|error| error.to_string())
+                            .and_then(|mut client| {
+                                row.round(&mut client, running, &self.effort, results)
+                            });
                     if let Err(error) = result {
                         failures.push(format!("{} {name}: {error}", row.name));
                     }
@@ -201,27 +203,16 @@ impl Plan {
         }
     }
 
-    fn footprints(&self, place: &Place, book: &mut Book, failures: &mut Vec<String>) {
+    fn footprints(&self, setup: &Setup, results: &mut Results, failures: &mut Vec<String>) {
         for row in self.rows.iter().filter(|row| row.is_footprint()) {
             for &peer in self.peers.iter().filter(|&&peer| row.includes(peer)) {
-                progress(&format!("{}  {}", row.name, peer.name()));
-                if let Err(error) = row.footprint(peer, place, &self.effort, book) {
+                eprintln!("{}  {}", row.name, peer.name());
+                if let Err(error) = row.footprint(peer, setup, &self.effort, results) {
                     failures.push(format!("{} {}: {error}", row.name, peer.name()));
                 }
             }
         }
     }
-}
-
-/// On a terminal one line that changes, else a line each.
-fn progress(text: &str) {
-    let mut out = std::io::stderr();
-    let _ = match out.is_terminal() {
-        true => write!(out, "\r\x1b[K{text}"),
-        false if text.is_empty() => Ok(()),
-        false => writeln!(out, "{text}"),
-    };
-    let _ = out.flush();
 }
 
 fn machine(cores: &[usize]) -> String {
@@ -236,7 +227,7 @@ fn machine(cores: &[usize]) -> String {
         .unwrap_or_default();
     format!(
         "{}, {} cores, {}",
-        model.map_or("an unknown processor", |(_, model)| model),
+        model.map_or("unknown processor", |(_, model)| model),
         cores.len(),
         String::from_utf8_lossy(&kernel).trim(),
     )
@@ -244,17 +235,17 @@ fn machine(cores: &[usize]) -> String {
 
 fn help() {
     println!(
-        "Measures what forwarding costs: ic, and beside it nginx and haproxy (where installed), a proxy on hyper, and one \
-         on FastAPI (where IC_BENCH_PYTHON, or python3, has FastAPI, httpx and uvicorn).\n"
+        "Compares the cost of forwarding in ic, nginx and haproxy (if installed), a proxy on hyper, and one on FastAPI (if \
+         IC_BENCH_PYTHON, or python3, has FastAPI, httpx and uvicorn). IC_BASELINE: another ic binary to compare with.\n"
     );
     println!("  --quick        under three minutes: short rounds, smaller bodies");
-    println!("  --rounds N     so many rounds of each row");
-    println!("  --only A,B     only rows whose names start so");
+    println!("  --rounds N     number of rounds of each row");
+    println!("  --only A,B     only rows whose names start with A or B");
     println!(
         "  --peers A,B    only these peers: {}",
         Peer::ALL.map(Peer::name).join(", ")
     );
-    println!("  --json FILE    write all figures there as well\n");
+    println!("  --json FILE    also write all figures to FILE, as JSON\n");
     for row in ROWS {
         println!("  {:<14} {}", row.name, row.about);
     }

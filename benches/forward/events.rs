@@ -1,21 +1,21 @@
-//! The events of a stream: all of one size, each with its number and the time at which it left the origin.
+//! The events of a stream: all of one size, each with its number and the time at which the origin sent it.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// As long as a chunk of a chat completion usually is.
+/// Bytes of an event: the usual size of a chunk of a chat completion.
 pub const EVENT: usize = 220;
 const SENT: usize = 15;
 const SEQUENCE: usize = 44;
 const DIGITS: usize = 20;
 
-/// Time since the bench started: both ends are threads of one process and share the clock.
+/// Time since the first call. Origin and client are threads of one process and share this clock.
 pub fn clock() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }
 
-/// Appends event number `sequence`, as a chunk of its own, stamped with the present time.
+/// Appends event number `sequence` as one chunk, with the current time in it.
 pub fn write(sequence: u64, out: &mut Vec<u8>) {
     static HEAD: LazyLock<String> = LazyLock::new(|| format!("{EVENT:x}\r\n"));
     out.extend_from_slice(HEAD.as_bytes());
@@ -29,7 +29,7 @@ pub fn write(sequence: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Reads events, whatever pieces they come in.
+/// Reads events from arbitrary pieces of the stream, and checks them.
 #[derive(Debug)]
 pub struct Reader {
     event: Box<[u8; EVENT]>,
@@ -46,12 +46,12 @@ impl Reader {
         }
     }
 
-    /// How many events have been read.
+    /// The number of events read.
     pub fn count(&self) -> u64 {
         self.sequence
     }
 
-    /// Takes bytes of the stream; `delay` is told how long each event that they complete was under way.
+    /// Reads the next bytes of the stream; calls `delay` with the transit time of each event that they complete.
     pub fn take(
         &mut self,
         mut bytes: &[u8],
@@ -71,7 +71,7 @@ impl Reader {
         Ok(())
     }
 
-    /// When the event was sent, if it is the one that comes next and every byte is right.
+    /// Returns when the event was sent; fails unless it is the next one and every byte is correct.
     fn check(&self) -> Result<Duration, String> {
         let mut expected = [0; EVENT];
         expected.copy_from_slice(&TEMPLATE);
@@ -91,7 +91,7 @@ impl Reader {
     }
 }
 
-/// Writes `number` over all of `digits`, with leading zeros.
+/// Overwrites `digits` with `number` and leading zeros.
 pub fn put_digits(digits: &mut [u8], mut number: u64) {
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
@@ -105,11 +105,11 @@ static TEMPLATE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let end = "\"}\n\n";
     let padding = "x".repeat(EVENT - start.len() - end.len());
     let event = format!("{start}{padding}{end}").into_bytes();
-    assert_eq!(&event[SENT - 1..SENT], b"\"", "the place of the time");
+    assert_eq!(&event[SENT - 1..SENT], b"\"", "the offset of the time");
     assert_eq!(
         &event[SEQUENCE - 1..SEQUENCE],
         b"\"",
-        "the place of the number"
+        "the offset of the number"
     );
     event
 });

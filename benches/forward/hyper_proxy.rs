@@ -1,4 +1,4 @@
-//! A proxy as one would write it on hyper 1: hyper-util's pool, tokio on one thread, and the same fields.
+//! A minimal proxy on hyper 1: hyper-util's pool, tokio on one thread, and the same fields.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -33,7 +33,7 @@ pub fn run(listener: TcpListener, origin: SocketAddr) -> io::Result<()> {
             let (client, host) = (client.clone(), host.clone());
             tokio::spawn(async move {
                 let service = service_fn(|request| forward(&client, &host, request));
-                // Clients that leave are part of the bench.
+                // Clients that disconnect are part of the bench.
                 let _ = http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .await;
@@ -74,7 +74,7 @@ async fn forward(
     Ok(response)
 }
 
-/// hyper frames each message anew by the length of its body.
+/// hyper adds framing fields again by the length of the body.
 fn remove_hop_by_hop(fields: &mut HeaderMap) {
     fields.remove(CONNECTION);
     fields.remove(TRANSFER_ENCODING);

@@ -1,8 +1,8 @@
-//! The load client: one thread, many connections, and every status and byte of every answer checked.
+//! The load client: one thread, many connections; checks every status and byte of every response.
 //!
-//! Closed loop: each connection sends its next request when it has the answer to the last. Fixed rate: requests have
-//! an intended start, and latency counts from it, also while all connections are busy; so a forwarder that stalls
-//! cannot hide the requests that would have come meanwhile (coordinated omission).
+//! Closed loop: each connection sends its next request when it has the response to the last. Fixed rate: each request has
+//! an intended start, and latency counts from it even if all connections are busy then, so that a stall of the forwarder
+//! counts for all requests that it delays (no coordinated omission).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,35 +11,35 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::events::{self, put_digits};
-use crate::message::{Chunked, Follower, Framing, Sink, Source};
+use crate::message::{BodyChecker, BodyDecoder, BodyWriter, Chunked, Framing};
 use crate::pattern;
 use crate::poll::{Poll, Ready};
 
-/// Where requests go, and what the origin is told about it.
+/// The address that requests are sent to.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     pub address: SocketAddr,
-    /// Whether the fields that a forwarder sets must be there.
+    /// Whether the origin must find the fields that a forwarder sets.
     pub sets_fields: bool,
 }
 
-/// A request and its answer.
+/// A kind of request and response; sizes in bytes.
 #[derive(Debug, Clone, Copy)]
-pub enum Ask {
-    /// An answer of so many bytes.
+pub enum Workload {
+    /// Size of the response body.
     Get(u64),
-    /// A request body and an answer of so many bytes.
+    /// Sizes of the request body and of the response body.
     Post(u64, u64),
     Down(Framing, u64),
     Up(Framing, u64),
-    /// Events, one each so many microseconds.
+    /// An event stream, with the gap between events in microseconds.
     Stream(u64),
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Answers, or events.
+    /// Number of responses, or of events.
     pub count: u64,
     pub time: Duration,
     /// In nanoseconds.
@@ -57,8 +57,8 @@ struct Connection {
     stream: TcpStream,
     request: Vec<u8>,
     sent: usize,
-    upload: Option<Source>,
-    /// The part of an answer's head that has come.
+    upload: Option<BodyWriter>,
+    /// The received part of an incomplete response head.
     head: Vec<u8>,
     expected: Expected,
     phase: Phase,
@@ -68,9 +68,9 @@ struct Connection {
 enum Phase {
     Idle,
     Head,
-    Body(Sink),
-    Events(Follower, events::Reader),
-    /// The answer is complete, the connection has still to be closed by the other side.
+    Body(BodyChecker),
+    Events(BodyDecoder, events::Reader),
+    /// The response is complete; the peer still has to close the connection.
     Closing,
     Closed,
 }
@@ -83,15 +83,15 @@ struct Expected {
     closes: bool,
 }
 
-/// What has happened on a connection.
+/// The result of reading from a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
+enum Progress {
     Nothing,
     Answered,
 }
 
-/// How long nothing may happen before a run has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A run fails after this time without progress.
+const STALL_MAX: Duration = Duration::from_secs(10);
 
 impl Client {
     pub fn new() -> io::Result<Client> {
@@ -103,11 +103,11 @@ impl Client {
         })
     }
 
-    /// Closed loop: `warm_up`, then `mark`, then `time`.
+    /// Closed loop for `warm_up`, then calls `mark`, then measures for `time`.
     pub fn closed_loop(
         &mut self,
         route: Route,
-        ask: Ask,
+        workload: Workload,
         connections: usize,
         [warm_up, time]: [Duration; 2],
         mark: &mut dyn FnMut(),
@@ -116,43 +116,43 @@ impl Client {
         for _ in 0..connections {
             self.open(route)?;
         }
-        let mut template = Template::new(route, ask, false);
+        let mut template = Template::new(route, workload, false);
         self.rounds(&mut template, warm_up)?;
         mark();
-        let tally = self.rounds(&mut template, time)?;
+        let metrics = self.rounds(&mut template, time)?;
         self.connections.clear();
-        Ok(tally)
+        Ok(metrics)
     }
 
-    /// So many requests in turn on one connection, after `warm_up` others.
+    /// Sends `warm_up` requests in turn on one connection, calls `mark`, then measures `count` more.
     pub fn exactly(
         &mut self,
         route: Route,
-        ask: Ask,
+        workload: Workload,
         [warm_up, count]: [u64; 2],
         mark: &mut dyn FnMut(),
     ) -> Result<Metrics, String> {
         self.connections.clear();
         self.open(route)?;
-        let mut template = Template::new(route, ask, false);
-        let mut tally = Metrics::new();
+        let mut template = Template::new(route, workload, false);
+        let mut metrics = Metrics::new();
         for number in 0..warm_up + count {
             if number == warm_up {
                 mark();
-                tally = Metrics::new();
+                metrics = Metrics::new();
             }
-            self.single(0, &mut template, &mut tally)?;
+            self.single(0, &mut template, &mut metrics)?;
         }
-        tally.finish();
+        metrics.finish();
         self.connections.clear();
-        Ok(tally)
+        Ok(metrics)
     }
 
-    /// Fixed rate: `rate` requests a second, on whichever of the connections is free.
+    /// Fixed rate: `rate` requests per second, each on any idle connection.
     pub fn fixed_rate(
         &mut self,
         route: Route,
-        ask: Ask,
+        workload: Workload,
         connections: usize,
         rate: u32,
         [warm_up, time]: [Duration; 2],
@@ -162,30 +162,30 @@ impl Client {
         for _ in 0..connections {
             self.open(route)?;
         }
-        let mut template = Template::new(route, ask, false);
+        let mut template = Template::new(route, workload, false);
         self.scheduled(&mut template, rate, warm_up)?;
         mark();
-        let tally = self.scheduled(&mut template, rate, time)?;
+        let metrics = self.scheduled(&mut template, rate, time)?;
         self.connections.clear();
-        Ok(tally)
+        Ok(metrics)
     }
 
-    /// A new connection for each request, some at a time; latency from before connecting.
+    /// A new connection for each request, `at_a_time` in parallel; latency includes connecting.
     pub fn new_connections(
         &mut self,
         route: Route,
-        ask: Ask,
+        workload: Workload,
         at_a_time: usize,
         [warm_up, time]: [Duration; 2],
         mark: &mut dyn FnMut(),
     ) -> Result<Metrics, String> {
-        let mut template = Template::new(route, ask, true);
-        let mut tally = Metrics::new();
+        let mut template = Template::new(route, workload, true);
+        let mut metrics = Metrics::new();
         for (time, is_measured) in [(warm_up, false), (time, true)] {
             if is_measured {
                 mark();
             }
-            tally = Metrics::new();
+            metrics = Metrics::new();
             let mut pace = Pace::new(time);
             self.connections.clear();
             for slot in 0..at_a_time {
@@ -201,7 +201,7 @@ impl Client {
                     if matches!(self.connections[slot].phase, Phase::Closed) {
                         continue;
                     }
-                    if self.progress(at, &mut tally)? == News::Answered {
+                    if self.progress(at, &mut metrics)? == Progress::Answered {
                         pace.moved();
                     }
                     if !matches!(self.connections[slot].phase, Phase::Closed) {
@@ -212,20 +212,20 @@ impl Client {
                         self.connections[slot] = Connection::open(route)?;
                         self.poll
                             .add(&self.connections[slot].stream, slot)
-                            .map_err(said)?;
+                            .map_err(message)?;
                         self.connections[slot].start(&mut template, now)?;
                     } else {
                         busy -= 1;
                     }
                 }
             }
-            tally.finish();
+            metrics.finish();
         }
         self.connections.clear();
-        Ok(tally)
+        Ok(metrics)
     }
 
-    /// Many streams at once: when each has had an event, and `warm_up` is over, events are counted for `time`.
+    /// Opens `streams` streams, waits for an event on each and then for `warm_up`, and measures events for `time`.
     pub fn streams(
         &mut self,
         route: Route,
@@ -238,45 +238,45 @@ impl Client {
         self.hold_streams(route, gap_micros, streams)?;
         self.listen(&mut Metrics::new(), warm_up)?;
         mark();
-        let mut tally = Metrics::new();
-        self.listen(&mut tally, time)?;
-        tally.finish();
+        let mut metrics = Metrics::new();
+        self.listen(&mut metrics, time)?;
+        metrics.finish();
         self.connections.clear();
-        Ok(tally)
+        Ok(metrics)
     }
 
-    /// One stream, until so many events have come.
+    /// Reads `count` events of one stream.
     pub fn events(&mut self, route: Route, gap_micros: u64, count: u64) -> Result<Metrics, String> {
         self.connections.clear();
         self.hold_streams(route, gap_micros, 1)?;
-        let mut tally = Metrics::new();
-        while tally.count < count {
-            self.listen(&mut tally, Duration::from_millis(1))?;
+        let mut metrics = Metrics::new();
+        while metrics.count < count {
+            self.listen(&mut metrics, Duration::from_millis(1))?;
         }
-        tally.finish();
+        metrics.finish();
         self.connections.clear();
-        Ok(tally)
+        Ok(metrics)
     }
 
-    /// Opens connections up to `count`, makes one request on each in turn, and keeps them.
+    /// Opens connections until there are `count`, sends one request on each, and keeps them open.
     pub fn hold_idle(&mut self, route: Route, count: usize) -> Result<(), String> {
-        let mut template = Template::new(route, Ask::Get(16), false);
-        let mut tally = Metrics::new();
+        let mut template = Template::new(route, Workload::Get(16), false);
+        let mut metrics = Metrics::new();
         while self.connections.len() < count {
             self.open(route)?;
-            self.single(self.connections.len() - 1, &mut template, &mut tally)?;
+            self.single(self.connections.len() - 1, &mut template, &mut metrics)?;
         }
         Ok(())
     }
 
-    /// Opens streams up to `count`, waits for an event on each, and keeps them.
+    /// Opens streams until there are `count`, waits for an event on each, and keeps them open.
     pub fn hold_streams(
         &mut self,
         route: Route,
         gap_micros: u64,
         count: usize,
     ) -> Result<(), String> {
-        let mut template = Template::new(route, Ask::Stream(gap_micros), false);
+        let mut template = Template::new(route, Workload::Stream(gap_micros), false);
         while self.connections.len() < count {
             self.open(route)?;
             let last = self.connections.len() - 1;
@@ -287,7 +287,7 @@ impl Client {
             _ => false,
         };
         let mut pace = Pace::new(Duration::ZERO);
-        let mut tally = Metrics::new();
+        let mut metrics = Metrics::new();
         let mut waiting = 0;
         while waiting < self.connections.len() {
             if began(&self.connections[waiting]) {
@@ -297,22 +297,22 @@ impl Client {
             }
             self.wait(&mut pace)?;
             for at in 0..self.ready.len() {
-                self.progress(at, &mut tally)?;
+                self.progress(at, &mut metrics)?;
             }
         }
         Ok(())
     }
 
-    fn listen(&mut self, tally: &mut Metrics, time: Duration) -> Result<(), String> {
+    fn listen(&mut self, metrics: &mut Metrics, time: Duration) -> Result<(), String> {
         let mut pace = Pace::new(time);
-        self.poll.wake_at(pace.until).map_err(said)?;
+        self.poll.wake_at(pace.until).map_err(message)?;
         while Instant::now() < pace.until {
-            let before = tally.count;
+            let before = metrics.count;
             self.wait(&mut pace)?;
             for at in 0..self.ready.len() {
-                self.progress(at, tally)?;
+                self.progress(at, metrics)?;
             }
-            if tally.count > before {
+            if metrics.count > before {
                 pace.moved();
             }
         }
@@ -320,7 +320,7 @@ impl Client {
     }
 
     fn rounds(&mut self, template: &mut Template, time: Duration) -> Result<Metrics, String> {
-        let mut tally = Metrics::new();
+        let mut metrics = Metrics::new();
         let mut pace = Pace::new(time);
         for connection in &mut self.connections {
             connection.start(template, Instant::now())?;
@@ -329,7 +329,7 @@ impl Client {
         while busy > 0 {
             self.wait(&mut pace)?;
             for at in 0..self.ready.len() {
-                if self.progress(at, &mut tally)? == News::Nothing {
+                if self.progress(at, &mut metrics)? == Progress::Nothing {
                     continue;
                 }
                 pace.moved();
@@ -341,8 +341,8 @@ impl Client {
                 }
             }
         }
-        tally.finish();
-        Ok(tally)
+        metrics.finish();
+        Ok(metrics)
     }
 
     fn scheduled(
@@ -351,7 +351,7 @@ impl Client {
         rate: u32,
         time: Duration,
     ) -> Result<Metrics, String> {
-        let mut tally = Metrics::new();
+        let mut metrics = Metrics::new();
         let mut pace = Pace::new(time);
         let gap = Duration::from_secs(1) / rate;
         let mut due = Instant::now();
@@ -370,26 +370,26 @@ impl Client {
                 break;
             }
             if due < pace.until && !free.is_empty() {
-                self.poll.wake_at(due).map_err(said)?;
+                self.poll.wake_at(due).map_err(message)?;
             }
             self.wait(&mut pace)?;
             for at in 0..self.ready.len() {
-                if self.progress(at, &mut tally)? == News::Answered {
+                if self.progress(at, &mut metrics)? == Progress::Answered {
                     pace.moved();
                     free.push(self.ready[at].token);
                 }
             }
         }
-        tally.finish();
-        Ok(tally)
+        metrics.finish();
+        Ok(metrics)
     }
 
-    /// One request on one connection, until it is answered.
+    /// Sends one request and waits for its response.
     fn single(
         &mut self,
         slot: usize,
         template: &mut Template,
-        tally: &mut Metrics,
+        metrics: &mut Metrics,
     ) -> Result<(), String> {
         let mut pace = Pace::new(Duration::ZERO);
         self.connections[slot].start(template, Instant::now())?;
@@ -397,11 +397,11 @@ impl Client {
             let is_upload = self.connections[slot].upload.is_some();
             self.wait(&mut pace)?;
             for at in 0..self.ready.len() {
-                if self.progress(at, tally)? == News::Answered {
+                if self.progress(at, metrics)? == Progress::Answered {
                     return Ok(());
                 }
             }
-            // A large body moves all the time, whatever it says at its end.
+            // A large body is progress before its end.
             if is_upload || matches!(self.connections[slot].phase, Phase::Body(_)) {
                 pace.moved();
             }
@@ -412,7 +412,7 @@ impl Client {
         let connection = Connection::open(route)?;
         self.poll
             .add(&connection.stream, self.connections.len())
-            .map_err(said)?;
+            .map_err(message)?;
         self.connections.push(connection);
         Ok(())
     }
@@ -420,28 +420,28 @@ impl Client {
     fn wait(&mut self, pace: &mut Pace) -> Result<(), String> {
         self.poll
             .wait(&mut self.ready, Duration::from_millis(200))
-            .map_err(said)?;
-        if self.ready.is_empty() && pace.last.elapsed() > PATIENCE + pace.time {
-            return Err(format!("nothing has come for {} s", PATIENCE.as_secs()));
+            .map_err(message)?;
+        if self.ready.is_empty() && pace.last.elapsed() > STALL_MAX + pace.time {
+            return Err(format!("no progress for {} s", STALL_MAX.as_secs()));
         }
         Ok(())
     }
 
-    fn progress(&mut self, at: usize, tally: &mut Metrics) -> Result<News, String> {
+    fn progress(&mut self, at: usize, metrics: &mut Metrics) -> Result<Progress, String> {
         let Ready { token, ended } = self.ready[at];
         let connection = self
             .connections
             .get_mut(token)
-            .ok_or("an event of a connection that is gone")?;
-        connection.progress(ended, &mut self.buffer, tally)
+            .ok_or("an event of a closed connection")?;
+        connection.progress(ended, &mut self.buffer, metrics)
     }
 }
 
 impl Connection {
     fn open(route: Route) -> Result<Connection, String> {
-        let stream = TcpStream::connect(route.address).map_err(said)?;
-        stream.set_nonblocking(true).map_err(said)?;
-        stream.set_nodelay(true).map_err(said)?;
+        let stream = TcpStream::connect(route.address).map_err(message)?;
+        stream.set_nonblocking(true).map_err(message)?;
+        stream.set_nodelay(true).map_err(message)?;
         Ok(Connection {
             stream,
             request: Vec::new(),
@@ -459,7 +459,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request that should have started at `started`.
+    /// Sends a request; its latency counts from `started`.
     fn start(&mut self, template: &mut Template, started: Instant) -> Result<(), String> {
         self.started = started;
         self.expected = template.next(&mut self.request);
@@ -491,45 +491,45 @@ impl Connection {
         &mut self,
         ended: bool,
         buffer: &mut [u8],
-        tally: &mut Metrics,
-    ) -> Result<News, String> {
+        metrics: &mut Metrics,
+    ) -> Result<Progress, String> {
         if self.sent < self.request.len() || self.upload.is_some() {
             self.send()?;
         }
-        let mut news = News::Nothing;
+        let mut progress = Progress::Nothing;
         loop {
             let count = match (&self.stream).read(buffer) {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(news),
-                Err(error) => return Err(format!("reading an answer: {error}")),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(progress),
+                Err(error) => return Err(format!("reading a response: {error}")),
             };
             if count == 0 {
                 return match self.phase {
                     Phase::Closing => {
                         self.phase = Phase::Closed;
-                        Ok(news)
+                        Ok(progress)
                     }
                     _ => Err("the connection was closed".to_owned()),
                 };
             }
-            if self.take(&buffer[..count], tally)? {
-                tally.add(self.started.elapsed());
-                news = News::Answered;
+            if self.take(&buffer[..count], metrics)? {
+                metrics.add(self.started.elapsed());
+                progress = Progress::Answered;
                 if !self.expected.closes {
                     self.phase = Phase::Idle;
-                    return Ok(news);
+                    return Ok(progress);
                 }
                 self.phase = Phase::Closing;
             }
-            // A short read has drained the socket, unless its end is behind it.
+            // A short read has drained the socket, unless the end of the stream follows.
             if count < buffer.len() && !ended {
-                return Ok(news);
+                return Ok(progress);
             }
         }
     }
 
-    /// Whether the answer is complete with these bytes.
-    fn take(&mut self, mut bytes: &[u8], tally: &mut Metrics) -> Result<bool, String> {
+    /// Checks received bytes; returns whether the response is complete.
+    fn take(&mut self, mut bytes: &[u8], metrics: &mut Metrics) -> Result<bool, String> {
         if matches!(self.phase, Phase::Head) {
             let before = self.head.len();
             if before > 0 {
@@ -547,36 +547,36 @@ impl Connection {
             self.phase = if self.expected.is_stream {
                 Phase::Events(body, events::Reader::new())
             } else {
-                Phase::Body(Sink::new(body, self.expected.start))
+                Phase::Body(BodyChecker::new(body, self.expected.start))
             };
         }
         match &mut self.phase {
-            Phase::Body(sink) => {
-                let used = sink.take(bytes)?;
+            Phase::Body(checker) => {
+                let used = checker.take(bytes)?;
                 if used < bytes.len() {
-                    return Err("bytes behind an answer".to_owned());
+                    return Err("bytes after a response".to_owned());
                 }
-                if sink.is_over() && sink.found() != self.expected.len {
+                if checker.is_over() && checker.found() != self.expected.len {
                     return Err(format!(
                         "{} bytes instead of {}",
-                        sink.found(),
+                        checker.found(),
                         self.expected.len
                     ));
                 }
-                Ok(sink.is_over())
+                Ok(checker.is_over())
             }
-            Phase::Events(follower, reader) => {
+            Phase::Events(decoder, reader) => {
                 while !bytes.is_empty() {
-                    let (data, used) = follower.next(bytes)?;
-                    reader.take(&bytes[data], |delay| tally.add(delay))?;
+                    let (data, used) = decoder.next(bytes)?;
+                    reader.take(&bytes[data], |delay| metrics.add(delay))?;
                     bytes = &bytes[used..];
-                    if follower.is_over() {
-                        return Err("a stream that ended".to_owned());
+                    if decoder.is_over() {
+                        return Err("the stream ended".to_owned());
                     }
                 }
                 Ok(false)
             }
-            _ => Err("bytes that nobody asked for".to_owned()),
+            _ => Err("unexpected bytes".to_owned()),
         }
     }
 }
@@ -607,10 +607,10 @@ impl Metrics {
     }
 }
 
-/// In nanoseconds: a minute; nothing is waited for that long.
+/// A minute, in nanoseconds: longer than any wait.
 const LATENCY_MAX: u64 = 60_000_000_000;
 
-/// Until when new requests start, and when something last happened.
+/// When to stop sending requests, and the time of the last progress.
 struct Pace {
     time: Duration,
     until: Instant,
@@ -632,13 +632,13 @@ impl Pace {
     }
 }
 
-/// A request, but for its number.
+/// A request without its number.
 struct Template {
     bytes: Vec<u8>,
     digits_at: usize,
-    /// Where its body starts, and how long it is, if it goes out with the head.
+    /// Offset of a body that is sent with the head, and the length of the request body.
     body: (usize, u64),
-    upload: Option<Source>,
+    upload: Option<BodyWriter>,
     answer: u64,
     is_stream: bool,
     closes: bool,
@@ -646,14 +646,14 @@ struct Template {
 }
 
 impl Template {
-    fn new(route: Route, ask: Ask, closes: bool) -> Template {
-        let (method, kind, number) = match ask {
-            Ask::Get(len) => ("GET", "length", len),
-            Ask::Post(_, len) => ("POST", "length", len),
-            Ask::Down(Framing::Length, len) => ("GET", "length", len),
-            Ask::Down(Framing::Chunked, len) => ("GET", "chunked", len),
-            Ask::Up(..) => ("POST", "length", 16),
-            Ask::Stream(gap) => ("POST", "stream", gap),
+    fn new(route: Route, workload: Workload, closes: bool) -> Template {
+        let (method, kind, number) = match workload {
+            Workload::Get(len) => ("GET", "length", len),
+            Workload::Post(_, len) => ("POST", "length", len),
+            Workload::Down(Framing::Length, len) => ("GET", "length", len),
+            Workload::Down(Framing::Chunked, len) => ("GET", "chunked", len),
+            Workload::Up(..) => ("POST", "length", 16),
+            Workload::Stream(gap) => ("POST", "stream", gap),
         };
         let promise = if route.sets_fields { 'f' } else { 'd' };
         let mut text = format!("{method} /{promise}/{kind}/{number}/");
@@ -670,31 +670,31 @@ impl Template {
             route.address,
             width = DIGITS,
         ));
-        let upload = match ask {
-            Ask::Up(framing, len) => Some(Source::new(framing, len)),
+        let upload = match workload {
+            Workload::Up(framing, len) => Some(BodyWriter::new(framing, len)),
             _ => None,
         };
-        let body = match ask {
-            Ask::Post(len, _) => len,
+        let body = match workload {
+            Workload::Post(len, _) => len,
             _ => 0,
         };
-        match ask {
-            Ask::Up(Framing::Chunked, _) => text.push_str("Transfer-Encoding: chunked\r\n"),
-            Ask::Up(Framing::Length, len) | Ask::Post(len, _) => {
+        match workload {
+            Workload::Up(Framing::Chunked, _) => text.push_str("Transfer-Encoding: chunked\r\n"),
+            Workload::Up(Framing::Length, len) | Workload::Post(len, _) => {
                 text.push_str(&format!("Content-Length: {len}\r\n"));
             }
-            Ask::Stream(_) => text.push_str("Content-Length: 0\r\n"),
-            Ask::Get(_) | Ask::Down(..) => {}
+            Workload::Stream(_) => text.push_str("Content-Length: 0\r\n"),
+            Workload::Get(_) | Workload::Down(..) => {}
         }
         text.push_str("\r\n");
         let mut bytes = text.into_bytes();
         let body_at = bytes.len();
         bytes.resize(body_at + body as usize, 0);
-        let (received, answer) = match ask {
-            Ask::Get(len) | Ask::Post(_, len) => (body, len),
-            Ask::Up(_, len) => (len, 16),
-            Ask::Down(_, len) => (0, len),
-            Ask::Stream(_) => (0, 0),
+        let (received, answer) = match workload {
+            Workload::Get(len) | Workload::Post(_, len) => (body, len),
+            Workload::Up(_, len) => (len, 16),
+            Workload::Down(_, len) => (0, len),
+            Workload::Stream(_) => (0, 0),
         };
         Template {
             bytes,
@@ -702,13 +702,13 @@ impl Template {
             body: (body_at, received),
             upload,
             answer,
-            is_stream: matches!(ask, Ask::Stream(_)),
+            is_stream: matches!(workload, Workload::Stream(_)),
             closes,
             sequence: 0,
         }
     }
 
-    /// Puts the next request into `request`, and says what is expected for it.
+    /// Writes the next request to `request` and returns what to expect in response.
     fn next(&mut self, request: &mut Vec<u8>) -> Expected {
         let (body_at, received) = self.body;
         put_digits(&mut self.bytes[self.digits_at..][..DIGITS], self.sequence);
@@ -716,7 +716,7 @@ impl Template {
         body.copy_from_slice(pattern::bytes(self.sequence, body.len()));
         request.clear();
         request.extend_from_slice(&self.bytes);
-        // Large bodies are the pattern from its start, either way.
+        // Large bodies start at the start of the pattern, in both directions.
         let start = match (&self.upload, self.answer) {
             (None, len) if len > 64 * 1024 => 0,
             _ => self.sequence + received,
@@ -735,14 +735,14 @@ impl Template {
 
 const DIGITS: usize = 10;
 
-/// The length of a complete head, and the body behind it.
-fn response(bytes: &[u8]) -> Result<Option<(usize, Follower)>, String> {
+/// Returns the length of a complete head and a decoder for the body that follows.
+fn response(bytes: &[u8]) -> Result<Option<(usize, BodyDecoder)>, String> {
     let mut slots = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut slots);
     let len = match head.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(format!("an answer's head that is none: {error}")),
+        Err(error) => return Err(format!("invalid response head: {error}")),
     };
     if head.code != Some(200) {
         let rest = String::from_utf8_lossy(&bytes[len..bytes.len().min(len + 200)]);
@@ -755,22 +755,22 @@ fn response(bytes: &[u8]) -> Result<Option<(usize, Follower)>, String> {
             let length = std::str::from_utf8(field.value)
                 .ok()
                 .and_then(|text| text.parse().ok());
-            body = Some(Follower::Length(length.ok_or("a length that is none")?));
+            body = Some(BodyDecoder::Length(length.ok_or("invalid Content-Length")?));
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
-            body = Some(Follower::Chunked(Chunked::start()));
+            body = Some(BodyDecoder::Chunked(Chunked::start()));
         } else if field.name.eq_ignore_ascii_case("x-litellm-version") {
             is_marked = true;
         }
     }
     if !is_marked {
-        return Err("an answer without the fields of the origin".to_owned());
+        return Err("response without the fields of the origin".to_owned());
     }
     match body {
         Some(body) => Ok(Some((len, body))),
-        None => Err("an answer without framing".to_owned()),
+        None => Err("response without framing".to_owned()),
     }
 }
 
-fn said(error: io::Error) -> String {
+fn message(error: io::Error) -> String {
     error.to_string()
 }

@@ -1,11 +1,19 @@
-//! What forwarding costs, beside what it costs others: real sockets, each program a process of its own.
+//! Compares the cost of forwarding in `ic` and in other proxies, over real sockets; each program is a process of its own.
 //!
-//! `cargo bench --bench forward` (about a quarter of an hour), or with `-- --quick` in under three minutes;
-//! `-- --help` tells the rest.
+//! `cargo bench --bench forward` takes about half an hour, with `-- --quick` under three minutes; `-- --help` lists the
+//! options and rows.
 //!
-//! The forwarders run on one core, the origin and the load client, which check every byte, on another. Rounds of all
-//! peers are interleaved and the table shows medians, because machines are noisy; CPU time as the kernel accounts it
-//! for the forwarder's threads is the steadiest figure.
+//! To compare two builds of `ic` in one run, set `IC_BASELINE` to the other binary. It takes part in every row as the peer
+//! `baseline`, interleaved with this build as all peers are, and the last column of the table is this build's figure
+//! divided by the baseline's:
+//!
+//! ```sh
+//! IC_BASELINE=/tmp/ic-before cargo bench --bench forward -- --peers direct,ic,baseline --only get,post,sse
+//! ```
+//!
+//! The forwarders run on one core, the origin and the load client on another; both check every byte. The rounds of all
+//! peers are interleaved and the table shows medians, because machines are noisy. The steadiest figure is the CPU time
+//! that the kernel accounts to the forwarder's threads.
 
 #[cfg(target_os = "linux")]
 mod bench;

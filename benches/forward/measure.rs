@@ -1,4 +1,4 @@
-//! What a process has used, by the kernel's account: CPU time, memory, system calls, and the time until it listens.
+//! Resources that processes have used, as the kernel counts them: CPU time, memory, system calls.
 
 use std::fs;
 use std::io;
@@ -7,15 +7,15 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A process and the processes that it has started.
+/// A process and its descendants.
 #[derive(Debug, Clone)]
-pub struct Family {
+pub struct ProcessTree {
     pids: Vec<u32>,
 }
 
-impl Family {
-    /// Those of `pid` that run now.
-    pub fn of(pid: u32) -> Family {
+impl ProcessTree {
+    /// Those of process `pid` that are running.
+    pub fn of(pid: u32) -> ProcessTree {
         let mut pids = vec![pid];
         let parents: Vec<(u32, u32)> = processes().collect();
         let mut at = 0;
@@ -28,7 +28,7 @@ impl Family {
             );
             at += 1;
         }
-        Family { pids }
+        ProcessTree { pids }
     }
 
     /// CPU time of all threads, user and system.
@@ -44,42 +44,32 @@ impl Family {
         Duration::from_nanos(nanos.sum())
     }
 
-    /// Proportional set size: its own memory, and its share of what others map as well. In bytes.
-    pub fn pss(&self) -> u64 {
-        self.size("Pss:")
+    /// Memory that no file backs, so that the system cannot take it back without swap; in KiB.
+    pub fn anonymous_kib(&self) -> u64 {
+        self.kib("Anonymous:")
     }
 
-    /// Of it, what no file is mapped to: how much of its code and its libraries a process has touched by chance does not matter. In
-    /// bytes.
-    pub fn data(&self) -> u64 {
-        self.size("Pss_Anon:") + self.size("Pss_Shmem:")
+    /// Resident memory, in KiB. Pages that several of the processes map count for each of them.
+    pub fn resident_kib(&self) -> u64 {
+        self.kib("Rss:")
     }
 
-    fn size(&self, name: &str) -> u64 {
+    fn kib(&self, name: &str) -> u64 {
         let sizes = self.pids.iter().filter_map(|pid| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
             let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let line =
-                line.unwrap_or_else(|| panic!("the kernel does not tell {name} Linux 5.4 does"));
-            line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+            line?.split_ascii_whitespace().next()?.parse::<u64>().ok()
         });
-        sizes.sum::<u64>() * 1024
-    }
-
-    pub fn threads(&self) -> usize {
-        self.pids
-            .iter()
-            .map(|pid| entries(format!("/proc/{pid}/task")).count())
-            .sum()
+        sizes.sum()
     }
 }
 
-/// Each process and its parent.
+/// The id of each process and of its parent.
 fn processes() -> impl Iterator<Item = (u32, u32)> {
     entries("/proc").filter_map(|path| {
         let pid = path.file_name()?.to_str()?.parse().ok()?;
         let stat = fs::read_to_string(path.join("stat")).ok()?;
-        // `pid (name) state ppid …`, and a name may hold anything.
+        // `pid (name) state ppid …`, and the name can contain any character.
         let (_, rest) = stat.rsplit_once(')')?;
         Some((pid, rest.split_ascii_whitespace().nth(1)?.parse().ok()?))
     })
@@ -90,7 +80,7 @@ fn entries(folder: impl AsRef<Path>) -> impl Iterator<Item = std::path::PathBuf>
     found.filter_map(|entry| Some(entry.ok()?.path()))
 }
 
-/// Waits until somebody listens on `address`; `is_alive` says whether that can still be.
+/// Waits up to 10 s until `address` accepts connections; stops when `is_alive` fails.
 pub fn until_listening(
     address: SocketAddr,
     mut is_alive: impl FnMut() -> io::Result<()>,
@@ -101,7 +91,7 @@ pub fn until_listening(
         if Instant::now() > deadline {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "it does not listen after 10 s",
+                "not listening after 10 s",
             ));
         }
         thread::sleep(Duration::from_micros(50));
@@ -109,7 +99,7 @@ pub fn until_listening(
     Ok(())
 }
 
-/// All system calls that `strace -c` has counted, once it has written them down.
+/// Waits up to 10 s for the report of `strace -c`, and returns the number of system calls in it.
 pub fn system_calls(file: &Path) -> Result<u64, String> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

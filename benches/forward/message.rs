@@ -1,6 +1,6 @@
-//! Bodies as the two ends see them: [`Source`] writes one, [`Sink`] follows one and checks what is in it.
+//! Message bodies: [`BodyWriter`] writes one, [`BodyChecker`] decodes one and checks its content.
 //!
-//! The framing is followed by code that shares nothing with the program's own, which is what is checked.
+//! The decoder shares no code with the program, because it checks the program.
 
 use std::io::{self, IoSlice, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::pattern;
 
-/// How a body says where it ends.
+/// How the end of a body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     Length,
@@ -16,34 +16,34 @@ pub enum Framing {
     Chunked,
 }
 
-/// The data of one chunk of a [`Source`].
+/// Bytes of data in each chunk of a [`BodyWriter`].
 pub const CHUNK: u64 = 16 * 1024;
 const CHUNK_HEAD: &[u8] = b"4000\r\n";
 const CHUNK_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const FRAME: u64 = CHUNK_HEAD.len() as u64 + CHUNK + CHUNK_END.len() as u64;
 
-/// A body that is written: `len` bytes of the pattern.
+/// Writes a body of `len` bytes of the pattern.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct BodyWriter {
     framing: Framing,
     len: u64,
-    /// How much is written, framing included.
+    /// Bytes written, framing included.
     written: u64,
 }
 
-impl Source {
-    /// A chunked one must consist of whole chunks.
-    pub fn new(framing: Framing, len: u64) -> Source {
+impl BodyWriter {
+    /// `len` of a chunked body must be a multiple of [`CHUNK`].
+    pub fn new(framing: Framing, len: u64) -> BodyWriter {
         assert!(framing == Framing::Length || len.is_multiple_of(CHUNK));
-        Source {
+        BodyWriter {
             framing,
             len,
             written: 0,
         }
     }
 
-    /// Writes as much as `stream` takes; true when all is written.
+    /// Writes until `stream` would block; returns whether the body is complete.
     pub fn write_to(&mut self, mut stream: &TcpStream) -> io::Result<bool> {
         loop {
             let count = match self.framing {
@@ -73,7 +73,7 @@ impl Source {
     }
 }
 
-/// What is left of a frame of which `into` bytes are written.
+/// The rest of a frame after its first `into` bytes.
 fn rest_of_frame(frame: u64, mut into: usize) -> [IoSlice<'static>; 3] {
     [
         CHUNK_HEAD,
@@ -87,14 +87,14 @@ fn rest_of_frame(frame: u64, mut into: usize) -> [IoSlice<'static>; 3] {
     })
 }
 
-/// Follows the framing of a body that is read.
+/// Separates the data of a body from its framing.
 #[derive(Debug, Clone)]
-pub enum Follower {
+pub enum BodyDecoder {
     Length(u64),
     Chunked(Chunked),
 }
 
-/// Where in a chunked body the next byte belongs.
+/// What the next byte of a chunked body is.
 #[derive(Debug, Clone, Copy)]
 pub enum Chunked {
     Size {
@@ -107,29 +107,32 @@ pub enum Chunked {
     Data {
         left: u64,
     },
-    /// After the data: `\r\n`.
+    /// The `\r\n` after the data.
     End,
-    /// After the last chunk: lines, until an empty one. `len` counts the bytes of the line so far.
+    /// Lines after the last chunk, up to an empty one. `len`: bytes of the current line.
     Trailer {
         len: u32,
     },
     Over,
 }
 
-impl Follower {
+impl BodyDecoder {
     pub fn is_over(&self) -> bool {
-        matches!(self, Follower::Length(0) | Follower::Chunked(Chunked::Over))
+        matches!(
+            self,
+            BodyDecoder::Length(0) | BodyDecoder::Chunked(Chunked::Over)
+        )
     }
 
-    /// The first run of data in `bytes`, and how many bytes are thereby used; an empty run is framing only.
+    /// Returns the range of the first data in `bytes` (empty: framing only) and the number of bytes consumed.
     pub fn next(&mut self, bytes: &[u8]) -> Result<(Range<usize>, usize), String> {
         match self {
-            Follower::Length(left) => {
+            BodyDecoder::Length(left) => {
                 let run = (*left).min(bytes.len() as u64);
                 *left -= run;
                 Ok((0..run as usize, run as usize))
             }
-            Follower::Chunked(state) => state.next(bytes),
+            BodyDecoder::Chunked(state) => state.next(bytes),
         }
     }
 }
@@ -160,9 +163,7 @@ impl Chunked {
                     Chunked::Extension { value }
                 }
                 (Chunked::Size { value, digits }, _) if digits < 16 => {
-                    let digit = char::from(byte)
-                        .to_digit(16)
-                        .ok_or("a chunk size that is none")?;
+                    let digit = char::from(byte).to_digit(16).ok_or("invalid chunk size")?;
                     Chunked::Size {
                         value: value << 4 | u64::from(digit),
                         digits: digits + 1,
@@ -180,35 +181,35 @@ impl Chunked {
                 (Chunked::Trailer { len }, b'\r') => Chunked::Trailer { len },
                 (Chunked::Trailer { .. }, b'\n') => Chunked::Trailer { len: 0 },
                 (Chunked::Trailer { len }, _) => Chunked::Trailer { len: len + 1 },
-                _ => return Err("broken chunk framing".to_owned()),
+                _ => return Err("invalid chunked framing".to_owned()),
             };
         }
         Ok((0..0, bytes.len()))
     }
 }
 
-/// A body that is read: the pattern from `start` on, `len` bytes of it if that is known.
+/// Checks that a body is the pattern from offset `start` on.
 #[derive(Debug, Clone)]
-pub struct Sink {
-    follower: Follower,
+pub struct BodyChecker {
+    decoder: BodyDecoder,
     start: u64,
     found: u64,
 }
 
-impl Sink {
-    pub fn new(follower: Follower, start: u64) -> Sink {
-        Sink {
-            follower,
+impl BodyChecker {
+    pub fn new(decoder: BodyDecoder, start: u64) -> BodyChecker {
+        BodyChecker {
+            decoder,
             start,
             found: 0,
         }
     }
 
-    /// Checks what of `bytes` belongs to the body, and says how many do.
+    /// Checks the bytes that belong to the body, and returns their number.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, String> {
         let mut used = 0;
-        while used < bytes.len() && !self.follower.is_over() {
-            let (data, count) = self.follower.next(&bytes[used..])?;
+        while used < bytes.len() && !self.decoder.is_over() {
+            let (data, count) = self.decoder.next(&bytes[used..])?;
             let data = &bytes[used..][data];
             if !pattern::agrees(self.start + self.found, data) {
                 return Err(format!("wrong bytes after {} of a body", self.found));
@@ -220,10 +221,10 @@ impl Sink {
     }
 
     pub fn is_over(&self) -> bool {
-        self.follower.is_over()
+        self.decoder.is_over()
     }
 
-    /// How much data has been read.
+    /// Bytes of data read.
     pub fn found(&self) -> u64 {
         self.found
     }

@@ -1,13 +1,13 @@
-//! The origin: answers what a request's path asks for, and checks what came with it.
+//! The origin: responds as the path of the request says, and checks the request.
 //!
-//! `/{d|f}/KIND/N/SEQUENCE`: `f` promises that a forwarder is in between, and a request without the fields that all
-//! of them must set is answered with 500, as is one whose body is not the pattern. So a forwarder that leaves work
-//! out fails instead of winning.
+//! `/{d|f}/KIND/N/SEQUENCE`: `d` for direct, `f` for a request through a forwarder. A forwarded request without the fields
+//! that all forwarders must set is answered with 500, and so is a body that differs from the pattern: a forwarder that
+//! omits work fails instead of winning.
 //!
-//! | KIND | answers |
+//! | KIND | response |
 //! |---|---|
 //! | `length`, `chunked` | N bytes of the pattern, in that framing; they start where the request's body ended |
-//! | `stream` | events, one each N µs, until the client goes |
+//! | `stream` | an event every N µs, until the client disconnects |
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,21 +17,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::events;
-use crate::message::{Chunked, Follower, Framing, Sink, Source};
+use crate::message::{BodyChecker, BodyDecoder, BodyWriter, Chunked, Framing};
 use crate::pattern;
 use crate::poll::{Poll, Ready, pin};
 
-/// What every forwarder is told to set, beside `Host` and `Via`.
+/// The fields that every forwarder is configured to set, beside `Host` and `Via`.
 pub const FIELDS: [(&str, &str); 3] = [
     ("x-memory-user-id", "bench"),
     ("x-pycharm-instance", "bench"),
     ("x-source", "pycharm-ai-chat"),
 ];
 
-/// Starts an origin in a thread that ends with the process.
+/// Starts the origin in a thread on core `core`; returns its address.
 pub fn start(core: usize) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // The backlog of `bind` is too short for thousands of streams at once.
+    // The backlog of `bind` is too short for thousands of simultaneous connections.
     rustix::net::listen(&listener, 4096)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -47,7 +47,7 @@ pub fn start(core: usize) -> io::Result<SocketAddr> {
             slots: Vec::new(),
             free: Vec::new(),
             due: BinaryHeap::new(),
-            born: 0,
+            accepted: 0,
         }
         .run()
     };
@@ -60,7 +60,7 @@ pub fn start(core: usize) -> io::Result<SocketAddr> {
 
 const LISTENER: usize = usize::MAX - 1;
 
-/// Its multiples lie evenly between 0 and 1, however many there are.
+/// The fractional parts of its multiples are spread evenly between 0 and 1.
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
 struct Origin {
@@ -69,32 +69,32 @@ struct Origin {
     poll: Poll,
     slots: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// When which stream has its next event: time, slot, and which connection that was in the slot.
+    /// The next event of each stream: time, slot, and `Connection::id`.
     due: BinaryHeap<Reverse<(Instant, usize, u64)>>,
-    born: u64,
+    accepted: u64,
 }
 
 struct Connection {
     stream: TcpStream,
-    /// Distinguishes it from earlier ones in its slot.
-    birth: u64,
-    /// A head that is not complete.
+    /// Differs from that of earlier connections in the same slot.
+    id: u64,
+    /// The received part of an incomplete head.
     head: Vec<u8>,
     phase: Phase,
-    /// What the socket has not taken yet.
+    /// Bytes that the socket has not accepted yet.
     out: Vec<u8>,
     closes: bool,
 }
 
 enum Phase {
     Head,
-    Body(Sink, Ask),
-    Answer(Source),
+    Body(BodyChecker, ResponseSpec),
+    Answer(BodyWriter),
     Stream { gap: Duration, sequence: u64 },
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Ask {
+struct ResponseSpec {
     kind: Kind,
     number: u64,
     sequence: u64,
@@ -107,15 +107,15 @@ enum Kind {
 }
 
 /// Why a connection ends.
-enum End {
+enum ConnectionEnd {
     Closed,
-    /// What the client has done wrong, to be told.
+    /// The request was invalid; the message is sent to the client.
     Refused(String),
 }
 
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> End {
-        End::Closed
+impl From<io::Error> for ConnectionEnd {
+    fn from(_: io::Error) -> ConnectionEnd {
+        ConnectionEnd::Closed
     }
 }
 
@@ -151,10 +151,10 @@ impl Origin {
                 self.slots.len() - 1
             });
             self.poll.add(&stream, slot)?;
-            self.born += 1;
+            self.accepted += 1;
             self.slots[slot] = Some(Connection {
                 stream,
-                birth: self.born,
+                id: self.accepted,
                 head: Vec::new(),
                 phase: Phase::Head,
                 out: Vec::new(),
@@ -169,19 +169,19 @@ impl Origin {
         };
         let result = connection.progress(ended, &self.host, buffer);
         if let Ok(Some(gap)) = result {
-            // Spread evenly over the gap, however soon after one another the streams begin: else what opens them sooner gets
-            // their events in a heap.
-            let part = (connection.birth as f64 * GOLDEN).fract();
+            // Events are spread evenly over the gap even if the streams open within a short time; otherwise a faster
+            // forwarder would receive its events in bursts.
+            let part = (connection.id as f64 * GOLDEN).fract();
             let first = Instant::now() + gap + gap.mul_f64(part);
-            self.due.push(Reverse((first, slot, connection.birth)));
+            self.due.push(Reverse((first, slot, connection.id)));
         }
         if let Err(end) = result {
-            if let End::Refused(why) = end {
+            if let ConnectionEnd::Refused(why) = end {
                 let text = format!(
                     "HTTP/1.1 500 Refused\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{why}",
                     why.len()
                 );
-                // Whoever does not read it sees the end of the connection.
+                // A client that cannot read it sees the end of the connection.
                 let _ = (&connection.stream).write(text.as_bytes());
             }
             self.slots[slot] = None;
@@ -189,10 +189,10 @@ impl Origin {
         }
     }
 
-    /// Sends the events that are due, and asks to be woken for the next.
+    /// Sends the events that are due, and sets the timer for the next.
     fn emit(&mut self) -> io::Result<()> {
         let mut now = Instant::now();
-        while let Some(&Reverse((due, slot, birth))) = self.due.peek() {
+        while let Some(&Reverse((due, slot, id))) = self.due.peek() {
             if due > now {
                 now = Instant::now();
                 if due > now {
@@ -200,16 +200,14 @@ impl Origin {
                 }
             }
             self.due.pop();
-            let connection = self.slots[slot]
-                .as_mut()
-                .filter(|found| found.birth == birth);
+            let connection = self.slots[slot].as_mut().filter(|found| found.id == id);
             let Some(connection) = connection else {
                 continue;
             };
             if let Some(gap) = connection.emit() {
-                // Late by many events: the rest are given up, not sent in one burst.
+                // After a long delay, events are skipped instead of sent in one burst.
                 let next = (due + gap).max(now.checked_sub(gap * 8).unwrap_or(now));
-                self.due.push(Reverse((next, slot, birth)));
+                self.due.push(Reverse((next, slot, id)));
             }
         }
         Ok(())
@@ -217,13 +215,13 @@ impl Origin {
 }
 
 impl Connection {
-    /// Does what can be done; the gap between its events when a stream begins.
+    /// Reads and writes until the socket would block; returns the gap between events when a stream begins.
     fn progress(
         &mut self,
         ended: bool,
         host: &str,
         buffer: &mut [u8],
-    ) -> Result<Option<Duration>, End> {
+    ) -> Result<Option<Duration>, ConnectionEnd> {
         loop {
             if !self.flush()? {
                 return Ok(None);
@@ -235,20 +233,21 @@ impl Connection {
                 self.phase = Phase::Head;
             }
             if self.closes && matches!(self.phase, Phase::Head) {
-                return Err(End::Closed);
+                return Err(ConnectionEnd::Closed);
             }
             let count = match (&self.stream).read(buffer) {
-                Ok(0) => return Err(End::Closed),
+                Ok(0) => return Err(ConnectionEnd::Closed),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
-            self.take(&buffer[..count], host).map_err(End::Refused)?;
+            self.take(&buffer[..count], host)
+                .map_err(ConnectionEnd::Refused)?;
             if let Phase::Stream { gap, .. } = self.phase {
                 self.flush()?;
                 return Ok(Some(gap));
             }
-            // A short read has drained the socket, unless its end is behind it.
+            // A short read has drained the socket, unless the end of the stream follows.
             if count < buffer.len() && !ended && matches!(self.phase, Phase::Head | Phase::Body(..))
             {
                 self.flush()?;
@@ -279,32 +278,34 @@ impl Connection {
                     self.head.clear();
                     bytes = &bytes[request.len - before..];
                     self.closes = request.closes;
-                    self.phase =
-                        Phase::Body(Sink::new(request.body, request.ask.sequence), request.ask);
+                    self.phase = Phase::Body(
+                        BodyChecker::new(request.body, request.spec.sequence),
+                        request.spec,
+                    );
                 }
-                Phase::Body(sink, _) => {
-                    let used = sink.take(bytes)?;
+                Phase::Body(checker, _) => {
+                    let used = checker.take(bytes)?;
                     bytes = &bytes[used..];
                 }
                 Phase::Answer(_) | Phase::Stream { .. } => {
-                    return Err("a request before the answer to the last one".to_owned());
+                    return Err("a request before the response to the last one".to_owned());
                 }
             }
-            if let Phase::Body(sink, ask) = &self.phase
-                && sink.is_over()
+            if let Phase::Body(checker, spec) = &self.phase
+                && checker.is_over()
             {
-                self.answer(*ask, sink.found());
+                self.answer(*spec, checker.found());
             }
         }
         Ok(())
     }
 
-    fn answer(&mut self, ask: Ask, received: u64) {
-        let Ask {
+    fn answer(&mut self, spec: ResponseSpec, received: u64) {
+        let ResponseSpec {
             kind,
             number,
             sequence,
-        } = ask;
+        } = spec;
         self.out.extend_from_slice(HEAD);
         match kind {
             Kind::Pattern(Framing::Length) => {
@@ -315,13 +316,13 @@ impl Connection {
                     self.out.extend_from_slice(body);
                     self.phase = Phase::Head;
                 } else {
-                    self.phase = Phase::Answer(Source::new(Framing::Length, number));
+                    self.phase = Phase::Answer(BodyWriter::new(Framing::Length, number));
                 }
             }
             Kind::Pattern(Framing::Chunked) => {
                 self.out
                     .extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
-                self.phase = Phase::Answer(Source::new(Framing::Chunked, number));
+                self.phase = Phase::Answer(BodyWriter::new(Framing::Chunked, number));
             }
             Kind::Stream => {
                 self.out.extend_from_slice(
@@ -335,22 +336,22 @@ impl Connection {
         }
     }
 
-    /// Sends one event; the gap to the next.
+    /// Sends one event; returns the gap to the next, or `None` if the stream is over.
     fn emit(&mut self) -> Option<Duration> {
         let Phase::Stream { gap, sequence } = &mut self.phase else {
             return None;
         };
         let gap = *gap;
-        // A client that does not read gets no further events until it does.
+        // No further events while the client does not read.
         if self.out.is_empty() {
             events::write(*sequence, &mut self.out);
             *sequence += 1;
         }
-        // A failed connection is reported as ended as well.
+        // The poll also reports a failed connection, which removes it.
         self.flush().is_ok().then_some(gap)
     }
 
-    /// Whether all is written.
+    /// Writes `out` until the socket would block; returns whether `out` is empty.
     fn flush(&mut self) -> io::Result<bool> {
         while !self.out.is_empty() {
             match (&self.stream).write(&self.out) {
@@ -365,22 +366,22 @@ impl Connection {
 
 struct Request {
     len: usize,
-    ask: Ask,
-    body: Follower,
+    spec: ResponseSpec,
+    body: BodyDecoder,
     closes: bool,
 }
 
-/// Reads a head, if it is complete, and checks that it is what a forwarder should have made of it.
+/// Parses a head (`None` if incomplete) and checks the fields that a forwarder must set.
 fn request(bytes: &[u8], host: &str) -> Result<Option<Request>, String> {
     let mut slots = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Request::new(&mut slots);
     let len = match head.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(format!("a request head that is none: {error}")),
+        Err(error) => return Err(format!("invalid request head: {error}")),
     };
     let target = head.path.unwrap_or_default();
-    let mut body = Follower::Length(0);
+    let mut body = BodyDecoder::Length(0);
     let mut closes = false;
     let mut found = [false; FIELDS.len() + 3];
     for field in head.headers.iter() {
@@ -389,9 +390,9 @@ fn request(bytes: &[u8], host: &str) -> Result<Option<Request>, String> {
             let length = std::str::from_utf8(field.value)
                 .ok()
                 .and_then(|text| text.parse().ok());
-            body = Follower::Length(length.ok_or("a length that is none")?);
+            body = BodyDecoder::Length(length.ok_or("invalid Content-Length")?);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            body = Follower::Chunked(Chunked::start());
+            body = BodyDecoder::Chunked(Chunked::start());
         } else if name.eq_ignore_ascii_case("connection") {
             closes = field.value.eq_ignore_ascii_case(b"close");
         } else if name.eq_ignore_ascii_case("host") {
@@ -435,23 +436,23 @@ fn request(bytes: &[u8], host: &str) -> Result<Option<Request>, String> {
             .parse()
             .map_err(|_| format!("no number in {target}"))
     };
-    let ask = Ask {
+    let spec = ResponseSpec {
         kind,
         number: number()?,
         sequence: number()?,
     };
     Ok(Some(Request {
         len,
-        ask,
+        spec,
         body,
         closes,
     }))
 }
 
-/// What LiteLLM on uvicorn answers, but for the framing.
+/// The response head of LiteLLM on uvicorn, without framing.
 const HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\nserver: uvicorn\r\n\
     x-litellm-call-id: 01234567-89ab-cdef-0123-456789abcdef\r\nx-litellm-version: 1.77.0\r\n";
 
-/// Up to here an answer is written at once, from where the request's body ended; above, it starts at 0.
+/// A response up to this size is written at once and starts where the request's body ended; a larger one starts at 0.
 const SMALL: u64 = 64 * 1024;

@@ -1,21 +1,21 @@
-//! The bytes of every body: a sequence without small periods, so that a byte that is lost, doubled, swapped or
-//! taken from another message is found.
+//! The bytes of every body: a sequence without short periods, so that lost, repeated, swapped or foreign bytes are
+//! detected.
 
 use std::sync::LazyLock;
 
-/// The most bytes that [`bytes`] gives at once.
+/// The largest length that [`bytes`] accepts.
 pub const RUN_MAX: usize = 256 * 1024;
 
 /// A prime near 64 KiB: no buffer size is a multiple of it.
 const PERIOD: usize = 65_521;
 
-/// `len` bytes of the sequence, from `at` on.
+/// Returns `len` bytes of the sequence from offset `at` on.
 pub fn bytes(at: u64, len: usize) -> &'static [u8] {
     let start = (at % PERIOD as u64) as usize;
     &TABLE[start..start + len]
 }
 
-/// Whether `found` is what the sequence has at `at`.
+/// Whether `found` equals the sequence at offset `at`.
 pub fn agrees(mut at: u64, found: &[u8]) -> bool {
     found.chunks(RUN_MAX).all(|run| {
         let same = run == bytes(at, run.len());

@@ -1,7 +1,7 @@
-//! The programs that are measured side by side, each in its fairest set-up, and their processes.
+//! The programs that are compared, each in a fair configuration, and their processes.
 //!
-//! All set the same fields, keep connections on both sides, and hold nothing back. Each process is started through
-//! [`launch`], so that it runs on the forwarders' core and ends with the bench, however that ends.
+//! All set the same fields, keep connections open on both sides, and do not buffer. Each process is started through
+//! [`launch`], so that it runs on the forwarders' core and ends with the bench even if the bench is killed.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,30 +15,33 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::load::Route;
-use crate::measure::{Family, until_listening};
+use crate::measure::{ProcessTree, until_listening};
 use crate::origin::FIELDS;
 use crate::{hyper_proxy, poll, relay};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// No forwarder at all.
+    /// No forwarder: the client connects to the origin.
     Direct,
     Relay,
     Ic,
+    /// Another build of `ic`, if `IC_BASELINE` is set.
+    Baseline,
     Hyper,
     Nginx,
-    /// nginx as it is by default: answers pass through buffers of its own.
+    /// nginx with its default buffering of responses.
     NginxBuffered,
     Haproxy,
-    /// What one writes in Python; where a Python with FastAPI, httpx and uvicorn is found.
+    /// A simple proxy in Python, if FastAPI, httpx and uvicorn are installed.
     FastApi,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 8] = [
+    pub const ALL: [Peer; 9] = [
         Peer::Direct,
         Peer::Relay,
         Peer::Ic,
+        Peer::Baseline,
         Peer::Nginx,
         Peer::NginxBuffered,
         Peer::Haproxy,
@@ -51,6 +54,7 @@ impl Peer {
             Peer::Direct => "direct",
             Peer::Relay => "relay",
             Peer::Ic => "ic",
+            Peer::Baseline => "baseline",
             Peer::Hyper => "hyper",
             Peer::Nginx => "nginx",
             Peer::NginxBuffered => "nginx-buffered",
@@ -59,15 +63,21 @@ impl Peer {
         }
     }
 
-    /// Whether it does what `ic` does, so that being ahead of it means something.
-    pub fn is_rival(self) -> bool {
+    /// The `ic` binary of [`Peer::Ic`] and [`Peer::Baseline`].
+    pub fn program(self) -> String {
+        let other = baseline().filter(|_| self == Peer::Baseline);
+        other.unwrap_or_else(|| IC.to_owned())
+    }
+
+    /// Whether it is another proxy that does the same work as `ic`.
+    pub fn is_comparable(self) -> bool {
         matches!(
             self,
             Peer::Hyper | Peer::Nginx | Peer::NginxBuffered | Peer::Haproxy
         )
     }
 
-    /// What it calls itself, if it is installed.
+    /// The version that the program prints (empty for those in this bench); `None` if it is not installed.
     pub fn version(self) -> Option<String> {
         let output = |program: &str, argument: &str| {
             let output = Command::new(program).arg(argument).output().ok()?;
@@ -82,7 +92,8 @@ impl Peer {
         };
         match self {
             Peer::Direct | Peer::Relay | Peer::Hyper => Some(String::new()),
-            Peer::Ic => output(IC, "--version"),
+            Peer::Baseline if baseline().is_none() => None,
+            Peer::Ic | Peer::Baseline => output(&self.program(), "--version"),
             Peer::Nginx | Peer::NginxBuffered => output("nginx", "-v"),
             Peer::Haproxy => output("haproxy", "-v"),
             Peer::FastApi => {
@@ -99,27 +110,31 @@ impl Peer {
     }
 }
 
-/// The program under test, built by cargo for this bench.
-pub const IC: &str = env!("CARGO_BIN_EXE_ic");
+/// The program under test, which cargo builds for this bench.
+const IC: &str = env!("CARGO_BIN_EXE_ic");
 
 const FASTAPI_PROXY: &str = include_str!("fastapi_proxy.py");
 
-/// The Python that has what the proxy in Python needs, if any.
+fn baseline() -> Option<String> {
+    std::env::var("IC_BASELINE").ok()
+}
+
+/// The interpreter for the proxy in Python.
 fn python() -> String {
     std::env::var("IC_BENCH_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
-/// Where a peer is to run.
+/// What every peer needs to start.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Setup {
     pub origin: SocketAddr,
     /// The forwarders' core.
     pub core: usize,
-    /// A folder for configurations and logs.
+    /// Folder for configurations and logs.
     pub folder: PathBuf,
 }
 
-/// A peer that runs; dropping it ends its process.
+/// A running peer; dropping it ends its process.
 #[derive(Debug)]
 pub struct Running {
     pub peer: Peer,
@@ -128,16 +143,16 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(peer: Peer, place: &Place) -> Result<Running, String> {
-        Running::start_under(peer, place, &[])
+    pub fn start(peer: Peer, setup: &Setup) -> Result<Running, String> {
+        Running::start_under(peer, setup, &[])
     }
 
-    /// Starts it with a program in front of it, as `strace -f …`.
-    pub fn start_under(peer: Peer, place: &Place, tracer: &[&str]) -> Result<Running, String> {
+    /// Starts the peer with a command in front of its own, such as `strace -f`.
+    pub fn start_under(peer: Peer, setup: &Setup, tracer: &[&str]) -> Result<Running, String> {
         if peer == Peer::Direct {
             return Ok(Running {
                 peer,
-                address: place.origin,
+                address: setup.origin,
                 child: None,
             });
         }
@@ -145,7 +160,7 @@ impl Running {
         // Another program may take the port before the peer does.
         for _ in 0..3 {
             let port = free_port().map_err(|error| error.to_string())?;
-            match Running::try_start(peer, place, tracer, port) {
+            match Running::try_start(peer, setup, tracer, port) {
                 Ok(running) => return Ok(running),
                 Err(error) => last = format!("{} does not start: {error}", peer.name()),
             }
@@ -153,14 +168,14 @@ impl Running {
         Err(last)
     }
 
-    fn try_start(peer: Peer, place: &Place, tracer: &[&str], port: u16) -> io::Result<Running> {
-        let mut words: Vec<String> = vec!["launch".into(), place.core.to_string()];
+    fn try_start(peer: Peer, setup: &Setup, tracer: &[&str], port: u16) -> io::Result<Running> {
+        let mut words: Vec<String> = vec!["launch".into(), setup.core.to_string()];
         words.extend(tracer.iter().map(|&word| word.to_owned()));
-        words.extend(command(peer, place, port)?);
-        let log = File::create(place.folder.join(format!("{}.log", peer.name())))?;
+        words.extend(command(peer, setup, port)?);
+        let log = File::create(setup.folder.join(format!("{}.log", peer.name())))?;
         let child = Command::new(std::env::current_exe()?)
             .args(words)
-            .env("PORT_REGISTRY_PATH", place.folder.join("registry.json"))
+            .env("PORT_REGISTRY_PATH", setup.folder.join("registry.json"))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -176,12 +191,12 @@ impl Running {
         Ok(running)
     }
 
-    /// From starting the process until it listens. Without [`launch`] in between, which would count as well; it runs
-    /// where the bench runs.
-    pub fn time_to_listen(peer: Peer, place: &Place) -> Result<Duration, String> {
+    /// Time from starting the process until it listens. The process is started directly, on the core of the bench:
+    /// [`launch`] would count as well.
+    pub fn time_to_listen(peer: Peer, setup: &Setup) -> Result<Duration, String> {
         let measure = || {
             let port = free_port()?;
-            let words = command(peer, place, port)?;
+            let words = command(peer, setup, port)?;
             let mut command = Command::new(&words[0]);
             command
                 .args(&words[1..])
@@ -207,7 +222,7 @@ impl Running {
     fn until_listening(&mut self) -> io::Result<()> {
         let child = &mut self.child;
         until_listening(self.address, || match child.as_mut().map(Child::try_wait) {
-            Some(Ok(Some(status))) => Err(io::Error::other(format!("it ended at once: {status}"))),
+            Some(Ok(Some(status))) => Err(io::Error::other(format!("it has exited: {status}"))),
             _ => Ok(()),
         })
     }
@@ -219,25 +234,25 @@ impl Running {
         }
     }
 
-    /// Its processes; none for the direct way.
-    pub fn family(&self) -> Option<Family> {
-        self.child.as_ref().map(|child| Family::of(child.id()))
+    /// Its processes; `None` for [`Peer::Direct`].
+    pub fn processes(&self) -> Option<ProcessTree> {
+        self.child.as_ref().map(|child| ProcessTree::of(child.id()))
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Ends the process with SIGTERM, after 15 s with SIGKILL, and waits for it.
     pub fn stop(mut self) {
         self.end(Duration::from_secs(15));
     }
 
-    fn end(&mut self, patience: Duration) {
+    fn end(&mut self, limit: Duration) {
         let Some(mut child) = self.child.take() else {
             return;
         };
         if let Some(pid) = Pid::from_raw(child.id() as i32) {
-            // nginx ends its worker only when it is asked, not when it is killed.
+            // nginx ends its worker on SIGTERM, not on SIGKILL.
             let _ = rustix::process::kill_process(pid, Signal::TERM);
         }
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + limit;
         while matches!(child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
                 let _ = child.kill();
@@ -255,18 +270,18 @@ impl Drop for Running {
     }
 }
 
-/// The command that runs `peer` in the foreground, and the files that it needs.
-pub fn command(peer: Peer, place: &Place, port: u16) -> io::Result<Vec<String>> {
-    let origin = place.origin;
+/// Returns the command that runs `peer` in the foreground, and writes the files that it needs.
+pub fn command(peer: Peer, setup: &Setup, port: u16) -> io::Result<Vec<String>> {
+    let origin = setup.origin;
     let file = |name: &str, text: String| {
-        let path = place.folder.join(name);
+        let path = setup.folder.join(name);
         fs::write(&path, text)?;
         Ok::<String, io::Error>(path.display().to_string())
     };
     let words = match peer {
         Peer::Direct => Vec::new(),
-        Peer::Ic => [
-            IC,
+        Peer::Ic | Peer::Baseline => [
+            &peer.program(),
             "serve",
             "--host",
             "127.0.0.1",
@@ -282,8 +297,8 @@ pub fn command(peer: Peer, place: &Place, port: u16) -> io::Result<Vec<String>> 
         .map(str::to_owned)
         .to_vec(),
         Peer::Relay | Peer::Hyper => {
-            // A copy, so that its memory is not shared with the bench.
-            let copy = place.folder.join(format!("peer-{}", peer.name()));
+            // A copy of the file, so that its pages are not shared with the bench.
+            let copy = setup.folder.join(format!("peer-{}", peer.name()));
             if !copy.exists() {
                 fs::copy(std::env::current_exe()?, &copy)?;
             }
@@ -300,12 +315,12 @@ pub fn command(peer: Peer, place: &Place, port: u16) -> io::Result<Vec<String>> 
             let name = peer.name();
             let config = file(
                 &format!("{name}.conf"),
-                nginx(place, port, peer == Peer::NginxBuffered),
+                nginx(setup, port, peer == Peer::NginxBuffered),
             )?;
             [
                 "nginx",
                 "-p",
-                &place.folder.display().to_string(),
+                &setup.folder.display().to_string(),
                 "-e",
                 "stderr",
                 "-c",
@@ -328,8 +343,8 @@ pub fn command(peer: Peer, place: &Place, port: u16) -> io::Result<Vec<String>> 
     Ok(words)
 }
 
-fn nginx(place: &Place, port: u16, buffers: bool) -> String {
-    let folder = place.folder.display();
+fn nginx(setup: &Setup, port: u16, buffers: bool) -> String {
+    let folder = setup.folder.display();
     let name = if buffers { "buffered" } else { "unbuffered" };
     let fields: String = FIELDS
         .iter()
@@ -381,7 +396,7 @@ http {{
     }}
 }}
 ",
-        origin = place.origin,
+        origin = setup.origin,
     )
 }
 
@@ -419,8 +434,8 @@ backend back
     )
 }
 
-/// The part of the bench that becomes a peer: on the given core, as mortal as its parent, with as many descriptors
-/// as it may have. Comes back only if that fails.
+/// Replaces this process by a peer: on core `core`, ending with its parent, with the largest limit of descriptors.
+/// Returns only on failure.
 pub fn launch(core: &str, words: &[String]) -> io::Error {
     let prepare = || {
         poll::pin(core.parse().map_err(io::Error::other)?)?;
@@ -436,21 +451,21 @@ pub fn launch(core: &str, words: &[String]) -> io::Error {
     }
 }
 
-/// The part of the bench that is a peer.
+/// Runs one of the peers that are part of this bench.
 pub fn serve(peer: &str, port: &str, origin: &str) -> Result<(), String> {
-    let said = |error: io::Error| error.to_string();
-    let port: u16 = port.parse().map_err(|_| "no port")?;
-    let origin = origin.parse().map_err(|_| "no address")?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(said)?;
+    let message = |error: io::Error| error.to_string();
+    let port: u16 = port.parse().map_err(|_| "invalid port")?;
+    let origin = origin.parse().map_err(|_| "invalid address")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(message)?;
     rustix::net::listen(&listener, 4096).map_err(|error| error.to_string())?;
     match peer {
-        "relay" => relay::run(listener, origin).map_err(said),
-        "hyper" => hyper_proxy::run(listener, origin).map_err(said),
-        other => Err(format!("no peer `{other}`")),
+        "relay" => relay::run(listener, origin).map_err(message),
+        "hyper" => hyper_proxy::run(listener, origin).map_err(message),
+        other => Err(format!("unknown peer `{other}`")),
     }
 }
 
-/// The number of descriptors that there may be now.
+/// Raises the limit of descriptors as far as allowed, and returns it.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -463,8 +478,7 @@ pub fn raise_descriptor_limit() -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// As many clients as there are descriptors for: two each, and with haproxy, which insists on it, half a one for a
-/// pipe.
+/// The number of clients that the limit of descriptors allows: two each, and half a one for haproxy's pipes.
 fn connections() -> u64 {
     (raise_descriptor_limit() / 8 * 3)
         .saturating_sub(200)
@@ -477,11 +491,11 @@ fn free_port() -> io::Result<u16> {
         .port())
 }
 
-/// The folder for what peers need, in the build's own.
+/// Creates the folder for configurations and logs, below the build folder.
 pub fn folder() -> io::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("forward");
     fs::create_dir_all(&folder)?;
-    // A copy of another build must not be run.
+    // Remove copies of earlier builds.
     for name in ["peer-relay", "peer-hyper"] {
         let _ = fs::remove_file(folder.join(name));
     }

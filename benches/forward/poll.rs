@@ -1,8 +1,7 @@
-//! Readiness for the bench's own processes: one epoll, each socket added once and edge-triggered, and a timer
-//! that is exact to the microsecond.
+//! Readiness for the bench's own processes: one epoll, each socket added once and edge-triggered, and a timer with a
+//! resolution of microseconds.
 //!
-//! The peers must be compared by what they cost, so what drives them costs as little as it can: it shares nothing
-//! with the program's own loop, which is what is measured.
+//! It costs as little as possible and shares no code with the program's event loop, because that is measured.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +26,7 @@ impl Poll {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let data = EventData::new_u64(TIMER);
-        // Edge-triggered: the count of expiries needs not be read, setting the timer again resets it.
+        // Edge-triggered, so the number of expirations need not be read; setting the timer resets it.
         epoll::add(&epoll, &timer, data, EventFlags::IN | EventFlags::ET)?;
         Ok(Poll {
             epoll,
@@ -47,7 +46,7 @@ impl Poll {
         )?)
     }
 
-    /// Wakes [`Poll::wait`] at `due`; a time that has passed wakes it at once.
+    /// Wakes [`Poll::wait`] at `due`, at once if that is in the past.
     pub fn wake_at(&self, due: Instant) -> io::Result<()> {
         let left = due
             .saturating_duration_since(Instant::now())
@@ -68,12 +67,12 @@ impl Poll {
         Ok(())
     }
 
-    /// Waits for events, at most `patience`, and puts them in `ready`; the timer's is not among them.
-    pub fn wait(&mut self, ready: &mut Vec<Ready>, patience: Duration) -> io::Result<()> {
+    /// Waits for events, at most `limit`, and stores them in `ready`, without that of the timer.
+    pub fn wait(&mut self, ready: &mut Vec<Ready>, limit: Duration) -> io::Result<()> {
         ready.clear();
         let timeout = Timespec {
-            tv_sec: patience.as_secs() as i64,
-            tv_nsec: patience.subsec_nanos().into(),
+            tv_sec: limit.as_secs() as i64,
+            tv_nsec: limit.subsec_nanos().into(),
         };
         self.events.clear();
         match epoll::wait(
@@ -102,15 +101,15 @@ impl Poll {
     }
 }
 
-/// A socket on which something has happened.
+/// An event of a socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Ready {
     pub token: usize,
-    /// Whether the peer has closed its side: behind the bytes there is an end.
+    /// Whether the peer has closed its direction: the end of the stream follows the bytes.
     pub ended: bool,
 }
 
-/// Runs the calling thread, and what it starts, on this core only.
+/// Pins the calling thread, and what it starts, to this core.
 pub fn pin(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);

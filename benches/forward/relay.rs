@@ -1,6 +1,6 @@
-//! The floor: passes bytes on between each client and a connection of its own to the origin, and looks at none.
+//! The lower bound: copies bytes between each client and a connection to the origin, without parsing them.
 //!
-//! What a forwarder costs beyond this is what it does about HTTP. No splice, no pool, no time limits.
+//! What a forwarder costs beyond this is the cost of HTTP. No splice, no pool, no time limits.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use crate::poll::Poll;
 
 struct Pair {
     ends: [TcpStream; 2],
-    /// What each end has not taken yet.
+    /// Bytes that each end has not accepted yet.
     unsent: [Vec<u8>; 2],
 }
 
@@ -33,15 +33,15 @@ pub fn run(listener: TcpListener, origin: SocketAddr) -> io::Result<()> {
             let Some(pair) = &mut pairs[slot] else {
                 continue;
             };
-            // Writable again: what waits for this end, and then what has meanwhile come for it.
-            let goes_on = match pair.unsent[end].is_empty() {
+            // Writable again: first the unsent bytes, then what the other end has sent since.
+            let flushed = match pair.unsent[end].is_empty() {
                 true => Ok(()),
                 false => pair.flush(end).and_then(|is_free| match is_free {
                     true => pair.pass(1 - end, &mut buffer, true),
                     false => Ok(()),
                 }),
             };
-            if goes_on
+            if flushed
                 .and_then(|()| pair.pass(end, &mut buffer, event.ended))
                 .is_err()
             {
@@ -83,7 +83,7 @@ fn accept(
 }
 
 impl Pair {
-    /// Whether `end` takes more.
+    /// Writes the unsent bytes of `end`; returns whether all are written.
     fn flush(&mut self, end: usize) -> io::Result<bool> {
         let unsent = &mut self.unsent[end];
         while !unsent.is_empty() {
@@ -96,14 +96,14 @@ impl Pair {
         Ok(true)
     }
 
-    /// Passes on what comes from `end`, until there is no more or the other end takes no more.
+    /// Copies from `end` until it has no more bytes or the other end would block.
     fn pass(&mut self, end: usize, buffer: &mut [u8], ended: bool) -> io::Result<()> {
         if !self.unsent[1 - end].is_empty() {
             return Ok(());
         }
         loop {
             let count = match (&self.ends[end]).read(buffer) {
-                // One side has said all: with requests and answers, that is the end of both.
+                // With requests and responses, the end of one direction ends both.
                 Ok(0) => {
                     self.ends[1 - end].shutdown(Shutdown::Write)?;
                     return Err(io::ErrorKind::UnexpectedEof.into());

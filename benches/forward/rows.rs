@@ -1,16 +1,16 @@
-//! What is measured: each row of the table, and how one round of it is taken for one peer.
+//! The rows of the table, and how each is measured for one peer.
 
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::load::{Ask, Client, Metrics};
+use crate::load::{Client, Metrics, Workload};
 use crate::measure::system_calls;
 use crate::message::Framing;
-use crate::peers::{IC, Peer, Place, Running};
-use crate::table::{Better, Book, Figure};
+use crate::peers::{Peer, Running, Setup};
+use crate::table::{Better, Figure, Results};
 
-/// How long things may take.
+/// Durations and sizes of the measurements.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
     pub rounds: usize,
@@ -18,7 +18,7 @@ pub struct Effort {
     slice: Duration,
     stream_slice: Duration,
     body: u64,
-    /// Connections, or streams, between which the slope of memory is taken.
+    /// Numbers of connections or streams, between which the slope of memory is measured.
     held: [usize; 2],
     starts: usize,
 }
@@ -45,28 +45,28 @@ impl Effort {
     };
 }
 
-/// A row that every running peer takes part in, round by round.
+/// A row of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub name: &'static str,
     pub about: &'static str,
-    pub what: What,
+    pub what: Measurement,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum What {
-    Closed(Ask, usize),
-    /// So many requests a second.
-    Rate(Ask, usize, u32),
-    New(Ask, usize),
-    /// One event each so many microseconds, on so many streams.
+pub enum Measurement {
+    Closed(Workload, usize),
+    /// Workload, connections, requests per second.
+    Rate(Workload, usize, u32),
+    New(Workload, usize),
+    /// Microseconds between the events of a stream, and the number of streams.
     Streams(u64, usize),
-    Body(fn(u64) -> Ask),
+    Body(fn(u64) -> Workload),
     Idle,
     PerConnection,
     PerStream,
     Start,
-    /// `ic check` as a whole process.
+    /// `ic check`, from starting the process to its end.
     Check,
     Calls,
 }
@@ -75,272 +75,285 @@ pub const ROWS: &[Row] = &[
     row(
         "get-1",
         "GET of 1 KiB, closed loop, 1 connection",
-        What::Closed(Ask::Get(1024), 1),
+        Measurement::Closed(Workload::Get(1024), 1),
     ),
     row(
         "get-64",
-        "the same on 64 connections",
-        What::Closed(Ask::Get(1024), 64),
+        "the same, 64 connections",
+        Measurement::Closed(Workload::Get(1024), 64),
     ),
     row(
         "post-1",
-        "POST of 2 KiB, answer of 1 KiB, 1 connection",
-        What::Closed(Ask::Post(2048, 1024), 1),
+        "POST of 2 KiB, response of 1 KiB, 1 connection",
+        Measurement::Closed(Workload::Post(2048, 1024), 1),
     ),
     row(
         "post-64",
-        "the same on 64 connections",
-        What::Closed(Ask::Post(2048, 1024), 64),
+        "the same, 64 connections",
+        Measurement::Closed(Workload::Post(2048, 1024), 64),
     ),
     row(
         "rate",
-        "POST at 4000 a second on 64 connections, latency from the intended start",
-        What::Rate(Ask::Post(2048, 1024), 64, 4000),
+        "4000 POSTs per second on 64 connections, latency from the intended start",
+        Measurement::Rate(Workload::Post(2048, 1024), 64, 4000),
     ),
     row(
         "new",
-        "GET of 1 KiB, a new connection for each, 8 at a time",
-        What::New(Ask::Get(1024), 8),
+        "GET of 1 KiB, each on a new connection, 8 in parallel",
+        Measurement::New(Workload::Get(1024), 8),
     ),
     row(
         "sse-1ms",
-        "1 stream, an event each ms",
-        What::Streams(1000, 1),
+        "1 stream, an event every ms",
+        Measurement::Streams(1000, 1),
     ),
     row(
         "sse-30ms",
-        "1 stream, an event each 30 ms",
-        What::Streams(30_000, 1),
+        "1 stream, an event every 30 ms",
+        Measurement::Streams(30_000, 1),
     ),
     row(
         "sse-1000",
-        "1000 streams, an event each 100 ms on each",
-        What::Streams(100_000, 1000),
+        "1000 streams, an event every 100 ms on each",
+        Measurement::Streams(100_000, 1000),
     ),
     row(
         "sse-full",
-        "1000 streams, an event each 30 ms on each: more than one core can pass on singly",
-        What::Streams(30_000, 1000),
+        "1000 streams, an event every 30 ms on each: more than one core can forward one by one",
+        Measurement::Streams(30_000, 1000),
     ),
     row(
         "down-length",
-        "a large answer by length",
-        What::Body(|len| Ask::Down(Framing::Length, len)),
+        "large response with a length",
+        Measurement::Body(|len| Workload::Down(Framing::Length, len)),
     ),
     row(
         "down-chunked",
-        "the same in chunks of 16 KiB",
-        What::Body(|len| Ask::Down(Framing::Chunked, len)),
+        "the same, in chunks of 16 KiB",
+        Measurement::Body(|len| Workload::Down(Framing::Chunked, len)),
     ),
     row(
         "up-length",
-        "a large request body by length",
-        What::Body(|len| Ask::Up(Framing::Length, len)),
+        "large request body with a length",
+        Measurement::Body(|len| Workload::Up(Framing::Length, len)),
     ),
     row(
         "up-chunked",
-        "the same in chunks of 16 KiB",
-        What::Body(|len| Ask::Up(Framing::Chunked, len)),
+        "the same, in chunks of 16 KiB",
+        Measurement::Body(|len| Workload::Up(Framing::Chunked, len)),
     ),
     row(
         "idle",
-        "PSS of all processes, half a second after start",
-        What::Idle,
+        "anonymous memory and RSS of all processes, half a second after start",
+        Measurement::Idle,
     ),
     row(
         "connection",
-        "data of each idle keep-alive connection (slope)",
-        What::PerConnection,
+        "anonymous memory of each idle keep-alive connection (slope)",
+        Measurement::PerConnection,
     ),
     row(
         "stream",
-        "data of each active stream (slope)",
-        What::PerStream,
+        "anonymous memory of each active stream (slope)",
+        Measurement::PerStream,
     ),
     row(
         "start",
         "from starting the process until it listens",
-        What::Start,
+        Measurement::Start,
     ),
     row(
         "check",
-        "`ic check` as a whole process; beside it `true`",
-        What::Check,
+        "`ic check` from start to end of the process; in the column `direct`: `true`",
+        Measurement::Check,
     ),
     row(
         "calls",
-        "system calls for each GET and each event (strace -f -c)",
-        What::Calls,
+        "system calls per GET and per event (strace -f -c)",
+        Measurement::Calls,
     ),
 ];
 
-const fn row(name: &'static str, about: &'static str, what: What) -> Row {
+const fn row(name: &'static str, about: &'static str, what: Measurement) -> Row {
     Row { name, about, what }
 }
 
 impl Row {
-    /// Whether it is taken once with fresh processes, not in rounds.
+    /// Whether it is measured once with new processes, not in rounds.
     pub fn is_footprint(&self) -> bool {
         matches!(
             self.what,
-            What::Idle
-                | What::PerConnection
-                | What::PerStream
-                | What::Start
-                | What::Check
-                | What::Calls
+            Measurement::Idle
+                | Measurement::PerConnection
+                | Measurement::PerStream
+                | Measurement::Start
+                | Measurement::Check
+                | Measurement::Calls
         )
     }
 
-    /// Whether the peer has a part in it.
+    /// Whether `peer` is measured in this row.
     pub fn includes(&self, peer: Peer) -> bool {
-        match (self.what, peer) {
-            (What::Check, _) => peer == Peer::Ic,
-            // It is some hundred times slower: no more than what shows that.
-            (
-                What::Closed(..) | What::New(..) | What::Streams(_, 1) | What::Idle | What::Start,
-                Peer::FastApi,
-            ) => true,
-            (_, Peer::FastApi) => false,
-            // Whoever streams switches the buffers off; in footprint they are the same program.
-            (What::Streams(..), Peer::NginxBuffered) => false,
-            (_, Peer::Direct) => !self.is_footprint(),
-            (_, Peer::NginxBuffered) => !self.is_footprint(),
-            _ => true,
+        use Measurement::{Check, Closed, Idle, New, Start, Streams};
+        match peer {
+            Peer::Ic | Peer::Baseline => true,
+            _ if matches!(self.what, Check) => false,
+            Peer::Direct => !self.is_footprint(),
+            // Streams need buffering off; the footprint is the same.
+            Peer::NginxBuffered => !self.is_footprint() && !matches!(self.what, Streams(..)),
+            // Some hundred times slower: a few rows suffice to show that.
+            Peer::FastApi => {
+                matches!(
+                    self.what,
+                    Closed(..) | New(..) | Streams(_, 1) | Idle | Start
+                )
+            }
+            Peer::Relay | Peer::Hyper | Peer::Nginx | Peer::Haproxy => true,
         }
     }
 
-    /// One round of a running peer.
+    /// Measures one round of a running peer.
     pub fn round(
         &self,
         client: &mut Client,
         running: &Running,
         effort: &Effort,
-        book: &mut Book,
+        results: &mut Results,
     ) -> Result<(), String> {
-        let family = running.family();
-        let cpu = || family.as_ref().map(|family| family.cpu());
+        let processes = running.processes();
+        let cpu = || processes.as_ref().map(|processes| processes.cpu());
         let route = running.route();
         let slice = [effort.warm_up, effort.slice];
         let mut before = None;
         let mut mark = || before = cpu();
-        let tally = match self.what {
-            What::Closed(ask, connections) => {
-                client.closed_loop(route, ask, connections, slice, &mut mark)
+        let metrics = match self.what {
+            Measurement::Closed(workload, connections) => {
+                client.closed_loop(route, workload, connections, slice, &mut mark)
             }
-            What::Rate(ask, connections, rate) => {
-                client.fixed_rate(route, ask, connections, rate, slice, &mut mark)
+            Measurement::Rate(workload, connections, rate) => {
+                client.fixed_rate(route, workload, connections, rate, slice, &mut mark)
             }
-            What::New(ask, at_a_time) => {
-                client.new_connections(route, ask, at_a_time, slice, &mut mark)
+            Measurement::New(workload, at_a_time) => {
+                client.new_connections(route, workload, at_a_time, slice, &mut mark)
             }
-            What::Streams(gap, streams) => {
+            Measurement::Streams(gap, streams) => {
                 let slice = [effort.warm_up, effort.stream_slice];
                 client.streams(route, gap, streams, slice, &mut mark)
             }
-            What::Body(ask) => client.exactly(route, ask(effort.body), [0, 1], &mut mark),
+            Measurement::Body(workload) => {
+                client.exactly(route, workload(effort.body), [0, 1], &mut mark)
+            }
             _ => return Ok(()),
         }?;
         let used = cpu().zip(before).map(|(after, before)| after - before);
-        if tally.count == 0 {
-            return Err("nothing was answered".to_owned());
+        if metrics.count == 0 {
+            return Err("no response".to_owned());
         }
-        let mut note = |figure, value| book.note(self.name, figure, running.peer, value);
-        if let What::Body(_) = self.what {
+        let mut record = |figure, value| results.record(self.name, figure, running.peer, value);
+        if let Measurement::Body(_) = self.what {
             let gib = effort.body as f64 / f64::from(1 << 30);
             if let Some(used) = used {
-                note(CPU_PER_GIB, used.as_secs_f64() / gib);
+                record(CPU_PER_GIB, used.as_secs_f64() / gib);
             }
-            note(GIB_RATE, gib / tally.time.as_secs_f64());
+            record(GIB_RATE, gib / metrics.time.as_secs_f64());
             return Ok(());
         }
         let (per, p50, p99) = match self.what {
-            What::Streams(..) => (CPU_PER_EVENT, DELAY_P50, DELAY_P99),
+            Measurement::Streams(..) => (CPU_PER_EVENT, DELAY_P50, DELAY_P99),
             _ => (CPU_PER_REQUEST, LATENCY_P50, LATENCY_P99),
         };
         if let Some(used) = used {
-            note(per, used.as_secs_f64() * 1e6 / tally.count as f64);
+            record(per, used.as_secs_f64() * 1e6 / metrics.count as f64);
         }
-        note(p50, micros_at(&tally, 0.5));
-        note(p99, micros_at(&tally, 0.99));
+        record(p50, micros_at(&metrics, 0.5));
+        record(p99, micros_at(&metrics, 0.99));
         match self.what {
-            What::Closed(..) | What::New(..) => {
-                note(RATE, tally.count as f64 / tally.time.as_secs_f64())
+            Measurement::Closed(..) | Measurement::New(..) => {
+                record(RATE, metrics.count as f64 / metrics.time.as_secs_f64())
             }
-            What::Streams(..) => note(EVENT_RATE, tally.count as f64 / tally.time.as_secs_f64()),
+            Measurement::Streams(..) => record(
+                EVENT_RATE,
+                metrics.count as f64 / metrics.time.as_secs_f64(),
+            ),
             _ => {}
         }
         Ok(())
     }
 
-    /// The figures of fresh processes of `peer`.
+    /// Measures new processes of `peer`.
     pub fn footprint(
         &self,
         peer: Peer,
-        place: &Place,
+        setup: &Setup,
         effort: &Effort,
-        book: &mut Book,
+        results: &mut Results,
     ) -> Result<(), String> {
-        let mut note = |figure, peer, value| book.note(self.name, figure, peer, value);
-        let kib = 1024.0;
+        let mut record = |figure, peer, value| results.record(self.name, figure, peer, value);
         match self.what {
-            What::Idle => {
-                let running = Running::start(peer, place)?;
-                // Until what is done after listening is done as well.
+            Measurement::Idle => {
+                let running = Running::start(peer, setup)?;
+                // Until the work after listening is done.
                 thread::sleep(Duration::from_millis(500));
-                if let Some(family) = running.family() {
-                    note(PSS, peer, family.pss() as f64 / kib);
-                    note(THREADS, peer, family.threads() as f64);
+                if let Some(processes) = running.processes() {
+                    record(ANONYMOUS, peer, processes.anonymous_kib() as f64);
+                    record(RSS, peer, processes.resident_kib() as f64);
                 }
                 running.stop();
             }
-            What::PerConnection | What::PerStream => {
-                let running = Running::start(peer, place)?;
+            Measurement::PerConnection | Measurement::PerStream => {
+                let running = Running::start(peer, setup)?;
                 let route = running.route();
                 let mut client = Client::new().map_err(|error| error.to_string())?;
                 let mut sizes = Vec::new();
                 for count in effort.held {
                     match self.what {
-                        What::PerStream => client.hold_streams(route, 1_000_000, count)?,
+                        Measurement::PerStream => client.hold_streams(route, 1_000_000, count)?,
                         _ => client.hold_idle(route, count)?,
                     }
-                    sizes.push(running.family().map_or(0, |family| family.data()) as f64);
+                    sizes.push(
+                        running
+                            .processes()
+                            .map_or(0, |processes| processes.anonymous_kib())
+                            as f64,
+                    );
                 }
                 let [few, many] = effort.held;
                 let each = (sizes[1] - sizes[0]) / (many - few) as f64;
-                note(DATA, peer, each / kib);
+                record(ANONYMOUS, peer, each);
                 drop(client);
                 running.stop();
             }
-            What::Start => {
+            Measurement::Start => {
                 for _ in 0..effort.starts {
-                    note(
+                    record(
                         START,
                         peer,
-                        Running::time_to_listen(peer, place)?.as_secs_f64() * 1e3,
+                        Running::time_to_listen(peer, setup)?.as_secs_f64() * 1e3,
                     );
                 }
             }
-            What::Check => {
+            Measurement::Check => {
+                let registry = setup.folder.join("registry.json");
                 for _ in 0..effort.starts * 3 {
-                    let registry = place.folder.join("registry.json");
-                    let check = Command::new(IC)
+                    let mut check = Command::new(peer.program());
+                    check
                         .args(["check", "8888"])
-                        .env("PORT_REGISTRY_PATH", registry)
-                        .whole();
-                    note(WHOLE, Peer::Ic, check?);
-                    note(WHOLE, Peer::Direct, Command::new("true").whole()?);
+                        .env("PORT_REGISTRY_PATH", &registry);
+                    record(WHOLE, peer, time_to_end(&mut check)?);
+                    if peer == Peer::Ic {
+                        record(WHOLE, Peer::Direct, time_to_end(&mut Command::new("true"))?);
+                    }
                 }
             }
-            What::Calls => {
-                let gets = calls(peer, place, |client, running, count| {
-                    client.exactly(running.route(), Ask::Get(1024), [0, count], &mut || ())
+            Measurement::Calls => {
+                let gets = calls(peer, setup, |client, running, count| {
+                    client.exactly(running.route(), Workload::Get(1024), [0, count], &mut || ())
                 })?;
-                note(CALLS_PER_REQUEST, peer, gets);
-                let events = calls(peer, place, |client, running, count| {
+                record(CALLS_PER_REQUEST, peer, gets);
+                let events = calls(peer, setup, |client, running, count| {
                     client.events(running.route(), 2000, count)
                 })?;
-                note(CALLS_PER_EVENT, peer, events);
+                record(CALLS_PER_EVENT, peer, events);
             }
             _ => {}
         }
@@ -348,21 +361,21 @@ impl Row {
     }
 }
 
-/// The system calls that each of many repetitions adds: those of a long run less those of a short one.
+/// System calls per repetition: the difference between a long and a short run, divided by the difference in length.
 fn calls(
     peer: Peer,
-    place: &Place,
+    setup: &Setup,
     run: impl Fn(&mut Client, &Running, u64) -> Result<Metrics, String>,
 ) -> Result<f64, String> {
     let [short, long] = [100, 600];
     let mut totals = Vec::new();
     for count in [short, long] {
-        let file = place.folder.join(format!("{}.calls", peer.name()));
+        let file = setup.folder.join(format!("{}.calls", peer.name()));
         let _ = std::fs::remove_file(&file);
         let name = file.display().to_string();
-        // `-D`: the peer is the bench's own child, strace only a bystander.
+        // `-D`: strace runs as a grandchild, so that the peer is the child of the bench.
         let running =
-            Running::start_under(peer, place, &["strace", "-D", "-f", "-c", "-o", &name])?;
+            Running::start_under(peer, setup, &["strace", "-D", "-f", "-c", "-o", &name])?;
         let mut client = Client::new().map_err(|error| error.to_string())?;
         run(&mut client, &running, count)?;
         drop(client);
@@ -372,29 +385,22 @@ fn calls(
     Ok((totals[1] as f64 - totals[0] as f64) / (long - short) as f64)
 }
 
-/// A process from its start to its end, in milliseconds.
-trait Whole {
-    fn whole(&mut self) -> Result<f64, String>;
+/// Runs a process to its end; returns the time that it took, in milliseconds.
+fn time_to_end(command: &mut Command) -> Result<f64, String> {
+    let command = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let started = Instant::now();
+    let status = command.status();
+    let time = started.elapsed();
+    status
+        .map(|_| time.as_secs_f64() * 1e3)
+        .map_err(|error| error.to_string())
 }
 
-impl Whole for Command {
-    fn whole(&mut self) -> Result<f64, String> {
-        let started = Instant::now();
-        let status = self
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        let time = started.elapsed();
-        match status {
-            Ok(_) => Ok(time.as_secs_f64() * 1e3),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-fn micros_at(tally: &Metrics, quantile: f64) -> f64 {
-    tally.latencies.value_at_quantile(quantile) as f64 / 1e3
+fn micros_at(metrics: &Metrics, quantile: f64) -> f64 {
+    metrics.latencies.value_at_quantile(quantile) as f64 / 1e3
 }
 
 const CPU_PER_REQUEST: Figure = Figure::new("CPU/request", "µs", Better::Lower);
@@ -407,9 +413,8 @@ const DELAY_P50: Figure = Figure::new("delay p50", "µs", Better::LowerThanDirec
 const DELAY_P99: Figure = Figure::new("delay p99", "µs", Better::LowerThanDirect);
 const RATE: Figure = Figure::new("requests", "1/s", Better::Higher);
 const EVENT_RATE: Figure = Figure::new("events", "1/s", Better::Higher);
-const PSS: Figure = Figure::new("PSS", "KiB", Better::Lower);
-const THREADS: Figure = Figure::new("threads", "", Better::Lower);
-const DATA: Figure = Figure::new("data", "KiB", Better::Lower);
+const ANONYMOUS: Figure = Figure::new("anonymous", "KiB", Better::Lower);
+const RSS: Figure = Figure::new("RSS", "KiB", Better::Lower);
 const START: Figure = Figure::new("time", "ms", Better::Lower);
 const WHOLE: Figure = Figure::new("time", "ms", Better::Lower);
 const CALLS_PER_REQUEST: Figure = Figure::new("per GET", "calls", Better::Lower);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::peers::Peer;
 use crate::rows::ROWS;
 
-/// One column of what a row measures.
+/// A figure that a row measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figure {
     name: &'static str,
@@ -15,12 +15,12 @@ pub struct Figure {
     better: Better,
 }
 
-/// What makes one peer better than another.
+/// How peers are ranked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Better {
     Lower,
     Higher,
-    /// Less added to what it is without a forwarder.
+    /// Compared after subtracting the value without a forwarder.
     LowerThanDirect,
 }
 
@@ -30,9 +30,9 @@ impl Figure {
     }
 }
 
-/// All that was measured.
+/// All values of all rounds.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct Results {
     lines: Vec<Line>,
 }
 
@@ -43,8 +43,8 @@ struct Line {
     peers: Vec<(Peer, Vec<f64>)>,
 }
 
-impl Book {
-    pub fn note(&mut self, row: &'static str, figure: Figure, peer: Peer, value: f64) {
+impl Results {
+    pub fn record(&mut self, row: &'static str, figure: Figure, peer: Peer, value: f64) {
         let at = self
             .lines
             .iter()
@@ -64,7 +64,8 @@ impl Book {
         }
     }
 
-    /// One line for each figure: medians, the ratio of `ic` to the best rival, and how far its rounds lie apart.
+    /// One line for each figure: medians, the ratio of `ic` to the best other proxy, its middle half, and the ratio to the
+    /// baseline.
     pub fn table(&self, peers: &[Peer]) -> String {
         let columns: Vec<Peer> = peers
             .iter()
@@ -75,7 +76,13 @@ impl Book {
         for peer in &columns {
             let _ = write!(out, " {:>9}", peer.name());
         }
-        let _ = writeln!(out, " {:>8} {:>12}", "ic/best", "ic's rounds");
+        let has_baseline = peers.contains(&Peer::Baseline);
+        let _ = write!(out, " {:>8} {:>12}", "ic/best", "ic's rounds");
+        out.push_str(if has_baseline {
+            "  ic/baseline\n"
+        } else {
+            "\n"
+        });
         for line in self.sorted() {
             let _ = write!(
                 out,
@@ -83,7 +90,7 @@ impl Book {
                 line.row, line.figure.name, line.figure.unit
             );
             for &peer in &columns {
-                let value = line.better_of(peer).map_or("–".to_owned(), shown);
+                let value = line.better_of(peer).map_or("–".to_owned(), rounded);
                 let _ = write!(out, " {value:>9}");
             }
             let ratio = line
@@ -91,9 +98,13 @@ impl Book {
                 .map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
             let spread = line.values(Peer::Ic).map_or(String::new(), |values| {
                 let (low, high) = spread(values);
-                format!("{}–{}", shown(low), shown(high))
+                format!("{}–{}", rounded(low), rounded(high))
             });
-            let _ = writeln!(out, " {ratio:>8} {spread:>12}");
+            let _ = write!(out, " {ratio:>8} {spread:>12}");
+            if let Some((ic, baseline)) = line.median(Peer::Ic).zip(line.median(Peer::Baseline)) {
+                let _ = write!(out, " {:>12.3}", ic / baseline);
+            }
+            out.push('\n');
         }
         out
     }
@@ -117,7 +128,7 @@ impl Book {
         lines.collect()
     }
 
-    /// In the order of the rows, whatever order they were measured in.
+    /// In the order of the rows.
     fn sorted(&self) -> Vec<&Line> {
         let mut lines: Vec<&Line> = self.lines.iter().collect();
         lines.sort_by_key(|line| ROWS.iter().position(|row| row.name == line.row));
@@ -135,7 +146,7 @@ impl Line {
         self.values(peer).map(median)
     }
 
-    /// nginx is taken in its better set-up, as somebody who knows it would run it for this row.
+    /// The median; for nginx that of the better of its two configurations.
     fn better_of(&self, peer: Peer) -> Option<f64> {
         let value = self.median(peer);
         let other = match peer {
@@ -152,12 +163,12 @@ impl Line {
         }
     }
 
-    /// Below 1, `ic` is ahead of every rival (for what is better when it is higher: the inverse).
+    /// `ic` divided by the best other proxy (inverted where higher is better): below 1, `ic` is the best.
     fn ratio(&self) -> Option<f64> {
         let rivals = self
             .peers
             .iter()
-            .filter(|(peer, _)| peer.is_rival())
+            .filter(|(peer, _)| peer.is_comparable())
             .map(|(_, values)| median(values));
         let ic = self.median(Peer::Ic)?;
         match self.figure.better {
@@ -180,7 +191,7 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Where the middle half of the values lies.
+/// The quartiles.
 fn spread(values: &[f64]) -> (f64, f64) {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -188,8 +199,8 @@ fn spread(values: &[f64]) -> (f64, f64) {
     (sorted[quarter], sorted[sorted.len() - 1 - quarter])
 }
 
-/// Three digits are more than the rounds agree on.
-fn shown(value: f64) -> String {
+/// Three significant digits: the rounds differ by more.
+fn rounded(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
