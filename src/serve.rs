@@ -1,116 +1,61 @@
 //! The interceptor: listeners, limits, stopping. Knows bytes and addresses, and nothing of the registry.
 //!
-//! One thread serves everything, or several that share nothing (see `threads`). A connection is a task, and a task that
-//! panics ends alone.
+//! One thread and one event loop serve everything. A connection is a task, and a task that panics ends alone.
 
 mod admin;
 mod buffers;
 pub(crate) mod conn;
-mod counter;
 mod deadline;
 mod error;
 mod exchange;
 pub mod feed;
-mod frames;
 mod histogram;
 pub(crate) mod listen;
+mod metrics;
+mod options;
 mod peer;
 pub(crate) mod reactor;
 mod relay;
-mod station;
+mod service;
+mod site;
 mod target;
-mod tasks;
-mod threads;
 mod transfer;
 mod tunnel;
 pub(crate) mod upstream;
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
-pub use self::admin::About;
-use self::admin::Metrics;
+use self::conn::{Client, Stream};
 use self::deadline::Clock;
 use self::feed::{FeedSocket, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
+use self::metrics::Metrics;
+pub use self::options::{About, Options, Timeouts};
 pub use self::peer::listens;
 use self::reactor::{Source, Timer};
-use self::station::{Connected, Station};
+use self::service::{Admission, Service};
+use self::site::Site;
 pub use self::target::{BadTarget, Endpoint, Target};
-use self::threads::{Crew, Seat};
 use self::upstream::connect::Connector;
 use self::upstream::pool::Pool;
 pub use self::upstream::proxy::{BadProxy, Proxy};
 pub use self::upstream::tls::{Tls, Trust, Unusable};
 pub use crate::http::guard::Guard;
 pub use crate::http::rewrite::{RequestRewriter, Unsettable};
-
-/// What an interceptor is to do.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where to listen.
-    pub listen: Listen,
-    /// Where requests go.
-    pub target: Target,
-    /// How it is talked to, where that is in TLS.
-    pub tls: Option<Tls>,
-    /// Through which proxy.
-    pub proxy: Option<Proxy>,
-    /// What is set on each request.
-    pub onward: RequestRewriter,
-    /// Which requests are served.
-    pub guard: Guard,
-    /// How long anything may take.
-    pub timeouts: Timeouts,
-    /// How many threads serve, each by itself.
-    pub threads: NonZeroUsize,
-    /// The most client connections at a time; further ones get a 503.
-    pub connections_max: usize,
-    /// What `/_ic/health` says.
-    pub about: About,
-    /// The folder in which the [`feed`] has its socket; none if there is to be no feed.
-    pub feed: Option<PathBuf>,
-    /// The signals that stop it; none where something else decides how long it runs.
-    pub stop_signals: &'static [i32],
-}
-
-/// Time limits; `None` or zero is none.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// For a request head, from its first byte on: 408.
-    pub head: Option<Duration>,
-    /// For a client between requests: closed without a word.
-    pub idle: Option<Duration>,
-    /// For a connection to the target: 504.
-    pub connect: Option<Duration>,
-    /// From the last byte of the request to the whole head of the final response: 504. Interim responses do not count: they
-    /// are sent by whoever stands before the one that thinks. Nor does the start of a head, which could drip for ever.
-    pub first_byte: Option<Duration>,
-    /// For silence inside a message that has begun to pass: nothing of it comes from its sender, or its receiver takes nothing
-    /// of it. 408 or 504 as long as there is no answer, and a cut afterwards.
-    pub body: Option<Duration>,
-    /// How long a target that refuses connections is tried again.
-    pub hold: Duration,
-    /// How long requests in flight may take to finish when the program stops.
-    pub grace: Duration,
-    /// Without a client for so long, the program stops by itself.
-    pub idle_exit: Option<Duration>,
-}
 
 /// What an interceptor tells whoever runs it.
 #[derive(Debug, Clone, Copy)]
@@ -130,14 +75,6 @@ pub enum Stop {
     Idle(Duration),
 }
 
-impl Timeouts {
-    /// For a client that takes nothing of a page of the interceptor's own, which has no model to wait for: there always is one.
-    fn for_own_pages(&self) -> Duration {
-        let asked_for = self.body.filter(|body| !body.is_zero());
-        asked_for.unwrap_or(OWN_PAGES)
-    }
-}
-
 /// Why an interceptor could not start, or had to stop.
 #[derive(Debug)]
 pub enum ServeError {
@@ -151,10 +88,6 @@ pub enum ServeError {
     Accept(io::Error),
     /// The system does not say which sockets are ready.
     Reactor(io::Error),
-    /// There cannot be so many threads.
-    Threads(io::Error),
-    /// A thread ended by a fault of the program itself.
-    Fault,
 }
 
 impl fmt::Display for ServeError {
@@ -181,12 +114,6 @@ impl fmt::Display for ServeError {
                     reactor::NEEDS
                 )
             }
-            ServeError::Threads(error) => {
-                write!(f, "cannot start a thread: {error}; ask for fewer with --threads")
-            }
-            ServeError::Fault => {
-                f.write_str("a thread ended by a fault of ic itself; start it again, and report what the log says")
-            }
         }
     }
 }
@@ -197,14 +124,13 @@ impl std::error::Error for ServeError {
             ServeError::Bind(_, error)
             | ServeError::Signals(error)
             | ServeError::Accept(error)
-            | ServeError::Reactor(error)
-            | ServeError::Threads(error) => Some(error),
-            ServeError::TargetIsSelf(_) | ServeError::Fault => None,
+            | ServeError::Reactor(error) => Some(error),
+            ServeError::TargetIsSelf(_) => None,
         }
     }
 }
 
-/// Runs an interceptor until a signal stops it, or nobody has needed it for long. Calls `tell` with what happens.
+/// Runs an interceptor until a signal or [`Timeouts::idle_exit`] stops it. Calls `tell` with what happens.
 pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), ServeError> {
     limit_connections(&mut options);
     let listeners = listen::open(&options.listen)
@@ -216,117 +142,189 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
     if leads_back(&options.target, &addresses) {
         return Err(ServeError::TargetIsSelf(options.target));
     }
-    let tallies = (0..options.threads.get()).map(|_| Arc::new(Metrics::new()));
-    let common = Common {
-        tallies: tallies.collect(),
-        feed: Arc::default(),
-    };
-    let crew = Rc::new(Crew::start(&options, &common).map_err(ServeError::Threads)?);
-    let feed = Arc::clone(&common.feed);
-    let executor = Rc::new(LocalExecutor::new());
-    // Those who listen to the feed, apart from the clients, who are gone before them.
-    let attendance = Rc::new(LocalExecutor::new());
+    let feed: Arc<Hub> = Arc::default();
+    let clients = LocalExecutor::new();
+    // Apart from the clients: subscribers are sent how the clients' exchanges ended.
+    let subscribers = Rc::new(LocalExecutor::new());
     let main = async {
         let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
-        let channel = open_feed(&options, &addresses).map(|channel| {
-            let spawner = Rc::clone(&attendance);
-            let attend = move |listener: Pin<Box<dyn Future<Output = ()>>>| {
-                // As with a client: a panic is the end of this one.
-                let attended = AssertUnwindSafe(listener).catch_unwind();
-                spawner.spawn(attended).detach();
-            };
-            attendance.spawn(channel.run(Arc::clone(&feed), attend))
-        });
-        let station = Station::new(options, common, 0, &executor, exchange::answer);
-        let tell = |event: Option<Stop>| {
-            tell(event.map_or(Event::Listening(&addresses), Event::Stopping));
+        let feed_task =
+            open_feed(&options, &addresses).map(|socket| spawn_feed(socket, &feed, &subscribers));
+        clients
+            .spawn({
+                let subscribers = Rc::clone(&subscribers);
+                async move { subscribers.run(future::pending::<()>()).await }
+            })
+            .detach();
+        let site = open_site(options, Arc::clone(&feed), &clients);
+        let tell = |stop: Option<Stop>| {
+            tell(stop.map_or(Event::Listening(&addresses), Event::Stopping));
         };
-        let crew = Rc::clone(&crew);
-        main(station, listeners, channel, crew, signals, tell, &executor).await
+        serve_until_stopped(&site, listeners, feed_task, signals, tell, &clients).await
     };
-    // A task: there is something to do for it now and then only.
-    executor
-        .spawn({
-            let attendance = Rc::clone(&attendance);
-            async move { tasks::run(&attendance, future::pending::<()>()).await }
-        })
-        .detach();
-    reactor::block_on(tasks::run(&executor, main)).map_err(ServeError::Reactor)??;
-    // Exchanges that were not over in time end here, on all threads, which is told before the end.
-    drop(executor);
-    crew.dismiss();
+    reactor::block_on(clients.run(main)).map_err(ServeError::Reactor)??;
+    // Exchanges that are not over in time are cut here, and the feed hears of it.
+    drop(clients);
     feed.close();
     let farewell = future::or(
         feed.wait_until_empty(),
         Timer::at(Instant::now() + FAREWELL),
     );
-    reactor::block_on(tasks::run(&attendance, farewell)).map_err(ServeError::Reactor)
+    reactor::block_on(subscribers.run(farewell)).map_err(ServeError::Reactor)
 }
 
-/// The first thread: accepts everybody, serves its share, and tells the others when to stop.
-async fn main<F>(
-    station: Station<F>,
+/// The site of `options`; its background tasks run on `executor`.
+fn open_site(options: Options, feed: Arc<Hub>, executor: &LocalExecutor<'static>) -> Rc<Site> {
+    let clock = Clock::new();
+    let metrics = Rc::new(Metrics::new());
+    let connector = Connector::new(
+        options.target,
+        options.tls,
+        options.proxy,
+        Rc::clone(&metrics),
+    );
+    let service = Rc::new(Service::new(
+        connector,
+        Pool::new(&clock, Rc::clone(&metrics)),
+        clock,
+        options.timeouts,
+        options.connections_max,
+    ));
+    let shared = Rc::clone(&service);
+    executor
+        .spawn(async move { shared.clock.run().await })
+        .detach();
+    let shared = Rc::clone(&service);
+    executor
+        .spawn(async move { shared.pool.sweep().await })
+        .detach();
+    Rc::new(Site {
+        service,
+        about: options.about,
+        rewriter: options.rewriter,
+        guard: options.guard,
+        metrics,
+        feed,
+    })
+}
+
+/// Serves clients until a signal, a lack of clients or an error ends it; then waits for the requests in flight.
+async fn serve_until_stopped(
+    site: &Rc<Site>,
     listeners: Vec<Listener>,
-    channel: Option<Task<()>>,
-    crew: Rc<Crew>,
+    feed: Option<Task<()>>,
     mut signals: Signals,
     mut tell: impl FnMut(Option<Stop>),
-    executor: &LocalExecutor<'static>,
-) -> Result<(), ServeError>
-where
-    F: Future<Output = exchange::Done> + 'static,
-{
-    let station = Rc::new(station);
+    clients: &LocalExecutor<'static>,
+) -> Result<(), ServeError> {
+    let service = &site.service;
     let mut acceptors = Vec::new();
     for listener in listeners {
         let listener = Source::listening(listener).map_err(ServeError::Reactor)?;
-        // Tasks among the others: whoever comes waits for those who are there to have their turn.
-        let task = accept_all(listener, Rc::clone(&station), Rc::clone(&crew));
-        acceptors.push(executor.spawn(task));
+        acceptors.push(Box::pin(accept_all(listener, site, clients)));
     }
     tell(None);
 
-    // One listener's end is the end, and so is a thread's: half an interceptor is worse than one that is restarted.
+    // One listener's end is the end: half an interceptor is worse than one that is restarted.
     let broken = poll_fn(|context| {
-        let mut ends = acceptors.iter_mut().map(|acceptor| acceptor.poll(context));
-        ends.find_map(|end| {
-            if let Poll::Ready(error) = end {
-                Some(error)
-            } else {
-                None
-            }
-        })
-        .map_or(Poll::Pending, Poll::Ready)
+        let mut ends = acceptors
+            .iter_mut()
+            .map(|acceptor| acceptor.as_mut().poll(context));
+        ends.find(Poll::is_ready).unwrap_or(Poll::Pending)
     });
-    let told = async {
+    let signal = async {
         let signal = signals.next().await;
         signal.map(|()| Stop::Signal).map_err(ServeError::Signals)
     };
-    let idle = async { Ok(station.service.idle().await) };
-    let stop = future::or(future::or(told, idle), async {
-        Err(future::or(broken, crew.broke()).await)
-    })
-    .await?;
+    let idle_exit = service.timeouts.idle_exit.filter(|limit| !limit.is_zero());
+    let idle = async {
+        let Some(limit) = idle_exit else {
+            return future::pending().await;
+        };
+        service.idle(limit).await;
+        Ok(Stop::Idle(limit))
+    };
+    let stop = future::or(future::or(signal, idle), async { Err(broken.await) }).await?;
     tell(Some(stop));
-    for acceptor in acceptors {
-        // To its end: what it holds keeps the executor, and with that every connection.
-        acceptor.cancel().await;
-    }
-    if let Some(channel) = channel {
-        channel.cancel().await;
+    drop(acceptors);
+    if let Some(feed) = feed {
+        feed.cancel().await;
     }
 
+    let grace = service.timeouts.grace;
     log::info!(
         "stopping; requests in flight have {} s to finish",
-        station.service.timeouts.grace.as_secs_f32()
+        grace.as_secs_f32()
     );
-    crew.stop();
-    let finished = async {
-        station.finish(future::pending()).await;
-        crew.ended().await;
-    };
-    future::or(finished, async { drop(signals.next().await) }).await;
+    service.clock.stop();
+    // Grace 0 means do not wait; elsewhere 0 disables a limit.
+    if !grace.is_zero() {
+        let limit = service.clock.deadline();
+        limit.set(Some(grace));
+        let finished = future::or(service.all_disconnected(), limit.passed());
+        future::or(finished, async { drop(signals.next().await) }).await;
+    }
     Ok(())
+}
+
+/// Accepts clients until the listener fails; returns how.
+async fn accept_all(
+    listener: Source<Listener>,
+    site: &Rc<Site>,
+    clients: &LocalExecutor<'static>,
+) -> ServeError {
+    let mut accepted = 0u32;
+    loop {
+        match listen::accept(&listener).await {
+            Ok(client) => admit(client, site, clients),
+            Err(error) => return ServeError::Accept(error),
+        }
+        accepted = accepted.wrapping_add(1);
+        if accepted.is_multiple_of(TURN_CLIENTS) {
+            reactor::next_turn().await;
+        }
+    }
+}
+
+/// Serves a client in a task of its own, or rejects it.
+fn admit(client: Client, site: &Rc<Site>, clients: &LocalExecutor<'static>) {
+    let admission = site.service.admit();
+    let stream = match Stream::accepted(client) {
+        Ok(stream) => stream,
+        Err(error) => return log::warn!("a client cannot be served: {error}"),
+    };
+    let site = Rc::clone(site);
+    match admission {
+        Admission::Serve(guard) => spawn(exchange::serve(stream, site, guard), clients),
+        Admission::Reject(guard) => {
+            spawn(
+                async move {
+                    let _guard = guard;
+                    exchange::turn_away(stream, &site).await;
+                },
+                clients,
+            );
+        }
+        Admission::Drop => {}
+    }
+}
+
+/// Spawns a task whose panic ends it alone: its descriptors are closed and its buffers dropped, and what it shares with others
+/// are counters and pools.
+fn spawn(task: impl Future<Output = ()> + 'static, executor: &LocalExecutor<'_>) {
+    let task = AssertUnwindSafe(task).catch_unwind();
+    executor.spawn(task).detach();
+}
+
+/// Accepts the feed's subscribers in a task of `executor`, and serves each in another one.
+fn spawn_feed(
+    socket: FeedSocket,
+    feed: &Arc<Hub>,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Task<()> {
+    let spawner = Rc::clone(executor);
+    let attend = move |subscriber: Pin<Box<dyn Future<Output = ()>>>| spawn(subscriber, &spawner);
+    executor.spawn(socket.run(Arc::clone(feed), attend))
 }
 
 /// The live feed's socket. Without one everything else goes on.
@@ -355,149 +353,9 @@ fn open_feed(options: &Options, addresses: &[Address]) -> Option<FeedSocket> {
     None
 }
 
-/// Accepts clients until the listener breaks; says how.
-async fn accept_all<F>(
-    listener: Source<Listener>,
-    station: Rc<Station<F>>,
-    crew: Rc<Crew>,
-) -> ServeError
-where
-    F: Future<Output = exchange::Done> + 'static,
-{
-    let service = &station.service;
-    let mut accepted = 0u32;
-    loop {
-        let client = match listen::accept(&listener).await {
-            Ok(client) => client,
-            Err(error) => return ServeError::Accept(error),
-        };
-        // Clients that come in crowds must not keep those who are there from their turn.
-        accepted = accepted.wrapping_add(1);
-        if accepted.is_multiple_of(TURN_CLIENTS) {
-            reactor::next_turn().await;
-        }
-        if service.connections() >= service.connections_max {
-            station.turn_away(client);
-        } else if let Some(client) = crew.hand_over(client, &service.tally) {
-            station.serve(client, Seat::at(&service.tally));
-        }
-    }
-}
-
-/// Everything that the connections of a thread share.
-pub(crate) struct Service {
-    clock: Rc<Clock>,
-    connector: Connector,
-    pool: Pool,
-    onward: RequestRewriter,
-    guard: Guard,
-    timeouts: Timeouts,
-    connections_max: usize,
-    about: About,
-    /// What happens on this thread.
-    tally: Arc<Metrics>,
-    /// And on all threads, this one included.
-    tallies: Arc<[Arc<Metrics>]>,
-    /// Who is told what happens.
-    feed: Arc<Hub>,
-    /// Those that are told that there are too many; they do not count as served.
-    turned_away: Cell<usize>,
-    waits_for_end: RefCell<Option<Waker>>,
-    /// Each thread has every so many-th.
-    last_request_id: Cell<usize>,
-}
-
-/// What all threads have in common.
-#[derive(Debug, Clone)]
-pub(crate) struct Common {
-    /// What each of them counts.
-    tallies: Arc<[Arc<Metrics>]>,
-    feed: Arc<Hub>,
-}
-
-impl Service {
-    /// The service of thread `at`.
-    fn new(options: Options, common: Common, at: usize) -> Self {
-        let Common { tallies, feed } = common;
-        let clock = Clock::new();
-        let tally = Arc::clone(&tallies[at]);
-        Service {
-            connector: Connector::new(
-                options.target,
-                options.tls,
-                options.proxy,
-                Arc::clone(&tally),
-            ),
-            pool: Pool::new(&clock, Arc::clone(&tally)),
-            clock,
-            onward: options.onward,
-            guard: options.guard,
-            timeouts: options.timeouts,
-            connections_max: options.connections_max,
-            about: options.about,
-            tally,
-            tallies,
-            feed,
-            turned_away: Cell::new(0),
-            waits_for_end: RefCell::default(),
-            last_request_id: Cell::new(at),
-        }
-    }
-
-    /// What all threads have counted.
-    fn sum(&self, count: impl Fn(&Metrics) -> u64) -> u64 {
-        self.tallies.iter().map(|tally| count(tally)).sum()
-    }
-
-    /// The clients of all threads.
-    fn connections(&self) -> usize {
-        self.tallies.iter().map(|tally| tally.connections()).sum()
-    }
-
-    /// A name for an answer of our own, unique to this process.
-    fn next_request_id(&self) -> String {
-        let id = self.last_request_id.get() + self.tallies.len();
-        self.last_request_id.set(id);
-        format!("ic-{}-{id}", std::process::id())
-    }
-
-    /// Waits until no thread has had a client for as long as `idle_exit` says; how long that is.
-    async fn idle(&self) -> Stop {
-        let Some(limit) = self.timeouts.idle_exit.filter(|limit| !limit.is_zero()) else {
-            return future::pending().await;
-        };
-        loop {
-            let since = self.tallies.iter().map(|tally| tally.quiet_since());
-            // While one is there, it is too early whenever it goes.
-            let since = since.collect::<Option<Vec<_>>>().unwrap_or_default();
-            let quiet = since
-                .into_iter()
-                .max()
-                .map_or(Duration::ZERO, |since| since.elapsed());
-            match limit.checked_sub(quiet).filter(|left| !left.is_zero()) {
-                Some(left) => Timer::at(Instant::now() + left).await,
-                None => return Stop::Idle(limit),
-            }
-        }
-    }
-
-    /// Waits until no connection of this thread is left.
-    async fn all_gone(&self) {
-        poll_fn(|context| {
-            if self.tally.connections() + self.turned_away.get() == 0 {
-                return Poll::Ready(());
-            }
-            *self.waits_for_end.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
 /// Lets in no more clients than there are descriptors for.
 fn limit_connections(options: &mut Options) {
-    let affordable =
-        raise_descriptor_limit().map_or(usize::MAX, |limit| affordable(limit, options.threads));
+    let affordable = raise_descriptor_limit().map_or(usize::MAX, affordable);
     if affordable < options.connections_max {
         // Whoever asks for more than is usual knows that most of them are idle.
         if options.connections_max <= CONNECTIONS_USUAL {
@@ -557,9 +415,8 @@ fn raise_descriptor_limit() -> Option<u64> {
 /// How many clients `descriptors` are enough for: two each, and half a one for those that are turned away. A client
 /// that is let in without a descriptor left for the target could only be told of a failure; the connection
 /// limit tells it to come again.
-fn affordable(descriptors: u64, threads: NonZeroUsize) -> usize {
-    let others = threads.get() as u64 - 1;
-    let left = descriptors.saturating_sub(OWN_DESCRIPTORS + others * THREAD_DESCRIPTORS);
+fn affordable(descriptors: u64) -> usize {
+    let left = descriptors.saturating_sub(OWN_DESCRIPTORS);
     usize::try_from(left / 5 * 2).unwrap_or(usize::MAX).max(1)
 }
 
@@ -568,9 +425,6 @@ const CONNECTIONS_USUAL: usize = 1024;
 
 /// Standard streams, listeners, readiness, signals, a name being resolved, and some pipes.
 const OWN_DESCRIPTORS: u64 = 24;
-
-/// Of each thread more: readiness and some pipes.
-const THREAD_DESCRIPTORS: u64 = 12;
 
 /// Signals, one byte each.
 struct Signals {
@@ -604,9 +458,6 @@ impl Signals {
 
 /// For those who listen to the feed to take what was told last.
 const FAREWELL: Duration = Duration::from_millis(200);
-
-/// A page fits into a socket's buffer unless its reader has stopped reading those before.
-const OWN_PAGES: Duration = Duration::from_secs(10);
 
 /// After this many clients of one listener, the others have their turn.
 const TURN_CLIENTS: u32 = 64;

@@ -16,7 +16,6 @@ mod trust;
 
 use std::cell::Cell;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -108,8 +107,8 @@ pub struct Serve {
     /// how many clients may be connected at once; default: 1024
     #[argh(option, arg_name = "N")]
     pub max_connections: Option<String>,
-    /// how many threads serve, up to 64; default: 1
-    #[argh(option, arg_name = "N")]
+    /// removed; refused with a hint for one release
+    #[argh(option, arg_name = "N", hidden_help)]
     pub threads: Option<String>,
     /// how long requests may still run after a signal to stop; default: 10
     #[argh(option, arg_name = "SECS")]
@@ -175,8 +174,6 @@ pub struct ServeSettings {
     pub limits: TimeLimits,
     /// Clients connected at once, at least 1.
     pub connections_max: usize,
-    /// Threads that serve, 1 to 64.
-    pub threads: NonZeroUsize,
     /// For requests in flight when it is told to stop.
     pub grace: Duration,
     /// It ends by itself after so long without a client.
@@ -381,10 +378,9 @@ impl Serve {
             Some(number) => SourcedValue::flag("--max-connections", number).count(1)?,
             None => CONNECTIONS_MAX,
         };
-        let threads = match &self.threads {
-            Some(number) => threads(&SourcedValue::flag("--threads", number))?,
-            None => NonZeroUsize::MIN,
-        };
+        if self.threads.is_some() {
+            return Err(Failure::usage(THREADS_REMOVED));
+        }
         let trust = trust::trust(self, environment)?;
         let host = bare_word(&host)?;
         let allowed_hosts = allowed(
@@ -445,7 +441,6 @@ impl Serve {
             hold,
             limits,
             connections_max,
-            threads,
             grace,
             idle_exit: (!idle_exit.is_zero()).then_some(idle_exit),
             allowed_hosts,
@@ -599,20 +594,9 @@ const INSTANCE_ID: &str = "pycharm-{project}";
 /// Each costs two sockets and some 20 KiB; 1024 files is also what many systems allow a process at first.
 const CONNECTIONS_MAX: usize = 1024;
 
-/// More threads than serve anybody: one thread relays some ten thousand requests a second.
-const THREADS_MAX: usize = 64;
-
-fn threads(given: &SourcedValue) -> Result<NonZeroUsize, Failure> {
-    let refused = || {
-        given.refused(format_args!(
-            "is not a number of threads; give 1 to {THREADS_MAX}"
-        ))
-    };
-    let count = given.count(1).map_err(|_| refused())?;
-    NonZeroUsize::new(count)
-        .filter(|count| count.get() <= THREADS_MAX)
-        .ok_or_else(refused)
-}
+/// What was tried with `--threads` is done by several processes.
+const THREADS_REMOVED: &str = "`--threads` is removed: one thread serves tens of thousands of requests a second; \
+     for more, run several interceptors behind a load balancer";
 
 #[cfg(test)]
 mod tests {
@@ -687,7 +671,6 @@ mod tests {
             }
         );
         assert_eq!(settings.connections_max, 1024);
-        assert_eq!(settings.threads.get(), 1);
         assert_eq!(settings.grace, Duration::from_secs(10));
         assert_eq!(settings.idle_exit, None);
     }
@@ -858,16 +841,14 @@ mod tests {
             &[],
             "`--max-connections 0` is not",
         );
-        for threads in ["0", "65", "+2", "two"] {
-            check(
-                Serve {
-                    threads: some(threads),
-                    ..serve()
-                },
-                &[],
-                &format!("`--threads {threads}` is not a number of threads"),
-            );
-        }
+        check(
+            Serve {
+                threads: some("2"),
+                ..serve()
+            },
+            &[],
+            "`--threads` is removed",
+        );
         check(
             Serve {
                 grace: some("-1"),

@@ -16,17 +16,17 @@ use smol::future;
 
 use self::duplex::{Attempt, Sent};
 use self::request::{Refusal, Request};
-use super::admin::{Page, Trouble};
+use super::admin::Page;
 use super::buffers::Scratch;
 use super::conn::{Conn, Reader, Stream};
 use super::deadline::{Deadline, InactivityTimeout};
 use super::error::{ClientFault, Fault, OriginFault};
 use super::feed::{Outcome, Side};
-use super::frames::Frames;
 use super::reactor;
 use super::relay;
+use super::service::ConnectionGuard;
+use super::site::Site;
 use super::tunnel;
-use super::{Connected, Service};
 use crate::http::body::{Body, BodyMode};
 use crate::http::connection::{Next, Reason};
 use crate::http::forward::{self, ExchangeState};
@@ -42,39 +42,30 @@ struct Connection {
     number: u64,
 }
 
-/// Serves a client's connection to its end.
-pub fn serve<F>(
-    stream: Stream,
-    connected: Connected,
-    frames: Rc<Frames<Call, F>>,
-) -> impl Future<Output = ()>
-where
-    F: Future<Output = Done>,
-{
+/// Serves a client's connection to its end, at which `guard` is dropped.
+pub fn serve(stream: Stream, site: Rc<Site>, guard: ConnectionGuard) -> impl Future<Output = ()> {
     let mut connection = Connection {
         client: Conn::new(stream),
-        limit: connected.service.clock.deadline(),
+        limit: site.service.clock.deadline(),
         number: 0,
     };
     async move {
+        // Dropped last.
+        let _guard = guard;
         let mut requests = 0u32;
         loop {
             let answer = {
-                let service = &connected.service;
-                let Some(read) = request::read_request(&mut connection, service).await else {
+                let Some(read) = request::read_request(&mut connection, &site).await else {
                     return;
                 };
-                frames.run(Call {
-                    connection,
-                    read,
-                    service: Rc::clone(service),
-                })
+                // In a box that exists only meanwhile: an exchange needs ten times the memory of an idle connection.
+                Box::pin(answer(connection, read, &site))
             };
-            match answer.await.0 {
+            match answer.await {
                 Some(persistent) => connection = persistent,
                 None => return,
             }
-            // Whoever sends one request behind the other must not keep everybody else from their turn.
+            // A client that pipelines requests must not keep the others waiting.
             requests = requests.wrapping_add(1);
             if requests.is_multiple_of(TURN_REQUESTS) {
                 reactor::next_turn().await;
@@ -83,64 +74,45 @@ where
     }
 }
 
-/// What an exchange begins with.
-pub struct Call {
-    connection: Connection,
+/// Answers one request; returns the connection if it serves another one, else closes it.
+async fn answer(
+    mut connection: Connection,
     read: Result<(Request, Scratch), Refusal>,
-    service: Rc<Service>,
-}
-
-/// What an exchange leaves: the connection, if it serves another request.
-pub struct Done(Option<Connection>);
-
-/// Answers one request, and sees to the connection's end if it was the last.
-pub fn answer(call: Call) -> impl Future<Output = Done> {
-    // Taken apart out here: a future holds what it takes apart twice.
-    let Call {
-        mut connection,
-        mut read,
-        service,
-    } = call;
-    async move {
-        let next = match read {
-            Ok((ref request, ref mut out)) => {
-                exchange(&mut connection, request, out, &service).await
+    site: &Site,
+) -> Option<Connection> {
+    let next = match read {
+        Ok((request, mut out)) => exchange(&mut connection, &request, &mut out, site).await,
+        Err(refusal) => Err(Some(refusal)),
+    };
+    match next {
+        Ok(Next::Reuse) => return Some(connection),
+        Ok(Next::Close(reason)) => {
+            log::debug!("closing the client's connection: {}", reason.explain());
+            // A client that has said that this was its last request sends nothing more (RFC 9112 §9.6).
+            if reason != Reason::ClientAsked || !connection.client.is_quiet() {
+                Box::pin(close(connection)).await;
             }
-            Err(refusal) => Err(Some(refusal)),
-        };
-        Done(match next {
-            Ok(Next::Reuse) => Some(connection),
-            Ok(Next::Close(reason)) => {
-                log::debug!("closing the client's connection: {}", reason.explain());
-                // Who has said that this was its last request sends nothing more (RFC 9112 §9.6).
-                if reason != Reason::ClientAsked || !connection.client.is_quiet() {
-                    Box::pin(close(connection)).await;
-                }
-                None
-            }
-            Ok(Next::Tunnel) => None,
-            Err(Some(refusal)) => {
-                Box::pin(refuse(connection, refusal, &service)).await;
-                None
-            }
-            // Reset, since it ends amid an answer: a body that ends with the connection would look complete.
-            Err(None) => None,
-        })
+        }
+        Ok(Next::Tunnel) => {}
+        Err(Some(refusal)) => Box::pin(refuse(connection, refusal, site)).await,
+        // Reset, since it ends within a response: a body that ends with the connection would look complete.
+        Err(None) => {}
     }
+    None
 }
 
 /// Answers a connection that is one too many.
-pub async fn turn_away(stream: Stream, service: &Service) {
+pub async fn turn_away(stream: Stream, site: &Site) {
     let connection = Connection {
         client: Conn::new(stream),
-        limit: service.clock.deadline(),
+        limit: site.service.clock.deadline(),
         number: 0,
     };
     let refusal = Refusal {
         fault: ClientFault::TooMany.into(),
         head_only: false,
     };
-    refuse(connection, refusal, service).await;
+    refuse(connection, refusal, site).await;
 }
 
 /// The time limits of an exchange, one for each side.
@@ -162,7 +134,7 @@ fn exchange<'a>(
     connection: &'a mut Connection,
     request: &'a Request,
     out: &'a mut Scratch,
-    service: &'a Service,
+    site: &'a Site,
 ) -> impl Future<Output = Result<Next, Option<Refusal>>> {
     async move {
         let refusal = |fault| Refusal {
@@ -170,16 +142,16 @@ fn exchange<'a>(
             head_only: request.asking.asked == Asked::Head,
         };
         if let Some(page) = request.page {
-            let next = serve_page(connection, request, page, service).await;
+            let next = serve_page(connection, request, page, site).await;
             return next.map_err(|fault| Some(refusal(fault)));
         }
-        let underway = service.tally.begin();
-        let result = forward(connection, request, out, service).await;
+        let in_flight = site.metrics.begin_request();
+        let result = forward(connection, request, out, site).await;
         let status = match &result {
             Ok((status, _)) => Some(*status),
             Err(broken) => broken.fault.status(),
         };
-        underway.end(status, request.age());
+        in_flight.end(status, request.age());
         match result {
             Ok((status, next)) => {
                 if let Some(trace) = &request.trace {
@@ -190,7 +162,8 @@ fn exchange<'a>(
                     trace.complete(outcome, status);
                 }
                 if status >= 500 {
-                    service.tally.failed(Trouble::Answered(status));
+                    site.metrics
+                        .set_last_error(format!("the target answered {status}"));
                 }
                 if let Some(label) = &request.label {
                     let millis = request.age().as_millis();
@@ -202,7 +175,7 @@ fn exchange<'a>(
                 if let Some(trace) = &request.trace {
                     trace.fail(&fault, is_answered);
                 }
-                report(&fault, request, service);
+                report(&fault, request, site);
                 Err((!is_answered).then(|| refusal(fault)))
             }
         }
@@ -214,11 +187,11 @@ fn forward<'a>(
     connection: &'a mut Connection,
     request: &'a Request,
     out: &'a mut Scratch,
-    service: &'a Service,
+    site: &'a Site,
 ) -> impl Future<Output = Result<(u16, Next), Break>> {
     async move {
         let Connection { client, limit, .. } = connection;
-        let origin_limit = service.clock.deadline();
+        let origin_limit = site.service.clock.deadline();
         let limits = Limits {
             client: limit,
             origin: &origin_limit,
@@ -228,18 +201,18 @@ fn forward<'a>(
             is_answered: false,
         };
         let mut body = Body::new(request.framing);
-        take_ready(&mut client.reader(), &mut body, request, service, out).map_err(unanswered)?;
+        take_ready(&mut client.reader(), &mut body, request, site, out).map_err(unanswered)?;
         let is_repeatable = request.is_idempotent && body.is_complete();
         let out = std::mem::take(out);
-        let mut attempt = Attempt::new(request, service, limits, out, is_repeatable);
-        let mut kept = service.pool.reuse(is_repeatable);
+        let mut attempt = Attempt::new(request, site, limits, out, is_repeatable);
+        let mut kept = site.service.pool.reuse(is_repeatable);
         loop {
             attempt.is_reused = kept.is_some();
             let origin = match &mut kept {
                 Some(origin) => origin,
                 // In a box: few requests need it, and it is as large as all the rest.
                 None => kept.insert(
-                    Box::pin(connect(client, request, limits, service))
+                    Box::pin(connect(client, request, limits, site))
                         .await
                         .map_err(unanswered)?,
                 ),
@@ -248,10 +221,10 @@ fn forward<'a>(
             match attempt.run(client, origin, &mut body).await {
                 Ok(answered) => {
                     if attempt.is_reused {
-                        service.pool.set_persistent();
+                        site.service.pool.set_persistent();
                     }
                     if answered.next == Next::Tunnel {
-                        let (up, down) = (&service.tally.bytes_up, &service.tally.bytes_down);
+                        let (up, down) = (&site.metrics.bytes_up, &site.metrics.bytes_down);
                         let limits = tunnel::Limits {
                             silence: limits.origin,
                             pause: limits.client,
@@ -267,7 +240,7 @@ fn forward<'a>(
                         && origin.bytes().is_empty()
                         && let Some(origin) = kept.take()
                     {
-                        service.pool.keep(origin, announced_seconds);
+                        site.service.pool.keep(origin, announced_seconds);
                     }
                     return Ok((answered.status, answered.next));
                 }
@@ -295,10 +268,10 @@ fn take_ready(
     client: &mut Reader<'_>,
     body: &mut Body,
     request: &Request,
-    service: &Service,
+    site: &Site,
     out: &mut Scratch,
 ) -> Result<(), Fault> {
-    let stays = |name: &str| request.stays(name, &service.onward);
+    let stays = |name: &str| request.stays(name, &site.rewriter);
     let taken = body
         .take_ready(client.bytes(), BodyMode::Verbatim, stays, out)
         .map_err(ClientFault::Refused)?;
@@ -314,15 +287,15 @@ async fn connect(
     client: &mut Conn,
     request: &Request,
     limits: Limits<'_>,
-    service: &Service,
+    site: &Site,
 ) -> Result<Conn, Fault> {
     let connected = async {
-        service
+        site.service
             .connector
             .connect(
                 limits.origin,
-                service.timeouts.connect,
-                service.timeouts.hold,
+                site.service.timeouts.connect,
+                site.service.timeouts.hold,
             )
             .await
             .map_err(|error| OriginFault::Connect(error).into())
@@ -337,11 +310,11 @@ async fn serve_page(
     connection: &Connection,
     request: &Request,
     page: Page,
-    service: &Service,
+    site: &Site,
 ) -> Result<Next, Fault> {
     let moment = ExchangeState {
         is_sent: true,
-        is_stopping: service.clock.is_stopping(),
+        is_stopping: site.service.clock.is_stopping(),
     };
     let next = forward::next(&request.asking, Framing::Empty, BodyMode::Verbatim, moment);
     // Its body, if it has one, is not read.
@@ -355,10 +328,10 @@ async fn serve_page(
         close: next != Next::Reuse,
     };
     let mut out = Scratch::take();
-    page.write(service, manner, &mut out);
+    page.write(site, manner, &mut out);
     let silence = InactivityTimeout {
         deadline: &connection.limit,
-        most: Some(service.timeouts.for_own_pages()),
+        most: Some(site.service.timeouts.for_own_pages()),
     };
     connection
         .client
@@ -370,8 +343,8 @@ async fn serve_page(
 }
 
 /// Tells the client what is wrong, if it is still there, and closes.
-async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
-    let target = service.connector.target().to_string();
+async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
+    let target = site.service.connector.target().to_string();
     let Some(answer) = refusal.fault.answer(&target) else {
         return;
     };
@@ -382,7 +355,7 @@ async fn refuse(connection: Connection, refusal: Refusal, service: &Service) {
     };
     answer
         .reply()
-        .write(&service.next_request_id(), manner, &mut out);
+        .write(&site.service.next_request_id(), manner, &mut out);
     log::debug!(
         "answering {}: {}",
         answer.reply().status,
@@ -409,24 +382,24 @@ async fn close(connection: Connection) {
 }
 
 /// One line on what went wrong: the origin's faults are the user's business, the clients' are their own.
-fn report(fault: &Fault, request: &Request, service: &Service) {
+fn report(fault: &Fault, request: &Request, site: &Site) {
     let label = request.label.as_deref().unwrap_or("request");
     match fault {
         Fault::Client(ClientFault::Gone) => log::debug!("{label}: the client has gone"),
         Fault::Client(ClientFault::Stalled) => {
             log::debug!("{label}: the client took nothing for longer than --body-timeout allows");
         }
-        Fault::Client(_) => log::debug!("{label}: {}", explain(fault, service)),
+        Fault::Client(_) => log::debug!("{label}: {}", explain(fault, site)),
         Fault::Origin(_) => {
-            let why = explain(fault, service);
+            let why = explain(fault, site);
             log::warn!("{label}: {why}");
-            service.tally.failed(Trouble::Told(why));
+            site.metrics.set_last_error(why);
         }
     }
 }
 
-fn explain(fault: &Fault, service: &Service) -> String {
-    let answer = fault.answer(&service.connector.target().to_string());
+fn explain(fault: &Fault, site: &Site) -> String {
+    let answer = fault.answer(&site.service.connector.target().to_string());
     answer
         .map(|answer| answer.reply().message.to_owned())
         .unwrap_or_default()

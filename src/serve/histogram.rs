@@ -1,48 +1,39 @@
-//! How long things took, as counts by length of time.
+//! Durations, counted by ranges of length.
 //!
-//! Pure: the caller has the clock. Noting a time is a search among a few numbers and an addition, so that it can be done
-//! for every request; all that is dear (text, sums) is left to whoever reads.
+//! Pure: the caller has the clock. Recording is a search among a few bounds and two additions, since it is done for every request.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::counter::Counter;
-
-/// Times that were noted, in classes up to each of [`BOUNDS`] and one for what is longer.
+/// Recorded durations: one count for each of [`BOUNDS`], and one for what is longer.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    counts: [Counter; BOUNDS.len() + 1],
-    sum_micros: Counter,
+    counts: [Cell<u64>; BOUNDS.len() + 1],
+    sum_micros: Cell<u64>,
 }
 
 impl Histogram {
-    /// Notes a time.
-    pub fn note(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    /// Records a duration.
+    pub fn record(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let class = BOUNDS.partition_point(|&(bound, _)| bound < micros);
-        self.counts[class].add(1);
-        self.sum_micros.add_up_to_max(micros);
+        self.counts[class].set(self.counts[class].get() + 1);
+        self.sum_micros
+            .set(self.sum_micros.get().saturating_add(micros));
     }
 
-    /// Writes the sum of `parts` as Prometheus reads it: each class holds the smaller ones as well.
-    pub fn write<'a>(
-        parts: impl Iterator<Item = &'a Histogram> + Clone,
-        name: &str,
-        help: &str,
-        out: &mut String,
-    ) {
+    /// Writes it in the format of Prometheus, in which each bucket includes the smaller ones.
+    pub fn write(&self, name: &str, help: &str, out: &mut String) {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
         let mut so_far = 0;
         let bounds = BOUNDS.iter().map(|&(_, text)| text).chain(["+Inf"]);
-        for (class, bound) in bounds.enumerate() {
-            so_far += parts
-                .clone()
-                .map(|part| part.counts[class].get())
-                .sum::<u64>();
+        for (count, bound) in self.counts.iter().zip(bounds) {
+            so_far += count.get();
             let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {so_far}");
         }
-        let sum = parts.fold(0u64, |sum, part| sum.saturating_add(part.sum_micros.get()));
+        let sum = self.sum_micros.get();
         let _ = writeln!(
             out,
             "{name}_sum {}.{:06}\n{name}_count {so_far}",
@@ -80,9 +71,9 @@ mod tests {
     #[track_caller]
     fn check(time: Duration, bound: &str) {
         let histogram = Histogram::default();
-        histogram.note(time);
+        histogram.record(time);
         let mut text = String::new();
-        Histogram::write([&histogram].into_iter(), "t", "Times.", &mut text);
+        histogram.write("t", "Times.", &mut text);
         let first = text.lines().find(|line| line.ends_with("} 1"));
         assert_eq!(
             first,
@@ -115,10 +106,10 @@ mod tests {
     fn each_class_holds_the_smaller_ones_and_the_last_all() {
         let histogram = Histogram::default();
         for millis in [1, 2, 2, 40, 700_000] {
-            histogram.note(Duration::from_millis(millis));
+            histogram.record(Duration::from_millis(millis));
         }
         let mut text = String::new();
-        Histogram::write([&histogram].into_iter(), "t", "Times.", &mut text);
+        histogram.write("t", "Times.", &mut text);
         assert!(
             text.starts_with("# HELP t Times.\n# TYPE t histogram\n"),
             "{text}"
@@ -140,10 +131,10 @@ mod tests {
     #[test]
     fn what_no_clock_could_count_does_not_wrap() {
         let histogram = Histogram::default();
-        histogram.note(Duration::MAX);
-        histogram.note(Duration::MAX);
+        histogram.record(Duration::MAX);
+        histogram.record(Duration::MAX);
         let mut text = String::new();
-        Histogram::write([&histogram].into_iter(), "t", "", &mut text);
+        histogram.write("t", "", &mut text);
         assert!(text.contains("t_sum 18446744073709.551615\n"), "{text}");
     }
 }

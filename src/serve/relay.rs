@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 
 use super::buffers::{Buffer, Scratch};
 use super::conn::{Failure, Filled, Reader, WriteError, Writer};
-use super::counter::Counter;
 use super::deadline::{Deadline, InactivityTimeout};
 use super::feed::BodyTap;
+use super::metrics::Counter;
 use super::reactor;
 use super::transfer::{self, Moved};
 use crate::http::body::{Body, BodyMode, Truncated};

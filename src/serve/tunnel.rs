@@ -15,9 +15,9 @@ use std::time::Duration;
 use smol::future;
 
 use super::conn::{Conn, Reader, Stream, Writer};
-use super::counter::Counter;
 use super::deadline::{Deadline, InactivityTimeout};
 use super::feed::{self, BodyTap, Trace};
+use super::metrics::Counter;
 use super::peer::{self, Peer};
 use super::relay::{self, Broken, Discarded, Terms};
 use crate::http::body::{Body, BodyMode};

@@ -246,11 +246,10 @@ fn requests_of_one_connection_are_told_as_such() {
 }
 
 #[test]
-fn what_happens_on_any_thread_is_told_to_everybody() {
+fn each_subscriber_is_sent_the_exchanges_of_all_clients() {
     let origin = Origin::agreeing();
-    let interceptor = Launch::before(&origin).args(["--threads", "3"]).start();
+    let interceptor = Launch::before(&origin).start();
     let mut listeners = [Listener::of(&interceptor), Listener::of(&interceptor)];
-    // Each of six clients that are there at once is served by the thread that has the fewest.
     let mut clients: Vec<Conn> = (0..6).map(|_| interceptor.client()).collect();
     for client in &mut clients {
         client.send(GET);
@@ -759,37 +758,32 @@ fn the_end_is_told_and_leaves_nothing_behind() {
 
 #[test]
 fn what_is_cut_by_the_end_is_told_before_it() {
-    for threads in ["1", "2"] {
-        let origin = Origin::listen();
-        let mut interceptor = Launch::before(&origin)
-            .args(["--grace", "0.2", "--threads", threads])
-            .start();
-        let mut listener = Listener::of(&interceptor);
-        // One on each thread.
-        let mut peers = Vec::new();
-        for _ in 0..2 {
-            let mut client = interceptor.client();
-            client.send(GET);
-            let mut served = origin.accept();
-            served.request();
-            peers.push((client, served));
-        }
-        for _ in 0..2 {
-            listener.expect("start");
-        }
-        interceptor.terminate();
-        for _ in 0..2 {
-            let end = listener.expect("end");
-            assert_eq!(
-                (&end["outcome"], &end["error"]),
-                (&json!("error"), &json!("interrupted")),
-                "{threads}: {end}"
-            );
-        }
-        listener.expect("bye");
-        listener.expect_end();
-        assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
+    let origin = Origin::listen();
+    let mut interceptor = Launch::before(&origin).args(["--grace", "0.2"]).start();
+    let mut listener = Listener::of(&interceptor);
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        let mut client = interceptor.client();
+        client.send(GET);
+        let mut served = origin.accept();
+        served.request();
+        peers.push((client, served));
     }
+    for _ in 0..2 {
+        listener.expect("start");
+    }
+    interceptor.terminate();
+    for _ in 0..2 {
+        let end = listener.expect("end");
+        assert_eq!(
+            (&end["outcome"], &end["error"]),
+            (&json!("error"), &json!("interrupted")),
+            "{end}"
+        );
+    }
+    listener.expect("bye");
+    listener.expect_end();
+    assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
 }
 
 #[test]

@@ -283,20 +283,15 @@ fn what_does_not_finish_in_time_is_cut() {
 
 #[test]
 fn without_any_grace_it_ends_at_once() {
-    for threads in ["1", "2"] {
-        let origin = Origin::listen();
-        let mut interceptor = Launch::before(&origin)
-            .args(["--grace", "0", "--threads", threads])
-            .start();
-        // One on each thread.
-        let streams = [(); 2].map(|()| streaming(&origin, &interceptor));
-        interceptor.terminate();
-        let status = interceptor.exit_within(Duration::from_secs(5));
-        assert_eq!(status.code(), Some(0), "{threads}");
-        for (mut served, mut client, mut body) in streams {
-            client.expect_cut(&mut body);
-            served.expect_end();
-        }
+    let origin = Origin::listen();
+    let mut interceptor = Launch::before(&origin).args(["--grace", "0"]).start();
+    let streams = [(); 2].map(|()| streaming(&origin, &interceptor));
+    interceptor.terminate();
+    let status = interceptor.exit_within(Duration::from_secs(5));
+    assert_eq!(status.code(), Some(0));
+    for (mut served, mut client, mut body) in streams {
+        client.expect_cut(&mut body);
+        served.expect_end();
     }
 }
 

@@ -37,73 +37,70 @@ fn check_serves(interceptor: &Interceptor, origin: &Origin) {
 
 #[test]
 fn what_is_sent_through_a_socket_arrives_as_through_a_port() {
-    for threads in ["1", "3"] {
-        let origin = Origin::listen();
-        let interceptor = Launch::before(&origin)
-            .at(scratch_socket())
-            .args(["--threads", threads])
-            .start();
+    let origin = Origin::listen();
+    let interceptor = Launch::before(&origin).at(scratch_socket()).start();
 
-        // A request and its answer. The origin keeps nothing, so that each is one of its connections.
-        let mut client = interceptor.client();
-        client.send(GET);
-        let mut served = origin.accept();
-        assert_eq!(served.request().target, "/v1/models");
-        served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-        assert_eq!(client.response("GET").text(), "ok");
+    // A request and its answer. The origin keeps nothing, so that each is one of its connections.
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    assert_eq!(served.request().target, "/v1/models");
+    served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    assert_eq!(client.response("GET").text(), "ok");
 
-        // A stream: each event leaves as it arrives.
-        client.send(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
-        );
-        let mut served = origin.accept();
-        assert_eq!(served.request().body, b"{}");
-        served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
-        let (_, framing) = client.response_head("POST");
-        let mut body = Body::new(framing);
-        for _ in 0..3 {
-            served.send("9\r\ndata: 1\n\n\r\n");
-            client.expect_some(&mut body, "data: 1\n\n");
-        }
-        served.send("0\r\n\r\n");
-        client.expect_end_of(&mut body);
-
-        // Bodies so large that they stay in the kernel, up and down, and a client that only half-closes.
-        let large = vec![b'x'; 8 << 20];
-        client.send("POST /files HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 8388608\r\n\r\n");
-        let mut writer = client.twin();
-        let sent = large.clone();
-        let upload = std::thread::spawn(move || {
-            writer.send(&sent);
-            writer.finish_writing();
-        });
-        let mut served = origin.accept();
-        assert!(served.request().body == large, "it arrives whole");
-        upload.join().expect("it is taken");
-        served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8388608\r\n\r\n");
-        let mut writer = served.twin();
-        let sent = large.clone();
-        let download = std::thread::spawn(move || writer.send(&sent));
-        assert!(client.response("POST").body == large, "it comes back whole");
-        download.join().expect("it is taken");
-        client.expect_eof();
-
-        // A tunnel.
-        let mut client = interceptor.client();
-        client.send("GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-        let mut served = origin.accept();
-        served.request();
-        served.send(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-        );
-        assert_eq!(client.response_head("GET").0.start[1], "101");
-        client.send("ping");
-        served.expect("ping");
-        served.send("pong");
-        client.expect("pong");
-        client.close();
-        served.expect_end();
+    // A stream: each event leaves as it arrives.
+    client.send(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
+    );
+    let mut served = origin.accept();
+    assert_eq!(served.request().body, b"{}");
+    served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let (_, framing) = client.response_head("POST");
+    let mut body = Body::new(framing);
+    for _ in 0..3 {
+        served.send("9\r\ndata: 1\n\n\r\n");
+        client.expect_some(&mut body, "data: 1\n\n");
     }
+    served.send("0\r\n\r\n");
+    client.expect_end_of(&mut body);
+
+    // Bodies so large that they stay in the kernel, up and down, and a client that only half-closes.
+    let large = vec![b'x'; 8 << 20];
+    client.send("POST /files HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 8388608\r\n\r\n");
+    let mut writer = client.twin();
+    let sent = large.clone();
+    let upload = std::thread::spawn(move || {
+        writer.send(&sent);
+        writer.finish_writing();
+    });
+    let mut served = origin.accept();
+    assert!(served.request().body == large, "it arrives whole");
+    upload.join().expect("it is taken");
+    served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8388608\r\n\r\n");
+    let mut writer = served.twin();
+    let sent = large.clone();
+    let download = std::thread::spawn(move || writer.send(&sent));
+    assert!(client.response("POST").body == large, "it comes back whole");
+    download.join().expect("it is taken");
+    client.expect_eof();
+
+    // A tunnel.
+    let mut client = interceptor.client();
+    client.send(
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
+    let mut served = origin.accept();
+    served.request();
+    served.send(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    );
+    assert_eq!(client.response_head("GET").0.start[1], "101");
+    client.send("ping");
+    served.expect("ping");
+    served.send("pong");
+    client.expect("pong");
+    client.close();
+    served.expect_end();
 }
 
 #[test]
@@ -424,14 +421,7 @@ fn clients_are_counted_limited_and_waited_for_as_over_tcp() {
     let origin = Origin::agreeing();
     let mut interceptor = Launch::before(&origin)
         .at(scratch_socket())
-        .args([
-            "--max-connections",
-            "2",
-            "--threads",
-            "2",
-            "--idle-exit",
-            "1",
-        ])
+        .args(["--max-connections", "2", "--idle-exit", "1"])
         .start();
     let mut clients = [interceptor.client(), interceptor.client()];
     for client in &mut clients {

@@ -14,25 +14,19 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
 fn without_a_client_it_ends_and_says_why() {
-    for threads in ["1", "2"] {
-        let origin = Origin::agreeing();
-        let (code, said) = Launch::before(&origin)
-            .args(["--idle-exit", "0.2", "--threads", threads])
-            .fail();
-        assert_eq!(code, Some(0), "{said}");
-        assert!(
-            said.contains("ic: no client has been here for 0.2 s; stopping, as --idle-exit says\n"),
-            "{said}"
-        );
-    }
+    let origin = Origin::agreeing();
+    let (code, said) = Launch::before(&origin).args(["--idle-exit", "0.2"]).fail();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("ic: no client has been here for 0.2 s; stopping, as --idle-exit says\n"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_client_that_is_connected_keeps_it_even_between_requests() {
     let origin = Origin::agreeing();
-    let mut interceptor = Launch::before(&origin)
-        .args(["--idle-exit", "1", "--threads", "2"])
-        .start();
+    let mut interceptor = Launch::before(&origin).args(["--idle-exit", "1"]).start();
     let mut clients = [interceptor.client(), interceptor.client()];
     for client in &mut clients {
         client.expect_silence(Duration::from_millis(700));

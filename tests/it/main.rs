@@ -126,8 +126,6 @@ mod http_targets;
 /// A Unix socket in the place of a port.
 mod http_sockets;
 mod http_templates;
-/// Several threads, which serve as one does.
-mod http_threads;
 // Where messages end, what comes before them, and how long a connection lives.
 mod http_bodies;
 mod http_connections;

@@ -17,8 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use interceptor::{
-    Interceptor, Launch, THREADS, free_port, has_ipv6, scratch_folder, scratch_socket,
-    tells_who_listens,
+    Interceptor, Launch, free_port, has_ipv6, scratch_folder, scratch_socket, tells_who_listens,
 };
 pub use listener::Listener;
 pub use message::{Framing, Request, Response, latin1};

@@ -108,11 +108,11 @@ impl Serve {
         options.feed = context.feed_folder();
         options.proxy = match proxy {
             Some(proxy) if tls.is_none() => {
-                options.onward = options.onward.through_proxy(proxy.authorization());
+                options.rewriter = options.rewriter.through_proxy(proxy.authorization());
                 Some(proxy)
             }
             // In a tunnel the proxy sees nothing but CONNECT.
-            Some(proxy) => Some(match options.onward.take("Proxy-Authorization") {
+            Some(proxy) => Some(match options.rewriter.take("Proxy-Authorization") {
                 Some(value) => proxy.asked_with(value),
                 None => proxy,
             }),
@@ -275,7 +275,7 @@ fn options(
     stop_signals: &'static [i32],
 ) -> Result<Options, Failure> {
     let id = &settings.instance_id;
-    let onward = RequestRewriter::new(target.host_field(), target.base_path(), fields).map_err(
+    let rewriter = RequestRewriter::new(target.host_field(), target.base_path(), fields).map_err(
         |unsettable| {
             Failure::usage(format!(
                 "the field `{}` cannot be set; leave it out",
@@ -288,7 +288,7 @@ fn options(
         target,
         tls: None,
         proxy: None,
-        onward,
+        rewriter,
         guard: Guard {
             local_hosts_only: local_hosts_only(tcp),
             allowed_hosts: settings.allowed_hosts.clone(),
@@ -305,7 +305,6 @@ fn options(
             grace: settings.grace,
             idle_exit: settings.idle_exit,
         },
-        threads: settings.threads,
         connections_max: settings.connections_max,
         about: About {
             instance_id: id.clone(),

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use smol::future;
 
-use super::super::Service;
 use super::super::buffers::Scratch;
 use super::super::conn::{Conn, Failure, Filled, Reader, Stream, WriteError, Writer};
 use super::super::deadline::{Deadline, InactivityTimeout};
@@ -19,6 +18,7 @@ use super::super::error::{ClientFault, Fault, OriginFault};
 use super::super::feed::Side;
 use super::super::peer::{self, Peer};
 use super::super::relay::{self, Broken, Terms};
+use super::super::site::Site;
 use super::Limits;
 use super::request::Request;
 use super::response::{Response, read_response};
@@ -31,7 +31,7 @@ use crate::http::head::Version;
 /// One attempt at a request: what it is about, and what its two halves know of each other.
 pub struct Attempt<'a> {
     pub request: &'a Request,
-    pub service: &'a Service,
+    pub site: &'a Site,
     pub limits: Limits<'a>,
     /// It goes out on a connection that was kept, which the origin may be about to close.
     pub is_reused: bool,
@@ -68,14 +68,14 @@ impl<'a> Attempt<'a> {
     /// An attempt with what is in `out`; `is_repeatable`: that is all, and acting on it twice is acting on it once.
     pub fn new(
         request: &'a Request,
-        service: &'a Service,
+        site: &'a Site,
         limits: Limits<'a>,
         out: Scratch,
         is_repeatable: bool,
     ) -> Self {
         Attempt {
             request,
-            service,
+            site,
             limits,
             is_reused: false,
             is_repeatable,
@@ -137,7 +137,7 @@ impl<'a> Attempt<'a> {
                 begun => {
                     let stream = client.stream();
                     // What the client has sent may wait for an origin that takes nothing, and its end behind that.
-                    let left = async { Err(absence(stream, self.request, self.service).await) };
+                    let left = async { Err(absence(stream, self.request, self.site).await) };
                     let rest = self.send(&mut client, origin, body, begun);
                     // In a box: most requests have gone out by now, and this is as large as all the rest.
                     Box::pin(future::or(rest, left)).await?;
@@ -145,7 +145,7 @@ impl<'a> Attempt<'a> {
             }
             // The origin has all of it, or wants no more: it is its turn.
             if !self.answered.get() {
-                let first_byte = self.service.timeouts.first_byte;
+                let first_byte = self.site.service.timeouts.first_byte;
                 self.limits.origin.set(first_byte);
             }
             Err(departure(&mut client, self.request, self.limits.client).await)
@@ -175,9 +175,7 @@ impl<'a> Attempt<'a> {
         body: &mut Body,
         begun: Begun,
     ) -> Result<(), Fault> {
-        let Attempt {
-            request, service, ..
-        } = self;
+        let Attempt { request, site, .. } = self;
         let silence = self.silence(self.limits.client);
         if let Begun::Part(out, before) = begun {
             let rest = origin.write_within(&out[before..], silence).await;
@@ -201,9 +199,9 @@ impl<'a> Attempt<'a> {
         }
         let terms = Terms {
             form: BodyMode::Verbatim,
-            stays: |name: &str| request.stays(name, &service.onward),
+            stays: |name: &str| request.stays(name, &site.rewriter),
             silence,
-            bytes: &service.tally.bytes_up,
+            bytes: &site.metrics.bytes_up,
             tap: request.tap(Side::Request),
         };
         match relay::relay(client, origin, body, terms).await {
@@ -221,7 +219,7 @@ impl<'a> Attempt<'a> {
         let goes_on = result.is_ok();
         let sent = match result {
             Ok(()) => {
-                self.service.tally.bytes_up.add(out.len() as u64);
+                self.site.metrics.bytes_up.add(out.len() as u64);
                 Sent::Part
             }
             Err(WriteError { written, why }) => {
@@ -244,7 +242,7 @@ impl<'a> Attempt<'a> {
     fn silence<'d>(&self, deadline: &'d Deadline) -> InactivityTimeout<'d> {
         InactivityTimeout {
             deadline,
-            most: self.service.timeouts.body,
+            most: self.site.service.timeouts.body,
         }
     }
 
@@ -267,9 +265,7 @@ impl<'a> Attempt<'a> {
         client: Writer<'_>,
     ) -> impl Future<Output = Result<Answered, Fault>> {
         async move {
-            let Attempt {
-                request, service, ..
-            } = self;
+            let Attempt { request, site, .. } = self;
             // Set only while a write waits: before the answer, the deadline is the limit on its first byte.
             let silence = self.silence(self.limits.origin);
             let response;
@@ -291,12 +287,12 @@ impl<'a> Attempt<'a> {
                 // From here on nothing else can be said, and nothing repeated.
                 self.answered.set(true);
                 client.begins_message();
-                service.tally.answers(request.age());
+                site.metrics.first_byte.record(request.age());
                 self.out.take();
                 silence.deadline.set(None);
                 let written = client.write_within(&out, silence).await;
                 written.map_err(|unwritten| untaken(unwritten.why))?;
-                service.tally.bytes_down.add(out.len() as u64);
+                site.metrics.bytes_down.add(out.len() as u64);
             }
             let Response { status, kind } = &response;
             let Kind::Final(answer) = kind else {
@@ -310,7 +306,7 @@ impl<'a> Attempt<'a> {
                 form: answer.form,
                 stays: |name: &str| answer.named.has(name),
                 silence,
-                bytes: &service.tally.bytes_down,
+                bytes: &site.metrics.bytes_down,
                 tap: request.tap(Side::Response),
             };
             match relay::relay(&mut origin, client, &mut body, terms).await {
@@ -366,7 +362,7 @@ impl<'a> Attempt<'a> {
             }
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
             if self.request.asking.version == Version::Http11 {
-                let limit = self.service.clock.deadline();
+                let limit = self.site.service.clock.deadline();
                 let written = client.write_within(out, self.silence(&limit)).await;
                 written.map_err(|unwritten| untaken(unwritten.why))?;
             }
@@ -412,12 +408,12 @@ pub async fn departure(client: &mut Reader<'_>, request: &Request, deadline: &De
 
 /// Waits until the client has gone, while what it has sent waits for an origin that takes nothing. Its end may stand behind
 /// that, where nobody reads it, or not even be on its way yet.
-async fn absence(client: &Stream, request: &Request, service: &Service) -> Fault {
+async fn absence(client: &Stream, request: &Request, site: &Site) -> Fault {
     let readable = || poll_fn(|context| client.poll_readable(context));
     loop {
         // As long as all is read that comes, so is the end.
         drop(readable().await);
-        let pause = service.clock.deadline();
+        let pause = site.service.clock.deadline();
         pause.set(Some(PEER_PAUSE));
         pause.passed().await;
         drop(readable().await);

@@ -4,13 +4,13 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::super::Service;
 use super::super::admin::Page;
 use super::super::buffers::Scratch;
 use super::super::conn::{Filled, Stream};
 use super::super::error::{ClientFault, Fault};
 use super::super::feed::{BodyTap, RequestStart, Side, Trace};
 use super::super::reactor;
+use super::super::site::Site;
 use super::Connection;
 use crate::http::Parsed;
 use crate::http::connection::NominatedFields;
@@ -65,7 +65,7 @@ pub struct Refusal {
 /// for too long, or the program stops.
 pub async fn read_request(
     connection: &mut Connection,
-    service: &Service,
+    site: &Site,
 ) -> Option<Result<(Request, Scratch), Refusal>> {
     let Connection {
         client,
@@ -75,14 +75,14 @@ pub async fn read_request(
     let mut reader = client.reader();
     let mut seen = 0;
     let mut began = None;
-    limit.set(service.timeouts.idle);
+    limit.set(site.service.timeouts.idle);
     loop {
         let bytes = reader.bytes();
         // A lone line ending behind a body is not yet a request (RFC 9112 §2.2).
         let is_idle = matches!(bytes, b"" | b"\r" | b"\r\n");
         if !is_idle {
             let began = *began.get_or_insert_with(|| {
-                limit.set(service.timeouts.head);
+                limit.set(site.service.timeouts.head);
                 reactor::now()
             });
             let is_news = seen == 0 || head::may_end(bytes, seen) || reader.is_full();
@@ -92,7 +92,7 @@ pub async fn read_request(
                     stream: reader.stream(),
                     number,
                 };
-                match take_request(bytes, began, service, caller, &mut out) {
+                match take_request(bytes, began, site, caller, &mut out) {
                     Ok(Parsed::Complete((request, len))) => {
                         limit.set(None);
                         reader.consume(len);
@@ -122,13 +122,13 @@ pub async fn read_request(
             None if is_idle => return None,
             None => {
                 let fault = ClientFault::HeadTimeout.into();
-                if service.feed.is_active() {
+                if site.feed.is_active() {
                     let began = began.unwrap_or_else(reactor::now);
                     let caller = Caller {
                         stream: reader.stream(),
                         number,
                     };
-                    trace_refusal(reader.bytes(), began, service, caller, &fault);
+                    trace_refusal(reader.bytes(), began, site, caller, &fault);
                 }
                 return Some(Err(Refusal {
                     fault,
@@ -143,18 +143,18 @@ pub async fn read_request(
 fn take_request(
     bytes: &[u8],
     began: Instant,
-    service: &Service,
+    site: &Site,
     caller: Caller<'_>,
     out: &mut Scratch,
 ) -> Result<Parsed<(Request, usize)>, Refusal> {
     let mut slots = Slots::new();
-    let taken = forward::request(bytes, &mut slots, &service.guard, &service.onward, out);
+    let taken = forward::request(bytes, &mut slots, &site.guard, &site.rewriter, out);
     let taken = match taken {
         Ok(taken) => taken,
         Err(refused) => {
             let fault = ClientFault::Refused(refused.error).into();
-            if service.feed.is_active() {
-                trace_refusal(bytes, began, service, caller, &fault);
+            if site.feed.is_active() {
+                trace_refusal(bytes, began, site, caller, &fault);
             }
             return Err(Refusal {
                 fault,
@@ -168,16 +168,16 @@ fn take_request(
     let method = onbound.head.method;
     let path = onbound.target.path().split('?').next().unwrap_or_default();
     let page = Page::at(method, path);
-    let is_told = page.is_none() && service.feed.is_active();
+    let is_told = page.is_none() && site.feed.is_active();
     let trace = is_told.then(|| {
         let head = Some(&onbound.head);
         let target = onbound.target.path();
-        Box::new(caller.begin(service, head, Some(target), onbound.framing, began))
+        Box::new(caller.begin(site, head, Some(target), onbound.framing, began))
     });
     let request = Request {
         asking: onbound.asking,
         framing: onbound.framing,
-        may_wait: may_wait(&onbound, service),
+        may_wait: may_wait(&onbound, site),
         named: onbound.named,
         is_idempotent: matches!(
             method,
@@ -192,8 +192,8 @@ fn take_request(
 }
 
 /// RFC 9110 §10.1.1. Where nothing hangs on it, it is not looked for.
-fn may_wait(onbound: &ForwardedRequest<'_, '_>, service: &Service) -> bool {
-    let limit = service.timeouts.body.unwrap_or_default();
+fn may_wait(onbound: &ForwardedRequest<'_, '_>, site: &Site) -> bool {
+    let limit = site.service.timeouts.body.unwrap_or_default();
     let ForwardedRequest { head, framing, .. } = onbound;
     let expects = |field: &Field<'_>| {
         field.name.eq_ignore_ascii_case("Expect")
@@ -215,14 +215,14 @@ struct Caller<'a> {
 impl Caller<'_> {
     fn begin(
         self,
-        service: &Service,
+        site: &Site,
         head: Option<&RequestHead<'_, '_>>,
         path: Option<&str>,
         framing: Framing,
         began: Instant,
     ) -> Trace {
         if *self.number == 0 {
-            *self.number = service.feed.next_connection_id();
+            *self.number = site.feed.next_connection_id();
         }
         let start = RequestStart {
             connection: *self.number,
@@ -232,19 +232,13 @@ impl Caller<'_> {
             framing,
             began,
         };
-        Trace::start(&service.feed, &start)
+        Trace::start(&site.feed, &start)
     }
 }
 
 /// Tells of a request that is not served, and as much of it as can be read.
 #[cold]
-fn trace_refusal(
-    bytes: &[u8],
-    began: Instant,
-    service: &Service,
-    caller: Caller<'_>,
-    fault: &Fault,
-) {
+fn trace_refusal(bytes: &[u8], began: Instant, site: &Site, caller: Caller<'_>, fault: &Fault) {
     let mut slots = Slots::new();
     let head = match head::request(bytes, &mut slots) {
         Ok(Parsed::Complete(head)) => Some(head),
@@ -254,6 +248,6 @@ fn trace_refusal(
         let target = Target::parse(head.method, head.target).ok()?;
         Some(target.path())
     });
-    let trace = caller.begin(service, head.as_ref(), path, Framing::Empty, began);
+    let trace = caller.begin(site, head.as_ref(), path, Framing::Empty, began);
     trace.fail(fault, false);
 }

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smol::future;
@@ -16,10 +15,10 @@ use super::error::ConnectError;
 use super::happy_eyeballs;
 use super::proxy::{Proxy, Trouble};
 use super::tls::{self, Tls};
-use crate::serve::admin::Metrics;
 use crate::serve::conn::{Conn, Stream};
 use crate::serve::deadline::Deadline;
 use crate::serve::listen;
+use crate::serve::metrics::Metrics;
 use crate::serve::reactor::{self, Timer};
 use crate::serve::target::{Endpoint, Target};
 
@@ -31,7 +30,7 @@ pub struct Connector {
     proxy: Option<Proxy>,
     /// The addresses of the host that is connected to, the one that answered last first. Empty until one has.
     cached: RefCell<Rc<[SocketAddr]>>,
-    tally: Arc<Metrics>,
+    metrics: Rc<Metrics>,
 }
 
 impl Connector {
@@ -40,14 +39,14 @@ impl Connector {
         target: Target,
         tls: Option<Tls>,
         proxy: Option<Proxy>,
-        tally: Arc<Metrics>,
+        metrics: Rc<Metrics>,
     ) -> Self {
         Connector {
             target,
             tls,
             proxy,
             cached: RefCell::default(),
-            tally,
+            metrics,
         }
     }
 
@@ -119,7 +118,7 @@ impl Connector {
                 Some(proxy) => Box::pin(self.connect_through(proxy, host, *port, stage)).await?,
             },
         };
-        self.tally.connects.add(1);
+        self.metrics.connects.add(1);
         stage.set(Stage::Handshake);
         let stream = match &self.tls {
             // Boxed for the same reason.

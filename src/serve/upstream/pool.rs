@@ -7,13 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::serve::admin::Metrics;
 use crate::serve::conn::Conn;
 use crate::serve::deadline::{Clock, Deadline};
+use crate::serve::metrics::Metrics;
 use crate::serve::reactor;
 
 /// The idle connections to one target.
@@ -26,7 +25,7 @@ pub struct Pool {
     next_sweep: Deadline,
     /// Wakes [`Pool::sweep`], also when the target closes an idle connection.
     sweeper: RefCell<Option<Waker>>,
-    tally: Arc<Metrics>,
+    metrics: Rc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -38,13 +37,13 @@ struct Idle {
 
 impl Pool {
     /// A pool without connections.
-    pub fn new(clock: &Rc<Clock>, tally: Arc<Metrics>) -> Self {
+    pub fn new(clock: &Rc<Clock>, metrics: Rc<Metrics>) -> Self {
         Pool {
             idle: RefCell::default(),
             is_persistent: Cell::new(false),
             next_sweep: clock.deadline(),
             sweeper: RefCell::default(),
-            tally,
+            metrics,
         }
     }
 
@@ -70,7 +69,7 @@ impl Pool {
                 continue;
             }
             if candidate.conn.is_quiet() {
-                self.tally.reuses.add(1);
+                self.metrics.reuses.add(1);
                 return Some(candidate.conn);
             }
             self.is_persistent.set(false);

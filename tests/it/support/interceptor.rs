@@ -21,9 +21,6 @@ use super::origin::Origin;
 use super::tls::Authority;
 use super::wire::Conn;
 
-/// The variable that says how many threads interceptors have, for a run of the tests with more than one.
-pub const THREADS: &str = "IC_TEST_THREADS";
-
 /// The variable that says where interceptors listen that are not told: with `unix`, on a socket and no port.
 const LISTEN: &str = "IC_TEST_LISTEN";
 
@@ -190,15 +187,6 @@ impl Launch {
                 Some(path) => ["--listen".to_owned(), format!("unix:{}", path.display())],
             })
             .args(&self.arguments);
-        // What a test says of one thread holds for several, unless it has a number of its own.
-        if let Some(threads) = std::env::var_os(THREADS)
-            && !self
-                .arguments
-                .iter()
-                .any(|argument| argument == "--threads")
-        {
-            command.arg("--threads").arg(threads);
-        }
         // What the developer has set must not steer a test.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();

@@ -1,0 +1,118 @@
+//! Counts, gauges and times of one port. [`admin`](super::admin) shows them.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use super::histogram::Histogram;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(Cell<u64>);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.set(self.0.get().wrapping_add(count));
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// What has happened on a port since its start.
+#[derive(Debug)]
+pub struct Metrics {
+    started: Instant,
+    in_flight: Cell<u64>,
+    /// Requests by the first digit of their status; 0 for those whose client disconnected.
+    classes: [Counter; 6],
+    /// Bytes of requests passed on.
+    pub bytes_up: Counter,
+    /// Bytes of responses passed on.
+    pub bytes_down: Counter,
+    /// Connections made to the target.
+    pub connects: Counter,
+    /// Requests sent on a kept connection.
+    pub reuses: Counter,
+    /// From the first byte of a request to the first byte of its response.
+    pub first_byte: Histogram,
+    /// From the first byte of a request to the last byte of its response.
+    pub duration: Histogram,
+    last_error: RefCell<Option<(Instant, String)>>,
+}
+
+impl Metrics {
+    /// Zero everywhere, from now on.
+    pub fn new() -> Self {
+        Metrics {
+            started: Instant::now(),
+            in_flight: Cell::new(0),
+            classes: Default::default(),
+            bytes_up: Counter::default(),
+            bytes_down: Counter::default(),
+            connects: Counter::default(),
+            reuses: Counter::default(),
+            first_byte: Histogram::default(),
+            duration: Histogram::default(),
+            last_error: RefCell::default(),
+        }
+    }
+
+    /// Counts a request, which is in flight until the guard is dropped.
+    pub fn begin_request(&self) -> InFlightGuard<'_> {
+        self.in_flight.set(self.in_flight.get() + 1);
+        InFlightGuard(self)
+    }
+
+    /// Remembers an error of the target, as one line.
+    pub fn set_last_error(&self, message: String) {
+        self.last_error.replace(Some((Instant::now(), message)));
+    }
+
+    /// The last error of the target, and how long ago it was.
+    pub fn last_error(&self) -> Option<(Duration, String)> {
+        let last = self.last_error.borrow();
+        last.as_ref()
+            .map(|(at, message)| (at.elapsed(), message.clone()))
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Requests being served.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.get()
+    }
+
+    /// Finished requests by the first digit of their status; 0 for those whose client disconnected.
+    pub fn classes(&self) -> [u64; 6] {
+        self.classes.each_ref().map(Counter::get)
+    }
+}
+
+/// A request that is being served.
+#[derive(Debug)]
+pub struct InFlightGuard<'a>(&'a Metrics);
+
+impl InFlightGuard<'_> {
+    /// Counts the request as finished after `duration`; `status` is `None` if the client disconnected before a response.
+    pub fn end(self, status: Option<u16>, duration: Duration) {
+        let classes = &self.0.classes;
+        let class = usize::from(status.unwrap_or(0) / 100).min(classes.len() - 1);
+        classes[class].add(1);
+        // The lifetime of a tunnel says nothing about how long responses take.
+        if status != Some(101) {
+            self.0.duration.record(duration);
+        }
+    }
+}
+
+impl Drop for InFlightGuard<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}

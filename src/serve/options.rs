@@ -1,0 +1,81 @@
+//! What an interceptor is to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::listen::Listen;
+use super::target::Target;
+use super::upstream::proxy::Proxy;
+use super::upstream::tls::Tls;
+use crate::http::guard::Guard;
+use crate::http::rewrite::RequestRewriter;
+
+/// What an interceptor is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where requests go.
+    pub target: Target,
+    /// TLS towards the target; `None`: in the clear.
+    pub tls: Option<Tls>,
+    /// The proxy through which the target is reached.
+    pub proxy: Option<Proxy>,
+    /// Rewrites the head of each request.
+    pub rewriter: RequestRewriter,
+    /// Which requests are served.
+    pub guard: Guard,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// The most client connections at a time; further ones get a 503.
+    pub connections_max: usize,
+    /// What `/_ic/health` says.
+    pub about: About,
+    /// The folder for the socket of the [`feed`](super::feed); `None`: no feed.
+    pub feed: Option<PathBuf>,
+    /// The signals that stop the interceptor.
+    pub stop_signals: &'static [i32],
+}
+
+/// What an interceptor says about itself.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// The instance identifier that its requests carry.
+    pub instance_id: String,
+    /// The project's path, where it serves one.
+    pub project: Option<String>,
+}
+
+/// Time limits; `None` or zero is no limit, except for `hold` and `grace`.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Maximum time from the first byte of a request head to its last: 408.
+    pub head: Option<Duration>,
+    /// Maximum time that a client is silent between requests; its connection is then closed.
+    pub idle: Option<Duration>,
+    /// Maximum time to connect to the target, TLS included: 504.
+    pub connect: Option<Duration>,
+    /// Maximum time from the last byte of the request to the last byte of the final response head: 504. 1xx responses and
+    /// partial heads do not count.
+    pub first_byte: Option<Duration>,
+    /// Maximum stall of a body: its sender sends nothing, or its receiver takes nothing. 408 or 504 before a response has begun;
+    /// afterwards the connection is reset.
+    pub body: Option<Duration>,
+    /// How long a target that refuses connections is tried again; zero: not at all.
+    pub hold: Duration,
+    /// How long requests in flight may take to finish when the program stops; zero: they are cut at once.
+    pub grace: Duration,
+    /// The program stops after this time without a client.
+    pub idle_exit: Option<Duration>,
+}
+
+impl Timeouts {
+    /// Maximum stall of a client that reads one of the interceptor's own pages; there always is one.
+    pub fn for_own_pages(&self) -> Duration {
+        let configured = self.body.filter(|body| !body.is_zero());
+        configured.unwrap_or(OWN_PAGES)
+    }
+}
+
+/// A page fits into a socket's buffer unless its reader has stopped reading.
+const OWN_PAGES: Duration = Duration::from_secs(10);
