@@ -21,6 +21,7 @@ pub mod man;
 pub mod mock;
 pub mod outcome;
 pub mod output;
+pub mod port_state;
 pub mod project;
 pub mod prune;
 pub mod reset;

@@ -10,7 +10,7 @@ use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::context::next_free;
 use crate::cli::outcome::{Exit, Failure};
-use crate::machine::holder::{Occupancy, occupancy};
+use crate::cli::port_state::{PortState, port_state};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 
@@ -59,30 +59,30 @@ impl Check {
                 ))?,
                 None => context.out.text("  Status:       Not assigned\n")?,
             }
-            let occupancy = occupancy(port);
-            match &occupancy {
-                Occupancy::Free => context.out.text("  Available:    Yes\n")?,
+            let state = port_state(port);
+            match &state {
+                PortState::Free => context.out.text("  Available:    Yes\n")?,
                 taken => context
                     .out
                     .text(format_args!("  Available:    No ({taken})\n"))?,
             }
-            if is_somebody_elses(&occupancy)
+            if is_held_by_another_program(&state)
                 && let Some(free) = next_free(range, &registry)
             {
                 context.out.text(format_args!("  Next Free:    {free}\n"))?;
             }
-            occupancy == Occupancy::Free
+            state == PortState::Free
         };
         Ok(if available { Exit::Done } else { Exit::No })
     }
 }
 
 /// Whether another program than an interceptor holds the port, so that another port may be wanted.
-fn is_somebody_elses(occupancy: &Occupancy) -> bool {
-    match occupancy {
-        Occupancy::Held(Some(holder)) => holder.program != "ic",
-        Occupancy::Held(None) => true,
-        Occupancy::Free | Occupancy::NotPermitted | Occupancy::Untried(_) => false,
+fn is_held_by_another_program(state: &PortState) -> bool {
+    match state {
+        PortState::InUse(Some(process)) => process.program != "ic",
+        PortState::InUse(None) => true,
+        PortState::Free | PortState::NotPermitted | PortState::Unknown(_) => false,
     }
 }
 

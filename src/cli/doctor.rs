@@ -1,10 +1,11 @@
 //! `ic doctor`: the whole way from a client's variables to the target's stream, each part looked at by itself.
 //!
-//! What is looked at is decided here, how in `look` and `ask`; what to think of it in `judge`, `variables` and `stream`,
-//! whose functions know no more than what they are given.
+//! Here is the order of the checks. `probes` looks at the system; `checks`, `variables` and `stream` are pure functions of what the
+//! probes returned.
 
-mod judge;
-mod look;
+mod checks;
+mod finding;
+mod probes;
 mod stream;
 mod variables;
 
@@ -13,8 +14,9 @@ use serde::Serialize;
 
 use crate::serve::Target;
 
-use self::judge::{Finding, Verdict};
-use self::look::Chain;
+use self::checks::ProjectPort;
+use self::finding::{Finding, Verdict};
+use self::probes::Chain;
 use super::serve::{Serve, filled, instance_template, proxy_for, trust_of};
 use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
@@ -112,28 +114,28 @@ impl Doctor {
         filled(instance_id.text()?, Some(&project))?;
         let mut findings = Vec::new();
 
-        let (registry, records) = look::registry(&place, &project);
-        findings.push(judge::registry(&registry));
+        let (registry, records) = probes::registry(&place, &project);
+        findings.push(checks::registry(&registry));
 
-        let port = look::port(context, self.path.as_deref(), &records, &project)?;
+        let port = probes::port(context, self.path.as_deref(), &records, &project)?;
         let is_given =
             self.path.is_none() && context.environment.variable(settings::PORT).is_some();
-        findings.push(judge::port(&port, is_given));
+        findings.push(checks::port(&port, is_given));
 
         let environment = &context.environment;
         for name in variables::BASE_URLS {
             if let Some(given) = environment.variable(name.variable) {
                 let value = given.text()?;
                 findings.push(variables::base_url(name, value, port.number(), |port| {
-                    look::owner(&records, port)
+                    probes::owner(&records, port)
                 }));
             }
         }
-        findings.extend(variables::proxies(&look::proxies(environment)));
+        findings.extend(variables::proxies(&probes::proxies(environment)));
 
         let given = self.target(context, &port);
         let (text, target) = (given.text()?.to_owned(), given.target()?);
-        findings.extend(judge::other_target(
+        findings.extend(checks::other_target(
             &text,
             target_here(context),
             target_is_running(&port),
@@ -153,8 +155,8 @@ impl Doctor {
         let is_insecure = way
             .as_ref()
             .map_or_else(|| is_insecure(&port), |way| way.insecure);
-        let reached = look::reach(proxy.as_ref().unwrap_or(&target));
-        let finding = judge::target(&target, proxy.as_ref(), &reached);
+        let reached = probes::reach(proxy.as_ref().unwrap_or(&target));
+        let finding = checks::target(&target, proxy.as_ref(), &reached);
         let is_wrong = finding.verdict == Verdict::Wrong;
         findings.push(finding);
         if is_wrong {
@@ -163,18 +165,18 @@ impl Doctor {
         }
         let chain = Chain::new(context, &target, &port, way, proxy.is_some())?;
         let models = chain.models();
-        if let Some(finding) = judge::tls(&target, is_insecure, &models) {
+        if let Some(finding) = checks::tls(&target, is_insecure, &models) {
             let is_wrong = finding.verdict == Verdict::Wrong;
             findings.push(finding);
             if is_wrong {
                 return Ok(findings);
             }
         }
-        findings.push(judge::api(&models));
-        let model = model.or_else(|| judge::first_model(&models));
+        findings.push(checks::api(&models));
+        let model = model.or_else(|| checks::first_model(&models));
         findings.push(match model {
             _ if self.no_stream => return Ok(findings),
-            Some(model) if judge::may_stream(&models) => {
+            Some(model) if checks::may_stream(&models) => {
                 let look = || stream::streaming(&chain.stream(&model));
                 let first = look();
                 // Nobody is accused for a hiccup of this machine.
@@ -203,7 +205,7 @@ impl Doctor {
     }
 
     /// The target that counts.
-    fn target(&self, context: &Context<'_>, port: &judge::PortState) -> SourcedValue {
+    fn target(&self, context: &Context<'_>, port: &ProjectPort) -> SourcedValue {
         match (&self.target, target_is_running(port)) {
             (Some(target), _) => SourcedValue::flag("--target", target),
             (None, Some(running)) => SourcedValue::default(running),
@@ -222,17 +224,17 @@ fn target_here(context: &Context<'_>) -> Option<String> {
 }
 
 /// The target of this project's interceptor, if it runs.
-fn target_is_running(port: &judge::PortState) -> Option<&str> {
+fn target_is_running(port: &ProjectPort) -> Option<&str> {
     match port {
-        judge::PortState::Ours(_, identity) => Some(&identity.target),
+        ProjectPort::Ours(_, identity) => Some(&identity.target),
         _ => None,
     }
 }
 
 /// The proxy through which this project's interceptor reaches `target`, if it runs and leads there.
-fn proxy(port: &judge::PortState, target: &str) -> Option<Target> {
+fn proxy(port: &ProjectPort, target: &str) -> Option<Target> {
     match port {
-        judge::PortState::Ours(_, identity) if identity.target == target => {
+        ProjectPort::Ours(_, identity) if identity.target == target => {
             identity.proxy.as_ref()?.parse().ok()
         }
         _ => None,
@@ -240,8 +242,8 @@ fn proxy(port: &judge::PortState, target: &str) -> Option<Target> {
 }
 
 /// Whether this project's interceptor runs and lets anybody pass for its target.
-fn is_insecure(port: &judge::PortState) -> bool {
-    matches!(port, judge::PortState::Ours(_, identity) if identity.insecure)
+fn is_insecure(port: &ProjectPort) -> bool {
+    matches!(port, ProjectPort::Ours(_, identity) if identity.insecure)
 }
 
 #[derive(Serialize)]

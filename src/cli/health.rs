@@ -15,10 +15,9 @@ use super::address::port_of;
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
-use crate::machine::holder::{
-    Identity, Occupancy, interceptor_at, interceptor_at_socket, occupancy,
-};
-use crate::machine::reach::reach;
+use crate::cli::port_state::{PortState, port_state};
+use crate::machine::connect::reach;
+use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
 use crate::text::{Escaped, escaped_path};
 
 /// show whether an interceptor is up, for health checks without curl
@@ -87,7 +86,7 @@ impl Health {
             })?;
         }
         let Some(identity) = &identity else {
-            return Err(place.nobody());
+            return Err(place.not_up());
         };
         ready.unwrap_or(Ok(()))?;
         if self.json {
@@ -135,9 +134,9 @@ impl Place {
         }
     }
 
-    fn nobody(&self) -> Failure {
+    fn not_up(&self) -> Failure {
         match self {
-            Place::Port(port) => nobody(*port),
+            Place::Port(port) => not_up(*port),
             Place::Socket(_) => Failure::no(format!(
                 "no interceptor answers on {self}; `ic serve --listen {self}` starts one"
             )),
@@ -165,41 +164,42 @@ fn first_hop_answers(place: &Place, identity: &Identity) -> Result<(), Failure> 
         .parse()
         .map_err(|error| Failure::no(format!("the target `{target}` of {place} {error}")))?;
     let what = identity.proxy.as_ref().map_or("target", |_| "proxy");
-    reach(&target, PATIENCE).map_err(|why| {
+    reach(target.place(), CONNECT_TIME_MAX).map_err(|why| {
         Failure::no(format!(
             "the interceptor on {place} is up, but its {what} {target} {why}; start it, or wait"
         ))
     })
 }
 
-/// Asks again as long as somebody listens who may only be slow.
+/// Asks again while the port is in use: the interceptor may only be slow.
 fn ask(port: Port) -> Option<Identity> {
-    (0..QUESTIONS_MAX)
-        .take_while(|&asked| asked == 0 || availability(port) == Availability::InUse)
-        .find_map(|_| interceptor_at(port))
+    (0..ATTEMPTS_MAX)
+        .take_while(|&attempt| attempt == 0 || availability(port) == Availability::InUse)
+        .find_map(|_| interceptor_at(port.get()))
 }
 
-fn nobody(port: Port) -> Failure {
-    Failure::no(match occupancy(port) {
-        Occupancy::Held(holder) => {
-            let by = holder.map_or(String::new(), |holder| format!(" by {holder}"));
+fn not_up(port: Port) -> Failure {
+    Failure::no(match port_state(port) {
+        PortState::InUse(process) => {
+            let by = process.map_or(String::new(), |process| format!(" by {process}"));
             format!(
                 "no interceptor answers on port {port}, which is in use{by}; `ic doctor` says more"
             )
         }
-        Occupancy::Free | Occupancy::NotPermitted => {
+        PortState::Free => {
             format!("nothing listens on port {port}; `ic serve` starts an interceptor")
         }
-        Occupancy::Untried(refusal) => {
-            format!(
-                "no interceptor answers on port {port}, which cannot be tried ({refusal}); look for a sandbox"
-            )
+        PortState::NotPermitted => {
+            format!("no interceptor answers on port {port}; `ic serve` starts one")
         }
+        PortState::Unknown(refusal) => format!(
+            "no interceptor answers on port {port}, which cannot be tried ({refusal}); look for a sandbox"
+        ),
     })
 }
 
-/// Probes of containers have a second by default, some thirty.
-const QUESTIONS_MAX: usize = 3;
+/// A container's health check has 30 s by default, and often 1 s.
+const ATTEMPTS_MAX: usize = 3;
 
-/// For the target.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// For the connection to the target.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@ use crate::registry::project::Project;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
-use crate::machine::holder::{Occupancy, occupancy};
+use crate::cli::port_state::{PortState, port_state};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 
@@ -59,8 +59,8 @@ impl Show {
                 if is_pinned {
                     context.out.text("Pinned:  Yes\n")?;
                 }
-                match occupancy(port) {
-                    Occupancy::Free => context.out.text("Status:  Available\n")?,
+                match port_state(port) {
+                    PortState::Free => context.out.text("Status:  Available\n")?,
                     taken => context
                         .out
                         .text(format_args!("Status:  Not available ({taken})\n"))?,

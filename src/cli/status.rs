@@ -1,23 +1,21 @@
 //! `ic status`: which interceptors run, what they have done, and who else holds the ports of projects.
 //!
-//! How they are found is decided in `survey`; here, how the answer is written.
+//! How they are found is decided in [`survey`](crate::machine::survey); here, how they are shown.
 
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
-
-use crate::registry::Port;
 
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line, rounded};
-use crate::machine::holder::{Holder, LastError, NOT_TOLD};
-use crate::machine::survey::{By, Held, Interceptor, Survey, survey};
+use crate::machine::interceptor::LastError;
+use crate::machine::listeners::UNAVAILABLE;
+use crate::machine::survey::{Held, Survey, survey};
 use crate::text::raw;
-use crate::text::{Escaped, escaped_path, name};
+use crate::text::{Escaped, escaped_path, io_message};
 
 /// show which interceptors run, and who else holds ports of projects
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -28,7 +26,7 @@ use crate::text::{Escaped, escaped_path, name};
     example = "ic status\n\
                ic status --watch\n\
                ic status --json | jq .interceptors",
-    note = "Every interceptor on this machine is escaped_path, also those that were given their port outright\n\
+    note = "Every interceptor on this machine is shown, also those that were given their port outright\n\
             (INTERCEPTOR_PORT, --port). With --watch --json each look is one document on its line."
 )]
 pub struct Status {
@@ -45,17 +43,23 @@ impl Status {
         let place = context.place()?;
         let mut has_warned = false;
         loop {
-            let survey = survey(&place.read()?);
+            let registry = place.read()?;
+            let projects = registry.mappings().map(|(path, port)| (path, port.get()));
+            let survey = survey(projects).map_err(|error| {
+                Failure::could_not(format!(
+                    "cannot ask interceptors who they are: {}",
+                    io_message(&error)
+                ))
+            })?;
             if survey.is_partial && !has_warned {
                 has_warned = true;
                 eprint_line(format_args!(
-                    "warning: {}; only the ports of projects were asked",
-                    NOT_TOLD
+                    "warning: {UNAVAILABLE}; only the ports of projects are looked at"
                 ));
             }
             let is_screen = self.watch && !self.json && context.out.clear(&context.environment)?;
             if self.json {
-                context.out.json(&Statuses::from(&survey))?;
+                context.out.json(&survey)?;
             } else {
                 print(&survey, context.out)?;
             }
@@ -82,40 +86,35 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
     } else {
         heading(out, "Running Interceptors", interceptors.len())?;
     }
-    for Interceptor {
-        port,
-        identity,
-        target_reachable,
-    } in interceptors
-    {
-        let (project, path) = match &identity.project {
-            Some(path) => (project_name(path), path.as_str()),
-            None => (identity.instance_id.clone(), "(no project)"),
+    for running in interceptors {
+        let (project, path) = match (&running.project, &running.path) {
+            (Some(project), Some(path)) => (project.as_str(), path.as_str()),
+            _ => (running.instance_id.as_str(), "(no project)"),
         };
         out.text(format_args!(
             "  Port {port:>5}          ✓  →  {project}\n             {path}\n\
              \x20            Target:    {target} ({reachable})\n\
              \x20            Running:   for {uptime}, pid {pid}\n\
              \x20            Requests:  {requests}, {errors} of them failed, {in_flight} in flight\n",
-            port = port.get(),
-            project = Escaped(&project),
+            port = running.port,
+            project = Escaped(project),
             path = Escaped(path),
-            target = Escaped(&identity.target),
-            reachable = if *target_reachable {
+            target = Escaped(&running.target),
+            reachable = if running.target_reachable {
                 "✓ reachable"
             } else {
                 "⚠ NOT REACHABLE"
             },
-            uptime = rounded(Duration::try_from_secs_f64(identity.uptime_seconds).unwrap_or_default()),
-            pid = identity.pid,
-            requests = identity.requests,
-            errors = identity.errors,
-            in_flight = identity.in_flight,
+            uptime = rounded(Duration::from_secs(running.uptime_seconds)),
+            pid = running.pid,
+            requests = running.requests,
+            errors = running.errors,
+            in_flight = running.in_flight,
         ))?;
         if let Some(LastError {
             message,
             seconds_ago,
-        }) = &identity.last_error
+        }) = &running.last_error
         {
             out.text(format_args!(
                 "             Last error, {} ago: {}\n",
@@ -128,19 +127,25 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
         out.text("\n")?;
         heading(out, "Ports of Projects in Use by Others", held.len())?;
     }
-    for Held { port, path, by } in held {
-        let by = match by {
-            By::Interceptor { pid, instance_id } => {
-                format!("the interceptor {instance_id}, pid {pid}")
-            }
-            By::Program(Some(Holder { pid, program })) => format!("{program}, pid {pid}"),
-            By::Program(None) => "a program that cannot be seen from here".to_owned(),
+    for held in held {
+        let by = match held {
+            Held {
+                pid: Some(pid),
+                instance_id: Some(id),
+                ..
+            } => format!("the interceptor {id}, pid {pid}"),
+            Held {
+                pid: Some(pid),
+                program: Some(program),
+                ..
+            } => format!("{program}, pid {pid}"),
+            _ => "a program that cannot be seen from here".to_owned(),
         };
         out.text(format_args!(
             "  Port {port:>5}    ⚠ IN USE  →  {project}\n             {path}\n             Held by:   {by}\n",
-            port = port.get(),
-            project = Escaped(&name(path)),
-            path = escaped_path(path),
+            port = held.port,
+            project = Escaped(&held.project),
+            path = escaped_path(Path::new(&raw::from_text(&held.path))),
             by = Escaped(&by),
         ))?;
     }
@@ -149,95 +154,6 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
 
 fn heading(out: &mut Output, title: &str, count: usize) -> Result<(), Failure> {
     out.text(format_args!("{title} ({count}):\n{}\n", "-".repeat(WIDTH)))
-}
-
-/// The name of the project under a path that came as text.
-fn project_name(path: &str) -> String {
-    name(Path::new(&raw::from_text(path)))
-}
-
-/// The answer as a document.
-#[derive(Serialize)]
-pub(crate) struct Statuses<'a> {
-    interceptors: Vec<Running<'a>>,
-    held: Vec<HeldBy<'a>>,
-}
-
-#[derive(Serialize)]
-struct Running<'a> {
-    port: Port,
-    project: Option<String>,
-    path: Option<&'a str>,
-    instance_id: &'a str,
-    pid: u32,
-    uptime_seconds: u64,
-    target: &'a str,
-    target_reachable: bool,
-    requests: u64,
-    errors: u64,
-    in_flight: u64,
-    last_error: Option<&'a LastError>,
-}
-
-#[derive(Serialize)]
-struct HeldBy<'a> {
-    port: Port,
-    project: String,
-    path: String,
-    /// Null where it cannot be seen.
-    pid: Option<u32>,
-    program: Option<&'a str>,
-    /// Of the interceptor that it is; null for any other program.
-    instance_id: Option<&'a str>,
-}
-
-impl<'a> From<&'a Survey> for Statuses<'a> {
-    fn from(survey: &'a Survey) -> Statuses<'a> {
-        Statuses {
-            interceptors: survey.interceptors.iter().map(Running::from).collect(),
-            held: survey.held.iter().map(HeldBy::from).collect(),
-        }
-    }
-}
-
-impl<'a> From<&'a Interceptor> for Running<'a> {
-    fn from(interceptor: &'a Interceptor) -> Running<'a> {
-        let identity = &interceptor.identity;
-        let path = identity.project.as_deref();
-        Running {
-            port: interceptor.port,
-            project: path.map(project_name),
-            path,
-            instance_id: &identity.instance_id,
-            pid: identity.pid,
-            // Whole seconds; what is no number is none.
-            uptime_seconds: identity.uptime_seconds as u64,
-            target: &identity.target,
-            target_reachable: interceptor.target_reachable,
-            requests: identity.requests,
-            errors: identity.errors,
-            in_flight: identity.in_flight,
-            last_error: identity.last_error.as_ref(),
-        }
-    }
-}
-
-impl<'a> From<&'a Held> for HeldBy<'a> {
-    fn from(held: &'a Held) -> HeldBy<'a> {
-        let (pid, program, instance_id) = match &held.by {
-            By::Interceptor { pid, instance_id } => (Some(*pid), None, Some(instance_id.as_str())),
-            By::Program(Some(holder)) => (Some(holder.pid), Some(holder.program.as_str()), None),
-            By::Program(None) => (None, None, None),
-        };
-        HeldBy {
-            port: held.port,
-            project: name(&held.path),
-            path: raw::to_text(held.path.as_os_str()),
-            pid,
-            program,
-            instance_id,
-        }
-    }
 }
 
 /// Columns of the rule below a heading.

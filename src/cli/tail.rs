@@ -19,8 +19,8 @@ use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::machine::feeds::{self, Feed, Hello};
-use crate::machine::holder::interceptor_at;
-use crate::machine::survey::{is_for, running};
+use crate::machine::interceptor::interceptor_at;
+use crate::machine::survey::interceptor_for;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::text::raw;
@@ -178,10 +178,11 @@ impl Selection {
     fn running_pid(&self, context: &Context<'_>) -> Option<u32> {
         let found = match self {
             Selection::All => None,
-            Selection::Port(port) => interceptor_at(*port),
+            Selection::Port(port) => interceptor_at(port.get()),
             Selection::Project(project) => {
                 let (_, registry) = context.ports().ok()?;
-                running(&registry).find(|found| is_for(found, project.path()))
+                let ports = registry.mappings().map(|(_, port)| port.get());
+                interceptor_for(project.path(), ports)
             }
         };
         found.map(|found| found.pid)

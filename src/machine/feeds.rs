@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::connect::connect_unix;
 use crate::serve::feed::is_private;
 
 /// Returns the folder of this user's feed sockets: `ic` in `runtime`, which is the value of `XDG_RUNTIME_DIR`, else
@@ -97,7 +98,7 @@ impl Feed {
     ///
     /// Nobody tells there, who is removed then; or it is no interceptor who does.
     pub fn at(path: &Path) -> io::Result<Feed> {
-        let stream = UnixStream::connect(path).inspect_err(|error| {
+        let stream = connect_unix(path, HELLO_TIME_MAX).inspect_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionRefused {
                 // Somebody else may have removed it first.
                 let _ = fs::remove_file(path);

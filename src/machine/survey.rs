@@ -1,149 +1,153 @@
-//! Which interceptors run on this machine, and who else holds the ports of projects.
+//! The interceptors that run on this machine, and what else listens on the ports of projects.
 //!
-//! Nothing is recorded for it, so nothing can be wrong after a kill: the kernel says which sockets listen and whose they
-//! are, and each candidate is asked who it is. Candidates are the sockets of programs called `ic` (those that were given
-//! their port outright, too), and whatever listens on a port of the registry. One counts as an interceptor only if it
-//! answers `/_ic/health` with the process id that the kernel gives its socket, as far as that can be seen.
+//! Found live from the listening sockets; there is no state file that could be wrong after a kill. What is asked who it is:
+//! the sockets of programs called `ic`, so that interceptors with a port of their own (`--port`) are found too, and whatever
+//! listens on a port of a project.
 //!
-//! Only ports that are listened on are asked, side by side and each for a bounded time; the same goes for their targets. So a
-//! registry that is full costs no more than one that is empty. Where the system does not tell which those are, every port of
-//! the registry is asked, and the survey says so.
+//! All are asked concurrently, each within a time limit, and so are their targets: a full registry costs no more time than
+//! an empty one. Where the system does not list sockets, each port of a project is asked, and the survey is partial.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::thread;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::machine::holder::{
-    Holder, Identity, Listener, interceptor_at, interceptor_on, listeners,
-};
-use crate::registry::{Port, Registry};
-use crate::serve::{Endpoint, Target};
-use crate::text::raw;
+use serde::Serialize;
+use smol::LocalExecutor;
+use smol::lock::Semaphore;
 
-/// What was found.
+use super::connect::connect;
+use super::interceptor::{Identity, LastError, Service};
+use super::listeners::listeners;
+use crate::serve::{Target, reactor};
+use crate::text::{name, raw};
+
+/// What was found; serialises as the document of `ic status --json`.
+#[derive(Debug, Default, Serialize)]
 pub struct Survey {
     /// Sorted by port.
-    pub interceptors: Vec<Interceptor>,
-    /// Ports of projects that something else listens on; sorted by port.
+    pub interceptors: Vec<Running>,
+    /// Ports of projects on which something else listens; sorted by port.
     pub held: Vec<Held>,
-    /// The system does not tell who listens: an interceptor that was given its port outright was not found, nor was who else
-    /// holds a port.
+    /// The system does not list sockets: interceptors with a port of their own are missing, and so is what else holds ports.
+    #[serde(skip)]
     pub is_partial: bool,
 }
 
 /// A running interceptor.
-pub struct Interceptor {
-    /// Where it listens.
-    pub port: Port,
-    /// What it says of itself.
-    pub identity: Identity,
+#[derive(Debug, Serialize)]
+pub struct Running {
+    /// The port that it listens on.
+    pub port: u16,
+    /// The name of its project, if it has one.
+    pub project: Option<String>,
+    /// The path of its project, as text that carries its bytes ([`raw`]).
+    pub path: Option<String>,
+    /// What it adds to every request as `x-memory-user-id`.
+    pub instance_id: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The time since its start.
+    pub uptime_seconds: u64,
+    /// The target that it forwards to.
+    pub target: String,
     /// Whether its target, or the proxy before it, accepts connections.
     pub target_reachable: bool,
+    /// The number of requests that it has answered.
+    pub requests: u64,
+    /// How many of them it answered with a status of 500 or above.
+    pub errors: u64,
+    /// The number of requests in flight.
+    pub in_flight: u64,
+    /// The last failure on the way to its target.
+    pub last_error: Option<LastError>,
 }
 
-/// A project's port that is held by something else than its interceptor.
+/// A project's port on which something else than its interceptor listens.
+#[derive(Debug, Serialize)]
 pub struct Held {
-    /// The project's port.
-    pub port: Port,
-    /// The project's path.
-    pub path: PathBuf,
-    /// What listens on it.
-    pub by: By,
+    /// The port.
+    pub port: u16,
+    /// The name of the project.
+    pub project: String,
+    /// The path of the project, as text that carries its bytes ([`raw`]).
+    pub path: String,
+    /// The process that listens; null where this user may not see it.
+    pub pid: Option<u32>,
+    /// The name of its program; null for an interceptor.
+    pub program: Option<String>,
+    /// The identity of the interceptor that it is; null for any other program.
+    pub instance_id: Option<String>,
 }
 
-/// Who holds it.
-pub enum By {
-    /// The interceptor of another project, or of none.
-    Interceptor {
-        /// Its process id.
-        pid: u32,
-        /// What it adds to every request as `x-memory-user-id`.
-        instance_id: String,
-    },
-    /// A program, where it can be seen.
-    Program(Option<Holder>),
-}
-
-/// Looks at the machine.
-pub fn survey(registry: &Registry) -> Survey {
-    let registered: HashMap<Port, &Path> = registry
-        .mappings()
+/// Looks at the machine. `projects` are the registry's paths and ports.
+///
+/// # Errors
+///
+/// The system has no descriptors left.
+pub fn survey<'a>(projects: impl IntoIterator<Item = (&'a Path, u16)>) -> io::Result<Survey> {
+    let projects: HashMap<u16, &Path> = projects
+        .into_iter()
         .map(|(path, port)| (port, path))
         .collect();
-    let (candidates, is_partial) = look(registry);
-    let identities = side_by_side(&candidates, Candidate::identity);
-
-    let targets: BTreeMap<&str, usize> = identities
-        .iter()
-        .flatten()
-        .map(|identity| (identity.first_hop(), 0))
-        .collect();
-    let targets: Vec<&str> = targets.into_keys().collect();
-    let reachable: HashMap<&str, bool> = targets
-        .iter()
-        .copied()
-        .zip(side_by_side(&targets, |target| is_reachable(target)))
-        .collect();
-
-    let mut interceptors = Vec::new();
-    let mut held = Vec::new();
-    for (candidate, identity) in candidates.iter().zip(&identities) {
-        let port = candidate.port;
-        if let Some(identity) = identity {
-            interceptors.push(Interceptor {
-                port,
-                identity: identity.clone(),
-                target_reachable: reachable.get(identity.first_hop()) == Some(&true),
-            });
-        }
-        let Some(&path) = registered.get(&port) else {
-            continue;
-        };
-        let by = match identity {
-            Some(identity) if is_for(identity, path) => continue,
-            Some(identity) => By::Interceptor {
-                pid: identity.pid,
-                instance_id: identity.instance_id.clone(),
-            },
-            None if is_partial => continue,
-            None => By::Program(candidate.holder.clone()),
-        };
-        held.push(Held {
-            port,
-            path: path.to_owned(),
-            by,
-        });
-    }
-    Survey {
-        interceptors,
-        held,
+    let (services, is_partial) = services(projects.keys().copied());
+    let (identities, reachable) = reactor::block_on(async {
+        let identities = concurrently(&services, Service::identity).await;
+        let targets: BTreeMap<&str, ()> = identities
+            .iter()
+            .flatten()
+            .map(|identity| (identity.first_hop(), ()))
+            .collect();
+        let targets: Vec<String> = targets.into_keys().map(str::to_owned).collect();
+        let reachable =
+            concurrently(&targets, async |target: &String| is_reachable(target).await).await;
+        let reachable: HashMap<String, bool> = targets.into_iter().zip(reachable).collect();
+        (identities, reachable)
+    })?;
+    let mut survey = Survey {
         is_partial,
-    }
-}
-
-/// The interceptors that run, without a look at anything else.
-pub fn running(registry: &Registry) -> impl Iterator<Item = Identity> {
-    let (candidates, _) = look(registry);
-    side_by_side(&candidates, Candidate::identity)
-        .into_iter()
-        .flatten()
-}
-
-/// Who may be an interceptor, and whether others may be missing.
-fn look(registry: &Registry) -> (Vec<Candidate>, bool) {
-    let ports: HashSet<Port> = registry.mappings().map(|(_, port)| port).collect();
-    match listeners(|port| ports.contains(&port)) {
-        Some(listeners) => (candidates(listeners), false),
-        None => {
-            let ports = registry.mappings().map(|(_, port)| port);
-            (ports.map(Candidate::unseen).collect(), true)
+        ..Survey::default()
+    };
+    for (service, identity) in services.into_iter().zip(identities) {
+        let project = projects.get(&service.port).copied();
+        if let Some(path) = project {
+            let held = match &identity {
+                Some(identity) if is_for(identity, path) => None,
+                Some(identity) => Some((Some(identity.pid), None, Some(&identity.instance_id))),
+                // Nothing may listen there at all.
+                None if is_partial => None,
+                None => {
+                    let process = service.process.as_ref();
+                    let program = process.map(|process| process.program.clone());
+                    Some((process.map(|process| process.pid), program, None))
+                }
+            };
+            survey
+                .held
+                .extend(held.map(|(pid, program, instance_id)| Held {
+                    port: service.port,
+                    project: name(path),
+                    path: raw::to_text(path.as_os_str()),
+                    pid,
+                    program,
+                    instance_id: instance_id.cloned(),
+                }));
+        }
+        if let Some(identity) = identity {
+            let is_reachable = reachable.get(identity.first_hop()) == Some(&true);
+            let running = running(service.port, identity, is_reachable);
+            survey.interceptors.push(running);
         }
     }
+    Ok(survey)
+}
+
+/// Returns the interceptor that was started for the project at `path`; `ports` are those of all projects.
+pub fn interceptor_for(path: &Path, ports: impl Iterator<Item = u16>) -> Option<Identity> {
+    let (services, _) = services(ports);
+    let identities = reactor::block_on(concurrently(&services, Service::identity)).ok()?;
+    let mut identities = identities.into_iter().flatten();
+    identities.find(|identity| is_for(identity, path))
 }
 
 /// Whether an interceptor was started for the project at `path`.
@@ -151,151 +155,100 @@ pub fn is_for(identity: &Identity, path: &Path) -> bool {
     identity.project.as_deref() == Some(&raw::to_text(path.as_os_str()))
 }
 
-/// A port that is listened on, by one process or one that cannot be seen.
-struct Candidate {
-    port: Port,
-    /// Where; none if it cannot be seen whether it is listened on at all.
-    addresses: Vec<SocketAddr>,
-    holder: Option<Holder>,
+/// Returns what may be an interceptor, and whether the system does not list sockets, so that others may be missing.
+fn services(ports: impl Iterator<Item = u16>) -> (Vec<Service>, bool) {
+    let mut ports: Vec<u16> = ports.collect();
+    ports.sort_unstable();
+    match listeners(|port| ports.binary_search(&port).is_ok()) {
+        Some(listeners) => (Service::group(listeners.into_iter()), false),
+        None => (ports.into_iter().map(Service::unseen).collect(), true),
+    }
 }
 
-fn candidates(listeners: Vec<Listener>) -> Vec<Candidate> {
-    let mut candidates: BTreeMap<(Port, Option<u32>), Candidate> = BTreeMap::new();
-    for listener in listeners {
-        let Some(port) = listener.port() else {
-            continue;
-        };
-        let Listener { address, holder } = listener;
-        let pid = holder.as_ref().map(|holder| holder.pid);
-        candidates
-            .entry((port, pid))
-            .or_insert(Candidate {
-                port,
-                addresses: Vec::new(),
-                holder,
+fn running(port: u16, identity: Identity, target_reachable: bool) -> Running {
+    let path = identity.project;
+    Running {
+        port,
+        project: path
+            .as_ref()
+            .map(|path| name(Path::new(&raw::from_text(path)))),
+        path,
+        instance_id: identity.instance_id,
+        pid: identity.pid,
+        // Whole seconds; a value that is not a number becomes 0.
+        uptime_seconds: identity.uptime_seconds as u64,
+        target: identity.target,
+        target_reachable,
+        requests: identity.requests,
+        errors: identity.errors,
+        in_flight: identity.in_flight,
+        last_error: identity.last_error,
+    }
+}
+
+/// Calls `work` with each of `items`, at most [`CONCURRENT_MAX`] at a time; returns the results in their order.
+async fn concurrently<'a, T, R>(items: &'a [T], work: impl AsyncFn(&'a T) -> R) -> Vec<R> {
+    let permits = Semaphore::new(CONCURRENT_MAX);
+    let executor = LocalExecutor::new();
+    let tasks: Vec<_> = items
+        .iter()
+        .map(|item| {
+            executor.spawn(async {
+                let _permit = permits.acquire().await;
+                work(item).await
             })
-            .addresses
-            .push(address);
-    }
-    candidates.into_values().collect()
-}
-
-impl Candidate {
-    fn unseen(port: Port) -> Self {
-        Candidate {
-            port,
-            addresses: Vec::new(),
-            holder: None,
-        }
-    }
-
-    /// Who it says it is, if it is an interceptor and says it of itself.
-    fn identity(&self) -> Option<Identity> {
-        let is_itself = |identity: &Identity| {
-            let pid = self.holder.as_ref().map(|holder| holder.pid);
-            pid.is_none_or(|pid| pid == identity.pid)
-        };
-        // One answer is enough, and one silence too: an interceptor answers everywhere it listens.
-        match self.addresses.first() {
-            Some(&address) => interceptor_on(address),
-            None => interceptor_at(self.port),
-        }
-        .filter(is_itself)
-    }
-}
-
-/// Does the same with each of `items`, several at a time; the results in their order.
-fn side_by_side<T: Sync, R: Send>(items: &[T], of: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((at, item)) = {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            items.get(at).map(|item| (at, item))
-        } {
-            done.push((at, of(item)));
-        }
-        done
-    };
-    let mut results: Vec<(usize, R)> = thread::scope(|scope| {
-        let helpers = items.len().clamp(1, AT_A_TIME) - 1;
-        // Where no thread can be had, there is this one.
-        let helpers: Vec<_> = (0..helpers)
-            .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
-            .collect();
-        let mut results = work();
-        for helper in helpers {
-            match helper.join() {
-                Ok(more) => results.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+        })
+        .collect();
+    let results = async {
+        let mut results = Vec::new();
+        for task in tasks {
+            results.push(task.await);
         }
         results
-    });
-    results.sort_unstable_by_key(|&(at, _)| at);
-    results.into_iter().map(|(_, result)| result).collect()
-}
-
-/// Whether somebody listens where a target says, as seen from here.
-fn is_reachable(target: &str) -> bool {
-    let Ok(target) = target.parse::<Target>() else {
-        return false;
     };
-    // In a thread that may be left behind: looking up a name cannot be given up.
-    let (tell, told) = mpsc::channel();
-    let spawned = thread::Builder::new().spawn(move || tell.send(connects(target.place())));
-    spawned.is_ok() && told.recv_timeout(TARGET_TIME_MAX).unwrap_or(false)
+    executor.run(results).await
 }
 
-fn connects(place: &Endpoint) -> bool {
-    match place {
-        Endpoint::Unix(path) => UnixStream::connect(path).is_ok(),
-        // As the interceptor has it: `localhost` is both loopback addresses, whatever a resolver says.
-        Endpoint::Tcp(host, port) if host.eq_ignore_ascii_case("localhost") => {
-            let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-            accepts(loopbacks.map(|ip| SocketAddr::new(ip, *port)))
-        }
-        Endpoint::Tcp(host, port) => (host.as_str(), *port).to_socket_addrs().is_ok_and(accepts),
+/// Whether a target, or the proxy before it, accepts connections.
+async fn is_reachable(target: &str) -> bool {
+    match target.parse::<Target>() {
+        Ok(target) => connect(target.place(), CONNECT_TIME_MAX).await.is_ok(),
+        Err(_) => false,
     }
 }
 
-fn accepts(addresses: impl IntoIterator<Item = SocketAddr>) -> bool {
-    addresses
-        .into_iter()
-        .any(|address| TcpStream::connect_timeout(&address, TARGET_TIME_MAX).is_ok())
-}
+/// How many are asked at a time: each takes a descriptor.
+const CONCURRENT_MAX: usize = 64;
 
-/// How many are asked at the same time: enough that a few silent ones do not make a person wait, few enough for a
-/// machine that limits threads.
-const AT_A_TIME: usize = 16;
-
-/// A target that takes longer is not of much use to anybody.
-const TARGET_TIME_MAX: Duration = Duration::from_secs(1);
+/// A target on another continent accepts a connection within this time.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_the_order_of_what_was_asked() {
+    fn results_come_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..1000).collect();
-        let doubled = side_by_side(&items, |item| item * 2);
-        assert_eq!(
-            doubled,
-            items.iter().map(|item| item * 2).collect::<Vec<_>>()
-        );
-        assert!(side_by_side(&[(); 0], |()| ()).is_empty());
+        let doubled = async |item: &usize| {
+            reactor::next_turn().await;
+            item * 2
+        };
+        let results = reactor::block_on(concurrently(&items, doubled)).expect("a reactor");
+        let expected: Vec<usize> = items.iter().map(|item| item * 2).collect();
+        assert_eq!(results, expected);
     }
 
     #[test]
-    fn a_target_is_reachable_where_somebody_listens() {
+    fn a_target_is_reachable_where_it_listens() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        assert!(is_reachable(&format!("http://127.0.0.1:{port}/v1")));
-        assert!(is_reachable(&format!("http://localhost:{port}")));
+        let reach = |target: &str| reactor::block_on(is_reachable(target)).expect("a reactor");
+        assert!(reach(&format!("http://127.0.0.1:{port}/v1")));
+        assert!(reach(&format!("http://localhost:{port}")));
         drop(listener);
-        assert!(!is_reachable(&format!("http://127.0.0.1:{port}")));
-        assert!(!is_reachable("unix:/nowhere.sock"));
-        assert!(!is_reachable("no target"));
+        assert!(!reach(&format!("http://127.0.0.1:{port}")));
+        assert!(!reach("unix:/nowhere.sock"));
+        assert!(!reach("no target"));
     }
 }

@@ -15,8 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::status::Statuses;
-use crate::machine::survey::survey;
+use crate::machine::survey::{Survey, survey};
 use crate::registry::project::is_deleted;
 use crate::registry::{Port, Registry};
 use crate::text::raw;
@@ -153,10 +152,13 @@ fn watch_status(site: &Site, queue: &Queue) {
             .store
             .read()
             .map(|snapshot| snapshot.registry);
-        let survey = survey(&registry.unwrap_or_default());
+        let registry = registry.unwrap_or_default();
+        let projects = registry.mappings().map(|(path, port)| (path, port.get()));
+        // Without descriptors nothing can be asked, for now.
+        let survey = survey(projects).unwrap_or_default();
         teller.tell(&Status {
             on: "status",
-            status: Statuses::from(&survey),
+            status: &survey,
         });
         site.desk.wait(seen, PAUSE);
     }
@@ -166,7 +168,7 @@ fn watch_status(site: &Site, queue: &Queue) {
 struct Status<'a> {
     on: &'static str,
     #[serde(flatten)]
-    status: Statuses<'a>,
+    status: &'a Survey,
 }
 
 #[derive(Serialize)]

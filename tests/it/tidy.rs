@@ -75,10 +75,10 @@ const RULES: &[Rule] = &[
         text: Text::CodeAndTests,
     },
     Rule {
-        why: "machine knows neither the commands nor the page that use it",
+        why: "machine knows neither the commands and the page that use it, nor the registry",
         files: &["src/machine.rs", "src/machine"],
         except: &[],
-        words: &["crate::cli", "crate::ui"],
+        words: &["crate::cli", "crate::ui", "crate::registry", "crate::mock"],
         text: Text::CodeAndTests,
     },
     Rule {
@@ -95,7 +95,7 @@ const RULES: &[Rule] = &[
             // The framing of its own streams.
             "src/mock.rs",
             // The length of its own requests.
-            "src/machine/ask.rs",
+            "src/machine/client.rs",
             // What `--header` refuses.
             "src/cli/serve/field.rs",
         ],
@@ -110,12 +110,7 @@ const RULES: &[Rule] = &[
     Rule {
         why: "heads are tokenised in one place, where the leniencies of the tokeniser are made up for",
         files: &["src"],
-        except: &[
-            "src/http/head.rs",
-            "src/http/trailer.rs",
-            // Reads the answer of another interceptor's own page.
-            "src/machine/holder.rs",
-        ],
+        except: &["src/http/head.rs", "src/http/trailer.rs"],
         words: &["httparse"],
         text: Text::Code,
     },
@@ -160,15 +155,14 @@ const RULES: &[Rule] = &[
             "src/registry/probe.rs",
             "src/registry/project.rs",
             "src/registry/store",
-            "src/machine/holder.rs",
-            "src/machine/holder",
+            "src/machine/listeners.rs",
+            "src/machine/listeners",
             "src/text/raw.rs",
             // Sockets of the file system, as every Unix has them.
             "src/machine/feeds.rs",
-            "src/machine/reach.rs",
-            "src/machine/ask.rs",
+            "src/machine/connect.rs",
             // Whether a file could be written.
-            "src/cli/doctor/look.rs",
+            "src/cli/doctor/probes.rs",
             // Whose process this is, and on which machine.
             "src/cli/serve/placeholders.rs",
             // A supervisor's socket, which may be an abstract one.
@@ -177,8 +171,6 @@ const RULES: &[Rule] = &[
             "src/cli/run/child.rs",
             // Signals as bytes on a socket.
             "src/cli/tail.rs",
-            // Targets that are Unix sockets.
-            "src/machine/survey.rs",
             // Signals as bytes on a socket, and feeds, which are sockets of the file system, as every Unix has them.
             "src/cli/stop.rs",
             "src/ui/relay.rs",

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::judge::Finding;
-use crate::machine::ask::Heard;
+use super::finding::Finding;
+use crate::machine::client::Response;
+use crate::machine::connect::Unreachable;
 
 /// The same stream, both ways.
 pub struct Streams {
     pub target: String,
     /// `None` where it cannot be had without TLS, which only the interceptor speaks.
-    pub direct: Option<Result<Heard, String>>,
-    pub through: Result<Heard, String>,
+    pub direct: Option<Result<Response, Unreachable>>,
+    pub through: Result<Response, Unreachable>,
 }
 
 const STREAMING: &str = "Streaming";
@@ -30,15 +31,15 @@ pub fn streaming(streams: &Streams) -> Finding {
     } = streams;
     let not_measured = |why: String| Finding::note(STREAMING, format!("not measured: {why}"));
     let through = match through {
-        Ok(heard) if heard.is_stream() => heard,
-        Ok(heard) => return not_measured(no_events(heard)),
-        Err(why) => return not_measured(format!("no answer through ic ({why})")),
+        Ok(response) if response.is_event_stream() => response,
+        Ok(response) => return not_measured(no_events(response)),
+        Err(why) => return not_measured(format!("the interceptor {why}")),
     };
     let direct = match direct {
         None => None,
-        Some(Ok(heard)) if heard.is_stream() => Some(heard),
-        Some(Ok(heard)) => return not_measured(format!("without ic, {}", no_events(heard))),
-        Some(Err(why)) => return not_measured(format!("no answer without ic ({why})")),
+        Some(Ok(response)) if response.is_event_stream() => Some(response),
+        Some(Ok(response)) => return not_measured(format!("without ic, {}", no_events(response))),
+        Some(Err(why)) => return not_measured(format!("without ic, the target {why}")),
     };
     let server = through.server.as_deref();
     let held_back_there = |how: String, also: &str| {
@@ -51,7 +52,7 @@ pub fn streaming(streams: &Streams) -> Finding {
             ),
         )
     };
-    let without = direct.map(|heard| flow(&heard.arrivals));
+    let without = direct.map(|response| flow(&response.arrivals));
     match (without, flow(&through.arrivals)) {
         (Some(Flow::Lumps(events, lumps, silence)), _) => {
             held_back_there(lumped(events, lumps, silence), ", also without ic")
@@ -84,16 +85,13 @@ pub fn streaming(streams: &Streams) -> Finding {
     }
 }
 
-fn no_events(heard: &Heard) -> String {
-    let Heard {
+fn no_events(response: &Response) -> String {
+    let Response {
         status,
         content_type,
         ..
-    } = heard;
-    let message = heard
-        .json()
-        .and_then(|document| Some(document["error"]["message"].as_str()?.to_owned()));
-    match message {
+    } = response;
+    match response.error_message() {
         Some(message) => {
             let message: String = message.chars().take(120).collect();
             format!("a chat is answered with {status}: {message}")
@@ -187,19 +185,19 @@ const EVENTS_IN_A_LUMP: usize = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::judge::Verdict;
+    use crate::cli::doctor::finding::Verdict;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
-    fn stream(arrivals: &[(Duration, usize)]) -> Heard {
-        Heard {
+    fn stream(arrivals: &[(Duration, usize)]) -> Response {
+        Response {
             status: 200,
             content_type: "text/event-stream; charset=utf-8".to_owned(),
             server: Some("nginx/1.22.1".to_owned()),
             arrivals: arrivals.to_vec(),
-            ..Heard::default()
+            ..Response::default()
         }
     }
 

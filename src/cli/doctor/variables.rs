@@ -1,10 +1,10 @@
 //! What to think of the variables of clients: where their addresses lead, and which proxies they ask.
 
-use crate::machine::reach::Unreachable;
+use crate::machine::connect::Unreachable;
 use crate::registry::Port;
 use crate::serve::{Endpoint, Target};
 
-use super::judge::Finding;
+use super::finding::Finding;
 
 /// A variable with the address of an API.
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +157,7 @@ pub fn proxies(state: &ProxyState) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::judge::Verdict;
+    use crate::cli::doctor::finding::Verdict;
 
     #[test]
     fn an_address_is_judged_by_what_a_client_would_ask_for() {

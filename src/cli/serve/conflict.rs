@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 
 use crate::cli::outcome::Failure;
-use crate::machine::holder::{
-    Holder, Identity, holder, interceptor_at, interceptor_at_socket, socket_holder,
-};
+use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
+use crate::machine::listeners::{process_on, process_on_socket};
+use crate::machine::process::Process;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::text::raw;
@@ -32,9 +32,9 @@ pub fn port_is_taken(
     let place = format!("port {port}");
     is_in_use(
         &place,
-        interceptor_at(port),
+        interceptor_at(port.get()),
         project,
-        || holder(port),
+        || process_on(port.get()),
         &way_out,
     )
 }
@@ -46,7 +46,13 @@ pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>
         io::ErrorKind::AddrInUse => {
             let way_out = "give another path with --listen";
             let identity = interceptor_at_socket(path);
-            return is_in_use(&socket, identity, project, || socket_holder(path), way_out);
+            return is_in_use(
+                &socket,
+                identity,
+                project,
+                || process_on_socket(path),
+                way_out,
+            );
         }
         io::ErrorKind::AlreadyExists => "remove it, or give another path with --listen",
         io::ErrorKind::NotFound => "make its folder first",
@@ -58,12 +64,12 @@ pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>
     ))
 }
 
-/// Who is there: an interceptor by its `identity`, or whoever else `holder` finds.
+/// `place` is in use: by the interceptor with this `identity`, or by the `process` that is found.
 fn is_in_use(
     place: &str,
     identity: Option<Identity>,
     project: Option<&Project>,
-    holder: impl Fn() -> Option<Holder>,
+    process: impl Fn() -> Option<Process>,
     way_out: &str,
 ) -> Failure {
     let by = match identity {
@@ -77,7 +83,7 @@ fn is_in_use(
             }
             format!(" by the interceptor `{}` (pid {pid})", identity.instance_id)
         }
-        None => holder().map_or(String::new(), |holder| format!(" by {holder}")),
+        None => process().map_or(String::new(), |process| format!(" by {process}")),
     };
     Failure::could_not(format!("{place} is in use{by}; stop it, or {way_out}"))
 }
@@ -139,7 +145,7 @@ mod tests {
             let port = Port::try_from(port).expect("bound to a port");
             let body = serde_json::json!({
                 "status": "healthy", "instance_id": "pycharm-x", "target": "http://a",
-                "project": theirs, "pid": 812, "uptime_seconds": 3,
+                "project": theirs, "pid": std::process::id(), "uptime_seconds": 3,
             });
             let server = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().expect("the question");
@@ -150,7 +156,10 @@ mod tests {
             let project = Project::recorded("/home/me/shop".as_ref()).expect("absolute");
             let message = port_is_taken(port, origin, Some(&project), None).to_string();
             server.join().expect("no failure in the server");
-            assert_eq!(message.replace(&port.to_string(), "N"), expected);
+            let message = message
+                .replace(&format!("pid {}", std::process::id()), "pid 812")
+                .replace(&format!("port {port}"), "port N");
+            assert_eq!(message, expected);
         }
         let ours = "this project's interceptor is already running on port N (pid 812); \
                     let clients use that one, or stop it first";

@@ -6,14 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Holder, IC, Listener};
+use crate::machine::process::{IC, Listener, Process};
 
-/// What to say where nobody can be seen to listen.
-pub const NOT_TOLD: &str = "without lsof, it cannot be seen who listens on which port";
+/// Why no listeners can be listed.
+pub const UNAVAILABLE: &str =
+    "lsof is not installed, which shows the process that listens on a port";
 
-/// Not told here: lsof names the sockets of a process, but not which of them listens.
-pub fn socket_holder(_path: &Path) -> Option<Holder> {
+/// Always `None`: lsof lists the sockets of a process, but not which of them listens.
+pub fn process_on_socket(_path: &Path) -> Option<Process> {
     None
+}
+
+/// There are no PID namespaces here.
+pub fn has_pid(_process: u32, _pid: u32) -> bool {
+    false
 }
 
 pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
@@ -23,19 +29,17 @@ pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
         .stderr(Stdio::null())
         .output()
         .ok()?;
-    let is_ours = |listener: &Listener| {
-        let is_ic = |holder: &Holder| holder.program == IC;
-        is_wanted(listener.address.port()) || listener.holder.as_ref().is_some_and(is_ic)
+    let is_selected = |listener: &Listener| {
+        let is_ic = |process: &Process| process.program == IC;
+        is_wanted(listener.address.port()) || listener.process.as_ref().is_some_and(is_ic)
     };
-    let listeners = processes(&String::from_utf8_lossy(&output.stdout))
-        .into_iter()
-        .filter(is_ours)
-        .collect();
+    let mut listeners = parse(&String::from_utf8_lossy(&output.stdout));
+    listeners.retain(is_selected);
     Some(listeners)
 }
 
-/// `p812`, `cnode`, then `n*:8888` for each of its sockets; then the next process.
-fn processes(fields: &str) -> Vec<Listener> {
+/// Parses lsof's fields: `p812`, `cnode`, then `n*:8888` for each socket of that process; then the next process.
+fn parse(fields: &str) -> Vec<Listener> {
     let mut found = Vec::new();
     let mut pid = None;
     let mut program = None;
@@ -47,13 +51,13 @@ fn processes(fields: &str) -> Vec<Listener> {
             "p" => (pid, program) = (value.parse().ok(), None),
             "c" => program = Some(value),
             "n" => {
-                let holder = pid.zip(program).map(|(pid, program)| Holder {
+                let process = pid.zip(program).map(|(pid, program)| Process {
                     pid,
                     program: program.to_owned(),
                 });
                 found.extend(addresses(value).into_iter().map(|address| Listener {
                     address,
-                    holder: holder.clone(),
+                    process: process.clone(),
                 }));
             }
             _ => {}
@@ -84,20 +88,20 @@ mod tests {
     fn each_socket_comes_with_its_process() {
         #[track_caller]
         fn check(fields: &str, expected: &[(&str, Option<(u32, &str)>)]) {
-            let found: Vec<_> = processes(fields)
+            let found: Vec<_> = parse(fields)
                 .into_iter()
-                .map(|Listener { address, holder }| {
+                .map(|Listener { address, process }| {
                     (
                         address.to_string(),
-                        holder.map(|holder| (holder.pid, holder.program)),
+                        process.map(|process| (process.pid, process.program)),
                     )
                 })
                 .collect();
             let expected: Vec<_> = expected
                 .iter()
-                .map(|(address, holder)| {
-                    let holder = holder.map(|(pid, program)| (pid, program.to_owned()));
-                    ((*address).to_owned(), holder)
+                .map(|(address, process)| {
+                    let process = process.map(|(pid, program)| (pid, program.to_owned()));
+                    ((*address).to_owned(), process)
                 })
                 .collect();
             assert_eq!(found, expected);

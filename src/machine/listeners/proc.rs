@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Holder, IC, Listener};
+use crate::machine::process::{IC, Listener, Process};
+use crate::serve::connect_at_once;
 
-/// What to say where nobody can be seen to listen.
-pub const NOT_TOLD: &str = "without /proc/net/tcp, it cannot be seen who listens on which port";
+/// Why no listeners can be listed.
+pub const UNAVAILABLE: &str =
+    "/proc/net/tcp cannot be read, which shows the sockets that listen on a port";
 
 pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
     // A system with one address family has one table.
@@ -19,66 +22,62 @@ pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
     if tables.is_empty() {
         return None;
     }
-    let mut sockets: Vec<Socket> = tables.iter().flat_map(|table| listening(table)).collect();
-    let mut pids: Vec<u32> = fs::read_dir("/proc")
-        .map(|processes| {
-            processes
-                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-                .collect()
-        })
-        .unwrap_or_default();
-    pids.sort_unstable();
-
-    // Looking through what a process has open is dear: first the few that may be interceptors, then the others only
-    // for what is left.
-    let (likely, others): (Vec<u32>, Vec<u32>) =
-        pids.into_iter().partition(|&pid| may_be_interceptor(pid));
+    let mut sockets: Vec<(u64, Listener)> = tables.iter().flat_map(|table| parse(table)).collect();
     let mut unclaimed: HashMap<String, usize> = sockets
         .iter()
         .enumerate()
-        .map(|(at, socket)| (format!("socket:[{}]", socket.inode), at))
+        .map(|(index, (inode, _))| (format!("socket:[{inode}]"), index))
         .collect();
-    likely
+    let mut pids: Vec<u32> = fs::read_dir("/proc")
         .into_iter()
-        .for_each(|pid| claim(pid, &mut unclaimed, &mut sockets));
-    unclaimed.retain(|_, at| is_wanted(sockets[*at].address.port()));
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+
+    // Reading what a process has open is expensive: first the few that may be interceptors, then the others, and those only
+    // for sockets on wanted ports.
+    let (likely, others): (Vec<u32>, Vec<u32>) =
+        pids.into_iter().partition(|&pid| may_be_interceptor(pid));
+    for pid in likely {
+        claim(pid, &mut unclaimed, &mut sockets);
+    }
+    unclaimed.retain(|_, index| is_wanted(sockets[*index].1.address.port()));
     for pid in others {
         if unclaimed.is_empty() {
             break;
         }
         claim(pid, &mut unclaimed, &mut sockets);
     }
-    let listeners = sockets
-        .into_iter()
-        .filter(|socket| socket.holder.is_some() || is_wanted(socket.address.port()))
-        .map(
-            |Socket {
-                 address, holder, ..
-             }| Listener { address, holder },
-        )
-        .collect();
-    Some(listeners)
+    let listeners = sockets.into_iter().map(|(_, listener)| listener);
+    let is_selected =
+        |listener: &Listener| listener.process.is_some() || is_wanted(listener.address.port());
+    Some(listeners.filter(is_selected).collect())
 }
 
-/// Who listens on a Unix socket, as the kernel tells whoever connects.
-pub fn socket_holder(path: &Path) -> Option<Holder> {
-    let stream = crate::serve::connect_at_once(path).ok()?;
+/// The kernel names the listener to a client that connects.
+pub fn process_on_socket(path: &Path) -> Option<Process> {
+    let stream = connect_at_once(path).ok()?;
     let credentials = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     let pid = u32::try_from(credentials.pid.as_raw_nonzero().get()).ok()?;
     let program = program(pid)?;
-    Some(Holder { pid, program })
+    Some(Process { pid, program })
 }
 
-/// A socket that listens.
-#[derive(Debug, PartialEq, Eq)]
-struct Socket {
-    address: SocketAddr,
-    inode: u64,
-    holder: Option<Holder>,
+/// Whether the process is known as `pid` in one of its PID namespaces.
+pub fn has_pid(process: u32, pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .is_some_and(|pids| {
+            pids.split_ascii_whitespace()
+                .any(|known| known.parse() == Ok(pid))
+        })
 }
 
-/// The sockets in a table of `/proc/net/tcp` that listen.
-fn listening(table: &str) -> Vec<Socket> {
+/// Parses a table of `/proc/net/tcp`: the sockets that listen, each with its inode.
+fn parse(table: &str) -> Vec<(u64, Listener)> {
     const LISTEN: &str = "0A";
     table
         .lines()
@@ -90,16 +89,16 @@ fn listening(table: &str) -> Vec<Socket> {
             let state = columns.nth(1)?;
             let inode = columns.nth(5)?;
             (state == LISTEN).then_some(())?;
-            Some(Socket {
+            let listener = Listener {
                 address: self::address(address)?,
-                inode: inode.parse().ok()?,
-                holder: None,
-            })
+                process: None,
+            };
+            Some((inode.parse().ok()?, listener))
         })
         .collect()
 }
 
-/// `0100007F:22B8`: the address in words of 32 bits as the machine has them, then the port.
+/// Parses `0100007F:22B8`: the address as words of 32 bits in the byte order of the machine, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.rsplit_once(':')?;
     let words: Vec<[u8; 4]> = (0..ip.len() / 8)
@@ -116,25 +115,24 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// Notes a process as the holder of what it has open.
-fn claim(pid: u32, unclaimed: &mut HashMap<String, usize>, sockets: &mut [Socket]) {
-    // Unreadable for other people's processes, and gone for those that ended meanwhile.
+/// Records the process as the holder of those sockets that it has open.
+fn claim(pid: u32, unclaimed: &mut HashMap<String, usize>, sockets: &mut [(u64, Listener)]) {
+    // Fails for the processes of other users, and for those that have ended meanwhile.
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return;
     };
     let mut name = None;
     for target in open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()) {
         let found = target.to_str().and_then(|target| unclaimed.remove(target));
-        if let Some(at) = found {
+        if let Some(index) = found {
             let program = name.get_or_insert_with(|| program(pid)).clone();
-            sockets[at].holder = program.map(|program| Holder { pid, program });
+            sockets[index].1.process = program.map(|program| Process { pid, program });
         }
     }
 }
 
-/// Whether it is called `ic`, or runs the same program under another name.
+/// Whether the process is called `ic`, or runs the same file as this one under another name.
 fn may_be_interceptor(pid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let name = fs::read(format!("/proc/{pid}/comm"));
     if name.is_ok_and(|name| name.trim_ascii_end() == IC.as_bytes()) {
         return true;
@@ -143,13 +141,13 @@ fn may_be_interceptor(pid: u32) -> bool {
         let found = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
         Some((found.dev(), found.ino()))
     };
-    file(&pid.to_string()).is_some_and(|theirs| file("self") == Some(theirs))
+    file(&pid.to_string()).is_some_and(|found| file("self") == Some(found))
 }
 
 fn program(pid: u32) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     let name = String::from_utf8_lossy(&name).trim_end().to_owned();
-    // Node names its first thread, and with it the process, after the thread's role.
+    // Node names its first thread, and so its process, after the thread's role.
     if name != "MainThread" {
         return Some(name);
     }
@@ -170,23 +168,23 @@ mod tests {
             \x20  2: 00000000:22B9 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3118 1 0 100 0 0 10 0\n\
             \x20  3: 00000000000000000000000001000000:22B8 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3119 1 0 100 0 0 10 0\n\
             \x20  4: damaged\n";
-        let found: Vec<_> = listening(table)
+        let found: Vec<_> = parse(table)
             .into_iter()
-            .map(|socket| (socket.address.to_string(), socket.inode))
+            .map(|(inode, listener)| (listener.address.to_string(), inode))
             .collect();
         let expected = [
             ("127.0.0.1:8888", 3117),
             ("0.0.0.0:8889", 3118),
             ("[::1]:8888", 3119),
         ];
-        // As a machine writes it that puts the lowest byte first.
+        // The table above is of a little-endian machine.
         if cfg!(target_endian = "little") {
             assert_eq!(
                 found,
                 expected.map(|(address, inode)| (address.to_owned(), inode))
             );
         }
-        assert!(listening("").is_empty());
+        assert!(parse("").is_empty());
     }
 
     #[test]

@@ -14,20 +14,21 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::context::RegistryHandle;
 use crate::cli::outcome::Failure;
+use crate::cli::port_state::{PortState, port_state};
 use crate::cli::serve::Serve;
 use crate::cli::settings::{self, Environment};
-use crate::machine::holder::{Occupancy, interceptor_at, occupancy};
-use crate::machine::reach::{self, Unreachable};
+use crate::machine::connect::{self, Unreachable};
+use crate::machine::interceptor::interceptor_at;
 use crate::registry::project::Project;
 use crate::registry::{Port, Registry};
-use crate::serve::{self, Address, Event, Listen, Target};
+use crate::serve::{self, Address, Endpoint, Event, Listen, Target, reactor};
 use crate::text::raw;
 use crate::text::{escaped_path, io_message, name};
 
-use super::judge::{PortState, RegistryState};
+use super::checks::{ProjectPort, RegistryState};
 use super::stream::Streams;
 use super::variables::{Proxy, ProxyState};
-use crate::machine::ask::{Heard, Question, ask};
+use crate::machine::client::{self, Request, Response};
 
 /// The registry and its file.
 pub fn registry(place: &RegistryHandle, project: &Project) -> (RegistryState, Registry) {
@@ -78,15 +79,15 @@ pub fn port(
     path: Option<&str>,
     registry: &Registry,
     project: &Project,
-) -> Result<PortState, Failure> {
+) -> Result<ProjectPort, Failure> {
     let given = match context.environment.variable(settings::PORT) {
         Some(given) if path.is_none() => Some(given.port()?),
         _ => None,
     };
     let Some(port) = given.or_else(|| registry.port_of(project)) else {
-        return Ok(PortState::None(escaped_path(project.path())));
+        return Ok(ProjectPort::None(escaped_path(project.path())));
     };
-    if let Some(identity) = interceptor_at(port) {
+    if let Some(identity) = interceptor_at(port.get()) {
         let theirs = identity.project.as_deref();
         let is_ours = match theirs {
             Some(theirs) => theirs == raw::to_text(project.path().as_os_str()),
@@ -94,16 +95,16 @@ pub fn port(
             None => given.is_some(),
         };
         return Ok(if is_ours {
-            PortState::Ours(port, identity)
+            ProjectPort::Ours(port, identity)
         } else {
-            PortState::Theirs(port, identity)
+            ProjectPort::Theirs(port, identity)
         });
     }
-    Ok(match occupancy(port) {
-        Occupancy::Free => PortState::Free(port),
-        Occupancy::NotPermitted => PortState::NotPermitted(port),
-        Occupancy::Untried(refusal) => PortState::Untried(port, refusal),
-        Occupancy::Held(holder) => PortState::Foreign(port, holder),
+    Ok(match port_state(port) {
+        PortState::Free => ProjectPort::Free(port),
+        PortState::NotPermitted => ProjectPort::NotPermitted(port),
+        PortState::Unknown(refusal) => ProjectPort::Untried(port, refusal),
+        PortState::InUse(holder) => ProjectPort::Foreign(port, holder),
     })
 }
 
@@ -144,7 +145,7 @@ fn proxy(value: &str) -> (String, Option<Target>) {
 
 /// Whether somebody listens where a target is.
 pub fn reach(target: &Target) -> Result<(), Unreachable> {
-    reach::reach(target, CONNECT_TIME_MAX)
+    connect::reach(target.place(), CONNECT_TIME_MAX)
 }
 
 /// The target, and an interceptor in front of it.
@@ -163,12 +164,12 @@ impl Chain {
     pub fn new(
         context: &Context<'_>,
         target: &Target,
-        port: &PortState,
+        port: &ProjectPort,
         way: Option<Serve>,
         is_behind_proxy: bool,
     ) -> Result<Chain, Failure> {
         let running = match port {
-            PortState::Ours(port, identity)
+            ProjectPort::Ours(port, identity)
                 if way.is_none() && identity.target == target.to_string() =>
             {
                 Some(("localhost".to_owned(), port.get()))
@@ -190,7 +191,7 @@ impl Chain {
     }
 
     /// Asks for the models, through the interceptor.
-    pub fn models(&self) -> Result<Heard, String> {
+    pub fn models(&self) -> Result<Response, Unreachable> {
         self.through("GET", "/v1/models", None, ANSWER_TIME_MAX)
     }
 
@@ -204,21 +205,18 @@ impl Chain {
         .to_string();
         let path = "/v1/chat/completions";
         let base = self.target.base_path();
-        let direct = Question {
+        let direct = Request {
             method: "POST",
             path: &format!("{}{path}", base.strip_suffix("/v1").unwrap_or(base)),
             host: self.target.host_field(),
             key: self.key.as_deref(),
-            body: Some(body.clone()),
+            body: Some(&body),
         };
         let is_plain = !self.target.is_https() && !self.is_behind_proxy;
         Streams {
             target: self.target.to_string(),
-            direct: is_plain.then(|| {
-                ask(self.target.place(), &direct, STREAM_TIME_MAX)
-                    .map_err(|error| io_message(&error))
-            }),
-            through: self.through("POST", path, Some(body), STREAM_TIME_MAX),
+            direct: is_plain.then(|| send(self.target.place(), &direct, STREAM_TIME_MAX)),
+            through: self.through("POST", path, Some(&body), STREAM_TIME_MAX),
         }
     }
 
@@ -226,20 +224,28 @@ impl Chain {
         &self,
         method: &str,
         path: &str,
-        body: Option<String>,
-        patience: Duration,
-    ) -> Result<Heard, String> {
+        body: Option<&str>,
+        limit: Duration,
+    ) -> Result<Response, Unreachable> {
         let (host, port) = &self.interceptor;
-        let question = Question {
+        let request = Request {
             method,
             path,
             host: &format!("{host}:{port}"),
             key: self.key.as_deref(),
             body,
         };
-        let place = serve::Endpoint::Tcp(host.clone(), *port);
-        ask(&place, &question, patience).map_err(|error| io_message(&error))
+        send(&Endpoint::Tcp(host.clone(), *port), &request, limit)
     }
+}
+
+fn send(
+    endpoint: &Endpoint,
+    request: &Request<'_>,
+    limit: Duration,
+) -> Result<Response, Unreachable> {
+    reactor::block_on(client::send(endpoint, request, limit))
+        .unwrap_or_else(|error| Err(Unreachable::Failed(io_message(&error))))
 }
 
 /// An interceptor that ends with this process.

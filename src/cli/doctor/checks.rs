@@ -1,62 +1,15 @@
-//! What to think of what was seen: pure functions, one for each check, from what is known to a line with the way out.
-//! Those about variables are in `variables`, that about the stream in `stream`.
+//! The checks: pure functions from what the probes returned to a [`Finding`]. Those of variables are in `variables`, that of the
+//! stream in `stream`.
 
-use serde::Serialize;
-
-use crate::machine::holder::{Holder, Identity};
-use crate::machine::reach::Unreachable;
+use crate::machine::connect::Unreachable;
+use crate::machine::interceptor::Identity;
+use crate::machine::process::Process;
 use crate::registry::{Port, Refusal};
 use crate::serve::Target;
 
+use super::finding::Finding;
 use super::variables::ENDPOINTS;
-use crate::machine::ask::Heard;
-
-/// What one check has found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What was looked at.
-    pub check: &'static str,
-    pub verdict: Verdict,
-    /// One line; of what is wrong, with what to do.
-    pub message: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Good,
-    /// Neither good nor bad.
-    Note,
-    /// It breaks something.
-    Wrong,
-}
-
-impl Finding {
-    pub fn good(check: &'static str, message: impl Into<String>) -> Finding {
-        Finding {
-            check,
-            verdict: Verdict::Good,
-            message: message.into(),
-        }
-    }
-
-    pub fn note(check: &'static str, message: impl Into<String>) -> Finding {
-        Finding {
-            check,
-            verdict: Verdict::Note,
-            message: message.into(),
-        }
-    }
-
-    pub fn wrong(check: &'static str, message: impl Into<String>) -> Finding {
-        Finding {
-            check,
-            verdict: Verdict::Wrong,
-            message: message.into(),
-        }
-    }
-}
+use crate::machine::client::Response;
 
 /// The registry file.
 pub struct RegistryState {
@@ -101,7 +54,7 @@ pub fn registry(state: &RegistryState) -> Finding {
 }
 
 /// The port of the project, and who has it.
-pub enum PortState {
+pub enum ProjectPort {
     /// The project, shown, has none.
     None(String),
     Free(Port),
@@ -109,25 +62,25 @@ pub enum PortState {
     Untried(Port, Refusal),
     Ours(Port, Identity),
     Theirs(Port, Identity),
-    Foreign(Port, Option<Holder>),
+    Foreign(Port, Option<Process>),
 }
 
-impl PortState {
+impl ProjectPort {
     pub fn number(&self) -> Option<Port> {
         match self {
-            PortState::None(_) => None,
-            PortState::Free(port)
-            | PortState::NotPermitted(port)
-            | PortState::Untried(port, _)
-            | PortState::Ours(port, _)
-            | PortState::Theirs(port, _)
-            | PortState::Foreign(port, _) => Some(*port),
+            ProjectPort::None(_) => None,
+            ProjectPort::Free(port)
+            | ProjectPort::NotPermitted(port)
+            | ProjectPort::Untried(port, _)
+            | ProjectPort::Ours(port, _)
+            | ProjectPort::Theirs(port, _)
+            | ProjectPort::Foreign(port, _) => Some(*port),
         }
     }
 }
 
 /// `is_given`: by the variable, and not by the registry.
-pub fn port(state: &PortState, is_given: bool) -> Finding {
+pub fn port(state: &ProjectPort, is_given: bool) -> Finding {
     const CHECK: &str = "Port";
     let way_out = if is_given {
         "stop that, or give another port with INTERCEPTOR_PORT"
@@ -135,30 +88,30 @@ pub fn port(state: &PortState, is_given: bool) -> Finding {
         "stop that, or `ic remove` and `ic serve` for another port"
     };
     match state {
-        PortState::None(project) => Finding::note(
+        ProjectPort::None(project) => Finding::note(
             CHECK,
             format!("none is assigned to `{project}`; `ic serve` assigns one and listens on it"),
         ),
-        PortState::Free(port) => Finding::note(
+        ProjectPort::Free(port) => Finding::note(
             CHECK,
             format!("nothing listens on {port}; `ic serve` starts this project's interceptor"),
         ),
-        PortState::NotPermitted(port) => Finding::wrong(
+        ProjectPort::NotPermitted(port) => Finding::wrong(
             CHECK,
             format!("{port} takes privileges to listen on; choose one of 1024 or above"),
         ),
-        PortState::Untried(port, refusal) => Finding::wrong(
+        ProjectPort::Untried(port, refusal) => Finding::wrong(
             CHECK,
             format!("{port} cannot be tried ({refusal}); a sandbox may forbid sockets"),
         ),
-        PortState::Ours(port, identity) => Finding::good(
+        ProjectPort::Ours(port, identity) => Finding::good(
             CHECK,
             format!(
                 "{port}, this project's interceptor `{}` (pid {})",
                 identity.instance_id, identity.pid
             ),
         ),
-        PortState::Theirs(port, identity) => {
+        ProjectPort::Theirs(port, identity) => {
             let whose = match &identity.project {
                 Some(project) => format!("the interceptor of another project, `{project}`"),
                 None => format!("another interceptor, `{}`", identity.instance_id),
@@ -169,7 +122,7 @@ pub fn port(state: &PortState, is_given: bool) -> Finding {
                 format!("{port} is held by {whose} (pid {pid}); {way_out}"),
             )
         }
-        PortState::Foreign(port, holder) => {
+        ProjectPort::Foreign(port, holder) => {
             let holder = match holder {
                 Some(holder) => holder.to_string(),
                 None => "a program that cannot be seen from here".to_owned(),
@@ -240,15 +193,17 @@ pub fn target(
 }
 
 /// What the interceptor says of the certificate of a target in TLS.
-pub fn tls(target: &Target, is_insecure: bool, models: &Result<Heard, String>) -> Option<Finding> {
+pub fn tls(
+    target: &Target,
+    is_insecure: bool,
+    models: &Result<Response, Unreachable>,
+) -> Option<Finding> {
     const CHECK: &str = "TLS";
-    let heard = models.as_ref().ok().filter(|_| target.is_https())?;
-    let code = heard.ic_error.as_deref();
+    let response = models.as_ref().ok().filter(|_| target.is_https())?;
+    let code = response.ic_error.as_deref();
     Some(match code {
         Some("target_certificate" | "client_certificate" | "target_tls") => {
-            let document = heard.json();
-            let message = document
-                .and_then(|document| Some(document["error"]["message"].as_str()?.to_owned()));
+            let message = response.error_message();
             Finding::wrong(
                 CHECK,
                 message.unwrap_or_else(|| format!("{target} cannot be reached in TLS")),
@@ -267,21 +222,20 @@ pub fn tls(target: &Target, is_insecure: bool, models: &Result<Heard, String>) -
 }
 
 /// What the target says to a look at its models.
-pub fn api(models: &Result<Heard, String>) -> Finding {
+pub fn api(models: &Result<Response, Unreachable>) -> Finding {
     const CHECK: &str = "API";
-    let heard = match models {
-        Ok(heard) => heard,
-        Err(why) => return Finding::wrong(CHECK, format!("no answer through ic: {why}")),
+    let response = match models {
+        Ok(response) => response,
+        Err(why) => return Finding::wrong(CHECK, format!("the interceptor {why}")),
     };
-    let by = heard
+    let by = response
         .server
         .as_ref()
         .map_or(String::new(), |server| format!(" by `{server}`"));
-    let status = heard.status;
-    match (&heard.ic_error, heard.json()) {
-        (Some(code), document) => {
-            let message = document
-                .and_then(|document| Some(document["error"]["message"].as_str()?.to_owned()));
+    let status = response.status;
+    match (&response.ic_error, response.json()) {
+        (Some(code), _) => {
+            let message = response.error_message();
             Finding::wrong(
                 CHECK,
                 message.unwrap_or_else(|| format!("ic answers {code}")),
@@ -308,11 +262,13 @@ pub fn api(models: &Result<Heard, String>) -> Finding {
 }
 
 /// Whether it makes sense to ask for a stream.
-pub fn may_stream(models: &Result<Heard, String>) -> bool {
-    models.as_ref().is_ok_and(|heard| heard.ic_error.is_none())
+pub fn may_stream(models: &Result<Response, Unreachable>) -> bool {
+    models
+        .as_ref()
+        .is_ok_and(|response| response.ic_error.is_none())
 }
 
-pub fn first_model(models: &Result<Heard, String>) -> Option<String> {
+pub fn first_model(models: &Result<Response, Unreachable>) -> Option<String> {
     let document = models.as_ref().ok()?.json()?;
     Some(document["data"][0]["id"].as_str()?.to_owned())
 }
@@ -320,12 +276,13 @@ pub fn first_model(models: &Result<Heard, String>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::doctor::finding::Verdict;
 
-    fn heard(status: u16, body: &str) -> Heard {
-        Heard {
+    fn response(status: u16, body: &str) -> Response {
+        Response {
             status,
             body: body.as_bytes().to_vec(),
-            ..Heard::default()
+            ..Response::default()
         }
     }
 
@@ -365,36 +322,33 @@ mod tests {
     #[test]
     fn an_api_is_one_that_lists_its_models() {
         #[track_caller]
-        fn check(heard: Result<Heard, String>, verdict: Verdict, says: &str) {
-            let finding = api(&heard);
+        fn check(response: Result<Response, Unreachable>, verdict: Verdict, says: &str) {
+            let finding = api(&response);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert!(finding.message.contains(says), "{finding:?}");
         }
         let models = r#"{"object":"list","data":[{"id":"a"},{"id":"b"}]}"#;
-        check(Ok(heard(200, models)), Verdict::Good, "lists 2 models");
-        // As it comes in one chunk.
-        let chunked = format!("{:x}\r\n{models}\r\n0\r\n\r\n", models.len());
-        check(Ok(heard(200, &chunked)), Verdict::Good, "lists 2 models");
-        check(Ok(heard(401, "{}")), Verdict::Note, "OPENAI_API_KEY");
+        check(Ok(response(200, models)), Verdict::Good, "lists 2 models");
+        check(Ok(response(401, "{}")), Verdict::Note, "OPENAI_API_KEY");
         check(
-            Ok(heard(404, "<html>")),
+            Ok(response(404, "<html>")),
             Verdict::Wrong,
             "the LLM proxy's port",
         );
         check(
-            Ok(heard(200, "<html>")),
+            Ok(response(200, "<html>")),
             Verdict::Wrong,
             "the LLM proxy's port",
         );
         check(
-            Err("connection reset".to_owned()),
+            Err(Unreachable::Failed("connection reset".to_owned())),
             Verdict::Wrong,
             "connection reset",
         );
         // What ic itself finds out, such as a certificate that is not good, is said in its words.
-        let own = Heard {
+        let own = Response {
             ic_error: Some("tls".to_owned()),
-            ..heard(
+            ..response(
                 502,
                 r#"{"error":{"message":"the certificate has expired"}}"#,
             )
