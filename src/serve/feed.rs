@@ -40,7 +40,7 @@
 //! # Recording
 //!
 //! Off at first. While it is on, the last 256 exchanges are kept, including up to 1 MiB of each body, in at most 8 MiB, and sent
-//! to each new subscriber; bodies that are not complete have another 8 MiB. Keys in bodies are replaced; a body with a content
+//! to each new subscriber; bodies that are not complete have another 8 MiB. Keys in bodies and the strings of secret JSON members (`password`) are replaced; a body with a content
 //! coding is kept as it is. `{"record":false}` switches recording off and discards what was kept; so does a minute without a
 //! subscriber, so that a page can be reloaded, but prompts do not stay in memory after it is closed.
 //!

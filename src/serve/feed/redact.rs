@@ -1,7 +1,7 @@
 //! Removes secrets from what the feed shows: keys, credentials, cookies, the values of a query.
 //!
-//! A field that holds a secret is known by its name; a key inside a text by the prefix that its issuer gives it. A peer chooses
-//! the input, so every function takes time linear in its length.
+//! A field or a JSON member that holds a secret is known by its name; a key inside a text by the prefix that its issuer gives it.
+//! A peer chooses the input, so every function takes time linear in its length.
 
 use std::ops::Range;
 
@@ -32,7 +32,8 @@ pub fn path(path: &str) -> String {
     shown
 }
 
-/// Returns a text without keys. If it `is_truncated`, it may end within a key.
+/// Returns a text without keys and, where it is JSON, without the strings of secret members. If it `is_truncated`, it may end
+/// within a key.
 pub fn text(text: &str, is_truncated: bool) -> String {
     String::from_utf8_lossy(&bytes(text.as_bytes(), is_truncated)).into_owned()
 }
@@ -107,7 +108,7 @@ fn without(bytes: &[u8], secrets: &[Range<usize>]) -> Vec<u8> {
 enum Source {
     /// A field's value: what follows `Bearer` or `Basic` is a secret, whatever it looks like (RFC 9110 §11.4).
     Field,
-    /// Any other text; its end may be missing.
+    /// Any other text, such as JSON; its end may be missing.
     Text { is_truncated: bool },
 }
 
@@ -128,6 +129,13 @@ fn secrets(bytes: &[u8], source: Source) -> Vec<Range<usize>> {
             at += 1;
             continue;
         }
+        if source != Source::Field
+            && let Some(value) = secret_member(bytes, &word)
+        {
+            at = value.end;
+            secrets.push(value);
+            continue;
+        }
         let secret = if follows_scheme {
             Some(word.start)
         } else {
@@ -142,6 +150,46 @@ fn secrets(bytes: &[u8], source: Source) -> Vec<Range<usize>> {
         at = word.end;
     }
     secrets
+}
+
+/// Returns the string that is the value of a secret JSON member, without its quotes, if `name` is the name of one.
+///
+/// JSON inside a JSON string (the arguments of a tool call) has backslashes before its quotes.
+fn secret_member(bytes: &[u8], name: &Range<usize>) -> Option<Range<usize>> {
+    if name.start.checked_sub(1).map(|at| bytes[at]) != Some(b'"') {
+        return None;
+    }
+    let mut at = name.end + run_len(&bytes[name.end..], is_backslash);
+    for expected in [b'"', b':'] {
+        if bytes.get(at) != Some(&expected) {
+            return None;
+        }
+        at += 1 + run_len(&bytes[at + 1..], |byte| byte.is_ascii_whitespace());
+    }
+    let escapes = run_len(&bytes[at..], is_backslash);
+    at += escapes;
+    if bytes.get(at) != Some(&b'"') || !names_secret_member(&bytes[name.clone()]) {
+        return None;
+    }
+    let start = at + 1;
+    at = start;
+    loop {
+        at += run_len(&bytes[at..], |byte| !matches!(byte, b'"' | b'\\'));
+        let backslashes = run_len(&bytes[at..], is_backslash);
+        at += backslashes;
+        match bytes.get(at) {
+            // More backslashes than before the first quote either escape this one or, as multiples, each other.
+            Some(b'"')
+                if backslashes
+                    .saturating_sub(escapes)
+                    .is_multiple_of(2 * (escapes + 1)) =>
+            {
+                return Some(start..at - backslashes.min(escapes));
+            }
+            Some(_) => at += 1,
+            None => return Some(start..at),
+        }
+    }
 }
 
 /// Returns how many bytes at the start of `bytes` are `of_run`.
@@ -183,6 +231,10 @@ fn ends_with_scheme(word: &[u8]) -> bool {
     })
 }
 
+fn is_backslash(byte: u8) -> bool {
+    byte == b'\\'
+}
+
 fn is_of_key(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
@@ -194,26 +246,39 @@ fn is_of_token68(byte: u8) -> bool {
 /// Whether a field with this name holds a secret.
 fn holds_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    // `x-ratelimit-remaining-tokens` holds a number.
-    let names_token = || {
-        let mut rests = name.split("token").skip(1);
-        rests.any(|rest| !rest.starts_with('s'))
-    };
-    SECRET_NAME_PARTS.iter().any(|part| name.contains(part))
-        || SECRET_NAME_ENDS.iter().any(|end| name.ends_with(end))
+    // `X-Auth`, `Authentication`, and similar names of private fields.
+    name.contains("auth")
         || name == "key"
-        || names_token()
+        || SECRET_NAME_ENDS.iter().any(|end| name.ends_with(end))
+        || names_secret(&name)
 }
 
-/// `Authorization`, `X-Auth`, `Set-Cookie`, `X-Goog-Api-Key`, and similar names of private fields.
+/// Whether a JSON member with this name holds a secret.
+fn names_secret_member(name: &[u8]) -> bool {
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    // `author` and `cache_key` are no secrets.
+    name == "auth" || name.contains("authorization") || names_secret(&name)
+}
+
+/// Whether a name in lower case is that of a secret, in a field and in JSON.
+fn names_secret(name: &str) -> bool {
+    // `x-ratelimit-remaining-tokens` and `max_tokens` hold numbers.
+    let mut after_token = name.split("token").skip(1);
+    after_token.any(|rest| !rest.starts_with('s'))
+        || SECRET_NAME_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// `Set-Cookie`, `X-Goog-Api-Key`, `client_secret`.
 const SECRET_NAME_PARTS: &[&str] = &[
-    "auth",
     "secret",
     "credential",
     "cookie",
     "api-key",
     "api_key",
     "apikey",
+    "access_key",
+    "private_key",
+    "passwd",
     "password",
 ];
 
@@ -288,6 +353,23 @@ mod tests {
         check("half a percent", "a%3", "a%3");
         assert_eq!(text("a sk-1", true), "a …", "the rest of it was cut off");
         assert_eq!(text("a sk-1 b", true), "a sk-1 b", "that one was not");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn secret_members_are_removed_from_json() {
+        let check = |why: &str, given: &str, expected: &str| assert_eq!(text(given, false), expected, "{why}");
+        check("a member", r#"{"password":"hunter2","user":"me"}"#, r#"{"password":"…","user":"me"}"#);
+        check("names", r#"{"apiKey":"a","authorization_token":"b","secret":"c","token":"d"}"#, r#"{"apiKey":"…","authorization_token":"…","secret":"…","token":"…"}"#);
+        check("other names", r#"{"author":"a","key":"b","max_tokens":"c","cache_key":"d"}"#, r#"{"author":"a","key":"b","max_tokens":"c","cache_key":"d"}"#);
+        check("white space", "{\"token\" :\n \"a b\" }", "{\"token\" :\n \"…\" }");
+        check("escapes in a value", r#"{"token":"a\"b\\","c":"d"}"#, r#"{"token":"…","c":"d"}"#);
+        check("JSON in a string", r#""{\"token\": \"a\\\"b\\\\\", \"c\":\"d\"}""#, r#""{\"token\": \"…\", \"c\":\"d\"}""#);
+        check("other types", r#"{"token":null,"secret":["a"],"password":1}"#, r#"{"token":null,"secret":["a"],"password":1}"#);
+        check("a name as a value", r#"["token","a"]"#, r#"["token","a"]"#);
+        check("without an end", r#"{"token":"a b"#, r#"{"token":"…"#);
+        check("without a value", r#"{"token"  "#, r#"{"token"  "#);
+        check("nothing after the colon", r#"{"token":"#, r#"{"token":"#);
     }
 
     #[test]
@@ -369,6 +451,7 @@ mod tests {
             "a-",
             "sk-",
             "sk- ",
+            "eyJ eyJ",
             "Basic ",
             "basic-",
             "bearer",
@@ -376,9 +459,11 @@ mod tests {
             "%3D",
             "/?",
             "&=",
-            "eyJ eyJ",
             "/a?b=c#d ",
             "\"sk-\":\"",
+            "\"token\":\"",
+            "\"token\" ",
+            "\\\"token",
         ] {
             let (short, long) = (steps(piece, 10_000), steps(piece, 100_000));
             assert!(
