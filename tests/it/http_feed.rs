@@ -1,5 +1,4 @@
-//! The live feed: what listeners are told of each exchange, what is kept for them, and that none of it is to the
-//! disadvantage of an exchange.
+//! The live feed: the events of each exchange, the recording, and that neither delays an exchange.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -10,9 +9,9 @@ use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// An exchange with an origin that gives these bytes for an answer, as a listener was told of it.
+/// Returns the events `start`, `head` and `end` of an exchange with an origin that responds with these bytes.
 #[track_caller]
-fn told(request: &str, answer: &'static [u8]) -> (Value, Value, Value) {
+fn events_of(request: &str, answer: &'static [u8]) -> (Value, Value, Value) {
     let origin = Origin::answering(move |_, _| Reply::Bytes(answer.to_vec()));
     let interceptor = Interceptor::before(&origin);
     let mut listener = Listener::of(&interceptor);
@@ -35,7 +34,7 @@ fn post(fields: &str, body: &str) -> String {
 }
 
 #[track_caller]
-fn is_number(value: &Value) -> f64 {
+fn number(value: &Value) -> f64 {
     let number = value
         .as_f64()
         .unwrap_or_else(|| panic!("a number: {value}"));
@@ -44,7 +43,7 @@ fn is_number(value: &Value) -> f64 {
 }
 
 #[test]
-fn a_listener_is_greeted_by_who_it_is() {
+fn the_first_event_identifies_the_interceptor() {
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin)
         .args(["--instance-id", "me"])
@@ -62,13 +61,13 @@ fn a_listener_is_greeted_by_who_it_is() {
         hello["project"],
         path.rsplit('/').next().unwrap_or_default()
     );
-    is_number(&hello["at"]);
+    number(&hello["at"]);
 }
 
 #[test]
-fn an_exchange_is_told_from_its_head_to_its_end() {
+fn an_exchange_has_a_start_a_head_and_an_end() {
     let body = r#"{"messages":[],"model":"asked"}"#;
-    let (start, head, end) = told(
+    let (start, head, end) = events_of(
         &post("content-type: application/json\r\nAuthorization: Bearer x\r\n", body),
         b"HTTP/1.1 200 Fine\r\nContent-Type: text/event-stream\r\nSet-Cookie: a=b\r\nTransfer-Encoding: chunked\r\n\r\n\
           31\r\ndata: {\"message\":{\"model\":\"answered\",\"usage\":{\"in\r\n\
@@ -82,7 +81,7 @@ fn an_exchange_is_told_from_its_head_to_its_end() {
     assert_eq!(start["method"], "POST");
     assert_eq!(
         start["path"], "/v1/messages?beta=…",
-        "names of a query, no values"
+        "the names of a query, no values"
     );
     assert_eq!(start["version"], "1.1");
     let fields = json!([
@@ -91,7 +90,7 @@ fn an_exchange_is_told_from_its_head_to_its_end() {
         ["Authorization", "…"],
         ["Content-Length", body.len().to_string()],
     ]);
-    assert_eq!(start["fields"], fields, "as they came, and no key");
+    assert_eq!(start["fields"], fields, "in their order, without secrets");
     assert_eq!(start["length"], body.len());
 
     assert_eq!(
@@ -106,7 +105,7 @@ fn an_exchange_is_told_from_its_head_to_its_end() {
         (&end["outcome"], &end["status"], &end["error"]),
         (&json!("complete"), &json!(200), &Value::Null)
     );
-    assert_eq!(end["model"], "answered", "the answer knows better");
+    assert_eq!(end["model"], "answered", "the response is more precise");
     assert_eq!(
         (&end["input_tokens"], &end["output_tokens"]),
         (&json!(25), &json!(15))
@@ -119,15 +118,15 @@ fn an_exchange_is_told_from_its_head_to_its_end() {
         "data, no framing"
     );
     let times = ["ttfb_ms", "first_event_ms", "last_event_ms", "duration_ms"];
-    let times = times.map(|time| is_number(&end[time]));
+    let times = times.map(|time| number(&end[time]));
     assert!(times.is_sorted(), "{times:?}");
     assert_eq!(end["ttfb_ms"], head["ttfb_ms"]);
-    assert!(is_number(&start["at"]) <= is_number(&end["at"]));
+    assert!(number(&start["at"]) <= number(&end["at"]));
 }
 
 #[test]
-fn what_a_peer_sends_stays_inside_its_string() {
-    let (start, head, end) = told(
+fn the_bytes_of_a_peer_stay_inside_their_string() {
+    let (start, head, end) = events_of(
         &post("x-!#$%&'*: \u{9b}31m\"\\\t</script>\u{202e}\r\n", "x"),
         b"HTTP/1.1 299 \xff\"\\\t<i>\r\nx: \x80\xff\"\r\nx-note: use sk-0123456789abcdef\r\nContent-Length: 0\r\n\r\n",
     );
@@ -142,7 +141,7 @@ fn what_a_peer_sends_stays_inside_its_string() {
 }
 
 #[test]
-fn no_field_tells_a_secret() {
+fn no_field_shows_a_secret() {
     const KEY: &str = "sk-proj-0123456789abcdef";
     let long = "0123456789abcdef";
     let rows = [
@@ -167,7 +166,7 @@ fn no_field_tells_a_secret() {
         ("User-Agent: what is it? a=b".to_owned(), "what is it? a=b"),
     ];
     let fields: String = rows.iter().map(|(line, _)| format!("{line}\r\n")).collect();
-    let (start, head, _) = told(
+    let (start, head, _) = events_of(
         &post(&fields, "x"),
         b"HTTP/1.1 302 Found\r\nLocation: https://a.example/cb?code=0123456789abcdef\r\nContent-Length: 0\r\n\r\n",
     );
@@ -178,7 +177,7 @@ fn no_field_tells_a_secret() {
 }
 
 #[test]
-fn a_long_answer_tells_of_its_progress_now_and_then() {
+fn a_long_response_has_progress_events() {
     let (origin, interceptor) = scripted();
     let mut listener = Listener::of(&interceptor);
     let mut client = interceptor.client();
@@ -198,18 +197,21 @@ fn a_long_answer_tells_of_its_progress_now_and_then() {
         events += 1;
     }
     served.send("0\r\n\r\n");
-    let mut told = Vec::new();
+    let mut progress = Vec::new();
     let end = loop {
         let line = listener.try_next().expect("there is an end");
         match line["event"].as_str() {
-            Some("progress") => told.push(line),
+            Some("progress") => progress.push(line),
             Some("end") => break line,
             _ => {}
         }
     };
     let most = end["duration_ms"].as_f64().unwrap_or_default() / 250.0;
-    assert!(!told.is_empty() && told.len() as f64 <= most, "{told:?}");
-    for line in &told {
+    assert!(
+        !progress.is_empty() && progress.len() as f64 <= most,
+        "{progress:?}"
+    );
+    for line in &progress {
         assert_eq!(
             (&line["id"], &line["request_bytes"]),
             (&json!(1), &json!(4))
@@ -222,7 +224,7 @@ fn a_long_answer_tells_of_its_progress_now_and_then() {
 }
 
 #[test]
-fn requests_of_one_connection_are_told_as_such() {
+fn requests_have_the_number_of_their_connection() {
     let (_origin, interceptor) = agreeing();
     let mut listener = Listener::of(&interceptor);
     let (mut one, mut other) = (interceptor.client(), interceptor.client());
@@ -246,7 +248,7 @@ fn requests_of_one_connection_are_told_as_such() {
 }
 
 #[test]
-fn each_subscriber_is_sent_the_exchanges_of_all_clients() {
+fn every_listener_gets_the_exchanges_of_all_clients() {
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin).start();
     let mut listeners = [Listener::of(&interceptor), Listener::of(&interceptor)];
@@ -265,7 +267,7 @@ fn each_subscriber_is_sent_the_exchanges_of_all_clients() {
 }
 
 #[test]
-fn its_own_pages_are_left_out() {
+fn the_pages_of_the_interceptor_are_left_out() {
     let (_origin, interceptor) = agreeing();
     let mut listener = Listener::of(&interceptor);
     interceptor.health();
@@ -275,7 +277,7 @@ fn its_own_pages_are_left_out() {
     assert_eq!(listener.expect("start")["path"], "/");
 }
 
-/// How an exchange went, and how it is told to have ended: outcome, status, error.
+/// How an exchange goes, and its expected outcome, status and error.
 type Ending = (
     &'static str,
     fn(&Origin, &Interceptor),
@@ -296,7 +298,7 @@ const ENDINGS: &[Ending] = &[
         ("complete", Some(200), None),
     ),
     (
-        "the client leaves before the answer",
+        "the client disconnects before the response",
         |origin, interceptor| {
             let mut client = interceptor.client();
             client.send(GET);
@@ -308,7 +310,7 @@ const ENDINGS: &[Ending] = &[
         ("client_gone", None, None),
     ),
     (
-        "the client leaves within the answer",
+        "the client disconnects within the response",
         |origin, interceptor| {
             let mut client = interceptor.client();
             client.send(GET);
@@ -322,7 +324,7 @@ const ENDINGS: &[Ending] = &[
         ("client_gone", Some(200), None),
     ),
     (
-        "the target breaks off within its answer",
+        "the target closes within its response",
         |origin, interceptor| {
             let mut client = interceptor.client();
             client.send(GET);
@@ -335,7 +337,7 @@ const ENDINGS: &[Ending] = &[
         ("origin_cut", Some(200), Some("bad_response")),
     ),
     (
-        "the target closes without an answer",
+        "the target closes without a response",
         |origin, interceptor| {
             let mut client = interceptor.client();
             client.send(GET);
@@ -347,7 +349,7 @@ const ENDINGS: &[Ending] = &[
         ("error", Some(502), Some("target_closed")),
     ),
     (
-        "the target's answer is no HTTP",
+        "the target's response is not HTTP",
         |origin, interceptor| {
             let mut client = interceptor.client();
             client.send(GET);
@@ -410,7 +412,7 @@ const ENDINGS: &[Ending] = &[
 ];
 
 #[test]
-fn every_exchange_has_an_end_that_says_how() {
+fn every_exchange_ends_with_its_outcome() {
     for &(why, play, (outcome, status, error)) in ENDINGS {
         let (origin, interceptor) = scripted();
         let mut listener = Listener::of(&interceptor);
@@ -421,7 +423,7 @@ fn every_exchange_has_an_end_that_says_how() {
         assert_eq!(end["outcome"], outcome, "{why}: {end}");
         assert_eq!(end["status"], json!(status), "{why}: {end}");
         assert_eq!(end["error"], json!(error), "{why}: {end}");
-        is_number(&end["duration_ms"]);
+        number(&end["duration_ms"]);
         if outcome == "tunnel" {
             assert_eq!(
                 (&end["request_bytes"], &end["response_bytes"]),
@@ -438,7 +440,7 @@ fn every_exchange_has_an_end_that_says_how() {
     count("feed: ends of exchanges", ENDINGS.len());
 }
 
-/// What a client does when its answer has begun, and how that is told: outcome and error.
+/// What a client does after the start of its response, and the expected outcome and error.
 type Misdeed = (
     &'static str,
     fn(&mut Conn, &mut Conn),
@@ -447,7 +449,7 @@ type Misdeed = (
 
 const MISDEEDS: &[Misdeed] = &[
     (
-        "it is silent within its body",
+        "it stalls within its body",
         |client, served| {
             // The target goes on until it is cut off.
             while served.offer("5\r\nhello\r\n") {
@@ -457,7 +459,7 @@ const MISDEEDS: &[Misdeed] = &[
         ("refused", Some("body_timeout")),
     ),
     (
-        "it sends no chunk",
+        "it sends a malformed chunk",
         |client, _| {
             client.send("x\r\n");
             client.drain();
@@ -465,7 +467,7 @@ const MISDEEDS: &[Misdeed] = &[
         ("refused", Some("bad_chunk_size")),
     ),
     (
-        "it takes nothing more",
+        "it stops reading",
         |client, served| {
             let mut writer = client.twin();
             std::thread::scope(|scope| {
@@ -479,7 +481,7 @@ const MISDEEDS: &[Misdeed] = &[
 ];
 
 #[test]
-fn what_a_client_does_within_its_answer_is_told_as_its_own_doing() {
+fn a_failure_of_the_client_within_the_response_is_not_laid_to_the_target() {
     for &(why, play, (outcome, error)) in MISDEEDS {
         let origin = Origin::listen();
         let interceptor = Launch::before(&origin)
@@ -501,7 +503,7 @@ fn what_a_client_does_within_its_answer_is_told_as_its_own_doing() {
 }
 
 #[test]
-fn large_bodies_pass_whole_while_they_are_looked_at() {
+fn large_bodies_pass_unchanged_while_they_are_observed() {
     let origin = Origin::answering(|request, _| {
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -565,12 +567,12 @@ fn large_bodies_pass_whole_while_they_are_looked_at() {
 }
 
 #[test]
-fn bodies_are_told_while_they_are_recorded_and_to_whoever_comes_later() {
+fn recorded_bodies_are_sent_to_present_and_later_listeners() {
     let origin = Origin::answering(|request, _| {
         let body: &[u8] = if request.target == "/bytes" {
             b"\xff\0"
         } else {
-            b"{\"key\":\"sk-0123456789abcdef\"}"
+            b"{\"key\":\"sk-0123456789abcdef\",\"password\":\"x\"}"
         };
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         Reply::Bytes([head.as_bytes(), body].concat())
@@ -612,7 +614,7 @@ fn bodies_are_told_while_they_are_recorded_and_to_whoever_comes_later() {
         bodies,
         [
             body(2, "request", "utf8", "é …", 22),
-            body(2, "response", "utf8", "{\"key\":\"…\"}", 29),
+            body(2, "response", "utf8", r#"{"key":"…","password":"…"}"#, 44),
             body(3, "response", "base64", "/wA=", 2),
         ]
     );
@@ -621,17 +623,17 @@ fn bodies_are_told_while_they_are_recorded_and_to_whoever_comes_later() {
     let (mut later, hello) = Listener::greeted(&interceptor);
     assert_eq!(hello["recording"], true);
     let again: Vec<Value> = lines.iter().map(|_| later.next()).collect();
-    assert_eq!(again, lines, "they are told again, as they were");
+    assert_eq!(again, lines, "the same lines again");
     later.record(false);
     drop(later);
     let (mut last, hello) = Listener::greeted(&interceptor);
     assert_eq!(hello["recording"], false);
     ask(GET);
-    assert_eq!(last.expect("start")["id"], 4, "nothing is kept any more");
+    assert_eq!(last.expect("start")["id"], 4, "the recording is discarded");
 }
 
 #[test]
-fn a_body_that_passes_while_nothing_is_recorded_is_not_kept() {
+fn a_body_that_passes_while_recording_is_off_is_not_kept() {
     let (origin, interceptor) = scripted();
     let mut listener = Listener::of(&interceptor);
     listener.record(true);
@@ -656,7 +658,7 @@ fn a_body_that_passes_while_nothing_is_recorded_is_not_kept() {
 }
 
 #[test]
-fn who_comes_within_an_exchange_is_told_of_its_end() {
+fn a_listener_that_connects_within_an_exchange_gets_its_end() {
     let (origin, interceptor) = scripted();
     let mut first = Listener::of(&interceptor);
     let mut client = interceptor.client();
@@ -683,7 +685,7 @@ fn who_comes_within_an_exchange_is_told_of_its_end() {
 }
 
 #[test]
-fn a_listener_that_does_not_read_loses_lines_and_holds_nobody_up() {
+fn a_listener_that_does_not_read_loses_lines_and_delays_no_exchange() {
     let (_origin, interceptor) = agreeing();
     let mut slow = Listener::of(&interceptor);
     let mut client = interceptor.client();
@@ -695,7 +697,7 @@ fn a_listener_that_does_not_read_loses_lines_and_holds_nobody_up() {
         client.response("GET");
     }
     let (mut lines, mut lost) = (0, 0);
-    // What is told of progress comes on top.
+    // Progress events may come as well.
     while lines + lost < 3 * exchanges {
         let line = slow.next();
         match line["count"].as_u64() {
@@ -710,7 +712,7 @@ fn a_listener_that_does_not_read_loses_lines_and_holds_nobody_up() {
 }
 
 #[test]
-fn there_are_eight_listeners_and_who_leaves_makes_room() {
+fn there_are_at_most_eight_listeners_and_one_that_leaves_makes_room() {
     let (_origin, interceptor) = agreeing();
     let mut listeners: Vec<Listener> = (0..8).map(|_| Listener::of(&interceptor)).collect();
     let (mut ninth, _) = Listener::greeted(&interceptor);
@@ -718,7 +720,7 @@ fn there_are_eight_listeners_and_who_leaves_makes_room() {
     ninth.expect_end();
 
     listeners.pop();
-    // One says too much, one is silent for ever: the first has to go.
+    // One sends a line that is too long and is disconnected.
     listeners[0].say("x".repeat(5000));
     while listeners[0].try_next().is_some() {}
     let mut later: Vec<Listener> = Vec::new();
@@ -727,7 +729,7 @@ fn there_are_eight_listeners_and_who_leaves_makes_room() {
         let mut client = interceptor.client();
         client.send(GET);
         client.response("GET");
-        // Room is there as soon as the interceptor has noticed.
+        // There is room when the interceptor has noticed the end of the others.
         if listener.next()["event"] == "start" {
             later.push(listener);
         }
@@ -738,7 +740,7 @@ fn there_are_eight_listeners_and_who_leaves_makes_room() {
 }
 
 #[test]
-fn the_end_is_told_and_leaves_nothing_behind() {
+fn the_feed_ends_with_bye_and_its_socket_is_removed() {
     let (origin, mut interceptor) = scripted();
     let mut listener = Listener::of(&interceptor);
     let mut client = interceptor.client();
@@ -757,7 +759,7 @@ fn the_end_is_told_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_is_cut_by_the_end_is_told_before_it() {
+fn exchanges_cut_at_shutdown_end_before_bye() {
     let origin = Origin::listen();
     let mut interceptor = Launch::before(&origin).args(["--grace", "0.2"]).start();
     let mut listener = Listener::of(&interceptor);
@@ -787,7 +789,7 @@ fn what_is_cut_by_the_end_is_told_before_it() {
 }
 
 #[test]
-fn only_its_user_may_listen() {
+fn only_the_user_of_the_interceptor_may_listen() {
     let (_origin, interceptor) = agreeing();
     let feed = interceptor.feed();
     let mode = |path: &std::path::Path| {
@@ -799,7 +801,7 @@ fn only_its_user_may_listen() {
 }
 
 #[test]
-fn where_there_is_no_place_for_it_everything_else_goes_on() {
+fn without_a_place_for_the_feed_everything_else_works() {
     let open = scratch_folder();
     let taken = scratch_folder();
     let set = |path: &std::path::Path, mode| {
@@ -834,7 +836,7 @@ fn where_there_is_no_place_for_it_everything_else_goes_on() {
         assert!(!said.contains("WARN"), "{why}: {said}");
         let socket = runtime.join(format!("ic/{}.sock", interceptor.pid()));
         assert!(UnixStream::connect(socket).is_err(), "{why}");
-        assert!(!interceptor.feed().exists(), "{why}: nor is it elsewhere");
+        assert!(!interceptor.feed().exists(), "{why}: not elsewhere either");
         drop(interceptor);
         if let Some(name) = stays {
             assert!(runtime.join(name).exists(), "{why}");
@@ -844,7 +846,7 @@ fn where_there_is_no_place_for_it_everything_else_goes_on() {
 }
 
 #[test]
-fn a_runtime_folder_is_used_where_it_is_ours() {
+fn a_runtime_folder_is_used_if_it_belongs_to_the_user() {
     let runtime = scratch_folder();
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin)
@@ -853,7 +855,7 @@ fn a_runtime_folder_is_used_where_it_is_ours() {
     let socket = runtime.join(format!("ic/{}.sock", interceptor.pid()));
     assert_eq!(Listener::at(&socket).next()["pid"], interceptor.pid());
     drop(interceptor);
-    // One that is no folder of ours, or none at all, is as good as unset.
+    // Any other value is treated as unset.
     for other in ["relative", "/nowhere", "/etc/hostname"] {
         let interceptor = Launch::before(&origin)
             .env("XDG_RUNTIME_DIR", other)
