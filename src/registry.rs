@@ -14,7 +14,6 @@
 //! | `facade` | the same operations for programs that use this crate |
 
 pub mod allocate;
-pub mod csv;
 mod damage;
 pub mod facade;
 pub mod import;

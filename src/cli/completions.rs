@@ -97,7 +97,7 @@ struct Choice {
     words: String,
 }
 
-fn choices() -> [Choice; 5] {
+fn choices() -> [Choice; 4] {
     let choice = |command, option, words: &[&str]| Choice {
         command,
         option,
@@ -106,7 +106,6 @@ fn choices() -> [Choice; 5] {
     [
         choice("", "--project-root", &["folder", "git"]),
         choice("env", "--shell", &["sh", "fish", "powershell"]),
-        choice("export", "--format", &["json", "csv"]),
         choice("snippet", "", &snippet::kinds()),
         choice("completions", "", &["bash", "zsh", "fish"]),
     ]

@@ -1,7 +1,6 @@
 //! `ic export` and `ic import`: mappings that leave the registry, and mappings that come in.
 //!
-//! Decided here: which form a file has, what counts as readable, and how the answer is written. Who wins a conflict is
-//! decided in `registry::import`, how CSV is written in `registry::csv`.
+//! Decided here: which files are readable, and how the result is printed. Conflicts are decided in `registry::import`.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -29,33 +28,19 @@ use crate::text::{Escaped, escaped_path, io_message, name};
     name = "export",
     help_triggers("-h", "--help"),
     example = "ic export ports.json\n\
-               ic export --format csv | column -ts,",
-    note = "The JSON form is that of the registry file itself, and holds everything that is in it.",
+               ic export | jq -r '.mappings | to_entries[] | [.key, .value] | @csv'",
+    note = "The export is JSON in the format of the registry file, with everything that is in it.",
     error_code(3, "the registry cannot be read, or the file cannot be written")
 )]
 pub struct Export {
     /// where to; default: `-`, standard output
     #[argh(positional, arg_name = "FILE")]
     pub file: Option<String>,
-    /// json or csv; default: csv for a FILE that ends in .csv, else json
-    #[argh(option, arg_name = "FORM")]
-    pub format: Option<String>,
 }
 
 impl Export {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let file = Stream::given(self.file.as_deref().unwrap_or("-"))?;
-        let is_csv = match &self.format {
-            Some(format) => match SourcedValue::flag("--format", format).text()? {
-                "json" => false,
-                "csv" => true,
-                _ => {
-                    return Err(SourcedValue::flag("--format", format)
-                        .refused("is no form of an export; give `json` or `csv`"));
-                }
-            },
-            None => matches!(&file, Stream::File(path) if is_named_csv(path)),
-        };
+        let file = Stream::given(self.file.as_deref().unwrap_or("-"), TO_CSV)?;
         let place = context.place()?;
         if let Stream::File(path) = &file
             && let (Ok(file), Ok(registry)) =
@@ -68,11 +53,7 @@ impl Export {
             )));
         }
         let registry = place.read()?;
-        let text = if is_csv {
-            registry.to_csv()
-        } else {
-            (registry.to_text() + "\n").into_bytes()
-        };
+        let text = (registry.to_text() + "\n").into_bytes();
         match file {
             Stream::Standard => context.out.bytes(&text)?,
             Stream::File(path) => {
@@ -133,7 +114,7 @@ impl Import {
             .iter()
             .map(|pair| roots(&SourcedValue::flag("--map", pair)))
             .collect::<Result<Vec<_>, _>>()?;
-        let stream = Stream::given(&self.file)?;
+        let stream = Stream::given(&self.file, FROM_CSV)?;
         let place = context.place()?;
         let theirs = stream.registry()?.rerooted(&roots).map_err(|path| {
             Failure::could_not(format!(
@@ -337,13 +318,23 @@ impl fmt::Display for Stream {
 }
 
 impl Stream {
-    fn given(word: &str) -> Result<Stream, Failure> {
+    /// The stream that FILE names; `csv_hint` says how to convert a FILE that is named as CSV.
+    fn given(word: &str, csv_hint: &str) -> Result<Stream, Failure> {
         let given = SourcedValue::argument(word);
         let path = given
             .path()
             .map_err(|_| Failure::usage("FILE is empty; give a file, or `-`"))?;
         if path == Path::new("-") {
             return Ok(Stream::Standard);
+        }
+        if path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
+        {
+            return Err(Failure::usage(format!(
+                "`{}` is a CSV file, and only JSON is supported; use `{csv_hint}`",
+                escaped_path(path)
+            )));
         }
         Ok(Stream::File(path.to_owned()))
     }
@@ -392,7 +383,7 @@ pub(crate) struct Readable {
 ///
 /// # Errors
 ///
-/// "Could not": there are none in it, or a line of comma-separated values is wrong.
+/// "Could not": there are none in it.
 pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Failure> {
     let bad = |why: String| {
         Failure::could_not(format!(
@@ -406,13 +397,6 @@ pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable
         registry,
         warning: None,
     };
-    if let Some(read) = Registry::from_csv(text) {
-        return read.map(sound).map_err(|error| {
-            Failure::could_not(format!(
-                "{named}, {error}; nothing was changed; put it right first"
-            ))
-        });
-    }
     let damage = match Registry::parse(text) {
         Ok(registry) if registry.has_mappings_field() => return Ok(sound(registry)),
         Ok(_) => return Err(bad("it has no `mappings`".to_owned())),
@@ -436,11 +420,6 @@ pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable
         registry,
         warning: Some(warning),
     })
-}
-
-fn is_named_csv(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
 }
 
 /// Writes a file whole or not at all; into a pipe or a device, just writes.
@@ -467,6 +446,13 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     }
     written
 }
+
+/// How to get CSV out of an export.
+const TO_CSV: &str = "ic export | jq -r '.mappings | to_entries[] | [.key, .value] | @csv'";
+
+/// How to import CSV of paths and ports; a header line is skipped, because its second value is not a number.
+const FROM_CSV: &str =
+    "jq -Rn '{mappings: [inputs / \",\" | {(.[0]): (.[1] | tonumber?)}] | add}' FILE | ic import -";
 
 /// In bytes; as large as a registry may be.
 const SIZE_MAX: u64 = 16 << 20;

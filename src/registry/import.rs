@@ -1,7 +1,6 @@
 //! Taking over the mappings of another registry: what is new, what is here already, and what contradicts what is here.
 //!
-//! Pure, and all or nothing: the caller says beforehand who wins. How the other registry got here ([`csv`](super::csv), a
-//! backup, a pipe) does not matter.
+//! Pure, and all or nothing: the caller decides beforehand which side wins a conflict.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -332,12 +332,7 @@ pub(super) fn decode(string: &str) -> Vec<u8> {
 
 /// The path that a checked string stands for.
 pub(super) fn decode_path(string: &str) -> PathBuf {
-    path_of(decode(string))
-}
-
-/// A path is any bytes.
-pub(super) fn path_of(bytes: Vec<u8>) -> PathBuf {
-    PathBuf::from(OsString::from_vec(bytes))
+    PathBuf::from(OsString::from_vec(decode(string)))
 }
 
 /// An object as `json.dump(…, indent=2)` lays it out, `indent` being that of the line it begins on.

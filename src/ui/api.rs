@@ -38,9 +38,8 @@ pub fn read(site: &Site, name: &str, query: &str) -> Answer {
         Err(failure) => return failed(&failure),
     };
     match query {
-        "format=csv" => Answer::file("text/csv", registry.to_csv()),
         "format=json" => Answer::file("application/json", (registry.to_text() + "\n").into()),
-        _ => Answer::refusal(400, "give `format=json` or `format=csv`"),
+        _ => Answer::refusal(400, "give `format=json`"),
     }
 }
 

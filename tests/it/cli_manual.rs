@@ -128,7 +128,6 @@ fn values_of_fixed_words_are_offered_by_every_shell() {
         ("ic snippet ", KINDS),
         ("ic completions ", "bash zsh fish"),
         ("ic env --shell ", "sh fish powershell"),
-        ("ic export --format ", "json csv"),
         ("ic --project-root ", "folder git"),
     ] {
         // They are what the command takes.

@@ -93,26 +93,28 @@ fn an_export_is_a_registry_file_that_another_home_imports() {
 }
 
 #[test]
-fn csv_goes_out_and_comes_in() {
+fn csv_files_are_refused_with_a_jq_command() {
     let home = Home::new().with_registry(EXPORTED);
-    let csv = "path,port\r\n/home/me/a,8888\r\n/home/me/b,8890\r\n";
-    assert_eq!(home.ic(["export", "--format", "csv"]).result(0), csv);
+    let registry = fs::read(home.registry()).expect("it is there");
     let file = home.path("ports.CSV");
     let named = file.to_str().expect("UTF-8");
-    home.ic(["export", named]).result(0);
-    assert_eq!(fs::read_to_string(&file).expect("written"), csv);
-    home.ic(["export", named, "--format=json"]).result(0);
-    assert_eq!(
-        fs::read_to_string(&file).expect("written"),
-        format!("{EXPORTED}\n")
-    );
-    home.ic(["export", "--format", "xml"]).complaint(2);
+    let refused = home.ic(["export", named]).complaint(2);
+    assert!(refused.contains("ic export | jq -r '"), "{refused}");
+    assert!(!file.exists());
+    fs::write(&file, "path,port\n/home/me/c,8891\n").expect("writable");
+    let refused = home.ic(["import", named]).complaint(2);
+    assert!(refused.contains("jq -Rn '"), "{refused}");
+    assert!(refused.contains("| ic import -"), "{refused}");
+    assert_eq!(fs::read(home.registry()).expect("it is there"), registry);
+}
 
+#[test]
+fn map_changes_the_folder_of_imported_projects() {
     let other = Home::new();
     let ran = fed(
         &other,
         &["import", "-", "--json", "--map", "/home/me=/Users/me"],
-        csv.as_bytes(),
+        EXPORTED.as_bytes(),
     );
     assert_eq!(
         ran.json(0),
@@ -235,7 +237,7 @@ fn a_file_that_holds_no_mappings_is_refused() {
     let one = fed(
         &home,
         &["import", "-", "--map=/x=/y"],
-        b"path,port\n/x,1\n/y,2\n",
+        b"{\"mappings\": {\"/x\": 1, \"/y\": 2}}",
     )
     .complaint(3);
     assert!(one.contains("`/y`"), "{one}");

@@ -457,8 +457,8 @@ fn every_change_is_made_and_taken_back() {
     undo(&pruned);
     assert_eq!(list(), before);
 
-    let csv = format!("path,port\n{},{}\n/else/where,{port}\n", gone, port + 7);
-    let question = |replace, dry_run| json!({ "name": "a.csv", "bytes": csv, "replace": replace, "dry_run": dry_run });
+    let file = json!({ "mappings": { &gone: port + 7, "/else/where": port } }).to_string();
+    let question = |replace, dry_run| json!({ "name": "a.json", "bytes": file, "replace": replace, "dry_run": dry_run });
     let refused = page.change("import", question(false, false));
     assert_eq!(refused["conflicts"].as_array().map(Vec::len), Some(2));
     assert_eq!((list(), &refused["undo"]), (before.clone(), &Value::Null));
