@@ -110,7 +110,7 @@ impl Play<'_> {
                 Ok(Some(request)) => request,
                 Ok(None) => return End::ClientStopped,
                 Err(refused) => {
-                    self.refuse(Reply::refusal(refused.error), refused.head_only);
+                    self.refuse(refused.error.reply(), refused.head_only);
                     return End::Refused(refused.error);
                 }
             };
@@ -121,7 +121,7 @@ impl Play<'_> {
             match ready {
                 Ok(count) => self.client.consume(count),
                 Err(error) => {
-                    self.refuse(Reply::refusal(error), head_only);
+                    self.refuse(error.reply(), head_only);
                     return End::Refused(error);
                 }
             }
@@ -145,7 +145,7 @@ impl Play<'_> {
             let origin = &mut self.origins[index];
             match outcome {
                 Outcome::Refused(Why::Client(error)) => {
-                    self.refuse(Reply::refusal(error), head_only);
+                    self.refuse(error.reply(), head_only);
                 }
                 Outcome::Refused(_) => self.refuse(unreachable_origin(), head_only),
                 Outcome::Tunnel => {
@@ -265,12 +265,7 @@ impl Play<'_> {
 }
 
 fn unreachable_origin() -> Reply<'static> {
-    Reply {
-        status: 502,
-        code: "bad_response",
-        message: "the target did something wrong",
-        retry: Retry::Never,
-    }
+    Reply::new(502, "bad_response", Retry::Never, "the target failed")
 }
 
 struct Request {

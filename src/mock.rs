@@ -19,7 +19,7 @@ use crate::http::chunked::Piece;
 use crate::http::connection::Options;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{self, Slots, Version};
-use crate::http::reply::{self, Reply, ReplyOptions};
+use crate::http::reply::{self, ReplyOptions};
 use crate::http::target::Target;
 use crate::http::{Error, Parsed};
 use crate::serve::conn::{Client, Conn, Filled, Stream};
@@ -325,7 +325,7 @@ async fn document(wire: &mut Conn, answer: &Answer, manner: ReplyOptions) -> Res
 
 async fn refuse(wire: &mut Conn, error: Error) -> Result<(), Lost> {
     let mut out = Vec::new();
-    Reply::refusal(error).write(
+    error.reply().write(
         "mock",
         ReplyOptions {
             head_only: false,

@@ -5,8 +5,9 @@
 //! and moving bytes by copy or by splice are two ways to do one thing.
 
 use super::chunked::{Chunked, Piece};
+use super::error::{Error, Parsed};
 use super::framing::Framing;
-use super::{Error, Parsed, trailer};
+use super::trailer;
 
 /// The progress of one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

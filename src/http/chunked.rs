@@ -4,7 +4,8 @@
 //! grammar. Not decided here: what is done with either. The trailer section is announced and left to
 //! [`trailer`](super::trailer).
 
-use super::{Error, is_tchar};
+use super::error::Error;
+use super::grammar::is_tchar;
 
 /// A place in a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,10 @@
 //! `Connection` is read once, over all its lines, before anything is removed: a hop that deletes the field
 //! first has forgotten what it named.
 
+use super::error::Error;
+use super::framing;
+use super::grammar::list;
 use super::head::{Field, Version};
-use super::{Error, framing, list};
 
 /// The options that a peer gave in all its `Connection` lines.
 #[derive(Debug, Clone)]

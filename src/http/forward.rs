@@ -6,12 +6,12 @@
 
 use super::body::BodyMode;
 use super::connection::{self, Next, NominatedFields, Options, Reason};
+use super::error::{Error, Parsed};
 use super::framing::{self, Asked, Framing};
 use super::guard::Guard;
 use super::head::{self, RequestHead, ResponseHead, Slots, Version};
 use super::rewrite::{self, Persistence, RequestRewriter};
 use super::target::Target;
-use super::{Error, Parsed};
 
 /// A request that may go on, and whose head has been written for the origin.
 #[derive(Debug)]

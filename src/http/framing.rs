@@ -3,8 +3,9 @@
 //! Only this file interprets `Content-Length` and `Transfer-Encoding`. Where the standard lets a recipient
 //! mend or guess, this hop refuses: what it forwards must mean the same to whoever reads it next.
 
+use super::error::Error;
+use super::grammar::{is_token, list};
 use super::head::{Field, RequestHead, ResponseHead, Version};
-use super::{Error, is_token, list};
 
 /// How a body's end is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::error::Error;
+use super::grammar::list;
 use super::head::{RequestHead, Version};
 use super::target::{Target, host_of};
-use super::{Error, list};
 
 /// How often a request may have passed an `ic` before it counts as a loop. Chains of two or three exist.
 pub const VIA_MAX: usize = 5;

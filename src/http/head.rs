@@ -8,10 +8,17 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Error, FIELDS_MAX, HEAD_BYTES_MAX, Parsed};
+use super::error::{Error, Parsed};
 
 /// One field line: its name as sent, and its value without the white space around it.
 pub type Field<'b> = httparse::Header<'b>;
+
+/// The longest head taken, in bytes, its end included. Apache stops at 8 KiB a line, nginx at 32 KiB,
+/// node at 16 KiB; model clients carry long cookies and beta lists, and tokens of several KiB.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The most fields in a head or a trailer section. Apache and haproxy stop at about 100.
+pub const FIELDS_MAX: usize = 128;
 
 /// Room for the fields of one head, on the caller's stack: 4 KiB that need no initialising.
 pub struct Slots<'b>([MaybeUninit<Field<'b>>; FIELDS_MAX]);
@@ -460,7 +467,7 @@ mod tests {
     fn every_byte_is_judged_alike_wherever_it_stands() {
         const FILLER: [u8; 67] = [b'a'; 67];
         for byte in 0..=u8::MAX {
-            let in_name = super::super::is_tchar(byte);
+            let in_name = super::super::grammar::is_tchar(byte);
             let in_value = super::super::is_field_value(&[byte]);
             let in_target = byte.is_ascii_graphic();
             for at in 0..FILLER.len() {

@@ -3,43 +3,52 @@
 //! One JSON document serves both families of clients: OpenAI's read `error.message` and `error.code`,
 //! Anthropic's read `type`, `error.type` and `request_id`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::{Error, is_token};
+use super::grammar::is_token;
 
 /// The longest message, in characters: clients show it in one line of a chat window.
 pub const MESSAGE_CHARS_MAX: usize = 200;
 
-/// Whether asking again can help.
+/// Whether the same request can succeed if it is sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// It may, in a second: `Retry-After: 1`.
+    /// It can, in a second: `Retry-After: 1`.
     Soon,
     /// It cannot: `x-should-retry: false`, which the SDKs obey.
     Never,
 }
 
-/// An answer of the interceptor's own that reports a failure.
+/// An error response of the interceptor itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply<'a> {
     /// The status code.
     pub status: u16,
-    /// The failure's name for programs.
-    pub code: &'a str,
-    /// The failure in one line, with what to do next.
-    pub message: &'a str,
-    /// Whether asking again can help.
+    /// The error's name for programs: a token.
+    pub code: &'static str,
+    /// Whether to retry.
     pub retry: Retry,
+    /// One line: what failed, why, and what to do next.
+    pub message: Cow<'a, str>,
 }
 
 impl Reply<'static> {
-    /// The answer to a request with that mistake.
-    pub fn refusal(error: Error) -> Self {
+    /// A row of a table of errors. Its message may hold placeholders, which [`Reply::with`] replaces.
+    pub const fn new(status: u16, code: &'static str, retry: Retry, message: &'static str) -> Self {
         Reply {
-            status: error.status(),
-            code: error.code(),
-            message: error.explain(),
-            retry: Retry::Never,
+            status,
+            code,
+            retry,
+            message: Cow::Borrowed(message),
+        }
+    }
+
+    /// The same with `placeholder`, such as `{target}`, replaced by `value`.
+    pub fn with(self, placeholder: &str, value: &str) -> Self {
+        Reply {
+            message: Cow::Owned(self.message.replace(placeholder, value)),
+            ..self
         }
     }
 }
@@ -173,7 +182,7 @@ fn json_string(text: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Parsed;
+    use super::super::error::{Error, Parsed};
     use super::super::framing::{self, Asked, Framing};
     use super::super::head::{self, Slots};
     use super::*;
@@ -187,7 +196,7 @@ mod tests {
         Reply {
             status,
             code: "some_code",
-            message,
+            message: message.into(),
             retry: Retry::Never,
         }
     }
@@ -293,23 +302,23 @@ mod tests {
             Error::Loop,
         ] {
             let (head, body) = sent(
-                &Reply::refusal(error),
+                &error.reply(),
                 ReplyOptions {
                     close: true,
                     ..STAYS
                 },
             );
             assert!(
-                head.starts_with(&format!("HTTP/1.1 {} ", error.status())),
+                head.starts_with(&format!("HTTP/1.1 {} ", error.reply().status)),
                 "{head}"
             );
             assert!(
-                head.contains(&format!("\r\nx-ic-error: {}\r\n", error.code())),
+                head.contains(&format!("\r\nx-ic-error: {}\r\n", error.reply().code)),
                 "{head}"
             );
             assert!(head.contains("\r\nx-should-retry: false\r\n"), "{head}");
             assert!(
-                body.contains(&format!("\"code\":\"{}\"", error.code())),
+                body.contains(&format!("\"code\":\"{}\"", error.reply().code)),
                 "{body}"
             );
         }

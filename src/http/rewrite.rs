@@ -4,10 +4,10 @@
 
 use super::connection::{self, Options};
 use super::framing::{self, Framing};
+use super::grammar::{is_field_value, is_token, list};
 use super::guard::PSEUDONYM;
 use super::head::{Field, RequestHead, ResponseHead, Version};
 use super::target::{Target, host_of};
-use super::{is_field_value, is_token, list};
 
 /// What every request gets on its way to the origin, made ready once.
 #[derive(Debug, Clone)]

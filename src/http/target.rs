@@ -1,6 +1,6 @@
 //! The four forms of a request target (RFC 9112 §3.2), and where one leads behind a base path.
 
-use super::Error;
+use super::error::Error;
 
 /// A request target, by form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

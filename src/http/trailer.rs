@@ -3,8 +3,8 @@
 //! Decided here: a trailer section is taken whole or not at all, and what could change how a message is
 //! framed, described, routed or authorised after the fact is left out. Not decided here: what the others mean.
 
-use super::head::{self, Field};
-use super::{Error, FIELDS_MAX, Parsed};
+use super::error::{Error, Parsed};
+use super::head::{self, FIELDS_MAX, Field};
 
 /// The longest trailer section, in bytes. Checksums and timings take some hundred.
 pub const TRAILERS_BYTES_MAX: usize = 8 * 1024;

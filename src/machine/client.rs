@@ -205,7 +205,7 @@ async fn read(stream: &Stream, bytes: &mut Vec<u8>) -> io::Result<usize> {
 }
 
 fn invalid(error: Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.explain())
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The field that starts the data of an event.

@@ -52,7 +52,7 @@ pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Stream, Unr
         ConnectError::Refused => Unreachable::Refused,
         ConnectError::Timeout => Unreachable::Timeout(limit),
         ConnectError::Failed(error) => Unreachable::Failed(io_message(&error)),
-        other => Unreachable::Failed(other.code().replace('_', " ")),
+        other => Unreachable::Failed(other.reply("").code.replace('_', " ")),
     })
 }
 

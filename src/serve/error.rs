@@ -1,244 +1,137 @@
-//! What can go wrong in an exchange, and what the client is told.
+//! What an exchange can fail with, and the reply to its client.
 //!
-//! Whose mistake it was is part of the type, so that an origin's never becomes a 400.
+//! Whose error it was is part of the type, so that a target's error never becomes a 400. The tables have one row for each
+//! error: status, code, whether a retry can help, message.
 
 use std::io;
 
-use super::upstream::error::ConnectError;
+use super::upstream::error::{ConnectError, shortened_address};
 use super::upstream::tls;
 use crate::http::Error;
-use crate::http::reply::{Reply, Retry};
+use crate::http::reply::{Reply, Retry::Never, Retry::Soon};
+use crate::text::io_message;
 
-/// Why an exchange did not end well.
+/// Why an exchange failed.
 #[derive(Debug)]
 pub enum Fault {
-    /// The client's doing.
+    /// The client caused it.
     Client(ClientFault),
-    /// The origin's doing.
+    /// The target caused it.
     Origin(OriginFault),
 }
 
-/// What a client did.
+/// An error that the client caused.
 #[derive(Debug)]
 pub enum ClientFault {
-    /// It has gone: there is nobody to tell.
+    /// It has disconnected.
     Gone,
-    /// It sent something that is not HTTP, or that is not served.
+    /// Its request is not HTTP, or is not served.
     Refused(Error),
-    /// Its head took longer than `--head-timeout`.
+    /// Its request head took longer than `--head-timeout`.
     HeadTimeout,
-    /// It was silent within its body for longer than `--body-timeout`.
+    /// It paused within the request body for longer than `--body-timeout`.
     BodyTimeout,
-    /// It took nothing of its answer for longer than that.
+    /// It read nothing of the response for longer than `--body-timeout`.
     Stalled,
     /// There are as many connections as `--max-connections` allows.
     TooMany,
 }
 
-/// What an origin did.
+/// An error that the target caused.
 #[derive(Debug)]
 pub enum OriginFault {
     /// There is no connection to it.
     Connect(ConnectError),
-    /// It closed the connection without an answer.
+    /// It closed the connection without a response.
     Closed,
-    /// The connection failed before an answer.
+    /// The connection failed before a response.
     Failed(io::Error),
-    /// Its answer is not HTTP, or contradicts itself.
+    /// Its response is not HTTP, or contradicts itself.
     Malformed(Error),
-    /// It changed to a protocol that nobody asked for.
+    /// It changed protocols without a request to do so.
     UnaskedUpgrade,
-    /// It sent one interim response after the other.
+    /// It sent more interim responses than are accepted.
     TooManyInterim,
-    /// It closed or failed within the head of its answer.
+    /// The connection ended within the response head.
     TruncatedHead,
-    /// It closed or failed within its answer's body.
+    /// The connection ended within the response body.
     Truncated,
-    /// No answer came within `--first-byte-timeout`.
+    /// It sent no response within `--first-byte-timeout`.
     FirstByteTimeout,
-    /// It was silent within its answer for longer than `--body-timeout`.
+    /// It paused within the response body for longer than `--body-timeout`.
     BodyTimeout,
-    /// It took nothing of the request for longer than that.
+    /// It read nothing of the request for longer than `--body-timeout`.
     Stalled,
 }
 
-/// An answer in words of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    status: u16,
-    code: &'static str,
-    message: String,
-    retry: Retry,
-}
-
-impl Answer {
-    /// The answer as it is written.
-    pub fn reply(&self) -> Reply<'_> {
-        Reply {
-            status: self.status,
-            code: self.code,
-            message: &self.message,
-            retry: self.retry,
-        }
-    }
-}
-
 impl Fault {
-    /// The status of the [`answer`](Fault::answer).
+    /// The status of the [`reply`](Fault::reply).
     pub fn status(&self) -> Option<u16> {
-        self.answer("").map(|answer| answer.status)
+        self.reply("").map(|reply| reply.status)
     }
 
-    /// What the client is told, unless it has gone. `target` is the origin as the user wrote it.
-    pub fn answer(&self, target: &str) -> Option<Answer> {
-        let target = &brief(target);
-        let answer = |status, code, retry, message: String| {
-            Some(Answer {
-                status,
-                code,
-                message,
-                retry,
-            })
-        };
+    /// The reply to the client; `None` if the client does not read. `target` is the target as the user wrote it.
+    pub fn reply(&self, target: &str) -> Option<Reply<'static>> {
         match self {
-            Fault::Client(fault) => match fault {
-                // Whoever does not read is not told.
-                ClientFault::Gone | ClientFault::Stalled => None,
-                ClientFault::Refused(error) => {
-                    let reply = Reply::refusal(*error);
-                    answer(reply.status, reply.code, reply.retry, reply.message.to_owned())
-                }
-                ClientFault::HeadTimeout => answer(
-                    408,
-                    "head_timeout",
-                    Retry::Soon,
-                    "the request head took longer than --head-timeout allows; send it at once".to_owned(),
-                ),
-                ClientFault::BodyTimeout => answer(
-                    408,
-                    "body_timeout",
-                    Retry::Soon,
-                    "the request body paused longer than --body-timeout allows".to_owned(),
-                ),
-                ClientFault::TooMany => answer(
-                    503,
-                    "too_many_connections",
-                    Retry::Soon,
-                    "ic has as many connections as --max-connections allows; close some, or raise it".to_owned(),
-                ),
-            },
-            Fault::Origin(fault) => match fault {
-                OriginFault::Connect(error) => {
-                    let (status, retry) = match error {
-                        ConnectError::Timeout | ConnectError::HandshakeTimeout => {
-                            (504, Retry::Soon)
-                        }
-                        ConnectError::NoDescriptors => (503, Retry::Soon),
-                        ConnectError::Proxy(fault) if fault.is_timeout() => (504, Retry::Soon),
-                        ConnectError::Tls(_) => (502, Retry::Never),
-                        ConnectError::Proxy(fault) if !fault.may_pass() => (502, Retry::Never),
-                        _ => (502, Retry::Soon),
-                    };
-                    answer(status, error.code(), retry, error.explain(target))
-                }
-                OriginFault::Closed => answer(
-                    502,
-                    "target_closed",
-                    Retry::Soon,
-                    format!("the target {target} closed the connection without an answer; see its log"),
-                ),
-                OriginFault::Failed(error) => match tls::wrong_in(error) {
-                    Some(wrong) => answer(502, wrong.code(), Retry::Never, wrong.explain(target)),
-                    None => answer(
-                        502,
-                        "target_failed",
-                        Retry::Soon,
-                        format!("the connection to the target {target} failed ({error}); see its log"),
-                    ),
-                },
-                OriginFault::Malformed(error) => answer(
-                    502,
-                    "bad_response",
-                    Retry::Never,
-                    format!(
-                        "the target {target} sent a response that is not HTTP/1.1: {}",
-                        of_response(*error)
-                    ),
-                ),
-                OriginFault::UnaskedUpgrade => answer(
-                    502,
-                    "bad_response",
-                    Retry::Never,
-                    format!("the target {target} changed protocols without being asked to"),
-                ),
-                OriginFault::TooManyInterim => answer(
-                    502,
-                    "bad_response",
-                    Retry::Never,
-                    format!("the target {target} sent too many interim responses"),
-                ),
-                OriginFault::TruncatedHead => answer(
-                    502,
-                    "bad_response",
-                    Retry::Soon,
-                    format!("the target {target} broke off within its response head; see its log"),
-                ),
-                // Logged only: the client has part of it.
-                OriginFault::Truncated => answer(
-                    502,
-                    "bad_response",
-                    Retry::Soon,
-                    format!("the target {target} broke off within its response body; see its log"),
-                ),
-                OriginFault::FirstByteTimeout => answer(
-                    504,
-                    "first_byte_timeout",
-                    Retry::Soon,
-                    format!("the target {target} did not answer within --first-byte-timeout"),
-                ),
-                OriginFault::BodyTimeout => answer(
-                    504,
-                    "body_timeout",
-                    Retry::Soon,
-                    format!("the target {target} paused longer than --body-timeout allows"),
-                ),
-                OriginFault::Stalled => answer(
-                    504,
-                    "body_timeout",
-                    Retry::Soon,
-                    format!(
-                        "the target {target} took nothing of the request for longer than --body-timeout allows"
-                    ),
-                ),
-            },
+            Fault::Client(fault) => fault.reply(),
+            Fault::Origin(fault) => Some(fault.reply(target)),
         }
     }
 }
 
-/// What is wrong with a response, for whoever is not its sender.
-fn of_response(error: Error) -> &'static str {
-    match error {
-        Error::Tls => "it speaks TLS; give its address as https://",
-        Error::Version => "its version is neither HTTP/1.1 nor HTTP/1.0",
-        Error::HeadTooLarge => "its head is over 64 KiB",
-        Error::TooManyFields => "its head has over 128 fields",
-        Error::TooManyOptions => "its Connection field names over 16 fields",
-        Error::ChunkOverhead => "its chunk framing outweighs its data",
-        other => other.explain(),
+impl ClientFault {
+    #[rustfmt::skip] // A table.
+    fn reply(&self) -> Option<Reply<'static>> {
+        match self {
+            // The client does not read, so that no reply can be delivered.
+            ClientFault::Gone | ClientFault::Stalled => None,
+            ClientFault::Refused(error) => Some(error.reply()),
+            ClientFault::HeadTimeout => Some(Reply::new(408, "head_timeout", Soon, "the request head took longer than --head-timeout allows; send it at once")),
+            ClientFault::BodyTimeout => Some(Reply::new(408, "body_timeout", Soon, "the request body paused longer than --body-timeout allows; raise --body-timeout")),
+            ClientFault::TooMany => Some(Reply::new(503, "too_many_connections", Soon, "ic has as many connections as --max-connections allows; close some, or raise it")),
+        }
     }
 }
 
-/// An address that leaves room in a message for what to do about it.
-pub fn brief(target: &str) -> String {
-    match target.char_indices().nth(TARGET_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &target[..end]),
-        None => target.to_owned(),
+impl OriginFault {
+    fn reply(&self, target: &str) -> Reply<'static> {
+        let why = match self {
+            OriginFault::Connect(error) => return error.reply(target),
+            OriginFault::Failed(error) => match tls::diagnose(error) {
+                Some(error) => return error.reply(target),
+                None => io_message(error),
+            },
+            // The advice behind the semicolon is for the sender of the message, and that is not the client.
+            OriginFault::Malformed(error) => {
+                let message = error.to_string();
+                message.split(';').next().unwrap_or_default().to_owned()
+            }
+            _ => String::new(),
+        };
+        self.row()
+            .with("{target}", &shortened_address(target))
+            .with("{why}", &why)
+    }
+
+    #[rustfmt::skip] // A table.
+    const fn row(&self) -> Reply<'static> {
+        match self {
+            OriginFault::Closed => Reply::new(502, "target_closed", Soon, "the target {target} closed the connection without a response; see its log"),
+            // A connection that could not be made has rows of its own.
+            OriginFault::Failed(_) | OriginFault::Connect(_) => Reply::new(502, "target_failed", Soon, "the connection to the target {target} failed ({why}); see its log"),
+            OriginFault::Malformed(Error::Tls) => Reply::new(502, "bad_response", Never, "the target {target} sent a response that is not HTTP/1.1: it speaks TLS; give its address as https://"),
+            OriginFault::Malformed(_) => Reply::new(502, "bad_response", Never, "the target {target} sent a response that is not HTTP/1.1: {why}; see its log"),
+            OriginFault::UnaskedUpgrade => Reply::new(502, "bad_response", Never, "the target {target} changed protocols without a request to do so; see its log"),
+            OriginFault::TooManyInterim => Reply::new(502, "bad_response", Never, "the target {target} sent too many interim responses; see its log"),
+            OriginFault::TruncatedHead => Reply::new(502, "bad_response", Soon, "the target {target} broke off within its response head; see its log"),
+            // Only logged: the client has part of the response.
+            OriginFault::Truncated => Reply::new(502, "bad_response", Soon, "the target {target} broke off within its response body; see its log"),
+            OriginFault::FirstByteTimeout => Reply::new(504, "first_byte_timeout", Soon, "the target {target} did not answer within --first-byte-timeout; raise it, or see the target's log"),
+            OriginFault::BodyTimeout => Reply::new(504, "body_timeout", Soon, "the target {target} paused longer than --body-timeout allows; raise it, or see the target's log"),
+            OriginFault::Stalled => Reply::new(504, "body_timeout", Soon, "the target {target} read nothing of the request for longer than --body-timeout allows; see its log"),
+        }
     }
 }
-
-/// The longest message has 150 characters beside it, with what the system says of a name that it cannot resolve, of the
-/// 200 that a message may have.
-const TARGET_CHARS_MAX: usize = 48;
 
 impl From<ClientFault> for Fault {
     fn from(fault: ClientFault) -> Self {
@@ -279,7 +172,7 @@ mod tests {
         ];
         let long = format!("http://localhost:8764/{}", "é/".repeat(200));
         for fault in faults.map(Fault::Origin) {
-            let message = |target: &str| fault.answer(target).map(|answer| answer.message);
+            let message = |target: &str| fault.reply(target).map(|reply| reply.message);
             let (short, long) = (message("http://localhost:8764"), message(&long));
             let (short, long) = (short.unwrap_or_default(), long.unwrap_or_default());
             assert!(long.chars().count() <= MESSAGE_CHARS_MAX, "{long}");

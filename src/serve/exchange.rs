@@ -345,7 +345,7 @@ async fn serve_page(
 /// Tells the client what is wrong, if it is still there, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
     let target = site.service.connector.target().to_string();
-    let Some(answer) = refusal.fault.answer(&target) else {
+    let Some(reply) = refusal.fault.reply(&target) else {
         return;
     };
     let mut out = Scratch::take();
@@ -353,14 +353,8 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
         head_only: refusal.head_only,
         close: true,
     };
-    answer
-        .reply()
-        .write(&site.service.next_request_id(), manner, &mut out);
-    log::debug!(
-        "answering {}: {}",
-        answer.reply().status,
-        answer.reply().message
-    );
+    reply.write(&site.service.next_request_id(), manner, &mut out);
+    log::debug!("answering {}: {}", reply.status, reply.message);
     let Connection { client, limit, .. } = &connection;
     let silence = InactivityTimeout {
         deadline: limit,
@@ -399,10 +393,8 @@ fn report(fault: &Fault, request: &Request, site: &Site) {
 }
 
 fn explain(fault: &Fault, site: &Site) -> String {
-    let answer = fault.answer(&site.service.connector.target().to_string());
-    answer
-        .map(|answer| answer.reply().message.to_owned())
-        .unwrap_or_default()
+    let reply = fault.reply(&site.service.connector.target().to_string());
+    reply.map_or_else(String::new, |reply| reply.message.into_owned())
 }
 
 /// After this many requests of one connection, the others have their turn.

@@ -83,7 +83,7 @@ impl FromStr for Target {
             .split_once("://")
             .ok_or(BadTarget("has no scheme; write it as http://host:port"))?;
         let is_https = scheme.eq_ignore_ascii_case("https");
-        if is_https && !tls::IS_SPOKEN {
+        if is_https && !tls::IS_SUPPORTED {
             return Err(BadTarget(
                 "is https, which this build cannot reach; put a plain http:// address there",
             ));

@@ -221,15 +221,16 @@ impl Answer {
 
     /// It is no HTTP, or meant for somebody else.
     fn mistake(error: Error) -> Answer {
+        let reply = error.reply();
         let message = match error {
             // What the interceptor says of these names options that this command does not have.
             Error::HostForeign => {
                 "the Host field names another machine; open the address that `ic ui` printed"
             }
             Error::OriginForeign => "only the page itself may ask this",
-            other => other.explain(),
+            _ => &reply.message,
         };
-        Answer::refusal(error.status(), message)
+        Answer::refusal(reply.status, message)
     }
 
     fn bytes(&self, manner: ReplyOptions) -> Vec<u8> {

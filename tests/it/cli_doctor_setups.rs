@@ -236,7 +236,7 @@ mod tls {
             "its name is another",
             &https(elsewhere, &trusting),
             "TLS the certificate of https://127.0.0.1:N is not for that name but for llm.example.com",
-            "use a name that it has",
+            "use one of its names",
         );
         check(
             "it has expired",

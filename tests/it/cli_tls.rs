@@ -47,7 +47,7 @@ fn doctor_names_what_is_wrong_with_a_certificate() {
     check(
         &known.issue(&["llm.example.com"], |_| {}),
         "is not for that name but for llm.example.com",
-        "use a name that it has",
+        "use one of its names",
     );
 }
 

@@ -342,9 +342,9 @@ fn a_target_that_speaks_something_else_is_named_with_the_way_out() {
         ),
         (
             b"HTTP/2.0 200 OK\r\n\r\n",
-            "its version is neither HTTP/1.1 nor HTTP/1.0",
+            "the version is neither HTTP/1.1 nor HTTP/1.0",
         ),
-        (b"<html>\r\n\r\n", "its version is neither"),
+        (b"<html>\r\n\r\n", "the version is neither"),
     ] {
         let origin = Origin::answering(|_, _| Reply::BytesThenClose(answer.to_vec()));
         let interceptor = Interceptor::before(&origin);

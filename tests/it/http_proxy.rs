@@ -191,19 +191,19 @@ mod in_tls {
                 &["HTTP/1.1 407 No\r\nContent-Length: 9\r\n\r\n"],
                 "proxy_password",
                 false,
-                "put them into HTTPS_PROXY",
+                "set HTTPS_PROXY to",
             ),
             (
                 &["HTTP/1.1 403 Forb", "idden\r\n\r\nno"],
                 "proxy_failed",
                 false,
-                "it answers 403",
+                "status 403",
             ),
             (
                 &["HTTP/1.1 503 Busy\r\n\r\n"],
                 "proxy_failed",
                 true,
-                "it answers 503",
+                "status 503",
             ),
             (
                 &["SSH-2.0-OpenSSH_9\r\n"],
@@ -215,7 +215,7 @@ mod in_tls {
                 &["HTTP/1.1 200 OK\r\n\r\nhello"],
                 "proxy_failed",
                 true,
-                "out of turn",
+                "data follows its response",
             ),
             (&[""], "proxy_failed", true, "closed the connection"),
         ];

@@ -109,7 +109,7 @@ fn a_certificate_that_is_not_good_is_named_with_its_fault_and_the_way_out() {
         &known.issue(&["llm.example.com", "*.example.org"], |_| {}),
         &[
             "for llm.example.com, *.example.org;",
-            "use a name that it has",
+            "use one of its names",
         ],
     );
     check(&known.issue(&[], |_| {}), &["for no name at all"]);

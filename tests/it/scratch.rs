@@ -205,12 +205,7 @@ fn targets_are_found_where_there_is_no_resolver() {
         Some("target_unresolved"),
         "{response:?}"
     );
-    assert!(
-        response
-            .text()
-            .contains("has a host name without an address"),
-        "{response:?}"
-    );
+    assert!(response.text().contains("does not resolve"), "{response:?}");
     server.stop();
     // What an engine puts there is read.
     fs::create_dir(root.path().join("etc")).expect("a folder");

@@ -150,7 +150,7 @@ impl Trace {
 
     /// Publishes the end of an exchange that failed. `is_answered`: the client has the target's response head.
     pub fn fail(&self, fault: &Fault, is_answered: bool) {
-        let answer = fault.answer("");
+        let reply = fault.reply("");
         let outcome = match fault {
             Fault::Client(ClientFault::Gone | ClientFault::Stalled) => Outcome::ClientGone,
             Fault::Client(_) => Outcome::Refused,
@@ -158,10 +158,10 @@ impl Trace {
             Fault::Origin(_) => Outcome::Error,
         };
         let status = match self.response_head.get() {
-            Some((status, _)) if is_answered || answer.is_none() => Some(status),
+            Some((status, _)) if is_answered || reply.is_none() => Some(status),
             _ => fault.status(),
         };
-        let code = answer.as_ref().map(|answer| answer.reply().code);
+        let code = reply.map(|reply| reply.code);
         self.end(outcome, status, code);
     }
 

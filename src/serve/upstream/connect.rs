@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use smol::future;
 
-use super::error::ConnectError;
+use super::error::{ConnectError, ProxyFailure};
 use super::happy_eyeballs;
-use super::proxy::{Proxy, Trouble};
+use super::proxy::Proxy;
 use super::tls::{self, Tls};
 use crate::serve::conn::{Conn, Stream};
 use crate::serve::deadline::Deadline;
@@ -102,9 +102,9 @@ impl Connector {
         match (stage, &self.proxy) {
             (Stage::Handshake, _) => ConnectError::HandshakeTimeout,
             (Stage::Connect, Some(proxy)) => {
-                proxy.fault(Trouble::Unreachable(ConnectError::Timeout))
+                proxy.error(ProxyFailure::Connect(ConnectError::Timeout))
             }
-            (Stage::Tunnel, Some(proxy)) => proxy.fault(Trouble::Silent),
+            (Stage::Tunnel, Some(proxy)) => proxy.error(ProxyFailure::ReplyTimeout),
             (Stage::Connect | Stage::Tunnel, None) => ConnectError::Timeout,
         }
     }
@@ -142,7 +142,7 @@ impl Connector {
                 .await
                 .map_err(|error| match error {
                     ConnectError::NoDescriptors => error,
-                    error => proxy.fault(Trouble::Unreachable(error)),
+                    error => proxy.error(ProxyFailure::Connect(error)),
                 })?;
         if self.tls.is_some() {
             let authority = if host.contains(':') {
@@ -223,7 +223,6 @@ enum Stage {
 /// ```
 ///
 /// A limit that passes is [`ConnectError::Timeout`], during name resolution too.
-#[allow(dead_code, reason = "its callers are outside of `serve`")]
 pub async fn once(endpoint: &Endpoint, limit: Duration) -> Result<Stream, ConnectError> {
     let connected = async {
         match endpoint {
@@ -270,8 +269,8 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError>
 }
 
 fn failure(error: io::Error) -> ConnectError {
-    if let Some(wrong) = tls::wrong_in(&error) {
-        return ConnectError::Tls(wrong);
+    if let Some(error) = tls::diagnose(&error) {
+        return ConnectError::Tls(error);
     }
     if listen::lacks_descriptors(&error) {
         return ConnectError::NoDescriptors;

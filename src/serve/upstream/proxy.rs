@@ -11,7 +11,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::error::ConnectError;
+use super::error::{ConnectError, ProxyError, ProxyFailure};
 use crate::http::Parsed;
 use crate::http::head::{self, Slots};
 use crate::http::target::host_of;
@@ -27,7 +27,7 @@ pub struct Proxy {
     /// What it is asked with, in the words of `Proxy-Authorization`.
     authorization: Option<Vec<u8>>,
     /// That is what `--header` says, and not the variable.
-    is_told: bool,
+    is_set_by_user: bool,
     /// The variable that names it, for those who have to correct it.
     variable: &'static str,
 }
@@ -103,7 +103,7 @@ impl FromStr for Proxy {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             authorization,
-            is_told: false,
+            is_set_by_user: false,
             variable: "the proxy variable",
         })
     }
@@ -134,20 +134,21 @@ impl Proxy {
     pub fn asked_with(self, authorization: Vec<u8>) -> Self {
         Proxy {
             authorization: Some(authorization),
-            is_told: true,
+            is_set_by_user: true,
             ..self
         }
     }
 
-    /// What went wrong with it.
-    pub fn fault(&self, trouble: Trouble) -> ConnectError {
-        ConnectError::Proxy(Box::new(Fault {
-            proxy: self.clone(),
-            trouble,
+    /// The error that `cause` is at this proxy.
+    pub fn error(&self, cause: ProxyFailure) -> ConnectError {
+        ConnectError::Proxy(Box::new(ProxyError {
+            proxy: self.to_string(),
+            variable: self.variable,
+            cause,
         }))
     }
 
-    /// Asks for a tunnel to `authority`; afterwards what is written goes there.
+    /// Asks for a tunnel to `authority` (RFC 9110 §9.3.6). After it, `stream` leads to that server.
     pub async fn tunnel(&self, stream: &Stream, authority: &str) -> Result<(), ConnectError> {
         let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
         let mut request = head.into_bytes();
@@ -157,24 +158,26 @@ impl Proxy {
             request.extend_from_slice(b"\r\n");
         }
         request.extend_from_slice(b"\r\n");
-        let status = converse(stream, &request).await;
-        match status.map_err(|error| self.fault(Trouble::Failed(error)))? {
+        let status = exchange(stream, &request).await;
+        match status.map_err(|error| self.error(ProxyFailure::Protocol(error)))? {
             200..=299 => Ok(()),
             status => Err(self.refused(status)),
         }
     }
 
-    /// What an answer of its own with that status means.
+    /// The error that a response of the proxy itself with `status` means.
     pub fn refused(&self, status: u16) -> ConnectError {
-        self.fault(match status {
-            407 => Trouble::WantsPassword,
-            status => Trouble::Answered(status),
+        self.error(match status {
+            407 if self.is_set_by_user => ProxyFailure::FieldRefused,
+            407 if self.authorization.is_some() => ProxyFailure::PasswordRefused,
+            407 => ProxyFailure::PasswordRequired,
+            status => ProxyFailure::Status(status),
         })
     }
 }
 
 /// Sends a request without a body; the status of its answer, behind whose head nothing may come.
-async fn converse(stream: &Stream, request: &[u8]) -> io::Result<u16> {
+async fn exchange(stream: &Stream, request: &[u8]) -> io::Result<u16> {
     stream.write_all(request).await?;
     let no_proxy = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut buffer = Buffer::take();
@@ -193,10 +196,10 @@ async fn converse(stream: &Stream, request: &[u8]) -> io::Result<u16> {
                 let status = head.status;
                 return is_all
                     .then_some(status)
-                    .ok_or_else(|| no_proxy("it speaks out of turn"));
+                    .ok_or_else(|| no_proxy("data follows its response"));
             }
             Ok(Parsed::Partial) if len < buffer.len() => {}
-            _ => return Err(no_proxy("its answer is not HTTP")),
+            _ => return Err(no_proxy("its response is not HTTP")),
         }
         poll_fn(|context| stream.poll_readable(context)).await?;
         match stream.try_read(&mut buffer.bytes_mut()[len..]) {
@@ -204,102 +207,6 @@ async fn converse(stream: &Stream, request: &[u8]) -> io::Result<u16> {
             Ok(count) => len += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
-        }
-    }
-}
-
-/// A proxy, and what went wrong with it.
-#[derive(Debug)]
-pub struct Fault {
-    proxy: Proxy,
-    trouble: Trouble,
-}
-
-/// What went wrong with a proxy.
-#[derive(Debug)]
-pub enum Trouble {
-    /// There is no connection to it.
-    Unreachable(ConnectError),
-    /// It wants a user name and a password, or others than it got.
-    WantsPassword,
-    /// It does not do what it was asked, and answers with that status.
-    Answered(u16),
-    /// It does not answer as a proxy does.
-    Failed(io::Error),
-    /// It accepted a connection, and did not answer within `--connect-timeout`.
-    Silent,
-}
-
-impl Fault {
-    /// The failure's name for programs.
-    pub fn code(&self) -> &'static str {
-        match &self.trouble {
-            Trouble::Unreachable(ConnectError::Unresolved(_)) => "proxy_unresolved",
-            Trouble::Unreachable(ConnectError::Refused) => "proxy_refused",
-            Trouble::Unreachable(ConnectError::Timeout) | Trouble::Silent => "proxy_timeout",
-            Trouble::Unreachable(_) => "proxy_unreachable",
-            Trouble::WantsPassword => "proxy_password",
-            Trouble::Answered(_) | Trouble::Failed(_) => "proxy_failed",
-        }
-    }
-
-    /// Whether it took too long.
-    pub fn is_timeout(&self) -> bool {
-        matches!(
-            self.trouble,
-            Trouble::Unreachable(ConnectError::Timeout) | Trouble::Silent
-        )
-    }
-
-    /// Whether trying again may help.
-    pub fn may_pass(&self) -> bool {
-        match self.trouble {
-            Trouble::Unreachable(_) | Trouble::Failed(_) | Trouble::Silent => true,
-            Trouble::WantsPassword => false,
-            Trouble::Answered(status) => status >= 500,
-        }
-    }
-
-    /// The failure in one line; `target` is what the proxy was asked for.
-    pub fn explain(&self, target: &str) -> String {
-        let Proxy { variable, .. } = self.proxy;
-        let proxy = crate::serve::error::brief(&self.proxy.to_string());
-        match &self.trouble {
-            Trouble::Unreachable(ConnectError::Unresolved(error)) => {
-                format!(
-                    "the proxy {proxy} has a host name without an address ({error}); correct {variable}"
-                )
-            }
-            Trouble::Unreachable(ConnectError::Refused) => {
-                format!("the proxy {proxy} refuses connections; start it, or correct {variable}")
-            }
-            Trouble::Unreachable(ConnectError::Failed(error)) => {
-                format!("the proxy {proxy} cannot be reached ({error}); correct {variable}")
-            }
-            Trouble::Unreachable(ConnectError::Timeout) => format!(
-                "the proxy {proxy} did not accept a connection within --connect-timeout; correct {variable}"
-            ),
-            Trouble::Silent => format!(
-                "the proxy {proxy} did not answer CONNECT within --connect-timeout; see its log, or correct {variable}"
-            ),
-            Trouble::Unreachable(_) => {
-                format!("the proxy {proxy} cannot be reached; correct {variable}")
-            }
-            Trouble::WantsPassword if self.proxy.is_told => format!(
-                "the proxy {proxy} of {variable} does not accept the Proxy-Authorization of --header; correct it"
-            ),
-            Trouble::WantsPassword if self.proxy.authorization.is_some() => format!(
-                "the proxy {proxy} does not accept the user name and password in {variable}; correct them"
-            ),
-            Trouble::WantsPassword => format!(
-                "the proxy {proxy} wants a user name and password; put them into {variable} as http://user:password@host:port"
-            ),
-            Trouble::Answered(status) => format!(
-                "the proxy {proxy} does not lead to {target}: it answers {status}; see its log, or add the host to NO_PROXY"
-            ),
-            Trouble::Failed(error) => {
-                format!("the proxy {proxy} does not answer as one ({error}); correct {variable}")
-            }
         }
     }
 }
@@ -329,7 +236,6 @@ const HTTP_PORT: u16 = 80;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::reply::MESSAGE_CHARS_MAX;
 
     #[test]
     fn a_proxy_is_a_host_a_port_and_perhaps_a_password() {
@@ -382,28 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_fits_into_a_message_and_never_tells_the_password() {
-        let unresolved = io::Error::other(
-            "failed to lookup address information: Temporary failure in name resolution",
-        );
-        let reset = || io::Error::from_raw_os_error(104);
-        let text = format!("http://user:secret@{}:65535", "x".repeat(200));
-        let proxy: Proxy = text.parse().expect("a proxy");
-        let proxy = proxy.found_in("HTTPS_PROXY");
-        let target = "é".repeat(49);
-        for trouble in [
-            Trouble::Unreachable(ConnectError::Unresolved(unresolved)),
-            Trouble::Unreachable(ConnectError::Refused),
-            Trouble::Unreachable(ConnectError::Failed(reset())),
-            Trouble::Unreachable(ConnectError::Timeout),
-            Trouble::WantsPassword,
-            Trouble::Answered(503),
-            Trouble::Failed(reset()),
-            Trouble::Silent,
-        ] {
-            let message = proxy.fault(trouble).explain(&target);
-            assert!(message.chars().count() <= MESSAGE_CHARS_MAX, "{message}");
-            assert!(message.contains("PROXY"), "the way out: {message}");
+    fn an_error_never_holds_the_password() {
+        let proxy: Proxy = "http://user:secret@a:1".parse().expect("a proxy");
+        for error in [proxy.refused(407), proxy.refused(503)] {
+            let message = error.reply("http://b").message;
             assert!(
                 !message.contains("secret") && !message.contains("dXNlc"),
                 "{message}"

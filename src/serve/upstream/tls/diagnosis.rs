@@ -1,44 +1,44 @@
-//! What rustls found wrong, in terms of what to do about it.
+//! What an error of rustls means to the user.
 
 use std::io;
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::Wrong;
+use super::super::error::TlsError;
 use super::trust::is_ca_as_server;
 
-/// What was wrong with TLS, where a connection failed for that.
-pub fn wrong_in(error: &io::Error) -> Option<Wrong> {
-    error.get_ref()?.downcast_ref().map(verdict)
+/// The error of TLS inside of `error`; `None` if it is not one.
+pub fn diagnose(error: &io::Error) -> Option<TlsError> {
+    error.get_ref()?.downcast_ref().map(from_rustls)
 }
 
-fn verdict(error: &Error) -> Wrong {
+fn from_rustls(error: &Error) -> TlsError {
     match error {
-        error if is_ca_as_server(error) => Wrong::SelfSigned,
-        Error::InvalidCertificate(error) => about_certificate(error),
-        Error::AlertReceived(alert) => about_alert(*alert),
-        Error::InvalidMessage(_) => Wrong::NotTls,
-        Error::PeerIncompatible(_) => Wrong::NothingInCommon("version or cipher of TLS".to_owned()),
-        error => Wrong::Other(error.to_string()),
+        error if is_ca_as_server(error) => TlsError::SelfSigned,
+        Error::InvalidCertificate(error) => from_certificate(error),
+        Error::AlertReceived(alert) => from_alert(*alert),
+        Error::InvalidMessage(_) => TlsError::NotTls,
+        Error::PeerIncompatible(_) => TlsError::Incompatible("TLS version or cipher".to_owned()),
+        error => TlsError::Other(error.to_string()),
     }
 }
 
-fn about_certificate(error: &CertificateError) -> Wrong {
+fn from_certificate(error: &CertificateError) -> TlsError {
     match error {
-        CertificateError::ExpiredContext { not_after, .. } => Wrong::Expired(day(*not_after)),
+        CertificateError::ExpiredContext { not_after, .. } => TlsError::Expired(day(*not_after)),
         CertificateError::NotValidYetContext { not_before, .. } => {
-            Wrong::NotYetValid(day(*not_before))
+            TlsError::NotYetValid(day(*not_before))
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            Wrong::OtherName(presented.iter().map(|name| bare_name(name)).collect())
+            TlsError::WrongName(presented.iter().map(|name| bare_name(name)).collect())
         }
-        CertificateError::UnknownIssuer => Wrong::UnknownIssuer,
-        error => Wrong::BadCertificate(error.to_string()),
+        CertificateError::UnknownIssuer => TlsError::UnknownIssuer,
+        error => TlsError::BadCertificate(error.to_string()),
     }
 }
 
-/// `a.example` of `DnsName("a.example")`. Whoever made the certificate chose the name: it steers no terminal.
+/// `a.example` of `DnsName("a.example")`. The certificate's issuer chose the name, so that control characters are replaced.
 fn bare_name(name: &str) -> String {
     let quoted = name
         .split_once("(\"")
@@ -50,29 +50,27 @@ fn bare_name(name: &str) -> String {
     name.replace(|character: char| !character.is_ascii_graphic(), "?")
 }
 
-/// An alert is what the origin says. About certificates, it means that of this side (RFC 8446 §6.2).
-fn about_alert(alert: AlertDescription) -> Wrong {
+/// The meaning of an alert of the target. An alert about a certificate is about the client's (RFC 8446 §6.2).
+fn from_alert(alert: AlertDescription) -> TlsError {
     match alert {
-        AlertDescription::CertificateRequired => Wrong::WantsCertificate,
+        AlertDescription::CertificateRequired => TlsError::CertificateRequired,
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateRevoked
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied => Wrong::RefusesCertificate(format!("{alert:?}")),
-        AlertDescription::ProtocolVersion => Wrong::NothingInCommon("version of TLS".to_owned()),
-        AlertDescription::NoApplicationProtocol => Wrong::NothingInCommon("HTTP/1.1".to_owned()),
-        AlertDescription::InsufficientSecurity => {
-            Wrong::NothingInCommon("cipher of TLS".to_owned())
-        }
-        // A server of TLS 1.2 without a client certificate says no more than this.
-        AlertDescription::HandshakeFailure => Wrong::RefusesHandshake,
-        alert => Wrong::Other(format!("it says {alert:?}")),
+        | AlertDescription::AccessDenied => TlsError::CertificateRefused(format!("{alert:?}")),
+        AlertDescription::ProtocolVersion => TlsError::Incompatible("TLS version".to_owned()),
+        AlertDescription::NoApplicationProtocol => TlsError::Incompatible("HTTP/1.1".to_owned()),
+        AlertDescription::InsufficientSecurity => TlsError::Incompatible("TLS cipher".to_owned()),
+        // All that a TLS 1.2 server sends when a client certificate is missing.
+        AlertDescription::HandshakeFailure => TlsError::HandshakeRefused,
+        alert => TlsError::Other(format!("alert {alert:?}")),
     }
 }
 
-/// A moment's day, as ISO 8601 writes it.
+/// The day of `time` (UTC), in ISO 8601.
 fn day(time: UnixTime) -> String {
     // Counted from 1 March of the year 0, so that a leap day is the last of its year.
     let days = time.as_secs() / 86_400 + 719_468;
@@ -97,7 +95,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_moment_has_its_day() {
+    fn a_time_has_its_iso_8601_day() {
         // As `date -u -d @SECONDS +%F` says.
         for (seconds, expected) in [
             (0, "1970-01-01"),
@@ -115,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_told_without_what_it_is() {
+    fn a_name_is_shown_without_its_type() {
         assert_eq!(bare_name("DnsName(\"a.example\")"), "a.example");
         assert_eq!(bare_name("IpAddress(127.0.0.1)"), "127.0.0.1");
         assert_eq!(bare_name("a.example"), "a.example");

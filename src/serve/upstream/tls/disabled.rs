@@ -1,10 +1,11 @@
-//! What a build without TLS has: nothing of it can come into being.
+//! A build without TLS: the same types, of which no value can exist.
 
 use std::io;
 use std::net::TcpStream;
 use std::task::{Context, Poll, Waker};
 
-use super::{Trust, Unusable, Wrong};
+use super::super::error::TlsError;
+use super::{Trust, Unusable};
 use crate::serve::reactor::Source;
 
 /// Never there.
@@ -15,7 +16,7 @@ impl Tls {
     /// Refuses.
     pub fn new(_: &Trust, _: &str) -> Result<Self, Unusable> {
         Err(Unusable::Unfit(
-            "this build speaks no TLS; give a target that starts with http://".to_owned(),
+            "this build has no TLS; give a target that starts with http://".to_owned(),
         ))
     }
 
@@ -89,7 +90,7 @@ impl Session {
     }
 }
 
-/// What was wrong with TLS, where a connection failed for that: never.
-pub fn wrong_in(_: &io::Error) -> Option<Wrong> {
+/// No error is one of TLS.
+pub fn diagnose(_: &io::Error) -> Option<TlsError> {
     None
 }
