@@ -1,4 +1,4 @@
-//! `ic doctor`: the whole way from a client's variables to the target's stream, each part looked at by itself.
+//! `ic doctor`: checks each part of the way from a client's variables to the target's stream.
 //!
 //! Here is the order of the checks. `probes` looks at the system; `checks`, `variables` and `stream` are pure functions of what the
 //! probes returned.
@@ -18,10 +18,11 @@ use self::checks::ProjectPort;
 use self::finding::{Finding, Verdict};
 use self::probes::Chain;
 use super::serve::{Serve, filled, instance_template, proxy_for, trust_of};
-use super::settings::{self, SourcedValue};
+use super::settings::{self, Environment, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
-use crate::text::Escaped;
+use crate::registry::Registry;
+use crate::text::{Escaped, name as name_of};
 
 /// check the whole way: registry, port, target, variables, proxies, and whether streams are held back
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -100,100 +101,137 @@ impl Doctor {
     }
 
     fn examine(&self, context: &Context<'_>) -> Result<Vec<Finding>, Failure> {
-        let place = context.place()?;
+        // Values that are refused are refused before anything is looked at.
+        let handle = context.place()?;
         let project = context.project(self.path.as_deref())?;
         let model = match &self.model {
             Some(model) => Some(SourcedValue::flag("--model", model).text()?.to_owned()),
             None => None,
         };
-        let way = self.way();
-        if let Some(way) = &way {
-            trust_of(way, &context.environment)?;
+        let options = self.serve_options();
+        if let Some(options) = &options {
+            trust_of(options, &context.environment)?;
         }
         let instance_id = instance_template(&context.environment, None);
         filled(instance_id.text()?, Some(&project))?;
+
         let mut findings = Vec::new();
-
-        let (registry, records) = probes::registry(&place, &project);
-        findings.push(checks::registry(&registry));
-
-        let port = probes::port(context, self.path.as_deref(), &records, &project)?;
+        let (state, registry) = probes::registry(&handle, &project);
+        findings.push(checks::registry(&state));
+        let port = probes::port(context, self.path.as_deref(), &registry, &project)?;
         let is_given =
             self.path.is_none() && context.environment.variable(settings::PORT).is_some();
         findings.push(checks::port(&port, is_given));
-
-        let environment = &context.environment;
-        for name in variables::BASE_URLS {
-            if let Some(given) = environment.variable(name.variable) {
-                let value = given.text()?;
-                findings.push(variables::base_url(name, value, port.number(), |port| {
-                    probes::owner(&records, port)
-                }));
-            }
+        check_variables(&context.environment, &port, &registry, &mut findings)?;
+        let route = self.route(context, &port, options, &mut findings)?;
+        if let Some(route) = route {
+            self.check_target(context, &port, route, model, &mut findings)?;
         }
-        findings.extend(variables::proxies(&probes::proxies(environment)));
+        Ok(findings)
+    }
 
-        let given = self.target(context, &port);
-        let (text, target) = (given.text()?.to_owned(), given.target()?);
+    /// Decides which target is checked, and how it is reached. `None`: the proxy variable is wrong, which is then a finding.
+    fn route(
+        &self,
+        context: &Context<'_>,
+        port: &ProjectPort,
+        options: Option<Serve>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<Route>, Failure> {
+        let environment = &context.environment;
+        let running = port.interceptor();
+        let configured = environment.variable(settings::TARGET_URL);
+        let value = match (&self.target, running, &configured) {
+            (Some(target), ..) => SourcedValue::flag("--target", target),
+            (None, Some(running), _) => SourcedValue::default(&running.target),
+            (None, None, Some(configured)) => configured.clone(),
+            (None, None, None) => SourcedValue::default(super::serve::TARGET_URL),
+        };
+        let (text, target) = (value.text()?, value.target()?);
+        let configured = configured.as_ref().and_then(|value| value.text().ok());
         findings.extend(checks::other_target(
-            &text,
-            target_here(context),
-            target_is_running(&port),
+            text,
+            configured,
+            running.map(|running| running.target.as_str()),
         ));
-        // The running interceptor goes its own way.
-        let proxy = match &way {
-            None => proxy(&port, &text),
-            Some(way) if way.use_proxy_env => match proxy_for(&target, environment) {
+        let running = running.filter(|running| running.target == text);
+        let proxy = match &options {
+            None => running.and_then(|running| running.proxy.as_ref()?.parse().ok()),
+            Some(options) if options.use_proxy_env => match proxy_for(&target, environment) {
                 Ok(found) => found.and_then(|proxy| proxy.to_string().parse().ok()),
                 Err(failure) => {
                     findings.push(Finding::wrong("Proxies", failure.to_string()));
-                    return Ok(findings);
+                    return Ok(None);
                 }
             },
             Some(_) => None,
         };
-        let is_insecure = way
-            .as_ref()
-            .map_or_else(|| is_insecure(&port), |way| way.insecure);
+        let is_insecure = match &options {
+            None => port.interceptor().is_some_and(|running| running.insecure),
+            Some(options) => options.insecure,
+        };
+        Ok(Some(Route {
+            target,
+            proxy,
+            is_insecure,
+            options,
+        }))
+    }
+
+    /// Checks the target by itself, then through an interceptor. Ends with the first finding that makes the next ones pointless.
+    fn check_target(
+        &self,
+        context: &Context<'_>,
+        port: &ProjectPort,
+        route: Route,
+        model: Option<String>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Failure> {
+        let Route {
+            target,
+            proxy,
+            is_insecure,
+            options,
+        } = route;
         let reached = probes::reach(proxy.as_ref().unwrap_or(&target));
         let finding = checks::target(&target, proxy.as_ref(), &reached);
         let is_wrong = finding.verdict == Verdict::Wrong;
         findings.push(finding);
         if is_wrong {
-            // What follows could only say the same again.
-            return Ok(findings);
+            return Ok(());
         }
-        let chain = Chain::new(context, &target, &port, way, proxy.is_some())?;
+        let chain = Chain::new(context, &target, port, options, proxy.is_some())?;
         let models = chain.models();
         if let Some(finding) = checks::tls(&target, is_insecure, &models) {
             let is_wrong = finding.verdict == Verdict::Wrong;
             findings.push(finding);
             if is_wrong {
-                return Ok(findings);
+                return Ok(());
             }
         }
         findings.push(checks::api(&models));
-        let model = model.or_else(|| checks::first_model(&models));
-        findings.push(match model {
-            _ if self.no_stream => return Ok(findings),
+        if self.no_stream {
+            return Ok(());
+        }
+        findings.push(match model.or_else(|| checks::first_model(&models)) {
             Some(model) if checks::may_stream(&models) => {
-                let look = || stream::streaming(&chain.stream(&model));
-                let first = look();
-                // Nobody is accused for a hiccup of this machine.
+                let measure = || stream::streaming(&chain.stream(&model));
+                let first = measure();
+                // A pause of this machine can look like a buffer.
                 if first.verdict == Verdict::Wrong {
-                    look()
+                    measure()
                 } else {
                     first
                 }
             }
             _ => stream::no_stream(),
         });
-        Ok(findings)
+        Ok(())
     }
 
-    /// How an interceptor for the moment is to reach its target, if that is said.
-    fn way(&self) -> Option<Serve> {
-        let way = Serve {
+    /// Returns the options of `ic serve` that are given; `None` where none is.
+    fn serve_options(&self) -> Option<Serve> {
+        let options = Serve {
             ca_file: self.ca_file.clone(),
             client_cert: self.client_cert.clone(),
             client_key: self.client_key.clone(),
@@ -201,49 +239,39 @@ impl Doctor {
             use_proxy_env: self.use_proxy_env,
             ..Serve::default()
         };
-        (way != Serve::default()).then_some(way)
+        (options != Serve::default()).then_some(options)
     }
+}
 
-    /// The target that counts.
-    fn target(&self, context: &Context<'_>, port: &ProjectPort) -> SourcedValue {
-        match (&self.target, target_is_running(port)) {
-            (Some(target), _) => SourcedValue::flag("--target", target),
-            (None, Some(running)) => SourcedValue::default(running),
-            (None, None) => context
-                .environment
-                .variable(settings::TARGET_URL)
-                .unwrap_or_else(|| SourcedValue::default(super::serve::TARGET_URL)),
+/// How the target is reached.
+struct Route {
+    target: Target,
+    proxy: Option<Target>,
+    /// Certificates are not verified.
+    is_insecure: bool,
+    /// Those of a temporary interceptor; `None`: the project's interceptor is used, if it runs.
+    options: Option<Serve>,
+}
+
+fn check_variables(
+    environment: &Environment<'_>,
+    port: &ProjectPort,
+    registry: &Registry,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    for name in variables::BASE_URLS {
+        if let Some(value) = environment.variable(name.variable) {
+            let owner = |port| registry.path_of(port).map(name_of);
+            findings.push(variables::base_url(
+                name,
+                value.text()?,
+                port.number(),
+                owner,
+            ));
         }
     }
-}
-
-/// The target that a new interceptor would have.
-fn target_here(context: &Context<'_>) -> Option<String> {
-    let given = context.environment.variable(settings::TARGET_URL)?;
-    given.text().ok().map(str::to_owned)
-}
-
-/// The target of this project's interceptor, if it runs.
-fn target_is_running(port: &ProjectPort) -> Option<&str> {
-    match port {
-        ProjectPort::Ours(_, identity) => Some(&identity.target),
-        _ => None,
-    }
-}
-
-/// The proxy through which this project's interceptor reaches `target`, if it runs and leads there.
-fn proxy(port: &ProjectPort, target: &str) -> Option<Target> {
-    match port {
-        ProjectPort::Ours(_, identity) if identity.target == target => {
-            identity.proxy.as_ref()?.parse().ok()
-        }
-        _ => None,
-    }
-}
-
-/// Whether this project's interceptor runs and lets anybody pass for its target.
-fn is_insecure(port: &ProjectPort) -> bool {
-    matches!(port, ProjectPort::Ours(_, identity) if identity.insecure)
+    findings.extend(variables::proxies(&probes::proxies(environment)));
+    Ok(())
 }
 
 #[derive(Serialize)]

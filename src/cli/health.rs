@@ -93,7 +93,7 @@ impl Health {
             return Ok(Exit::Done);
         }
         let insecure = if identity.insecure {
-            ", which anybody may pass for (--insecure)"
+            " (certificate not verified: --insecure)"
         } else {
             ""
         };

@@ -4,7 +4,7 @@
 //! another program on the port of a project could claim to be its interceptor.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ pub struct Identity {
     /// The last failure on the way to its target.
     #[serde(default)]
     pub last_error: Option<LastError>,
+    /// The address at which it answered; `None` for a Unix socket.
+    #[serde(skip)]
+    pub address: Option<SocketAddr>,
 }
 
 impl Identity {
@@ -139,6 +142,7 @@ impl Service {
             else {
                 continue;
             };
+            identity.address = Some(SocketAddr::new(ip, self.port));
             match &self.process {
                 None => return Some(identity),
                 Some(process) if has_pid(process, identity.pid) => {

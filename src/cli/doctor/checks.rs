@@ -14,11 +14,11 @@ use crate::machine::client::Response;
 /// The registry file.
 pub struct RegistryState {
     pub file: String,
-    /// How many mappings there are, or what is wrong.
+    /// The number of mappings, or what is wrong.
     pub reading: Result<usize, String>,
-    /// Or what cannot be written, and why.
+    /// The path that cannot be written and the error, if there is one.
     pub writing: Result<(), (String, String)>,
-    /// Whether the project has its port already.
+    /// Whether the project has a port.
     pub is_recorded: bool,
 }
 
@@ -53,33 +53,42 @@ pub fn registry(state: &RegistryState) -> Finding {
     }
 }
 
-/// The port of the project, and who has it.
+/// The port of the project, and what listens on it.
 pub enum ProjectPort {
-    /// The project, shown, has none.
+    /// The project at this path, shown, has none.
     None(String),
     Free(Port),
     NotPermitted(Port),
-    Untried(Port, Refusal),
-    Ours(Port, Identity),
-    Theirs(Port, Identity),
-    Foreign(Port, Option<Process>),
+    Unknown(Port, Refusal),
+    OwnInterceptor(Port, Identity),
+    OtherInterceptor(Port, Identity),
+    OtherProgram(Port, Option<Process>),
 }
 
 impl ProjectPort {
+    /// Returns this project's interceptor, if it runs.
+    pub fn interceptor(&self) -> Option<&Identity> {
+        match self {
+            ProjectPort::OwnInterceptor(_, identity) => Some(identity),
+            _ => None,
+        }
+    }
+
+    /// Returns the port, if the project has one.
     pub fn number(&self) -> Option<Port> {
         match self {
             ProjectPort::None(_) => None,
             ProjectPort::Free(port)
             | ProjectPort::NotPermitted(port)
-            | ProjectPort::Untried(port, _)
-            | ProjectPort::Ours(port, _)
-            | ProjectPort::Theirs(port, _)
-            | ProjectPort::Foreign(port, _) => Some(*port),
+            | ProjectPort::Unknown(port, _)
+            | ProjectPort::OwnInterceptor(port, _)
+            | ProjectPort::OtherInterceptor(port, _)
+            | ProjectPort::OtherProgram(port, _) => Some(*port),
         }
     }
 }
 
-/// `is_given`: by the variable, and not by the registry.
+/// `is_given`: the port is that of `INTERCEPTOR_PORT`, not of the registry.
 pub fn port(state: &ProjectPort, is_given: bool) -> Finding {
     const CHECK: &str = "Port";
     let way_out = if is_given {
@@ -100,18 +109,18 @@ pub fn port(state: &ProjectPort, is_given: bool) -> Finding {
             CHECK,
             format!("{port} takes privileges to listen on; choose one of 1024 or above"),
         ),
-        ProjectPort::Untried(port, refusal) => Finding::wrong(
+        ProjectPort::Unknown(port, refusal) => Finding::wrong(
             CHECK,
             format!("{port} cannot be tried ({refusal}); a sandbox may forbid sockets"),
         ),
-        ProjectPort::Ours(port, identity) => Finding::good(
+        ProjectPort::OwnInterceptor(port, identity) => Finding::good(
             CHECK,
             format!(
                 "{port}, this project's interceptor `{}` (pid {})",
                 identity.instance_id, identity.pid
             ),
         ),
-        ProjectPort::Theirs(port, identity) => {
+        ProjectPort::OtherInterceptor(port, identity) => {
             let whose = match &identity.project {
                 Some(project) => format!("the interceptor of another project, `{project}`"),
                 None => format!("another interceptor, `{}`", identity.instance_id),
@@ -122,7 +131,7 @@ pub fn port(state: &ProjectPort, is_given: bool) -> Finding {
                 format!("{port} is held by {whose} (pid {pid}); {way_out}"),
             )
         }
-        ProjectPort::Foreign(port, holder) => {
+        ProjectPort::OtherProgram(port, holder) => {
             let holder = match holder {
                 Some(holder) => holder.to_string(),
                 None => "a program that cannot be seen from here".to_owned(),
@@ -132,23 +141,22 @@ pub fn port(state: &ProjectPort, is_given: bool) -> Finding {
     }
 }
 
-/// A running interceptor that leads elsewhere than a new one would.
+/// A running interceptor whose target is not the one that `TARGET_LLM_URL` has: `configured`.
 pub fn other_target(
-    looked_at: &str,
-    here: Option<String>,
+    checked: &str,
+    configured: Option<&str>,
     running: Option<&str>,
 ) -> Option<Finding> {
-    let (here, running) = (here?, running?);
-    (here != running && looked_at == running).then(|| {
+    let (configured, running) = (configured?, running?);
+    (configured != running && checked == running).then(|| {
         Finding::note(
             "Target",
-            format!("the running interceptor leads to {running}, though TARGET_LLM_URL={here}; restart it to change that"),
+            format!("the running interceptor leads to {running}, though TARGET_LLM_URL={configured}; restart it to change that"),
         )
     })
 }
 
-/// A target, and what was found where it is, or where the proxy is through which it is reached: whether the target is there
-/// is that proxy's to know.
+/// A target, and whether it accepts connections; where it is reached through a proxy, whether that does.
 pub fn target(
     target: &Target,
     proxy: Option<&Target>,
@@ -192,7 +200,7 @@ pub fn target(
     }
 }
 
-/// What the interceptor says of the certificate of a target in TLS.
+/// The certificate of a target in TLS, as the interceptor reports it.
 pub fn tls(
     target: &Target,
     is_insecure: bool,
@@ -209,19 +217,19 @@ pub fn tls(
                 message.unwrap_or_else(|| format!("{target} cannot be reached in TLS")),
             )
         }
-        // It did not come to that.
+        // There was no handshake.
         Some(_) => return None,
         None if is_insecure => Finding::note(
             CHECK,
             format!(
-                "anybody may pass for {target}, since ic runs with --insecure; give its CA with --ca-file instead"
+                "the certificate of {target} is not verified, since ic runs with --insecure; give its CA with --ca-file instead"
             ),
         ),
         None => Finding::good(CHECK, format!("{target} has a certificate that is trusted")),
     })
 }
 
-/// What the target says to a look at its models.
+/// The target's response to a request for its models.
 pub fn api(models: &Result<Response, Unreachable>) -> Finding {
     const CHECK: &str = "API";
     let response = match models {
@@ -261,13 +269,14 @@ pub fn api(models: &Result<Response, Unreachable>) -> Finding {
     }
 }
 
-/// Whether it makes sense to ask for a stream.
+/// Whether a stream can be requested: the target has answered, and not the interceptor in its place.
 pub fn may_stream(models: &Result<Response, Unreachable>) -> bool {
     models
         .as_ref()
         .is_ok_and(|response| response.ic_error.is_none())
 }
 
+/// Returns the id of the first model that the target lists.
 pub fn first_model(models: &Result<Response, Unreachable>) -> Option<String> {
     let document = models.as_ref().ok()?.json()?;
     Some(document["data"][0]["id"].as_str()?.to_owned())
@@ -345,7 +354,7 @@ mod tests {
             Verdict::Wrong,
             "connection reset",
         );
-        // What ic itself finds out, such as a certificate that is not good, is said in its words.
+        // An error of ic itself, such as a bad certificate, is shown as it is.
         let own = Response {
             ic_error: Some("tls".to_owned()),
             ..response(

@@ -1,5 +1,5 @@
-//! What `ic doctor` sees: the registry and its file, the port and who has it, proxies, the target by itself and through
-//! an interceptor. Nothing is judged here, and nothing is written.
+//! The probes: the state of the registry file, of the port, of proxies, of the target by itself and through an interceptor.
+//! Nothing is decided here, and nothing is written.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,29 +11,28 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 use serde_json::json;
 
-use crate::cli::context::Context;
-use crate::cli::context::RegistryHandle;
+use crate::cli::context::{Context, RegistryHandle};
 use crate::cli::outcome::Failure;
 use crate::cli::port_state::{PortState, port_state};
 use crate::cli::serve::Serve;
 use crate::cli::settings::{self, Environment};
 use crate::machine::connect::{self, Unreachable};
 use crate::machine::interceptor::interceptor_at;
+use crate::registry::Registry;
 use crate::registry::project::Project;
-use crate::registry::{Port, Registry};
 use crate::serve::{self, Address, Endpoint, Event, Listen, Target, reactor};
 use crate::text::raw;
-use crate::text::{escaped_path, io_message, name};
+use crate::text::{escaped_path, io_message};
 
 use super::checks::{ProjectPort, RegistryState};
 use super::stream::Streams;
 use super::variables::{Proxy, ProxyState};
 use crate::machine::client::{self, Request, Response};
 
-/// The registry and its file.
-pub fn registry(place: &RegistryHandle, project: &Project) -> (RegistryState, Registry) {
-    let file = place.store.path();
-    let (reading, registry) = match place.store.read() {
+/// Reads the registry; returns the state of its file too.
+pub fn registry(handle: &RegistryHandle, project: &Project) -> (RegistryState, Registry) {
+    let file = handle.store.path();
+    let (reading, registry) = match handle.store.read() {
         Ok(snapshot) => (
             match snapshot.warning {
                 None => Ok(snapshot.registry.len()),
@@ -52,7 +51,7 @@ pub fn registry(place: &RegistryHandle, project: &Project) -> (RegistryState, Re
     (state, registry)
 }
 
-/// Whether the file could be replaced: by a new one in its folder, or the first one that there is above it.
+/// Checks whether the file can be replaced: by a new one in its folder, or in the nearest folder above that exists.
 fn writable(file: &Path) -> Result<(), (PathBuf, io::Error)> {
     let can_write = |path: &Path, access_wanted| match access(path, access_wanted) {
         Ok(()) => Ok(true),
@@ -68,12 +67,7 @@ fn writable(file: &Path) -> Result<(), (PathBuf, io::Error)> {
     Ok(())
 }
 
-/// The name of the project that has `port`.
-pub fn owner(registry: &Registry, port: Port) -> Option<String> {
-    registry.path_of(port).map(name)
-}
-
-/// The port, and who has it.
+/// Returns the project's port, and what listens on it.
 pub fn port(
     context: &Context<'_>,
     path: Option<&str>,
@@ -88,27 +82,26 @@ pub fn port(
         return Ok(ProjectPort::None(escaped_path(project.path())));
     };
     if let Some(identity) = interceptor_at(port.get()) {
-        let theirs = identity.project.as_deref();
-        let is_ours = match theirs {
-            Some(theirs) => theirs == raw::to_text(project.path().as_os_str()),
-            // It was told its port and its name, and needed no project.
+        let is_ours = match identity.project.as_deref() {
+            Some(path) => path == raw::to_text(project.path().as_os_str()),
+            // Started with a port and an instance id, it needs no project.
             None => given.is_some(),
         };
         return Ok(if is_ours {
-            ProjectPort::Ours(port, identity)
+            ProjectPort::OwnInterceptor(port, identity)
         } else {
-            ProjectPort::Theirs(port, identity)
+            ProjectPort::OtherInterceptor(port, identity)
         });
     }
     Ok(match port_state(port) {
         PortState::Free => ProjectPort::Free(port),
         PortState::NotPermitted => ProjectPort::NotPermitted(port),
-        PortState::Unknown(refusal) => ProjectPort::Untried(port, refusal),
-        PortState::InUse(holder) => ProjectPort::Foreign(port, holder),
+        PortState::Unknown(refusal) => ProjectPort::Unknown(port, refusal),
+        PortState::InUse(holder) => ProjectPort::OtherProgram(port, holder),
     })
 }
 
-/// The variables for proxies that count for plain HTTP, and what they lead to.
+/// Returns the proxy variables that apply to plain HTTP, and whether their proxies accept connections.
 pub fn proxies(environment: &Environment<'_>) -> ProxyState {
     let text = |name| {
         let given = environment.variable(name)?;
@@ -135,7 +128,7 @@ pub fn proxies(environment: &Environment<'_>) -> ProxyState {
     }
 }
 
-/// A proxy without its password, and where it is if that can be told.
+/// Returns a proxy's host and port without its credentials, and as a target if it parses.
 fn proxy(value: &str) -> (String, Option<Target>) {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or_default();
@@ -143,7 +136,7 @@ fn proxy(value: &str) -> (String, Option<Target>) {
     (host.to_owned(), format!("http://{host}").parse().ok())
 }
 
-/// Whether somebody listens where a target is.
+/// Connects to a target and closes the connection.
 pub fn reach(target: &Target) -> Result<(), Unreachable> {
     connect::reach(target.place(), CONNECT_TIME_MAX)
 }
@@ -151,51 +144,46 @@ pub fn reach(target: &Target) -> Result<(), Unreachable> {
 /// The target, and an interceptor in front of it.
 pub struct Chain {
     target: Target,
-    /// Host and port.
-    interceptor: (String, u16),
+    interceptor: SocketAddr,
     key: Option<String>,
-    /// The target is reached through a proxy, and maybe in no other way.
+    /// The target is reached through a proxy, and possibly cannot be reached without it.
     is_behind_proxy: bool,
 }
 
 impl Chain {
-    /// With the project's interceptor where that runs and leads there, unless a `way` to go is given; else with one for the
-    /// moment, which goes it.
+    /// Uses the project's interceptor if it runs with this target and no `options` of `ic serve` are given, else starts a
+    /// temporary one.
     pub fn new(
         context: &Context<'_>,
         target: &Target,
         port: &ProjectPort,
-        way: Option<Serve>,
+        options: Option<Serve>,
         is_behind_proxy: bool,
     ) -> Result<Chain, Failure> {
-        let running = match port {
-            ProjectPort::Ours(port, identity)
-                if way.is_none() && identity.target == target.to_string() =>
-            {
-                Some(("localhost".to_owned(), port.get()))
-            }
-            _ => None,
-        };
+        let running = port
+            .interceptor()
+            .filter(|running| options.is_none() && running.target == target.to_string())
+            .and_then(|running| running.address);
         let key = context.environment.variable("OPENAI_API_KEY");
         let key = key.and_then(|given| given.text().ok().map(str::to_owned));
         Ok(Chain {
             target: target.clone(),
             interceptor: match running {
                 Some(address) => address,
-                None => for_the_moment(context, target, way.unwrap_or_default())?,
+                None => start_temporary(context, target, options.unwrap_or_default())?,
             },
-            // A field holds nothing else.
+            // Other characters may not stand in a header field.
             key: key.filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic())),
             is_behind_proxy,
         })
     }
 
-    /// Asks for the models, through the interceptor.
+    /// Requests the list of models through the interceptor.
     pub fn models(&self) -> Result<Response, Unreachable> {
         self.through("GET", "/v1/models", None, ANSWER_TIME_MAX)
     }
 
-    /// Asks for the same stream, directly and through the interceptor.
+    /// Requests the same stream twice: directly, and through the interceptor.
     pub fn stream(&self, model: &str) -> Streams {
         let body = json!({
             "model": model,
@@ -227,15 +215,15 @@ impl Chain {
         body: Option<&str>,
         limit: Duration,
     ) -> Result<Response, Unreachable> {
-        let (host, port) = &self.interceptor;
         let request = Request {
             method,
             path,
-            host: &format!("{host}:{port}"),
+            host: &self.interceptor.to_string(),
             key: self.key.as_deref(),
             body,
         };
-        send(&Endpoint::Tcp(host.clone(), *port), &request, limit)
+        let (ip, port) = (self.interceptor.ip(), self.interceptor.port());
+        send(&Endpoint::Tcp(ip.to_string(), port), &request, limit)
     }
 }
 
@@ -248,40 +236,39 @@ fn send(
         .unwrap_or_else(|error| Err(Unreachable::Failed(io_message(&error))))
 }
 
-/// An interceptor that ends with this process.
-fn for_the_moment(
+/// Starts an interceptor that ends with this process; returns its address.
+fn start_temporary(
     context: &Context<'_>,
     target: &Target,
-    way: Serve,
-) -> Result<(String, u16), Failure> {
+    options: Serve,
+) -> Result<SocketAddr, Failure> {
     let serve = Serve {
         target: Some(target.to_string()),
-        // Not listened on; so the registry is not asked.
+        // Given so that the registry is not read; not the port that it listens on.
         port: Some("1".to_owned()),
         instance_id: Some("ic-doctor".to_owned()),
-        ..way
+        ..options
     };
     let (_, mut options) = serve.prepare(context, None, &[])?;
     options.listen = Listen::On(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let spawned = thread::Builder::new()
         .name("interceptor".to_owned())
         .spawn(move || {
-            // Dropped when it cannot start, which is how that is told.
+            // If it cannot start, the channel is closed.
             serve::run(options, &mut |event| {
                 if let Event::Listening(addresses) = event {
-                    let _ = tell.send(addresses.iter().find_map(Address::tcp));
+                    let _ = sender.send(addresses.iter().find_map(Address::tcp));
                 }
             })
         });
     spawned
         .ok()
-        .and_then(|_| told.recv().ok().flatten())
-        .map(|address| (address.ip().to_string(), address.port()))
-        .ok_or_else(|| Failure::could_not("cannot start an interceptor for the moment; try again"))
+        .and_then(|_| receiver.recv().ok().flatten())
+        .ok_or_else(|| Failure::could_not("cannot start a temporary interceptor; try again"))
 }
 
-/// Long enough for some forty events, and cheap.
+/// Its answer has about forty events, and costs little.
 const PROMPT: &str = "Count from 1 to 40 in digits, separated by spaces. Say nothing else.";
 
 /// For a connection to a target or a proxy.
@@ -290,5 +277,5 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 /// For a list of models.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// For a stream; models can take their time before they begin.
+/// For a stream: a model can think before its first token.
 const STREAM_TIME_MAX: Duration = Duration::from_secs(60);
