@@ -48,6 +48,7 @@ mod cli_home;
 mod cli_arguments;
 
 /// `ic completions` and `ic man`, as those read them whom they are for.
+mod cli_machine;
 mod cli_manual;
 
 /// The commands on the registry: their texts, their JSON, their exit codes.

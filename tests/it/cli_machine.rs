@@ -1,0 +1,211 @@
+//! Commands agree on what runs on this machine: each finds the same interceptors, by the same addresses, and none hangs.
+
+use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket, socket_with,
+};
+use serde_json::{Value, json};
+
+use crate::cli_doctor::a_server;
+use crate::cli_home::{Home, Serving, free_port};
+use crate::support::{DEADLINE, has_ipv6, wait_until};
+
+/// Whether `ic` lists the sockets of all processes here, on every address.
+const LISTS_SOCKETS: bool = cfg!(all(target_os = "linux", not(ic_portable)));
+
+/// A home whose project `shop` has a port, and that port.
+fn home() -> (Home, u16) {
+    let (home, port) = (Home::new(), free_port());
+    let shop = home.path("shop");
+    (home.with_mappings(&[(&shop, port)], 8888), port)
+}
+
+/// Every command knows this project's interceptor, by this process id.
+#[track_caller]
+fn check_known(home: &Home, port: u16, pid: u32, host: &str) {
+    let shown = home.ic(["health", &port.to_string()]).result(0);
+    assert!(shown.ends_with(&format!(", pid {pid}\n")), "{shown}");
+
+    let status = home.ic(["status", "--json"]).json(0);
+    let find = |list: &str| {
+        let entries = status[list].as_array().expect("a list");
+        entries.iter().find(|entry| entry["port"] == port).cloned()
+    };
+    let found = find("interceptors").expect("it is listed");
+    assert_eq!(found["pid"], pid, "{status}");
+    assert_eq!(find("held"), None, "{status}");
+
+    let document = home.ic(["doctor", "--no-stream", "--json"]).json(0);
+    assert_eq!(document["findings"][1]["check"], "Port", "{document}");
+    let message = document["findings"][1]["message"].as_str().expect("text");
+    let start = format!("{port}, this project's interceptor `pycharm-shop` (pid {pid})");
+    assert!(message.starts_with(&start), "{message}");
+
+    let said = home.ic(["serve", "--host", host, "--mock"]).complaint(3);
+    let start = format!("this project's interceptor is already running on port {port} (pid {pid})");
+    assert!(said.starts_with(&start), "{said}");
+}
+
+#[test]
+fn an_interceptor_on_another_loopback_address_is_known_to_every_command() {
+    if !LISTS_SOCKETS {
+        return;
+    }
+    let (home, port) = home();
+    let serving = Serving::start(&home, &["--host", "127.0.0.2"]);
+    check_known(&home, port, serving.pid(), "127.0.0.2");
+}
+
+#[test]
+fn an_interceptor_in_another_pid_namespace_is_known_to_every_command() {
+    let (home, port) = home();
+    let wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--"];
+    let can = Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg("true")
+        .output();
+    if !LISTS_SOCKETS || !can.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no PID namespace can be made here");
+        return;
+    }
+    let mut command = home.command(["serve", "--mock"]);
+    let ic = command.get_program().to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command = {
+        let mut wrapped = Command::new(wrapper[0]);
+        wrapped.args(&wrapper[1..]).arg(ic).args(command.get_args());
+        wrapped
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", home.path(""));
+        wrapped.current_dir(home.path("shop"));
+        wrapped
+    };
+    let outer = Killed(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it has just been run"),
+    );
+    wait_until("it listens", true, || {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+    });
+    let outer_pid = outer.0.id();
+    let children = fs::read_to_string(format!("/proc/{outer_pid}/task/{outer_pid}/children"));
+    let children = children.expect("Linux says");
+    let pid = children.trim().parse().expect("one child");
+    check_known(&home, port, pid, "localhost");
+}
+
+/// A child that is killed when it is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_target_is_reached_at_its_second_address_where_the_first_is_silent() {
+    if !has_ipv6() || cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let target_port = free_port();
+    let _target = TcpListener::bind(("::1", target_port)).expect("a free port");
+    // Its queue is full: connections to it are neither accepted nor refused.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target_port));
+    let silent = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&silent, &address).expect("a free port");
+    listen(&silent, 0).expect("it is bound");
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        queued.push(stream);
+    }
+    let (home, port) = home();
+    let target = format!("http://localhost:{target_port}");
+    let _serving = Serving::start(&home, &["--target", &target]);
+    home.ic(["health", "--ready"]).result(0);
+    let status = home.ic(["status", "--json"]).json(0);
+    let entries = status["interceptors"].as_array().expect("a list");
+    let found = entries.iter().find(|entry| entry["port"] == port);
+    if LISTS_SOCKETS {
+        assert_eq!(
+            found.expect("it runs")["target_reachable"],
+            true,
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn a_list_of_models_in_chunks_is_understood() {
+    let target = a_server(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+         8\r\n{\"data\":\r\nc\r\n[{\"id\":\"a\"},\r\nb\r\n{\"id\":\"b\"}]\r\n1\r\n}\r\n0\r\n\r\n",
+    );
+    let ran = Home::new().ic(["doctor", "--no-stream", "--target", &target]);
+    assert!(ran.out.contains("/v1/models lists 2 models"), "{ran:?}");
+}
+
+/// A listener whose queue is full: a blocking connection to it would wait for ever.
+fn full_socket(path: &Path) -> (OwnedFd, Vec<UnixStream>) {
+    let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    let address = SocketAddrUnix::new(path).expect("a short path");
+    bind(&listener, &address).expect("a new name");
+    listen(&listener, 1).expect("it is bound");
+    let mut queued = Vec::new();
+    loop {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let client = client.expect("a socket");
+        if rustix::net::connect(&client, &address).is_err() {
+            return (listener, queued);
+        }
+        queued.push(UnixStream::from(client));
+        assert!(queued.len() < 100, "the queue has an end");
+    }
+}
+
+#[test]
+fn a_unix_socket_whose_queue_is_full_keeps_no_command_waiting() {
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let home = Home::new();
+    let run = home.folder("run");
+    let feeds = home.folder("run/ic");
+    fs::set_permissions(&feeds, Permissions::from_mode(0o700)).expect("it is ours");
+    let home = home.with("XDG_RUNTIME_DIR", &run);
+    let path = feeds.join("8888.sock");
+    let _full = full_socket(&path);
+    let start = Instant::now();
+    let url = format!("unix:{}", path.display());
+    let said = home.ic(["health", &url]).complaint(1);
+    assert!(
+        said.starts_with("no interceptor answers on unix:"),
+        "{said}"
+    );
+    let said = home.ic(["tail", "--all"]).complaint(1);
+    assert!(said.starts_with("no interceptor runs"), "{said}");
+    let document = home.ic(["doctor", "--json", "--target", &url]);
+    let document: Value = serde_json::from_str(&document.out).expect("JSON");
+    let finding = document["findings"].as_array().and_then(|all| all.last());
+    assert_eq!(
+        finding.expect("one")["verdict"],
+        json!("wrong"),
+        "{document}"
+    );
+    assert!(start.elapsed() < DEADLINE, "{:?}", start.elapsed());
+}
