@@ -32,7 +32,6 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -142,7 +141,7 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
     if leads_back(&options.target, &addresses) {
         return Err(ServeError::TargetIsSelf(options.target));
     }
-    let feed: Arc<Hub> = Arc::default();
+    let feed: Rc<Hub> = Rc::default();
     let clients = LocalExecutor::new();
     // Apart from the clients: subscribers are sent how the clients' exchanges ended.
     let subscribers = Rc::new(LocalExecutor::new());
@@ -156,7 +155,7 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
                 async move { subscribers.run(future::pending::<()>()).await }
             })
             .detach();
-        let site = open_site(options, Arc::clone(&feed), &clients);
+        let site = open_site(options, Rc::clone(&feed), &clients);
         let tell = |stop: Option<Stop>| {
             tell(stop.map_or(Event::Listening(&addresses), Event::Stopping));
         };
@@ -174,7 +173,7 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
 }
 
 /// The site of `options`; its background tasks run on `executor`.
-fn open_site(options: Options, feed: Arc<Hub>, executor: &LocalExecutor<'static>) -> Rc<Site> {
+fn open_site(options: Options, feed: Rc<Hub>, executor: &LocalExecutor<'static>) -> Rc<Site> {
     let clock = Clock::new();
     let metrics = Rc::new(Metrics::new());
     let connector = Connector::new(
@@ -319,12 +318,12 @@ fn spawn(task: impl Future<Output = ()> + 'static, executor: &LocalExecutor<'_>)
 /// Accepts the feed's subscribers in a task of `executor`, and serves each in another one.
 fn spawn_feed(
     socket: FeedSocket,
-    feed: &Arc<Hub>,
+    feed: &Rc<Hub>,
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Task<()> {
     let spawner = Rc::clone(executor);
     let attend = move |subscriber: Pin<Box<dyn Future<Output = ()>>>| spawn(subscriber, &spawner);
-    executor.spawn(socket.run(Arc::clone(feed), attend))
+    executor.spawn(socket.run(Rc::clone(feed), attend))
 }
 
 /// The live feed's socket. Without one everything else goes on.

@@ -46,8 +46,8 @@
 //!
 //! # Cost
 //!
-//! Without subscribers and recording: one load of one byte for each request. A subscriber that does not keep up loses lines
-//! (1024 may wait) and gets their number, so an exchange never waits for one. All threads share one hub.
+//! Without subscribers and recording: one test for each request. A subscriber that does not keep up loses lines
+//! (1024 may wait) and gets their number, so an exchange never waits for one.
 
 pub mod command;
 mod event;

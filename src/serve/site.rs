@@ -1,7 +1,6 @@
 //! One project's port: under which identity its requests go on, which of them are served, and what has happened on it.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::feed::Hub;
 use super::metrics::Metrics;
@@ -23,5 +22,5 @@ pub struct Site {
     /// What has happened so far.
     pub metrics: Rc<Metrics>,
     /// Its subscribers are sent what happens.
-    pub feed: Arc<Hub>,
+    pub feed: Rc<Hub>,
 }

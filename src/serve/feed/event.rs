@@ -1,6 +1,6 @@
 //! The events as lines for subscribers. Whatever a peer sends, each is one line of JSON, and nothing in it acts on a terminal.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -10,7 +10,7 @@ use crate::http::head::Field;
 use crate::text::EscapedJson;
 
 /// A line with its end; subscribers and the recording share it.
-pub type Line = Arc<str>;
+pub type Line = Rc<str>;
 
 /// What is published. [`feed`](super) explains the members.
 #[derive(Debug, Serialize)]

@@ -1,12 +1,11 @@
 //! The hub: publishes lines to all subscribers and keeps the recording.
 //!
-//! All threads share one hub. While it is inactive, an exchange pays one atomic load. The lock is held only while a line is put
-//! into a few queues, and publishing never waits for a subscriber.
+//! Publishing never waits for a subscriber. No task runs while the state is borrowed: a waker only schedules its task.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -17,22 +16,15 @@ use super::record::{ByteBudget, Recording};
 /// Where exchanges publish their events and subscribers receive them.
 #[derive(Debug, Default)]
 pub struct Hub {
-    /// [`SUBSCRIBED`] and [`RECORDING`].
-    state: AtomicU8,
-    exchange_ids: AtomicU64,
-    connection_ids: AtomicU64,
-    shared: Mutex<Shared>,
+    last_exchange_id: Cell<u64>,
+    last_connection_id: Cell<u64>,
+    state: RefCell<State>,
     /// Limits the bytes of recorded bodies that are not complete yet.
-    pub body_budget: Arc<ByteBudget>,
+    pub body_budget: Rc<ByteBudget>,
 }
 
-/// Set while there is a subscriber.
-const SUBSCRIBED: u8 = 1;
-/// Set while recording is on, with or without subscribers.
-const RECORDING: u8 = 2;
-
 #[derive(Debug, Default)]
-struct Shared {
+struct State {
     queues: Slab<Queue>,
     /// Subscriptions since the start.
     subscriptions: u64,
@@ -70,47 +62,47 @@ pub enum Retention {
 impl Hub {
     /// Whether events are published: there is a subscriber, or recording is on.
     pub fn is_active(&self) -> bool {
-        self.state.load(Ordering::Relaxed) != 0
+        let state = self.state.borrow();
+        !state.queues.is_empty() || state.recording.is_some()
     }
 
     /// Whether bodies are recorded.
     pub fn is_recording(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & RECORDING != 0
+        self.state.borrow().recording.is_some()
     }
 
     /// Returns a new exchange id, from 1.
     pub fn next_exchange_id(&self) -> u64 {
-        self.exchange_ids.fetch_add(1, Ordering::Relaxed) + 1
+        next_id(&self.last_exchange_id)
     }
 
     /// Returns a new id for a client's connection, from 1.
     pub fn next_connection_id(&self) -> u64 {
-        self.connection_ids.fetch_add(1, Ordering::Relaxed) + 1
+        next_id(&self.last_connection_id)
     }
 
     /// Queues `line` for every subscriber and records it as `retention` says. Does nothing after [`Hub::close`].
     pub fn publish(&self, retention: Retention, line: &Line) {
-        let mut shared = self.lock();
-        if shared.is_closed {
+        let mut state = self.state.borrow_mut();
+        if state.is_closed {
             return;
         }
-        if let Some(recording) = &mut shared.recording {
+        if let Some(recording) = &mut state.recording {
             match retention {
                 Retention::ExchangeStart(id) => recording.start_exchange(id, line.clone()),
                 Retention::Exchange(id) => recording.append(id, line.clone()),
                 Retention::None => {}
             }
         }
-        shared.queue(line);
+        state.queue(line);
     }
 
     /// Switches recording on or off. Off discards what was recorded.
     pub fn set_recording(&self, on: bool) {
-        let mut shared = self.lock();
-        if shared.recording.is_some() != on {
-            shared.recording = on.then(Recording::default);
-            shared.queue(&Event::Recording { on }.line());
-            self.update_state(&shared);
+        let mut state = self.state.borrow_mut();
+        if state.recording.is_some() != on {
+            state.recording = on.then(Recording::default);
+            state.queue(&Event::Recording { on }.line());
         }
     }
 
@@ -118,28 +110,27 @@ impl Hub {
     ///
     /// Fails when there are too many subscribers or the hub is closed, with the two lines that say so.
     pub fn subscribe(
-        self: &Arc<Self>,
+        self: &Rc<Self>,
         hello: impl FnOnce(bool) -> Line,
     ) -> Result<Subscriber, [Line; 2]> {
-        let mut shared = self.lock();
-        let hello = hello(shared.recording.is_some());
-        if shared.is_closed {
+        let mut state = self.state.borrow_mut();
+        let hello = hello(state.recording.is_some());
+        if state.is_closed {
             return Err([hello, Event::Bye.line()]);
         }
-        if shared.queues.len() >= SUBSCRIBERS_MAX {
+        if state.queues.len() >= SUBSCRIBERS_MAX {
             let listeners = SUBSCRIBERS_MAX;
             return Err([hello, Event::Full { listeners }.line()]);
         }
-        let recorded = shared.recording.iter().flat_map(Recording::lines).cloned();
+        let recorded = state.recording.iter().flat_map(Recording::lines).cloned();
         let queue = Queue {
             recorded: std::iter::once(hello).chain(recorded).collect(),
             ..Queue::default()
         };
-        let key = shared.queues.insert(queue);
-        shared.subscriptions += 1;
-        self.update_state(&shared);
+        let key = state.queues.insert(queue);
+        state.subscriptions += 1;
         Ok(Subscriber {
-            hub: Arc::clone(self),
+            hub: Rc::clone(self),
             key,
         })
     }
@@ -147,8 +138,8 @@ impl Hub {
     /// Returns the number of subscriptions so far if recording is on without a subscriber, for
     /// [`Hub::stop_unattended_recording`].
     pub fn unattended_recording(&self) -> Option<u64> {
-        let shared = self.lock();
-        (shared.recording.is_some() && shared.queues.is_empty()).then_some(shared.subscriptions)
+        let state = self.state.borrow();
+        (state.recording.is_some() && state.queues.is_empty()).then_some(state.subscriptions)
     }
 
     /// Switches recording off if it has been without a subscriber since `subscriptions` was returned.
@@ -160,45 +151,31 @@ impl Hub {
 
     /// Publishes the last line. Each subscriber ends after it.
     pub fn close(&self) {
-        let mut shared = self.lock();
-        shared.is_closed = true;
-        shared.queue(&Event::Bye.line());
+        let mut state = self.state.borrow_mut();
+        state.is_closed = true;
+        state.queue(&Event::Bye.line());
     }
 
     /// Waits until there are no subscribers.
     pub async fn wait_until_empty(&self) {
         poll_fn(|context| {
-            let mut shared = self.lock();
-            if shared.queues.is_empty() {
+            let mut state = self.state.borrow_mut();
+            if state.queues.is_empty() {
                 return Poll::Ready(());
             }
-            shared.waits_until_empty = Some(context.waker().clone());
+            state.waits_until_empty = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
     }
-
-    fn update_state(&self, shared: &Shared) {
-        let subscribed = if shared.queues.is_empty() {
-            0
-        } else {
-            SUBSCRIBED
-        };
-        let recording = if shared.recording.is_some() {
-            RECORDING
-        } else {
-            0
-        };
-        self.state.store(subscribed | recording, Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Shared> {
-        // Queues and counters are consistent after every statement, so a panic elsewhere cannot leave them half updated.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Shared {
+fn next_id(last: &Cell<u64>) -> u64 {
+    last.set(last.get() + 1);
+    last.get()
+}
+
+impl State {
     fn queue(&mut self, line: &Line) {
         for (_, queue) in &mut self.queues {
             queue.push(line);
@@ -246,7 +223,7 @@ impl Queue {
 /// A subscription; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Subscriber {
-    hub: Arc<Hub>,
+    hub: Rc<Hub>,
     key: usize,
 }
 
@@ -258,9 +235,9 @@ impl Subscriber {
     }
 
     fn poll_receive(&self, context: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<bool> {
-        let mut shared = self.hub.lock();
-        let is_closed = shared.is_closed;
-        let Some(queue) = shared.queues.get_mut(self.key) else {
+        let mut state = self.hub.state.borrow_mut();
+        let is_closed = state.is_closed;
+        let Some(queue) = state.queues.get_mut(self.key) else {
             return Poll::Ready(false);
         };
         while out.len() < BATCH_BYTES {
@@ -282,12 +259,11 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        let mut shared = self.hub.lock();
-        let queue = shared.queues.try_remove(self.key);
-        self.hub.update_state(&shared);
-        let waker = shared.waits_until_empty.take();
-        drop(shared);
-        // After the lock is released: dropping the last waker of a task drops the task, which may lock the hub.
+        let mut state = self.hub.state.borrow_mut();
+        let queue = state.queues.try_remove(self.key);
+        let waker = state.waits_until_empty.take();
+        drop(state);
+        // Not while the state is borrowed: dropping the last waker of a task drops the task, which may use the hub.
         drop(queue);
         if let Some(waker) = waker {
             waker.wake();
@@ -309,11 +285,11 @@ const BATCH_BYTES: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn hub() -> Arc<Hub> {
-        Arc::new(Hub::default())
+    fn hub() -> Rc<Hub> {
+        Rc::new(Hub::default())
     }
 
-    fn subscribe(hub: &Arc<Hub>) -> Subscriber {
+    fn subscribe(hub: &Rc<Hub>) -> Subscriber {
         hub.subscribe(|on| format!("hello {on}\n").into())
             .expect("there is room")
     }
@@ -412,7 +388,7 @@ mod tests {
         let hub = hub();
         let mut subscribers: Vec<Subscriber> =
             (0..SUBSCRIBERS_MAX).map(|_| subscribe(&hub)).collect();
-        let refused = |hub: &Arc<Hub>| match hub.subscribe(|_| "hello\n".into()) {
+        let refused = |hub: &Rc<Hub>| match hub.subscribe(|_| "hello\n".into()) {
             Ok(_) => panic!("there is no room"),
             Err(lines) => lines.map(|line| line.to_string()).concat(),
         };

@@ -1,8 +1,8 @@
 //! What is kept while recording is on, and its limits.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -65,19 +65,18 @@ impl Recording {
 
 /// How many bytes all recorded bodies that are not complete yet take together.
 #[derive(Debug, Default)]
-pub struct ByteBudget(AtomicUsize);
+pub struct ByteBudget(Cell<usize>);
 
 impl ByteBudget {
     /// Reserves up to `wanted` bytes and returns how many.
     fn reserve(&self, wanted: usize) -> usize {
-        let before = self.0.fetch_add(wanted, Ordering::Relaxed);
-        let granted = wanted.min(BYTES_MAX.saturating_sub(before));
-        self.release(wanted - granted);
+        let granted = wanted.min(BYTES_MAX - self.0.get());
+        self.0.set(self.0.get() + granted);
         granted
     }
 
     fn release(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.set(self.0.get() - bytes);
     }
 }
 
@@ -86,15 +85,15 @@ impl ByteBudget {
 pub struct RecordedBody {
     bytes: Vec<u8>,
     is_truncated: bool,
-    budget: Arc<ByteBudget>,
+    budget: Rc<ByteBudget>,
 }
 
 impl RecordedBody {
-    pub fn new(budget: &Arc<ByteBudget>) -> RecordedBody {
+    pub fn new(budget: &Rc<ByteBudget>) -> RecordedBody {
         RecordedBody {
             bytes: Vec::new(),
             is_truncated: false,
-            budget: Arc::clone(budget),
+            budget: Rc::clone(budget),
         }
     }
 
@@ -206,7 +205,7 @@ mod tests {
 
     #[test]
     fn bodies_share_a_limit() {
-        let budget = Arc::new(ByteBudget::default());
+        let budget = Rc::new(ByteBudget::default());
         let piece = vec![0; 700_000];
         let mut bodies: Vec<RecordedBody> = (0..9).map(|_| RecordedBody::new(&budget)).collect();
         for body in &mut bodies {
@@ -227,7 +226,7 @@ mod tests {
     #[rustfmt::skip] // A table.
     fn a_body_is_encoded_as_text_where_it_is_text() {
         let check = |why: &str, bytes: &[u8], is_truncated: bool, (encoding, data): (&str, &str)| {
-            let mut body = RecordedBody::new(&Arc::default());
+            let mut body = RecordedBody::new(&Rc::default());
             body.append(bytes);
             body.is_truncated = is_truncated;
             assert_eq!(body.encoded(), (encoding, data.to_owned()), "{why}");

@@ -11,7 +11,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smol::future;
@@ -68,7 +67,7 @@ impl FeedSocket {
     }
 
     /// Accepts subscribers and spawns a task for each, until accepting fails.
-    pub async fn run(self, hub: Arc<Hub>, spawn: impl Fn(SubscriberTask)) {
+    pub async fn run(self, hub: Rc<Hub>, spawn: impl Fn(SubscriberTask)) {
         loop {
             let stream = match listen::accept_unix(&self.listener).await {
                 Ok(stream) => stream,
@@ -80,7 +79,7 @@ impl FeedSocket {
             if stream.unix().is_some_and(peer::is_same_user) {
                 spawn(Box::pin(serve_subscriber(
                     stream,
-                    Arc::clone(&hub),
+                    Rc::clone(&hub),
                     Rc::clone(&self.instance),
                 )));
             }
@@ -110,7 +109,7 @@ pub fn is_private(folder: &Path) -> io::Result<bool> {
     Ok(metadata.is_dir() && is_ours && metadata.mode() & 0o077 == 0)
 }
 
-async fn serve_subscriber(stream: Stream, hub: Arc<Hub>, instance: Rc<InstanceInfo>) {
+async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, instance: Rc<InstanceInfo>) {
     let mut conn = Conn::new(stream);
     let (reader, writer) = conn.split();
     match hub.subscribe(|recording| hello(&instance, recording)) {

@@ -1,11 +1,11 @@
-//! Publishes the events of one exchange, from the thread that serves it.
+//! Publishes the events of one exchange.
 //!
 //! A trace exists only while the hub is active. The relays show it each piece of a body after it has passed, so no byte waits
 //! for it. A second [`Body`] follows the framing, because where a body ends is decided there.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Fields, Line, Outcome, Side, unix_time};
@@ -22,7 +22,7 @@ use crate::serve::error::{ClientFault, Fault};
 /// One exchange and what its subscribers know of it. Dropped before its end, it ends as interrupted.
 #[derive(Debug)]
 pub struct Trace {
-    hub: Arc<Hub>,
+    hub: Rc<Hub>,
     id: u64,
     began: Instant,
     request: RefCell<BodyTrace>,
@@ -69,7 +69,7 @@ pub struct BodyTap<'a> {
 
 impl Trace {
     /// Publishes the start of an exchange.
-    pub fn start(hub: &Arc<Hub>, start: &RequestStart<'_>) -> Trace {
+    pub fn start(hub: &Rc<Hub>, start: &RequestStart<'_>) -> Trace {
         let &RequestStart {
             connection,
             client,
@@ -98,7 +98,7 @@ impl Trace {
         };
         hub.publish(Retention::ExchangeStart(id), &event.line());
         Trace {
-            hub: Arc::clone(hub),
+            hub: Rc::clone(hub),
             id,
             began,
             request: RefCell::new(BodyTrace::new(framing, fields, new_recorded_body(hub))),
