@@ -282,7 +282,11 @@ impl Tracer {
         let mut stderr = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
         let mut line = String::new();
         stderr.read_line(&mut line).expect("strace writes text");
-        let tracer = Tracer { child, stderr, file };
+        let tracer = Tracer {
+            child,
+            stderr,
+            file,
+        };
         match line.contains(" attached") {
             true => Ok(tracer),
             false => Err(line.trim().to_owned()),
@@ -295,7 +299,12 @@ impl Tracer {
             .expect("a child that was not waited for can be signalled");
         let deadline = Instant::now() + DEADLINE;
         let mut line = String::new();
-        while self.stderr.read_line(&mut line).expect("strace writes text") > 0 {
+        while self
+            .stderr
+            .read_line(&mut line)
+            .expect("strace writes text")
+            > 0
+        {
             assert!(Instant::now() < deadline, "strace did not exit: {line}");
         }
         self.child.wait().expect("a child can be waited for");
