@@ -1,19 +1,17 @@
-//! `ic completions`: scripts that complete command lines, from argh's own description of them.
+//! `ic completions`: scripts that complete command lines, made from argh's description of the commands.
 //!
-//! argh knows no values. Where one is of a few fixed words, they are put into the lines that argh_complete has written for
-//! that option or command; tests ask the shells whether they are offered.
+//! argh does not know which values an option or argument accepts; [`choices`] lists those with a fixed set of words.
 
-use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
-use argh_complete::Generator;
-use argh_complete::bash::Bash;
-use argh_complete::fish::Fish;
-use argh_complete::zsh::Zsh;
+use std::fmt::Write as _;
+use std::iter;
 
+use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, FromArgs, Optionality};
+
+use super::context::Context;
 use super::help::unescaped;
+use super::outcome::{Exit, Failure};
 use super::settings::SourcedValue;
 use super::snippet;
-use crate::cli::context::Context;
-use crate::cli::outcome::{Exit, Failure};
 
 /// print a script that completes command lines of ic
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -39,174 +37,249 @@ impl Completions {
         context: &mut Context<'_>,
     ) -> Result<Exit, Failure> {
         let script = match self.shell.as_str() {
-            "bash" => {
-                let script = with_words(&Bash::generate(program.name, program), bash);
-                leaving_room_for_paths(&script, program)
-            }
-            "zsh" => with_words(&Zsh::generate(program.name, program), zsh),
-            // `-x` is of fish 4; the older name of the same is understood by all.
-            "fish" => with_words(&Fish::generate(program.name, program), fish)
-                .replace("commandline -xpc", "commandline -opc"),
+            "bash" => bash(program),
+            "zsh" => zsh(program),
+            "fish" => fish(program),
             _ => {
                 let given = SourcedValue::argument(&self.shell);
                 return Err(given.refused("is not a shell that ic knows; give bash, zsh or fish"));
             }
         };
-        context.out.text(unescaped(&script))?;
+        context.out.text(script)?;
         Ok(Exit::Done)
     }
 }
 
-/// Where a command takes a path, bash has files to offer for an empty word, and does if nothing else is offered: options
-/// are from their first letter on.
-fn leaving_room_for_paths(script: &str, program: &CommandInfoWithArgs) -> String {
-    let takes_path = |name: &str| {
-        let mut commands = program.commands.iter();
-        let command = commands.find(|command| command.name == name);
-        command.is_some_and(|command| {
-            let mut arguments = command.command.positionals.iter();
-            arguments.any(|argument| argument.name.contains("PATH") || argument.name == "FILE")
-        })
-    };
-    let mut has_path = false;
-    let lines = script.lines().map(|line| {
-        if let Some(label) = bash_label(line) {
-            has_path = takes_path(label);
-        }
-        let mut line = format!("{line}\n");
-        if has_path {
-            line = line.replace("${opts} ${cmds}", "${cmds}${cur:+ ${opts} }");
-        }
-        line
-    });
-    lines.collect()
+/// The words that `option` of `command` accepts, if they are a fixed set. An empty `command` is the program itself, an
+/// empty `option` the first argument.
+fn choices(command: &str, option: &str) -> String {
+    match (command, option) {
+        ("", "--project-root") => "folder git".to_owned(),
+        ("env", "--shell") => "sh fish powershell".to_owned(),
+        ("snippet", "") => snippet::kinds().join(" "),
+        ("completions", "") => "bash zsh fish".to_owned(),
+        _ => String::new(),
+    }
 }
 
-/// `        ic_env)` begins a command's part; `        ic)` that of the program, whose name here is empty.
-fn bash_label(line: &str) -> Option<&str> {
-    let label = line.strip_prefix("        ic")?.strip_suffix(')')?;
-    Some(label.trim_start_matches('_'))
+/// The program under the name "", then each command under its own.
+fn levels(
+    program: &CommandInfoWithArgs,
+) -> impl Iterator<Item = (&'static str, &CommandInfoWithArgs)> {
+    let commands = program.commands.iter();
+    iter::once(("", program)).chain(commands.map(|command| (command.name, &command.command)))
 }
 
-/// A value of fixed words.
-struct Choice {
-    /// Empty for the options before the command.
-    command: &'static str,
-    /// The option, or nothing for the command's first argument.
-    option: &'static str,
-    words: String,
+fn takes_value(flag: &FlagInfo<'_>) -> bool {
+    matches!(flag.kind, FlagInfoKind::Option { .. })
 }
 
-fn choices() -> [Choice; 4] {
-    let choice = |command, option, words: &[&str]| Choice {
-        command,
-        option,
-        words: words.join(" "),
-    };
-    [
-        choice("", "--project-root", &["folder", "git"]),
-        choice("env", "--shell", &["sh", "fish", "powershell"]),
-        choice("snippet", "", &snippet::kinds()),
-        choice("completions", "", &["bash", "zsh", "fish"]),
-    ]
+/// The options of the program that take a value: the word behind one is not the command.
+fn value_options(program: &CommandInfoWithArgs, separator: &str) -> String {
+    let flags = program.flags.iter().filter(|flag| takes_value(flag));
+    let names: Vec<&str> = flags.map(|flag| flag.long).collect();
+    names.join(separator)
 }
 
-/// Puts every choice into a script, line by line: `place` is asked for each line what stands there instead.
-fn with_words(
-    script: &str,
-    mut place: impl FnMut(&str, &Choice, &mut Section) -> Option<String>,
-) -> String {
-    let choices = choices();
-    let mut sections: [Section; 5] = Default::default();
-    let mut out = String::with_capacity(script.len() + 2048);
-    for line in script.lines() {
-        let mut line = line.to_owned();
-        for (choice, section) in choices.iter().zip(&mut sections) {
-            if let Some(other) = place(&line, choice, section) {
-                line = other;
+/// The spellings of an option: `--json`, `-q`.
+fn spellings(flag: &FlagInfo<'_>) -> impl Iterator<Item = String> {
+    let short = flag.short.map(|short| format!("-{short}"));
+    iter::once(flag.long.to_owned()).chain(short)
+}
+
+fn takes_files(command: &CommandInfoWithArgs) -> bool {
+    let mut positionals = command.positionals.iter();
+    positionals.any(|positional| matches!(positional.name, "PATH" | "PORT|PATH" | "FILE" | "CMD"))
+}
+
+/// bash offers files where the script offers nothing (`-o default`). So where an argument is a file, options are offered
+/// only for a word that has begun.
+fn bash(program: &CommandInfoWithArgs) -> String {
+    let (mut levels_of_words, mut values) = (String::new(), String::new());
+    for (name, level) in levels(program) {
+        let options: Vec<&str> = level.flags.iter().map(|flag| flag.long).collect();
+        let words = if name.is_empty() {
+            let commands = program.commands.iter().map(|command| command.name);
+            commands.collect::<Vec<_>>().join(" ")
+        } else {
+            choices(name, "")
+        };
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            levels_of_words,
+            "    '{name}') words='{words}' options='{}' files={} ;;",
+            options.join(" "),
+            if takes_files(level) { "yes" } else { "" },
+        );
+        for flag in level.flags.iter().filter(|flag| takes_value(flag)) {
+            for option in spellings(flag) {
+                let words = choices(name, flag.long);
+                let _ = writeln!(values, "    '{name} {option}') words='{words}' options= ;;");
             }
         }
-        out += &line;
-        out.push('\n');
     }
-    out
+    format!(
+        r#"_ic() {{
+    local current=${{COMP_WORDS[COMP_CWORD]}} command= words= options= files= i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${{COMP_WORDS[i]}} in
+        {with_value}) ((++i)) ;;
+        -*) ;;
+        *) command=${{COMP_WORDS[i]}}; break ;;
+        esac
+    done
+    case $command in
+{levels_of_words}    esac
+    [[ $command && COMP_CWORD -ne i+1 ]] && words=
+    [[ $files && ! $current ]] && options=
+    case "$command ${{COMP_WORDS[COMP_CWORD - 1]}}" in
+{values}    esac
+    COMPREPLY=($(compgen -W "$words $options" -- "$current"))
+}}
+complete -F _ic -o bashdefault -o default ic
+"#,
+        with_value = value_options(program, " | "),
+    )
 }
 
-/// Where in a script the reader is.
-#[derive(Default)]
-struct Section {
-    is_of_command: bool,
-    /// The next line belongs to the option.
-    is_of_option: bool,
+/// A function for each level, which gives its options and arguments to `_arguments`.
+fn zsh(program: &CommandInfoWithArgs) -> String {
+    let mut script = "#compdef ic\n".to_owned();
+    for (name, level) in levels(program) {
+        let (function, state) = if name.is_empty() {
+            (
+                "_ic".to_owned(),
+                "    local curcontext=$curcontext state line\n",
+            )
+        } else {
+            (format!("_ic_{name}"), "")
+        };
+        let _ = write!(script, "\n{function}() {{\n{state}    _arguments -C \\\n");
+        for flag in level.flags {
+            let repeats = if flag.optionality == Optionality::Repeating {
+                "*"
+            } else {
+                ""
+            };
+            let value = match (takes_value(flag), choices(name, flag.long)) {
+                (false, _) => String::new(),
+                (true, words) if words.is_empty() => ": :_files".to_owned(),
+                (true, words) => format!(": :({words})"),
+            };
+            let description = quoted(flag.description, &['\\', '[', ']', ':']);
+            for option in spellings(flag) {
+                let _ = writeln!(
+                    script,
+                    "        '{repeats}{option}[{description}]{value}' \\"
+                );
+            }
+        }
+        let _ = writeln!(script, "        {}", zsh_arguments(name, level));
+        if name.is_empty() {
+            script.push_str("    local -a commands=(\n");
+            for command in &program.commands {
+                let description = quoted(command.command.description, &['\\', ':']);
+                let _ = writeln!(script, "        '{}:{description}'", command.name);
+            }
+            script.push_str(
+                "    )\n    case $state in\n    command) _describe command commands ;;\n    \
+                 arguments) (( $+functions[_ic_$words[1]] )) && _ic_$words[1] ;;\n    esac\n",
+            );
+        }
+        script.push_str("}\n");
+    }
+    // A file in `fpath` is run as the completion function itself.
+    script
+        + "\nif [[ $zsh_eval_context[-1] == loadautofunc ]]; then _ic \"$@\"; else compdef _ic ic; fi\n"
 }
 
-/// `        ic_env)` begins a command's part, `                --shell)` an option's; what an option's offers is on the next
-/// line, and the command's own words are those of `cmds`, which `opts` stands before.
-fn bash(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
-    let Choice {
-        command,
-        option,
-        words,
-    } = choice;
-    let was_of_option = std::mem::take(&mut section.is_of_option);
-    if let Some(label) = bash_label(line) {
-        section.is_of_command = label == *command;
+/// The arguments behind the options, as `_arguments` takes them.
+fn zsh_arguments(name: &str, level: &CommandInfoWithArgs) -> String {
+    let words = choices(name, "");
+    let last = level.positionals.last();
+    if name.is_empty() {
+        "'1: :->command' '*:: :->arguments' && return".to_owned()
+    } else if last.is_some_and(|last| last.optionality == Optionality::Greedy) {
+        "'(-)1: :_command_names -e' '*:: :_normal'".to_owned()
+    } else if !words.is_empty() {
+        format!("'1: :({words})' '*: :_files'")
+    } else if takes_files(level) {
+        "'*: :_files'".to_owned()
+    } else {
+        "'*: :'".to_owned()
     }
-    if !section.is_of_command {
-        return None;
-    }
-    section.is_of_option = !option.is_empty() && line.trim() == format!("{option})");
-    if was_of_option {
-        let offer = format!("COMPREPLY=( $(compgen -W \"{words}\" -- \"${{cur}}\") )");
-        return Some(line.replace("COMPREPLY=()", &offer));
-    }
-    (option.is_empty() && line.trim_start().starts_with("opts="))
-        .then(|| format!("{line}\n            cmds=\"{words}\""))
 }
 
-/// `_ic_env() {` begins a command's function; `': :'` is any value, and `'1: :…'` its first argument.
-fn zsh(line: &str, choice: &Choice, section: &mut Section) -> Option<String> {
-    let Choice {
-        command,
-        option,
-        words,
-    } = choice;
-    if let Some(function) = line
-        .strip_prefix("_ic")
-        .and_then(|rest| rest.strip_suffix("() {"))
-    {
-        section.is_of_command = function.trim_start_matches('_') == *command;
+/// A `complete` line for each option and command. `__ic_command_is NAME` is true behind that command, with an empty name
+/// before any command.
+fn fish(program: &CommandInfoWithArgs) -> String {
+    let mut script = format!(
+        r#"function __ic_command_is -a name
+    set -l words (commandline -opc)
+    set -e words[1]
+    while set -q words[1]
+        switch $words[1]
+            case {with_value}
+                set -e words[1]
+            case '-*'
+            case '*'
+                test $words[1] = "$name"
+                return
+        end
+        set -e words[1]
+    end
+    test -z "$name"
+end
+"#,
+        with_value = value_options(program, " "),
+    );
+    for (name, level) in levels(program) {
+        let start = format!("complete -c ic -n '__ic_command_is \"{name}\"'");
+        if !takes_files(level) {
+            let _ = writeln!(script, "{start} -f");
+        }
+        for flag in level.flags {
+            let short = flag
+                .short
+                .map_or(String::new(), |short| format!(" -s {short}"));
+            let value = match (takes_value(flag), choices(name, flag.long)) {
+                (false, _) => String::new(),
+                (true, words) if words.is_empty() => " -r".to_owned(),
+                (true, words) => format!(" -r -f -a '{words}'"),
+            };
+            let _ = writeln!(
+                script,
+                "{start} -l {}{short}{value} -d '{}'",
+                flag.long.trim_start_matches('-'),
+                quoted(flag.description, &['\\']),
+            );
+        }
+        let words = choices(name, "");
+        if !words.is_empty() {
+            let _ = writeln!(script, "{start} -f -a '{words}'");
+        }
     }
-    if !section.is_of_command {
-        return None;
+    for command in &program.commands {
+        let description = quoted(command.command.description, &['\\']);
+        let _ = writeln!(
+            script,
+            "complete -c ic -n '__ic_command_is \"\"' -f -a {} -d '{description}'",
+            command.name
+        );
     }
-    if option.is_empty() {
-        return (line.trim() == "&& return 0")
-            .then(|| format!("        '1: :({words})' '*: :_files -/' \\\n{line}"));
-    }
-    line.trim_start()
-        .starts_with(&format!("'{option}["))
-        .then(|| line.replace("': :'", &format!("': :({words})'")))
+    script
 }
 
-/// Each option is a line, `complete -c ic -n '__fish_ic_using_command env' -l shell -r …`; a command's own words get one more,
-/// behind the line of `--help`, which every command has.
-fn fish(line: &str, choice: &Choice, _: &mut Section) -> Option<String> {
-    let Choice {
-        command,
-        option,
-        words,
-    } = choice;
-    let condition = format!("__fish_ic_using_command {command}");
-    let condition = condition.trim_end();
-    let start = format!("complete -c ic -n '{condition}' ");
-    let flags = line.strip_prefix(&start)?.trim_start_matches("-f ");
-    if option.is_empty() {
-        return flags
-            .starts_with("-l help")
-            .then(|| format!("{line}\n{start}-f -a '{words}'"));
+/// A description for use inside single quotes, with a backslash before each of `special`.
+fn quoted(description: &str, special: &[char]) -> String {
+    let mut quoted = String::new();
+    for character in unescaped(description).chars() {
+        match character {
+            // Ends the quotes, adds one, and begins them again.
+            '\'' => quoted.push_str("'\\''"),
+            _ if special.contains(&character) => quoted.extend(['\\', character]),
+            _ => quoted.push(character),
+        }
     }
-    flags
-        .starts_with(&format!("-l {} ", option.trim_start_matches('-')))
-        .then(|| format!("{line} -f -a '{words}'"))
+    quoted
 }

@@ -87,6 +87,12 @@ fn bash_completes_commands_and_their_options() {
     }
     let found = complete("ic list ''").unwrap_or_default();
     assert_eq!(found, "--help --json\n");
+    // Only the first word behind the options is the command.
+    let found = complete("ic allocate env --").unwrap_or_default();
+    assert!(!found.contains("--shell"), "{found}");
+    let found = complete("ic --port-min list env --sh").unwrap_or_default();
+    assert_eq!(found, "--shell\n");
+    assert_eq!(complete("ic serve --port ''").as_deref(), Some("\n"));
 }
 
 #[test]
