@@ -64,7 +64,7 @@ pub fn command_line(input: &[u8]) {
     let environment = Environment(&variable);
     let globals = Globals::default();
     if let Ok(Asked::Command(serve)) = arguments::parse::<Serve>(owned()) {
-        match serve.resolve(&globals, &environment) {
+        match serve.resolve(None, &globals, &environment) {
             Ok(settings) => {
                 assert!(!settings.instance_id.contains(char::is_control));
                 assert!(!settings.host.contains(char::is_whitespace));

@@ -17,7 +17,7 @@ use crate::serve::Target;
 use self::checks::ProjectPort;
 use self::finding::{Finding, Verdict};
 use self::probes::Chain;
-use super::serve::{Serve, filled, instance_template, proxy_for, trust_of};
+use super::serve::{Serve, instance_id, instance_template, proxy_for, trust_of};
 use super::settings::{self, Environment, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -112,8 +112,8 @@ impl Doctor {
         if let Some(options) = &options {
             trust_of(options, &context.environment)?;
         }
-        let instance_id = instance_template(&context.environment, None);
-        filled(instance_id.text()?, Some(&project))?;
+        let template = instance_template(&context.environment, None);
+        instance_id(template.text()?, Some(&project))?;
 
         let mut findings = Vec::new();
         let (state, registry) = probes::registry(&handle, &project);

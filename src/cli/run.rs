@@ -63,7 +63,7 @@ impl Run {
         let variables = variables(&authority, &context.environment);
         let status = descriptors.during(|| child.spawn(&program, words, variables))?;
         let status = status.wait();
-        prepared.stops();
+        prepared.record_stop();
         if let Some(path) = feed {
             let _ = std::fs::remove_file(path);
         }
@@ -100,7 +100,7 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
         })?;
     match told.recv() {
         Ok(Ok(authority)) => {
-            prepared.starts();
+            prepared.record_start();
             Ok(authority)
         }
         Ok(Err(error)) => Err(prepared.failure(&error)),

@@ -124,7 +124,7 @@ impl Snippet {
         let (instance, settings) = match place {
             Some(_) => {
                 let template = serve::instance_template(&context.environment, None);
-                let instance = serve::filled(template.text()?, Some(&folder))?;
+                let instance = serve::instance_id(template.text()?, Some(&folder))?;
                 (instance, self.settings(context, port)?)
             }
             None => (String::new(), Vec::new()),

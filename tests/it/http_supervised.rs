@@ -18,7 +18,7 @@ fn without_a_client_it_ends_and_says_why() {
     let (code, said) = Launch::before(&origin).args(["--idle-exit", "0.2"]).fail();
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("ic: no client has been here for 0.2 s; stopping, as --idle-exit says\n"),
+        said.contains("ic: no client for 0.2 s; stopping, as --idle-exit says\n"),
         "{said}"
     );
 }
@@ -98,7 +98,7 @@ fn a_supervisor_that_is_not_there_is_no_reason_not_to_serve() {
         .env("NOTIFY_SOCKET", "/nowhere/notify")
         .start();
     interceptor.wait_for_errors("a warning", |said| {
-        said.contains("NOTIFY_SOCKET cannot be told READY=1")
+        said.contains("cannot send READY=1 to NOTIFY_SOCKET")
     });
     let mut client = interceptor.client();
     client.send(GET);

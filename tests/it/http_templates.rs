@@ -117,7 +117,7 @@ fn an_unknown_placeholder_is_refused_before_anything_is_opened() {
     assert_eq!(exit, Some(2), "{errors}");
     assert!(
         errors.starts_with(
-            "ic: `--header x-t: {port} {brnach}` has `{brnach}` in it, which stands for nothing; "
+            "ic: `--header x-t: {port} {brnach}` contains the unknown placeholder `{brnach}`; known are {instance} "
         ),
         "{errors}"
     );

@@ -1,4 +1,4 @@
-//! What to say when the port of an interceptor is taken, or its socket.
+//! Why an interceptor could not start, or had to stop: one line, with the holder of a port or socket that is in use.
 
 use std::io;
 use std::path::Path;
@@ -9,49 +9,88 @@ use crate::machine::listeners::{process_on, process_on_socket};
 use crate::machine::process::Process;
 use crate::registry::Port;
 use crate::registry::project::Project;
+use crate::serve::{Address, ServeError};
 use crate::text::raw;
 use crate::text::{escaped_path, io_message, name};
 
-use super::PortOrigin;
+use super::port::PortOrigin;
 
-/// Why a port cannot be listened on, in a line that names its holder. `project` is whose interceptor was to start,
-/// `another` a port that the registry could give it.
-pub fn port_is_taken(
+/// The failure for `error`. `port` is the port that was to be used, `project` the one whose interceptor was to start,
+/// `alternative` returns another port that the registry could allocate.
+pub fn failure(
+    error: &ServeError,
+    port: Option<(Port, PortOrigin)>,
+    project: Option<&Project>,
+    alternative: impl FnOnce() -> Option<Port>,
+) -> Failure {
+    let (address, error) = match error {
+        ServeError::Bind(Address::Unix(path), error) => {
+            return socket_failure(path, error, project);
+        }
+        ServeError::Bind(address, error) => (address, error),
+        ServeError::TargetIsSelf(_) => return Failure::usage(error.to_string()),
+        error => return Failure::could_not(error.to_string()),
+    };
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            return match port {
+                Some((port, origin)) => port_in_use(port, origin, project, alternative()),
+                None => Failure::could_not(io_message(error)),
+            };
+        }
+        io::ErrorKind::PermissionDenied if address.port().is_some_and(|port| port < 1024) => {
+            "choose a port of 1024 or above"
+        }
+        io::ErrorKind::PermissionDenied => "a sandbox may forbid it",
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput => {
+            "give an address of this machine with --host, or leave it out"
+        }
+        _ => "check --host and the port",
+    };
+    Failure::could_not(format!(
+        "cannot listen on {address}: {}; {remedy}",
+        io_message(error)
+    ))
+}
+
+fn port_in_use(
     port: Port,
     origin: PortOrigin,
     project: Option<&Project>,
-    another: Option<Port>,
+    alternative: Option<Port>,
 ) -> Failure {
-    let way_out = match (origin, another) {
+    let remedy = match (origin, alternative) {
         (PortOrigin::Flag | PortOrigin::Variable | PortOrigin::Inherited, _) => {
             format!("give another port with {origin} (`ic suggest` lists free ones)")
         }
-        (_, Some(another)) => format!("`ic remove` to get another port ({another} is free)"),
+        (_, Some(alternative)) => {
+            format!("`ic remove` to get another port ({alternative} is free)")
+        }
         (_, None) => "`ic remove` to get another port".to_owned(),
     };
     let place = format!("port {port}");
-    is_in_use(
+    let identity = interceptor_at(port.get());
+    in_use(
         &place,
-        interceptor_at(port.get()),
+        identity,
         project,
         || process_on(port.get()),
-        &way_out,
+        &remedy,
     )
 }
 
-/// Why a Unix socket cannot be listened on, in a line that says what to do.
-pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>) -> Failure {
+fn socket_failure(path: &Path, error: &io::Error, project: Option<&Project>) -> Failure {
     let socket = format!("unix:{}", escaped_path(path));
-    let way_out = match error.kind() {
+    let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            let way_out = "give another path with --listen";
+            let remedy = "give another path with --listen";
             let identity = interceptor_at_socket(path);
-            return is_in_use(
+            return in_use(
                 &socket,
                 identity,
                 project,
                 || process_on_socket(path),
-                way_out,
+                remedy,
             );
         }
         io::ErrorKind::AlreadyExists => "remove it, or give another path with --listen",
@@ -59,18 +98,18 @@ pub fn cannot_be_bound(path: &Path, error: &io::Error, project: Option<&Project>
         _ => "give a path in a folder of yours with --listen",
     };
     Failure::could_not(format!(
-        "cannot listen on {socket}: {}; {way_out}",
+        "cannot listen on {socket}: {}; {remedy}",
         io_message(error)
     ))
 }
 
 /// `place` is in use: by the interceptor with this `identity`, or by the `process` that is found.
-fn is_in_use(
+fn in_use(
     place: &str,
     identity: Option<Identity>,
     project: Option<&Project>,
     process: impl Fn() -> Option<Process>,
-    way_out: &str,
+    remedy: &str,
 ) -> Failure {
     let by = match identity {
         Some(identity) => {
@@ -85,10 +124,10 @@ fn is_in_use(
         }
         None => process().map_or(String::new(), |process| format!(" by {process}")),
     };
-    Failure::could_not(format!("{place} is in use{by}; stop it, or {way_out}"))
+    Failure::could_not(format!("{place} is in use{by}; stop it, or {remedy}"))
 }
 
-/// It says so by its path, or by its name.
+/// Whether the interceptor reports this project, by its path or by its name.
 fn is_interceptor_of(project: &Project, identity: &Identity) -> bool {
     identity.project.as_deref().is_some_and(|theirs| {
         theirs == raw::to_text(project.path().as_os_str()) || theirs == name(project.path())
@@ -102,21 +141,21 @@ mod tests {
     use std::io::{Read, Write};
 
     #[test]
-    fn a_taken_port_is_reported_with_its_holder_and_the_way_out() {
+    fn a_port_in_use_is_reported_with_its_holder_and_the_remedy() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let port = Port::try_from(port).expect("bound to a port");
         #[track_caller]
-        fn check(port: Port, origin: PortOrigin, another: Option<u16>, way_out: &str) {
+        fn check(port: Port, origin: PortOrigin, another: Option<u16>, remedy: &str) {
             let another = another.map(|port| Port::try_from(port).expect("not 0"));
-            let failure = port_is_taken(port, origin, None, another);
+            let failure = port_in_use(port, origin, None, another);
             assert_eq!(failure.exit, Exit::CouldNot);
             let message = failure.to_string();
             assert!(
                 message.starts_with(&format!("port {port} is in use")),
                 "{message}"
             );
-            assert!(message.ends_with(way_out), "{message}");
+            assert!(message.ends_with(remedy), "{message}");
         }
         check(
             port,
@@ -137,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_taken_by_an_interceptor_is_reported_with_whose_it_is() {
+    fn a_port_in_use_by_an_interceptor_is_reported_with_its_project() {
         #[track_caller]
         fn check(theirs: &str, origin: PortOrigin, expected: &str) {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -154,7 +193,7 @@ mod tests {
                 write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").expect("the answer");
             });
             let project = Project::recorded("/home/me/shop".as_ref()).expect("absolute");
-            let message = port_is_taken(port, origin, Some(&project), None).to_string();
+            let message = port_in_use(port, origin, Some(&project), None).to_string();
             server.join().expect("no failure in the server");
             let message = message
                 .replace(&format!("pid {}", std::process::id()), "pid 812")

@@ -1,11 +1,15 @@
-//! A field of `--header`: what may be set on every request, and what belongs to the connection.
+//! The value of `--header`: a field that is set on every request. Fields that belong to the connection are refused.
 
 use crate::cli::outcome::Failure;
 use crate::cli::settings::SourcedValue;
 
 use super::template::Template;
 
-/// A field of `--header`, name and value.
+/// The name and value of a field.
+///
+/// # Errors
+///
+/// Bad usage: it is not a field, or not one that may be set.
 pub fn field(given: &SourcedValue) -> Result<(String, Template), Failure> {
     let text = given.text()?;
     let Some((name, value)) = text.split_once(':') else {
@@ -33,7 +37,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Fields that frame a message, belong to one hop or guard against loops: to set them would break every request.
+/// Fields that frame a message, belong to one hop or guard against loops. Setting them would break every request.
 const KEPT_FIELDS: [&str; 12] = [
     "Connection",
     "Content-Length",
@@ -70,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_request_may_carry_is_refused() {
+    fn fields_that_must_not_be_set_are_refused() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
             let refused = field(&SourcedValue::flag("--header", text)).expect_err(text);
@@ -87,10 +91,7 @@ mod tests {
         check("(x): a", "has a name that no field can have");
         check("x: a\r\nb: c", "has a control character");
         check("x: a\tb", "has a control character");
-        check(
-            "x: {brnach}",
-            "has `{brnach}` in it, which stands for nothing",
-        );
+        check("x: {brnach}", "contains the unknown placeholder `{brnach}`");
         for kept in KEPT_FIELDS {
             check(
                 &format!("{}: 1", kept.to_lowercase()),

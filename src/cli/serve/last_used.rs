@@ -1,9 +1,8 @@
-//! That a project's port is used is recorded: when its interceptor starts, and when it stops. While it runs, the port is
-//! listened on, and needs no record to be known as used.
+//! Records in the registry when a project's port was last used: at the start and at the end of its interceptor. In between
+//! the port is listened on, which shows that it is in use.
 //!
-//! The record only serves `ic prune --unused-for`. So it is made beside the interceptor's work, never before it or on the way of
-//! a request; an interceptor that is started again and again does not write each time; and a registry that cannot be
-//! written is no reason to complain.
+//! Only `ic prune --unused-for` reads the record. So it is written in a thread of its own, never while a request waits; an
+//! interceptor that restarts often does not write each time; and an error is only logged.
 
 use std::sync::mpsc;
 use std::thread;
@@ -14,55 +13,56 @@ use crate::registry::store::Store;
 use crate::registry::{Moment, Note};
 use crate::text::io_message;
 
-/// A port of the registry that is used for its project.
-pub struct Usage {
+/// Records the use of a project's port.
+pub struct LastUsed {
     store: Store,
     project: Project,
-    /// The last use that was recorded when it started.
+    /// The last recorded use before this one.
     recorded: Option<Moment>,
 }
 
-impl Usage {
-    /// The use of a project's port, of which this is known so far.
-    pub fn new(store: &Store, project: &Project, known: &Note) -> Usage {
-        Usage {
-            // Without its notices of waiting: nobody waits for this.
+impl LastUsed {
+    /// For `project`, whose registry entry has this note.
+    pub fn new(store: &Store, project: &Project, note: &Note) -> LastUsed {
+        LastUsed {
+            // Without messages about waiting for the lock: the user does not wait for this.
             store: Store::new(store.path().to_owned()),
             project: project.clone(),
-            recorded: known.last_used,
+            recorded: note.last_used,
         }
     }
 
-    /// It starts now. Returns at once.
-    pub fn starts(&self) {
-        let is_fresh = |known: Moment| known.age(now()) < START_GRAIN;
+    /// Records a start. Returns at once.
+    pub fn record_start(&self) {
+        let is_fresh = |known: Moment| known.age(now()) < START_INTERVAL;
         if !self.recorded.is_some_and(is_fresh) {
-            self.record(START_GRAIN);
+            self.record(START_INTERVAL);
         }
     }
 
-    /// It has stopped now. Returns when that is recorded, or when it takes too long.
-    pub fn stops(&self) {
-        // Should it take longer, the process ends in the midst of it, as by a kill: the file stays whole.
-        let _ = self.record(STOP_GRAIN).recv_timeout(STOP_PATIENCE);
+    /// Records a stop. Returns when it is written, after [`STOP_TIMEOUT`] at the latest.
+    pub fn record_stop(&self) {
+        // After the timeout the process ends during the write, as if killed; the file stays valid.
+        let _ = self.record(STOP_INTERVAL).recv_timeout(STOP_TIMEOUT);
     }
 
-    /// Records the use in a thread of its own, which hangs up when it is done.
-    fn record(&self, grain: Duration) -> mpsc::Receiver<()> {
+    /// Records the use in a thread, unless the last record is at most `interval` old. The receiver disconnects at its end.
+    fn record(&self, interval: Duration) -> mpsc::Receiver<()> {
         let (done, is_done) = mpsc::channel();
         let (store, project) = (self.store.clone(), self.project.clone());
         let spawned = thread::Builder::new()
             .name("last-use".to_owned())
             .spawn(move || {
-                if let Err(error) = store.update(|registry| registry.touch(&project, now(), grain))
+                if let Err(error) =
+                    store.update(|registry| registry.touch(&project, now(), interval))
                 {
-                    log::debug!("the use of the port is not recorded: {error}");
+                    log::debug!("cannot record the last use of the port: {error}");
                 }
                 drop(done);
             });
         if let Err(error) = spawned {
             log::debug!(
-                "the use of the port is not recorded: {}",
+                "cannot record the last use of the port: {}",
                 io_message(&error)
             );
         }
@@ -74,11 +74,11 @@ fn now() -> Moment {
     SystemTime::now().into()
 }
 
-/// A start is not recorded where the last use is at most so old: it will be recorded when the interceptor stops.
-const START_GRAIN: Duration = Duration::from_secs(3600);
+/// A start is not recorded if the last record is at most this old: the stop will be recorded.
+const START_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A stop is not recorded where the last use is at most so old.
-const STOP_GRAIN: Duration = Duration::from_secs(60);
+/// A stop is not recorded if the last record is at most this old.
+const STOP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Writing takes milliseconds, and more only where somebody else holds the lock.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// Writing takes milliseconds, unless another process holds the lock.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
-//! Where an interceptor runs: the branch of its project, its user, its machine.
+//! The values of placeholders: the branch of the project, the user, the machine.
 //!
-//! Found out once, at the start. The branch is read from the repository's own files: no git is needed, and none is run.
+//! They are read once, at the start. The branch is read from the repository's files; git is not needed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::cli::settings::Environment;
 use crate::text::raw;
 
-/// The branch that is checked out where `project` lies, or the start of the commit's name where none is. `None`
-/// outside of a git repository. Carries any bytes, as every name of a reference does.
+/// The branch that is checked out at `project`, or the start of the commit's id if there is none. `None` outside of a git
+/// repository. Bytes that are not UTF-8 are carried in the text ([`raw`]).
 pub fn branch(project: &Path) -> Option<String> {
     project.ancestors().find_map(|folder| {
         let head = fs::read(git_folder(folder)?.join("HEAD")).ok()?;
@@ -17,7 +17,7 @@ pub fn branch(project: &Path) -> Option<String> {
     })
 }
 
-/// A repository's own folder, or that of a worktree or submodule, whose `.git` is a file that names it.
+/// The git folder of a repository. In a worktree or submodule, `.git` is a file that names it.
 fn git_folder(folder: &Path) -> Option<PathBuf> {
     let git = folder.join(".git");
     if git.is_dir() {
@@ -25,24 +25,24 @@ fn git_folder(folder: &Path) -> Option<PathBuf> {
     }
     let named = fs::read(git).ok()?;
     let named = named.strip_prefix(b"gitdir: ")?.trim_ascii_end();
-    // It may be relative to the folder that the file is in.
+    // The name may be relative to the folder of the file.
     Some(folder.join(raw::from_text(&raw::bytes_to_text(named))))
 }
 
-/// What `HEAD` says: a reference, or a commit.
+/// The branch or commit in the content of `HEAD`.
 fn branch_in(head: &[u8]) -> Option<String> {
     let head = head.trim_ascii_end();
     if let Some(reference) = head.strip_prefix(b"ref: ") {
         let reference = raw::bytes_to_text(reference.trim_ascii_start());
         let branch = reference.strip_prefix("refs/heads/").unwrap_or(&reference);
-        // Stands there for older gits where the references are kept in another form (reftable).
+        // Written for old versions of git where references are stored as a reftable.
         return (branch != ".invalid").then(|| branch.to_owned());
     }
     let is_commit = head.len() >= COMMIT_LENGTH && head.iter().all(u8::is_ascii_hexdigit);
     is_commit.then(|| raw::bytes_to_text(&head[..COMMIT_LENGTH]))
 }
 
-/// The name of the user, or the number of one without a name.
+/// The user's name, or the user id if the variables have no name.
 pub fn user(environment: &Environment<'_>) -> String {
     ["USER", "LOGNAME"]
         .into_iter()
@@ -56,7 +56,7 @@ pub fn host() -> String {
     raw::bytes_to_text(rustix::system::uname().nodename().to_bytes())
 }
 
-/// Long enough to be the only one in any repository, short enough to read.
+/// Long enough to be unique in any repository, short enough to read.
 const COMMIT_LENGTH: usize = 12;
 
 #[cfg(test)]

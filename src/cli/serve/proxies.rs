@@ -1,7 +1,7 @@
-//! `--use-proxy-env`: which proxy of the environment a target is reached through, if any.
+//! `--use-proxy-env`: the proxy in the environment for a target, if there is one.
 //!
-//! As curl decides it, but for one thing: `HTTP_PROXY` counts as well. curl leaves that out since a web server sets it for
-//! its scripts from a field of the request; nobody's request sets the variables of `ic`.
+//! The rules are those of curl, except that `HTTP_PROXY` counts too. curl ignores it because a CGI server sets it from a
+//! header field of the request; requests do not set the variables of `ic`.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,11 @@ use crate::cli::outcome::Failure;
 use crate::cli::settings::Environment;
 use crate::serve::{Endpoint, Proxy, Target};
 
-/// The proxy for `target`. Never one for this machine.
+/// The proxy for `target`; `None` for a target on this machine.
+///
+/// # Errors
+///
+/// Bad usage, naming the variable.
 pub fn proxy(target: &Target, environment: &Environment<'_>) -> Result<Option<Proxy>, Failure> {
     let Endpoint::Tcp(host, port) = target.place() else {
         return Ok(None);
@@ -17,10 +21,10 @@ pub fn proxy(target: &Target, environment: &Environment<'_>) -> Result<Option<Pr
     if is_this_machine(host) {
         return Ok(None);
     }
-    for name in EXCEPTIONS {
+    for name in NO_PROXY {
         if let Some(given) = environment.variable(name) {
-            // The first that is set counts, whatever is in the other.
-            if excepts(given.text()?, host, *port) {
+            // Only the first that is set counts.
+            if matches_no_proxy(given.text()?, host, *port) {
                 return Ok(None);
             }
             break;
@@ -51,9 +55,9 @@ fn is_this_machine(host: &str) -> bool {
     }
 }
 
-/// Whether a list such as `.example.com, 10.0.0.0/8, host:8080` names a host and port. A name stands for itself and
-/// everything below it.
-fn excepts(list: &str, host: &str, port: u16) -> bool {
+/// Whether a list such as `.example.com, 10.0.0.0/8, host:8080` contains a host and port. A name matches itself and its
+/// subdomains.
+fn matches_no_proxy(list: &str, host: &str, port: u16) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let ip: Option<IpAddr> = host.parse().ok();
     list.split([',', ' ', '\t'])
@@ -69,7 +73,7 @@ fn excepts(list: &str, host: &str, port: u16) -> bool {
                 return false;
             }
             if let Some(ip) = ip {
-                return covers(named, ip);
+                return contains(named, ip);
             }
             let name = named.trim_start_matches('.').trim_end_matches('.');
             let above = host.strip_suffix(name);
@@ -77,7 +81,7 @@ fn excepts(list: &str, host: &str, port: u16) -> bool {
         })
 }
 
-/// `host:port` in its parts; colons of an IPv6 address are none of a port.
+/// Splits `host:port`; a bare IPv6 address has no port.
 fn without_port(entry: &str) -> (&str, Option<u16>) {
     if let Some(rest) = entry.strip_prefix('[') {
         let (literal, rest) = rest.split_once(']').unwrap_or((rest, ""));
@@ -95,8 +99,8 @@ fn without_port(entry: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// Whether an address, or a network such as `10.0.0.0/8`, has `ip` in it.
-fn covers(network: &str, ip: IpAddr) -> bool {
+/// Whether `network`, an address or a network such as `10.0.0.0/8`, contains `ip`.
+fn contains(network: &str, ip: IpAddr) -> bool {
     let (address, length) = match network.split_once('/') {
         Some((address, length)) => (address, length.parse::<u32>().ok()),
         None => (network, Some(u32::MAX)),
@@ -117,8 +121,8 @@ fn covers(network: &str, ip: IpAddr) -> bool {
     }
 }
 
-/// Hosts that are reached without a proxy.
-const EXCEPTIONS: [&str; 2] = ["no_proxy", "NO_PROXY"];
+/// The variables that list hosts to reach without a proxy.
+const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "tls")]
-    fn a_target_in_tls_has_variables_of_its_own() {
+    fn an_https_target_has_its_own_variables() {
         let set = [("http_proxy", "a:1"), ("https_proxy", "c:1")];
         let read = |name: &str| {
             let (_, value) = set.iter().find(|(set, _)| *set == name)?;
@@ -175,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_none_is_refused_without_its_password() {
+    fn an_invalid_proxy_is_refused_without_showing_its_password() {
         let read = |name: &str| {
             (name == "HTTP_PROXY").then(|| OsString::from("socks5://user:secret@proxy:1"))
         };
@@ -191,10 +195,10 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn hosts_are_excepted_by_name_by_address_and_by_network() {
+    fn no_proxy_matches_names_addresses_and_networks() {
         #[track_caller]
         fn check(list: &str, host: &str, expected: bool) {
-            assert_eq!(excepts(list, host, 8080), expected, "{list}: {host}");
+            assert_eq!(matches_no_proxy(list, host, 8080), expected, "{list}: {host}");
         }
         check("*", "a.example", true);
         check("a.example", "a.example", true);

@@ -1,39 +1,46 @@
-//! Sockets that somebody else has opened and listens on: sd_listen_fds(3), as systemd hands them to a unit with a `.socket`.
+//! Sockets that the supervisor opened and passed in: sd_listen_fds(3), as systemd does for a unit with a `.socket`.
 //!
-//! Decided here: whether there are any for this process, and that each is a TCP socket or a Unix stream socket, whose file is
-//! its maker's to remove. They say where to listen, so `--host`, `--port` and `--listen` contradict them; `INTERCEPTOR_PORT` is
-//! only a default for the port, and not looked at. As with that, the registry is neither read nor written.
+//! Decided here: whether there are any for this process, and that each is a TCP or Unix stream socket. The file of a Unix
+//! socket stays: it belongs to the supervisor. The sockets say where to listen, so `--host`, `--port` and `--listen`
+//! contradict them and are refused; `INTERCEPTOR_PORT` is only a default and is ignored. The registry is neither read nor
+//! written.
 
 use std::net::SocketAddr;
 
 use listenfd::ListenFd;
 
-use super::{PortChoice, PortOrigin, Serve};
+use super::arguments::Serve;
+use super::port::{PortChoice, PortOrigin};
 use crate::cli::outcome::Failure;
 use crate::cli::settings::Environment;
 use crate::registry::Port;
 use crate::serve::{Listener, listens};
 use crate::text::io_message;
 
-/// Sockets that listen, at least one.
+/// Listening sockets that were passed in, at least one.
 pub struct Inherited {
-    /// Where those for TCP listen.
+    /// The addresses of the TCP sockets.
     pub addresses: Vec<SocketAddr>,
+    /// All sockets.
     pub listeners: Vec<Listener>,
 }
 
 impl Inherited {
-    /// Its first one, if any of them is for TCP.
+    /// The port of the first TCP socket, if there is one.
     pub fn port(&self) -> PortChoice {
         let mut ports = self.addresses.iter().map(SocketAddr::port);
         match ports.find_map(|port| Port::try_from(port).ok()) {
             Some(port) => PortChoice::Given(port, PortOrigin::Inherited),
-            None => PortChoice::Without,
+            None => PortChoice::None,
         }
     }
 
-    /// The sockets that were handed to this process. To be called before anything else is opened, and once: the variables
-    /// are removed, so that no child takes them for its own.
+    /// Takes the sockets that were passed to this process, if any. Call it once, before anything else is opened: it removes
+    /// the variables, so that no child process uses them.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage: an option contradicts the sockets, or one of them cannot be listened on.
     pub fn take(
         serve: &Serve,
         environment: &Environment<'_>,
@@ -53,7 +60,7 @@ impl Inherited {
                 )));
             }
         }
-        let mut handed = ListenFd::from_env();
+        let mut passed = ListenFd::from_env();
         let mut inherited = Inherited {
             addresses: Vec::new(),
             listeners: Vec::new(),
@@ -65,10 +72,10 @@ impl Inherited {
                     at + 1
                 ))
             };
-            // What is not taken stays where it is.
-            let listener = match handed.take_tcp_listener(at) {
+            // A socket of another kind is left in place.
+            let listener = match passed.take_tcp_listener(at) {
                 Ok(listener) => listener.map(Listener::Tcp),
-                Err(_) => handed
+                Err(_) => passed
                     .take_unix_listener(at)
                     .map_err(|error| refused(io_message(&error)))?
                     .map(|socket| Listener::Unix { name: None, socket }),
@@ -89,7 +96,7 @@ impl Inherited {
     }
 }
 
-/// How many sockets were handed to process `pid`: none if the variables are meant for another.
+/// How many sockets were passed to process `pid`: none if the variables name another process.
 fn count(environment: &Environment<'_>, pid: u32) -> Result<usize, Failure> {
     let is_ours = environment
         .variable(LISTEN_PID)
@@ -105,13 +112,13 @@ fn count(environment: &Environment<'_>, pid: u32) -> Result<usize, Failure> {
     }
 }
 
-/// For whom the sockets are.
+/// The process that the sockets are for.
 const LISTEN_PID: &str = "LISTEN_PID";
 
-/// How many there are.
+/// The number of sockets.
 const LISTEN_FDS: &str = "LISTEN_FDS";
 
-/// As many as anybody needs: two for `localhost`, some for further addresses.
+/// Enough for `localhost` (two) and several other addresses.
 const SOCKETS_MAX: usize = 16;
 
 #[cfg(test)]

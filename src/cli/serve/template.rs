@@ -1,35 +1,35 @@
-//! Values of `--header` with placeholders in them: which there are, how they are written, and what takes their place.
+//! Values of `--header` with placeholders.
 //!
 //! Decided here: `{name}`, in lower-case letters, is a placeholder and must be a known one; `{{name}}` is the text
-//! `{name}`; every other brace stands for itself, so that JSON can be a value. What is filled in is percent-encoded
-//! where a field cannot hold it. Where the values come from is decided in `placeholders`.
+//! `{name}`; every other brace is itself, so that JSON can be a value. A filled-in value is percent-encoded where a field
+//! cannot hold it. Where the values come from is decided in `placeholders`.
 
 use std::fmt::Write as _;
 
 use crate::text::raw;
 
-/// A value of a field, with what has to be filled in.
+/// A field's value with placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(Vec<Piece>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    Filled(Placeholder),
+    Placeholder(Placeholder),
 }
 
-/// What can be filled in.
+/// What a value can contain in braces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placeholder {
     /// The instance identifier.
     Instance,
     /// The name of the project's folder.
     Project,
-    /// The port that is listened on.
+    /// The port of the interceptor.
     Port,
     /// The branch that is checked out in the project.
     Branch,
-    /// The user whom the interceptor runs for.
+    /// The user that the interceptor runs as.
     User,
     /// This machine's name.
     Host,
@@ -45,7 +45,7 @@ impl Placeholder {
         Placeholder::Host,
     ];
 
-    /// As it is written, without the braces.
+    /// Its name, without the braces.
     pub fn name(self) -> &'static str {
         match self {
             Placeholder::Instance => "instance",
@@ -58,34 +58,38 @@ impl Placeholder {
     }
 }
 
-/// A placeholder that there is not; displays as what is wrong with the value that it stands in.
+/// An unknown placeholder; displays as what is wrong with the value that contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unknown(String);
+pub struct UnknownPlaceholder(String);
 
-impl std::fmt::Display for Unknown {
+impl std::fmt::Display for UnknownPlaceholder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = &self.0;
         let known = Placeholder::ALL.map(|known| format!("{{{}}}", known.name()));
         write!(
             f,
-            "has `{{{name}}}` in it, which stands for nothing; there are {}, and `{{{{{name}}}}}` is the bare text",
+            "contains the unknown placeholder `{{{name}}}`; known are {}, and `{{{{{name}}}}}` is the literal text",
             known.join(" ")
         )
     }
 }
 
-/// A value that was filled in otherwise than it is, because a field cannot hold it.
+/// A filled-in value that was percent-encoded, because a field cannot hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// For what it was filled in.
+    /// The placeholder that it replaced.
     pub placeholder: Placeholder,
-    /// How it is sent.
+    /// The encoded value.
     pub sent: String,
 }
 
 impl Template {
     /// Reads a value.
-    pub fn parse(value: &str) -> Result<Template, Unknown> {
+    ///
+    /// # Errors
+    ///
+    /// It contains an unknown placeholder.
+    pub fn parse(value: &str) -> Result<Template, UnknownPlaceholder> {
         let mut pieces = Vec::new();
         let mut text = String::new();
         let mut rest = value;
@@ -99,9 +103,9 @@ impl Template {
                 let placeholder = Placeholder::ALL
                     .into_iter()
                     .find(|known| known.name() == name)
-                    .ok_or_else(|| Unknown(name.to_owned()))?;
+                    .ok_or_else(|| UnknownPlaceholder(name.to_owned()))?;
                 pieces.push(Piece::Text(std::mem::take(&mut text)));
-                pieces.push(Piece::Filled(placeholder));
+                pieces.push(Piece::Placeholder(placeholder));
                 rest = after;
             } else {
                 text.push('{');
@@ -112,21 +116,22 @@ impl Template {
         Ok(Template(pieces))
     }
 
-    /// Whether the value of `placeholder` is needed.
-    pub fn wants(&self, placeholder: Placeholder) -> bool {
-        self.0.contains(&Piece::Filled(placeholder))
+    /// Whether the value contains `placeholder`.
+    pub fn contains(&self, placeholder: Placeholder) -> bool {
+        self.0.contains(&Piece::Placeholder(placeholder))
     }
 
-    /// The value as it is sent, and what of it had to be encoded. `value_of` may give any bytes, carried in text.
+    /// The value as it is sent, and the parts that were encoded. `value_of` may return any bytes, carried in text
+    /// ([`raw`]).
     pub fn fill(&self, value_of: impl Fn(Placeholder) -> String) -> (String, Vec<Encoded>) {
         let mut filled = String::new();
         let mut encoded = Vec::new();
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
-                Piece::Filled(placeholder) => {
+                Piece::Placeholder(placeholder) => {
                     let value = value_of(*placeholder);
-                    if can_stand(&value) {
+                    if is_field_value(&value) {
                         filled.push_str(&value);
                     } else {
                         let sent = percent_encoded(&value);
@@ -143,7 +148,7 @@ impl Template {
     }
 }
 
-/// The lower-case word between `open` and `close` at the start of `text`, and what is behind it.
+/// The lower-case word between `open` and `close` at the start of `text`, and the text after it.
 fn word_in<'a>(text: &'a str, open: &str, close: &str) -> Option<(&'a str, &'a str)> {
     let inside = text.strip_prefix(open)?;
     let end = inside.find(|c: char| !c.is_ascii_lowercase())?;
@@ -152,20 +157,20 @@ fn word_in<'a>(text: &'a str, open: &str, close: &str) -> Option<(&'a str, &'a s
     (!word.is_empty()).then_some((word, rest))
 }
 
-/// Whether a field holds `value` as it is: visible ASCII with spaces, but none at an end, where they would get lost
+/// Whether a field holds `value` unchanged: visible ASCII and spaces, but no space at an end, where recipients strip it
 /// (RFC 9110 §5.5).
-fn can_stand(value: &str) -> bool {
+fn is_field_value(value: &str) -> bool {
     value.trim() == value && value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// `%` itself is encoded as well: whoever sees one can decode the value and gets what it was.
+/// `%` itself is encoded as well, so that decoding always yields the original value.
 fn percent_encoded(value: &str) -> String {
     let bytes = raw::from_text(value).into_encoded_bytes();
     let ends = [0, bytes.len().saturating_sub(1)];
     let mut encoded = String::new();
     for (at, &byte) in bytes.iter().enumerate() {
-        let stands = matches!(byte, b'!'..=b'~') || (byte == b' ' && !ends.contains(&at));
-        if stands && byte != b'%' {
+        let is_literal = matches!(byte, b'!'..=b'~') || (byte == b' ' && !ends.contains(&at));
+        if is_literal && byte != b'%' {
             encoded.push(char::from(byte));
         } else {
             // Writing into a String cannot fail.
@@ -184,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_braces_is_filled_in() {
+    fn placeholders_are_filled_in() {
         #[track_caller]
         fn check(value: &str, expected: &str) {
             let template = Template::parse(value).expect("all are known");
@@ -198,7 +203,7 @@ mod tests {
         check("{port}{port}", "<port><port>");
         check("{{branch}}", "{branch}");
         check("{{anything}} {port}", "{anything} <port>");
-        // Every other brace is one.
+        // Every other brace is literal.
         check(r#"{"a":{"b":"{port}"}}"#, r#"{"a":{"b":"<port>"}}"#);
         check("{", "{");
         check("}}{{", "}}{{");
@@ -213,20 +218,23 @@ mod tests {
     fn an_unknown_placeholder_is_refused_by_its_name() {
         #[track_caller]
         fn check(value: &str, name: &str) {
-            assert_eq!(Template::parse(value), Err(Unknown(name.to_owned())));
+            assert_eq!(
+                Template::parse(value),
+                Err(UnknownPlaceholder(name.to_owned()))
+            );
         }
         check("{x}", "x");
         check("{port} {brnach}", "brnach");
         check("{{{x}", "x");
         assert_eq!(
-            Unknown("x".to_owned()).to_string(),
-            "has `{x}` in it, which stands for nothing; there are {instance} {project} {port} {branch} {user} {host}, \
-             and `{{x}}` is the bare text"
+            UnknownPlaceholder("x".to_owned()).to_string(),
+            "contains the unknown placeholder `{x}`; known are {instance} {project} {port} {branch} {user} {host}, \
+             and `{{x}}` is the literal text"
         );
     }
 
     #[test]
-    fn what_a_field_cannot_hold_is_percent_encoded() {
+    fn values_that_a_field_cannot_hold_are_percent_encoded() {
         #[track_caller]
         fn check(value: &str, sent: &str) {
             let template = Template::parse("a {project} b").expect("it is known");

@@ -1,5 +1,5 @@
-//! Whom an `https` target has to satisfy: the options and variables about certificates. Files are only named here; they are
-//! read when it is known that the target wants them.
+//! How the certificate of an `https` target is verified: options and variables about certificates. The files are read only
+//! for a target that needs them.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,13 @@ use crate::cli::settings::{self, Environment, SourcedValue};
 use crate::serve::{Endpoint, Target, Tls, Trust, Unusable};
 use crate::text::{escaped_path, io_message};
 
-use super::Serve;
+use super::arguments::Serve;
 
-/// Reads the options and variables.
+/// The options and variables; no file is read.
+///
+/// # Errors
+///
+/// Bad usage, naming the option or variable.
 pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Failure> {
     let path = |name, value: &Option<String>| -> Result<Option<PathBuf>, Failure> {
         match value {
@@ -23,7 +27,7 @@ pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Fail
     let key = path("--client-key", &serve.client_key)?;
     let client = match (certificate, key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
-        // One file often holds both.
+        // One file often holds certificate and key.
         (Some(certificate), None) => Some((certificate.clone(), certificate)),
         (None, None) => None,
         (None, Some(_)) => {
@@ -52,7 +56,11 @@ pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Fail
     })
 }
 
-/// What connections to `target` need, if it is one of `https`; this is where certificates are read.
+/// The TLS client for an `https` target, `None` for others. Reads the certificates.
+///
+/// # Errors
+///
+/// "Could not" for a file that cannot be read; bad usage for content that cannot be used.
 pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
     let Endpoint::Tcp(host, _) = target.place() else {
         return Ok(None);
@@ -62,7 +70,7 @@ pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
     }
     let tls = Tls::new(trust, host).map_err(|unusable| match unusable {
         Unusable::Unreadable(path, error) => {
-            let way_out = if trust.system_file.as_ref() == Some(&path) {
+            let remedy = if trust.system_file.as_ref() == Some(&path) {
                 "correct SSL_CERT_FILE, or leave it out"
             } else if trust.system_folders.contains(&path) {
                 "correct SSL_CERT_DIR, or leave it out"
@@ -70,7 +78,7 @@ pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
                 "give a file that can be read"
             };
             Failure::could_not(format!(
-                "cannot read `{}`: {}; {way_out}",
+                "cannot read `{}`: {}; {remedy}",
                 escaped_path(&path),
                 io_message(&error)
             ))
@@ -79,7 +87,7 @@ pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
     })?;
     if trust.insecure {
         eprint_line(format_args!(
-            "warning: with --insecure any certificate passes for that of {target}: whoever is on the way can read and \
+            "warning: --insecure does not verify the certificate of {target}: an attacker on the network can read and \
              change everything; give its CA with --ca-file instead"
         ));
     }

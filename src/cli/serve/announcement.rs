@@ -1,0 +1,72 @@
+//! What `ic serve` prints once it listens.
+
+use std::net::SocketAddr;
+
+use super::listening::is_loopback;
+use super::port::PortOrigin;
+use crate::cli::output::eprint_text;
+use crate::registry::Port;
+use crate::serve::Address;
+use crate::text::Escaped;
+
+/// The facts of an interceptor that its user wants to see.
+pub struct Announcement {
+    pub instance_id: String,
+    pub host: String,
+    pub target: String,
+    pub port: Option<(Port, PortOrigin)>,
+    /// Whether its sockets were passed in.
+    pub is_inherited: bool,
+}
+
+impl Announcement {
+    /// Prints them for an interceptor that listens on `addresses`, with a warning if other machines can reach it.
+    pub fn print(&self, addresses: &[Address]) {
+        let tcp: Vec<SocketAddr> = addresses.iter().filter_map(Address::tcp).collect();
+        let mut places = Vec::new();
+        if let Some((port, _)) = self.port {
+            places.push(self.url(port, &tcp));
+        }
+        let sockets = addresses.iter().filter(|address| address.tcp().is_none());
+        places.extend(sockets.map(|address| Escaped(&address.to_string()).to_string()));
+        let mut text = format!(
+            "Instance:   {}\nListening:  {}\nTarget:     {}\n",
+            Escaped(&self.instance_id),
+            places.join(", "),
+            self.target,
+        );
+        match self.port {
+            Some((_, origin)) => text.push_str(&format!("Port from:  {origin}\n")),
+            None if self.is_inherited => {
+                text.push_str(&format!("Socket:     {}\n", PortOrigin::Inherited));
+            }
+            None => {}
+        }
+        if !tcp.iter().all(|address| is_loopback(&address.ip())) {
+            text.push_str(
+                "ic: warning: this listens beyond this machine: every machine that reaches the port can use the target; \
+                 leave out --host to listen on localhost only\n",
+            );
+        }
+        eprint_text(&text);
+    }
+
+    /// The URL for clients, and the addresses that are bound.
+    fn url(&self, port: Port, tcp: &[SocketAddr]) -> String {
+        let bound = tcp.iter().map(|address| {
+            if address.port() == port.get() {
+                address.ip().to_string()
+            } else {
+                // Sockets that were passed in may have several ports.
+                address.to_string()
+            }
+        });
+        let bound: Vec<String> = bound.collect();
+        let host = if self.host.contains(':') && !self.host.starts_with('[') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        format!("http://{host}:{port} ({})", bound.join(", "))
+    }
+}

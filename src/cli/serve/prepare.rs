@@ -1,0 +1,125 @@
+//! From the settings of an interceptor to one that is ready to listen. Connects the two halves: a project's port on one
+//! side, an interceptor on the other.
+
+use std::net::SocketAddr;
+
+use super::announcement::Announcement;
+use super::arguments::Serve;
+use super::conflict;
+use super::identity::fields;
+use super::last_used::LastUsed;
+use super::listening::{is_loopback, local_hosts_only};
+use super::port::{PortOrigin, ResolvedPort};
+use super::settings::ServeSettings;
+use super::socket_activation::Inherited;
+use super::upstream::Route;
+use crate::cli::address::addresses;
+use crate::cli::context::Context;
+use crate::cli::outcome::Failure;
+use crate::registry::Port;
+use crate::registry::project::Project;
+use crate::serve::{About, Listen, Options, ServeError};
+use crate::text::raw;
+
+/// An interceptor that is ready to listen.
+pub struct Prepared {
+    settings: ServeSettings,
+    port: Option<(Port, PortOrigin)>,
+    last_used: Option<LastUsed>,
+}
+
+impl Serve {
+    /// Does everything that comes before listening: reads the values, finds the port, reads certificates.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage, naming the option or variable; "could not" for files, the registry and the mock.
+    pub fn prepare(
+        &self,
+        context: &Context<'_>,
+        inherited: Option<Inherited>,
+        stop_signals: &'static [i32],
+    ) -> Result<(Prepared, Options), Failure> {
+        let environment = &context.environment;
+        let inherited_port = inherited.as_ref().map(Inherited::port);
+        let mut settings = self.resolve(inherited_port, &context.globals, environment)?;
+        let ips = addresses(&settings.host)?;
+        let mut route = Route::new(&settings, environment)?;
+        let ResolvedPort { port, last_used } = settings.port.resolve()?;
+        let number = port.map(|(port, _)| port);
+        let (listen, tcp) = if let Some(inherited) = inherited {
+            let mut tcp = inherited.addresses.iter();
+            if let Some(other) = tcp.find(|address| !is_loopback(&address.ip())) {
+                settings.host = other.ip().to_string();
+            }
+            let listeners = inherited.listeners.into();
+            (Listen::Inherited(listeners), inherited.addresses)
+        } else if let Some(socket) = &settings.socket {
+            (Listen::At(socket.path.clone(), socket.mode), Vec::new())
+        } else {
+            let on = |port: Port| ips.iter().map(move |&ip| SocketAddr::new(ip, port.get()));
+            let tcp: Vec<SocketAddr> = number.into_iter().flat_map(on).collect();
+            (Listen::On(tcp.clone()), tcp)
+        };
+        settings.guard.local_hosts_only = local_hosts_only(&tcp);
+        let project = settings.project.as_ref();
+        let headers = &settings.headers;
+        let fields = fields(&settings.instance_id, headers, project, number, environment);
+        let options = Options {
+            listen,
+            rewriter: route.rewriter(&fields)?,
+            target: route.target,
+            tls: route.tls,
+            proxy: route.proxy,
+            guard: settings.guard.clone(),
+            timeouts: settings.timeouts,
+            connections_max: settings.connections_max,
+            about: About {
+                instance_id: settings.instance_id.clone(),
+                project: project.map(|project| raw::to_text(project.path().as_os_str())),
+            },
+            feed: context.feed_folder(),
+            stop_signals,
+        };
+        let prepared = Prepared {
+            settings,
+            port,
+            last_used,
+        };
+        Ok((prepared, options))
+    }
+}
+
+impl Prepared {
+    /// Records that the port is in use from now on. Returns at once.
+    pub fn record_start(&self) {
+        self.last_used.iter().for_each(LastUsed::record_start);
+    }
+
+    /// Records that the port was in use until now.
+    pub fn record_stop(&self) {
+        self.last_used.iter().for_each(LastUsed::record_stop);
+    }
+
+    /// Why the interceptor could not start, or had to stop, in a line that says what to do.
+    pub fn failure(&self, error: &ServeError) -> Failure {
+        let project: Option<&Project> = self.settings.project.as_ref();
+        conflict::failure(error, self.port, project, || {
+            self.settings.port.alternative()
+        })
+    }
+
+    /// What is printed once it listens.
+    pub fn announcement(&self, options: &Options) -> Announcement {
+        Announcement {
+            instance_id: self.settings.instance_id.clone(),
+            host: self.settings.host.clone(),
+            target: match &options.proxy {
+                Some(proxy) => format!("{} through the proxy {proxy}", options.target),
+                None => options.target.to_string(),
+            },
+            port: self.port,
+            is_inherited: matches!(options.listen, Listen::Inherited(_)),
+        }
+    }
+}
