@@ -3,11 +3,11 @@
 //! `cargo bench --bench head`; each figure is for one head.
 
 use divan::{AllocProfiler, Bencher, black_box};
-use interceptor::http::connection::{OPTIONS_MAX, Options};
-use interceptor::http::framing::{self, Asked};
+use interceptor::http::connection::{ConnectionOptions, OPTIONS_MAX};
+use interceptor::http::framing::{self, ResponseTo};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, RequestHead, ResponseHead, Slots};
-use interceptor::http::rewrite::{self, Persistence, RequestRewriter};
+use interceptor::http::rewrite::{self, ConnectionField, RequestRewriter};
 use interceptor::http::target::Target;
 use interceptor::http::{FIELDS_MAX, HEAD_BYTES_MAX, Parsed};
 
@@ -82,10 +82,10 @@ fn decide_request(bencher: Bencher<'_, '_>) {
             let target = Target::parse(head.method, head.target).expect("it has one");
             (
                 framing,
-                guard.admit(head, &target),
-                Options::of(head.fields)
+                guard.check(head, &target),
+                ConnectionOptions::parse(head.fields)
                     .expect("it names few")
-                    .persists(head.version),
+                    .is_persistent(head.version),
             )
         });
     });
@@ -96,12 +96,12 @@ fn decide_response(bencher: Bencher<'_, '_>) {
     with_response(STREAM, |head| {
         bencher.bench(|| {
             let head = black_box(head);
-            let framing = framing::of_response(head, Asked::Other);
+            let framing = framing::of_response(head, ResponseTo::Other);
             (
                 framing,
-                Options::of(head.fields)
+                ConnectionOptions::parse(head.fields)
                     .expect("it names few")
-                    .persists(head.version),
+                    .is_persistent(head.version),
             )
         });
     });
@@ -113,7 +113,7 @@ fn rewrite_request(bencher: Bencher<'_, '_>) {
     with_request(CHAT, |head| {
         let target = Target::parse(head.method, head.target).expect("it has one");
         let framing = framing::of_request(head).expect("it is framed");
-        let options = Options::of(head.fields).expect("it names few");
+        let options = ConnectionOptions::parse(head.fields).expect("it names few");
         let mut out = Vec::with_capacity(HEAD_BYTES_MAX);
         bencher.bench_local(|| {
             out.clear();
@@ -132,14 +132,14 @@ fn rewrite_request(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn rewrite_response(bencher: Bencher<'_, '_>) {
     with_response(STREAM, |head| {
-        let options = Options::of(head.fields).expect("it names few");
+        let options = ConnectionOptions::parse(head.fields).expect("it names few");
         let mut out = Vec::with_capacity(HEAD_BYTES_MAX);
         bencher.bench_local(|| {
             out.clear();
             rewrite::response(
                 black_box(head),
                 &options,
-                Persistence::Presumed,
+                ConnectionField::Absent,
                 false,
                 &mut out,
             );
@@ -161,7 +161,7 @@ fn rewrite_a_hostile_request(bencher: Bencher<'_, '_>) {
         let mut out = Vec::with_capacity(HEAD_BYTES_MAX);
         bencher.bench_local(|| {
             out.clear();
-            let options = Options::of(head.fields).expect("it names few");
+            let options = ConnectionOptions::parse(head.fields).expect("it names few");
             rewrite::request(
                 black_box(head),
                 &target,

@@ -5,9 +5,11 @@
 //! connection of the origin sends before it closes.
 
 use interceptor::http::body::{Body, BodyMode};
-use interceptor::http::connection::Next;
-use interceptor::http::forward::{self, ExchangeState, Final, Kind, RequestContext, ResponseError};
-use interceptor::http::framing::{Asked, Framing};
+use interceptor::http::connection::{AfterResponse, Persistence};
+use interceptor::http::forward::{
+    self, ExchangeState, FinalResponse, RequestContext, ResponseError, ResponseKind,
+};
+use interceptor::http::framing::{Framing, ResponseTo};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Slots, Version};
 use interceptor::http::reply::{Reply, ReplyOptions, Retry};
@@ -63,7 +65,7 @@ struct Exchange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// The answer has been passed on.
-    Done(Next),
+    Done(AfterResponse),
     /// Both sides speak another protocol.
     Tunnel,
     /// The client was told what is wrong.
@@ -114,8 +116,8 @@ impl Play<'_> {
                     return End::Refused(refused.error);
                 }
             };
-            let head_only = request.asking.asked == Asked::Head;
-            let stays = |name: &str| onward.is_ours(name) || request.named.has(name);
+            let head_only = request.context.response_to == ResponseTo::Head;
+            let stays = |name: &str| onward.sets(name) || request.nominated.has(name);
             let mut body = Body::new(request.framing);
             let ready = body.take_ready(self.client.inbox(), BodyMode::Verbatim, stays, &mut out);
             match ready {
@@ -141,7 +143,7 @@ impl Play<'_> {
                 outcome: Outcome::Gone,
             };
             origin.got.extend_from_slice(&out);
-            let (outcome, keeps) = self.halves(&request.asking, &mut body, &stays, index);
+            let (outcome, keeps) = self.halves(&request.context, &mut body, &stays, index);
             let origin = &mut self.origins[index];
             match outcome {
                 Outcome::Refused(Why::Client(error)) => {
@@ -160,7 +162,7 @@ impl Play<'_> {
             exchange.client_got.1 = self.to_client.len();
             exchange.outcome = outcome;
             self.exchanges.push(exchange);
-            if outcome != Outcome::Done(Next::Reuse) {
+            if outcome != Outcome::Done(AfterResponse::KeepAlive) {
                 return End::WithExchange;
             }
             if keeps && origin.sender.inbox().is_empty() {
@@ -185,9 +187,9 @@ impl Play<'_> {
                     let taken = forward::request(bytes, &mut slots, &guard, onward, out)?;
                     if let Parsed::Complete(onbound) = taken {
                         let request = Request {
-                            asking: onbound.asking,
+                            context: onbound.context,
                             framing: onbound.framing,
-                            named: onbound.named,
+                            nominated: onbound.nominated,
                         };
                         let len = onbound.head.len;
                         self.client.consume(len);
@@ -206,7 +208,7 @@ impl Play<'_> {
     /// whether the origin's connection may be kept.
     fn halves(
         &mut self,
-        asking: &RequestContext,
+        context: &RequestContext,
         body: &mut Body,
         stays: &dyn Fn(&str) -> bool,
         index: usize,
@@ -236,16 +238,16 @@ impl Play<'_> {
                 }
                 continue;
             }
-            let moment = ExchangeState {
-                is_sent: body.is_complete(),
+            let state = ExchangeState {
+                is_request_sent: body.is_complete(),
                 is_stopping: false,
             };
             let sender = &mut origin.sender;
-            match download.step(sender, &mut self.dice, asking, moment, &mut self.to_client) {
+            match download.step(sender, &mut self.dice, context, state, &mut self.to_client) {
                 Ok(Step::More) => {}
                 Ok(Step::Tunnel) => return (Outcome::Tunnel, false),
                 Ok(Step::Done(answer)) => {
-                    let keeps = answer.keep.is_some() && body.is_complete();
+                    let keeps = answer.persistence != Persistence::Close && body.is_complete();
                     return (Outcome::Done(answer.next), keeps);
                 }
                 // The answer may have begun within this very step.
@@ -269,9 +271,9 @@ fn unreachable_origin() -> Reply<'static> {
 }
 
 struct Request {
-    asking: RequestContext,
+    context: RequestContext,
     framing: Framing,
-    named: interceptor::http::connection::NominatedFields,
+    nominated: interceptor::http::connection::NominatedFields,
 }
 
 /// The way of one answer.
@@ -279,13 +281,13 @@ struct Request {
 struct Download {
     seen: usize,
     interim: usize,
-    answer: Option<(Final, Body)>,
+    answer: Option<(FinalResponse, Body)>,
 }
 
 enum Step {
     More,
     Tunnel,
-    Done(Final),
+    Done(FinalResponse),
 }
 
 impl Download {
@@ -293,14 +295,14 @@ impl Download {
         &mut self,
         origin: &mut Sender<'_>,
         dice: &mut Dice,
-        asking: &RequestContext,
-        moment: ExchangeState,
+        context: &RequestContext,
+        state: ExchangeState,
         client: &mut Vec<u8>,
     ) -> Result<Step, Why> {
         if let Some((answer, body)) = &mut self.answer {
             if !body.is_complete() {
-                let stays = |name: &str| answer.named.has(name);
-                relay(origin, dice, body, answer.form, &stays, client).map_err(|broken| {
+                let stays = |name: &str| answer.nominated.has(name);
+                relay(origin, dice, body, answer.mode, &stays, client).map_err(|broken| {
                     match broken {
                         Broken::Truncated => Why::Ended,
                         Broken::Malformed(error) => Why::Origin(error),
@@ -317,7 +319,7 @@ impl Download {
         if !bytes.is_empty() && (self.seen == 0 || head::may_end(bytes, self.seen)) {
             let mut slots = Slots::new();
             let mut out = Vec::new();
-            let taken = forward::response(bytes, &mut slots, asking, moment, &mut out).map_err(
+            let taken = forward::response(bytes, &mut slots, context, state, &mut out).map_err(
                 |wrong| match wrong {
                     ResponseError::Malformed(error) => Why::Origin(error),
                     ResponseError::UnaskedUpgrade => Why::UnaskedUpgrade,
@@ -327,7 +329,7 @@ impl Download {
                 let (len, kind) = (inbound.head.len, inbound.kind);
                 origin.consume(len);
                 self.seen = 0;
-                return self.begin(kind, origin, asking, out, client);
+                return self.begin(kind, origin, context, out, client);
             }
         }
         self.seen = bytes.len();
@@ -340,31 +342,31 @@ impl Download {
 
     fn begin(
         &mut self,
-        kind: Kind,
+        kind: ResponseKind,
         origin: &mut Sender<'_>,
-        asking: &RequestContext,
+        context: &RequestContext,
         mut out: Vec<u8>,
         client: &mut Vec<u8>,
     ) -> Result<Step, Why> {
         match kind {
-            Kind::Interim => {
+            ResponseKind::Interim => {
                 self.interim += 1;
                 if self.interim > 16 {
                     return Err(Why::TooManyInterim);
                 }
-                if asking.version == Version::Http11 {
+                if context.version == Version::Http11 {
                     client.extend_from_slice(&out);
                 }
                 Ok(Step::More)
             }
-            Kind::Tunnel => {
+            ResponseKind::Tunnel => {
                 client.extend_from_slice(&out);
                 Ok(Step::Tunnel)
             }
-            Kind::Final(answer) => {
+            ResponseKind::Final(answer) => {
                 let mut body = Body::new(answer.framing);
-                let stays = |name: &str| answer.named.has(name);
-                let taken = body.take_ready(origin.inbox(), answer.form, stays, &mut out);
+                let stays = |name: &str| answer.nominated.has(name);
+                let taken = body.take_ready(origin.inbox(), answer.mode, stays, &mut out);
                 origin.consume(taken.map_err(Why::Origin)?);
                 client.extend_from_slice(&out);
                 // What is whole is over: nothing else happens in between.
@@ -687,7 +689,7 @@ fn check_request(
     let mut named = reference::named(&head.fields);
     named.push("x-source".to_owned());
     match outcome {
-        Outcome::Done(Next::Reuse) => {
+        Outcome::Done(AfterResponse::KeepAlive) => {
             let len = check_body(sent_body, got_body, framing, &named);
             Some(head.len + len)
         }
@@ -721,7 +723,7 @@ fn onward_target(method: &str, target: &str) -> String {
 }
 
 /// A whole body passes byte for byte, but for its trailers. Says how long it is in `sent`.
-fn check_body(sent: &[u8], got: &[u8], framing: Framing, named: &[String]) -> usize {
+fn check_body(sent: &[u8], got: &[u8], framing: Framing, nominated: &[String]) -> usize {
     match framing {
         Framing::Chunked => {
             let reference::Chunks::Taken((len, _)) = reference::chunked(sent) else {
@@ -743,7 +745,7 @@ fn check_body(sent: &[u8], got: &[u8], framing: Framing, named: &[String]) -> us
                 (Section::Taken(mut lines, sent_len), Section::Taken(got_lines, got_len)) => {
                     lines.retain(|(name, _)| {
                         let name = name.to_ascii_lowercase();
-                        !reference::stays_out_of_trailers(&name) && !named.contains(&name)
+                        !reference::stays_out_of_trailers(&name) && !nominated.contains(&name)
                     });
                     assert_eq!(got_lines, lines, "the trailers that may pass");
                     assert_eq!(got.len(), len + got_len, "nothing behind it");

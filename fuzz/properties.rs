@@ -6,11 +6,11 @@
 
 use interceptor::http::body::Body;
 use interceptor::http::chunked::{Chunked, Piece};
-use interceptor::http::connection::Options;
-use interceptor::http::framing::{self, Asked, Framing};
+use interceptor::http::connection::ConnectionOptions;
+use interceptor::http::framing::{self, Framing, ResponseTo};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Field, Slots};
-use interceptor::http::rewrite::{self, Persistence, RequestRewriter};
+use interceptor::http::rewrite::{self, ConnectionField, RequestRewriter};
 use interceptor::http::target::Target;
 use interceptor::http::{Error, Parsed, trailer};
 
@@ -133,7 +133,7 @@ pub fn framing(input: &[u8]) {
     } else {
         match head::response(&bytes, &mut slots) {
             Ok(Parsed::Complete(head)) => {
-                let framing = framing::of_response(&head, Asked::by(method));
+                let framing = framing::of_response(&head, ResponseTo::method(method));
                 (framing, owned(head.fields))
             }
             _ => return,
@@ -341,12 +341,12 @@ fn rewrite_request(input: &[u8]) {
     let Ok(target) = Target::parse(head.method, head.target) else {
         return;
     };
-    if Guard::default().admit(&head, &target).is_err() {
+    if Guard::default().check(&head, &target).is_err() {
         return;
     }
     let ours = [("x-source".to_owned(), "ic".to_owned())];
     let onward = RequestRewriter::new("o:1", "/base/v1", &ours).expect("it is settable");
-    let Ok(options) = Options::of(head.fields) else {
+    let Ok(options) = ConnectionOptions::parse(head.fields) else {
         return;
     };
     let mut out = Vec::new();
@@ -421,18 +421,18 @@ fn rewrite_response(input: &[u8]) {
     let Ok(Parsed::Complete(head)) = head::response(input, &mut slots) else {
         return;
     };
-    for asked in [Asked::Head, Asked::Other] {
+    for asked in [ResponseTo::Head, ResponseTo::Other] {
         let Ok(framing) = framing::of_response(&head, asked) else {
             return;
         };
         for persistence in [
-            Persistence::Presumed,
-            Persistence::KeepAlive,
-            Persistence::Close,
-            Persistence::Upgrade,
+            ConnectionField::Absent,
+            ConnectionField::KeepAlive,
+            ConnectionField::Close,
+            ConnectionField::Upgrade,
         ] {
             for decoded in [false, true] {
-                let Ok(options) = Options::of(head.fields) else {
+                let Ok(options) = ConnectionOptions::parse(head.fields) else {
                     return;
                 };
                 let mut out = Vec::new();
@@ -445,7 +445,7 @@ fn rewrite_response(input: &[u8]) {
 
 fn check_response(
     head: &head::ResponseHead<'_, '_>,
-    asked: Asked,
+    asked: ResponseTo,
     framing: Framing,
     decoded: bool,
     out: &[u8],

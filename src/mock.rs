@@ -16,7 +16,7 @@ use smol::LocalExecutor;
 use self::answers::{Answer, Question};
 use crate::http::body::Body;
 use crate::http::chunked::Piece;
-use crate::http::connection::Options;
+use crate::http::connection::ConnectionOptions;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{self, Slots, Version};
 use crate::http::reply::{self, ReplyOptions};
@@ -221,7 +221,7 @@ fn take_head(bytes: &[u8]) -> Result<Parsed<(Asked, usize)>, Error> {
         framing: framing::of_request(&head)?,
         version: head.version,
         head_only: head.method == "HEAD",
-        persists: Options::of(head.fields)?.persists(head.version)
+        persists: ConnectionOptions::parse(head.fields)?.is_persistent(head.version)
             && head.version == Version::Http11,
         awaits_continue: head.version == Version::Http11
             && value("Expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")),

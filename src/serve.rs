@@ -54,7 +54,7 @@ use self::upstream::pool::Pool;
 pub use self::upstream::proxy::{BadProxy, Proxy};
 pub use self::upstream::tls::{Tls, Trust, Unusable};
 pub use crate::http::guard::Guard;
-pub use crate::http::rewrite::{RequestRewriter, Unsettable};
+pub use crate::http::rewrite::{InvalidField, RequestRewriter};
 
 /// What an interceptor tells whoever runs it.
 #[derive(Debug, Clone, Copy)]

@@ -1,29 +1,31 @@
-//! What one hop's connection was asked to do, and what becomes of it (RFC 9110 §7.6.1, RFC 9112 §9).
+//! Connection options: which fields are hop-by-hop, and whether a connection persists (RFC 9110 §7.6.1, RFC 9112 §9).
 //!
-//! Decided here: which fields belong to this hop alone, and whether a connection serves another message.
-//! `Connection` is read once, over all its lines, before anything is removed: a hop that deletes the field
-//! first has forgotten what it named.
+//! `Connection` is read once, over all its lines, before any field is removed: an implementation that deletes the field first
+//! no longer knows which fields it named.
 
 use super::error::Error;
 use super::framing;
 use super::grammar::list;
 use super::head::{Field, Version};
 
-/// The options that a peer gave in all its `Connection` lines.
+/// The connection options of a message, from all its `Connection` lines.
 #[derive(Debug, Clone)]
-pub struct Options<'b> {
+pub struct ConnectionOptions<'b> {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
-    /// Names that are not on the fixed list; hardly ever any.
+    /// Names that are not on the fixed list; almost always none.
     others: Vec<&'b [u8]>,
 }
 
-impl<'b> Options<'b> {
-    /// Reads the options of a head; at most [`OPTIONS_MAX`] of them may name fields that are not known to
-    /// belong to one hop.
-    pub fn of(fields: &[Field<'b>]) -> Result<Self, Error> {
-        let mut options = Options {
+impl<'b> ConnectionOptions<'b> {
+    /// Reads the options of a head.
+    ///
+    /// # Errors
+    ///
+    /// If more than [`OPTIONS_MAX`] of them name fields that are not always hop-by-hop.
+    pub fn parse(fields: &[Field<'b>]) -> Result<Self, Error> {
+        let mut options = ConnectionOptions {
             close: false,
             keep_alive: false,
             upgrade: false,
@@ -53,25 +55,25 @@ impl<'b> Options<'b> {
         Ok(options)
     }
 
-    /// Whether the peer asked for an upgrade to be considered (RFC 9110 §7.8).
-    pub fn upgrade(&self) -> bool {
+    /// Whether `upgrade` is among them (RFC 9110 §7.8).
+    pub fn has_upgrade(&self) -> bool {
         self.upgrade
     }
 
-    /// Whether the peer keeps its connection open behind this message (RFC 9112 §9.3).
-    pub fn persists(&self, version: Version) -> bool {
+    /// Whether the connection persists after a message of that version (RFC 9112 §9.3).
+    pub fn is_persistent(&self, version: Version) -> bool {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }
 
-    /// The fields that the peer named beside those that are always of one hop.
-    pub fn named(&self) -> NominatedFields {
+    /// The fields that are hop-by-hop only because `Connection` names them.
+    pub fn nominated(&self) -> NominatedFields {
         NominatedFields(self.others.iter().map(|&name| name.into()).collect())
     }
 
-    /// Whether `name` is a field of this hop alone.
+    /// Whether field `name` is hop-by-hop.
     ///
-    /// `Host` and the framing fields are never that, even if `Connection` names them: removing one would
-    /// change where the message goes or ends (RFC 9110 §7.6.1 forbids to name them).
+    /// `Host` and the framing fields never are, even if `Connection` names them: removing one would change where the message
+    /// goes or ends (RFC 9110 §7.6.1 forbids to name them).
     pub fn is_hop_by_hop(&self, name: &str) -> bool {
         if is_always_hop_by_hop(name) {
             return true;
@@ -84,13 +86,12 @@ impl<'b> Options<'b> {
     }
 }
 
-/// Names of fields that belong to one hop because `Connection` says so, kept beyond the head that said it: they
-/// hold for the trailer section as well (RFC 9110 §7.6.1).
+/// The names of fields that `Connection` names, kept beyond the head for the trailer section (RFC 9110 §7.6.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NominatedFields(Vec<Box<[u8]>>);
 
 impl NominatedFields {
-    /// Whether fields of that `name` were named.
+    /// Whether field `name` is among them.
     pub fn has(&self, name: &str) -> bool {
         self.0
             .iter()
@@ -98,14 +99,14 @@ impl NominatedFields {
     }
 }
 
-/// Whether fields of that `name` belong to one hop whatever `Connection` says.
+/// Whether field `name` is hop-by-hop even if `Connection` does not name it.
 pub fn is_always_hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP
         .iter()
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// How long the origin says it keeps an idle connection: `Keep-Alive: timeout=5`, in seconds.
+/// How many seconds the target keeps an idle connection: 5 in `Keep-Alive: timeout=5`.
 pub fn announced_idle_seconds(fields: &[Field<'_>]) -> Option<u64> {
     fields
         .iter()
@@ -121,47 +122,55 @@ pub fn announced_idle_seconds(fields: &[Field<'_>]) -> Option<u64> {
         })
 }
 
-/// What becomes of the client's connection behind an exchange.
+/// Whether the target's connection serves another request after a response (RFC 9112 §9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum Persistence {
+    /// It does not.
+    Close,
+    /// It does, for as many seconds of idleness as `Keep-Alive` announced.
+    KeepAlive {
+        /// `None`: nothing was announced.
+        announced_seconds: Option<u64>,
+    },
+}
+
+/// What becomes of the client's connection after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterResponse {
     /// It serves the next request.
-    Reuse,
+    KeepAlive,
     /// It is closed.
-    Close(Reason),
-    /// It carries another protocol from here on.
+    Close(CloseReason),
+    /// It carries another protocol.
     Tunnel,
 }
 
-/// Why a client's connection is closed behind a response.
+/// Why a client's connection is closed after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The client asked for it, or speaks HTTP/1.0 without `keep-alive`; its request is over.
-    ClientAsked,
-    /// The response's body has no other end.
-    BodyEndsByClose,
-    /// The answer was over before the request was: what follows cannot be told from its body.
-    RequestUnfinished,
-    /// The request was refused, and what follows it cannot be trusted.
-    Refused,
+pub enum CloseReason {
+    /// The client requested it, or speaks HTTP/1.0 without `keep-alive`; its request is complete.
+    ClientRequested,
+    /// The response's body ends with the connection.
+    CloseDelimited,
+    /// The response was complete before the request: what follows may be the rest of its body.
+    RequestIncomplete,
     /// The interceptor is stopping.
     Stopping,
 }
 
-impl Reason {
-    /// The reason in words, for the log.
+impl CloseReason {
+    /// The reason, for the log.
     pub fn explain(self) -> &'static str {
         match self {
-            Reason::ClientAsked => "the client asked for it",
-            Reason::BodyEndsByClose => "the body ends with the connection",
-            Reason::RequestUnfinished => "the answer came before the request was over",
-            Reason::Refused => "the request was refused",
-            Reason::Stopping => "the interceptor is stopping",
+            CloseReason::ClientRequested => "the client requested it",
+            CloseReason::CloseDelimited => "the body ends with the connection",
+            CloseReason::RequestIncomplete => "the response was complete before the request",
+            CloseReason::Stopping => "the interceptor is stopping",
         }
     }
 }
 
-/// Fields that never go further than one hop, `TE` and `Upgrade` among them: those two are written anew
-/// where they still hold (RFC 9110 §7.6.1).
+/// Fields that are always hop-by-hop (RFC 9110 §7.6.1). `TE` and `Upgrade` are written anew where they still apply.
 const HOP_BY_HOP: [&str; 6] = [
     "Connection",
     "Keep-Alive",
@@ -171,8 +180,8 @@ const HOP_BY_HOP: [&str; 6] = [
     "HTTP2-Settings",
 ];
 
-/// The most other fields that `Connection` may name. Honest peers name none or two; each is compared with
-/// each field, and a head of 64 KiB could name 20,000.
+/// The most other fields that `Connection` may name. Real peers name at most two; each name is compared with each field, and a
+/// head of 64 KiB could name 20,000.
 pub const OPTIONS_MAX: usize = 16;
 
 #[cfg(test)]
@@ -191,10 +200,10 @@ mod tests {
     #[track_caller]
     fn check_persistence(why: &str, lines: &str, expected: (bool, bool)) {
         let persists = with_lines(lines, |fields| {
-            let options = Options::of(fields).expect("rows have few");
+            let options = ConnectionOptions::parse(fields).expect("rows have few");
             (
-                options.persists(Version::Http11),
-                options.persists(Version::Http10),
+                options.is_persistent(Version::Http11),
+                options.is_persistent(Version::Http10),
             )
         });
         assert_eq!(persists, expected, "{why}");
@@ -222,7 +231,9 @@ mod tests {
     #[track_caller]
     fn check_upgrade(lines: &str, expected: bool) {
         let upgrade = with_lines(lines, |fields| {
-            Options::of(fields).expect("rows have few").upgrade()
+            ConnectionOptions::parse(fields)
+                .expect("rows have few")
+                .has_upgrade()
         });
         assert_eq!(upgrade, expected, "{lines:?}");
     }
@@ -240,7 +251,7 @@ mod tests {
     #[track_caller]
     fn check_hop(why: &str, lines: &str, names: &[&str], expected: &[&str]) {
         with_lines(lines, |fields| {
-            let options = Options::of(fields).expect("rows have few");
+            let options = ConnectionOptions::parse(fields).expect("rows have few");
             let stays = |name: &&str| options.is_hop_by_hop(name);
             let staying: Vec<_> = names.iter().copied().filter(stays).collect();
             assert_eq!(staying, expected, "{why}");
@@ -265,7 +276,9 @@ mod tests {
     fn connection_may_name_16_other_fields_and_no_more() {
         let is_taken = |names: &str| {
             let lines = format!("Connection: close, TE, {names}\r\nConnection: Upgrade\r\n");
-            with_lines(&lines, |fields| Options::of(fields).map(|_| ()))
+            with_lines(&lines, |fields| {
+                ConnectionOptions::parse(fields).map(|_| ())
+            })
         };
         assert_eq!(is_taken(&"a,".repeat(OPTIONS_MAX)), Ok(()));
         assert_eq!(

@@ -1,217 +1,252 @@
-//! One message's forward: everything that is decided about it from its head, in the order that matters.
+//! What is decided about a message from its head, in this order.
 //!
-//! Decided here: in which order the rules of this layer are asked, and what becomes of both connections. Not
-//! decided here: when to read, and what is done with the verdict. `serve::exchange` and the fuzz target
-//! `exchange` call these two functions, so that what is searched for mistakes is what runs.
+//! A request ([`request`]):
+//!
+//! 1. parse the head (RFC 9112 §3, §5),
+//! 2. decide how the body ends (RFC 9112 §6.3),
+//! 3. parse the request target (RFC 9112 §3.2),
+//! 4. check `Host`, `Origin` and `Via` ([`Guard`]),
+//! 5. read the connection options (RFC 9110 §7.6.1),
+//! 6. write the head for the target ([`rewrite`]).
+//!
+//! A response ([`response`]): parse the head, decide how the body ends, read the connection options, tell interim responses, a
+//! tunnel and the final response apart, decide what becomes of both connections (RFC 9112 §9.3), write the head for the client.
+//!
+//! Not decided here: when to read, and how bytes move. `serve::exchange` and the fuzz target `exchange` call these two
+//! functions, so that the code that is fuzzed is the code that runs.
 
 use super::body::BodyMode;
-use super::connection::{self, Next, NominatedFields, Options, Reason};
+use super::connection::{
+    self, AfterResponse, CloseReason, ConnectionOptions, NominatedFields, Persistence,
+};
 use super::error::{Error, Parsed};
-use super::framing::{self, Asked, Framing};
+use super::framing::{self, Framing, ResponseTo};
 use super::guard::Guard;
 use super::head::{self, RequestHead, ResponseHead, Slots, Version};
-use super::rewrite::{self, Persistence, RequestRewriter};
+use super::rewrite::{self, ConnectionField, RequestRewriter};
 use super::target::Target;
 
-/// A request that may go on, and whose head has been written for the origin.
+/// A request that is forwarded, and whose head has been written for the target.
 #[derive(Debug)]
 pub struct ForwardedRequest<'h, 'b> {
-    /// Its head, as the client sent it.
+    /// The head, as the client sent it.
     pub head: RequestHead<'h, 'b>,
-    /// Where it is to go.
+    /// The request target.
     pub target: Target<'b>,
-    /// How its body ends.
+    /// How the body ends.
     pub framing: Framing,
-    /// What of it decides about its response.
-    pub asking: RequestContext,
-    /// The names that its trailer section must not bring back.
-    pub named: NominatedFields,
+    /// What the response depends on.
+    pub context: RequestContext,
+    /// Fields that must not pass in the trailer section.
+    pub nominated: NominatedFields,
 }
 
-/// What of a request decides about its response.
+/// What the treatment of a response depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestContext {
-    /// What its response has to be read by.
-    pub asked: Asked,
-    /// The version that the client understands.
+    /// Whether the method was `HEAD`, whose response has no body.
+    pub response_to: ResponseTo,
+    /// The client's version.
     pub version: Version,
-    /// The client keeps its connection open behind the response.
-    pub persists: bool,
-    /// The head that went on asks for an upgrade.
+    /// The client keeps its connection open after the response.
+    pub is_persistent: bool,
+    /// The forwarded head asks for an upgrade.
     pub upgrades: bool,
 }
 
-/// A request that does not go on.
+/// A request that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// Why not.
+    /// Why.
     pub error: Error,
-    /// It is known to be a `HEAD`: the answer has no body.
+    /// The method is `HEAD`: the reply has no body.
     pub head_only: bool,
 }
 
-/// Reads a request's head from the start of `bytes`, judges it, and writes it for the origin to `out`. Nothing is
-/// written unless it may go on.
+/// Decides about the request at the start of `bytes`, and writes its head for the target to `out`; nothing is written unless it
+/// is forwarded.
+///
+/// # Errors
+///
+/// The first rule that it breaks, in the order above.
 pub fn request<'h, 'b>(
     bytes: &'b [u8],
     slots: &'h mut Slots<'b>,
     guard: &Guard,
-    onward: &RequestRewriter,
+    rewriter: &RequestRewriter,
     out: &mut Vec<u8>,
 ) -> Result<Parsed<ForwardedRequest<'h, 'b>>, Refused> {
     let refused = |head_only| move |error| Refused { error, head_only };
     let Parsed::Complete(head) = head::request(bytes, slots).map_err(refused(false))? else {
         return Ok(Parsed::Partial);
     };
-    let asked = Asked::by(head.method);
-    let refused = refused(asked == Asked::Head);
+    let response_to = ResponseTo::method(head.method);
+    let refused = refused(response_to == ResponseTo::Head);
     // Where the message ends comes before where it goes.
     let framing = framing::of_request(&head).map_err(refused)?;
     let target = Target::parse(head.method, head.target).map_err(refused)?;
-    guard.admit(&head, &target).map_err(refused)?;
-    let options = Options::of(head.fields).map_err(refused)?;
-    let upgrades = rewrite::request(&head, &target, &options, framing, onward, out);
-    let asking = RequestContext {
-        asked,
+    guard.check(&head, &target).map_err(refused)?;
+    let options = ConnectionOptions::parse(head.fields).map_err(refused)?;
+    let upgrades = rewrite::request(&head, &target, &options, framing, rewriter, out);
+    let context = RequestContext {
+        response_to,
         version: head.version,
-        persists: options.persists(head.version),
+        is_persistent: options.is_persistent(head.version),
         upgrades,
     };
     Ok(Parsed::Complete(ForwardedRequest {
-        named: trailing(&options, framing),
+        nominated: nominated_trailers(&options, framing),
         head,
         target,
         framing,
-        asking,
+        context,
     }))
 }
 
-/// A response that may come back, and whose head has been written for the client.
+/// A response that is forwarded, and whose head has been written for the client.
 #[derive(Debug)]
 pub struct ForwardedResponse<'h, 'b> {
-    /// Its head, as the origin sent it.
+    /// The head, as the target sent it.
     pub head: ResponseHead<'h, 'b>,
-    /// What it is to the exchange.
-    pub kind: Kind,
+    /// What follows it.
+    pub kind: ResponseKind,
 }
 
-/// What a response is to the exchange.
+/// What follows a response head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// It comes before the final one.
+pub enum ResponseKind {
+    /// Another response: this is a 1xx other than 101 (RFC 9110 §15.2).
     Interim,
-    /// It ends HTTP on this connection.
+    /// Another protocol: this is a 101 (RFC 9110 §7.8).
     Tunnel,
-    /// It is the answer.
-    Final(Final),
+    /// The body of the final response.
+    Final(FinalResponse),
 }
 
-/// How an answer goes on behind its head.
+/// How a final response goes on after its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Final {
-    /// How its body ends.
+pub struct FinalResponse {
+    /// How the body ends.
     pub framing: Framing,
-    /// How its body is passed on.
-    pub form: BodyMode,
+    /// How the body is passed on.
+    pub mode: BodyMode,
     /// What becomes of the client's connection.
-    pub next: Next,
-    /// The origin keeps its connection, for as many seconds as it announced.
-    pub keep: Option<Option<u64>>,
-    /// The names that its trailer section must not bring back.
-    pub named: NominatedFields,
+    pub next: AfterResponse,
+    /// What becomes of the target's connection.
+    pub persistence: Persistence,
+    /// Fields that must not pass in the trailer section.
+    pub nominated: NominatedFields,
 }
 
-/// What is wrong with a response.
+/// Why a response is not forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseError {
     /// It is not HTTP/1.1, or contradicts itself.
     Malformed(Error),
-    /// It changes to a protocol that nobody asked for.
+    /// A 101 to a request that did not ask for an upgrade.
     UnaskedUpgrade,
 }
 
-/// The state of things when a response arrives.
+/// The state of the exchange when a response arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExchangeState {
-    /// The request has gone out, to its last byte.
-    pub is_sent: bool,
+    /// The whole request has been sent.
+    pub is_request_sent: bool,
     /// The interceptor is stopping.
     pub is_stopping: bool,
 }
 
-/// Reads a response's head from the start of `bytes`, judges it, and writes it for the client to `out`. Nothing is
-/// written unless it may come back.
+/// Decides about the response at the start of `bytes`, and writes its head for the client to `out`; nothing is written unless it
+/// is forwarded.
+///
+/// # Errors
+///
+/// If it is malformed, or changes protocols without being asked to.
 pub fn response<'h, 'b>(
     bytes: &'b [u8],
     slots: &'h mut Slots<'b>,
-    asking: &RequestContext,
-    moment: ExchangeState,
+    context: &RequestContext,
+    state: ExchangeState,
     out: &mut Vec<u8>,
 ) -> Result<Parsed<ForwardedResponse<'h, 'b>>, ResponseError> {
-    let Parsed::Complete(head) = head::response(bytes, slots).map_err(ResponseError::Malformed)?
-    else {
+    let malformed = ResponseError::Malformed;
+    let Parsed::Complete(head) = head::response(bytes, slots).map_err(malformed)? else {
         return Ok(Parsed::Partial);
     };
-    let framing = framing::of_response(&head, asking.asked).map_err(ResponseError::Malformed)?;
-    let options = Options::of(head.fields).map_err(ResponseError::Malformed)?;
-    // It must not get a transfer coding, announced or done (RFC 9112 §6.1).
-    let knows_no_coding = asking.version == Version::Http10;
-    let (kind, persistence) = match head.status {
-        101 if asking.upgrades => (Kind::Tunnel, Persistence::Upgrade),
+    let framing = framing::of_response(&head, context.response_to).map_err(malformed)?;
+    let options = ConnectionOptions::parse(head.fields).map_err(malformed)?;
+    // RFC 9112 §6.1: an HTTP/1.0 client must not get a Transfer-Encoding.
+    let is_http_1_0 = context.version == Version::Http10;
+    let (kind, connection_field) = match head.status {
+        101 if context.upgrades => (ResponseKind::Tunnel, ConnectionField::Upgrade),
         101 => return Err(ResponseError::UnaskedUpgrade),
-        100..=199 => (Kind::Interim, Persistence::Presumed),
+        100..=199 => (ResponseKind::Interim, ConnectionField::Absent),
         _ => {
-            let form = if knows_no_coding && framing == Framing::Chunked {
+            let mode = if is_http_1_0 && framing == Framing::Chunked {
                 BodyMode::Dechunked
             } else {
                 BodyMode::Verbatim
             };
-            let next = next(asking, framing, form, moment);
-            let persistence = match (next, asking.version) {
-                (Next::Reuse, Version::Http11) => Persistence::Presumed,
-                (Next::Reuse, Version::Http10) => Persistence::KeepAlive,
-                _ => Persistence::Close,
+            let next = after_response(context, framing, mode, state);
+            let connection_field = match (next, context.version) {
+                (AfterResponse::KeepAlive, Version::Http11) => ConnectionField::Absent,
+                (AfterResponse::KeepAlive, Version::Http10) => ConnectionField::KeepAlive,
+                _ => ConnectionField::Close,
             };
-            let keep = (options.persists(head.version) && framing != Framing::UntilClose)
-                .then(|| connection::announced_idle_seconds(head.fields));
-            let kind = Kind::Final(Final {
+            let kind = ResponseKind::Final(FinalResponse {
                 framing,
-                form,
+                mode,
                 next,
-                keep,
-                named: trailing(&options, framing),
+                persistence: target_persistence(&head, &options, framing),
+                nominated: nominated_trailers(&options, framing),
             });
-            (kind, persistence)
+            (kind, connection_field)
         }
     };
-    rewrite::response(&head, &options, persistence, knows_no_coding, out);
+    rewrite::response(&head, &options, connection_field, is_http_1_0, out);
     Ok(Parsed::Complete(ForwardedResponse { head, kind }))
 }
 
-/// What becomes of the client's connection behind a final response (RFC 9112 §9.3).
-pub fn next(
-    asking: &RequestContext,
+/// What becomes of the client's connection after a final response (RFC 9112 §9.3).
+pub fn after_response(
+    context: &RequestContext,
     framing: Framing,
-    form: BodyMode,
-    moment: ExchangeState,
-) -> Next {
-    if !moment.is_sent {
-        Next::Close(Reason::RequestUnfinished)
-    } else if !asking.persists {
-        Next::Close(Reason::ClientAsked)
-    } else if framing == Framing::UntilClose || form == BodyMode::Dechunked {
-        Next::Close(Reason::BodyEndsByClose)
-    } else if moment.is_stopping {
-        Next::Close(Reason::Stopping)
+    mode: BodyMode,
+    state: ExchangeState,
+) -> AfterResponse {
+    if !state.is_request_sent {
+        AfterResponse::Close(CloseReason::RequestIncomplete)
+    } else if !context.is_persistent {
+        AfterResponse::Close(CloseReason::ClientRequested)
+    } else if framing == Framing::UntilClose || mode == BodyMode::Dechunked {
+        AfterResponse::Close(CloseReason::CloseDelimited)
+    } else if state.is_stopping {
+        AfterResponse::Close(CloseReason::Stopping)
     } else {
-        Next::Reuse
+        AfterResponse::KeepAlive
     }
 }
 
-/// What `Connection` names stays on this hop in the trailer section, too (RFC 9110 §7.6.1), where there can be one.
-fn trailing(options: &Options<'_>, framing: Framing) -> NominatedFields {
+/// What becomes of the target's connection after a final response (RFC 9112 §9.3).
+fn target_persistence(
+    head: &ResponseHead<'_, '_>,
+    options: &ConnectionOptions<'_>,
+    framing: Framing,
+) -> Persistence {
+    if options.is_persistent(head.version) && framing != Framing::UntilClose {
+        Persistence::KeepAlive {
+            announced_seconds: connection::announced_idle_seconds(head.fields),
+        }
+    } else {
+        Persistence::Close
+    }
+}
+
+/// The fields that `Connection` names: they must not pass in a trailer section either (RFC 9110 §7.6.1). Only a chunked body has
+/// one.
+fn nominated_trailers(options: &ConnectionOptions<'_>, framing: Framing) -> NominatedFields {
     if framing == Framing::Chunked {
-        options.named()
+        options.nominated()
     } else {
         NominatedFields::default()
     }
@@ -221,7 +256,7 @@ fn trailing(options: &Options<'_>, framing: Framing) -> NominatedFields {
 mod tests {
     use super::*;
 
-    /// The head of a request to a loopback listener, judged: what goes on, up to `Via`, or why it does not.
+    /// Checks what a loopback listener forwards of a request head, up to `Via`, or why it refuses it.
     #[track_caller]
     fn check_request(why: &str, lines: &str, expected: Result<&str, (Error, bool)>) {
         let text = lines.replace(" | ", "\r\n") + "\r\n\r\n";
@@ -229,19 +264,19 @@ mod tests {
             local_hosts_only: true,
             ..Guard::default()
         };
-        let onward = RequestRewriter::new("o:1", "/base", &[]).expect("it is settable");
+        let rewriter = RequestRewriter::new("o:1", "/base", &[]).expect("it is valid");
         let mut out = Vec::new();
         let mut slots = Slots::new();
-        let verdict = request(text.as_bytes(), &mut slots, &guard, &onward, &mut out);
+        let verdict = request(text.as_bytes(), &mut slots, &guard, &rewriter, &mut out);
         let sent = out.escape_ascii().to_string().replace(r"\r\n", " | ");
         let verdict = match &verdict {
-            Ok(Parsed::Complete(onbound)) => {
-                assert_eq!(onbound.head.len, text.len(), "{why}");
+            Ok(Parsed::Complete(forwarded)) => {
+                assert_eq!(forwarded.head.len, text.len(), "{why}");
                 Ok(sent.split(" | Via: ").next().unwrap_or_default())
             }
             Ok(Parsed::Partial) => panic!("rows are whole: {why}"),
             Err(refused) => {
-                assert_eq!(sent, "", "nothing is written of what is refused: {why}");
+                assert_eq!(sent, "", "nothing is written of a refused request: {why}");
                 Err((refused.error, refused.head_only))
             }
         };
@@ -250,9 +285,9 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn where_a_message_ends_is_judged_before_where_it_goes() {
+    fn framing_is_checked_before_routing() {
         use Error::{Connect, ConnectBody, HostForeign, HostMissing, LengthAndCoding, OriginForeign, Target, TooManyOptions};
-        check_request("nothing is wrong", "GET /a HTTP/1.1 | Host: localhost", Ok("GET /base/a HTTP/1.1 | Host: o:1"));
+        check_request("a valid request", "GET /a HTTP/1.1 | Host: localhost", Ok("GET /base/a HTTP/1.1 | Host: o:1"));
         check_request("framing before everything", "GET * HTTP/1.1 | Content-Length: 1 | Transfer-Encoding: chunked", Err((LengthAndCoding, false)));
         check_request("a body on CONNECT before CONNECT", "CONNECT a:1 HTTP/1.1 | Content-Length: 1", Err((ConnectBody, false)));
         check_request("CONNECT before its host", "CONNECT a:1 HTTP/1.1", Err((Connect, false)));
@@ -261,24 +296,24 @@ mod tests {
         check_request("a foreign host before the origin", "GET / HTTP/1.1 | Host: a | Origin: http://a", Err((HostForeign, false)));
         check_request("the origin before the options", &format!("GET / HTTP/1.1 | Host: localhost | Origin: http://a | Connection: {}", "a,".repeat(17)), Err((OriginForeign, false)));
         check_request("the options", &format!("GET / HTTP/1.1 | Host: localhost | Connection: {}", "a,".repeat(17)), Err((TooManyOptions, false)));
-        check_request("a HEAD is told without a body", "HEAD / HTTP/1.1", Err((HostMissing, true)));
+        check_request("a HEAD is refused without a body", "HEAD / HTTP/1.1", Err((HostMissing, true)));
     }
 
-    /// What becomes of a response to a request with `asking`, judged at `moment`: its kind, or what is wrong.
+    /// Checks what follows a response to a request with `context` in that state, or why it is not forwarded.
     #[track_caller]
     fn check_response(
         why: &str,
         lines: &str,
-        (asking, moment): (RequestContext, ExchangeState),
-        expected: Result<Kind, ResponseError>,
+        (context, state): (RequestContext, ExchangeState),
+        expected: Result<ResponseKind, ResponseError>,
     ) {
         let text = lines.replace(" | ", "\r\n") + "\r\n\r\n";
         let mut out = Vec::new();
         let mut slots = Slots::new();
-        let verdict = response(text.as_bytes(), &mut slots, &asking, moment, &mut out);
+        let verdict = response(text.as_bytes(), &mut slots, &context, state, &mut out);
         assert_eq!(verdict.is_err(), out.is_empty(), "{why}");
         let verdict = verdict.map(|parsed| match parsed {
-            Parsed::Complete(inbound) => inbound.kind,
+            Parsed::Complete(forwarded) => forwarded.kind,
             Parsed::Partial => panic!("rows are whole: {why}"),
         });
         assert_eq!(verdict, expected, "{why}");
@@ -286,53 +321,54 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn both_connections_go_on_or_end_as_both_messages_say() {
+    fn both_connections_persist_or_close_as_both_messages_say() {
         use Framing::{Chunked, Empty, Length, UntilClose};
-        use Reason::{BodyEndsByClose, ClientAsked, RequestUnfinished, Stopping};
-        let get = RequestContext { asked: Asked::Other, version: Version::Http11, persists: true, upgrades: false };
-        let sent = ExchangeState { is_sent: true, is_stopping: false };
+        use CloseReason::{CloseDelimited, ClientRequested, RequestIncomplete, Stopping};
+        let get = RequestContext { response_to: ResponseTo::Other, version: Version::Http11, is_persistent: true, upgrades: false };
+        let sent = ExchangeState { is_request_sent: true, is_stopping: false };
         let usual = (get, sent);
-        let answer = |framing, next, keep| Ok(Kind::Final(Final { framing, form: BodyMode::Verbatim, next, keep, named: NominatedFields::default() }));
-        let kept = Some(None);
-        check_response("the usual", "HTTP/1.1 200 OK | Content-Length: 5", usual, answer(Length(5), Next::Reuse, kept));
-        check_response("in chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", usual, answer(Chunked, Next::Reuse, kept));
-        check_response("the origin closes, and says so", "HTTP/1.1 200 OK | Content-Length: 5 | Connection: close", usual, answer(Length(5), Next::Reuse, None));
-        check_response("the origin closes, for HTTP/1.0 does", "HTTP/1.0 200 OK | Content-Length: 5", usual, answer(Length(5), Next::Reuse, None));
-        check_response("the origin keeps its connection, though it speaks HTTP/1.0", "HTTP/1.0 200 OK | Content-Length: 5 | Connection: keep-alive", usual, answer(Length(5), Next::Reuse, kept));
-        check_response("for a time", "HTTP/1.1 200 OK | Content-Length: 5 | Keep-Alive: timeout=5", usual, answer(Length(5), Next::Reuse, Some(Some(5))));
-        check_response("the body ends with the connection", "HTTP/1.1 200 OK", usual, answer(UntilClose, Next::Close(BodyEndsByClose), None));
-        check_response("the client asked for the end", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { persists: false, ..get }, sent), answer(Length(5), Next::Close(ClientAsked), kept));
-        check_response("the answer came before the request was over", "HTTP/1.1 413 x | Content-Length: 5", (get, ExchangeState { is_sent: false, ..sent }), answer(Length(5), Next::Close(RequestUnfinished), kept));
-        check_response("the interceptor is stopping", "HTTP/1.1 200 OK | Content-Length: 5", (get, ExchangeState { is_stopping: true, ..sent }), answer(Length(5), Next::Close(Stopping), kept));
-        check_response("to HEAD", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { asked: Asked::Head, ..get }, sent), answer(Empty, Next::Reuse, kept));
-        check_response("304", "HTTP/1.1 304 x | Content-Length: 5", usual, answer(Empty, Next::Reuse, kept));
-        let decoded = Final { framing: Chunked, form: BodyMode::Dechunked, next: Next::Close(BodyEndsByClose), keep: kept, named: NominatedFields::default() };
-        check_response("HTTP/1.0 gets no chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", (RequestContext { version: Version::Http10, ..get }, sent), Ok(Kind::Final(decoded)));
-        check_response("100", "HTTP/1.1 100 Continue", usual, Ok(Kind::Interim));
-        check_response("103, before the request is over", "HTTP/1.1 103 Early Hints", (get, ExchangeState { is_sent: false, ..sent }), Ok(Kind::Interim));
-        check_response("101 that was asked for", "HTTP/1.1 101 x | Upgrade: websocket", (RequestContext { upgrades: true, ..get }, sent), Ok(Kind::Tunnel));
-        check_response("101 that was not", "HTTP/1.1 101 x | Upgrade: websocket", usual, Err(ResponseError::UnaskedUpgrade));
+        let answer = |framing, next, persistence| Ok(ResponseKind::Final(FinalResponse { framing, mode: BodyMode::Verbatim, next, persistence, nominated: NominatedFields::default() }));
+        let kept = Persistence::KeepAlive { announced_seconds: None };
+        let closed = Persistence::Close;
+        check_response("the usual", "HTTP/1.1 200 OK | Content-Length: 5", usual, answer(Length(5), AfterResponse::KeepAlive, kept));
+        check_response("in chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", usual, answer(Chunked, AfterResponse::KeepAlive, kept));
+        check_response("the target announces that it closes", "HTTP/1.1 200 OK | Content-Length: 5 | Connection: close", usual, answer(Length(5), AfterResponse::KeepAlive, closed));
+        check_response("the target closes, as HTTP/1.0 does by default", "HTTP/1.0 200 OK | Content-Length: 5", usual, answer(Length(5), AfterResponse::KeepAlive, closed));
+        check_response("an HTTP/1.0 target keeps its connection", "HTTP/1.0 200 OK | Content-Length: 5 | Connection: keep-alive", usual, answer(Length(5), AfterResponse::KeepAlive, kept));
+        check_response("for an announced time", "HTTP/1.1 200 OK | Content-Length: 5 | Keep-Alive: timeout=5", usual, answer(Length(5), AfterResponse::KeepAlive, Persistence::KeepAlive { announced_seconds: Some(5) }));
+        check_response("the body ends with the connection", "HTTP/1.1 200 OK", usual, answer(UntilClose, AfterResponse::Close(CloseDelimited), closed));
+        check_response("the client closes", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { is_persistent: false, ..get }, sent), answer(Length(5), AfterResponse::Close(ClientRequested), kept));
+        check_response("the response came before the end of the request", "HTTP/1.1 413 x | Content-Length: 5", (get, ExchangeState { is_request_sent: false, ..sent }), answer(Length(5), AfterResponse::Close(RequestIncomplete), kept));
+        check_response("the interceptor is stopping", "HTTP/1.1 200 OK | Content-Length: 5", (get, ExchangeState { is_stopping: true, ..sent }), answer(Length(5), AfterResponse::Close(Stopping), kept));
+        check_response("to HEAD", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { response_to: ResponseTo::Head, ..get }, sent), answer(Empty, AfterResponse::KeepAlive, kept));
+        check_response("304", "HTTP/1.1 304 x | Content-Length: 5", usual, answer(Empty, AfterResponse::KeepAlive, kept));
+        let decoded = FinalResponse { framing: Chunked, mode: BodyMode::Dechunked, next: AfterResponse::Close(CloseDelimited), persistence: kept, nominated: NominatedFields::default() };
+        check_response("HTTP/1.0 gets no chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", (RequestContext { version: Version::Http10, ..get }, sent), Ok(ResponseKind::Final(decoded)));
+        check_response("100", "HTTP/1.1 100 Continue", usual, Ok(ResponseKind::Interim));
+        check_response("103, before the request is over", "HTTP/1.1 103 Early Hints", (get, ExchangeState { is_request_sent: false, ..sent }), Ok(ResponseKind::Interim));
+        check_response("a 101 to an upgrade", "HTTP/1.1 101 x | Upgrade: websocket", (RequestContext { upgrades: true, ..get }, sent), Ok(ResponseKind::Tunnel));
+        check_response("a 101 to no upgrade", "HTTP/1.1 101 x | Upgrade: websocket", usual, Err(ResponseError::UnaskedUpgrade));
         check_response("both framings", "HTTP/1.1 200 OK | Content-Length: 5 | Transfer-Encoding: chunked", usual, Err(ResponseError::Malformed(Error::LengthAndCoding)));
         check_response("too many options", &format!("HTTP/1.1 200 OK | Connection: {}", "a,".repeat(17)), usual, Err(ResponseError::Malformed(Error::TooManyOptions)));
     }
 
     #[test]
-    fn what_connection_names_is_remembered_for_the_trailers() {
+    fn fields_that_connection_names_are_kept_for_the_trailer_section() {
         let named = |framing: &str| {
             let text = format!(
                 "POST / HTTP/1.1\r\nHost: a\r\nConnection: close, x-sum\r\n{framing}\r\n\r\n"
             );
-            let (guard, onward) = (Guard::default(), RequestRewriter::new("o", "", &[]));
-            let onward = onward.expect("it is settable");
+            let (guard, rewriter) = (Guard::default(), RequestRewriter::new("o", "", &[]));
+            let rewriter = rewriter.expect("it is valid");
             let mut slots = Slots::new();
             match request(
                 text.as_bytes(),
                 &mut slots,
                 &guard,
-                &onward,
+                &rewriter,
                 &mut Vec::new(),
             ) {
-                Ok(Parsed::Complete(onbound)) => onbound.named,
+                Ok(Parsed::Complete(forwarded)) => forwarded.nominated,
                 verdict => panic!("{verdict:?}"),
             }
         };

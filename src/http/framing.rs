@@ -7,7 +7,7 @@ use super::error::Error;
 use super::grammar::{is_token, list};
 use super::head::{Field, RequestHead, ResponseHead, Version};
 
-/// How a body's end is announced.
+/// How a body's end is framing_fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// There is none.
@@ -22,20 +22,20 @@ pub enum Framing {
 
 /// What of a request decides how its response is framed: a response cannot be framed without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum ResponseTo {
     /// `HEAD`: the response has no body whatever its fields say.
     Head,
     /// Any other method that is forwarded.
     Other,
 }
 
-impl Asked {
+impl ResponseTo {
     /// What a response to `method` has to be read by.
-    pub fn by(method: &str) -> Self {
+    pub fn method(method: &str) -> Self {
         if method == "HEAD" {
-            Asked::Head
+            ResponseTo::Head
         } else {
-            Asked::Other
+            ResponseTo::Other
         }
     }
 }
@@ -47,14 +47,14 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
     if is_disguised(head.method) {
         return Err(Error::RequestLine);
     }
-    let framing = match announced(head.fields, head.version)? {
+    let framing = match framing_fields(head.fields, head.version)? {
         // §6.3 (4)
-        Announced::Chunked => Framing::Chunked,
+        FramingFields::Chunked => Framing::Chunked,
         // §6.3 (6)
-        Announced::Length(0) => Framing::Empty,
-        Announced::Length(length) => Framing::Length(length),
+        FramingFields::ContentLength(0) => Framing::Empty,
+        FramingFields::ContentLength(length) => Framing::Length(length),
         // §6.3 (7): "If this is a request message and none of the above are true": no body.
-        Announced::Nothing => Framing::Empty,
+        FramingFields::Absent => Framing::Empty,
     };
     // RFC 9110 §9.3.6: "A CONNECT request message does not have content."
     if head.method == "CONNECT" && framing != Framing::Empty {
@@ -64,21 +64,21 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
 }
 
 /// How the body of a response ends.
-pub fn of_response(head: &ResponseHead<'_, '_>, asked: Asked) -> Result<Framing, Error> {
+pub fn of_response(head: &ResponseHead<'_, '_>, asked: ResponseTo) -> Result<Framing, Error> {
     // Before §6.3 (1), so that contradictory fields of a response without body do not pass either.
-    let announced = announced(head.fields, head.version)?;
+    let framing_fields = framing_fields(head.fields, head.version)?;
     // §6.3 (1)
-    if asked == Asked::Head || matches!(head.status, 100..=199 | 204 | 304) {
+    if asked == ResponseTo::Head || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(Framing::Empty);
     }
-    match announced {
+    match framing_fields {
         // §6.3 (4)
-        Announced::Chunked => Ok(Framing::Chunked),
+        FramingFields::Chunked => Ok(Framing::Chunked),
         // §6.3 (6)
-        Announced::Length(0) => Ok(Framing::Empty),
-        Announced::Length(length) => Ok(Framing::Length(length)),
+        FramingFields::ContentLength(0) => Ok(Framing::Empty),
+        FramingFields::ContentLength(length) => Ok(Framing::Length(length)),
         // §6.3 (8)
-        Announced::Nothing => Ok(Framing::UntilClose),
+        FramingFields::Absent => Ok(Framing::UntilClose),
     }
 }
 
@@ -113,14 +113,14 @@ fn is_disguise_of(known: &str, name: &str) -> bool {
     name.len() == known.len() && name.contains('_') && name.bytes().zip(known.as_bytes()).all(same)
 }
 
-enum Announced {
-    Nothing,
-    Length(u64),
+enum FramingFields {
+    Absent,
+    ContentLength(u64),
     Chunked,
 }
 
 /// What the two fields say together.
-fn announced(fields: &[Field<'_>], version: Version) -> Result<Announced, Error> {
+fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<FramingFields, Error> {
     let mut length = None;
     let mut coding = None;
     for field in fields {
@@ -150,10 +150,10 @@ fn announced(fields: &[Field<'_>], version: Version) -> Result<Announced, Error>
                 return Err(Error::CodingInHttp10);
             }
             chunked_only(coding)?;
-            Ok(Announced::Chunked)
+            Ok(FramingFields::Chunked)
         }
-        (None, Some(length)) => Ok(Announced::Length(digits(length)?)),
-        (None, None) => Ok(Announced::Nothing),
+        (None, Some(length)) => Ok(FramingFields::ContentLength(digits(length)?)),
+        (None, None) => Ok(FramingFields::Absent),
     }
 }
 
@@ -220,7 +220,7 @@ mod tests {
         expected: Result<Framing, Error>,
     ) {
         let text = format!("HTTP/1.{line} Reason\r\n{lines}\r\nbody");
-        let framing = with_response(&text, |head| of_response(head, Asked::by(method)));
+        let framing = with_response(&text, |head| of_response(head, ResponseTo::method(method)));
         assert_eq!(framing, expected, "{why}");
     }
 

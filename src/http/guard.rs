@@ -31,13 +31,13 @@ pub struct Guard {
 
 impl Guard {
     /// Checks a request's `Host`, `Origin` and `Via`.
-    pub fn admit(&self, head: &RequestHead<'_, '_>, target: &Target<'_>) -> Result<(), Error> {
+    pub fn check(&self, head: &RequestHead<'_, '_>, target: &Target<'_>) -> Result<(), Error> {
         let host = host_field(head)?;
-        self.admit_host(host)?;
+        self.check_host(host)?;
         if let Target::Absolute { authority, .. } = target {
             // RFC 9112 §3.2.2: the authority counts, and `Host` does not; a rebinding page could send
             // either, so both have to be right.
-            self.admit_host(host_of(authority))?;
+            self.check_host(host_of(authority))?;
         }
         for field in head
             .fields
@@ -46,21 +46,21 @@ impl Guard {
         {
             // A list, as old drafts had (RFC 6454 §7.1): each of them counts.
             for origin in field.value.split(|byte| b" \t,".contains(byte)) {
-                self.admit_origin(origin)?;
+                self.check_origin(origin)?;
             }
         }
-        if passages(head) >= VIA_MAX {
+        if own_via_entries(head) >= VIA_MAX {
             Err(Error::Loop)
         } else {
             Ok(())
         }
     }
 
-    fn admit_host(&self, host: Option<&str>) -> Result<(), Error> {
+    fn check_host(&self, host: Option<&str>) -> Result<(), Error> {
         let Some(host) = host else { return Ok(()) };
         if !self.local_hosts_only
             || is_this_machine(host)
-            || names(&self.allowed_hosts, host.as_bytes())
+            || is_listed(&self.allowed_hosts, host.as_bytes())
         {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Guard {
     /// Origins with other schemes (`vscode-webview://`, `app://`) are programs on this machine. `null` is not
     /// known to be one: desktop programs that run from files send it, but a sandboxed frame in any page can
     /// send it, too. It passes: refusing it would shut those programs out.
-    fn admit_origin(&self, origin: &[u8]) -> Result<(), Error> {
+    fn check_origin(&self, origin: &[u8]) -> Result<(), Error> {
         let Some(behind_scheme) = behind_web_scheme(origin) else {
             return Ok(());
         };
@@ -84,7 +84,7 @@ impl Guard {
         }
         // As the allowed ones are written: programs may send the scheme's own port, which browsers leave out.
         let usual = std::str::from_utf8(origin).ok().and_then(allowed_origin);
-        if names(
+        if is_listed(
             &self.allowed_origins,
             usual.as_ref().map_or(origin, String::as_bytes),
         ) {
@@ -149,7 +149,7 @@ fn host_field<'b>(head: &RequestHead<'_, 'b>) -> Result<Option<&'b str>, Error> 
 }
 
 /// How many entries of `Via` are ours.
-fn passages(head: &RequestHead<'_, '_>) -> usize {
+fn own_via_entries(head: &RequestHead<'_, '_>) -> usize {
     head.fields
         .iter()
         .filter(|field| field.name.eq_ignore_ascii_case("Via"))
@@ -207,7 +207,7 @@ pub fn allowed_origin(text: &str) -> Option<String> {
     })
 }
 
-fn names(allowed: &[String], value: &[u8]) -> bool {
+fn is_listed(allowed: &[String], value: &[u8]) -> bool {
     allowed
         .iter()
         .any(|name| name == ANY || name.as_bytes().eq_ignore_ascii_case(value))
@@ -264,7 +264,7 @@ mod tests {
     fn verdict(guard: &Guard, text: &str) -> Result<(), Error> {
         with_request(text, |head| {
             let target = Target::parse(head.method, head.target).expect("rows have a target");
-            guard.admit(head, &target)
+            guard.check(head, &target)
         })
     }
 

@@ -183,7 +183,7 @@ fn json_string(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::super::error::{Error, Parsed};
-    use super::super::framing::{self, Asked, Framing};
+    use super::super::framing::{self, Framing, ResponseTo};
     use super::super::head::{self, Slots};
     use super::*;
 
@@ -212,7 +212,7 @@ mod tests {
             panic!("no response: {}", bytes.escape_ascii());
         };
         let (head_bytes, body) = bytes.split_at(head.len);
-        let announced = framing::of_response(&head, Asked::Other).expect("it is framed");
+        let announced = framing::of_response(&head, ResponseTo::Other).expect("it is framed");
         if !manner.head_only {
             assert_eq!(announced, Framing::Length(body.len() as u64));
         }

@@ -1,90 +1,94 @@
-//! Heads for the next hop (RFC 9110 §7.6): what is left out, what is set, in which order.
+//! Message heads for the next hop (RFC 9110 §7.6): which fields are removed, set and replaced.
 //!
-//! Everything else passes byte for byte: names keep their case, fields their order, values their bytes.
+//! All others are copied: names keep their case, fields their order, values their bytes.
 
-use super::connection::{self, Options};
+use super::connection::{self, ConnectionOptions};
 use super::framing::{self, Framing};
 use super::grammar::{is_field_value, is_token, list};
 use super::guard::PSEUDONYM;
 use super::head::{Field, RequestHead, ResponseHead, Version};
 use super::target::{Target, host_of};
 
-/// What every request gets on its way to the origin, made ready once.
+/// What is changed in every request, prepared once.
 #[derive(Debug, Clone)]
 pub struct RequestRewriter {
     host: String,
     base_path: String,
-    /// What stands in front of every path where a proxy is asked: `http://` and the host.
-    server: Vec<u8>,
+    /// The scheme and authority in front of every path where requests are sent to a proxy; else empty.
+    proxy_prefix: Vec<u8>,
     lines: Vec<u8>,
     names: Vec<String>,
 }
 
-/// A field that cannot be set: its name is no token, or belongs to this hop, or its value holds a control
-/// character. The origin's host and base path are named by what they are.
+/// A field that cannot be set: its name is not a token or is one that this hop manages, or its value holds a control character.
+/// Also an invalid host or base path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsettable(pub String);
+pub struct InvalidField(pub String);
 
 impl RequestRewriter {
-    /// `host` is the origin's `Host`; `base_path` is empty or starts with `/` and does not end in one; each
-    /// of `fields` replaces what the client sent under its name. Of equal names the last wins.
+    /// `host` is the target's `Host`; `base_path` is empty or starts with `/`; each of `fields` replaces the client's fields of
+    /// that name. Of equal names the last wins.
+    ///
+    /// # Errors
+    ///
+    /// The name of the first of them that is invalid.
     pub fn new(
         host: &str,
         base_path: &str,
         fields: &[(String, String)],
-    ) -> Result<Self, Unsettable> {
+    ) -> Result<Self, InvalidField> {
         if host_of(host).is_none() {
-            return Err(Unsettable(format!("Host: {host}")));
+            return Err(InvalidField(format!("Host: {host}")));
         }
         let is_path = (base_path.is_empty() || base_path.starts_with('/'))
             && base_path.bytes().all(|byte| byte.is_ascii_graphic())
             && !base_path.contains(['?', '#']);
         if !is_path {
-            return Err(Unsettable(format!("the base path {base_path}")));
+            return Err(InvalidField(format!("the base path {base_path}")));
         }
-        let mut onward = RequestRewriter {
+        let mut rewriter = RequestRewriter {
             host: host.to_owned(),
             base_path: base_path.trim_end_matches('/').to_owned(),
-            server: Vec::new(),
+            proxy_prefix: Vec::new(),
             lines: Vec::new(),
             names: Vec::new(),
         };
         for (index, (name, value)) in fields.iter().enumerate() {
-            let is_settable = is_token(name.as_bytes())
+            let is_valid = is_token(name.as_bytes())
                 && is_field_value(value.as_bytes())
                 && !framing::is_framing(name)
                 && !connection::is_always_hop_by_hop(name)
                 && !["Host", "Via", "Trailer"]
                     .iter()
                     .any(|own| own.eq_ignore_ascii_case(name));
-            if !is_settable {
-                return Err(Unsettable(name.clone()));
+            if !is_valid {
+                return Err(InvalidField(name.clone()));
             }
             let is_overruled = fields[index + 1..]
                 .iter()
                 .any(|(later, _)| later.eq_ignore_ascii_case(name));
             if !is_overruled {
                 let value = value.trim_matches([' ', '\t']).as_bytes();
-                line(&Field { name, value }, &mut onward.lines);
-                onward.names.push(name.clone());
+                line(&Field { name, value }, &mut rewriter.lines);
+                rewriter.names.push(name.clone());
             }
         }
-        Ok(onward)
+        Ok(rewriter)
     }
 
-    /// The same, sent to a proxy that knows nothing but the request: it gets the whole URL (RFC 9112 §3.2.2). A field of
-    /// the user's own wins over `authorization`.
+    /// The same for requests that are sent to a proxy, in absolute-form (RFC 9112 §3.2.2). A `Proxy-Authorization` among the
+    /// fields wins over `authorization`.
     pub fn through_proxy(mut self, authorization: Option<&[u8]>) -> Self {
-        self.server = format!("http://{}", self.host).into_bytes();
+        self.proxy_prefix = format!("http://{}", self.host).into_bytes();
         let name = "Proxy-Authorization";
-        if let Some(value) = authorization.filter(|_| !self.is_ours(name)) {
+        if let Some(value) = authorization.filter(|_| !self.sets(name)) {
             line(&Field { name, value }, &mut self.lines);
             self.names.push(name.to_owned());
         }
         self
     }
 
-    /// Takes out what is set under `name`, for whoever is to get it in the origin's place.
+    /// Removes field `name` and returns its value.
     pub fn take(&mut self, name: &str) -> Option<Vec<u8>> {
         let own = |own: &String| own.eq_ignore_ascii_case(name);
         let at = self.names.iter().position(own)?;
@@ -97,76 +101,104 @@ impl RequestRewriter {
         Some(value.to_vec())
     }
 
-    /// Whether `name` is a field that this hop sets itself.
-    pub fn is_ours(&self, name: &str) -> bool {
+    /// Whether it sets field `name`.
+    pub fn sets(&self, name: &str) -> bool {
         self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 }
 
-/// Writes the head that the origin gets. Returns whether it asks for an upgrade.
+/// Writes the head of a request for the target. Returns whether it asks for an upgrade.
 pub fn request(
     head: &RequestHead<'_, '_>,
     target: &Target<'_>,
-    options: &Options<'_>,
+    options: &ConnectionOptions<'_>,
     framing: Framing,
-    onward: &RequestRewriter,
+    rewriter: &RequestRewriter,
     out: &mut Vec<u8>,
 ) -> bool {
-    out.extend_from_slice(head.method.as_bytes());
+    request_line(head.method, target, rewriter, out);
+    end_to_end_fields(head, options, rewriter, out);
+    let via: &[u8] = match head.version {
+        Version::Http10 => b"Via: 1.0 ",
+        Version::Http11 => b"Via: 1.1 ",
+    };
+    out.extend_from_slice(via);
+    out.extend_from_slice(PSEUDONYM.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&rewriter.lines);
+    let upgrades = connection_fields(head, options, framing, out);
+    out.extend_from_slice(b"\r\n");
+    upgrades
+}
+
+fn request_line(method: &str, target: &Target<'_>, rewriter: &RequestRewriter, out: &mut Vec<u8>) {
+    out.extend_from_slice(method.as_bytes());
     out.push(b' ');
-    out.extend_from_slice(&onward.server);
+    out.extend_from_slice(&rewriter.proxy_prefix);
     let path = out.len();
-    target.write(head.method, &onward.base_path, out);
-    // RFC 9112 §3.2.4: the proxy makes the asterisk of a URL without a path.
-    if !onward.server.is_empty() && &out[path..] == b"*" {
+    target.write(method, &rewriter.base_path, out);
+    // RFC 9112 §3.2.4: a proxy turns a URL without a path back into the asterisk.
+    if !rewriter.proxy_prefix.is_empty() && &out[path..] == b"*" {
         out.truncate(path);
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
+}
 
-    let host = Field {
-        name: "Host",
-        value: onward.host.as_bytes(),
+/// Writes the client's fields that are forwarded, with the target's `Host` in the place of the client's.
+fn end_to_end_fields(
+    head: &RequestHead<'_, '_>,
+    options: &ConnectionOptions<'_>,
+    rewriter: &RequestRewriter,
+    out: &mut Vec<u8>,
+) {
+    let host = |name| Field {
+        name,
+        value: rewriter.host.as_bytes(),
     };
     let mut has_host = false;
     for field in head.fields {
         if field.name.eq_ignore_ascii_case("Host") {
-            // It stays where it was, spelt as it was.
             if !has_host {
-                line(
-                    &Field {
-                        name: field.name,
-                        ..host
-                    },
-                    out,
-                );
+                line(&host(field.name), out);
             }
             has_host = true;
-        } else if passes_on(field.name, head.version, options, onward) {
+        } else if is_forwarded(field.name, head.version, options, rewriter) {
             line(field, out);
         }
     }
     if !has_host {
-        line(&host, out);
+        line(&host("Host"), out);
     }
-    let received: &[u8] = match head.version {
-        Version::Http10 => b"Via: 1.0 ",
-        Version::Http11 => b"Via: 1.1 ",
-    };
-    out.extend_from_slice(received);
-    out.extend_from_slice(PSEUDONYM.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(&onward.lines);
+}
 
-    let takes_trailers = asks_for(head.fields, "TE", is_trailers);
-    // A request with a body keeps to HTTP: where its body ends would otherwise be two protocols' matter.
-    let upgrades = options.upgrade()
+/// Whether a field of a request is forwarded as it is.
+fn is_forwarded(
+    name: &str,
+    version: Version,
+    options: &ConnectionOptions<'_>,
+    rewriter: &RequestRewriter,
+) -> bool {
+    // RFC 9110 §10.1.1: an expectation in an HTTP/1.0 request is to be ignored; its client does not understand a 100.
+    let is_ignored = version == Version::Http10 && name.eq_ignore_ascii_case("Expect");
+    !is_ignored && !options.is_hop_by_hop(name) && !rewriter.sets(name)
+}
+
+/// Writes this hop's `Upgrade`, `TE` and `Connection`. Returns whether an upgrade is asked for.
+fn connection_fields(
+    head: &RequestHead<'_, '_>,
+    options: &ConnectionOptions<'_>,
+    framing: Framing,
+    out: &mut Vec<u8>,
+) -> bool {
+    // Not with a body: the target could take its bytes for the new protocol.
+    let upgrades = options.has_upgrade()
         && head.version == Version::Http11
         && framing == Framing::Empty
-        && asks_for(head.fields, "Upgrade", passes_upgrade);
+        && values(head.fields, "Upgrade").any(is_forwarded_protocol);
     if upgrades {
         out.extend_from_slice(b"Upgrade: ");
         let mut protocols =
-            values(head.fields, "Upgrade").filter(|protocol| passes_upgrade(protocol));
+            values(head.fields, "Upgrade").filter(|protocol| is_forwarded_protocol(protocol));
         out.extend_from_slice(protocols.next().unwrap_or_default());
         for protocol in protocols {
             out.extend_from_slice(b", ");
@@ -174,74 +206,63 @@ pub fn request(
         }
         out.extend_from_slice(b"\r\n");
     }
-    if takes_trailers {
+    let accepts_trailers =
+        values(head.fields, "TE").any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    if accepts_trailers {
         out.extend_from_slice(b"TE: trailers\r\n");
     }
-    let connection: &[u8] = match (upgrades, takes_trailers) {
+    let connection: &[u8] = match (upgrades, accepts_trailers) {
         (true, true) => b"Connection: Upgrade, TE\r\n",
         (true, false) => b"Connection: Upgrade\r\n",
         (false, true) => b"Connection: TE\r\n",
         (false, false) => b"",
     };
     out.extend_from_slice(connection);
-    out.extend_from_slice(b"\r\n");
     upgrades
 }
 
-/// Whether a request's field goes to the origin as it is.
-fn passes_on(
-    name: &str,
-    version: Version,
-    options: &Options<'_>,
-    onward: &RequestRewriter,
-) -> bool {
-    // RFC 9110 §10.1.1: an expectation in HTTP/1.0 is to be ignored, and its client knows no 100.
-    let is_ignored = version == Version::Http10 && name.eq_ignore_ascii_case("Expect");
-    !is_ignored && !options.is_hop_by_hop(name) && !onward.is_ours(name)
-}
-
-/// What a response head tells the client about its connection.
+/// The `Connection` field of a response to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persistence {
-    /// It stays open, as HTTP/1.1 presumes: nothing to say.
-    Presumed,
-    /// It stays open, which a client of HTTP/1.0 must be told.
+pub enum ConnectionField {
+    /// None: an HTTP/1.1 connection persists by default.
+    Absent,
+    /// The connection persists, which is not the default of HTTP/1.0.
     KeepAlive,
-    /// It closes behind this response.
+    /// The connection is closed after this response.
     Close,
-    /// It changes to the protocol that the response names.
+    /// The connection changes to the protocol in `Upgrade`.
     Upgrade,
 }
 
-/// Writes the head that the client gets.
+/// Writes the head of a response for the client.
 ///
-/// With `decoded`, no transfer coding is announced: for every client of HTTP/1.0, which knows none
-/// (RFC 9112 §6.1), whether its response has a body or not.
+/// With `is_dechunked`, `Transfer-Encoding` is removed: from every response to an HTTP/1.0 client, which understands none
+/// (RFC 9112 §6.1), with or without a body.
 pub fn response(
     head: &ResponseHead<'_, '_>,
-    options: &Options<'_>,
-    persistence: Persistence,
-    decoded: bool,
+    options: &ConnectionOptions<'_>,
+    connection_field: ConnectionField,
+    is_dechunked: bool,
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status_and_reason);
-    // RFC 9112 §4: the space stays even if no reason follows it.
+    // RFC 9112 §4: the space is required even without a reason phrase.
     if head.status_and_reason.len() == STATUS_LEN {
         out.push(b' ');
     }
     out.extend_from_slice(b"\r\n");
-    // RFC 9112 §6.1, RFC 9110 §8.6: these have no body, and must not announce one.
+    // RFC 9112 §6.1, RFC 9110 §8.6: these have no body and must not have framing fields.
     let forbids_framing = matches!(head.status, 100..=199 | 204);
-    // RFC 9110 §15.5.22: a 426 says what to upgrade to.
-    let keeps_upgrade = persistence == Persistence::Upgrade || head.status == 426;
-    let mut upgrades = persistence == Persistence::Upgrade;
+    // RFC 9110 §15.5.22: a 426 names the required protocol.
+    let keeps_upgrade = connection_field == ConnectionField::Upgrade || head.status == 426;
+    let mut upgrades = connection_field == ConnectionField::Upgrade;
     for field in head.fields {
         let passes = if field.name.eq_ignore_ascii_case("Upgrade") {
             upgrades |= keeps_upgrade;
             keeps_upgrade
         } else if framing::is_framing(field.name) {
-            !(forbids_framing || decoded && framing::is_coding(field.name))
+            !(forbids_framing || is_dechunked && framing::is_coding(field.name))
         } else {
             !options.is_hop_by_hop(field.name)
         };
@@ -249,14 +270,16 @@ pub fn response(
             line(field, out);
         }
     }
-    // RFC 9110 §7.8: whoever sends `Upgrade` names it here.
-    let connection: &[u8] = match (persistence, upgrades) {
-        (Persistence::Presumed, false) => b"",
-        (Persistence::KeepAlive, false) => b"Connection: keep-alive\r\n",
-        (Persistence::Close, false) => b"Connection: close\r\n",
-        (Persistence::KeepAlive, true) => b"Connection: keep-alive, Upgrade\r\n",
-        (Persistence::Close, true) => b"Connection: close, Upgrade\r\n",
-        (Persistence::Presumed, true) | (Persistence::Upgrade, _) => b"Connection: Upgrade\r\n",
+    // RFC 9110 §7.8: a sender of `Upgrade` must name it in `Connection`.
+    let connection: &[u8] = match (connection_field, upgrades) {
+        (ConnectionField::Absent, false) => b"",
+        (ConnectionField::KeepAlive, false) => b"Connection: keep-alive\r\n",
+        (ConnectionField::Close, false) => b"Connection: close\r\n",
+        (ConnectionField::KeepAlive, true) => b"Connection: keep-alive, Upgrade\r\n",
+        (ConnectionField::Close, true) => b"Connection: close, Upgrade\r\n",
+        (ConnectionField::Absent, true) | (ConnectionField::Upgrade, _) => {
+            b"Connection: Upgrade\r\n"
+        }
     };
     out.extend_from_slice(connection);
     out.extend_from_slice(b"\r\n");
@@ -273,9 +296,9 @@ pub(super) fn line(field: &Field<'_>, out: &mut Vec<u8>) {
 /// The length of a status code.
 const STATUS_LEN: usize = 3;
 
-/// `h2c` is what Java's client offers on every first request; servers that half understand it drop the body
-/// or hang, and neither it nor TLS can be spoken by a hop that reads HTTP/1.1.
-fn passes_upgrade(protocol: &[u8]) -> bool {
+/// Whether an upgrade to `protocol` is forwarded. Java's client offers `h2c` with every first request; some servers then drop
+/// the body or hang, and a hop that reads HTTP/1.1 can forward neither it nor TLS.
+fn is_forwarded_protocol(protocol: &[u8]) -> bool {
     // protocol-name [ "/" protocol-version ], both tokens.
     let mut parts = protocol.splitn(2, |&byte| byte == b'/');
     let name = parts.next().unwrap_or_default();
@@ -286,14 +309,7 @@ fn passes_upgrade(protocol: &[u8]) -> bool {
             .any(|own| own.eq_ignore_ascii_case(name))
 }
 
-fn is_trailers(coding: &[u8]) -> bool {
-    coding.eq_ignore_ascii_case(b"trailers")
-}
-
-fn asks_for(fields: &[Field<'_>], name: &str, is_it: impl Fn(&[u8]) -> bool) -> bool {
-    values(fields, name).any(is_it)
-}
-
+/// The elements of all fields `name`, each a list.
 fn values<'h, 'b>(
     fields: &'h [Field<'b>],
     name: &'h str,
@@ -310,9 +326,9 @@ mod tests {
     use super::*;
 
     /// What every request of the tables gets: `Host: o:1`, and in the end `Via` and `x-source: ic`.
-    fn onward() -> RequestRewriter {
+    fn rewriter() -> RequestRewriter {
         let fields = [("x-source".to_owned(), "ic".to_owned())];
-        RequestRewriter::new("o:1", "/base", &fields).expect("it is settable")
+        RequestRewriter::new("o:1", "/base", &fields).expect("it is valid")
     }
 
     /// The head that `lines`, separated by ` | `, are.
@@ -320,13 +336,13 @@ mod tests {
         lines.replace(" | ", "\r\n") + "\r\n\r\n"
     }
 
-    fn rewritten_with(onward: &RequestRewriter, lines: &str) -> (String, bool) {
+    fn rewritten_with(rewriter: &RequestRewriter, lines: &str) -> (String, bool) {
         with_request(&head_text(lines), |head| {
             let target = Target::parse(head.method, head.target).expect("rows have a target");
             let framing = framing::of_request(head).expect("rows are framed");
-            let options = Options::of(head.fields).expect("rows have few");
+            let options = ConnectionOptions::parse(head.fields).expect("rows have few");
             let mut out = Vec::new();
-            let upgrades = request(head, &target, &options, framing, onward, &mut out);
+            let upgrades = request(head, &target, &options, framing, rewriter, &mut out);
             let text = out.escape_ascii().to_string();
             let lines = text
                 .strip_suffix(r"\r\n\r\n")
@@ -338,7 +354,7 @@ mod tests {
     /// `expected` is what the origin gets before `Via` and the fields that are set.
     #[track_caller]
     fn check(why: &str, lines: &str, expected: &str) {
-        let (text, upgrades) = rewritten_with(&onward(), lines);
+        let (text, upgrades) = rewritten_with(&rewriter(), lines);
         assert_eq!(
             text,
             format!("{expected} | Via: 1.1 ic | x-source: ic"),
@@ -375,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_request_of_http_1_0_becomes_one_of_http_1_1() {
-        let rewritten = |lines| rewritten_with(&onward(), lines).0;
+        let rewritten = |lines| rewritten_with(&rewriter(), lines).0;
         assert_eq!(
             rewritten("GET / HTTP/1.0"),
             "GET /base/ HTTP/1.1 | Host: o:1 | Via: 1.0 ic | x-source: ic"
@@ -396,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_request_never_gets_two_hosts() {
-        let (text, _) = rewritten_with(&onward(), "GET / HTTP/1.1 | Host: a | Host: b");
+        let (text, _) = rewritten_with(&rewriter(), "GET / HTTP/1.1 | Host: a | Host: b");
         assert_eq!(
             text,
             "GET /base/ HTTP/1.1 | Host: o:1 | Via: 1.1 ic | x-source: ic"
@@ -407,7 +423,7 @@ mod tests {
     #[track_caller]
     fn check_hop(why: &str, lines: &str, expected: &str) {
         let (text, upgrades) =
-            rewritten_with(&onward(), &format!("GET / HTTP/1.1 | Host: a{lines}"));
+            rewritten_with(&rewriter(), &format!("GET / HTTP/1.1 | Host: a{lines}"));
         let start = "GET /base/ HTTP/1.1 | Host: o:1";
         let end = text
             .strip_prefix(start)
@@ -453,10 +469,10 @@ mod tests {
     #[rustfmt::skip] // A table.
     fn what_cannot_be_set_is_refused_by_name() {
         #[track_caller]
-        fn check(why: &str, name: &str, value: &str, is_settable: bool) {
-            let onward = RequestRewriter::new("o", "", &[(name.to_owned(), value.to_owned())]);
-            assert_eq!(onward.is_ok(), is_settable, "{why}");
-            if let Err(Unsettable(named)) = onward {
+        fn check(why: &str, name: &str, value: &str, is_valid: bool) {
+            let rewriter = RequestRewriter::new("o", "", &[(name.to_owned(), value.to_owned())]);
+            assert_eq!(rewriter.is_ok(), is_valid, "{why}");
+            if let Err(InvalidField(named)) = rewriter {
                 assert_eq!(named, name, "{why}");
             }
         }
@@ -480,10 +496,10 @@ mod tests {
     fn of_two_values_for_one_name_the_last_is_set() {
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let fields = [field("A", "1"), field("B", " \t2 "), field("a", "3")];
-        let onward = RequestRewriter::new("o", "", &fields).expect("they are settable");
-        let (text, _) = rewritten_with(&onward, "GET / HTTP/1.1 | Host: a | A: 4 | b: 5");
+        let rewriter = RequestRewriter::new("o", "", &fields).expect("they are settable");
+        let (text, _) = rewritten_with(&rewriter, "GET / HTTP/1.1 | Host: a | A: 4 | b: 5");
         assert_eq!(text, "GET / HTTP/1.1 | Host: o | Via: 1.1 ic | B: 2 | a: 3");
-        assert!(onward.is_ours("A") && onward.is_ours("b") && !onward.is_ours("c"));
+        assert!(rewriter.sets("A") && rewriter.sets("b") && !rewriter.sets("c"));
     }
 
     #[test]
@@ -504,8 +520,8 @@ mod tests {
         for base in ["a", "/a b", "/a\r\n", "/a?b", "/a#b", "/é"] {
             assert!(!is_taken("o", base), "{base:?}");
         }
-        let onward = RequestRewriter::new("o", "/a/", &[]).expect("it is one");
-        let (text, _) = rewritten_with(&onward, "GET /b HTTP/1.1 | Host: a");
+        let rewriter = RequestRewriter::new("o", "/a/", &[]).expect("it is one");
+        let (text, _) = rewritten_with(&rewriter, "GET /b HTTP/1.1 | Host: a");
         assert_eq!(
             text, "GET /a/b HTTP/1.1 | Host: o | Via: 1.1 ic",
             "a slash is not doubled"
@@ -517,14 +533,14 @@ mod tests {
     fn check_response(
         why: &str,
         lines: &str,
-        persistence: Persistence,
-        decoded: bool,
+        connection_field: ConnectionField,
+        is_dechunked: bool,
         expected: &str,
     ) {
         let text = with_response(&head_text(lines), |head| {
             let mut out = Vec::new();
-            let options = Options::of(head.fields).expect("rows have few");
-            response(head, &options, persistence, decoded, &mut out);
+            let options = ConnectionOptions::parse(head.fields).expect("rows have few");
+            response(head, &options, connection_field, is_dechunked, &mut out);
             out.escape_ascii().to_string()
         });
         let lines = text
@@ -536,32 +552,32 @@ mod tests {
     #[test]
     #[rustfmt::skip] // A table.
     fn a_response_passes_as_it_is_but_for_this_hops_fields() {
-        use Persistence::{Close, KeepAlive, Presumed, Upgrade};
-        check_response("names, order, bytes", "HTTP/1.1 200 Fine  \u{e9} | b: x  y | A: | B: 1", Presumed, false, r"HTTP/1.1 200 Fine  \xc3\xa9 | b: x  y | A:  | B: 1");
-        check_response("HTTP/1.0 becomes HTTP/1.1", "HTTP/1.0 404 Not Found | A: b", Presumed, false, "HTTP/1.1 404 Not Found | A: b");
-        check_response("a reason that is missing", "HTTP/1.1 200 | A: b", Presumed, false, "HTTP/1.1 200  | A: b");
-        check_response("a reason that is empty", "HTTP/1.1 200  | A: b", Presumed, false, "HTTP/1.1 200  | A: b");
-        check_response("by length", "HTTP/1.1 200 OK | Content-Length: 5", Presumed, false, "HTTP/1.1 200 OK | Content-Length: 5");
-        check_response("in chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked | Trailer: A", Presumed, false, "HTTP/1.1 200 OK | Transfer-Encoding: chunked | Trailer: A");
-        check_response("cookies stay apart", "HTTP/1.1 200 OK | Set-Cookie: a | Set-Cookie: b", Presumed, false, "HTTP/1.1 200 OK | Set-Cookie: a | Set-Cookie: b");
-        check_response("an early hint", "HTTP/1.1 103 Early Hints | Link: x", Presumed, false, "HTTP/1.1 103 Early Hints | Link: x");
-        check_response("a 304 with the length of what it stands for", "HTTP/1.1 304 Not Modified | Content-Length: 5", Presumed, false, "HTTP/1.1 304 Not Modified | Content-Length: 5");
+        use ConnectionField::{Close, KeepAlive, Absent, Upgrade};
+        check_response("names, order, bytes", "HTTP/1.1 200 Fine  \u{e9} | b: x  y | A: | B: 1", Absent, false, r"HTTP/1.1 200 Fine  \xc3\xa9 | b: x  y | A:  | B: 1");
+        check_response("HTTP/1.0 becomes HTTP/1.1", "HTTP/1.0 404 Not Found | A: b", Absent, false, "HTTP/1.1 404 Not Found | A: b");
+        check_response("a reason that is missing", "HTTP/1.1 200 | A: b", Absent, false, "HTTP/1.1 200  | A: b");
+        check_response("a reason that is empty", "HTTP/1.1 200  | A: b", Absent, false, "HTTP/1.1 200  | A: b");
+        check_response("by length", "HTTP/1.1 200 OK | Content-Length: 5", Absent, false, "HTTP/1.1 200 OK | Content-Length: 5");
+        check_response("in chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked | Trailer: A", Absent, false, "HTTP/1.1 200 OK | Transfer-Encoding: chunked | Trailer: A");
+        check_response("cookies stay apart", "HTTP/1.1 200 OK | Set-Cookie: a | Set-Cookie: b", Absent, false, "HTTP/1.1 200 OK | Set-Cookie: a | Set-Cookie: b");
+        check_response("an early hint", "HTTP/1.1 103 Early Hints | Link: x", Absent, false, "HTTP/1.1 103 Early Hints | Link: x");
+        check_response("a 304 with the length of what it stands for", "HTTP/1.1 304 Not Modified | Content-Length: 5", Absent, false, "HTTP/1.1 304 Not Modified | Content-Length: 5");
 
-        check_response("this hop's fields", "HTTP/1.1 200 OK | Connection: close, x-a | Keep-Alive: timeout=5 | Proxy-Connection: x | TE: a | X-A: 1 | X-B: 2", Presumed, false, "HTTP/1.1 200 OK | X-B: 2");
-        check_response("framing that Connection names", "HTTP/1.1 200 OK | Connection: Content-Length | Content-Length: 5", Presumed, false, "HTTP/1.1 200 OK | Content-Length: 5");
+        check_response("this hop's fields", "HTTP/1.1 200 OK | Connection: close, x-a | Keep-Alive: timeout=5 | Proxy-Connection: x | TE: a | X-A: 1 | X-B: 2", Absent, false, "HTTP/1.1 200 OK | X-B: 2");
+        check_response("framing that Connection names", "HTTP/1.1 200 OK | Connection: Content-Length | Content-Length: 5", Absent, false, "HTTP/1.1 200 OK | Content-Length: 5");
         check_response("the client's connection closes", "HTTP/1.1 200 OK | Connection: keep-alive", Close, false, "HTTP/1.1 200 OK | Connection: close");
         check_response("a client of HTTP/1.0 is told that it stays open", "HTTP/1.1 200 OK | Content-Length: 5", KeepAlive, false, "HTTP/1.1 200 OK | Content-Length: 5 | Connection: keep-alive");
         check_response("a body without its chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", Close, true, "HTTP/1.1 200 OK | Connection: close");
         check_response("a length has nothing to be decoded", "HTTP/1.1 200 OK | Content-Length: 5", Close, true, "HTTP/1.1 200 OK | Content-Length: 5 | Connection: close");
-        check_response("204 has no body to announce (RFC 9112 §6.1)", "HTTP/1.1 204 No Content | Transfer-Encoding: chunked | A: b", Presumed, false, "HTTP/1.1 204 No Content | A: b");
-        check_response("nor a length (RFC 9110 §8.6)", "HTTP/1.1 204 No Content | Content-Length: 5", Presumed, false, "HTTP/1.1 204 No Content");
-        check_response("nor has 100", "HTTP/1.1 100 Continue | Content-Length: 5", Presumed, false, "HTTP/1.1 100 Continue");
+        check_response("204 has no body to announce (RFC 9112 §6.1)", "HTTP/1.1 204 No Content | Transfer-Encoding: chunked | A: b", Absent, false, "HTTP/1.1 204 No Content | A: b");
+        check_response("nor a length (RFC 9110 §8.6)", "HTTP/1.1 204 No Content | Content-Length: 5", Absent, false, "HTTP/1.1 204 No Content");
+        check_response("nor has 100", "HTTP/1.1 100 Continue | Content-Length: 5", Absent, false, "HTTP/1.1 100 Continue");
 
         check_response("an upgrade", "HTTP/1.1 101 Switching Protocols | Connection: upgrade | Upgrade: websocket | Sec-WebSocket-Accept: x", Upgrade, false, "HTTP/1.1 101 Switching Protocols | Upgrade: websocket | Sec-WebSocket-Accept: x | Connection: Upgrade");
-        check_response("an offer that nobody asked for", "HTTP/1.1 200 OK | Connection: Upgrade | Upgrade: h2,h2c", Presumed, false, "HTTP/1.1 200 OK");
-        check_response("a demand (RFC 9110 §15.5.22)", "HTTP/1.1 426 Upgrade Required | Connection: Upgrade | Upgrade: websocket", Presumed, false, "HTTP/1.1 426 Upgrade Required | Upgrade: websocket | Connection: Upgrade");
+        check_response("an offer that nobody asked for", "HTTP/1.1 200 OK | Connection: Upgrade | Upgrade: h2,h2c", Absent, false, "HTTP/1.1 200 OK");
+        check_response("a demand (RFC 9110 §15.5.22)", "HTTP/1.1 426 Upgrade Required | Connection: Upgrade | Upgrade: websocket", Absent, false, "HTTP/1.1 426 Upgrade Required | Upgrade: websocket | Connection: Upgrade");
         check_response("a demand before the connection closes", "HTTP/1.1 426 Upgrade Required | Upgrade: websocket", Close, false, "HTTP/1.1 426 Upgrade Required | Upgrade: websocket | Connection: close, Upgrade");
         check_response("a demand to a client of HTTP/1.0", "HTTP/1.1 426 Upgrade Required | Upgrade: websocket", KeepAlive, false, "HTTP/1.1 426 Upgrade Required | Upgrade: websocket | Connection: keep-alive, Upgrade");
-        check_response("a demand of nothing", "HTTP/1.1 426 Upgrade Required", Presumed, false, "HTTP/1.1 426 Upgrade Required");
+        check_response("a demand of nothing", "HTTP/1.1 426 Upgrade Required", Absent, false, "HTTP/1.1 426 Upgrade Required");
     }
 }

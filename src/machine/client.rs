@@ -9,7 +9,7 @@ use smol::future;
 
 use super::connect::{Unreachable, connect};
 use crate::http::body::{Body, BodyMode};
-use crate::http::framing::{self, Asked, Framing};
+use crate::http::framing::{self, Framing, ResponseTo};
 use crate::http::head::{self, Slots};
 use crate::http::{Error, Parsed};
 use crate::serve::Endpoint;
@@ -183,7 +183,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Response, Framing)>, Error>
             ic_error: field("x-ic-error"),
             ..Response::default()
         };
-        let framing = framing::of_response(&head, Asked::Other)?;
+        let framing = framing::of_response(&head, ResponseTo::Other)?;
         return Ok(Some((start, response, framing)));
     }
 }

@@ -28,9 +28,9 @@ use super::service::ConnectionGuard;
 use super::site::Site;
 use super::tunnel;
 use crate::http::body::{Body, BodyMode};
-use crate::http::connection::{Next, Reason};
+use crate::http::connection::{AfterResponse, CloseReason, Persistence};
 use crate::http::forward::{self, ExchangeState};
-use crate::http::framing::{Asked, Framing};
+use crate::http::framing::{Framing, ResponseTo};
 use crate::http::reply::ReplyOptions;
 
 /// A client's connection between two requests: all that an idle one costs.
@@ -85,15 +85,15 @@ async fn answer(
         Err(refusal) => Err(Some(refusal)),
     };
     match next {
-        Ok(Next::Reuse) => return Some(connection),
-        Ok(Next::Close(reason)) => {
+        Ok(AfterResponse::KeepAlive) => return Some(connection),
+        Ok(AfterResponse::Close(reason)) => {
             log::debug!("closing the client's connection: {}", reason.explain());
             // A client that has said that this was its last request sends nothing more (RFC 9112 §9.6).
-            if reason != Reason::ClientAsked || !connection.client.is_quiet() {
+            if reason != CloseReason::ClientRequested || !connection.client.is_quiet() {
                 Box::pin(close(connection)).await;
             }
         }
-        Ok(Next::Tunnel) => {}
+        Ok(AfterResponse::Tunnel) => {}
         Err(Some(refusal)) => Box::pin(refuse(connection, refusal, site)).await,
         // Reset, since it ends within a response: a body that ends with the connection would look complete.
         Err(None) => {}
@@ -135,11 +135,11 @@ fn exchange<'a>(
     request: &'a Request,
     out: &'a mut Scratch,
     site: &'a Site,
-) -> impl Future<Output = Result<Next, Option<Refusal>>> {
+) -> impl Future<Output = Result<AfterResponse, Option<Refusal>>> {
     async move {
         let refusal = |fault| Refusal {
             fault,
-            head_only: request.asking.asked == Asked::Head,
+            head_only: request.context.response_to == ResponseTo::Head,
         };
         if let Some(page) = request.page {
             let next = serve_page(connection, request, page, site).await;
@@ -156,8 +156,8 @@ fn exchange<'a>(
             Ok((status, next)) => {
                 if let Some(trace) = &request.trace {
                     let outcome = match next {
-                        Next::Tunnel => Outcome::Tunnel,
-                        Next::Reuse | Next::Close(_) => Outcome::Complete,
+                        AfterResponse::Tunnel => Outcome::Tunnel,
+                        AfterResponse::KeepAlive | AfterResponse::Close(_) => Outcome::Complete,
                     };
                     trace.complete(outcome, status);
                 }
@@ -188,7 +188,7 @@ fn forward<'a>(
     request: &'a Request,
     out: &'a mut Scratch,
     site: &'a Site,
-) -> impl Future<Output = Result<(u16, Next), Break>> {
+) -> impl Future<Output = Result<(u16, AfterResponse), Break>> {
     async move {
         let Connection { client, limit, .. } = connection;
         let origin_limit = site.service.clock.deadline();
@@ -223,7 +223,7 @@ fn forward<'a>(
                     if attempt.is_reused {
                         site.service.pool.set_persistent();
                     }
-                    if answered.next == Next::Tunnel {
+                    if answered.next == AfterResponse::Tunnel {
                         let (up, down) = (&site.metrics.bytes_up, &site.metrics.bytes_down);
                         let limits = tunnel::Limits {
                             silence: limits.origin,
@@ -234,7 +234,8 @@ fn forward<'a>(
                             trace.start_tunnel();
                         }
                         Box::pin(tunnel::run(client, origin, limits, (up, down), trace)).await;
-                    } else if let Some(announced_seconds) = answered.keep
+                    } else if let Persistence::KeepAlive { announced_seconds } =
+                        answered.persistence
                         && attempt.sent.get() == Sent::Whole
                         && body.is_complete()
                         && origin.bytes().is_empty()
@@ -311,21 +312,21 @@ async fn serve_page(
     request: &Request,
     page: Page,
     site: &Site,
-) -> Result<Next, Fault> {
-    let moment = ExchangeState {
-        is_sent: true,
+) -> Result<AfterResponse, Fault> {
+    let state = ExchangeState {
+        is_request_sent: true,
         is_stopping: site.service.clock.is_stopping(),
     };
-    let next = forward::next(&request.asking, Framing::Empty, BodyMode::Verbatim, moment);
+    let next = forward::after_response(&request.context, Framing::Empty, BodyMode::Verbatim, state);
     // Its body, if it has one, is not read.
     let next = if request.framing == Framing::Empty {
         next
     } else {
-        Next::Close(Reason::RequestUnfinished)
+        AfterResponse::Close(CloseReason::RequestIncomplete)
     };
     let manner = ReplyOptions {
-        head_only: request.asking.asked == Asked::Head,
-        close: next != Next::Reuse,
+        head_only: request.context.response_to == ResponseTo::Head,
+        close: next != AfterResponse::KeepAlive,
     };
     let mut out = Scratch::take();
     page.write(site, manner, &mut out);

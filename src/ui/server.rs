@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cli::context::RegistryHandle;
-use crate::http::connection::Options;
+use crate::http::connection::ConnectionOptions;
 use crate::http::framing::{self, Framing};
 use crate::http::guard::Guard;
 use crate::http::head::{self, RequestHead, Slots, Version};
@@ -346,7 +346,7 @@ impl Connection {
             return Ok(Parsed::Partial);
         };
         let target = Target::parse(head.method, head.target)?;
-        GUARD.admit(&head, &target)?;
+        GUARD.check(&head, &target)?;
         let length = match framing::of_request(&head)? {
             Framing::Empty => Some(0),
             Framing::Length(length) => Some(length),
@@ -360,7 +360,7 @@ impl Connection {
             token: value(&head, "X-Ic-Token").map(<[u8]>::to_vec),
             is_json: value(&head, "Content-Type").is_some_and(is_json),
             is_of_page: is_of_page(&head),
-            persists: Options::of(head.fields)?.persists(head.version)
+            persists: ConnectionOptions::parse(head.fields)?.is_persistent(head.version)
                 && head.version == Version::Http11,
             length,
         };

@@ -23,8 +23,8 @@ use super::Limits;
 use super::request::Request;
 use super::response::{Response, read_response};
 use crate::http::body::{Body, BodyMode};
-use crate::http::connection::Next;
-use crate::http::forward::Kind;
+use crate::http::connection::{AfterResponse, Persistence};
+use crate::http::forward::ResponseKind;
 use crate::http::framing::Framing;
 use crate::http::head::Version;
 
@@ -59,9 +59,8 @@ pub enum Sent {
 /// A response that has been passed on.
 pub struct Answered {
     pub status: u16,
-    pub next: Next,
-    /// The origin's connection may be kept, for as long as was announced.
-    pub keep: Option<Option<u64>>,
+    pub next: AfterResponse,
+    pub persistence: Persistence,
 }
 
 impl<'a> Attempt<'a> {
@@ -273,11 +272,11 @@ impl<'a> Attempt<'a> {
             {
                 let mut out = Scratch::take();
                 response = self.settle(&mut origin, client, &mut out).await?;
-                if let Kind::Final(answer) = &response.kind {
+                if let ResponseKind::Final(answer) = &response.kind {
                     body = Body::new(answer.framing);
-                    let stays = |name: &str| answer.named.has(name);
+                    let stays = |name: &str| answer.nominated.has(name);
                     let taken = body
-                        .take_ready(origin.bytes(), answer.form, stays, &mut out)
+                        .take_ready(origin.bytes(), answer.mode, stays, &mut out)
                         .map_err(OriginFault::Malformed)?;
                     if let Some(tap) = request.tap(Side::Response) {
                         tap.observe(&origin.bytes()[..taken]);
@@ -295,16 +294,16 @@ impl<'a> Attempt<'a> {
                 site.metrics.bytes_down.add(out.len() as u64);
             }
             let Response { status, kind } = &response;
-            let Kind::Final(answer) = kind else {
+            let ResponseKind::Final(answer) = kind else {
                 return Ok(Answered {
                     status: *status,
-                    next: Next::Tunnel,
-                    keep: None,
+                    next: AfterResponse::Tunnel,
+                    persistence: Persistence::Close,
                 });
             };
             let terms = Terms {
-                form: answer.form,
-                stays: |name: &str| answer.named.has(name),
+                form: answer.mode,
+                stays: |name: &str| answer.nominated.has(name),
                 silence,
                 bytes: &site.metrics.bytes_down,
                 tap: request.tap(Side::Response),
@@ -319,7 +318,7 @@ impl<'a> Attempt<'a> {
                     Ok(Answered {
                         status: *status,
                         next: answer.next,
-                        keep: answer.keep,
+                        persistence: answer.persistence,
                     })
                 }
                 Err(Broken::Sink(why)) => Err(untaken(why)),
@@ -341,27 +340,27 @@ impl<'a> Attempt<'a> {
         loop {
             let response = read_response(origin, self, out).await?;
             match &response.kind {
-                Kind::Interim => {}
+                ResponseKind::Interim => {}
                 // An origin that had enough of waiting says so on its way out, and says it to the request that crosses it:
                 // RFC 9110 §15.5.9 lets that be sent again. A 408 to what cannot be is passed on, for clients repeat it by
                 // themselves; so is one that leaves the connection open, for somebody behind the origin has said it.
-                Kind::Final(answer)
+                ResponseKind::Final(answer)
                     if response.status == 408
-                        && answer.keep.is_none()
+                        && answer.persistence == Persistence::Close
                         && interim == 0
                         && self.is_reused
                         && self.can_repeat() =>
                 {
                     return Err(OriginFault::Closed.into());
                 }
-                Kind::Final(_) | Kind::Tunnel => return Ok(response),
+                ResponseKind::Final(_) | ResponseKind::Tunnel => return Ok(response),
             }
             interim += 1;
             if interim > INTERIM_MAX {
                 return Err(OriginFault::TooManyInterim.into());
             }
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
-            if self.request.asking.version == Version::Http11 {
+            if self.request.context.version == Version::Http11 {
                 let limit = self.site.service.clock.deadline();
                 let written = client.write_within(out, self.silence(&limit)).await;
                 written.map_err(|unwritten| untaken(unwritten.why))?;
@@ -441,7 +440,7 @@ fn presence(client: &Stream, has_ended: bool, request: &Request) -> Presence {
         // A reset would show.
         Peer::Unknown if !has_ended => Presence::MayEnd,
         // Who means to go on with this connection does not finish it; who asked to close it may.
-        Peer::Unknown if request.asking.persists => Presence::Gone,
+        Peer::Unknown if request.context.is_persistent => Presence::Gone,
         Peer::Unknown => Presence::Untold,
     }
 }

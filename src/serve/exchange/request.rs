@@ -22,12 +22,12 @@ use crate::http::target::Target;
 
 /// What an exchange needs to know of a request whose head is already on its way.
 pub struct Request {
-    pub asking: RequestContext,
+    pub context: RequestContext,
     pub framing: Framing,
     /// Its client may wait for a 100 before it sends the body, and there is a limit on how long it is silent within that.
     pub may_wait: bool,
     /// What its trailer section must not bring back.
-    pub named: NominatedFields,
+    pub nominated: NominatedFields,
     /// Repeating it changes nothing (RFC 9110 §9.2.2).
     pub is_idempotent: bool,
     pub page: Option<Page>,
@@ -41,7 +41,7 @@ pub struct Request {
 impl Request {
     /// Whether fields of that `name` do not pass in its trailer section.
     pub fn stays(&self, name: &str, onward: &RequestRewriter) -> bool {
-        onward.is_ours(name) || self.named.has(name)
+        onward.sets(name) || self.nominated.has(name)
     }
 
     /// How long ago it came.
@@ -175,10 +175,10 @@ fn take_request(
         Box::new(caller.begin(site, head, Some(target), onbound.framing, began))
     });
     let request = Request {
-        asking: onbound.asking,
+        context: onbound.context,
         framing: onbound.framing,
         may_wait: may_wait(&onbound, site),
-        named: onbound.named,
+        nominated: onbound.nominated,
         is_idempotent: matches!(
             method,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"

@@ -7,14 +7,14 @@ use super::super::conn::{Filled, Reader};
 use super::super::error::{Fault, OriginFault};
 use super::duplex::{Attempt, Sent};
 use crate::http::Parsed;
-use crate::http::forward::{self, ExchangeState, Kind, ResponseError};
+use crate::http::forward::{self, ExchangeState, ResponseError, ResponseKind};
 use crate::http::framing::Framing;
 use crate::http::head::{self, Slots};
 
 /// A response head that has been taken.
 pub struct Response {
     pub status: u16,
-    pub kind: Kind,
+    pub kind: ResponseKind,
 }
 
 /// Reads a response head and writes it for the client to `out`.
@@ -62,13 +62,13 @@ fn take_response(
     attempt: &Attempt<'_>,
     out: &mut Scratch,
 ) -> Result<Parsed<(Response, usize)>, OriginFault> {
-    let moment = ExchangeState {
-        is_sent: attempt.sent.get() == Sent::Whole,
+    let state = ExchangeState {
+        is_request_sent: attempt.sent.get() == Sent::Whole,
         is_stopping: attempt.site.service.clock.is_stopping(),
     };
     let request = attempt.request;
     let mut slots = Slots::new();
-    let taken = forward::response(bytes, &mut slots, &request.asking, moment, out);
+    let taken = forward::response(bytes, &mut slots, &request.context, state, out);
     let Parsed::Complete(inbound) = taken.map_err(|wrong| match wrong {
         ResponseError::Malformed(error) => OriginFault::Malformed(error),
         ResponseError::UnaskedUpgrade => OriginFault::UnaskedUpgrade,
@@ -77,9 +77,9 @@ fn take_response(
         return Ok(Parsed::Partial);
     };
     let framing = match &inbound.kind {
-        Kind::Interim => None,
-        Kind::Tunnel => Some(Framing::UntilClose),
-        Kind::Final(answer) => Some(answer.framing),
+        ResponseKind::Interim => None,
+        ResponseKind::Tunnel => Some(Framing::UntilClose),
+        ResponseKind::Final(answer) => Some(answer.framing),
     };
     if let (Some(trace), Some(framing)) = (&request.trace, framing) {
         trace.start_response(&inbound.head, framing);
