@@ -63,37 +63,28 @@ enum State {
 impl JsonScanner {
     /// Reads the next bytes of the document and adds what they say to `summary`.
     pub fn scan(&mut self, bytes: &[u8], summary: &mut BodySummary) {
-        let mut rest = bytes;
-        while let Some((&byte, behind)) = rest.split_first() {
+        for &byte in bytes {
             match self.state {
                 State::String => {
-                    let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-                    self.keep(&rest[..end]);
-                    rest = &rest[end..];
-                    if let Some((&byte, behind)) = rest.split_first() {
-                        self.keep(&[byte]);
-                        rest = behind;
-                        if byte == b'"' {
-                            self.end_scalar(summary);
-                        } else {
-                            self.state = State::Escape;
-                        }
+                    self.keep(byte);
+                    match byte {
+                        b'"' => self.end_scalar(summary),
+                        b'\\' => self.state = State::Escape,
+                        _ => {}
                     }
-                    continue;
                 }
                 State::Escape => {
                     // The digits of `\u` need no state: they cannot end a string.
-                    self.keep(&[byte]);
+                    self.keep(byte);
                     self.state = State::String;
                 }
-                State::Literal if is_of_literal(byte) => self.keep(&[byte]),
+                State::Literal if is_of_literal(byte) => self.keep(byte),
                 State::Literal => {
                     self.end_scalar(summary);
                     self.start(byte);
                 }
                 State::Between => self.start(byte),
             }
-            rest = behind;
         }
     }
 
@@ -130,11 +121,11 @@ impl JsonScanner {
         self.state = state;
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    fn keep(&mut self, byte: u8) {
         // One byte above the limit marks a scalar that is too long.
-        let room = (SCALAR_BYTES_MAX + 1).saturating_sub(self.scalar.len());
-        self.scalar
-            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if self.scalar.len() <= SCALAR_BYTES_MAX {
+            self.scalar.push(byte);
+        }
     }
 
     fn end_scalar(&mut self, summary: &mut BodySummary) {
