@@ -323,7 +323,7 @@ fn a_reset_that_the_upload_meets_first_is_no_end_either() {
     served.send("HTTP/1.1 200 OK\r\n\r\n");
     client.response_head("POST");
     // The client does not read, so that in the end nobody reads the origin either: the reset is found by writing.
-    served.set_patience(Duration::from_millis(200));
+    served.set_timeout(Duration::from_millis(200));
     while served.offer(vec![b'x'; 1 << 20]) {}
     served.reset();
     client.send("hello");

@@ -49,7 +49,7 @@ impl Leaves {
 #[track_caller]
 fn check_dropped(origin: &Origin, interceptor: &Interceptor, mut served: Conn, why: &str) {
     let (rest, stop) = {
-        served.set_patience(SOON);
+        served.set_timeout(SOON);
         served.drain()
     };
     assert_ne!(
@@ -136,9 +136,9 @@ fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
 
 /// Sends until nothing more is taken.
 fn fill_up(sender: &mut Conn, piece: &[u8]) {
-    sender.set_patience(WHILE);
+    sender.set_timeout(WHILE);
     while sender.offer(piece) {}
-    sender.set_patience(DEADLINE);
+    sender.set_timeout(DEADLINE);
 }
 
 /// Waits until the interceptor has let go of its only request; nobody has read anything meanwhile.

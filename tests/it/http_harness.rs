@@ -198,7 +198,7 @@ fn an_answering_origin_keeps_its_book() {
 fn silence_ends_at_the_deadline() {
     let origin = Origin::listen();
     let mut client =
-        Conn::connect("client", origin.address()).with_patience(Duration::from_millis(20));
+        Conn::connect("client", origin.address()).with_timeout(Duration::from_millis(20));
     let mut served = origin.accept();
     assert_eq!(client.try_request(), Err(Stop::Silent));
     client.send("x");

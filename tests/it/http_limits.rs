@@ -64,7 +64,7 @@ fn a_head_that_drips_is_a_408() {
     let since = Instant::now();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\nX: ");
     // Each byte in time, the head never: the limit is on the head, not on the silence (slowloris).
-    client.set_patience(Duration::from_millis(20));
+    client.set_timeout(Duration::from_millis(20));
     while client.try_fill() == Err(Stop::Silent) {
         client.offer("y");
         assert!(
@@ -72,7 +72,7 @@ fn a_head_that_drips_is_a_408() {
             "a dripping head is never refused"
         );
     }
-    client.set_patience(DEADLINE);
+    client.set_timeout(DEADLINE);
     let response = client.response("GET");
     check_lasted(since, "dripping");
     check_own_error(&response, &[408]);
@@ -247,7 +247,7 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_where_that_is_asked_for() {
         let chunk = format!("400\r\n{}\r\n", "x".repeat(1024)).repeat(256);
         while served.offer(&chunk) {}
         // Before the client reads again, which would be the end of its stall.
-        served.set_patience(LIMIT_LASTS);
+        served.set_timeout(LIMIT_LASTS);
         assert_ne!(
             served.drain().1,
             Stop::Silent,
@@ -313,7 +313,7 @@ fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
                     std::thread::sleep(Duration::from_millis(30));
                 }
             });
-            client.set_patience(Duration::from_secs(4));
+            client.set_timeout(Duration::from_secs(4));
             let answered = client.try_fill();
             for stream in [served.stream(), client.stream()] {
                 // It may be over already.
@@ -802,7 +802,7 @@ fn running_out_of_descriptors_is_survived_without_a_spin() {
     clients
         .last_mut()
         .expect("there are some")
-        .set_patience(Duration::from_millis(500));
+        .set_timeout(Duration::from_millis(500));
     let last = clients.last_mut().expect("there are some").try_fill();
     let (used, passed) = (ticks(&interceptor) - before, since.elapsed());
     if last == Err(Stop::Silent) {

@@ -54,7 +54,7 @@ pub struct Drawn {
     /// All its bytes, and in what pieces they are sent.
     pub whole: Vec<u8>,
     pub pieces: usize,
-    /// Its client loses its patience.
+    /// Whether the client disconnects early.
     pub is_left: bool,
 }
 

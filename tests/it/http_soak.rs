@@ -216,7 +216,7 @@ fn run_client(interceptor: &Interceptor, number: u64, until: Instant) -> Metrics
         } = drawn;
         client.offer_in_pieces(&whole, pieces);
         let is_patient = !["hang", "silent"].contains(&kind);
-        client.set_patience(if is_patient { 3 * DEADLINE } else { PATIENCE });
+        client.set_timeout(if is_patient { 3 * DEADLINE } else { PATIENCE });
         let outcome = client.try_response(method);
         let (name, keeps) = judge(&target, kind, &expected, &outcome);
         *tally.entry((kind, name)).or_default() += 1;

@@ -297,7 +297,7 @@ fn last_words_in_a_tunnel_arrive_however_their_sender_leaves_and_whatever_it_is_
             std::thread::scope(|scope| {
                 if leaves == Leaves::ClosesInATalk {
                     scope.spawn(move || {
-                        talker.set_patience(Duration::from_millis(500));
+                        talker.set_timeout(Duration::from_millis(500));
                         while talker.offer([b'y'; 1024]) {}
                     });
                 }

@@ -1,7 +1,7 @@
 //! The peers of the program under test: scripted client and origin on loopback, and the program itself.
 //!
-//! Roles: `Interceptor` is the real `ic serve`; `Origin` is what it forwards to; a client is a `Conn` from
-//! `Interceptor::client`. Everything blocks, and every wait ends at a deadline with a sentence about it.
+//! Roles: `Interceptor` is the real `ic serve`; `Origin` is its target; a client is a `Conn` from
+//! `Interceptor::client`. All calls block, and every wait fails at a deadline with a message.
 
 pub mod interceptor;
 pub mod listener;
@@ -25,10 +25,10 @@ pub use origin::{Origin, Reply, Seen, requests_of};
 pub use stage::{OK, Stage};
 pub use wire::{Body, Conn, Stop, excerpt};
 
-/// For how long anything is waited for before the test fails.
+/// The limit of every wait.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Asks until the answer is the one that is expected; for what nothing tells of by itself.
+/// Polls until `ask` returns the expected value, for conditions that send no notification.
 #[track_caller]
 pub fn wait_until<T: PartialEq + Debug>(what: &str, expected: T, ask: impl Fn() -> T) {
     let deadline = Instant::now() + DEADLINE;
@@ -53,7 +53,7 @@ pub fn scripted() -> (Origin, Interceptor) {
     (origin, interceptor)
 }
 
-/// An origin that says `ok` to everything, and an interceptor in front of it.
+/// An origin that responds `ok` to every request, and an interceptor in front of it.
 #[track_caller]
 pub fn agreeing() -> (Origin, Interceptor) {
     let origin = Origin::agreeing();
@@ -61,7 +61,7 @@ pub fn agreeing() -> (Origin, Interceptor) {
     (origin, interceptor)
 }
 
-/// An answer in the interceptor's own name: its shape is the same, whatever its status.
+/// Checks the format of an error response of the interceptor, which is the same for every status; returns its code.
 #[track_caller]
 pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
     assert!(
@@ -72,18 +72,23 @@ pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
     let code = response
         .fields
         .one("x-ic-error")
-        .unwrap_or_else(|| panic!("an own error carries `x-ic-error`: {response:?}"));
+        .unwrap_or_else(|| panic!("an error of the interceptor has `x-ic-error`: {response:?}"));
     assert!(
         !code.is_empty(),
-        "an error's code says something: {response:?}"
+        "the code of an error is not empty: {response:?}"
     );
     let kind = response.fields.one("content-type").unwrap_or_default();
     assert!(
         kind.starts_with("application/json"),
-        "an own error is JSON: {response:?}"
+        "an error of the interceptor is JSON: {response:?}"
     );
-    let document: serde_json::Value = serde_json::from_slice(&response.body)
-        .unwrap_or_else(|error| panic!("an own error is JSON: {error}: {}", response.text()));
+    let document: serde_json::Value =
+        serde_json::from_slice(&response.body).unwrap_or_else(|error| {
+            panic!(
+                "an error of the interceptor is JSON: {error}: {}",
+                response.text()
+            )
+        });
     assert_eq!(document["type"], "error", "{document}");
     let error = &document["error"];
     assert!(
@@ -92,11 +97,11 @@ pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
     );
     assert_eq!(
         error["code"], code,
-        "the code stands in the field and in the document: {document}"
+        "the code is the same in the field and in the document: {document}"
     );
     assert!(
         error.get("param").is_some_and(serde_json::Value::is_null),
-        "`param` is there, and null: {document}"
+        "`param` is null: {document}"
     );
     assert!(document["request_id"].is_string(), "{document}");
     let message = error["message"].as_str().unwrap_or_default();
@@ -111,11 +116,11 @@ pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
         assert_eq!(
             response.fields.one("x-should-retry"),
             Some("false"),
-            "trying again cannot help: {response:?}"
+            "a retry cannot succeed: {response:?}"
         );
         assert!(
             !response.fields.has("retry-after"),
-            "trying again cannot help: {response:?}"
+            "a retry cannot succeed: {response:?}"
         );
     }
     code.to_owned()
@@ -124,7 +129,7 @@ pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
 /// Fields that a row expects, as (name, value).
 pub type Lines<'a> = &'a [(&'a str, &'a str)];
 
-/// The numbers of cases, for a report: `cargo test -- --nocapture` shows them.
+/// Prints a number of cases; `cargo test -- --nocapture` shows it.
 pub fn count(category: &str, cases: usize) {
     println!("cases: {category}: {cases}");
 }

@@ -1,8 +1,7 @@
 //! The interceptor: the real program, started as a user starts it.
 //!
-//! Readiness is waited for by asking `/_ic/health`, which also proves that the answer comes from the process
-//! that was started and not from a stranger on the same port. Dropping one kills its process, by its id;
-//! a process that panicked or died by itself fails the test even if every byte was right.
+//! It is ready when `/_ic/health` responds with the id of the started process, which excludes other programs on the same
+//! port. Dropping it kills the process by its id. The test fails if the process has panicked or exited by itself.
 
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,10 +20,10 @@ use super::origin::Origin;
 use super::tls::Authority;
 use super::wire::Conn;
 
-/// The variable that says where interceptors listen that are not told: with `unix`, on a socket and no port.
+/// Environment variable: `unix` lets interceptors listen on a Unix socket where the test does not choose.
 const LISTEN: &str = "IC_TEST_LISTEN";
 
-/// How an interceptor is to be started.
+/// The settings of an interceptor to start.
 pub struct Launch {
     wrapper: Vec<String>,
     arguments: Vec<String>,
@@ -40,7 +39,7 @@ pub struct Interceptor {
     pub port: u16,
     socket: Option<PathBuf>,
     child: Child,
-    /// Whether its end is part of the test.
+    /// Whether the test expects the process to end.
     over: bool,
     errors: Arc<Errors>,
     reader: Option<JoinHandle<()>>,
@@ -55,8 +54,7 @@ struct Errors {
 }
 
 impl Launch {
-    /// `ic serve` with `--target`.
-    /// Knows the CA of the tests, where the target may ask for it.
+    /// `ic serve` with `--target`, and with the CA of the tests if the target is `https`.
     pub fn toward(target: impl Into<String>) -> Launch {
         let target = target.into();
         let launch = Launch::bare().args(["--target", &target]);
@@ -74,7 +72,7 @@ impl Launch {
         Launch::toward(origin.url())
     }
 
-    /// `ic serve` and nothing else but a port.
+    /// `ic serve` with a port only.
     pub fn bare() -> Launch {
         Launch {
             wrapper: Vec::new(),
@@ -91,7 +89,7 @@ impl Launch {
         self
     }
 
-    /// Starts it through a program that becomes it.
+    /// Starts it through a wrapper that executes it.
     pub fn under(mut self, wrapper: &[&str]) -> Launch {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
@@ -102,37 +100,37 @@ impl Launch {
         self
     }
 
-    /// Listens on this port and on no other.
+    /// Listens on this port.
     pub fn on(mut self, port: u16) -> Launch {
         self.port = Some(port);
         self
     }
 
-    /// Listens on this Unix socket, and on no port.
+    /// Listens on this Unix socket instead of a port.
     pub fn at(mut self, socket: impl Into<PathBuf>) -> Launch {
         self.socket = Some(socket.into());
         self
     }
 
-    /// The folder in which it runs, and which is its project.
+    /// Its current folder, which is its project and its home.
     pub fn folder(&self) -> &PathBuf {
         &self.folder
     }
 
-    /// Starts it in a folder of the test's.
+    /// Starts it in this folder.
     pub fn in_folder(mut self, folder: PathBuf) -> Launch {
         self.folder = folder;
         self
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it is ready.
     #[track_caller]
     pub fn start(mut self) -> Interceptor {
         let may_choose = self.port.is_none() && !self.arguments.iter().any(|word| word == "--host");
         if may_choose && std::env::var_os(LISTEN).is_some_and(|kind| kind == "unix") {
             self.socket.get_or_insert_with(scratch_socket);
         }
-        // Between the probe and the start somebody else may take the port: then the next one.
+        // Another program may take the port between the probe and the start; then the next port is tried.
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
             let port = match self.socket {
@@ -151,16 +149,16 @@ impl Launch {
                 Some(status) => {
                     interceptor.over = true;
                     panic!(
-                        "interceptor: ended at start with {status}: {}",
+                        "interceptor: exited at start with {status}: {}",
                         interceptor.errors()
                     );
                 }
             }
         }
-        panic!("interceptor: no port could be had in {ATTEMPTS} attempts");
+        panic!("interceptor: no free port in {ATTEMPTS} attempts");
     }
 
-    /// Starts it where it is expected to end by itself: its exit code and its standard error.
+    /// Starts it, waits until it exits, and returns its exit code and its standard error.
     #[track_caller]
     pub fn fail(self) -> (Option<i32>, String) {
         let mut interceptor = self.spawn(self.port.unwrap_or_else(free_port));
@@ -169,7 +167,7 @@ impl Launch {
     }
 
     fn spawn(&self, port: u16) -> Interceptor {
-        // An attempt before this one has taken it away when it ended.
+        // The end of a previous attempt has removed it.
         std::fs::create_dir_all(&self.folder).expect("the build folder can be written");
         let ic = program();
         let mut command = match self.wrapper.split_first() {
@@ -187,10 +185,10 @@ impl Launch {
                 Some(path) => ["--listen".to_owned(), format!("unix:{}", path.display())],
             })
             .args(&self.arguments);
-        // What the developer has set must not steer a test.
+        // Variables of the developer must not influence a test.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            let steers = [
+            let is_setting = [
                 "INTERCEPTOR_",
                 "TARGET_",
                 "SUPERMEMORY_",
@@ -201,7 +199,7 @@ impl Launch {
             ]
             .iter()
             .any(|prefix| name.starts_with(prefix));
-            if steers || name.to_ascii_lowercase().ends_with("_proxy") {
+            if is_setting || name.to_ascii_lowercase().ends_with("_proxy") {
                 command.env_remove(name);
             }
         }
@@ -246,7 +244,7 @@ impl Launch {
 }
 
 impl Interceptor {
-    /// An interceptor in front of an origin, with everything at its default.
+    /// An interceptor with default options in front of an origin.
     #[track_caller]
     pub fn before(origin: &Origin) -> Interceptor {
         Launch::before(origin).start()
@@ -256,7 +254,7 @@ impl Interceptor {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// A client's new connection to it.
+    /// Opens a connection to it.
     #[track_caller]
     pub fn client(&self) -> Conn {
         let number = self.clients.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +265,7 @@ impl Interceptor {
         }
     }
 
-    /// What `GET /_ic/health` answers.
+    /// The response to `GET /_ic/health`.
     #[track_caller]
     pub fn health(&self) -> serde_json::Value {
         let mut client = self.client();
@@ -281,13 +279,13 @@ impl Interceptor {
         self.child.id()
     }
 
-    /// The socket of its live feed: its home is the folder in which it runs.
+    /// The socket of its live feed.
     pub fn feed(&self) -> PathBuf {
         let socket = format!(".cache/ic/run/{}.sock", self.pid());
         self.folder.join(socket)
     }
 
-    /// Its standard error so far.
+    /// Its standard error up to now.
     pub fn errors(&self) -> String {
         self.errors
             .text
@@ -331,11 +329,11 @@ impl Interceptor {
             .expect("a child that was not waited for can be signalled");
     }
 
-    /// Waits for its end, which is part of the test.
+    /// Waits until the process exits, as the test expects.
     #[track_caller]
-    pub fn exit_within(&mut self, patience: Duration) -> ExitStatus {
+    pub fn exit_within(&mut self, limit: Duration) -> ExitStatus {
         self.over = true;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 if let Some(reader) = self.reader.take() {
@@ -347,15 +345,14 @@ impl Interceptor {
             }
             assert!(
                 Instant::now() < deadline,
-                "interceptor: still runs after {patience:?}: {}",
+                "interceptor: still runs after {limit:?}: {}",
                 self.errors()
             );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// In bytes: its data in memory now, without what is mapped of files, which comes and goes; and the most memory of all kinds that
-    /// there ever was.
+    /// Its anonymous memory now, and its largest resident memory so far; in bytes.
     #[cfg(target_os = "linux")]
     pub fn memory(&self) -> (u64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
@@ -364,7 +361,7 @@ impl Interceptor {
             let line = status
                 .lines()
                 .find(|line| line.starts_with(name))
-                .expect("the kernel tells resident memory");
+                .expect("the kernel reports resident memory");
             line.split_whitespace()
                 .nth(1)
                 .and_then(|number| number.parse().ok())
@@ -373,7 +370,7 @@ impl Interceptor {
         (kibibytes("RssAnon:") * 1024, kibibytes("VmHWM:") * 1024)
     }
 
-    /// How many file descriptors it has open.
+    /// The number of its open file descriptors.
     #[cfg(target_os = "linux")]
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
@@ -381,8 +378,8 @@ impl Interceptor {
             .count()
     }
 
-    /// A connection, if it listens already.
-    fn knock(&self, address: SocketAddr) -> Option<Conn> {
+    /// A connection to it, if it listens already.
+    fn try_connect(&self, address: SocketAddr) -> Option<Conn> {
         let who = "readiness";
         match &self.socket {
             None => TcpStream::connect_timeout(&address, DEADLINE)
@@ -394,7 +391,7 @@ impl Interceptor {
         }
     }
 
-    /// Its exit status if it ended instead.
+    /// Waits until it is ready; returns its exit status if it exits instead.
     fn wait_until_ready(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + DEADLINE;
         let loopbacks = [
@@ -406,11 +403,11 @@ impl Interceptor {
                 return Some(status);
             }
             for address in loopbacks {
-                if let Some(mut client) = self.knock(address) {
+                if let Some(mut client) = self.try_connect(address) {
                     client.offer(
                         "GET /_ic/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                     );
-                    // One that finds half of its port taken ends with this connection in its queue.
+                    // If only one of the two addresses was free, it exits with this connection in its queue.
                     let Ok(response) = client.try_response("GET") else {
                         continue;
                     };
@@ -418,7 +415,7 @@ impl Interceptor {
                         serde_json::from_slice(&response.body).expect("health is JSON");
                     if health["pid"] == self.pid() {
                         client.expect_eof();
-                        // It has said this before it answered, but who reads it may not have come to it yet.
+                        // Printed before the response, but the reading thread may be late.
                         self.wait_for_errors("who it is", |said| said.contains("Target:  "));
                         return None;
                     }
@@ -442,11 +439,11 @@ impl Drop for Interceptor {
             // A panic there is a bug of the harness and has been printed.
             let _ = reader.join();
         }
-        // Who is killed leaves it behind.
+        // A killed process does not remove its socket.
         if let Some(path) = self.socket.as_ref().filter(|_| ended.is_none()) {
             let _ = std::fs::remove_file(path);
         }
-        // What a test has put there stays; an empty folder would only pile up, and so would what was left of the feed.
+        // Removes the rest of the feed, and the folder unless a test has put files there.
         for folder in [".cache/ic/run", ".cache/ic", ".cache"] {
             let _ = std::fs::remove_file(self.feed());
             let _ = std::fs::remove_dir(self.folder.join(folder));
@@ -454,7 +451,10 @@ impl Drop for Interceptor {
         let _ = std::fs::remove_dir(&self.folder);
         let errors = self.errors();
         if std::thread::panicking() {
-            eprintln!("the interceptor on port {} said:\n{errors}", self.port);
+            eprintln!(
+                "standard error of the interceptor on port {}:\n{errors}",
+                self.port
+            );
             return;
         }
         assert!(
@@ -463,26 +463,26 @@ impl Drop for Interceptor {
         );
         assert!(
             self.over || ended.is_none(),
-            "interceptor: ended by itself with {ended:?}: {errors}"
+            "interceptor: exited by itself with {ended:?}: {errors}"
         );
     }
 }
 
-/// A copy of the program, which nobody else takes for an interceptor: `ic status` and `ic ui`, as other tests run them, ask
-/// every process on the machine that is called `ic` or runs the same file how it is, and connect to its target. An origin that
-/// a test scripts, and a limit on connections, must not see them.
+/// A copy of the program under another name. `ic status` and `ic ui` in other tests connect to every process that is
+/// called `ic` or runs the same file, and to its target; those connections would disturb scripted origins and tests of
+/// connection limits.
 fn program() -> &'static Path {
     static COPY: OnceLock<PathBuf> = OnceLock::new();
     COPY.get_or_init(|| {
         let original = Path::new(env!("CARGO_BIN_EXE_ic"));
         let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("copy-of-ic");
         let changed = |file: &Path| file.metadata().ok()?.modified().ok();
-        // Several runs of the tests may make it at the same time.
-        // A build with other features may put an older program in its place: what counts is whether it is the same.
+        // Several test runs may create the copy at the same time, and a build with other features may replace the program
+        // by an older one; so the times are compared for equality.
         if changed(&copy).is_none() || changed(&copy) != changed(original) {
             let new = copy.with_extension(std::process::id().to_string());
-            // By a process of its own: a file that is being written here would be open in children of other tests, too, and
-            // what is open for writing is not run.
+            // `cp` writes the file: child processes of other tests would inherit a file that this process writes, and a file
+            // that is open for writing cannot be executed.
             let copied = Command::new("cp").arg("-p").args([original, &new]).status();
             assert!(
                 copied.is_ok_and(|status| status.success()),
@@ -494,19 +494,19 @@ fn program() -> &'static Path {
     })
 }
 
-/// A port that nobody listens on at either loopback address, outside the range from which the kernel
-/// takes the ports of outgoing connections: those come and go with every test that runs beside this one.
+/// A port that is free at both loopback addresses, outside of the range that the kernel uses for outgoing connections,
+/// because parallel tests use those.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two test runs side by side start apart.
+    // Parallel test runs start at different ports.
     let start = u16::try_from(u64::from(std::process::id()) * 61 % u64::from(COUNT))
         .expect("less than the count");
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (u32::from(start) + u32::from(step)).rem_euclid(u32::from(COUNT)) as u16;
-        // The standard library binds with SO_REUSEADDR on Unix, so what is in TIME_WAIT is no hindrance.
+        // The standard library binds with SO_REUSEADDR on Unix, so TIME_WAIT does not matter.
         let free = TcpListener::bind(("127.0.0.1", port)).is_ok();
         if free && (!has_ipv6() || TcpListener::bind(("::1", port)).is_ok()) {
             return port;
@@ -520,25 +520,25 @@ pub fn has_ipv6() -> bool {
     TcpListener::bind(("::1", 0)).is_ok()
 }
 
-/// Whether `ic` can see on this machine what listens on which port; says so where it cannot.
+/// Whether `ic` can find listening processes on this machine; prints a note if not.
 pub fn tells_who_listens() -> bool {
     let tells = cfg!(all(target_os = "linux", not(ic_portable)))
         // Without a PATH, as most tests run `ic`.
         || Command::new("lsof").env_clear().arg("-v").output().is_ok();
     if !tells {
-        eprintln!("skipped: there is no lsof here that says what listens on which port");
+        eprintln!("skipped: listening processes cannot be found without lsof");
     }
     tells
 }
 
-/// A path for a socket that nobody has. Not in the build folder, whose path may be longer than a socket's can be.
+/// An unused path for a socket. Not in the build folder, whose path may be too long for a socket.
 pub fn scratch_socket() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("ic-test-{}-{number}.sock", std::process::id()))
 }
 
-/// A new, empty folder of the test's own.
+/// Creates a new, empty folder.
 pub fn scratch_folder() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let name = format!(

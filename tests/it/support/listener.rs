@@ -1,4 +1,4 @@
-//! A listener of the live feed.
+//! A subscriber of the live feed.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
@@ -8,17 +8,17 @@ use serde_json::Value;
 
 use super::{DEADLINE, Interceptor};
 
-/// Somebody who listens; every line is waited for until the deadline.
+/// A subscriber; the wait for each line has a deadline.
 pub struct Listener(BufReader<UnixStream>);
 
 impl Listener {
-    /// Connects, and takes the greeting.
+    /// Connects and reads the hello event.
     #[track_caller]
     pub fn of(interceptor: &Interceptor) -> Listener {
         Listener::greeted(interceptor).0
     }
 
-    /// Connects; the listener and what it was greeted with.
+    /// Connects; returns the listener and the hello event.
     #[track_caller]
     pub fn greeted(interceptor: &Interceptor) -> (Listener, Value) {
         let mut listener = Listener::at(&interceptor.feed());
@@ -38,12 +38,12 @@ impl Listener {
         Listener(BufReader::new(stream))
     }
 
-    /// The next line that does not tell of progress: whether there is one of those depends on the machine.
+    /// The next event other than `progress`, whose number depends on the machine.
     #[track_caller]
     pub fn next(&mut self) -> Value {
         loop {
             let line = self.try_next();
-            let line = line.expect("listener: there is another line, and not the end");
+            let line = line.expect("listener: another line instead of the end");
             if line["event"] != "progress" {
                 return line;
             }
@@ -56,17 +56,17 @@ impl Listener {
         let mut line = String::new();
         match self.0.read_line(&mut line) {
             Ok(0) => return None,
-            // Closed before all that was sent to it was read.
+            // Closed by the peer before it had read everything.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
             Ok(_) => {}
-            Err(error) => panic!("listener: no line came: {error}"),
+            Err(error) => panic!("listener: no line: {error}"),
         }
         let text = line
             .strip_suffix('\n')
-            .unwrap_or_else(|| panic!("listener: half a line: {line}"));
-        let odd = |character: char| character.is_control();
+            .unwrap_or_else(|| panic!("listener: incomplete line: {line}"));
+        let is_control = |character: char| character.is_control();
         assert!(
-            !text.contains(odd),
+            !text.contains(is_control),
             "listener: control characters: {text:?}"
         );
         Some(
@@ -75,7 +75,7 @@ impl Listener {
         )
     }
 
-    /// The next line, which tells this event.
+    /// The next line, which must be this event.
     #[track_caller]
     pub fn expect(&mut self, event: &str) -> Value {
         let line = self.next();
@@ -83,7 +83,7 @@ impl Listener {
         line
     }
 
-    /// The next line that tells this event; what comes before it is passed over.
+    /// The next line with this event; earlier lines are skipped.
     #[track_caller]
     pub fn wait_for(&mut self, event: &str) -> Value {
         loop {
@@ -94,21 +94,21 @@ impl Listener {
         }
     }
 
-    /// There is no other line: the connection is over.
+    /// The connection ends without another line.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let line = self.try_next();
-        assert!(line.is_none(), "listener: the end, and not {line:?}");
+        assert!(line.is_none(), "listener: the end instead of {line:?}");
     }
 
-    /// Says something.
+    /// Sends a command.
     #[track_caller]
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        let said = self.0.get_mut().write_all(bytes.as_ref());
-        said.expect("listener: it can be said");
+        let sent = self.0.get_mut().write_all(bytes.as_ref());
+        sent.expect("listener: the command can be sent");
     }
 
-    /// Switches recording, and waits until it is.
+    /// Switches recording, and waits for the confirmation.
     #[track_caller]
     pub fn record(&mut self, on: bool) {
         self.say(format!("{{\"record\":{on}}}\n"));

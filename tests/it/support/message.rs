@@ -1,21 +1,19 @@
-//! A strict reference reading of HTTP/1.1 messages, for asserting on what peers receive.
+//! A strict parser of HTTP/1.1 messages, to check what peers receive.
 //!
-//! It shares no code with the product, on purpose: what the product's parser gets wrong, its tests
-//! must not get wrong in the same way. It accepts only what RFC 9112 lets a careful sender write, so
-//! whatever a peer reads through it was well-formed on the wire. Bytes are shown as Latin-1 text, one
-//! `char` per byte, so that nothing is lost and failures can be read.
+//! It shares no code with the program, so that both cannot have the same error. It accepts only what RFC 9112 allows a
+//! sender to generate. Bytes are displayed as Latin-1 text, one `char` per byte, without loss.
 
-/// Each byte as the character of the same number: lossless, and readable in a failure.
+/// Each byte as the character of the same number.
 pub fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
-/// Fields in the order in which they came, names in the spelling in which they came.
+/// Fields in their order, with names as received.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fields(pub Vec<(String, String)>);
 
 impl Fields {
-    /// The values of all lines of that name, in order.
+    /// The values of all lines with this name, in order.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let same = |(each, _): &&(String, String)| each.eq_ignore_ascii_case(name);
         self.0
@@ -25,7 +23,7 @@ impl Fields {
             .collect()
     }
 
-    /// The value of the only line of that name; a repeated line is a failure of the test.
+    /// The value of the only line with this name; fails the test if there are several.
     #[track_caller]
     pub fn one(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
@@ -33,7 +31,7 @@ impl Fields {
         all.first().copied()
     }
 
-    /// Whether there is a line of that name.
+    /// Whether there is a line with this name.
     pub fn has(&self, name: &str) -> bool {
         !self.all(name).is_empty()
     }
@@ -69,7 +67,7 @@ pub struct Head {
     /// Method, target, version; or version, status, reason.
     pub start: [String; 3],
     pub fields: Fields,
-    /// The head as it stood on the wire, its empty line included.
+    /// The bytes of the head, including the empty line.
     pub raw: Vec<u8>,
 }
 
@@ -82,7 +80,7 @@ pub enum Framing {
     UntilClose,
 }
 
-/// A request, whole.
+/// A complete request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
@@ -94,7 +92,7 @@ pub struct Request {
     pub trailers: Fields,
 }
 
-/// A response, whole, with the interim ones that came before it.
+/// A complete response, with the interim ones before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     pub interim: Vec<Head>,
@@ -114,7 +112,7 @@ impl Response {
     }
 }
 
-/// Reads one head; `bytes` ends with its empty line.
+/// Parses one head; `bytes` ends with the empty line.
 pub fn read_request_head(bytes: &[u8]) -> Result<Head, String> {
     let (line, fields) = split_head(bytes)?;
     let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
@@ -146,7 +144,7 @@ pub fn read_request_head(bytes: &[u8]) -> Result<Head, String> {
     })
 }
 
-/// Reads one head; `bytes` ends with its empty line.
+/// Parses one head; `bytes` ends with the empty line.
 pub fn read_response_head(bytes: &[u8]) -> Result<Head, String> {
     let (line, fields) = split_head(bytes)?;
     let mut words = line.splitn(3, |&byte| byte == b' ');
@@ -176,7 +174,7 @@ pub fn read_response_head(bytes: &[u8]) -> Result<Head, String> {
     })
 }
 
-/// Reads field lines up to and with the empty line, as they stand after a last chunk.
+/// Parses the field lines after a last chunk, including the empty line.
 pub fn read_trailers(bytes: &[u8]) -> Result<Fields, String> {
     let mut fields = Fields::default();
     for line in split_lines(bytes)? {
@@ -185,7 +183,7 @@ pub fn read_trailers(bytes: &[u8]) -> Result<Fields, String> {
     Ok(fields)
 }
 
-/// How a request's body ends: RFC 9112 §6.3, with everything doubtful refused.
+/// The framing of a request body: RFC 9112 §6.3, refusing everything ambiguous.
 pub fn request_framing(head: &Head) -> Result<Framing, String> {
     let coded = head.fields.all("transfer-encoding");
     let sized = head.fields.all("content-length");
@@ -199,7 +197,7 @@ pub fn request_framing(head: &Head) -> Result<Framing, String> {
     }
 }
 
-/// How the body of a response to `method` ends: RFC 9112 §6.3, with everything doubtful refused.
+/// The framing of the body of a response to `method`: RFC 9112 §6.3, refusing everything ambiguous.
 pub fn response_framing(head: &Head, method: &str) -> Result<Framing, String> {
     let coded = head.fields.all("transfer-encoding");
     let sized = head.fields.all("content-length");
@@ -215,7 +213,7 @@ pub fn response_framing(head: &Head, method: &str) -> Result<Framing, String> {
     Ok(if bodiless { Framing::Empty } else { framing })
 }
 
-/// The size in a chunk's first line (without its CRLF); an extension is skipped.
+/// The size in the first line of a chunk (without CRLF); an extension is skipped.
 pub fn read_chunk_size(line: &[u8]) -> Result<u64, String> {
     let end = line
         .iter()
@@ -243,7 +241,7 @@ fn split_head(bytes: &[u8]) -> Result<(&[u8], Fields), String> {
     Ok((line, fields))
 }
 
-/// Lines that end with CRLF, the last of them empty; no other CR, no other LF, no NUL.
+/// Splits lines that end with CRLF, the last of them empty; refuses any other CR, LF and NUL.
 fn split_lines(bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
     let mut lines = Vec::new();
     let mut rest = bytes;

@@ -1,8 +1,8 @@
-//! The origin: what the interceptor forwards to, played by the test.
+//! The origin, which is the target of the interceptor and controlled by the test.
 //!
-//! Two ways to play it. `Origin::listen` leaves every connection to the test, which accepts and scripts
-//! it on its own thread. `Origin::answering` answers by a closure, on a thread for each connection, and
-//! keeps a book of what came; it is for tests that do not care which connection carries what.
+//! `Origin::listen` leaves every connection to the test, which accepts and uses it on its own thread.
+//! `Origin::answering` responds with a closure, on a thread per connection, and records events; it is for tests in which
+//! connections do not matter.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,14 +27,14 @@ pub struct Origin {
     book: Arc<Book>,
 }
 
-/// What an answering origin has seen, in the order in which it saw it.
+/// An event that an answering origin has recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// A connection was opened.
     Opened { connection: usize },
-    /// A whole, well-formed request.
+    /// A complete, well-formed request.
     Request { connection: usize, request: Request },
-    /// The connection ended: between two requests, or inside one.
+    /// The connection ended between two requests, or inside of one.
     Ended {
         connection: usize,
         inside: bool,
@@ -42,7 +42,7 @@ pub enum Seen {
     },
 }
 
-/// What an answering origin does about a request.
+/// The reaction of an answering origin to a request.
 pub enum Reply {
     /// Sends these bytes and waits for the next request.
     Bytes(Vec<u8>),
@@ -50,9 +50,9 @@ pub enum Reply {
     BytesThenClose(Vec<u8>),
     /// Sends these bytes in pieces of at most that size and closes the connection.
     PiecesThenClose(Vec<u8>, usize),
-    /// Cuts the connection.
+    /// Resets the connection.
     Reset,
-    /// Closes the connection without a word.
+    /// Closes the connection without a response.
     Close,
 }
 
@@ -63,12 +63,12 @@ struct Book {
 }
 
 impl Origin {
-    /// Listens on a port of the kernel's choice; the test accepts.
+    /// Listens on any free port; the test accepts connections.
     pub fn listen() -> Origin {
         Origin::listen_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// The same without TLS, whatever is asked for.
+    /// The same, always without TLS.
     pub fn listen_in_plain() -> Origin {
         let mut origin = Origin::listen();
         origin.tls = None;
@@ -82,7 +82,7 @@ impl Origin {
         origin
     }
 
-    /// Listens on an address; the test accepts.
+    /// Listens on an address; the test accepts connections.
     #[track_caller]
     pub fn listen_at(address: SocketAddr) -> Origin {
         let listener = TcpListener::bind(address)
@@ -109,7 +109,7 @@ impl Origin {
         }
     }
 
-    /// Answers each request with what `answer` makes of it and of its number on its connection, from 0.
+    /// Responds to each request with `answer(request, n)`, where n counts the requests of the connection from 0.
     pub fn answering(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Origin {
         Origin::answering_at(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
     }
@@ -150,7 +150,7 @@ impl Origin {
                     book.write(Seen::Opened { connection });
                     let (inside, stop) = match wire(connection, stream, tls) {
                         Ok(wire) => {
-                            let wire = wire.with_patience(6 * DEADLINE);
+                            let wire = wire.with_timeout(6 * DEADLINE);
                             answer_all(wire, connection, &book, &*answer)
                         }
                         Err(error) => (false, stop_of(&error)),
@@ -169,7 +169,7 @@ impl Origin {
         self
     }
 
-    /// Answers everything with `200 OK` and the body `ok`.
+    /// Responds to every request with `200 OK` and the body `ok`.
     pub fn agreeing() -> Origin {
         Origin::answering(|_, _| {
             Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
@@ -180,7 +180,7 @@ impl Origin {
         self.address
     }
 
-    /// The target to give to the interceptor.
+    /// The URL for `--target`.
     pub fn url(&self) -> String {
         let scheme = self.tls.as_ref().map_or("http", |_| "https");
         format!("{scheme}://{}", self.address)
@@ -193,9 +193,9 @@ impl Origin {
             .unwrap_or_else(|| panic!("origin: no connection came within {DEADLINE:?}"))
     }
 
-    /// The next connection, if one comes in time.
-    pub fn try_accept(&self, patience: Duration) -> Option<Conn> {
-        match lock(&self.connections).recv_timeout(patience) {
+    /// The next connection, or `None` after the limit.
+    pub fn try_accept(&self, timeout: Duration) -> Option<Conn> {
+        match lock(&self.connections).recv_timeout(timeout) {
             Ok(stream) => {
                 let mut accepted = lock(&self.accepted);
                 *accepted += 1;
@@ -207,17 +207,17 @@ impl Origin {
         }
     }
 
-    /// What an answering origin has seen so far.
+    /// The recorded events of an answering origin.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.book.seen).clone()
     }
 
-    /// The whole requests that an answering origin has seen so far.
+    /// The recorded requests of an answering origin.
     pub fn requests(&self) -> Vec<Request> {
         requests_of(&self.seen())
     }
 
-    /// How many connections an answering origin has seen so far.
+    /// The number of recorded connections of an answering origin.
     pub fn connections(&self) -> usize {
         self.seen()
             .iter()
@@ -225,12 +225,12 @@ impl Origin {
             .count()
     }
 
-    /// Forgets what an answering origin has seen so far, for the next row of a table.
+    /// Clears the recorded events, for the next row of a table.
     pub fn forget(&self) {
         lock(&self.book.seen).clear();
     }
 
-    /// Waits until what an answering origin has seen satisfies `condition`.
+    /// Waits until the recorded events satisfy `condition`.
     #[track_caller]
     pub fn wait_until(&self, what: &str, condition: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
         let deadline = Instant::now() + DEADLINE;
@@ -261,7 +261,7 @@ fn wire(number: usize, stream: TcpStream, tls: Option<Config>) -> io::Result<Con
     }
 }
 
-/// How a handshake ended that led to nothing.
+/// The error of a failed handshake.
 fn stop_of(error: &io::Error) -> Stop {
     let is_goodbye = error.get_ref().and_then(|error| error.downcast_ref())
         == Some(&rustls::Error::AlertReceived(
@@ -275,7 +275,7 @@ fn stop_of(error: &io::Error) -> Stop {
     }
 }
 
-/// The whole requests in a book.
+/// The requests among recorded events.
 pub fn requests_of(seen: &[Seen]) -> Vec<Request> {
     let request = |seen: &Seen| match seen {
         Seen::Request { request, .. } => Some(request.clone()),
@@ -287,11 +287,11 @@ pub fn requests_of(seen: &[Seen]) -> Vec<Request> {
 impl Drop for Origin {
     fn drop(&mut self) {
         *lock(&self.stopping) = true;
-        // Wakes the acceptor, which then finds that it is to stop.
+        // Wakes the accepting thread, which then stops.
         let woken = TcpStream::connect_timeout(&self.address, DEADLINE);
         let refused = matches!(&woken, Err(error) if error.kind() == ErrorKind::ConnectionRefused);
         if let Some(acceptor) = self.acceptor.take() {
-            // A test that fails has said why already; joining could only hide it behind a wait.
+            // After a failure, joining could block and hide it.
             if (woken.is_ok() || refused) && !std::thread::panicking() {
                 acceptor.join().expect("an origin's thread does not panic");
             }
@@ -334,7 +334,7 @@ fn answer_all(
             }
             Reply::BytesThenClose(bytes) => {
                 wire.offer(bytes);
-                // A program that another test starts meanwhile may hold the socket for a moment: its end goes out now.
+                // A child process of another test may hold the socket for a moment; shutdown sends the FIN now.
                 wire.finish_writing();
                 wire.close();
                 return (false, Stop::Closed);

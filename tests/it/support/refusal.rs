@@ -1,8 +1,7 @@
-//! Requests that must not be forwarded, as rows of a table, and the one check that all of them go through.
+//! Requests that must not be forwarded, as rows of a table, and the check of a row.
 //!
-//! Each row runs alone and behind a good request on the same connection; whole, byte by byte, and with
-//! a smuggled request behind it. A row that names more than one status is one where the RFCs leave
-//! the choice; what they never leave is to forward it.
+//! Each row runs alone and after a valid request on the same connection; whole, byte by byte, and followed by a smuggled
+//! request. A row with several statuses is one where the RFCs allow a choice; they never allow forwarding.
 
 use super::*;
 
@@ -14,11 +13,11 @@ pub struct Refusal {
 }
 
 pub const BAD: &[u16] = &[400];
-/// A wrong coding may be called unknown (RFC 9112 §6.1: 501) or wrong.
+/// An invalid transfer coding may be reported as unknown (RFC 9112 §6.1: 501) or as a bad request.
 pub const CODING: &[u16] = &[400, 501];
-/// A wrong version may be called unsupported.
+/// An invalid version may be reported as unsupported.
 pub const VERSION: &[u16] = &[400, 505];
-/// A wrong host may be called malformed or somebody else's.
+/// An invalid host may be reported as malformed or as misdirected.
 pub const HOST: &[u16] = &[400, 421];
 
 pub fn row(request: impl AsRef<[u8]>, statuses: &'static [u16], why: &'static str) -> Refusal {
@@ -29,7 +28,7 @@ pub fn row(request: impl AsRef<[u8]>, statuses: &'static [u16], why: &'static st
     }
 }
 
-/// A request with these lines instead of its framing.
+/// A request with these framing fields.
 pub fn framed(lines: impl AsRef<[u8]>, statuses: &'static [u16], why: &'static str) -> Refusal {
     row(
         [
@@ -62,7 +61,7 @@ pub fn check_all(category: &str, rows: &[Refusal]) {
     count(category, rows.len());
 }
 
-/// Byte by byte, but a head near the limit in pieces: reading it again at each of 65,000 bytes is not the point.
+/// One byte; more for a head near the limit, because parsing it at each of 65,000 bytes would take too long.
 fn piece_size(row: &Refusal) -> usize {
     if row.request.len() > 4096 { 997 } else { 1 }
 }
@@ -83,7 +82,7 @@ fn check_refused(
     );
     origin.forget();
     let mut client = interceptor.client();
-    // The interceptor may stop reading once it knows enough.
+    // The interceptor may stop reading early.
     client.offer_in_pieces(
         [before.as_bytes(), &row.request, tail.as_bytes()].concat(),
         pieces,
@@ -96,10 +95,10 @@ fn check_refused(
     }
     let response = client
         .try_response("GET")
-        .unwrap_or_else(|stop| panic!("a refusal is said: {stop:?}: {why}"));
+        .unwrap_or_else(|stop| panic!("a refusal is a response: {stop:?}: {why}"));
     assert!(
         row.statuses.contains(&response.status),
-        "{:?} expected, {} came: {why}: {}",
+        "{:?} expected, {} received: {why}: {}",
         row.statuses,
         response.status,
         response.text()
@@ -130,7 +129,7 @@ fn check_refused(
     );
 }
 
-/// Nothing comes behind a refusal but the end.
+/// After a refusal the connection is closed without further bytes.
 #[track_caller]
 pub fn check_orderly_end(mut client: Conn, why: &str) {
     let (rest, stop) = client.drain();
@@ -141,10 +140,10 @@ pub fn check_orderly_end(mut client: Conn, why: &str) {
     );
 }
 
-/// The origin has seen whole requests only of what stood `before` the bad one, and of what is sent now.
+/// The origin has received only the requests `before` the refused one, and the one sent here.
 #[track_caller]
 pub fn check_only_good(origin: &Origin, interceptor: &Interceptor, before: &str, why: &str) {
-    // What reaches the origin later than this good request cannot have been sent before it.
+    // A request that was forwarded earlier would arrive at the origin before this one.
     let mut client = interceptor.client();
     client.send("GET /sentinel HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.response("GET").text(), "ok", "{why}");

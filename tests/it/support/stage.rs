@@ -1,4 +1,4 @@
-//! One request, one answer, and what each side saw of it: the stage for tables.
+//! One exchange and what each side received, for tests with tables of cases.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,12 +7,12 @@ use super::message::{Request, Response};
 use super::origin::{Origin, Reply};
 use super::wire::Conn;
 
-/// The answer of an origin that has nothing special to say.
+/// The default response of an origin.
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// An interceptor in front of an origin whose next answers are set from outside.
+/// An interceptor in front of an origin whose responses the test sets.
 pub struct Stage {
-    // In this order, so that the interceptor ends first and leaves the origin nothing to wait for.
+    // In this order, so that the interceptor ends first and the origin does not wait.
     pub interceptor: Interceptor,
     pub origin: Origin,
     answer: Arc<Mutex<Vec<u8>>>,
@@ -24,13 +24,13 @@ impl Stage {
         Stage::with(&[])
     }
 
-    /// With arguments to `ic serve`.
+    /// Adds arguments of `ic serve`.
     #[track_caller]
     pub fn with(arguments: &[&str]) -> Stage {
         Stage::launch("", |launch| launch.args(arguments.iter().copied()))
     }
 
-    /// With a base path in the target, and with whatever `change` makes of the launch.
+    /// With a base path in the target, and with a launch that `change` modifies.
     #[track_caller]
     pub fn launch(base: &str, change: impl FnOnce(Launch) -> Launch) -> Stage {
         let answer = Arc::new(Mutex::new(OK.to_vec()));
@@ -46,13 +46,13 @@ impl Stage {
         }
     }
 
-    /// Sets what the origin answers from now on.
+    /// Sets the response to all further requests.
     pub fn answer_with(&self, answer: impl AsRef<[u8]>) {
         *self.answer.lock().expect("no holder of this lock panics") = answer.as_ref().to_vec();
     }
 
-    /// Sends a request from a new client: what the origin saw of it, what the client saw of the answer,
-    /// and the client's connection.
+    /// Sends a request on a new connection; returns the request as the origin received it, the response as the client
+    /// received it, and the connection.
     #[track_caller]
     pub fn exchange(
         &self,
@@ -74,13 +74,13 @@ impl Stage {
         (requests.remove(0), response, client)
     }
 
-    /// What the origin sees of a request.
+    /// Sends a request and returns it as the origin received it.
     #[track_caller]
     pub fn forwarded(&self, request: impl AsRef<[u8]>) -> Request {
         self.exchange(request, OK).0
     }
 
-    /// What a client sees of an answer to a GET.
+    /// Returns a response to a GET as the client received it.
     #[track_caller]
     pub fn returned(&self, answer: impl AsRef<[u8]>) -> Response {
         self.exchange("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", answer)

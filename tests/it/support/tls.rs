@@ -1,7 +1,6 @@
-//! The origin's end of TLS, and certificates made for a test: a CA of the test run's own, and what it issues.
+//! TLS of the origin, and certificates that a CA of the test run issues.
 //!
-//! `IC_TEST_ORIGIN=https` puts every origin behind TLS that does not say otherwise: whatever holds over TCP is then
-//! tested over TLS, by the same tests.
+//! With `IC_TEST_ORIGIN=https`, origins use TLS unless a test chooses otherwise, so that the same tests run over TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,20 +14,20 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVer
 
 use super::DEADLINE;
 
-/// What the servers of a test show and ask for.
+/// The TLS configuration of the servers in the tests.
 pub type Config = Arc<ServerConfig>;
 
-/// Whether origins speak TLS unless they say otherwise.
+/// Whether origins use TLS by default.
 pub fn is_asked_for() -> bool {
     std::env::var_os("IC_TEST_ORIGIN").is_some_and(|kind| kind == "https")
 }
 
-/// What targets begin with.
+/// The scheme of target URLs.
 pub fn scheme() -> &'static str {
     if is_asked_for() { "https" } else { "http" }
 }
 
-/// A CA that nobody else knows.
+/// A certificate authority of the test run.
 pub struct Authority {
     params: CertificateParams,
     key: KeyPair,
@@ -66,7 +65,7 @@ impl Authority {
         &KNOWN
     }
 
-    /// Issues a certificate, with whatever `change` makes of it.
+    /// Issues a certificate, with parameters that `change` modifies.
     pub fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let (params, key) = subject(names, change);
         let issuer = Issuer::from_params(&self.params, &self.key);
@@ -78,7 +77,7 @@ impl Authority {
     }
 }
 
-/// A certificate that is its own issuer.
+/// A self-signed certificate.
 pub fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
     let (params, key) = subject(names, change);
     let certificate = params.self_signed(&key).expect("anybody can sign");
@@ -102,12 +101,12 @@ fn subject(
 }
 
 impl Identity {
-    /// A server that shows it.
+    /// A server configuration with this certificate.
     pub fn server(&self) -> Config {
         self.server_of(rustls::DEFAULT_VERSIONS, None)
     }
 
-    /// A server of these versions of TLS, that asks clients for a certificate of `clients`.
+    /// A server configuration with these TLS versions, which requires client certificates of `clients`.
     pub fn server_of(
         &self,
         versions: &[&'static SupportedProtocolVersion],
@@ -149,7 +148,7 @@ impl Identity {
     }
 }
 
-/// What origins on loopback show.
+/// The configuration of origins on loopback.
 pub fn usual() -> Config {
     static USUAL: LazyLock<Config> = LazyLock::new(|| {
         Authority::known()
@@ -159,16 +158,16 @@ pub fn usual() -> Config {
     Arc::clone(&USUAL)
 }
 
-/// The TLS of one connection. Reading and writing may go on at the same time: neither waits for the peer with the
-/// state in its hands.
+/// The TLS state of one connection. Two threads may read and write at the same time: neither holds the lock while it waits
+/// for the peer.
 pub struct Tls {
     state: Mutex<ServerConnection>,
-    /// Records leave in the order in which they were made.
+    /// Held while records are sent, to keep their order.
     turn: Mutex<()>,
 }
 
 impl Tls {
-    /// Shakes hands.
+    /// Performs the handshake.
     pub fn accept(config: Config, stream: &TcpStream) -> io::Result<Tls> {
         let tls = Tls {
             state: Mutex::new(ServerConnection::new(config).map_err(io::Error::other)?),
@@ -197,7 +196,7 @@ impl Tls {
         Ok(())
     }
 
-    /// What arrived, in plain. Whether the peer said that it is the end.
+    /// Received plain text, and whether the peer has sent close_notify.
     pub fn open(&self, mut ciphertext: &[u8], plain: &mut Vec<u8>) -> io::Result<bool> {
         let mut state = lock(&self.state);
         let mut piece = [0; 16 * 1024];
@@ -219,7 +218,7 @@ impl Tls {
 
     /// Sends all of it.
     pub fn send(&self, stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-        // One buffer's worth at a time.
+        // One buffer at a time.
         for piece in bytes.chunks(16 * 1024) {
             let _turn = lock(&self.turn);
             let mut ciphertext = Vec::new();
@@ -234,7 +233,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Says that nothing more comes.
+    /// Sends close_notify.
     pub fn finish(&self, stream: &TcpStream) -> io::Result<()> {
         lock(&self.state).send_close_notify();
         self.push(stream)
@@ -247,19 +246,19 @@ impl Tls {
         stream.write_all(&ciphertext)
     }
 
-    /// What the client called it, if it did.
+    /// The server name that the client has sent (SNI).
     pub fn name_asked_for(&self) -> Option<String> {
         lock(&self.state).server_name().map(str::to_owned)
     }
 
-    /// Which protocol was agreed on.
+    /// The negotiated application protocol (ALPN).
     pub fn protocol(&self) -> Option<String> {
         let state = lock(&self.state);
         let protocol = state.alpn_protocol()?;
         Some(super::latin1(protocol))
     }
 
-    /// Whether it goes on from an earlier handshake.
+    /// Whether the session was resumed.
     pub fn is_resumed(&self) -> bool {
         lock(&self.state).handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }

@@ -1,8 +1,7 @@
-//! One end of a connection: the bytes read from it but not yet used, and every wait with a deadline.
+//! One end of a connection, with a buffer of unused bytes and a deadline for every wait.
 //!
-//! Blocking and single-threaded, so that a test reads like the script of a play: the client says this,
-//! the origin hears that. A `try_` method hands back how the connection stopped; its twin without the
-//! prefix fails the test and says who was waiting for what, and what had arrived instead.
+//! Blocking and single-threaded, so that a test is a sequence of steps. A `try_` method returns how the connection
+//! stopped; the method without the prefix fails the test with what was expected and what was received.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,30 +15,30 @@ use super::DEADLINE;
 use super::message::{self, Fields, Framing, Head, Request, Response, latin1};
 use super::tls::{Config, Tls};
 
-/// A connection and what has been read from it but not yet used.
+/// A connection and the bytes read from it but not used yet.
 pub struct Conn {
     who: String,
     stream: TcpStream,
     tls: Option<Arc<Tls>>,
     unread: Vec<u8>,
-    /// For how long nothing may arrive, or nothing be taken, before the test fails.
-    patience: Duration,
+    /// The test fails after this time without progress in reading or writing.
+    timeout: Duration,
 }
 
-/// Why nothing more comes.
+/// Why reading stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// The other side has closed its sending half: end of file.
+    /// The peer has closed its sending direction: end of file.
     Closed,
-    /// The other side has cut the connection: a reset.
+    /// The peer has reset the connection.
     Reset,
-    /// Nothing came for as long as the wire has patience.
+    /// Nothing was received for the time limit.
     Silent,
-    /// What came is no HTTP.
+    /// The bytes are not valid HTTP.
     Malformed(String),
 }
 
-/// Part of a body, in whatever framing it travels.
+/// Reads a body in any framing.
 #[derive(Debug)]
 pub struct Body {
     left: Left,
@@ -57,7 +56,7 @@ enum Left {
 }
 
 impl Conn {
-    /// Takes over a connection; `who` names this end in failures.
+    /// Wraps a connection; `who` names this end in failures.
     pub fn new(who: impl Into<String>, stream: TcpStream) -> Conn {
         stream
             .set_nodelay(true)
@@ -65,9 +64,9 @@ impl Conn {
         Conn::over(who, stream)
     }
 
-    /// Takes over a connection through a Unix socket.
+    /// Wraps a connection through a Unix socket.
     pub fn local(who: impl Into<String>, stream: UnixStream) -> Conn {
-        // What is asked of it is the same for either family.
+        // The same calls work for both address families.
         Conn::over(who, TcpStream::from(OwnedFd::from(stream)))
     }
 
@@ -80,15 +79,15 @@ impl Conn {
             stream,
             tls: None,
             unread: Vec::new(),
-            patience: DEADLINE,
+            timeout: DEADLINE,
         }
     }
 
-    /// Takes over a connection and shakes hands on it, as the server.
+    /// Wraps a connection and performs the TLS handshake as the server.
     pub fn secure(who: impl Into<String>, stream: TcpStream, config: Config) -> io::Result<Conn> {
         let tls = Tls::accept(config, &stream)?;
         let mut wire = Conn::new(who, stream);
-        // What came together with the end of the handshake.
+        // Bytes received together with the end of the handshake.
         tls.open(&[], &mut wire.unread)?;
         wire.tls = Some(Arc::new(tls));
         Ok(wire)
@@ -114,21 +113,21 @@ impl Conn {
         }
     }
 
-    /// Sets for how long this end waits for anything.
-    pub fn with_patience(mut self, patience: Duration) -> Conn {
-        self.set_patience(patience);
+    /// Sets the limit of every wait.
+    pub fn with_timeout(mut self, timeout: Duration) -> Conn {
+        self.set_timeout(timeout);
         self
     }
 
-    /// Sets for how long this end waits for anything.
-    pub fn set_patience(&mut self, patience: Duration) {
+    /// Sets the limit of every wait.
+    pub fn set_timeout(&mut self, timeout: Duration) {
         self.stream
-            .set_write_timeout(Some(patience))
+            .set_write_timeout(Some(timeout))
             .expect("a write deadline can be set");
-        self.patience = patience;
+        self.timeout = timeout;
     }
 
-    /// What is known of its TLS.
+    /// The TLS state of the connection.
     #[track_caller]
     pub fn tls(&self) -> &Tls {
         self.tls.as_ref().expect("this end speaks TLS")
@@ -147,7 +146,7 @@ impl Conn {
             stream,
             tls: self.tls.clone(),
             unread: Vec::new(),
-            patience: self.patience,
+            timeout: self.timeout,
         }
     }
 
@@ -165,7 +164,7 @@ impl Conn {
         }
     }
 
-    /// Sends to a peer that may have had enough: whether all of it could be sent.
+    /// Sends to a peer that may close early; returns whether everything was sent.
     pub fn offer(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.try_send(bytes.as_ref()).is_ok()
     }
@@ -177,33 +176,33 @@ impl Conn {
         }
     }
 
-    /// Sends in pieces of at most `size` bytes, each in a segment of its own, to a peer that may have had enough.
+    /// Sends pieces of at most `size` bytes, each in a separate segment, to a peer that may close early.
     pub fn offer_in_pieces(&mut self, bytes: impl AsRef<[u8]>, size: usize) -> bool {
         bytes.as_ref().chunks(size).all(|piece| {
-            // Lets the reader run between two pieces, so that it meets many of the prefixes.
+            // Lets the reader run between two pieces, so that it parses many prefixes.
             std::thread::yield_now();
             self.offer(piece)
         })
     }
 
-    /// Ends the sending half; the answer can still be read.
+    /// Shuts down the sending direction; the response can still be read.
     pub fn finish_writing(&mut self) {
-        // A peer that has cut the connection meanwhile leaves nothing to end.
+        // Fails if the peer has reset the connection.
         match &self.tls {
             None => drop(self.stream.shutdown(Shutdown::Write)),
             Some(tls) => drop(tls.finish(&self.stream)),
         }
     }
 
-    /// Closes at once and says nothing more (FIN, or a reset where the kernel finds unread bytes).
+    /// Closes at once (FIN, or a reset if there are unread bytes).
     pub fn close(self) {}
 
-    /// Closes the socket without a word of TLS: an end that anybody on the way could have made.
+    /// Closes the socket without close_notify of TLS, as an attacker on the path could do.
     pub fn close_unannounced(mut self) {
         self.tls = None;
     }
 
-    /// Cuts the connection: a reset.
+    /// Resets the connection.
     pub fn reset(mut self) {
         self.tls = None;
         rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
@@ -214,12 +213,12 @@ impl Conn {
 
     /// Waits for at least one more byte.
     pub fn try_fill(&mut self) -> Result<usize, Stop> {
-        self.try_fill_until(Instant::now() + self.patience)
+        self.try_fill_until(Instant::now() + self.timeout)
     }
 
     fn try_fill_until(&mut self, deadline: Instant) -> Result<usize, Stop> {
         if let Some(tls) = &self.tls {
-            // The end came together with bytes before it.
+            // The end was received together with preceding bytes.
             let before = self.unread.len();
             match tls.open(&[], &mut self.unread) {
                 Ok(true) if self.unread.len() == before => return Err(Stop::Closed),
@@ -230,7 +229,7 @@ impl Conn {
         }
         let mut piece = [0; 64 * 1024];
         loop {
-            // A timeout of zero means none to the kernel.
+            // To the kernel, zero means no timeout.
             let left = deadline
                 .saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(1));
@@ -249,7 +248,7 @@ impl Conn {
                             Err(error) => panic!("{}: {error}", self.who),
                         },
                     }
-                    // Records of the protocol's own bring nothing.
+                    // TLS protocol records contain no data.
                     if self.unread.len() > before {
                         return Ok(self.unread.len() - before);
                     }
@@ -269,7 +268,7 @@ impl Conn {
         }
     }
 
-    /// Waits for at least one byte that is not used yet.
+    /// Waits for at least one unused byte.
     pub fn try_fill_if_empty(&mut self) -> Result<(), Stop> {
         if self.unread.is_empty() {
             self.try_fill().map(drop)
@@ -278,15 +277,15 @@ impl Conn {
         }
     }
 
-    /// Waits until something has arrived, and leaves it in the kernel.
+    /// Waits until the kernel has received bytes, without reading them.
     #[track_caller]
     pub fn wait_for_arrival(&mut self) {
         if self.tls.is_some() && !self.unread.is_empty() {
-            // It came in one piece with the end of the handshake.
+            // Received together with the end of the handshake.
             return;
         }
         self.stream
-            .set_read_timeout(Some(self.patience))
+            .set_read_timeout(Some(self.timeout))
             .expect("a read deadline can be set");
         match self.stream.peek(&mut [0]) {
             Ok(count) => assert!(
@@ -298,7 +297,7 @@ impl Conn {
         }
     }
 
-    /// Nothing arrives for this long. A negative cannot be waited for: this is a window, not a wait.
+    /// Checks that nothing is received for this time.
     #[track_caller]
     pub fn expect_silence(&mut self, window: Duration) {
         assert!(
@@ -335,7 +334,7 @@ impl Conn {
         }
     }
 
-    /// Everything up to the end, and which end it was.
+    /// Reads everything up to the end; returns it and how the connection ended.
     pub fn drain(&mut self) -> (Vec<u8>, Stop) {
         loop {
             if let Err(stop) = self.try_fill() {
@@ -361,24 +360,24 @@ impl Conn {
 
     // The end.
 
-    /// The other side closes or cuts the connection, and nothing more comes before that.
+    /// The peer closes or resets the connection without further bytes.
     #[track_caller]
     pub fn expect_end(&mut self) -> Stop {
-        self.expect_end_within(self.patience)
+        self.expect_end_within(self.timeout)
     }
 
-    /// The same with a deadline of its own.
+    /// The same, with another deadline.
     #[track_caller]
-    pub fn expect_end_within(&mut self, patience: Duration) -> Stop {
+    pub fn expect_end_within(&mut self, timeout: Duration) -> Stop {
         assert!(
             self.unread.is_empty(),
             "{}: bytes where the end was expected: {:?}",
             self.who,
             excerpt(&self.unread)
         );
-        match self.try_fill_until(Instant::now() + patience) {
+        match self.try_fill_until(Instant::now() + timeout) {
             Err(stop @ (Stop::Closed | Stop::Reset)) => stop,
-            Err(stop) => self.fail(&stop, &format!("waiting {patience:?} for the end")),
+            Err(stop) => self.fail(&stop, &format!("waiting {timeout:?} for the end")),
             Ok(_) => panic!(
                 "{}: bytes where the end was expected: {:?}",
                 self.who,
@@ -387,7 +386,7 @@ impl Conn {
         }
     }
 
-    /// The other side closes in an orderly way, and nothing more comes before that.
+    /// The peer closes the connection, without a reset and without further bytes.
     #[track_caller]
     pub fn expect_eof(&mut self) {
         assert_eq!(
@@ -398,14 +397,14 @@ impl Conn {
         );
     }
 
-    /// Whether the connection is still open and silent: looks, does not wait.
+    /// Whether the connection is open and has no unread bytes; does not wait.
     pub fn is_open(&mut self) -> bool {
         self.unread.is_empty() && self.try_fill_until(Instant::now()) == Err(Stop::Silent)
     }
 
     // Messages.
 
-    /// A request's head, and how its body ends.
+    /// Reads the head of a request; returns it and the framing of the body.
     pub fn try_request_head(&mut self) -> Result<(Head, Framing), Stop> {
         let bytes = self.try_take_past(b"\r\n\r\n")?;
         let head = message::read_request_head(&bytes).map_err(Stop::Malformed)?;
@@ -413,7 +412,7 @@ impl Conn {
         Ok((head, framing))
     }
 
-    /// A request's head, and how its body ends.
+    /// Reads the head of a request; returns it and the framing of the body.
     #[track_caller]
     pub fn request_head(&mut self) -> (Head, Framing) {
         match self.try_request_head() {
@@ -422,7 +421,7 @@ impl Conn {
         }
     }
 
-    /// A request, whole.
+    /// Reads a request.
     pub fn try_request(&mut self) -> Result<Request, Stop> {
         let (head, framing) = self.try_request_head()?;
         let (body, trailers) = self.try_body(framing)?;
@@ -438,7 +437,7 @@ impl Conn {
         })
     }
 
-    /// A request, whole.
+    /// Reads a request.
     #[track_caller]
     pub fn request(&mut self) -> Request {
         match self.try_request() {
@@ -447,7 +446,7 @@ impl Conn {
         }
     }
 
-    /// A response's head, whether interim or final, and how its body ends.
+    /// Reads the head of an interim or final response; returns it and the framing of the body.
     pub fn try_response_head(&mut self, method: &str) -> Result<(Head, Framing), Stop> {
         let bytes = self.try_take_past(b"\r\n\r\n")?;
         let head = message::read_response_head(&bytes).map_err(Stop::Malformed)?;
@@ -455,7 +454,7 @@ impl Conn {
         Ok((head, framing))
     }
 
-    /// A response's head, whether interim or final, and how its body ends.
+    /// Reads the head of an interim or final response; returns it and the framing of the body.
     #[track_caller]
     pub fn response_head(&mut self, method: &str) -> (Head, Framing) {
         match self.try_response_head(method) {
@@ -464,7 +463,7 @@ impl Conn {
         }
     }
 
-    /// The final response to `method`, whole, with the interim ones before it.
+    /// Reads the final response to `method`, with the interim ones before it.
     pub fn try_response(&mut self, method: &str) -> Result<Response, Stop> {
         let mut interim = Vec::new();
         loop {
@@ -489,7 +488,7 @@ impl Conn {
         }
     }
 
-    /// The final response to `method`, whole, with the interim ones before it.
+    /// Reads the final response to `method`, with the interim ones before it.
     #[track_caller]
     pub fn response(&mut self, method: &str) -> Response {
         match self.try_response(method) {
@@ -510,7 +509,7 @@ impl Conn {
         }
     }
 
-    /// The next bytes of a body as they come, without their framing; none at its end.
+    /// The next received bytes of a body, without framing; empty at the end.
     pub fn try_some(&mut self, body: &mut Body) -> Result<Vec<u8>, Stop> {
         loop {
             match body.left {
@@ -560,7 +559,7 @@ impl Conn {
         }
     }
 
-    /// Exactly these bytes of a body, in however many pieces and chunks they come.
+    /// Exactly these bytes of a body, in any number of pieces and chunks.
     #[track_caller]
     pub fn expect_some(&mut self, body: &mut Body, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
@@ -587,7 +586,7 @@ impl Conn {
         assert_eq!(latin1(&taken), latin1(bytes), "{}", self.who);
     }
 
-    /// The body ends here, properly.
+    /// The body is complete here.
     #[track_caller]
     pub fn expect_end_of(&mut self, body: &mut Body) {
         match self.try_some(body) {
@@ -601,7 +600,7 @@ impl Conn {
         }
     }
 
-    /// The body does not end properly: it is cut, in a way its receiver can tell from an end.
+    /// The body is cut off, in a way that its receiver can distinguish from its end.
     #[track_caller]
     pub fn expect_cut(&mut self, body: &mut Body) {
         loop {
@@ -631,7 +630,7 @@ impl Conn {
         let stop = match stop {
             Stop::Closed => "the other side closed the connection".to_owned(),
             Stop::Reset => "the other side reset the connection".to_owned(),
-            Stop::Silent => format!("nothing more came within {:?}", self.patience),
+            Stop::Silent => format!("nothing more came within {:?}", self.timeout),
             Stop::Malformed(why) => format!("the other side sent no HTTP ({why})"),
         };
         panic!(
@@ -644,7 +643,7 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        // The last of twins closes.
+        // The last handle closes the connection.
         if let Some(tls) = self.tls.take().and_then(Arc::into_inner) {
             let _ = tls.finish(&self.stream);
         }
@@ -652,7 +651,7 @@ impl Drop for Conn {
 }
 
 impl Body {
-    /// A body of which nothing has been read yet.
+    /// A body before its first byte.
     pub fn new(framing: Framing) -> Body {
         let left = match framing {
             Framing::Empty => Left::Nothing,
@@ -667,7 +666,7 @@ impl Body {
     }
 }
 
-/// Enough of the bytes to recognise them in a failure.
+/// The start of the bytes, for the message of a failure.
 pub fn excerpt(bytes: &[u8]) -> String {
     const SHOWN: usize = 300;
     match bytes.get(..SHOWN) {
