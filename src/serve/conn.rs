@@ -102,6 +102,18 @@ impl Stream {
         }
     }
 
+    /// Whether the connection has been reset: the socket has no peer any more.
+    pub fn is_reset(&self) -> bool {
+        fn has_no_peer<A>(peer_address: io::Result<A>) -> bool {
+            peer_address.is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
+        }
+        match (self.tcp(), self.unix()) {
+            (Some(tcp), _) => has_no_peer(tcp.peer_addr()),
+            (_, Some(unix)) => has_no_peer(unix.peer_addr()),
+            (None, None) => false,
+        }
+    }
+
     /// The socket, where the bytes on it are those of the stream.
     #[cfg(all(target_os = "linux", not(ic_portable)))]
     pub fn bare(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
@@ -349,7 +361,7 @@ impl<'a> Reader<'a> {
             match self.stream.poll_readable(context) {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => {
-                    self.inbox.settle();
+                    self.inbox.shrink();
                     return Poll::Pending;
                 }
             }
@@ -387,11 +399,11 @@ impl Writer<'_> {
 
     /// Writes what there is room for of what is left of `bytes`, of which `written` have been taken before; says whether that
     /// was all.
-    pub fn write_on(&self, bytes: &[u8], written: &mut usize) -> Result<bool, Failure> {
+    pub fn write_on(&self, bytes: &[u8], written: &mut usize) -> Result<bool, WriteErrorKind> {
         let stream = self.stream;
         while *written < bytes.len() {
             match stream.try_write(&bytes[*written..]) {
-                Ok(0) => return Err(Failure::Broken(io::ErrorKind::WriteZero)),
+                Ok(0) => return Err(WriteErrorKind::Failed(io::ErrorKind::WriteZero)),
                 Ok(count) => *written += count,
                 Err(error) => return blocked(&error),
             }
@@ -410,26 +422,26 @@ impl Writer<'_> {
         silence: InactivityTimeout<'_>,
     ) -> impl Future<Output = Result<(), WriteError>> {
         let mut written = 0;
-        let mut room = Room::default();
+        let mut stall = WriteStall::default();
         poll_fn(move |context| {
             let result = loop {
-                if let Err(why) = ready!(room.poll(context, self.stream, silence)) {
-                    break Err(why);
+                if let Err(kind) = ready!(stall.poll(context, self.stream, silence)) {
+                    break Err(kind);
                 }
                 let before = written;
                 match self.write_on(bytes, &mut written) {
                     Ok(true) => break Ok(()),
                     Ok(false) => {}
-                    Err(why) => break Err(why),
+                    Err(kind) => break Err(kind),
                 }
                 if written > before {
-                    room.taken();
+                    stall.progressed();
                 }
-                if let Err(why) = room.begin_wait(self.stream, silence) {
-                    break Err(why);
+                if let Err(kind) = stall.begin_wait(self.stream, silence) {
+                    break Err(kind);
                 }
             };
-            Poll::Ready(result.map_err(|why| WriteError { written, why }))
+            Poll::Ready(result.map_err(|kind| WriteError { written, kind }))
         })
     }
 
@@ -456,14 +468,14 @@ pub struct WriteError {
     /// side still.
     pub written: usize,
     /// What stopped the rest.
-    pub why: Failure,
+    pub kind: WriteErrorKind,
 }
 
 /// Why a peer gets no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum WriteErrorKind {
     /// The connection failed. A socket tells of a reset only once: who reads it afterwards sees an ordinary end.
-    Broken(io::ErrorKind),
+    Failed(io::ErrorKind),
     /// It took nothing for longer than it may.
     Stalled,
 }
@@ -473,7 +485,7 @@ pub enum Failure {
 /// The kernel calls a socket writable when a third of its buffer is free, and that may be megabytes: a slow reader is none
 /// that has stopped. So a limit that passes is no verdict yet: the next write is, which takes what little room there is.
 #[derive(Debug, Default)]
-pub struct Room {
+pub struct WriteStall {
     is_waited_for: bool,
     /// Of the [`PARTS`] of the limit, how many have passed since anything moved.
     silent_parts: u32,
@@ -484,25 +496,25 @@ pub struct Room {
 /// are several within the limit, and it passes at most one part late.
 const PARTS: u32 = 4;
 
-impl Room {
+impl WriteStall {
     /// A write has been taken, in part at least.
-    pub fn taken(&mut self) {
+    pub fn progressed(&mut self) {
         self.silent_parts = 0;
     }
 
-    /// A write would have blocked: the next one [waits](Room::poll), unless it is too late for that.
+    /// A write would have blocked: the next one [waits](WriteStall::poll), unless it is too late for that.
     pub fn begin_wait(
         &mut self,
         stream: &Stream,
         silence: InactivityTimeout<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), WriteErrorKind> {
         // What was written before may have found room where this write has not.
         let sent_unseen = stream.sent_unseen();
         if std::mem::replace(&mut self.sent_unseen, sent_unseen) != sent_unseen {
-            self.taken();
+            self.progressed();
         }
         if self.silent_parts >= PARTS {
-            return Err(Failure::Stalled);
+            return Err(WriteErrorKind::Stalled);
         }
         silence.begin_part(PARTS);
         self.is_waited_for = true;
@@ -515,7 +527,7 @@ impl Room {
         context: &mut Context<'_>,
         stream: &Stream,
         silence: InactivityTimeout<'_>,
-    ) -> Poll<Result<(), Failure>> {
+    ) -> Poll<Result<(), WriteErrorKind>> {
         if !self.is_waited_for {
             return Poll::Ready(Ok(()));
         }
@@ -524,17 +536,17 @@ impl Room {
         self.is_waited_for = false;
         self.silent_parts += u32::from(came.is_none());
         Poll::Ready(match came {
-            Some(Err(error)) => Err(Failure::Broken(error.kind())),
+            Some(Err(error)) => Err(WriteErrorKind::Failed(error.kind())),
             Some(Ok(())) | None => Ok(()),
         })
     }
 }
 
 /// Whether a write that failed may be tried again.
-fn blocked(error: &io::Error) -> Result<bool, Failure> {
+fn blocked(error: &io::Error) -> Result<bool, WriteErrorKind> {
     match error.kind() {
         io::ErrorKind::WouldBlock => Ok(false),
-        kind => Err(Failure::Broken(kind)),
+        kind => Err(WriteErrorKind::Failed(kind)),
     }
 }
 
@@ -601,7 +613,7 @@ impl ReadBuffer {
 
     /// Keeps a few left-over bytes in memory of their own size, so that a peer that sends half a head and
     /// then nothing holds no more than that half.
-    fn settle(&mut self) {
+    fn shrink(&mut self) {
         let len = self.used.len();
         let is_oversized = self
             .buffer

@@ -1,12 +1,14 @@
 //! One client's connection: a request and its response, then the next. The only driver of [`http`](crate::http).
 //!
-//! Request body and response are awaited together: an answer may come before the upload is over, an upload
-//! may wait for a 100, and a client may leave at any moment. Two futures in one task do it: see [`duplex`].
-//! What is decided about a request is in [`request`], about a response in [`response`].
+//! Request body and response are awaited together: a response may come before the upload is over, an upload may wait for a 100,
+//! and a client may disconnect at any moment. Two futures in one task do it, [`upload`] and [`download`]; what they know of each
+//! other is in [`attempt`]. What is decided about a request is in [`request`], about a response in [`response`].
 
-mod duplex;
+mod attempt;
+mod download;
 mod request;
 mod response;
+mod upload;
 
 use std::future::Future;
 use std::rc::Rc;
@@ -14,12 +16,13 @@ use std::time::Duration;
 
 use smol::future;
 
-use self::duplex::{Attempt, Sent};
-use self::request::{Refusal, Request};
+use self::attempt::{Attempt, Completion, Limits, RequestProgress, client_fault};
+use self::request::{Connection, Incoming, Refusal, Request};
+use self::upload::wait_for_disconnect;
 use super::admin::Page;
 use super::buffers::Scratch;
 use super::conn::{Conn, Reader, Stream};
-use super::deadline::{Deadline, InactivityTimeout};
+use super::deadline::InactivityTimeout;
 use super::error::{ClientFault, Fault, OriginFault};
 use super::feed::{Outcome, Side};
 use super::reactor;
@@ -33,33 +36,20 @@ use crate::http::forward::{self, ExchangeState};
 use crate::http::framing::{Framing, ResponseTo};
 use crate::http::reply::ReplyOptions;
 
-/// A client's connection between two requests: all that an idle one costs.
-#[derive(Debug)]
-struct Connection {
-    client: Conn,
-    limit: Deadline,
-    /// What it is called in the feed, once it is.
-    number: u64,
-}
-
 /// Serves a client's connection to its end, at which `guard` is dropped.
 pub fn serve(stream: Stream, site: Rc<Site>, guard: ConnectionGuard) -> impl Future<Output = ()> {
-    let mut connection = Connection {
-        client: Conn::new(stream),
-        limit: site.service.clock.deadline(),
-        number: 0,
-    };
+    let mut connection = Connection::new(stream, &site);
     async move {
-        // Dropped last.
         let _guard = guard;
         let mut requests = 0u32;
         loop {
             let answer = {
-                let Some(read) = request::read_request(&mut connection, &site).await else {
+                let incoming = request::read_request(&mut connection, &site).await;
+                if matches!(incoming, Incoming::End) {
                     return;
-                };
+                }
                 // In a box that exists only meanwhile: an exchange needs ten times the memory of an idle connection.
-                Box::pin(answer(connection, read, &site))
+                Box::pin(answer(connection, incoming, &site))
             };
             match answer.await {
                 Some(persistent) => connection = persistent,
@@ -74,121 +64,122 @@ pub fn serve(stream: Stream, site: Rc<Site>, guard: ConnectionGuard) -> impl Fut
     }
 }
 
-/// Answers one request; returns the connection if it serves another one, else closes it.
-async fn answer(
-    mut connection: Connection,
-    read: Result<(Request, Scratch), Refusal>,
-    site: &Site,
-) -> Option<Connection> {
-    let next = match read {
-        Ok((request, mut out)) => exchange(&mut connection, &request, &mut out, site).await,
-        Err(refusal) => Err(Some(refusal)),
-    };
-    match next {
-        Ok(AfterResponse::KeepAlive) => return Some(connection),
-        Ok(AfterResponse::Close(reason)) => {
-            log::debug!("closing the client's connection: {}", reason.explain());
-            // A client that has said that this was its last request sends nothing more (RFC 9112 §9.6).
-            if reason != CloseReason::ClientRequested || !connection.client.is_quiet() {
-                Box::pin(close(connection)).await;
-            }
-        }
-        Ok(AfterResponse::Tunnel) => {}
-        Err(Some(refusal)) => Box::pin(refuse(connection, refusal, site)).await,
-        // Reset, since it ends within a response: a body that ends with the connection would look complete.
-        Err(None) => {}
-    }
-    None
-}
-
-/// Answers a connection that is one too many.
+/// Rejects a connection that is one too many.
 pub async fn turn_away(stream: Stream, site: &Site) {
-    let connection = Connection {
-        client: Conn::new(stream),
-        limit: site.service.clock.deadline(),
-        number: 0,
-    };
     let refusal = Refusal {
         fault: ClientFault::TooMany.into(),
         head_only: false,
     };
-    refuse(connection, refusal, site).await;
+    refuse(Connection::new(stream, site), refusal, site).await;
 }
 
-/// The time limits of an exchange, one for each side.
-#[derive(Clone, Copy)]
-struct Limits<'a> {
-    client: &'a Deadline,
-    origin: &'a Deadline,
+/// What becomes of the client's connection after a request.
+enum Ending {
+    /// What HTTP says.
+    Next(AfterResponse),
+    /// It is sent an error response, and closed.
+    Refuse(Refusal),
+    /// It is reset, since it ends within a response: a body that ends with the connection would look complete.
+    Reset,
 }
 
-/// An exchange that broke off.
-struct Break {
+/// Answers one request. Returns the connection if it serves another one, else closes it.
+fn answer(
+    mut connection: Connection,
+    mut incoming: Incoming,
+    site: &Site,
+) -> impl Future<Output = Option<Connection>> {
+    async move {
+        // By reference: a future holds both what it takes apart and the parts.
+        let ending = match incoming {
+            Incoming::Request(ref request, ref mut out) => {
+                exchange(&mut connection, request, out, site).await
+            }
+            Incoming::Refused(refusal) => Ending::Refuse(refusal),
+            Incoming::End => Ending::Reset,
+        };
+        match ending {
+            Ending::Next(AfterResponse::KeepAlive) => return Some(connection),
+            Ending::Next(AfterResponse::Close(reason)) => {
+                log::debug!("closing the client's connection: {}", reason.explain());
+                // A client that has said that this was its last request sends nothing more (RFC 9112 §9.6).
+                if reason != CloseReason::ClientRequested || !connection.client.is_quiet() {
+                    Box::pin(close(connection)).await;
+                }
+            }
+            Ending::Refuse(refusal) => Box::pin(refuse(connection, refusal, site)).await,
+            Ending::Next(AfterResponse::Tunnel) | Ending::Reset => {}
+        }
+        None
+    }
+}
+
+/// An exchange that was not completed.
+struct ExchangeError {
     fault: Fault,
-    /// The client has part of a final response: it cannot be told any more.
-    is_answered: bool,
+    /// The client has been sent part of a final response: an error response is not possible any more.
+    has_response: bool,
 }
 
-/// Says what becomes of the connection; or what the client is to be told, if it can be told anything.
+impl<F: Into<Fault>> From<F> for ExchangeError {
+    /// Before a response.
+    fn from(fault: F) -> Self {
+        ExchangeError {
+            fault: fault.into(),
+            has_response: false,
+        }
+    }
+}
+
 fn exchange<'a>(
     connection: &'a mut Connection,
     request: &'a Request,
     out: &'a mut Scratch,
     site: &'a Site,
-) -> impl Future<Output = Result<AfterResponse, Option<Refusal>>> {
+) -> impl Future<Output = Ending> {
     async move {
-        let refusal = |fault| Refusal {
-            fault,
-            head_only: request.context.response_to == ResponseTo::Head,
-        };
         if let Some(page) = request.page {
-            let next = serve_page(connection, request, page, site).await;
-            return next.map_err(|fault| Some(refusal(fault)));
+            return match serve_page(connection, request, page, site).await {
+                Ok(next) => Ending::Next(next),
+                Err(fault) => Ending::Refuse(request.refusal(fault)),
+            };
         }
         let in_flight = site.metrics.begin_request();
         let result = forward(connection, request, out, site).await;
         let status = match &result {
             Ok((status, _)) => Some(*status),
-            Err(broken) => broken.fault.status(),
+            Err(error) => error.fault.status(),
         };
         in_flight.end(status, request.age());
         match result {
             Ok((status, next)) => {
-                if let Some(trace) = &request.trace {
-                    let outcome = match next {
-                        AfterResponse::Tunnel => Outcome::Tunnel,
-                        AfterResponse::KeepAlive | AfterResponse::Close(_) => Outcome::Complete,
-                    };
-                    trace.complete(outcome, status);
-                }
-                if status >= 500 {
-                    site.metrics
-                        .set_last_error(format!("the target answered {status}"));
-                }
-                if let Some(label) = &request.label {
-                    let millis = request.age().as_millis();
-                    log::debug!("{label}: {status} in {millis} ms");
-                }
-                Ok(next)
+                report_response(status, next, request, site);
+                Ending::Next(next)
             }
-            Err(Break { fault, is_answered }) => {
+            Err(ExchangeError {
+                fault,
+                has_response,
+            }) => {
                 if let Some(trace) = &request.trace {
-                    trace.fail(&fault, is_answered);
+                    trace.fail(&fault, has_response);
                 }
-                report(&fault, request, site);
-                Err((!is_answered).then(|| refusal(fault)))
+                report_fault(&fault, request, site);
+                match has_response {
+                    true => Ending::Reset,
+                    false => Ending::Refuse(request.refusal(fault)),
+                }
             }
         }
     }
 }
 
-/// Sends a request on and its response back; says the response's status.
+/// Sends a request on and its response back; returns the response's status.
 fn forward<'a>(
     connection: &'a mut Connection,
     request: &'a Request,
     out: &'a mut Scratch,
     site: &'a Site,
-) -> impl Future<Output = Result<(u16, AfterResponse), Break>> {
+) -> impl Future<Output = Result<(u16, AfterResponse), ExchangeError>> {
     async move {
         let Connection { client, limit, .. } = connection;
         let origin_limit = site.service.clock.deadline();
@@ -196,12 +187,8 @@ fn forward<'a>(
             client: limit,
             origin: &origin_limit,
         };
-        let unanswered = |fault: Fault| Break {
-            fault,
-            is_answered: false,
-        };
         let mut body = Body::new(request.framing);
-        take_ready(&mut client.reader(), &mut body, request, site, out).map_err(unanswered)?;
+        take_ready(&mut client.reader(), &mut body, request, site, out)?;
         let is_repeatable = request.is_idempotent && body.is_complete();
         let out = std::mem::take(out);
         let mut attempt = Attempt::new(request, site, limits, out, is_repeatable);
@@ -211,52 +198,41 @@ fn forward<'a>(
             let origin = match &mut kept {
                 Some(origin) => origin,
                 // In a box: few requests need it, and it is as large as all the rest.
-                None => kept.insert(
-                    Box::pin(connect(client, request, limits, site))
-                        .await
-                        .map_err(unanswered)?,
-                ),
+                None => kept.insert(Box::pin(connect(client, request, limits, site)).await?),
             };
-            // Awaited where it is made, as everywhere here: a future that has a name first is held twice.
-            match attempt.run(client, origin, &mut body).await {
-                Ok(answered) => {
+            // Awaited where it is made, as everywhere here: a future that has a name first is stored twice.
+            match run(&attempt, client, origin, &mut body).await {
+                Ok(completion) => {
+                    let Completion {
+                        status,
+                        next,
+                        persistence,
+                    } = completion;
                     if attempt.is_reused {
                         site.service.pool.set_persistent();
                     }
-                    if answered.next == AfterResponse::Tunnel {
-                        let (up, down) = (&site.metrics.bytes_up, &site.metrics.bytes_down);
-                        let limits = tunnel::Limits {
-                            silence: limits.origin,
-                            pause: limits.client,
-                        };
-                        let trace = request.trace.as_deref();
-                        if let Some(trace) = trace {
-                            trace.start_tunnel();
-                        }
-                        Box::pin(tunnel::run(client, origin, limits, (up, down), trace)).await;
-                    } else if let Persistence::KeepAlive { announced_seconds } =
-                        answered.persistence
-                        && attempt.sent.get() == Sent::Whole
+                    let is_sent = attempt.progress.get() == RequestProgress::Whole;
+                    if next == AfterResponse::Tunnel {
+                        Box::pin(run_tunnel(client, origin, limits, request, site)).await;
+                    } else if let Persistence::KeepAlive { announced_seconds } = persistence
+                        && is_sent
                         && body.is_complete()
                         && origin.bytes().is_empty()
                         && let Some(origin) = kept.take()
                     {
                         site.service.pool.keep(origin, announced_seconds);
                     }
-                    return Ok((answered.status, answered.next));
+                    return Ok((status, next));
                 }
                 Err(fault) => {
-                    // A connection that was kept may have been closed by the origin just before it was used.
-                    let was_stale = attempt.is_reused
-                        && matches!(
+                    let has_response = attempt.has_response.get();
+                    if !attempt.restart_after(&fault) {
+                        return Err(ExchangeError {
                             fault,
-                            Fault::Origin(OriginFault::Closed | OriginFault::Failed(_))
-                        );
-                    let is_answered = attempt.answered.get();
-                    if is_answered || !was_stale || !attempt.restart() {
-                        return Err(Break { fault, is_answered });
+                            has_response,
+                        });
                     }
-                    log::debug!("the kept connection had gone stale; sending the request again");
+                    log::debug!("the kept connection was closed; sending the request again");
                     kept = None;
                 }
             }
@@ -264,17 +240,53 @@ fn forward<'a>(
     }
 }
 
-/// Takes what is already there of a request's body, to leave together with its head.
+/// Sends the request over `origin` and passes the response on, side by side; the one that ends the exchange drops the other.
+fn run<'a>(
+    attempt: &'a Attempt<'_>,
+    client: &'a mut Conn,
+    origin: &'a mut Conn,
+    body: &'a mut Body,
+) -> impl Future<Output = Result<Completion, Fault>> {
+    let (client_reader, client_writer) = client.split();
+    let (origin_reader, origin_writer) = origin.split();
+    // The first is polled first.
+    future::or(
+        attempt.download(origin_reader, client_writer),
+        attempt.upload(client_reader, origin_writer, body),
+    )
+}
+
+/// Relays a tunnel to its end.
+async fn run_tunnel(
+    client: &mut Conn,
+    origin: &mut Conn,
+    limits: Limits<'_>,
+    request: &Request,
+    site: &Site,
+) {
+    let trace = request.trace.as_deref();
+    if let Some(trace) = trace {
+        trace.start_tunnel();
+    }
+    let limits = tunnel::Limits {
+        client: limits.client,
+        origin: limits.origin,
+    };
+    let counts = (&site.metrics.bytes_up, &site.metrics.bytes_down);
+    tunnel::run(client, origin, limits, counts, trace).await;
+}
+
+/// Takes what has arrived of a request's body, to be written together with its head.
 fn take_ready(
     client: &mut Reader<'_>,
     body: &mut Body,
     request: &Request,
     site: &Site,
     out: &mut Scratch,
-) -> Result<(), Fault> {
-    let stays = |name: &str| request.stays(name, &site.rewriter);
+) -> Result<(), ClientFault> {
+    let drops_trailer = |name: &str| request.drops_trailer(name, &site.rewriter);
     let taken = body
-        .take_ready(client.bytes(), BodyMode::Verbatim, stays, out)
+        .take_ready(client.bytes(), BodyMode::Verbatim, drops_trailer, out)
         .map_err(ClientFault::Refused)?;
     if let Some(tap) = request.tap(Side::Request) {
         tap.observe(&client.bytes()[..taken]);
@@ -283,30 +295,27 @@ fn take_ready(
     Ok(())
 }
 
-/// Makes a connection, unless the client leaves before it stands.
+/// Connects to the origin, unless the client disconnects first.
 async fn connect(
     client: &mut Conn,
     request: &Request,
     limits: Limits<'_>,
     site: &Site,
 ) -> Result<Conn, Fault> {
+    let timeouts = &site.service.timeouts;
     let connected = async {
-        site.service
-            .connector
-            .connect(
-                limits.origin,
-                site.service.timeouts.connect,
-                site.service.timeouts.hold,
-            )
+        let connector = &site.service.connector;
+        let connected = connector.connect(limits.origin, timeouts.connect, timeouts.hold);
+        connected
             .await
             .map_err(|error| OriginFault::Connect(error).into())
     };
     let mut reader = client.reader();
-    let left = async { Err(duplex::departure(&mut reader, request, limits.client).await) };
-    future::or(connected, left).await
+    let disconnect = async { Err(wait_for_disconnect(&mut reader, request, limits.client).await) };
+    future::or(connected, disconnect).await
 }
 
-/// Answers with a page of the interceptor's own.
+/// Answers with a page of the interceptor itself.
 async fn serve_page(
     connection: &Connection,
     request: &Request,
@@ -324,44 +333,40 @@ async fn serve_page(
     } else {
         AfterResponse::Close(CloseReason::RequestIncomplete)
     };
-    let manner = ReplyOptions {
+    let options = ReplyOptions {
         head_only: request.context.response_to == ResponseTo::Head,
         close: next != AfterResponse::KeepAlive,
     };
     let mut out = Scratch::take();
-    page.write(site, manner, &mut out);
-    let silence = InactivityTimeout {
+    page.write(site, options, &mut out);
+    let inactivity = InactivityTimeout {
         deadline: &connection.limit,
         most: Some(site.service.timeouts.for_own_pages()),
     };
-    connection
-        .client
-        .writer()
-        .write_within(&out, silence)
-        .await
-        .map_err(|unwritten| duplex::untaken(unwritten.why))?;
+    let written = connection.client.writer().write_within(&out, inactivity);
+    written.await.map_err(|error| client_fault(error.kind))?;
     Ok(next)
 }
 
-/// Tells the client what is wrong, if it is still there, and closes.
+/// Sends an error response, if the client can still read one, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
     let target = site.service.connector.target().to_string();
     let Some(reply) = refusal.fault.reply(&target) else {
         return;
     };
     let mut out = Scratch::take();
-    let manner = ReplyOptions {
+    let options = ReplyOptions {
         head_only: refusal.head_only,
         close: true,
     };
-    reply.write(&site.service.next_request_id(), manner, &mut out);
+    reply.write(&site.service.next_request_id(), options, &mut out);
     log::debug!("answering {}: {}", reply.status, reply.message);
     let Connection { client, limit, .. } = &connection;
-    let silence = InactivityTimeout {
+    let inactivity = InactivityTimeout {
         deadline: limit,
         most: Some(LINGER),
     };
-    if client.writer().write_within(&out, silence).await.is_ok() {
+    if client.writer().write_within(&out, inactivity).await.is_ok() {
         close(connection).await;
     }
 }
@@ -373,36 +378,54 @@ async fn close(connection: Connection) {
     } = connection;
     client.writer().finish().await;
     limit.set(Some(LINGER));
-    relay::discard(&mut client.reader(), &limit, LINGER_BYTES).await;
+    relay::drain(&mut client.reader(), &limit, LINGER_BYTES).await;
 }
 
-/// One line on what went wrong: the origin's faults are the user's business, the clients' are their own.
-fn report(fault: &Fault, request: &Request, site: &Site) {
-    let label = request.label.as_deref().unwrap_or("request");
-    match fault {
-        Fault::Client(ClientFault::Gone) => log::debug!("{label}: the client has gone"),
-        Fault::Client(ClientFault::Stalled) => {
-            log::debug!("{label}: the client took nothing for longer than --body-timeout allows");
-        }
-        Fault::Client(_) => log::debug!("{label}: {}", explain(fault, site)),
-        Fault::Origin(_) => {
-            let why = explain(fault, site);
-            log::warn!("{label}: {why}");
-            site.metrics.set_last_error(why);
-        }
+/// Tells the feed, the metrics and the log of a response that was passed on.
+fn report_response(status: u16, next: AfterResponse, request: &Request, site: &Site) {
+    if let Some(trace) = &request.trace {
+        let outcome = match next {
+            AfterResponse::Tunnel => Outcome::Tunnel,
+            AfterResponse::KeepAlive | AfterResponse::Close(_) => Outcome::Complete,
+        };
+        trace.complete(outcome, status);
+    }
+    if status >= 500 {
+        let message = format!("the target answered {status}");
+        site.metrics.set_last_error(message);
+    }
+    if let Some(label) = &request.label {
+        let millis = request.age().as_millis();
+        log::debug!("{label}: {status} in {millis} ms");
     }
 }
 
-fn explain(fault: &Fault, site: &Site) -> String {
-    let reply = fault.reply(&site.service.connector.target().to_string());
-    reply.map_or_else(String::new, |reply| reply.message.into_owned())
+/// Logs a fault: a warning where the target is at fault, else only for debugging.
+fn report_fault(fault: &Fault, request: &Request, site: &Site) {
+    let label = request.label.as_deref().unwrap_or("request");
+    let explain = || {
+        let reply = fault.reply(&site.service.connector.target().to_string());
+        reply.map_or_else(String::new, |reply| reply.message.into_owned())
+    };
+    match fault {
+        Fault::Client(ClientFault::Gone) => log::debug!("{label}: the client disconnected"),
+        Fault::Client(ClientFault::Stalled) => {
+            log::debug!("{label}: the client took nothing for longer than --body-timeout allows");
+        }
+        Fault::Client(_) => log::debug!("{label}: {}", explain()),
+        Fault::Origin(_) => {
+            let message = explain();
+            log::warn!("{label}: {message}");
+            site.metrics.set_last_error(message);
+        }
+    }
 }
 
 /// After this many requests of one connection, the others have their turn.
 const TURN_REQUESTS: u32 = 64;
 
-/// For how long what a client sends behind its last answer is read.
+/// How long what a client sends after its last response is read.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// And how much of it: the largest file that OpenAI takes, since many clients look for an answer only behind their upload.
+/// And how much of it: the largest file that OpenAI takes, since many clients read a response only after their upload.
 const LINGER_BYTES: usize = 512 << 20;

@@ -1,14 +1,14 @@
-//! One body, from wire to wire.
+//! One body, from connection to connection.
 //!
-//! Each piece leaves as it arrives; the next is read when it is gone, which is all the back-pressure that
-//! there is. The relay knows no framing: it asks the [`Body`].
+//! Each piece is written as it arrives; the next is read when it has been written, which is all the back-pressure that there
+//! is. The relay knows no framing: it asks the [`Body`].
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
 
 use super::buffers::{Buffer, Scratch};
-use super::conn::{Failure, Filled, Reader, WriteError, Writer};
+use super::conn::{Filled, Reader, WriteError, WriteErrorKind, Writer};
 use super::deadline::{Deadline, InactivityTimeout};
 use super::feed::BodyTap;
 use super::metrics::Counter;
@@ -18,38 +18,38 @@ use crate::http::body::{Body, BodyMode, Truncated};
 use crate::http::chunked::Piece;
 use crate::http::{Error, Parsed};
 
-/// Why a body did not get through.
+/// Why a body was not passed on to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
+pub enum RelayError {
     /// Its sender's connection failed.
     Source,
     /// Its sender closed too early.
     Truncated,
     /// Its framing is wrong.
     Malformed(Error),
-    /// Its sender was silent for longer than allowed.
-    Silent,
-    /// Its receiver gets no more.
-    Sink(Failure),
+    /// Its sender sent nothing for longer than the inactivity timeout.
+    Stalled,
+    /// Its receiver takes no more.
+    Sink(WriteErrorKind),
 }
 
-impl From<WriteError> for Broken {
-    fn from(WriteError { why, .. }: WriteError) -> Self {
-        Broken::Sink(why)
+impl From<WriteError> for RelayError {
+    fn from(WriteError { kind, .. }: WriteError) -> Self {
+        RelayError::Sink(kind)
     }
 }
 
-/// What goes with a relayed body.
-pub struct Terms<'a, F> {
-    /// How it is passed on.
-    pub form: BodyMode,
-    /// The fields that do not pass in a trailer section, beyond those that never do.
-    pub stays: F,
-    /// How long neither its sender may send nor its receiver take anything of it.
-    pub silence: InactivityTimeout<'a>,
-    /// Counts the bytes that went out.
+/// How a body is passed on.
+pub struct RelayOptions<'a, F> {
+    /// With its framing or without.
+    pub mode: BodyMode,
+    /// Whether a field of this name is removed from the trailer section, beyond those that always are.
+    pub drops_trailer: F,
+    /// How long the sender may send nothing, or the receiver take nothing.
+    pub inactivity: InactivityTimeout<'a>,
+    /// Counts the bytes written.
     pub bytes: &'a Counter,
-    /// Shows the body to the live feed while that is active.
+    /// Observes what has been written, for the feed.
     pub tap: Option<BodyTap<'a>>,
 }
 
@@ -58,35 +58,33 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
     from: &'a mut Reader<'_>,
     to: Writer<'a>,
     body: &'a mut Body,
-    terms: Terms<'a, F>,
-) -> impl Future<Output = Result<(), Broken>> {
+    options: RelayOptions<'a, F>,
+) -> impl Future<Output = Result<(), RelayError>> {
     async move {
-        let mut is_flood = false;
         let mut since_turn = 0;
-        // There is something to use, but it does not reach far enough.
+        // The last read filled the whole buffer: more has arrived than is read at a time.
+        let mut is_flood = false;
+        // There are bytes, and they end within what has to be taken whole.
         let mut is_short = false;
         while !body.is_complete() {
             if is_short || from.bytes().is_empty() {
-                let is_observed = terms.tap.is_some_and(BodyTap::wants_bytes);
-                let filled =
-                    if is_flood && !is_short && !is_observed && transfer::worth(body.opaque()) {
-                        // In a box: few bodies are large.
-                        Box::pin(flow(from, to, body, &terms)).await?
-                    } else {
-                        let lend = if is_flood {
-                            Buffer::take_large
-                        } else {
-                            Buffer::take
-                        };
-                        let silence = terms.silence;
-                        in_time(
-                            silence
-                                .within(|context| from.poll_fill_into(context, lend))
-                                .await,
-                        )?
+                let is_observed = options.tap.is_some_and(BodyTap::wants_bytes);
+                let may_transfer = is_flood && !is_short && !is_observed;
+                let filled = if may_transfer && transfer::worth(body.opaque()) {
+                    // In a box: few bodies are large.
+                    Box::pin(transfer_flood(from, to, body, &options)).await?
+                } else {
+                    let allocate = match is_flood {
+                        true => Buffer::take_large,
+                        false => Buffer::take,
                     };
+                    let fill = |context: &mut Context<'_>| from.poll_fill_into(context, allocate);
+                    in_time(options.inactivity.within(fill).await)?
+                };
                 if filled == Filled::EndOfFile {
-                    return body.end_of_file().map_err(|Truncated| Broken::Truncated);
+                    return body
+                        .end_of_file()
+                        .map_err(|Truncated| RelayError::Truncated);
                 }
                 is_short = false;
                 is_flood = from.is_full();
@@ -101,35 +99,20 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
             }
             if body.has_trailers() {
                 let mut out = Scratch::take();
-                let taken = body
-                    .take_trailers(from.bytes(), &terms.stays, &mut out)
-                    .map_err(Broken::Malformed)?;
-                // It is short, or refused: all of it is waited for.
-                let Parsed::Complete(count) = taken else {
-                    is_short = true;
-                    continue;
-                };
-                from.consume(count);
-                if terms.form == BodyMode::Verbatim {
-                    to.write_within(&out, terms.silence).await?;
-                    terms.bytes.add(out.len() as u64);
+                is_short = !take_trailers(from, body, &options, &mut out)?;
+                if options.mode == BodyMode::Verbatim && !is_short {
+                    to.write_within(&out, options.inactivity).await?;
+                    options.bytes.add(out.len() as u64);
                 }
                 continue;
             }
-            let (used, passes) = match terms.form {
-                BodyMode::Verbatim => (body.follow(from.bytes()).map_err(Broken::Malformed)?, true),
-                BodyMode::Dechunked => match body.next(from.bytes()).map_err(Broken::Malformed)? {
-                    Piece::Data(count) => (count, true),
-                    Piece::Framing(count) => (count, false),
-                    Piece::Trailers | Piece::End => (0, false),
-                },
-            };
+            let (used, passes) = next_piece(from.bytes(), body, options.mode)?;
             if passes {
                 let bytes = &from.bytes()[..used];
-                to.write_within(bytes, terms.silence).await?;
-                terms.bytes.add(used as u64);
+                to.write_within(bytes, options.inactivity).await?;
+                options.bytes.add(used as u64);
             }
-            if let Some(tap) = terms.tap {
+            if let Some(tap) = options.tap {
                 tap.observe(&from.bytes()[..used]);
             }
             from.consume(used);
@@ -138,23 +121,59 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
     }
 }
 
-/// Passes on what may pass unseen of a body that comes faster than it is read, until that is over or it comes slowly. Then
-/// reads what comes next, unless the body is complete.
-async fn flow<F>(
+/// How many of `bytes` can be used at once, and whether they are passed on.
+fn next_piece(bytes: &[u8], body: &mut Body, mode: BodyMode) -> Result<(usize, bool), RelayError> {
+    let piece = match mode {
+        BodyMode::Verbatim => {
+            return body
+                .follow(bytes)
+                .map(|count| (count, true))
+                .map_err(RelayError::Malformed);
+        }
+        BodyMode::Dechunked => body.next(bytes).map_err(RelayError::Malformed)?,
+    };
+    Ok(match piece {
+        Piece::Data(count) => (count, true),
+        Piece::Framing(count) => (count, false),
+        Piece::Trailers | Piece::End => (0, false),
+    })
+}
+
+/// Takes the trailer section and writes it to `out`. Returns false if it has not arrived whole.
+fn take_trailers<F: Fn(&str) -> bool>(
+    from: &mut Reader<'_>,
+    body: &mut Body,
+    options: &RelayOptions<'_, F>,
+    out: &mut Scratch,
+) -> Result<bool, RelayError> {
+    let taken = body
+        .take_trailers(from.bytes(), &options.drops_trailer, out)
+        .map_err(RelayError::Malformed)?;
+    let Parsed::Complete(count) = taken else {
+        return Ok(false);
+    };
+    from.consume(count);
+    Ok(true)
+}
+
+/// Transfers the opaque part of a body that arrives faster than it is read, until it ends or arrives slowly. Then
+/// reads what follows, unless the body is complete.
+async fn transfer_flood<F>(
     from: &mut Reader<'_>,
     to: Writer<'_>,
     body: &mut Body,
-    terms: &Terms<'_, F>,
-) -> Result<Filled, Broken> {
+    options: &RelayOptions<'_, F>,
+) -> Result<Filled, RelayError> {
+    let inactivity = options.inactivity;
     let mut trickles = 0;
     while transfer::worth(body.opaque()) && trickles < TRICKLES_MAX {
         let most = body.opaque().min(TURN_BYTES);
         let mut count = 0;
-        let moved = transfer::transfer(from, to, most, terms.silence, |piece| {
+        let moved = transfer::transfer(from, to, most, inactivity, |piece| {
             count += piece;
             body.advance(piece);
-            terms.bytes.add(piece);
-            if let Some(tap) = terms.tap {
+            options.bytes.add(piece);
+            if let Some(tap) = options.tap {
                 tap.skip(piece);
             }
         })
@@ -163,53 +182,34 @@ async fn flow<F>(
             Moved::AsAsked if body.is_complete() => break,
             Moved::AsAsked => reactor::next_turn().await,
             Moved::AllThereIs => {
-                trickles = if count < TRICKLE_BYTES {
-                    trickles + 1
-                } else {
-                    0
+                trickles = match count < TRICKLE_BYTES {
+                    true => trickles + 1,
+                    false => 0,
                 };
                 let readable = |context: &mut Context<'_>| from.stream().poll_readable(context);
-                in_time(terms.silence.within(readable).await)?;
+                in_time(inactivity.within(readable).await)?;
             }
             Moved::EndOfFile => return Ok(Filled::EndOfFile),
-            Moved::SourceFailed => return Err(Broken::Source),
-            Moved::SinkFailed(why) => return Err(Broken::Sink(why)),
+            Moved::SourceFailed => return Err(RelayError::Source),
+            Moved::SinkFailed(kind) => return Err(RelayError::Sink(kind)),
         }
     }
     if body.is_complete() {
         return Ok(Filled::Some);
     }
-    in_time(
-        terms
-            .silence
-            .within(|context| from.poll_fill(context))
-            .await,
-    )
+    in_time(inactivity.within(|context| from.poll_fill(context)).await)
 }
 
-/// How reading what is nobody's ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Discarded {
-    /// Its sender has finished.
-    Ended,
-    /// Its sender's connection failed.
-    Failed,
-    /// The time was over.
-    TimeOver,
-    /// There was that much of it.
-    TooMuch,
-}
-
-/// Reads and forgets what comes until `limit` passes, at most about `most` bytes: what nobody reads turns the end of a
-/// connection into a reset, which overtakes what was sent before it (RFC 9112 §9.6).
-pub async fn discard(from: &mut Reader<'_>, limit: &Deadline, most: usize) -> Discarded {
+/// Reads and drops what arrives until the sender ends, `limit` passes, or about `most` bytes have come: bytes that are not read turn
+/// the end of a connection into a reset, which overtakes what was written before it (RFC 9112 §9.6).
+pub async fn drain(from: &mut Reader<'_>, limit: &Deadline, most: usize) {
     let (mut left, mut since_turn) = (most, 0);
     loop {
         let count = from.bytes().len();
         from.consume(count);
         left = left.saturating_sub(count);
         if left == 0 {
-            return Discarded::TooMuch;
+            return;
         }
         since_turn += count as u64;
         if since_turn >= TURN_BYTES {
@@ -221,25 +221,24 @@ pub async fn discard(from: &mut Reader<'_>, limit: &Deadline, most: usize) -> Di
             Poll::Ready(()) => Poll::Ready(None),
             Poll::Pending => from.poll_fill(context).map(Some),
         });
-        match filled.await {
-            Some(Ok(Filled::Some)) => {}
-            Some(Ok(Filled::EndOfFile)) => return Discarded::Ended,
-            Some(Err(_)) => return Discarded::Failed,
-            None => return Discarded::TimeOver,
+        if !matches!(filled.await, Some(Ok(Filled::Some))) {
+            return;
         }
     }
 }
 
-/// What the sender brought, if it did so in time.
-fn in_time<T>(result: Option<io::Result<T>>) -> Result<T, Broken> {
-    result.ok_or(Broken::Silent)?.map_err(|_| Broken::Source)
+/// What was read from the sender; `None` is an inactivity timeout.
+fn in_time<T>(result: Option<io::Result<T>>) -> Result<T, RelayError> {
+    result
+        .ok_or(RelayError::Stalled)?
+        .map_err(|_| RelayError::Source)
 }
 
-/// After this many bytes in one go, the other connections have their turn.
+/// After this many bytes without a pause, the other connections have their turn.
 const TURN_BYTES: u64 = 1 << 20;
 
 /// Less than this at a time is better read: a pipe is two descriptors, and pages that are nearly empty.
 const TRICKLE_BYTES: u64 = 16 * 1024;
 
-/// How many trickles in a row end a flow.
+/// How many trickles in a row end a transfer.
 const TRICKLES_MAX: u32 = 4;

@@ -8,7 +8,7 @@ mod copy;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod splice;
 
-use super::conn::{Failure, Reader, Writer};
+use super::conn::{Reader, WriteErrorKind, Writer};
 use super::deadline::InactivityTimeout;
 
 /// What a transfer came to.
@@ -23,7 +23,7 @@ pub enum Moved {
     /// The sender's connection failed.
     SourceFailed,
     /// The receiver gets no more.
-    SinkFailed(Failure),
+    SinkFailed(WriteErrorKind),
 }
 
 /// Whether a transfer pays, for a sender that has just filled a whole buffer and a body of which `opaque` bytes may

@@ -1,11 +1,8 @@
-//! Both ways at once, until both halves have closed (RFC 9110 §7.8).
+//! Bytes in both directions, until both have ended (RFC 9110 §7.8).
 //!
-//! Each direction is a body that ends with its connection, and is relayed as one: a receiver sees the end of its
-//! sender as an end, and anything else that ends the tunnel as a reset.
-//!
-//! Decided here: when a tunnel has nobody left. One direction's end says nothing about the other, but a peer that has closed
-//! its side and then ceases to be will never read what the other side may still say. And what happens then: last words are
-//! delivered before the connection ends, for a reset overtakes them, and so does an end that finds something unread.
+//! Each direction is a body that ends with its connection, and is relayed as one: the end of one side's stream is passed on as
+//! an end, and a failure as a reset. The end of one direction says nothing about the other. After a failure the other side has
+//! a moment to read what was sent before it, for a reset overtakes that.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -18,22 +15,21 @@ use super::conn::{Conn, Reader, Stream, Writer};
 use super::deadline::{Deadline, InactivityTimeout};
 use super::feed::{self, BodyTap, Trace};
 use super::metrics::Counter;
-use super::peer::{self, Peer};
-use super::relay::{self, Broken, Discarded, Terms};
+use super::relay::{self, RelayError, RelayOptions};
 use crate::http::body::{Body, BodyMode};
 use crate::http::framing::Framing;
 
-/// The limits of a tunnel: neither is on silence, which is no fault in one. Both time pauses behind its end.
+/// The deadlines of a tunnel, one for each side. Silence is not limited; they time pauses.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
-    /// Never set before that.
-    pub silence: &'a Deadline,
-    /// The pause between two looks at a peer that has closed its side.
-    pub pause: &'a Deadline,
+    /// Times pauses at the client's end.
+    pub client: &'a Deadline,
+    /// Times pauses at the origin's end.
+    pub origin: &'a Deadline,
 }
 
-/// Carries bytes between two wires, those that were already read first. Returns when both sides have
-/// finished, one of them failed, or one that has finished is gone; and when who is left has its last words.
+/// Relays bytes between two connections, those that were already read first. Returns when both sides have ended, or one of
+/// them has failed and the other had time to read the last bytes.
 pub async fn run(
     client: &mut Conn,
     origin: &mut Conn,
@@ -41,76 +37,72 @@ pub async fn run(
     counts: (&Counter, &Counter),
     trace: Option<&Trace>,
 ) {
-    let [client_failed, origin_failed] = carry_both(client, origin, limits, counts, trace).await;
-    let client = deliver(client, client_failed, limits.pause);
-    let origin = deliver(origin, origin_failed, limits.silence);
+    relay_both(client, origin, limits, counts, trace).await;
+    let client = linger(client, limits.client);
+    let origin = linger(origin, limits.origin);
     future::zip(client, origin).await;
 }
 
-/// Says which of the two sides have failed.
-async fn carry_both(
+async fn relay_both(
     client: &mut Conn,
     origin: &mut Conn,
     limits: Limits<'_>,
     (bytes_up, bytes_down): (&Counter, &Counter),
     trace: Option<&Trace>,
-) -> [bool; 2] {
+) {
     let (client_reader, client_writer) = client.split();
     let (origin_reader, origin_writer) = origin.split();
     let [client_side, origin_side] = [&client_reader, &origin_reader].map(|reader| Side {
         stream: reader.stream(),
-        has_finished: Cell::new(false),
+        has_ended: Cell::new(false),
         has_failed: Cell::new(false),
     });
-    let is_over = abandoned([&client_side, &origin_side], limits.pause);
-    let silence = limits.silence;
+    let broken = wait_until_broken([&client_side, &origin_side], limits.client);
     let tap = |side| trace.map(|trace| trace.tap(side));
-    let up = carry(
+    let up = relay_one(
         client_reader,
         origin_writer,
-        silence,
+        limits.origin,
         (bytes_up, tap(feed::Side::Request)),
         [&client_side, &origin_side],
     );
-    let down = carry(
+    let down = relay_one(
         origin_reader,
         client_writer,
-        silence,
+        limits.origin,
         (bytes_down, tap(feed::Side::Response)),
         [&origin_side, &client_side],
     );
     let both = async {
-        // Each direction has its own end.
         let _ = future::try_zip(up, down).await;
     };
-    future::or(both, is_over).await;
-    [client_side, origin_side].map(|side| side.has_failed.get())
+    future::or(both, broken).await;
 }
 
 /// One end of a tunnel.
 struct Side<'a> {
     stream: &'a Stream,
     /// It sends nothing more.
-    has_finished: Cell<bool>,
+    has_ended: Cell<bool>,
     /// Its connection has failed.
     has_failed: Cell<bool>,
 }
 
-/// It failed, and all that came from it before has been carried: the end of both directions.
+/// The sender failed, and everything it sent before has been relayed: both directions end.
 struct Failed;
 
-async fn carry(
+async fn relay_one(
     mut from: Reader<'_>,
     to: Writer<'_>,
-    limit: &Deadline,
+    deadline: &Deadline,
     (bytes, tap): (&Counter, Option<BodyTap<'_>>),
     [sender, receiver]: [&Side<'_>; 2],
 ) -> Result<(), Failed> {
-    let terms = Terms {
-        form: BodyMode::Verbatim,
-        stays: |_: &str| false,
-        silence: InactivityTimeout {
-            deadline: limit,
+    let options = RelayOptions {
+        mode: BodyMode::Verbatim,
+        drops_trailer: |_: &str| false,
+        inactivity: InactivityTimeout {
+            deadline,
             most: None,
         },
         bytes,
@@ -118,17 +110,17 @@ async fn carry(
     };
     let mut rest = Body::new(Framing::UntilClose);
     to.begins_message();
-    match relay::relay(&mut from, to, &mut rest, terms).await {
-        // A socket tells of a failure only once, and whoever wrote to it may have been told.
+    match relay::relay(&mut from, to, &mut rest, options).await {
+        // A socket reports a failure only once, and a write in the other direction may have received it.
         Ok(()) if sender.has_failed.get() => Err(Failed),
         Ok(()) => {
             to.finish().await;
             to.ends_message();
-            sender.has_finished.set(true);
+            sender.has_ended.set(true);
             Ok(())
         }
-        // What came from it before is still to be read: the other direction finds its end.
-        Err(Broken::Sink(_)) => {
+        // What the receiver sent before it failed is still to be read: the other direction finds its end.
+        Err(RelayError::Sink(_)) => {
             receiver.has_failed.set(true);
             Ok(())
         }
@@ -139,88 +131,48 @@ async fn carry(
     }
 }
 
-/// Waits until a peer has what was written to it, as long as it takes some of it now and then. What it says meanwhile is read
-/// and nobody's any more.
-async fn deliver(wire: &mut Conn, has_failed: bool, pause: &Deadline) {
-    if has_failed {
-        return;
-    }
-    let mut reader = wire.reader();
-    let mut left = u32::MAX;
-    let mut idle = 0;
-    let mut is_listening = true;
-    loop {
-        let undelivered = reader.stream().tcp().map(peer::undelivered);
-        match undelivered {
-            // A Unix socket has it as soon as it is written.
-            None | Some(Some(0)) => return,
-            Some(None) if idle == DELIVERY_UNTOLD => return,
-            Some(Some(now)) if now < left => (left, idle) = (now, 0),
-            Some(_) if idle == DELIVERY_IDLE_MAX => return,
-            Some(_) => {}
-        }
-        idle += 1;
-        pause.set(Some(PAUSE_MIN));
-        if is_listening {
-            match relay::discard(&mut reader, pause, usize::MAX).await {
-                Discarded::Ended => is_listening = false,
-                Discarded::Failed => return,
-                Discarded::TimeOver | Discarded::TooMuch => {}
-            }
-        }
-        pause.passed().await;
-    }
-}
-
-/// Waits until one of `sides` has finished and nobody holds it any more, or has failed and the other one takes nothing of its
-/// last words.
-async fn abandoned(sides: [&Side<'_>; 2], pause: &Deadline) {
+/// Waits until one of `sides` has failed, and then until the other had time to take what was sent before. A side that has ended
+/// is not read any more, so it is checked for a reset now and then.
+async fn wait_until_broken(sides: [&Side<'_>; 2], deadline: &Deadline) {
+    // The relays, which set this, are polled before this, by the same task.
     poll_fn(|_| {
-        // Whoever sets it is polled before this, by the same task.
-        let is_over = |side: &&Side<'_>| side.has_finished.get() || side.has_failed.get();
-        if sides.iter().any(is_over) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        let is_over = |side: &&Side<'_>| side.has_ended.get() || side.has_failed.get();
+        match sides.iter().any(is_over) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     })
     .await;
-    let mut wait = PAUSE_MIN;
-    let mut left = None;
-    let mut idle = 0;
+    let mut pause = PAUSE_MIN;
     loop {
-        let is_gone =
-            |side: &&Side<'_>| side.has_finished.get() && peer::of(side.stream) == Peer::Closed;
-        if sides.iter().any(is_gone) {
+        let is_reset = |side: &&Side<'_>| side.has_ended.get() && side.stream.is_reset();
+        if sides.iter().any(is_reset) {
             return;
         }
-        if sides.iter().any(|side| side.has_failed.get()) {
-            let taker = sides.iter().find(|side| !side.has_failed.get());
-            let now = taker.and_then(|side| peer::undelivered(side.stream.tcp()?));
-            (left, idle) = if now == left {
-                (left, idle + 1)
-            } else {
-                (now, 0)
-            };
-            if idle == DELIVERY_IDLE_MAX {
-                return;
-            }
-            wait = PAUSE_MIN;
+        let has_failed = sides.iter().any(|side| side.has_failed.get());
+        deadline.set(Some(if has_failed { FLUSH_TIME } else { pause }));
+        deadline.passed().await;
+        if has_failed {
+            return;
         }
-        pause.set(Some(wait));
-        pause.passed().await;
-        wait = (wait * 2).min(PAUSE_MAX);
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
-/// Most who finish close soon after.
+/// Gives a peer that has not ended its side the time to read what was written to it. What it sends meanwhile is dropped.
+async fn linger(conn: &mut Conn, deadline: &Deadline) {
+    deadline.set(Some(LINGER));
+    relay::drain(&mut conn.reader(), deadline, usize::MAX).await;
+}
+
+/// Most peers that have ended their side close their connection soon after.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 
-/// So many pauses without a byte taken end a delivery: one to two seconds.
-const DELIVERY_IDLE_MAX: u32 = 20;
-
-/// And so many where the system does not tell: most who read at all have it by then.
-const DELIVERY_UNTOLD: u32 = 5;
-
-/// A tunnel that is open in one direction only may stay so for hours, and each look is a few system calls.
+/// A tunnel may be open in one direction for hours.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How long the other direction goes on after a failure.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// Whoever reads at all has read a socket's buffer by then; a reset is not held back for longer.
+const LINGER: Duration = Duration::from_millis(400);

@@ -1,72 +1,109 @@
-//! The request half of an exchange: waits for a head, and has it judged by [`forward`].
+//! Waits for the head of a request, and decides by [`forward`] what becomes of it.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::super::admin::Page;
-use super::super::buffers::Scratch;
-use super::super::conn::{Filled, Stream};
-use super::super::error::{ClientFault, Fault};
-use super::super::feed::{BodyTap, RequestStart, Side, Trace};
-use super::super::reactor;
-use super::super::site::Site;
-use super::Connection;
 use crate::http::Parsed;
 use crate::http::connection::NominatedFields;
 use crate::http::forward::{self, ForwardedRequest, RequestContext};
-use crate::http::framing::Framing;
+use crate::http::framing::{Framing, ResponseTo};
 use crate::http::head::{self, Field, RequestHead, Slots, Version};
 use crate::http::rewrite::RequestRewriter;
 use crate::http::target::Target;
+use crate::serve::admin::Page;
+use crate::serve::buffers::Scratch;
+use crate::serve::conn::{Conn, Filled, Reader, Stream};
+use crate::serve::deadline::Deadline;
+use crate::serve::error::{ClientFault, Fault};
+use crate::serve::feed::{BodyTap, RequestStart, Side, Trace};
+use crate::serve::reactor;
+use crate::serve::site::Site;
 
-/// What an exchange needs to know of a request whose head is already on its way.
+/// A client's connection between two requests: all that an idle one costs.
+#[derive(Debug)]
+pub struct Connection {
+    pub client: Conn,
+    pub limit: Deadline,
+    /// Its number in the feed; 0 until it has one.
+    number: u64,
+}
+
+impl Connection {
+    /// A connection on which nothing has been read.
+    pub fn new(stream: Stream, site: &Site) -> Self {
+        Connection {
+            client: Conn::new(stream),
+            limit: site.service.clock.deadline(),
+            number: 0,
+        }
+    }
+}
+
+/// What came on a connection.
+pub enum Incoming {
+    /// A request, and its head as the origin gets it.
+    Request(Request, Scratch),
+    /// A request that is not served.
+    Refused(Refusal),
+    /// No further request: the client has ended its side or was idle for too long, or the program stops.
+    End,
+}
+
+/// What an exchange needs to know of a request whose head has been rewritten.
 pub struct Request {
     pub context: RequestContext,
     pub framing: Framing,
-    /// Its client may wait for a 100 before it sends the body, and there is a limit on how long it is silent within that.
+    /// Its client may wait for a 100 before it sends the body, and the body has an inactivity timeout.
     pub may_wait: bool,
-    /// What its trailer section must not bring back.
-    pub nominated: NominatedFields,
+    /// Fields that its trailer section must not bring back.
+    nominated: NominatedFields,
     /// Repeating it changes nothing (RFC 9110 §9.2.2).
     pub is_idempotent: bool,
+    /// The page of the interceptor itself that it asks for.
     pub page: Option<Page>,
-    pub began: Instant,
-    /// Method and path for the log, where it is detailed. Never the query: it may hold a key.
+    began: Instant,
+    /// Method and path, where the log is detailed. Never the query: it may hold a key.
     pub label: Option<String>,
-    /// What is told of it, while somebody listens.
+    /// Tells the feed's subscribers, if there are any.
     pub trace: Option<Box<Trace>>,
 }
 
 impl Request {
-    /// Whether fields of that `name` do not pass in its trailer section.
-    pub fn stays(&self, name: &str, onward: &RequestRewriter) -> bool {
-        onward.sets(name) || self.nominated.has(name)
+    /// Whether fields of that `name` are removed from its trailer section.
+    pub fn drops_trailer(&self, name: &str, rewriter: &RequestRewriter) -> bool {
+        rewriter.sets(name) || self.nominated.has(name)
     }
 
-    /// How long ago it came.
+    /// Time since its first byte.
     pub fn age(&self) -> Duration {
         reactor::now().duration_since(self.began)
     }
 
-    /// What sees the bodies of its exchange.
+    /// Observes a body of its exchange, where the feed has subscribers.
     pub fn tap(&self, side: Side) -> Option<BodyTap<'_>> {
         self.trace.as_deref().map(|trace| trace.tap(side))
     }
+
+    /// Its refusal because of `fault`.
+    pub fn refusal(&self, fault: Fault) -> Refusal {
+        Refusal {
+            fault,
+            head_only: self.context.response_to == ResponseTo::Head,
+        }
+    }
 }
 
-/// A request that is not served.
+/// Why a request is not served.
 pub struct Refusal {
     pub fault: Fault,
+    /// The error response has no body.
     pub head_only: bool,
 }
 
-/// Reads the next request, and writes its head for the origin. `None`: the client has finished, or was idle
-/// for too long, or the program stops.
-pub async fn read_request(
-    connection: &mut Connection,
-    site: &Site,
-) -> Option<Result<(Request, Scratch), Refusal>> {
+/// Reads the next request, and writes its head for the origin.
+pub async fn read_request(connection: &mut Connection, site: &Site) -> Incoming {
     let Connection {
         client,
         limit,
@@ -78,7 +115,7 @@ pub async fn read_request(
     limit.set(site.service.timeouts.idle);
     loop {
         let bytes = reader.bytes();
-        // A lone line ending behind a body is not yet a request (RFC 9112 §2.2).
+        // A line ending that follows a body is not yet a request (RFC 9112 §2.2).
         let is_idle = matches!(bytes, b"" | b"\r" | b"\r\n");
         if !is_idle {
             let began = *began.get_or_insert_with(|| {
@@ -96,46 +133,59 @@ pub async fn read_request(
                     Ok(Parsed::Complete((request, len))) => {
                         limit.set(None);
                         reader.consume(len);
-                        return Some(Ok((request, out)));
+                        return Incoming::Request(request, out);
                     }
                     Ok(Parsed::Partial) => {}
-                    Err(refusal) => return Some(Err(refusal)),
+                    Err(refusal) => return Incoming::Refused(refusal),
                 }
             }
             seen = bytes.len();
         }
-        let filled = poll_fn(|context| {
-            if let Poll::Ready(filled) = reader.poll_fill(context) {
-                return Poll::Ready(Some(filled));
-            }
-            let waited = if is_idle {
-                limit.poll_idle(context)
-            } else {
-                limit.poll_passed(context)
-            };
-            waited.map(|()| None)
-        })
-        .await;
-        match filled {
+        match fill_within(&mut reader, limit, is_idle).await {
             Some(Ok(Filled::Some)) => {}
-            Some(Ok(Filled::EndOfFile) | Err(_)) => return None,
-            None if is_idle => return None,
+            Some(Ok(Filled::EndOfFile) | Err(_)) => return Incoming::End,
+            None if is_idle => return Incoming::End,
             None => {
-                let fault = ClientFault::HeadTimeout.into();
-                if site.feed.is_active() {
-                    let began = began.unwrap_or_else(reactor::now);
-                    let caller = Caller {
-                        stream: reader.stream(),
-                        number,
-                    };
-                    trace_refusal(reader.bytes(), began, site, caller, &fault);
-                }
-                return Some(Err(Refusal {
-                    fault,
-                    head_only: false,
-                }));
+                let caller = Caller {
+                    stream: reader.stream(),
+                    number,
+                };
+                let began = began.unwrap_or_else(reactor::now);
+                return Incoming::Refused(head_timeout(reader.bytes(), began, site, caller));
             }
         }
+    }
+}
+
+/// Waits for more bytes; `None` if the limit passes, or the program stops while the client is idle.
+async fn fill_within(
+    reader: &mut Reader<'_>,
+    limit: &Deadline,
+    is_idle: bool,
+) -> Option<io::Result<Filled>> {
+    poll_fn(|context| {
+        if let Poll::Ready(filled) = reader.poll_fill(context) {
+            return Poll::Ready(Some(filled));
+        }
+        let passed = match is_idle {
+            true => limit.poll_idle(context),
+            false => limit.poll_passed(context),
+        };
+        passed.map(|()| None)
+    })
+    .await
+}
+
+/// The refusal of a head that took too long; `bytes` are what has arrived of it.
+#[cold]
+fn head_timeout(bytes: &[u8], began: Instant, site: &Site, caller: Caller<'_>) -> Refusal {
+    let fault = ClientFault::HeadTimeout.into();
+    if site.feed.is_active() {
+        trace_refusal(bytes, began, site, caller, &fault);
+    }
+    Refusal {
+        fault,
+        head_only: false,
     }
 }
 
@@ -162,23 +212,28 @@ fn take_request(
             });
         }
     };
-    let Parsed::Complete(onbound) = taken else {
+    let Parsed::Complete(forwarded) = taken else {
         return Ok(Parsed::Partial);
     };
-    let method = onbound.head.method;
-    let path = onbound.target.path().split('?').next().unwrap_or_default();
+    let method = forwarded.head.method;
+    let path = forwarded
+        .target
+        .path()
+        .split('?')
+        .next()
+        .unwrap_or_default();
     let page = Page::at(method, path);
-    let is_told = page.is_none() && site.feed.is_active();
-    let trace = is_told.then(|| {
-        let head = Some(&onbound.head);
-        let target = onbound.target.path();
-        Box::new(caller.begin(site, head, Some(target), onbound.framing, began))
+    let is_traced = page.is_none() && site.feed.is_active();
+    let trace = is_traced.then(|| {
+        let head = Some(&forwarded.head);
+        let target = forwarded.target.path();
+        Box::new(caller.begin(site, head, Some(target), forwarded.framing, began))
     });
     let request = Request {
-        context: onbound.context,
-        framing: onbound.framing,
-        may_wait: may_wait(&onbound, site),
-        nominated: onbound.nominated,
+        context: forwarded.context,
+        framing: forwarded.framing,
+        may_wait: may_wait(&forwarded, site),
+        nominated: forwarded.nominated,
         is_idempotent: matches!(
             method,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
@@ -188,13 +243,13 @@ fn take_request(
         label: log::log_enabled!(log::Level::Debug).then(|| format!("{method} {path}")),
         trace,
     };
-    Ok(Parsed::Complete((request, onbound.head.len)))
+    Ok(Parsed::Complete((request, forwarded.head.len)))
 }
 
-/// RFC 9110 §10.1.1. Where nothing hangs on it, it is not looked for.
-fn may_wait(onbound: &ForwardedRequest<'_, '_>, site: &Site) -> bool {
+/// RFC 9110 §10.1.1. Not looked for where there is no inactivity timeout.
+fn may_wait(forwarded: &ForwardedRequest<'_, '_>, site: &Site) -> bool {
     let limit = site.service.timeouts.body.unwrap_or_default();
-    let ForwardedRequest { head, framing, .. } = onbound;
+    let ForwardedRequest { head, framing, .. } = forwarded;
     let expects = |field: &Field<'_>| {
         field.name.eq_ignore_ascii_case("Expect")
             && field.value.eq_ignore_ascii_case(b"100-continue")
@@ -205,10 +260,10 @@ fn may_wait(onbound: &ForwardedRequest<'_, '_>, site: &Site) -> bool {
         && head.fields.iter().any(expects)
 }
 
-/// Whose request it is, for those who listen.
+/// The client of a request, for the feed.
 struct Caller<'a> {
     stream: &'a Stream,
-    /// The connection's number, once it has one.
+    /// The connection's number; 0 until it has one.
     number: &'a mut u64,
 }
 
@@ -236,7 +291,7 @@ impl Caller<'_> {
     }
 }
 
-/// Tells of a request that is not served, and as much of it as can be read.
+/// Tells the feed of a request that is not served, and as much of it as can be read.
 #[cold]
 fn trace_refusal(bytes: &[u8], began: Instant, site: &Site, caller: Caller<'_>, fault: &Fault) {
     let mut slots = Slots::new();

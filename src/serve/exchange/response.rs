@@ -1,17 +1,17 @@
-//! The response half of an exchange: waits for a head, and has it judged by [`forward`].
+//! Waits for the head of a response, and decides by [`forward`] what becomes of it.
 
 use std::io;
 
-use super::super::buffers::Scratch;
-use super::super::conn::{Filled, Reader};
-use super::super::error::{Fault, OriginFault};
-use super::duplex::{Attempt, Sent};
 use crate::http::Parsed;
 use crate::http::forward::{self, ExchangeState, ResponseError, ResponseKind};
 use crate::http::framing::Framing;
 use crate::http::head::{self, Slots};
+use crate::serve::buffers::Scratch;
+use crate::serve::conn::{Filled, Reader};
+use crate::serve::error::{Fault, OriginFault};
+use crate::serve::exchange::attempt::{Attempt, RequestProgress};
 
-/// A response head that has been taken.
+/// A response head that has been rewritten.
 pub struct Response {
     pub status: u16,
     pub kind: ResponseKind,
@@ -33,24 +33,24 @@ pub async fn read_response(
             if let Some(proxy) = attempt.site.service.connector.request_proxy()
                 && response.status == PROXY_AUTHENTICATION_REQUIRED
             {
-                // The client knows of no proxy.
+                // The client does not know the proxy.
                 return Err(OriginFault::Connect(proxy.refused(response.status)).into());
             }
             return Ok(response);
         }
         seen = bytes.len();
-        let is_silent = seen == 0;
+        let is_empty = seen == 0;
         let limit = attempt.limits.origin;
         let filled = limit.race(|context| origin.poll_fill(context)).await;
         match filled.ok_or(OriginFault::FirstByteTimeout)? {
-            // An end that TLS did not announce is none to a body. Before an answer it is the same.
-            Err(error) if is_silent && error.kind() == io::ErrorKind::UnexpectedEof => {
+            // An end that TLS did not announce does not end a body. Before a response it is an end like others.
+            Err(error) if is_empty && error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(OriginFault::Closed.into());
             }
-            Err(error) if is_silent => return Err(OriginFault::Failed(error).into()),
+            Err(error) if is_empty => return Err(OriginFault::Failed(error).into()),
             Err(_) => return Err(OriginFault::TruncatedHead.into()),
             Ok(Filled::Some) => {}
-            Ok(Filled::EndOfFile) if is_silent => return Err(OriginFault::Closed.into()),
+            Ok(Filled::EndOfFile) if is_empty => return Err(OriginFault::Closed.into()),
             Ok(Filled::EndOfFile) => return Err(OriginFault::TruncatedHead.into()),
         }
     }
@@ -63,33 +63,33 @@ fn take_response(
     out: &mut Scratch,
 ) -> Result<Parsed<(Response, usize)>, OriginFault> {
     let state = ExchangeState {
-        is_request_sent: attempt.sent.get() == Sent::Whole,
+        is_request_sent: attempt.progress.get() == RequestProgress::Whole,
         is_stopping: attempt.site.service.clock.is_stopping(),
     };
     let request = attempt.request;
     let mut slots = Slots::new();
     let taken = forward::response(bytes, &mut slots, &request.context, state, out);
-    let Parsed::Complete(inbound) = taken.map_err(|wrong| match wrong {
+    let Parsed::Complete(forwarded) = taken.map_err(|error| match error {
         ResponseError::Malformed(error) => OriginFault::Malformed(error),
         ResponseError::UnaskedUpgrade => OriginFault::UnaskedUpgrade,
     })?
     else {
         return Ok(Parsed::Partial);
     };
-    let framing = match &inbound.kind {
+    let framing = match &forwarded.kind {
         ResponseKind::Interim => None,
         ResponseKind::Tunnel => Some(Framing::UntilClose),
-        ResponseKind::Final(answer) => Some(answer.framing),
+        ResponseKind::Final(head) => Some(head.framing),
     };
     if let (Some(trace), Some(framing)) = (&request.trace, framing) {
-        trace.start_response(&inbound.head, framing);
+        trace.start_response(&forwarded.head, framing);
     }
     let response = Response {
-        status: inbound.head.status,
-        kind: inbound.kind,
+        status: forwarded.head.status,
+        kind: forwarded.kind,
     };
-    Ok(Parsed::Complete((response, inbound.head.len)))
+    Ok(Parsed::Complete((response, forwarded.head.len)))
 }
 
-/// RFC 9110 §15.5.8: what a proxy says that wants a password.
+/// RFC 9110 §15.5.8.
 const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;

@@ -27,8 +27,8 @@ pub async fn transfer(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::AllThereIs,
             Err(_) => return Moved::SourceFailed,
         };
-        if let Err(unwritten) = to.write_within(&buffer.bytes()[..count], silence).await {
-            return Moved::SinkFailed(unwritten.why);
+        if let Err(error) = to.write_within(&buffer.bytes()[..count], silence).await {
+            return Moved::SinkFailed(error.kind);
         }
         left -= count as u64;
         moved(count as u64);

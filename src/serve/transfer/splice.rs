@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use super::super::conn::{Failure, Room, Stream};
+use super::super::conn::{Stream, WriteErrorKind, WriteStall};
 use super::super::deadline::InactivityTimeout;
 use super::Moved;
 
@@ -43,25 +43,25 @@ pub async fn transfer(
             }
             Err(_) => return Some(Moved::SourceFailed),
         };
-        let mut room = Room::default();
+        let mut stall = WriteStall::default();
         while pipe.holds > 0 {
             match pipe.drain(output) {
                 Ok(count) => {
-                    room.taken();
+                    stall.progressed();
                     moved(count);
                 }
                 Err(Errno::AGAIN) => {
                     sink.write_blocked();
-                    let waited = match room.begin_wait(sink, silence) {
-                        Ok(()) => poll_fn(|context| room.poll(context, sink, silence)).await,
+                    let waited = match stall.begin_wait(sink, silence) {
+                        Ok(()) => poll_fn(|context| stall.poll(context, sink, silence)).await,
                         late => late,
                     };
-                    if let Err(why) = waited {
-                        return Some(Moved::SinkFailed(why));
+                    if let Err(kind) = waited {
+                        return Some(Moved::SinkFailed(kind));
                     }
                 }
                 Err(Errno::INTR) => {}
-                Err(error) => return Some(Moved::SinkFailed(Failure::Broken(error.kind()))),
+                Err(error) => return Some(Moved::SinkFailed(WriteErrorKind::Failed(error.kind()))),
             }
         }
         left -= piece;

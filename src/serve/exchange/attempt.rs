@@ -1,0 +1,122 @@
+//! One attempt to send a request and to pass its response on: what the upload and the download know of each other.
+
+use std::cell::Cell;
+
+use crate::http::connection::{AfterResponse, Persistence};
+use crate::serve::buffers::Scratch;
+use crate::serve::conn::WriteErrorKind;
+use crate::serve::deadline::{Deadline, InactivityTimeout};
+use crate::serve::error::{ClientFault, Fault, OriginFault};
+use crate::serve::exchange::request::Request;
+use crate::serve::site::Site;
+
+/// The time limits of an exchange, one for each side.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    pub client: &'a Deadline,
+    pub origin: &'a Deadline,
+}
+
+/// One attempt at a request.
+pub struct Attempt<'a> {
+    pub request: &'a Request,
+    pub site: &'a Site,
+    pub limits: Limits<'a>,
+    /// It is sent on a kept connection, which the origin may be about to close.
+    pub is_reused: bool,
+    /// `out` is the whole request, and repeating it changes nothing.
+    is_repeatable: bool,
+    /// The request's head and the start of its body, for as long as it may be sent again.
+    pub out: Cell<Option<Scratch>>,
+    pub progress: Cell<RequestProgress>,
+    /// The client has been sent the start of a final response.
+    pub has_response: Cell<bool>,
+    /// The client has been sent a 100.
+    pub has_continued: Cell<bool>,
+    /// A write found that the origin has reset its connection.
+    pub was_reset: Cell<bool>,
+}
+
+/// How much of the request has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestProgress {
+    Nothing,
+    Part,
+    Whole,
+}
+
+/// A response that has been passed on.
+pub struct Completion {
+    pub status: u16,
+    /// What becomes of the client's connection.
+    pub next: AfterResponse,
+    /// What becomes of the origin's connection.
+    pub persistence: Persistence,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt at `request`, whose head and start of the body are in `out`. `is_repeatable`: that is all of it, and
+    /// repeating it changes nothing.
+    pub fn new(
+        request: &'a Request,
+        site: &'a Site,
+        limits: Limits<'a>,
+        out: Scratch,
+        is_repeatable: bool,
+    ) -> Self {
+        Attempt {
+            request,
+            site,
+            limits,
+            is_reused: false,
+            is_repeatable,
+            out: Cell::new(Some(out)),
+            progress: Cell::new(RequestProgress::Nothing),
+            has_response: Cell::new(false),
+            has_continued: Cell::new(false),
+            was_reset: Cell::new(false),
+        }
+    }
+
+    /// Whether the request may be sent again: only if no byte of it was sent, or if repeating it changes nothing. Its body is
+    /// then as it was.
+    pub fn can_repeat(&self) -> bool {
+        let out = self.out.take();
+        let is_there = out.is_some();
+        self.out.set(out);
+        is_there && (self.is_repeatable || self.progress.get() == RequestProgress::Nothing)
+    }
+
+    /// Prepares another attempt over a new connection, if that is allowed after `fault`.
+    pub fn restart_after(&self, fault: &Fault) -> bool {
+        // The origin may have closed a kept connection just before it was used.
+        let was_stale = self.is_reused
+            && matches!(
+                fault,
+                Fault::Origin(OriginFault::Closed | OriginFault::Failed(_))
+            );
+        let may_restart = was_stale && !self.has_response.get() && self.can_repeat();
+        if may_restart {
+            self.progress.set(RequestProgress::Nothing);
+            self.has_continued.set(false);
+            self.was_reset.set(false);
+        }
+        may_restart
+    }
+
+    /// The limit on a stall of a body, timed by `deadline`.
+    pub fn inactivity<'d>(&self, deadline: &'d Deadline) -> InactivityTimeout<'d> {
+        InactivityTimeout {
+            deadline,
+            most: self.site.service.timeouts.body,
+        }
+    }
+}
+
+/// Why the client gets no more of a response.
+pub fn client_fault(kind: WriteErrorKind) -> Fault {
+    match kind {
+        WriteErrorKind::Failed(_) => ClientFault::Gone.into(),
+        WriteErrorKind::Stalled => ClientFault::Stalled.into(),
+    }
+}

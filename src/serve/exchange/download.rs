@@ -1,0 +1,145 @@
+//! The download of an exchange: reads the response from the origin and passes it on to the client.
+
+use std::future::Future;
+
+use crate::http::body::Body;
+use crate::http::connection::{AfterResponse, Persistence};
+use crate::http::forward::ResponseKind;
+use crate::http::framing::Framing;
+use crate::http::head::Version;
+use crate::serve::buffers::Scratch;
+use crate::serve::conn::{Reader, Writer};
+use crate::serve::error::{Fault, OriginFault};
+use crate::serve::exchange::attempt::{Attempt, Completion, client_fault};
+use crate::serve::exchange::response::{Response, read_response};
+use crate::serve::feed::Side;
+use crate::serve::relay::{self, RelayError, RelayOptions};
+
+impl Attempt<'_> {
+    /// Passes the response on.
+    pub fn download(
+        &self,
+        mut origin: Reader<'_>,
+        client: Writer<'_>,
+    ) -> impl Future<Output = Result<Completion, Fault>> {
+        async move {
+            let (response, mut body) = self.pass_head(&mut origin, client).await?;
+            let Response { status, kind } = &response;
+            let ResponseKind::Final(head) = kind else {
+                return Ok(Completion {
+                    status: *status,
+                    next: AfterResponse::Tunnel,
+                    persistence: Persistence::Close,
+                });
+            };
+            let options = RelayOptions {
+                mode: head.mode,
+                drops_trailer: |name: &str| head.nominated.has(name),
+                // Set only while a write waits: before the response, the deadline limits the time to its head.
+                inactivity: self.inactivity(self.limits.origin),
+                bytes: &self.site.metrics.bytes_down,
+                tap: self.request.tap(Side::Response),
+            };
+            match relay::relay(&mut origin, client, &mut body, options).await {
+                // After a reset, the end of the connection is not the end of a body that only an end completes.
+                Ok(()) if head.framing == Framing::UntilClose && self.was_reset.get() => {
+                    Err(OriginFault::Truncated.into())
+                }
+                Ok(()) => {
+                    client.ends_message();
+                    Ok(Completion {
+                        status: *status,
+                        next: head.next,
+                        persistence: head.persistence,
+                    })
+                }
+                Err(RelayError::Sink(kind)) => Err(client_fault(kind)),
+                Err(RelayError::Source | RelayError::Truncated) => {
+                    Err(OriginFault::Truncated.into())
+                }
+                Err(RelayError::Malformed(error)) => Err(OriginFault::Malformed(error).into()),
+                Err(RelayError::Stalled) => Err(OriginFault::BodyTimeout.into()),
+            }
+        }
+    }
+
+    /// Writes the head of the final response, with what has arrived of its body; returns the rest of the body.
+    async fn pass_head(
+        &self,
+        origin: &mut Reader<'_>,
+        client: Writer<'_>,
+    ) -> Result<(Response, Body), Fault> {
+        let inactivity = self.inactivity(self.limits.origin);
+        let mut body = Body::new(Framing::Empty);
+        let mut out = Scratch::take();
+        let response = self.final_response(origin, client, &mut out).await?;
+        if let ResponseKind::Final(head) = &response.kind {
+            body = Body::new(head.framing);
+            let drops_trailer = |name: &str| head.nominated.has(name);
+            let taken = body
+                .take_ready(origin.bytes(), head.mode, drops_trailer, &mut out)
+                .map_err(OriginFault::Malformed)?;
+            if let Some(tap) = self.request.tap(Side::Response) {
+                tap.observe(&origin.bytes()[..taken]);
+            }
+            origin.consume(taken);
+        }
+        // From here on no error response is possible, and no other attempt.
+        self.has_response.set(true);
+        client.begins_message();
+        self.site.metrics.first_byte.record(self.request.age());
+        self.out.take();
+        inactivity.deadline.set(None);
+        let written = client.write_within(&out, inactivity).await;
+        written.map_err(|error| client_fault(error.kind))?;
+        self.site.metrics.bytes_down.add(out.len() as u64);
+        Ok((response, body))
+    }
+
+    /// Reads the final response, or the one that opens a tunnel, and writes its head to `out`; passes interim responses on.
+    async fn final_response(
+        &self,
+        origin: &mut Reader<'_>,
+        client: Writer<'_>,
+        out: &mut Scratch,
+    ) -> Result<Response, Fault> {
+        let mut interim = 0;
+        loop {
+            let response = read_response(origin, self, out).await?;
+            match &response.kind {
+                ResponseKind::Interim => {}
+                // An origin that closes an idle connection may send a 408 first, which crosses the request: RFC 9110 §15.5.9
+                // allows to send that again. A 408 to a request that cannot be repeated is passed on, for clients repeat it
+                // themselves; so is one that keeps the connection, since it comes from a server behind the origin.
+                ResponseKind::Final(head)
+                    if response.status == 408
+                        && head.persistence == Persistence::Close
+                        && interim == 0
+                        && self.is_reused
+                        && self.can_repeat() =>
+                {
+                    return Err(OriginFault::Closed.into());
+                }
+                ResponseKind::Final(_) | ResponseKind::Tunnel => return Ok(response),
+            }
+            interim += 1;
+            if interim > INTERIM_MAX {
+                return Err(OriginFault::TooManyInterim.into());
+            }
+            // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
+            if self.request.context.version == Version::Http11 {
+                let limit = self.site.service.clock.deadline();
+                let written = client.write_within(out, self.inactivity(&limit)).await;
+                written.map_err(|error| client_fault(error.kind))?;
+            }
+            if response.status == 100 {
+                self.has_continued.set(true);
+            }
+            out.clear();
+        }
+    }
+}
+
+/// How many 1xx responses may come before the final one. Servers send one or two, or one every few seconds while a model
+/// thinks.
+const INTERIM_MAX: usize = 10_000;
