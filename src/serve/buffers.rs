@@ -1,4 +1,4 @@
-//! The memory that bytes pass through: a few buffers for each thread, lent out and taken back.
+//! The memory that bytes pass through: a small pool of buffers for each thread.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -7,12 +7,12 @@ use std::ops::{Deref, DerefMut};
 /// this large costs little more than its copying.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
-/// The size of a large buffer, for what comes faster than it is read: a body in chunks of 16 KiB costs a seventh less CPU
-/// through it, either way.
+/// The size of a large buffer, for bytes that arrive faster than they are read: it saves a seventh of the CPU for a body in chunks
+/// of 16 KiB.
 const LARGE_BYTES: usize = 256 * 1024;
 
-/// How many large buffers a thread has. One is in use at a time while peers keep up; where they stall, each would keep
-/// four times the memory that it keeps so.
+/// How many large buffers a thread has. One is in use at a time while peers keep up; each peer that stalls holds one, so more of
+/// them would cost four times the memory of ordinary ones.
 const LARGE_MAX: usize = 2;
 
 /// How many buffers of each other kind a thread keeps for later. One is in use at a time unless peers are slow.
@@ -21,7 +21,7 @@ const SPARE_MAX: usize = 8;
 thread_local! {
     static SPARE_BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
     static SPARE_LARGE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-    /// The large ones there are, lent out or not.
+    /// How many large ones exist, in use or not.
     static LARGE: Cell<usize> = const { Cell::new(0) };
     static SPARE_SCRATCHES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
@@ -31,13 +31,13 @@ thread_local! {
 pub struct Buffer(Box<[u8]>);
 
 impl Buffer {
-    /// A buffer of [`BUFFER_BYTES`], with anything in it.
+    /// A buffer of [`BUFFER_BYTES`] with arbitrary content.
     pub fn take() -> Self {
         let spare = SPARE_BUFFERS.with_borrow_mut(Vec::pop);
         Buffer(spare.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice()))
     }
 
-    /// A large buffer if there is one to be had, else one of [`BUFFER_BYTES`]; with anything in it.
+    /// A large buffer if one is free, else one of [`BUFFER_BYTES`]; with arbitrary content.
     pub fn take_large() -> Self {
         if let Some(spare) = SPARE_LARGE.with_borrow_mut(Vec::pop) {
             return Buffer(spare);
@@ -49,7 +49,7 @@ impl Buffer {
         Buffer(vec![0; LARGE_BYTES].into_boxed_slice())
     }
 
-    /// A buffer that just holds `bytes`.
+    /// A buffer that holds `bytes` and no more.
     pub fn exactly(bytes: &[u8]) -> Self {
         Buffer(bytes.into())
     }
@@ -59,12 +59,12 @@ impl Buffer {
         self.0.len()
     }
 
-    /// What is in it.
+    /// Its content.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Room for what comes.
+    /// Its content, to be overwritten.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
@@ -80,12 +80,12 @@ impl Drop for Buffer {
     }
 }
 
-/// A vector for a head that is being written, empty when taken.
+/// A vector for a head that is being written.
 #[derive(Debug, Default)]
 pub struct Scratch(Vec<u8>);
 
 impl Scratch {
-    /// An empty one, with the room that earlier ones needed.
+    /// An empty one, with the capacity that earlier ones needed.
     pub fn take() -> Self {
         Scratch(
             SPARE_SCRATCHES
@@ -118,7 +118,7 @@ impl Drop for Scratch {
 }
 
 fn give_back<T>(spares: &'static std::thread::LocalKey<RefCell<Vec<T>>>, spare: T) {
-    // A thread that ends has no more use for it.
+    // Fails only while the thread ends.
     let _ = spares.try_with(|spares| {
         let mut spares = spares.borrow_mut();
         if spares.len() < SPARE_MAX {

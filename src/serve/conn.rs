@@ -1,9 +1,10 @@
 //! A stream, and the bytes read from it but not yet used.
 //!
-//! Decided here: when a socket is read and written (whether it can be is [`reactor`]'s to know), and who owns the memory between the two. Not decided here: what the bytes mean.
+//! Decided here: when a socket is read and written ([`reactor`] knows whether it can be), and who owns the memory between the
+//! two. Not decided here: what the bytes mean.
 //!
-//! A wire that waits owns no buffer: it borrows one from its thread when bytes arrive and returns it when
-//! they are used up, so that idle connections and streams between two events cost a descriptor and a task.
+//! A connection that waits owns no buffer: it takes one from its thread's pool when bytes arrive and returns it when they are
+//! used up, so that an idle connection, and a stream between two events, costs a descriptor and a task.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -25,7 +26,7 @@ use super::deadline::InactivityTimeout;
 use super::reactor::{self, Source};
 use super::upstream::tls::{Session, Tls};
 
-/// Whatever the family of a socket, its source can do the same; what TLS does stands beside it.
+/// Runs `action` on the source of a plain socket, or `in_tls` on a TLS session.
 macro_rules! on_source {
     ($stream:expr, $source:ident => $action:expr, $session:ident => $in_tls:expr) => {
         match $stream {
@@ -43,11 +44,11 @@ pub enum Stream {
     Tcp(Source<TcpStream>),
     /// Over a Unix domain socket.
     Unix(Source<UnixStream>),
-    /// In TLS, over TCP. In a box: it is large, and few have it.
+    /// TLS over TCP. In a box: it is large and rare.
     Tls(Box<Session>),
 }
 
-/// A connection that was accepted, on its way to the thread that serves it.
+/// An accepted connection that is not registered with the reactor yet.
 #[derive(Debug)]
 pub enum Client {
     /// Over TCP.
@@ -69,7 +70,7 @@ impl Stream {
         Ok(Stream::Unix(reactor::connect_unix(path).await?))
     }
 
-    /// Goes on in TLS; what is there already must be a TCP connection on which nothing has been read.
+    /// Starts TLS on a TCP connection on which nothing has been read.
     pub async fn in_tls(self, tls: &Tls) -> io::Result<Self> {
         match self {
             Stream::Tcp(stream) => Ok(Stream::Tls(Box::new(tls.connect(stream).await?))),
@@ -77,15 +78,15 @@ impl Stream {
         }
     }
 
-    /// Takes over a stream that was accepted, on the thread that serves it.
+    /// Registers an accepted connection with this thread's reactor.
     pub fn accepted(client: Client) -> io::Result<Self> {
         Ok(match client {
-            Client::Tcp(stream) => Stream::Tcp(reactor::accepted(stream)?),
-            Client::Unix(stream) => Stream::Unix(reactor::accepted(stream)?),
+            Client::Tcp(stream) => Stream::Tcp(reactor::register_accepted(stream)?),
+            Client::Unix(stream) => Stream::Unix(reactor::register_accepted(stream)?),
         })
     }
 
-    /// The TCP socket, where it is one.
+    /// The TCP socket, if it is one.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Stream::Tcp(stream) => Some(stream.get_ref()),
@@ -94,7 +95,7 @@ impl Stream {
         }
     }
 
-    /// The Unix domain socket, where it is one.
+    /// The Unix domain socket, if it is one.
     pub fn unix(&self) -> Option<&UnixStream> {
         match self {
             Stream::Unix(stream) => Some(stream.get_ref()),
@@ -114,7 +115,7 @@ impl Stream {
         }
     }
 
-    /// The socket, where the bytes on it are those of the stream.
+    /// The socket, if the bytes on it are those of the stream: not in TLS.
     #[cfg(all(target_os = "linux", not(ic_portable)))]
     pub fn bare(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         on_source!(self, source => Some(source.get_ref().as_fd()), _session => None)
@@ -135,19 +136,19 @@ impl Stream {
         on_source!(self, source => source.poll_writable(context), session => session.poll_writable(context))
     }
 
-    /// A read of the [bare](Stream::bare) socket would have blocked.
+    /// Reports that a read of the [bare](Stream::bare) socket would have blocked.
     #[cfg(all(target_os = "linux", not(ic_portable)))]
     pub fn read_blocked(&self) {
         on_source!(self, source => source.read_blocked(), _session => {});
     }
 
-    /// A write to the [bare](Stream::bare) socket would have blocked.
+    /// Reports that a write to the [bare](Stream::bare) socket would have blocked.
     #[cfg(all(target_os = "linux", not(ic_portable)))]
     pub fn write_blocked(&self) {
         on_source!(self, source => source.write_blocked(), _session => {});
     }
 
-    /// Reads what is there; that nothing is there, and that nothing is left, is told to the source.
+    /// Reads what has arrived.
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         on_source!(self, source => {
             let result = uninterrupted(|| source.get_ref().read(into));
@@ -160,7 +161,7 @@ impl Stream {
         }, session => session.try_read(into))
     }
 
-    /// Writes what there is room for; that there is none is told to the source.
+    /// Writes what there is room for.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         on_source!(self, source => {
             let result = uninterrupted(|| source.get_ref().write(bytes));
@@ -171,15 +172,15 @@ impl Stream {
         }, session => session.try_write(bytes))
     }
 
-    /// How many bytes have gone out that no write has told of: in TLS, those that were taken before.
-    fn sent_unseen(&self) -> u64 {
+    /// How many bytes of earlier writes a TLS session has sent since; 0 without TLS.
+    fn flushed_bytes(&self) -> u64 {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => 0,
             Stream::Tls(session) => session.sent_bytes(),
         }
     }
 
-    /// Hands to the socket what there is room for, of what was written and is not yet there.
+    /// Hands the socket what a TLS session still holds, as far as there is room.
     fn try_flush(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
@@ -187,11 +188,11 @@ impl Stream {
         }
     }
 
-    /// Writes all of `bytes`, however long that takes, where there is no TLS.
+    /// Writes all of `bytes`, without a time limit. Not for TLS, which would have to be flushed.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         debug_assert!(
             !matches!(self, Stream::Tls(_)),
-            "what TLS has taken has yet to be flushed"
+            "a TLS session would have to be flushed"
         );
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -217,8 +218,7 @@ impl Stream {
         })
     }
 
-    /// Says that nothing more will be written. In TLS the socket stays open for that: what the protocol itself has to say
-    /// may still come.
+    /// Ends the direction that is written. In TLS by a close_notify: the protocol itself may still have to write to the socket.
     async fn finish(&self) -> io::Result<()> {
         on_source!(self, source => source.get_ref().shutdown(Shutdown::Write), session => {
             session.says_goodbye();
@@ -231,17 +231,17 @@ impl Stream {
 #[derive(Debug)]
 pub struct Conn {
     stream: Stream,
-    inbox: ReadBuffer,
-    /// Closed now, it would look to the peer as if a message were complete that is not.
+    read_buffer: ReadBuffer,
+    /// If it were closed now, an incomplete message would look complete to the peer.
     is_amid_message: Cell<bool>,
 }
 
 impl Conn {
-    /// A wire on which nothing has been read.
+    /// A connection on which nothing has been read.
     pub fn new(stream: Stream) -> Self {
         Conn {
             stream,
-            inbox: ReadBuffer::default(),
+            read_buffer: ReadBuffer::default(),
             is_amid_message: Cell::new(false),
         }
     }
@@ -251,7 +251,7 @@ impl Conn {
         (
             Reader {
                 stream: &self.stream,
-                inbox: &mut self.inbox,
+                read_buffer: &mut self.read_buffer,
             },
             Writer {
                 stream: &self.stream,
@@ -275,15 +275,15 @@ impl Conn {
 
     /// The bytes read but not yet used.
     pub fn bytes(&self) -> &[u8] {
-        self.inbox.bytes()
+        self.read_buffer.bytes()
     }
 
     /// Whether the peer has neither sent anything nor closed: an idle connection that may be used again.
     pub fn is_quiet(&self) -> bool {
-        self.inbox.bytes().is_empty() && self.stream.is_quiet()
+        self.read_buffer.bytes().is_empty() && self.stream.is_quiet()
     }
 
-    /// Wakes `waker` when the peer sends something or closes, as long as nobody reads.
+    /// Wakes `waker` when the peer sends something or closes, unless a task waits to read later.
     pub fn watch(&self, waker: &Waker) {
         on_source!(&self.stream, source => source.watch(waker), session => session.watch(waker));
     }
@@ -294,7 +294,7 @@ impl Drop for Conn {
         if self.is_amid_message.get()
             && let Some(stream) = self.stream.tcp()
         {
-            // A reset, which nobody takes for the end of a message. A Unix socket cannot say it.
+            // A reset, which does not look like the end of a message. Unix sockets have none.
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
             if let Stream::Tls(session) = &self.stream {
                 session.keeps_silent();
@@ -303,26 +303,26 @@ impl Drop for Conn {
     }
 }
 
-/// What a read brought.
+/// How a read ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
-    /// More bytes.
+    /// There are more bytes.
     Some,
-    /// The peer has closed its side.
+    /// The peer has ended its side.
     EndOfFile,
 }
 
-/// The direction of a wire that is read.
+/// The direction of a connection that is read.
 #[derive(Debug)]
 pub struct Reader<'a> {
     stream: &'a Stream,
-    inbox: &'a mut ReadBuffer,
+    read_buffer: &'a mut ReadBuffer,
 }
 
 impl<'a> Reader<'a> {
     /// The bytes read but not yet used.
     pub fn bytes(&self) -> &[u8] {
-        self.inbox.bytes()
+        self.read_buffer.bytes()
     }
 
     /// The stream that is read.
@@ -332,10 +332,10 @@ impl<'a> Reader<'a> {
 
     /// Whether no more bytes can be read before some are used.
     pub fn is_full(&self) -> bool {
-        self.inbox.used.len() >= buffers::BUFFER_BYTES
+        self.read_buffer.used.len() >= buffers::BUFFER_BYTES
     }
 
-    /// Waits for more bytes than there are now. The wire must not be [full](Reader::is_full).
+    /// Waits for more bytes than there are now. The reader must not be [full](Reader::is_full).
     ///
     /// If this future is dropped, no byte is lost.
     pub async fn fill(&mut self) -> io::Result<Filled> {
@@ -347,38 +347,35 @@ impl<'a> Reader<'a> {
         self.poll_fill_into(context, Buffer::take)
     }
 
-    /// As [`fill`](Reader::fill), into what `lend` lends if there is no buffer yet.
+    /// As [`fill`](Reader::fill); `allocate` makes the buffer if there is none yet.
     pub fn poll_fill_into(
         &mut self,
         context: &mut Context<'_>,
-        lend: fn() -> Buffer,
+        allocate: fn() -> Buffer,
     ) -> Poll<io::Result<Filled>> {
-        debug_assert!(
-            !self.is_full(),
-            "a full wire has to be emptied before it is read"
-        );
+        debug_assert!(!self.is_full(), "a full reader has to be emptied first");
         loop {
             match self.stream.poll_readable(context) {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => {
-                    self.inbox.shrink();
+                    self.read_buffer.shrink();
                     return Poll::Pending;
                 }
             }
-            match self.inbox.read_from(self.stream, lend) {
+            match self.read_buffer.read_from(self.stream, allocate) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
         }
     }
 
-    /// `count` of the bytes have been used.
+    /// Drops the first `count` bytes, which have been used.
     pub fn consume(&mut self, count: usize) {
-        self.inbox.consume(count);
+        self.read_buffer.consume(count);
     }
 }
 
-/// The direction of a wire that is written.
+/// The direction of a connection that is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer<'a> {
     stream: &'a Stream,
@@ -397,8 +394,7 @@ impl Writer<'_> {
         self.stream.write_all(bytes).await
     }
 
-    /// Writes what there is room for of what is left of `bytes`, of which `written` have been taken before; says whether that
-    /// was all.
+    /// Writes as much of `bytes`, of which `written` are written, as there is room for. Returns whether all is written.
     pub fn write_on(&self, bytes: &[u8], written: &mut usize) -> Result<bool, WriteErrorKind> {
         let stream = self.stream;
         while *written < bytes.len() {
@@ -414,18 +410,17 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes all of `bytes`, or says how many of them were taken before the connection failed or its peer had taken nothing
-    /// for too long.
+    /// Writes all of `bytes`. Fails if the connection fails or the peer takes nothing for too long.
     pub fn write_within(
         self,
         bytes: &[u8],
-        silence: InactivityTimeout<'_>,
+        inactivity: InactivityTimeout<'_>,
     ) -> impl Future<Output = Result<(), WriteError>> {
         let mut written = 0;
         let mut stall = WriteStall::default();
         poll_fn(move |context| {
             let result = loop {
-                if let Err(kind) = ready!(stall.poll(context, self.stream, silence)) {
+                if let Err(kind) = ready!(stall.poll(context, self.stream, inactivity)) {
                     break Err(kind);
                 }
                 let before = written;
@@ -437,7 +432,7 @@ impl Writer<'_> {
                 if written > before {
                     stall.progressed();
                 }
-                if let Err(kind) = stall.begin_wait(self.stream, silence) {
+                if let Err(kind) = stall.begin_wait(self.stream, inactivity) {
                     break Err(kind);
                 }
             };
@@ -445,104 +440,103 @@ impl Writer<'_> {
         })
     }
 
-    /// From here on until [`ends_message`](Writer::ends_message), whatever ends the connection resets it.
+    /// Marks the start of a message: until [`ends_message`](Writer::ends_message), dropping the connection resets it.
     pub fn begins_message(&self) {
         self.is_amid_message.set(true);
     }
 
-    /// The message is complete: the end of the connection is its end, or comes after it.
+    /// Marks the end of a message: the end of the connection does not cut it.
     pub fn ends_message(&self) {
         self.is_amid_message.set(false);
     }
 
-    /// Says that nothing more will be written. A peer that is gone needs not be told.
+    /// Ends this direction. An error is of no interest: then the connection has ended.
     pub async fn finish(&self) {
         drop(self.stream.finish().await);
     }
 }
 
-/// Not everything was written.
+/// Not all bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteError {
-    /// The bytes that were taken before. If there are none, nothing of it has gone out; in TLS the last of them may be on this
-    /// side still.
+    /// How many bytes were taken. 0: none of them was sent; in TLS the last of them may not have been sent.
     pub written: usize,
-    /// What stopped the rest.
+    /// Why no more.
     pub kind: WriteErrorKind,
 }
 
-/// Why a peer gets no more.
+/// Why a peer takes no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteErrorKind {
-    /// The connection failed. A socket tells of a reset only once: who reads it afterwards sees an ordinary end.
+    /// The connection failed. A socket reports a reset only once: a later read returns an ordinary end.
     Failed(io::ErrorKind),
-    /// It took nothing for longer than it may.
+    /// It took nothing for longer than the inactivity timeout.
     Stalled,
 }
 
-/// The wait for room in a socket's send buffer.
+/// The wait for room in a socket's send buffer, with an inactivity timeout.
 ///
-/// The kernel calls a socket writable when a third of its buffer is free, and that may be megabytes: a slow reader is none
-/// that has stopped. So a limit that passes is no verdict yet: the next write is, which takes what little room there is.
+/// The kernel reports a socket as writable when a third of its buffer is free, and that may be megabytes: a slow reader does not
+/// count as stalled. So a write is tried when the time is over: it takes what little room there is.
 #[derive(Debug, Default)]
 pub struct WriteStall {
-    is_waited_for: bool,
-    /// Of the [`PARTS`] of the limit, how many have passed since anything moved.
+    is_waiting: bool,
+    /// How many of the [`PARTS`] of the time have passed without progress.
     silent_parts: u32,
-    sent_unseen: u64,
+    flushed_bytes: u64,
 }
 
-/// What still moves when a wait begins, because it was on its way, is seen to have stopped only at the next look: so there
-/// are several within the limit, and it passes at most one part late.
+/// Whether there is progress is known only after a part of the time. With several parts, a stall is found at most one part
+/// late.
 const PARTS: u32 = 4;
 
 impl WriteStall {
-    /// A write has been taken, in part at least.
+    /// A write was taken, at least in part.
     pub fn progressed(&mut self) {
         self.silent_parts = 0;
     }
 
-    /// A write would have blocked: the next one [waits](WriteStall::poll), unless it is too late for that.
+    /// A write would have blocked: the next one [waits](WriteStall::poll). Fails if the time is over.
     pub fn begin_wait(
         &mut self,
         stream: &Stream,
-        silence: InactivityTimeout<'_>,
+        inactivity: InactivityTimeout<'_>,
     ) -> Result<(), WriteErrorKind> {
-        // What was written before may have found room where this write has not.
-        let sent_unseen = stream.sent_unseen();
-        if std::mem::replace(&mut self.sent_unseen, sent_unseen) != sent_unseen {
+        // Earlier writes may have made progress where this one has not.
+        let flushed_bytes = stream.flushed_bytes();
+        if std::mem::replace(&mut self.flushed_bytes, flushed_bytes) != flushed_bytes {
             self.progressed();
         }
         if self.silent_parts >= PARTS {
             return Err(WriteErrorKind::Stalled);
         }
-        silence.begin_part(PARTS);
-        self.is_waited_for = true;
+        inactivity.begin_part(PARTS);
+        self.is_waiting = true;
         Ok(())
     }
 
-    /// Whether a write is worth trying; else `context` is woken when it is.
+    /// Ready if a write is worth trying; else `context` is woken when it is.
     pub fn poll(
         &mut self,
         context: &mut Context<'_>,
         stream: &Stream,
-        silence: InactivityTimeout<'_>,
+        inactivity: InactivityTimeout<'_>,
     ) -> Poll<Result<(), WriteErrorKind>> {
-        if !self.is_waited_for {
+        if !self.is_waiting {
             return Poll::Ready(Ok(()));
         }
         let writable = stream.poll_writable(context);
-        let came = ready!(silence.poll(context, writable));
-        self.is_waited_for = false;
-        self.silent_parts += u32::from(came.is_none());
-        Poll::Ready(match came {
+        let result = ready!(inactivity.poll(context, writable));
+        self.is_waiting = false;
+        self.silent_parts += u32::from(result.is_none());
+        Poll::Ready(match result {
             Some(Err(error)) => Err(WriteErrorKind::Failed(error.kind())),
             Some(Ok(())) | None => Ok(()),
         })
     }
 }
 
-/// Whether a write that failed may be tried again.
+/// `Ok(false)` if the write would have blocked.
 fn blocked(error: &io::Error) -> Result<bool, WriteErrorKind> {
     match error.kind() {
         io::ErrorKind::WouldBlock => Ok(false),
@@ -550,7 +544,7 @@ fn blocked(error: &io::Error) -> Result<bool, WriteErrorKind> {
     }
 }
 
-/// Bytes read but not yet used, in a buffer that is there only while there are some.
+/// Bytes read but not yet used; without any there is no buffer.
 #[derive(Debug, Default)]
 struct ReadBuffer {
     buffer: Option<Buffer>,
@@ -565,7 +559,7 @@ impl ReadBuffer {
         }
     }
 
-    fn read_from(&mut self, stream: &Stream, lend: fn() -> Buffer) -> io::Result<Filled> {
+    fn read_from(&mut self, stream: &Stream, allocate: fn() -> Buffer) -> io::Result<Filled> {
         if self
             .buffer
             .as_ref()
@@ -573,7 +567,7 @@ impl ReadBuffer {
         {
             self.make_room();
         }
-        let buffer = self.buffer.get_or_insert_with(lend);
+        let buffer = self.buffer.get_or_insert_with(allocate);
         let count = match stream.try_read(&mut buffer.bytes_mut()[self.used.end..]) {
             Ok(count) => count,
             Err(error) => {
@@ -601,18 +595,18 @@ impl ReadBuffer {
         }
     }
 
-    /// Moves what is left to the front of a buffer of full size.
+    /// Moves the unused bytes to the front of a buffer of full size.
     fn make_room(&mut self) {
-        let mut roomy = Buffer::take();
-        let left = self.bytes();
-        let len = left.len();
-        roomy.bytes_mut()[..len].copy_from_slice(left);
-        self.buffer = Some(roomy);
+        let mut buffer = Buffer::take();
+        let unused = self.bytes();
+        let len = unused.len();
+        buffer.bytes_mut()[..len].copy_from_slice(unused);
+        self.buffer = Some(buffer);
         self.used = 0..len;
     }
 
-    /// Keeps a few left-over bytes in memory of their own size, so that a peer that sends half a head and
-    /// then nothing holds no more than that half.
+    /// Moves a few unused bytes to a buffer of their size, so that a peer that sends half a head and then nothing holds no
+    /// more memory than that.
     fn shrink(&mut self) {
         let len = self.used.len();
         let is_oversized = self
@@ -626,8 +620,8 @@ impl ReadBuffer {
     }
 }
 
-/// No waiting for more bytes to fill a packet, and a probe now and then to find peers that are dead. What a listener
-/// is told holds for what it accepts. A sandbox that refuses it takes speed away, and nothing else.
+/// Sends without waiting to fill a packet, and probes idle peers to find dead ones. Accepted sockets inherit both from the
+/// listener. A sandbox that refuses the options costs speed and nothing else.
 pub fn tune(stream: impl AsFd) {
     let stream = stream.as_fd();
     go_without_options([
@@ -639,20 +633,20 @@ pub fn tune(stream: impl AsFd) {
     ]);
 }
 
-/// Goes on where the system refuses options on which nothing depends, and says so once.
+/// Ignores that the system refuses options on which nothing depends; logs it once.
 pub fn go_without_options(results: impl IntoIterator<Item = Result<(), Errno>>) {
-    static SAID: Once = Once::new();
+    static LOGGED: Once = Once::new();
     if let Some(error) = results.into_iter().find_map(Result::err) {
-        SAID.call_once(|| log::debug!("sockets keep the options that they have: {error}"));
+        LOGGED.call_once(|| log::debug!("the system refuses socket options: {error}"));
     }
 }
 
-/// Models think for minutes in silence; a network that forgets connections does so after some minutes, too.
+/// Models think for minutes without sending; middleboxes drop idle connections after some minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// What `call` brings when no signal comes in between.
+/// Repeats `call` while a signal interrupts it.
 pub fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {

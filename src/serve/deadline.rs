@@ -1,9 +1,9 @@
 //! Time limits: one coarse mechanism for all of them.
 //!
-//! Thousands of connections each have a limit that almost never passes. A timer for each would cost a few
-//! system calls a request; here, setting a limit is a store to memory, and one task looks through them
-//! when the earliest may have passed. A limit passes up to [`GRANULARITY`] late. It counts from the beginning of the turn in
-//! which it is set ([`reactor::now`]), which is mostly some microseconds ago: early is as much as that turn has taken.
+//! Thousands of connections each have a limit that almost never passes. A timer for each would cost a few system calls a
+//! request; here, setting a limit is a store to memory, and one task checks all of them when the earliest may have passed. A
+//! limit passes up to [`GRANULARITY`] late. It counts from the start of the turn in which it is set ([`reactor::now`]), which
+//! is mostly some microseconds ago; it passes that much early.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -19,12 +19,12 @@ use super::reactor::{self, Timer};
 /// By how much a limit may pass late.
 pub const GRANULARITY: Duration = Duration::from_millis(50);
 
-/// The limits of one thread.
+/// All time limits.
 #[derive(Debug, Default)]
 pub struct Clock {
     entries: RefCell<Slab<Entry>>,
-    /// When [`Clock::run`] looks next; `None` while nothing is set.
-    next_look: Cell<Option<Instant>>,
+    /// When [`Clock::run`] checks next; `None` while no limit is set.
+    next_check: Cell<Option<Instant>>,
     runner: RefCell<Option<Waker>>,
     stopping: Cell<bool>,
 }
@@ -50,18 +50,18 @@ impl Clock {
         }
     }
 
-    /// Wakes whoever waits for a limit that has passed, for ever.
+    /// Wakes the tasks whose limits have passed. Never returns.
     pub async fn run(&self) {
         loop {
             let now = reactor::now();
-            self.next_look.set(
+            self.next_check.set(
                 self.wake_expired(now)
                     .map(|next| next.max(now + GRANULARITY)),
             );
-            let mut timer = self.next_look.get().map(Timer::at);
-            let planned = self.next_look.get();
+            let mut timer = self.next_check.get().map(Timer::at);
+            let planned = self.next_check.get();
             poll_fn(|context| {
-                if self.next_look.get() != planned {
+                if self.next_check.get() != planned {
                     return Poll::Ready(());
                 }
                 let mut runner = self.runner.borrow_mut();
@@ -80,7 +80,7 @@ impl Clock {
         }
     }
 
-    /// From now on [`Deadline::poll_idle`] ends at once.
+    /// From now on [`Deadline::poll_idle`] is ready at once.
     pub fn stop(&self) {
         self.stopping.set(true);
         for (_, entry) in self.entries.borrow_mut().iter_mut() {
@@ -112,13 +112,13 @@ impl Clock {
         earliest
     }
 
-    fn look_by(&self, at: Instant) {
+    fn check_by(&self, at: Instant) {
         if self
-            .next_look
+            .next_check
             .get()
             .is_none_or(|next| at + GRANULARITY < next)
         {
-            self.next_look.set(Some(at));
+            self.next_check.set(Some(at));
             if let Some(runner) = self.runner.borrow_mut().take() {
                 runner.wake();
             }
@@ -141,24 +141,24 @@ impl Deadline {
             .and_then(|after| reactor::now().checked_add(after));
         self.clock.entries.borrow_mut()[self.key].at = at;
         if let Some(at) = at {
-            self.clock.look_by(at);
+            self.clock.check_by(at);
         }
     }
 
-    /// What `poll` brings, or `None` if the limit passes before that.
+    /// The result of `poll`, or `None` if the limit passes first.
     pub fn race<T>(
         &self,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> impl Future<Output = Option<T>> {
         poll_fn(move |context| {
-            let came = poll(context);
-            self.poll_unless(context, came)
+            let result = poll(context);
+            self.poll_unless(context, result)
         })
     }
 
-    /// What `came`, or `None` if that is nothing yet and the limit has passed.
-    fn poll_unless<T>(&self, context: &Context<'_>, came: Poll<T>) -> Poll<Option<T>> {
-        match came {
+    /// The `result`, or `None` if it is pending and the limit has passed.
+    fn poll_unless<T>(&self, context: &Context<'_>, result: Poll<T>) -> Poll<Option<T>> {
+        match result {
             Poll::Ready(result) => Poll::Ready(Some(result)),
             Poll::Pending => self.poll_passed(context).map(|()| None),
         }
@@ -169,12 +169,12 @@ impl Deadline {
         poll_fn(|context| self.poll_passed(context)).await;
     }
 
-    /// Whether the limit has passed; else `context` is woken when it has.
+    /// Ready if the limit has passed; else `context` is woken when it has.
     pub fn poll_passed(&self, context: &Context<'_>) -> Poll<()> {
         self.poll(context, false)
     }
 
-    /// Whether the limit has passed, or the program is to stop; else `context` is woken when one of them is so.
+    /// Ready if the limit has passed or the program stops; else `context` is woken then.
     pub fn poll_idle(&self, context: &Context<'_>) -> Poll<()> {
         self.poll(context, true)
     }
@@ -196,41 +196,41 @@ impl Deadline {
     }
 }
 
-/// How long nothing may move, and the limit that tells when it has been too long.
+/// How long nothing may be sent or taken, and the deadline that times it.
 #[derive(Debug, Clone, Copy)]
 pub struct InactivityTimeout<'a> {
-    /// Set while something is waited for, and only then.
+    /// Set only during a wait.
     pub deadline: &'a Deadline,
-    /// `None` or zero stands for ever.
+    /// `None` or zero: no limit.
     pub most: Option<Duration>,
 }
 
 impl InactivityTimeout<'_> {
-    /// What `poll` brings, or `None` if that takes too long from now on.
+    /// The result of `poll`, or `None` if that takes too long from now on.
     pub fn within<T>(
         self,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> impl Future<Output = Option<T>> {
         self.begin();
         poll_fn(move |context| {
-            let came = poll(context);
-            self.poll(context, came)
+            let result = poll(context);
+            self.poll(context, result)
         })
     }
 
-    /// The time begins.
+    /// Starts the time.
     pub fn begin(self) {
         self.deadline.set(self.most);
     }
 
-    /// One of `parts` equal parts of the time begins.
+    /// Starts one of `parts` equal parts of the time.
     pub fn begin_part(self, parts: u32) {
         self.deadline.set(self.most.map(|most| most / parts));
     }
 
-    /// What `came` since it [began](InactivityTimeout::begin), or `None` if that takes too long. With either the time is over.
-    pub fn poll<T>(self, context: &Context<'_>, came: Poll<T>) -> Poll<Option<T>> {
-        let result = ready!(self.deadline.poll_unless(context, came));
+    /// The `result`, or `None` if it is pending and the time is over. Either one stops the time.
+    pub fn poll<T>(self, context: &Context<'_>, result: Poll<T>) -> Poll<Option<T>> {
+        let result = ready!(self.deadline.poll_unless(context, result));
         self.deadline.set(None);
         Poll::Ready(result)
     }

@@ -1,6 +1,7 @@
 //! Listening sockets, and what to do when accepting fails.
 
 mod socket;
+mod unix;
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,22 +14,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, FdFlags};
-use rustix::net::{AddressFamily, SocketType, bind, listen, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, bind, listen, sockopt};
 
-use self::socket::Name;
-pub use self::socket::{check_length, connect_at_once};
+use self::socket::{BACKLOG, new_stream};
+use self::unix::SocketFile;
+pub use self::unix::{check_length, connect_at_once};
 use super::conn::{self, Client, Stream};
 use super::reactor::{self, Source, Timer};
 
 /// Where to listen.
 #[derive(Debug, Clone)]
 pub enum Listen {
-    /// On these addresses. Those of families that the machine does not have are left out.
+    /// On these addresses. Those of an address family that the machine does not have are left out.
     On(Vec<SocketAddr>),
-    /// On a Unix domain socket of this path, to which this mode of its file lets others connect.
+    /// On a Unix domain socket at this path; the mode of its file decides who may connect.
     At(PathBuf, u32),
-    /// On sockets that somebody else has opened.
+    /// On sockets that another process has opened (socket activation).
     Inherited(Arc<[Listener]>),
 }
 
@@ -42,12 +44,12 @@ pub enum Address {
 }
 
 impl Address {
-    /// The port, where there is one.
+    /// The port, if there is one.
     pub fn port(&self) -> Option<u16> {
         self.tcp().map(|address| address.port())
     }
 
-    /// The address, where it is one of TCP.
+    /// The address, if it is one of TCP.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(address) => Some(*address),
@@ -72,8 +74,8 @@ pub enum Listener {
     Tcp(TcpListener),
     /// A Unix domain socket.
     Unix {
-        /// The name that is to be removed at the end. First, so that the number of its file is not given out again before that.
-        name: Option<Name>,
+        /// The file to remove at the end. Dropped before the socket, so that its inode number is not reused before that.
+        file: Option<SocketFile>,
         /// The socket.
         socket: UnixListener,
     },
@@ -91,15 +93,15 @@ impl Listener {
         })
     }
 
-    /// The same socket, for a run of its own.
-    fn again(&self) -> io::Result<Listener> {
+    /// Another descriptor of the same socket.
+    fn duplicate(&self) -> io::Result<Listener> {
         Ok(match self {
             Listener::Tcp(socket) => {
                 conn::tune(socket);
                 Listener::Tcp(socket.try_clone()?)
             }
             Listener::Unix { socket, .. } => Listener::Unix {
-                name: None,
+                file: None,
                 socket: socket.try_clone()?,
             },
         })
@@ -115,16 +117,16 @@ impl AsFd for Listener {
     }
 }
 
-/// Listens there. An error names the address that it is about.
+/// Opens the sockets of `listen`. An error comes with the address that it is about.
 pub fn open(listen: &Listen) -> Result<Vec<Listener>, (Address, io::Error)> {
     match listen {
         Listen::On(addresses) => match bind_all(addresses) {
             Ok(listeners) => Ok(listeners.into_iter().map(Listener::Tcp).collect()),
             Err((address, error)) => Err((Address::Tcp(address), error)),
         },
-        Listen::At(path, mode) => match socket::bind_at(path, *mode) {
-            Ok((name, socket)) => Ok(vec![Listener::Unix {
-                name: Some(name),
+        Listen::At(path, mode) => match unix::bind_at(path, *mode) {
+            Ok((file, socket)) => Ok(vec![Listener::Unix {
+                file: Some(file),
                 socket,
             }]),
             Err(error) => Err((Address::Unix(path.clone()), error)),
@@ -133,15 +135,15 @@ pub fn open(listen: &Listen) -> Result<Vec<Listener>, (Address, io::Error)> {
             let nowhere = || Address::Unix(PathBuf::new());
             let listeners = listeners.iter().map(|listener| {
                 let address = || listener.address().unwrap_or_else(|_| nowhere());
-                listener.again().map_err(|error| (address(), error))
+                listener.duplicate().map_err(|error| (address(), error))
             });
             listeners.collect()
         }
     }
 }
 
-/// Listens on all of `addresses` that this machine has: one family is enough where the other does not exist.
-/// An error names the address that it is about.
+/// Listens on all of `addresses` that this machine has: one address family is enough where the other does not exist. An error comes
+/// with the address that it is about.
 pub fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     let mut listeners = Vec::new();
     let mut missing = None;
@@ -163,18 +165,18 @@ fn is_missing(error: &io::Error) -> bool {
         || Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
 }
 
-/// Binds and listens. A port in TIME_WAIT is free; one on which somebody listens is not.
+/// Binds and listens. A port in TIME_WAIT is free; one with a listener is not.
 fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
     };
-    let socket = unwatched(family)?;
-    // Where one was needed and refused, `bind` fails.
+    let socket = new_stream(family)?;
+    // If a refused option was needed, `bind` fails.
     conn::go_without_options([sockopt::set_socket_reuseaddr(&socket, true)]);
     if address.is_ipv6() {
-        // The two families are bound one by one, so that one may be missing.
+        // The two address families are bound separately, so that one may be missing.
         conn::go_without_options([sockopt::set_ipv6_v6only(&socket, true)]);
     }
     bind(&socket, &address)?;
@@ -183,14 +185,7 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// A socket that blocks. That no child gets it takes a call of its own: not every system knows it as a flag.
-fn unwatched(family: AddressFamily) -> io::Result<OwnedFd> {
-    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
-    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
-    Ok(socket)
-}
-
-/// The next client. Waits through passing failures; an error is the listener's own end.
+/// Accepts the next client. Temporary failures are waited out; an error is final for the listener.
 pub async fn accept(listener: &Source<Listener>) -> io::Result<Client> {
     let client = next(listener).await?;
     Ok(match listener.get_ref() {
@@ -199,12 +194,12 @@ pub async fn accept(listener: &Source<Listener>) -> io::Result<Client> {
     })
 }
 
-/// As [`accept`], where the listener is one for TCP.
+/// As [`accept`], for a TCP listener.
 pub async fn accept_tcp(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
     next(listener).await.map(TcpStream::from)
 }
 
-/// As [`accept`], where the listener is a Unix domain socket; the connection is watched by this thread.
+/// As [`accept`], for a Unix domain socket.
 pub async fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Stream> {
     let client = UnixStream::from(next(listener).await?);
     Stream::accepted(Client::Unix(client))
@@ -221,27 +216,27 @@ async fn next(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
             }
             Err(error) => error,
         };
-        match after(&error) {
-            After::GoOn => {}
-            After::Wait => {
-                complain(&error);
-                listener.set_heard(false)?;
+        match reaction(&error) {
+            Reaction::Continue => {}
+            Reaction::Wait => {
+                warn_now_and_then(&error);
+                listener.set_polled(false)?;
                 Timer::at(Instant::now() + PAUSE).await;
-                listener.set_heard(true)?;
+                listener.set_polled(true)?;
             }
-            After::Stop => return Err(error),
+            Reaction::Stop => return Err(error),
         }
     }
 }
 
-/// Says it now and then only: as long as it lasts, each attempt fails.
-fn complain(error: &io::Error) {
+/// Logs the failure at most every [`WARNING_PERIOD`]: as long as it lasts, each attempt fails.
+fn warn_now_and_then(error: &io::Error) {
     thread_local! {
         static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
     }
     let now = Instant::now();
-    let is_news = LAST.get().is_none_or(|last| now - last >= COMPLAINTS_EVERY);
-    if !is_news {
+    let is_due = LAST.get().is_none_or(|last| now - last >= WARNING_PERIOD);
+    if !is_due {
         return;
     }
     LAST.set(Some(now));
@@ -253,21 +248,22 @@ fn complain(error: &io::Error) {
     log::warn!("cannot accept connections for now: {error}{way_out}");
 }
 
-/// Whether there is no socket because this process, or the machine, may have no more descriptors.
+/// Whether there is no socket because this process, or the machine, has no descriptors left.
 pub fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
+/// What an error of accept(2) means for the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum After {
-    GoOn,
+enum Reaction {
+    Continue,
     Wait,
     Stop,
 }
 
-/// Whose failure it was: that one client's, the machine's for the moment, or the listener's (accept(2)).
-fn after(error: &io::Error) -> After {
+/// Whether one client failed, the machine for the moment, or the listener itself (accept(2)).
+fn reaction(error: &io::Error) -> Reaction {
     match Errno::from_io_error(error) {
         Some(
             Errno::CONNABORTED
@@ -279,23 +275,20 @@ fn after(error: &io::Error) -> After {
             | Errno::HOSTUNREACH
             | Errno::NETUNREACH
             | Errno::OPNOTSUPP,
-        ) => After::GoOn,
+        ) => Reaction::Continue,
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => {
-            After::Wait
+            Reaction::Wait
         }
-        // One client's, if a firewall says it; a sandbox says it each time, at once.
-        Some(Errno::PERM) => After::Wait,
-        _ => After::Stop,
+        // A firewall refuses one client; a sandbox refuses each of them, without waiting.
+        Some(Errno::PERM) => Reaction::Wait,
+        _ => Reaction::Stop,
     }
 }
 
-/// Connections that wait to be accepted; the system may allow fewer.
-const BACKLOG: i32 = 1024;
+/// How often a lasting failure is logged.
+const WARNING_PERIOD: Duration = Duration::from_secs(10);
 
-/// What lasts is worth a line as often as that.
-const COMPLAINTS_EVERY: Duration = Duration::from_secs(10);
-
-/// Long enough not to spin, short enough not to be noticed.
+/// The pause after a temporary failure.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -305,26 +298,30 @@ mod tests {
     #[test]
     fn one_bad_accept_never_ends_the_listener_and_never_spins() {
         let rows = [
-            (Errno::CONNABORTED, After::GoOn, "that client has gone"),
-            (Errno::PROTO, After::GoOn, "that client failed"),
+            (
+                Errno::CONNABORTED,
+                Reaction::Continue,
+                "that client has disconnected",
+            ),
+            (Errno::PROTO, Reaction::Continue, "that client failed"),
             (
                 Errno::MFILE,
-                After::Wait,
+                Reaction::Wait,
                 "descriptors come back when connections close",
             ),
-            (Errno::NFILE, After::Wait, "so do the system's"),
-            (Errno::NOMEM, After::Wait, "so does memory"),
+            (Errno::NFILE, Reaction::Wait, "so do the system's"),
+            (Errno::NOMEM, Reaction::Wait, "so does memory"),
             (
                 Errno::PERM,
-                After::Wait,
+                Reaction::Wait,
                 "a sandbox may refuse each of them",
             ),
-            (Errno::BADF, After::Stop, "the listener is no more"),
-            (Errno::INVAL, After::Stop, "it does not listen"),
+            (Errno::BADF, Reaction::Stop, "the listener is no more"),
+            (Errno::INVAL, Reaction::Stop, "it does not listen"),
         ];
         for (errno, expected, reason) in rows {
             assert_eq!(
-                after(&io::Error::from(errno)),
+                reaction(&io::Error::from(errno)),
                 expected,
                 "{errno:?}: {reason}"
             );

@@ -143,7 +143,7 @@ const RULES: &[Rule] = &[
             // A socket in a folder that nobody else may enter, as every Unix has them.
             "src/serve/feed/socket.rs",
             "src/serve/listen.rs",
-            "src/serve/listen/socket.rs",
+            "src/serve/listen",
             "src/serve/peer.rs",
             "src/serve/reactor.rs",
             "src/serve/reactor",

@@ -78,7 +78,7 @@ impl Inherited {
                 Err(_) => passed
                     .take_unix_listener(at)
                     .map_err(|error| refused(io_message(&error)))?
-                    .map(|socket| Listener::Unix { name: None, socket }),
+                    .map(|socket| Listener::Unix { file: None, socket }),
             };
             let listener = listener.ok_or_else(|| refused("it is missing".to_owned()))?;
             if !listens(&listener).map_err(|error| refused(io_message(&error)))? {

@@ -1,11 +1,11 @@
 //! Readiness through epoll(7), edge-triggered: one epoll descriptor for each thread.
 //!
-//! A socket is added once, for everything, and never armed again. An edge says that something has changed; what
-//! was known before stays true until a call finds otherwise. So a request that comes in one piece costs one
-//! `read`, and waiting for the next one costs the `epoll_wait` that waits for everybody.
+//! A socket is added once, for all events. An event reports a change; what was known before stays true until a call finds
+//! otherwise. So a request that comes in one piece costs one `read`, and waiting for the next one costs the `epoll_wait` that
+//! waits for all sockets.
 //!
-//! A read that brings less than was asked for has emptied the socket: whatever comes behind it is a new edge. That is not
-//! so at the end of the stream, whose edge may have come before the read; it is remembered.
+//! A read that returns less than was asked for has emptied the socket: what arrives later is a new event. Except at the end of
+//! the stream, whose event may have come before the read; it is remembered.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -27,44 +27,47 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use slab::Slab;
 
-/// What a sandbox must allow.
+/// The system calls that a sandbox must allow.
 pub const NEEDS: &str = "epoll_create1(2), epoll_ctl(2), epoll_pwait(2) and eventfd2(2)";
 
-/// A socket that is watched.
+/// A registered socket.
 #[derive(Debug)]
 pub struct Source<S> {
-    // Closed first, and with that gone from the epoll set.
+    // Closed first, which removes it from the epoll set.
     socket: S,
-    watch: Watch,
+    registration: Registration,
 }
 
 impl<S: AsFd> Source<S> {
-    /// Watches a socket whose calls do not block, and which may be read and written for all that is known.
+    /// Registers a socket and makes it non-blocking. It counts as readable and writable until a call finds otherwise.
     pub fn new(socket: S) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Self::watched(socket, STREAM, Readiness::UNKNOWN)
+        Self::registered(socket, STREAM, Readiness::UNKNOWN)
     }
 
-    /// Watches a listening socket: each turn tells again as long as clients are waiting. So one is accepted in each turn, and
-    /// none in vain; and whoever is served already has a turn between two of them.
+    /// Registers a listening socket, level-triggered: each turn reports it as long as clients are waiting. So each turn accepts one
+    /// client, no call to accept fails, and the connected clients have a turn between two new ones.
     pub fn listening(socket: S) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Self::watched(socket, EventFlags::IN, Readiness::NONE)
+        Self::registered(socket, EventFlags::IN, Readiness::NONE)
     }
 
-    /// Whether a listening socket is told of at all. One that cannot be accepted from for now would be told of in every turn.
-    pub fn set_heard(&self, is_heard: bool) -> io::Result<()> {
-        let interest = if is_heard {
+    /// Turns reports of a listening socket on or off. One that cannot accept for now would be reported in every turn.
+    pub fn set_polled(&self, is_polled: bool) -> io::Result<()> {
+        let interest = if is_polled {
             EventFlags::IN
         } else {
             EventFlags::empty()
         };
-        self.watch.change(&self.socket, interest)
+        self.registration.change(&self.socket, interest)
     }
 
-    fn watched(socket: S, interest: EventFlags, readiness: Readiness) -> io::Result<Self> {
-        let watch = Reactor::current()?.watch(&socket, interest, readiness)?;
-        Ok(Source { socket, watch })
+    fn registered(socket: S, interest: EventFlags, readiness: Readiness) -> io::Result<Self> {
+        let registration = Reactor::current()?.register(&socket, interest, readiness)?;
+        Ok(Source {
+            socket,
+            registration,
+        })
     }
 
     /// The socket.
@@ -72,9 +75,9 @@ impl<S: AsFd> Source<S> {
         &self.socket
     }
 
-    /// Whether a read may bring something; else `context` is woken when it may.
+    /// Ready if a read may return something; else `context` is woken when it may.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.watch.with(|entry| {
+        self.registration.with(|entry| {
             if entry.readiness.readable {
                 return Poll::Ready(Ok(()));
             }
@@ -83,9 +86,9 @@ impl<S: AsFd> Source<S> {
         })
     }
 
-    /// Whether a write may take something; else `context` is woken when it may.
+    /// Ready if a write may take something; else `context` is woken when it may.
     pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.watch.with(|entry| {
+        self.registration.with(|entry| {
             if entry.readiness.writable {
                 return Poll::Ready(Ok(()));
             }
@@ -94,45 +97,46 @@ impl<S: AsFd> Source<S> {
         })
     }
 
-    /// Whether the peer is known to have closed its side, or the connection to have failed, whatever is still to be read.
+    /// Whether the peer is known to have ended its side, or the connection to have failed. There may be unread bytes before that.
     pub fn has_ended(&self) -> bool {
-        self.watch.with(|entry| entry.readiness.ended)
+        self.registration.with(|entry| entry.readiness.ended)
     }
 
-    /// A read would have blocked.
+    /// Reports that a read would have blocked.
     pub fn read_blocked(&self) {
-        self.watch.with(|entry| entry.readiness.readable = false);
+        self.registration
+            .with(|entry| entry.readiness.readable = false);
     }
 
-    /// A read has left nothing behind, unless it was the end.
+    /// Reports that a read has emptied the socket.
     pub fn read_emptied(&self) {
-        self.watch
+        self.registration
             .with(|entry| entry.readiness.readable = entry.readiness.ended);
     }
 
-    /// A write would have blocked.
+    /// Reports that a write would have blocked.
     pub fn write_blocked(&self) {
-        self.watch.with(|entry| entry.readiness.writable = false);
+        self.registration
+            .with(|entry| entry.readiness.writable = false);
     }
 
-    /// Whether nothing has come since a read found the socket empty, as far as the last turn told; `None` where only a read
-    /// can tell.
+    /// Whether nothing has arrived since a read found the socket empty, as of the last turn; `None` if only a read can tell.
     pub fn is_quiet(&self) -> Option<bool> {
-        self.watch.with(|entry| match entry.readiness {
+        self.registration.with(|entry| match entry.readiness {
             Readiness { ended: true, .. } => Some(false),
             Readiness { readable: true, .. } => None,
             _ => Some(true),
         })
     }
 
-    /// Wakes `waker` when something comes, until somebody else waits for it.
+    /// Wakes `waker` when something arrives, unless another task waits for that later.
     pub fn watch(&self, waker: &Waker) {
-        self.watch.with(|entry| wait(&mut entry.reader, waker));
+        self.registration
+            .with(|entry| wait(&mut entry.reader, waker));
     }
 }
 
-/// Accepts a connection, if one is waiting; another one is told of by the next turn. Whichever thread serves it watches it:
-/// see [`accepted`].
+/// Accepts a connection, if one is waiting. [`register_accepted`] registers it.
 pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
@@ -140,10 +144,10 @@ pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Watches a connection that was accepted. Its request comes with the next turn, and not without: the same turn tells which kept
-/// connections the origin closed before the client sent it.
-pub fn accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
-    Source::watched(stream, STREAM, Readiness::NEW)
+/// Registers an accepted connection. Its request is read in the next turn, and not before: that turn also reports which kept
+/// connections the target closed before the client sent the request.
+pub fn register_accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
+    Source::registered(stream, STREAM, Readiness::NEW)
 }
 
 /// Connects to a TCP address.
@@ -159,8 +163,8 @@ pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source<TcpStream>> {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(error) => return Err(error.into()),
     }
-    // Only now: a socket that is not yet connecting counts as hung up.
-    let source = Source::watched(TcpStream::from(socket), STREAM, Readiness::NONE)?;
+    // Not earlier: epoll reports a socket that is not yet connecting as hung up.
+    let source = Source::registered(TcpStream::from(socket), STREAM, Readiness::NONE)?;
     poll_fn(|context| source.poll_writable(context)).await?;
     match source.get_ref().take_error()? {
         Some(error) => Err(error),
@@ -176,15 +180,15 @@ pub async fn connect_unix(path: &Path) -> io::Result<Source<UnixStream>> {
     loop {
         match rustix::net::connect(&socket, &address) {
             Ok(()) => break,
-            // unix(7): the queue of the listener is full; no event tells when there is room.
-            Err(Errno::AGAIN) => Timer::at(Instant::now() + FULL_QUEUE_PAUSE).await,
+            // unix(7): the listener's backlog is full; no event reports when there is room.
+            Err(Errno::AGAIN) => Timer::at(Instant::now() + FULL_BACKLOG_PAUSE).await,
             Err(error) => return Err(error.into()),
         }
     }
-    Source::watched(UnixStream::from(socket), STREAM, Readiness::NEW)
+    Source::registered(UnixStream::from(socket), STREAM, Readiness::NEW)
 }
 
-/// A moment that is waited for.
+/// A future that is ready at a time.
 #[derive(Debug)]
 pub struct Timer {
     at: Instant,
@@ -210,7 +214,7 @@ impl Future for Timer {
                 .1
                 .clone_from(context.waker()),
             None => {
-                // A thread whose reactor cannot be made has nothing that could be waited for.
+                // A thread without a reactor has nothing that could be waited for.
                 let Ok(reactor) = Reactor::current() else {
                     return Poll::Ready(());
                 };
@@ -231,7 +235,7 @@ impl Drop for Timer {
     }
 }
 
-/// Lets everybody else have their turn: sockets are looked at, and whoever waited for one goes first.
+/// Lets the other tasks run: sockets are polled, and tasks that waited for one run first.
 pub async fn next_turn() {
     let mut waits = true;
     poll_fn(|context| match Reactor::current() {
@@ -244,7 +248,7 @@ pub async fn next_turn() {
     .await;
 }
 
-/// The time at which this turn began: for limits and ages, which need no better, and of which each request takes several.
+/// The time at which this turn began: precise enough for limits and ages, of which each request takes several.
 pub fn now() -> Instant {
     TURN_BEGAN.get().unwrap_or_else(Instant::now)
 }
@@ -254,9 +258,9 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let reactor = Reactor::current()?;
     let alarm = Arc::new(Alarm {
         state: AtomicU8::new(AWAKE),
-        bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
     });
-    let _bell = reactor.watch(&alarm.bell, BELL, Readiness::NONE)?;
+    let _registration = reactor.register(&alarm.event, ALARM, Readiness::NONE)?;
     let waker = Waker::from(Arc::clone(&alarm));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
@@ -270,16 +274,16 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
             break Err(error);
         }
     };
-    // What follows is in no turn.
+    // Between turns `now` reads the clock.
     TURN_BEGAN.set(None);
     result
 }
 
-/// What wakes a thread.
+/// Wakes the thread, also from another one.
 struct Alarm {
     state: AtomicU8,
-    /// Rung only for a thread that sleeps: those that wake themselves need no system call.
-    bell: OwnedFd,
+    /// Written only while the thread sleeps: a thread that wakes itself needs no system call.
+    event: OwnedFd,
 }
 
 /// The thread runs, and sleeps next.
@@ -296,8 +300,8 @@ impl Wake for Alarm {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
-            // It fails only where it rings already.
-            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+            // Fails only if the counter is full, and then the event is pending.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
     }
 }
@@ -316,10 +320,10 @@ impl Alarm {
 struct Reactor {
     epoll: OwnedFd,
     entries: RefCell<Slab<Entry>>,
-    /// Told apart by it: an event of a turn may be about a socket that was closed in that turn.
+    /// Numbers entries: an event may be about a socket that was closed earlier in the same turn.
     generation: Cell<u32>,
     timers: RefCell<Slab<(Instant, Waker)>>,
-    /// Those who have let the others go first.
+    /// Tasks that have let the others run first.
     yielded: RefCell<Vec<Waker>>,
 }
 
@@ -346,12 +350,12 @@ impl Reactor {
         })
     }
 
-    fn watch(
+    fn register(
         self: &Rc<Self>,
         socket: impl AsFd,
         interest: EventFlags,
         readiness: Readiness,
-    ) -> io::Result<Watch> {
+    ) -> io::Result<Registration> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let key = self.entries.borrow_mut().insert(Entry {
@@ -360,21 +364,21 @@ impl Reactor {
             reader: None,
             writer: None,
         });
-        // Taken back by its drop if the kernel refuses the socket.
-        let watch = Watch {
+        // Its drop removes the entry if the kernel refuses the socket.
+        let registration = Registration {
             reactor: Rc::clone(self),
             key,
         };
         epoll::add(&self.epoll, socket, token(generation, key), interest)?;
-        Ok(watch)
+        Ok(registration)
     }
 
-    /// Waits until something happens, and wakes those who wait for it.
+    /// Waits until something happens, and wakes the tasks that wait for it.
     fn turn(&self, alarm: &Alarm, events: &mut Vec<Event>) -> io::Result<()> {
         let may_sleep = self.yielded.borrow().is_empty() && alarm.fall_asleep();
         events.clear();
         let timeout = if may_sleep {
-            // As late as the turn is by now: the thread would oversleep by what the turn took.
+            // From now, not from the start of the turn: the thread would oversleep by what the turn took.
             self.next_timer()
                 .map(|at| at.saturating_duration_since(Instant::now()))
         } else {
@@ -382,8 +386,7 @@ impl Reactor {
         };
         let room = rustix::buffer::spare_capacity(events);
         let waited = epoll::wait(&self.epoll, room, timeout.map(whole_millis).as_ref());
-        // A wake-up of another thread that comes before this store is overwritten by it, and its bell may be among these events or
-        // not. No harm is done: a turn is always followed by a poll of everything, which finds what it was about.
+        // This may overwrite a wake-up by another thread. That is harmless: a turn is always followed by a poll of the future.
         alarm.state.store(AWAKE, Ordering::Release);
         match waited {
             Ok(_) | Err(Errno::INTR) => {}
@@ -393,7 +396,7 @@ impl Reactor {
         for &Event { flags, data } in events.iter() {
             self.dispatch(flags, data.u64());
         }
-        self.ring_timers();
+        self.wake_expired_timers();
         for waker in self.yielded.take() {
             waker.wake();
         }
@@ -417,7 +420,7 @@ impl Reactor {
         entry.readiness.writable |= writable;
         let reader = entry.reader.take_if(|_| readable);
         let writer = entry.writer.take_if(|_| writable);
-        // A waker may be the last to know a task, and its end may close sockets.
+        // Dropping a waker may drop the last reference to a task, which may close sockets.
         drop(entries);
         for waker in [reader, writer].into_iter().flatten() {
             waker.wake();
@@ -429,18 +432,18 @@ impl Reactor {
         timers.iter().map(|(_, (at, _))| *at).min()
     }
 
-    fn ring_timers(&self) {
+    fn wake_expired_timers(&self) {
         let now = now();
         for (_, (at, waker)) in self.timers.borrow().iter() {
             if *at <= now {
-                // Only notes it: the timer is taken out when its future is polled and dropped.
+                // The timer is removed when its future is dropped.
                 waker.wake_by_ref();
             }
         }
     }
 }
 
-/// What is known of a socket, and who waits for it.
+/// What is known of a socket, and which tasks wait for it.
 #[derive(Debug)]
 struct Entry {
     generation: u32,
@@ -459,32 +462,32 @@ struct Readiness {
 }
 
 impl Readiness {
-    /// Not connected yet.
+    /// Of a socket that is not connected yet.
     const NONE: Readiness = Readiness {
         readable: false,
         writable: false,
         ended: false,
     };
-    /// Just connected: what it receives from now on is an edge.
+    /// Of a socket that was just connected: what it receives is reported.
     const NEW: Readiness = Readiness {
         writable: true,
         ..Readiness::NONE
     };
-    /// To be found out by trying.
+    /// Of any other socket: a call finds out.
     const UNKNOWN: Readiness = Readiness {
         readable: true,
         ..Readiness::NEW
     };
 }
 
-/// A place among the entries, for as long as the socket lives.
+/// An entry of the reactor, removed when this is dropped.
 #[derive(Debug)]
-struct Watch {
+struct Registration {
     reactor: Rc<Reactor>,
     key: usize,
 }
 
-impl Watch {
+impl Registration {
     fn change(&self, socket: impl AsFd, interest: EventFlags) -> io::Result<()> {
         let token = token(self.with(|entry| entry.generation), self.key);
         Ok(epoll::modify(&self.reactor.epoll, socket, token, interest)?)
@@ -495,10 +498,10 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Registration {
     fn drop(&mut self) {
         let entry = self.reactor.entries.borrow_mut().remove(self.key);
-        // With the entries free again: see `dispatch`.
+        // After the borrow: see `dispatch`.
         drop(entry);
     }
 }
@@ -514,7 +517,7 @@ fn wait(place: &mut Option<Waker>, waker: &Waker) {
     }
 }
 
-/// epoll counts milliseconds; rounded up, or the last one would be spent turning.
+/// epoll counts milliseconds. Rounded up, or the last one would be spent in turns that find nothing.
 fn whole_millis(time: Duration) -> Timespec {
     let millis = i64::from(time.subsec_nanos().div_ceil(1_000_000));
     let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
@@ -529,8 +532,8 @@ const STREAM: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
 
-/// Never read: each ring is an edge, and the count in it wraps in centuries.
-const BELL: EventFlags = EventFlags::IN.union(EventFlags::ET);
+/// Never read: each write is an event, and the counter overflows in centuries.
+const ALARM: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// Events of one turn; more come in the next.
 const EVENTS_MAX: usize = 256;
@@ -538,4 +541,4 @@ const EVENTS_MAX: usize = 256;
 /// In the milliseconds that epoll counts, this fits into 31 bits.
 const SLEEP_SECONDS_MAX: i64 = 1_000_000;
 
-const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
+const FULL_BACKLOG_PAUSE: Duration = Duration::from_millis(5);

@@ -15,15 +15,15 @@ use std::time::Instant;
 use async_io::Async;
 use rustix::io::FdFlags;
 
-/// What a sandbox must allow.
+/// The system calls that a sandbox must allow.
 pub const NEEDS: &str = "the system's poller and its timer";
 
-/// A socket that is watched.
+/// A registered socket.
 #[derive(Debug)]
 pub struct Source<S>(Async<S>);
 
 impl<S: AsFd> Source<S> {
-    /// Watches a socket, and makes its calls non-blocking.
+    /// Registers a socket and makes it non-blocking.
     pub fn new(socket: S) -> io::Result<Self> {
         Async::new(socket).map(Source)
     }
@@ -33,8 +33,8 @@ impl<S: AsFd> Source<S> {
         Self::new(socket)
     }
 
-    /// Whether a listening socket is told of at all: where somebody waits for it, and only then.
-    pub fn set_heard(&self, _is_heard: bool) -> io::Result<()> {
+    /// Without effect: a listening socket is polled only while a task waits for it.
+    pub fn set_polled(&self, _is_polled: bool) -> io::Result<()> {
         Ok(())
     }
 
@@ -43,37 +43,36 @@ impl<S: AsFd> Source<S> {
         self.0.get_ref()
     }
 
-    /// Whether a read may bring something; else `context` is woken when it may.
+    /// Ready if a read may return something; else `context` is woken when it may.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_readable(context)
     }
 
-    /// Whether a write may take something; else `context` is woken when it may.
+    /// Ready if a write may take something; else `context` is woken when it may.
     pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_writable(context)
     }
 
-    /// Whether the peer is known to have closed its side: only a read tells.
+    /// Whether the peer is known to have ended its side: only a read tells.
     pub fn has_ended(&self) -> bool {
         false
     }
 
-    /// A read would have blocked.
+    /// Reports that a read would have blocked.
     pub fn read_blocked(&self) {}
 
-    /// A read has left nothing behind.
+    /// Reports that a read has emptied the socket.
     pub fn read_emptied(&self) {}
 
-    /// A write would have blocked.
+    /// Reports that a write would have blocked.
     pub fn write_blocked(&self) {}
 
-    /// Whether nothing has come since a read found the socket empty; `None` where only a read can tell.
+    /// `None`: only a read tells whether something has arrived.
     pub fn is_quiet(&self) -> Option<bool> {
         None
     }
 
-    /// Wakes `waker` when something comes, until somebody else waits for it. Not needed: an idle connection that its peer
-    /// has closed is found when it is looked at.
+    /// Without effect: that the peer has closed an idle connection is found when it is to be used.
     pub fn watch(&self, _waker: &Waker) {}
 }
 
@@ -84,8 +83,8 @@ pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Watches a connection that was accepted.
-pub fn accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
+/// Registers an accepted connection.
+pub fn register_accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
     Source::new(stream)
 }
 
@@ -99,7 +98,7 @@ pub async fn connect_unix(path: &Path) -> io::Result<Source<UnixStream>> {
     Async::<UnixStream>::connect(path).await.map(Source)
 }
 
-/// A moment that is waited for.
+/// A future that is ready at a time.
 #[derive(Debug)]
 pub struct Timer(async_io::Timer);
 
@@ -118,7 +117,7 @@ impl Future for Timer {
     }
 }
 
-/// Lets everybody else have their turn.
+/// Lets the other tasks run.
 pub async fn next_turn() {
     smol::future::yield_now().await;
 }

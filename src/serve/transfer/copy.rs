@@ -1,4 +1,4 @@
-//! Through a buffer of this process: what every system can do.
+//! Moves bytes through a buffer of this process: what every system can do.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub async fn transfer(
     source: &Stream,
     to: Writer<'_>,
     most: u64,
-    silence: InactivityTimeout<'_>,
+    inactivity: InactivityTimeout<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Moved {
     let mut buffer = Buffer::take_large();
@@ -27,7 +27,7 @@ pub async fn transfer(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::AllThereIs,
             Err(_) => return Moved::SourceFailed,
         };
-        if let Err(error) = to.write_within(&buffer.bytes()[..count], silence).await {
+        if let Err(error) = to.write_within(&buffer.bytes()[..count], inactivity).await {
             return Moved::SinkFailed(error.kind);
         }
         left -= count as u64;

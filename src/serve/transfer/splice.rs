@@ -1,8 +1,7 @@
-//! splice(2): from a socket into a pipe, and from the pipe into a socket; what moves is pages, not bytes.
+//! splice(2): from a socket into a pipe, and from the pipe into a socket. Pages move, no bytes are copied.
 //!
-//! Invariant: the pipe is empty whenever the source is read. So `EAGAIN` from the first half always means that
-//! the source has nothing, and from the second that the sink has no room. A pipe that a dropped transfer leaves bytes
-//! in is closed with them.
+//! Invariant: the pipe is empty whenever the source is read. So `EAGAIN` from the first half always means that the source has
+//! nothing, and from the second that the sink has no room. If a transfer is dropped with bytes in its pipe, the pipe is closed.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -15,19 +14,19 @@ use super::super::conn::{Stream, WriteErrorKind, WriteStall};
 use super::super::deadline::InactivityTimeout;
 use super::Moved;
 
-/// See [`transfer`](super::transfer). `None`: the system or one of the streams does not allow it, and nothing was moved.
+/// See [`transfer`](super::transfer). `None` if the system or one of the streams does not allow it; then nothing was moved.
 pub async fn transfer(
     source: &Stream,
     sink: &Stream,
     most: u64,
-    silence: InactivityTimeout<'_>,
+    inactivity: InactivityTimeout<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Option<Moved> {
     let (input, output) = (source.bare()?, sink.bare()?);
     let mut pipe = Pipe::take()?;
     let mut left = most;
     while left > 0 {
-        debug_assert_eq!(pipe.holds, 0, "what is in the pipe has to leave first");
+        debug_assert_eq!(pipe.holds, 0, "the pipe is empty when the source is read");
         let piece = match pipe.fill(input, left) {
             Ok(0) => return Some(Moved::EndOfFile),
             Ok(piece) => piece,
@@ -37,7 +36,7 @@ pub async fn transfer(
             }
             Err(Errno::INTR) => continue,
             Err(refusal @ (Errno::INVAL | Errno::NOSYS | Errno::PERM)) if left == most => {
-                // EINVAL is about this socket; the others are about the call.
+                // EINVAL concerns this socket, the others every socket.
                 REFUSED.set(refusal != Errno::INVAL);
                 return None;
             }
@@ -52,8 +51,8 @@ pub async fn transfer(
                 }
                 Err(Errno::AGAIN) => {
                     sink.write_blocked();
-                    let waited = match stall.begin_wait(sink, silence) {
-                        Ok(()) => poll_fn(|context| stall.poll(context, sink, silence)).await,
+                    let waited = match stall.begin_wait(sink, inactivity) {
+                        Ok(()) => poll_fn(|context| stall.poll(context, sink, inactivity)).await,
                         late => late,
                     };
                     if let Err(kind) = waited {
@@ -83,14 +82,14 @@ thread_local! {
 }
 
 impl Pipe {
-    /// An empty pipe, unless there can be none.
+    /// An empty pipe; `None` if there is none to be had.
     fn take() -> Option<Pipe> {
         if REFUSED.get() {
             return None;
         }
         let ends = SPARE.with_borrow_mut(Vec::pop).or_else(|| {
             let ends = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-            // A user's pipes share 64 MiB; where they are used up, a small one does it too.
+            // A user's pipes share 64 MiB; when they are used up, a small one works too.
             let _ = fcntl_setpipe_size(&ends.1, PIPE_BYTES);
             Some(ends)
         })?;
@@ -125,7 +124,7 @@ impl Drop for Pipe {
         let Some(ends) = self.ends.take().filter(|_| self.holds == 0) else {
             return;
         };
-        // A thread that ends has no more use for it.
+        // Fails only while the thread ends.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.len() < SPARE_MAX {
@@ -135,10 +134,10 @@ impl Drop for Pipe {
     }
 }
 
-/// Never MORE: the last piece would wait for another one that does not come.
+/// Without MORE, which would delay the last piece.
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
-/// What haproxy is given too; an unprivileged user may have 1 MiB a pipe (pipe(7)).
+/// As haproxy sets it; an unprivileged user may have 1 MiB a pipe (pipe(7)).
 const PIPE_BYTES: usize = 256 * 1024;
 
 /// Pipes kept for later, for each thread: 256 KiB of kernel memory each while they are full, hardly any otherwise.
