@@ -24,16 +24,16 @@
 //!
 //! # The way of a request
 //!
-//! 1. `serve` accepts a connection and gives it a task; `serve::exchange` drives it. Whoever waits, waits in
-//!    `serve::reactor`: the one place that asks the system which sockets are ready.
+//! 1. `serve` accepts a connection of a `serve::site`, the port of one project, and gives it a task, which `serve::exchange`
+//!    drives. All waiting is done in `serve::reactor`: the one place that asks the system which sockets are ready.
 //! 2. [`http::head`] reads the head, [`http::framing`] decides once how the body ends, [`http::guard`]
 //!    whether the request is served, [`http::rewrite`] writes the head for the origin; [`http::forward`] asks
 //!    them in this order.
 //! 3. `serve::upstream::pool` lends a kept connection, or `serve::upstream::connect` makes one: it resolves the target's host,
 //!    tries its addresses in turn (`happy_eyeballs`), and performs the TLS handshake (`tls`) where the target is `https`.
-//! 4. Two futures run side by side: one sends the request and watches for the client's departure, the
-//!    other passes the response on. `serve::relay` moves bodies (large
-//!    ones by `serve::transfer`, which leaves them in the kernel where it can), `serve::tunnel` what follows a 101.
+//! 4. Two futures run side by side: `serve::exchange::upload` sends the request and waits for the client to disconnect,
+//!    `serve::exchange::download` passes the response on. `serve::relay` moves bodies (large ones by `serve::transfer`, which
+//!    leaves them in the kernel where it can), `serve::tunnel` what follows a 101.
 //! 5. [`http::connection`] says whether each connection serves another request.
 //!
 //! [`serve::feed`] publishes each step while it has a subscriber; otherwise it costs one test of one byte.
@@ -46,7 +46,7 @@
 //! | [`cli`] | the commands; the only place that prints results |
 //! | [`registry`] | which port is whose: text ↔ value, allocation, the shared file, its repair |
 //! | [`http`] | HTTP/1.1 without I/O |
-//! | [`serve`] | sockets, time limits, connections, exchanges |
+//! | [`serve`] | runs an interceptor: options, sites, the service that they share, sockets, time limits, exchanges |
 //! | [`serve::feed`] | the exchanges as events, for subscribers on a Unix socket |
 //! | [`machine`] | this machine: who listens, which interceptors run, what accepts connections |
 //! | [`ui`] | the page of `ic ui` and its server |

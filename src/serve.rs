@@ -1,4 +1,4 @@
-//! The interceptor: listeners, limits, stopping. Knows bytes and addresses, and nothing of the registry.
+//! Runs an interceptor: listeners, limits, stopping. Knows bytes and addresses, and nothing of the registry.
 //!
 //! One thread and one event loop serve everything. A connection is a task, and a task that panics ends alone.
 
@@ -56,36 +56,36 @@ pub use self::upstream::tls::{Tls, Trust, Unusable};
 pub use crate::http::guard::Guard;
 pub use crate::http::rewrite::{InvalidField, RequestRewriter};
 
-/// What an interceptor tells whoever runs it.
+/// What happens to an interceptor, for its caller.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// It listens on these addresses.
     Listening(&'a [Address]),
-    /// It lets requests in flight finish, and ends.
+    /// It stops when the requests in flight are finished.
     Stopping(Stop),
 }
 
 /// Why an interceptor stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// A signal told it to.
+    /// A signal arrived.
     Signal,
-    /// No client has been there for so long.
+    /// No client was connected for this time.
     Idle(Duration),
 }
 
-/// Why an interceptor could not start, or had to stop.
+/// Why an interceptor could not start or go on.
 #[derive(Debug)]
 pub enum ServeError {
-    /// It cannot listen there.
+    /// It cannot listen on this address.
     Bind(Address, io::Error),
     /// The target is the interceptor itself.
     TargetIsSelf(Target),
     /// Signals cannot be received.
     Signals(io::Error),
-    /// A listener broke.
+    /// A listening socket failed.
     Accept(io::Error),
-    /// The system does not say which sockets are ready.
+    /// The system refuses what the event loop needs.
     Reactor(io::Error),
 }
 
@@ -143,7 +143,7 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
     }
     let feed: Rc<Hub> = Rc::default();
     let clients = LocalExecutor::new();
-    // Apart from the clients: subscribers are sent how the clients' exchanges ended.
+    // An executor of their own: subscribers outlive the clients, to be sent how their exchanges ended.
     let subscribers = Rc::new(LocalExecutor::new());
     let main = async {
         let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
@@ -162,7 +162,7 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
         serve_until_stopped(&site, listeners, feed_task, signals, tell, &clients).await
     };
     reactor::block_on(clients.run(main)).map_err(ServeError::Reactor)??;
-    // Exchanges that are not over in time are cut here, and the feed hears of it.
+    // Cuts the exchanges that have not finished in time; each is reported to the feed.
     drop(clients);
     feed.close();
     let farewell = future::or(
@@ -224,7 +224,7 @@ async fn serve_until_stopped(
     }
     tell(None);
 
-    // One listener's end is the end: half an interceptor is worse than one that is restarted.
+    // The failure of one listener ends the program: half an interceptor is worse than one that is restarted.
     let broken = poll_fn(|context| {
         let mut ends = acceptors
             .iter_mut()
@@ -326,7 +326,7 @@ fn spawn_feed(
     executor.spawn(socket.run(Rc::clone(feed), attend))
 }
 
-/// The live feed's socket. Without one everything else goes on.
+/// Opens the feed's socket; `None` if there is none. A failure is logged only: forwarding does not need the feed.
 fn open_feed(options: &Options, addresses: &[Address]) -> Option<FeedSocket> {
     let about = &options.about;
     let name = about
@@ -343,20 +343,20 @@ fn open_feed(options: &Options, addresses: &[Address]) -> Option<FeedSocket> {
     };
     let error = match &options.feed {
         Some(folder) => match FeedSocket::open(folder, who) {
-            Ok(channel) => return Some(channel),
+            Ok(socket) => return Some(socket),
             Err(error) => error,
         },
-        None => io::Error::other("there is no folder for it"),
+        None => io::Error::other("there is no folder for its socket"),
     };
     log::debug!("there is no live feed: {error}");
     None
 }
 
-/// Lets in no more clients than there are descriptors for.
+/// Lowers the limit on connections to what the limit on open files allows.
 fn limit_connections(options: &mut Options) {
     let affordable = raise_descriptor_limit().map_or(usize::MAX, affordable);
     if affordable < options.connections_max {
-        // Whoever asks for more than is usual knows that most of them are idle.
+        // A limit above the usual one is meant for clients that are mostly idle, which need one descriptor each.
         if options.connections_max <= CONNECTIONS_USUAL {
             options.connections_max = affordable;
         }
@@ -396,7 +396,7 @@ fn leads_back(target: &Target, addresses: &[Address]) -> bool {
     is_this_machine && addresses().any(|address| address.port() == *port)
 }
 
-/// Asks for as many descriptors as there may be (many systems start at 256 or 1024); how many there are now.
+/// Raises the limit on open files to its maximum (many systems start at 256 or 1024). Returns the limit; `None`: there is none.
 fn raise_descriptor_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -411,24 +411,23 @@ fn raise_descriptor_limit() -> Option<u64> {
     }
 }
 
-/// How many clients `descriptors` are enough for: two each, and half a one for those that are turned away. A client
-/// that is let in without a descriptor left for the target could only be told of a failure; the connection
-/// limit tells it to come again.
+/// How many clients `descriptors` suffice for: two each, and half a one for clients that are rejected. A client that is let in
+/// without a descriptor left for its connection to the target gets an error; the connection limit makes it retry.
 fn affordable(descriptors: u64) -> usize {
     let left = descriptors.saturating_sub(OWN_DESCRIPTORS);
     usize::try_from(left / 5 * 2).unwrap_or(usize::MAX).max(1)
 }
 
-/// Up to here a limit is lowered where descriptors are few. It is the default of `--max-connections`.
+/// The default of `--max-connections`. Only limits up to this are lowered where descriptors are few.
 const CONNECTIONS_USUAL: usize = 1024;
 
-/// Standard streams, listeners, readiness, signals, a name being resolved, and some pipes.
+/// Standard streams, listeners, epoll, signals, a name that is resolved, and some pipes.
 const OWN_DESCRIPTORS: u64 = 24;
 
-/// Signals, one byte each.
+/// Receives signals, one byte each.
 struct Signals {
     read: Source<UnixStream>,
-    /// Kept, since there may be no signal that would write to it: then none comes, and no end either.
+    /// Kept open: without signals to register, `read` would be at its end.
     _write: UnixStream,
 }
 
@@ -455,8 +454,8 @@ impl Signals {
     }
 }
 
-/// For those who listen to the feed to take what was told last.
+/// How long the feed's subscribers may take to read the last events.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// After this many clients of one listener, the others have their turn.
+/// After this many clients of one listener, other tasks have their turn.
 const TURN_CLIENTS: u32 = 64;

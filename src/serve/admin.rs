@@ -79,7 +79,27 @@ fn metrics(site: &Site) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "ic_requests_total{{class=\"{class}\"}} {count}");
     }
-    let numbers = [
+    for (name, kind, help, value) in numbers(site) {
+        family(&mut text, name, kind, help);
+        let _ = writeln!(text, "ic_{name} {value}");
+    }
+    metrics.first_byte.write(
+        "ic_time_to_first_byte_seconds",
+        "From the first byte of a request to the first of its response.",
+        &mut text,
+    );
+    metrics.duration.write(
+        "ic_request_duration_seconds",
+        "From the first byte of a request to the last of its response.",
+        &mut text,
+    );
+    text
+}
+
+/// Name, kind, meaning and value of each number without labels.
+fn numbers(site: &Site) -> [(&'static str, &'static str, &'static str, u64); 7] {
+    let metrics = &site.metrics;
+    [
         (
             "requests_in_flight",
             "gauge",
@@ -122,22 +142,7 @@ fn metrics(site: &Site) -> String {
             "Seconds since the start.",
             metrics.uptime().as_secs(),
         ),
-    ];
-    for (name, kind, help, value) in numbers {
-        family(&mut text, name, kind, help);
-        let _ = writeln!(text, "ic_{name} {value}");
-    }
-    metrics.first_byte.write(
-        "ic_time_to_first_byte_seconds",
-        "From the first byte of a request to the first of its response.",
-        &mut text,
-    );
-    metrics.duration.write(
-        "ic_request_duration_seconds",
-        "From the first byte of a request to the last of its response.",
-        &mut text,
-    );
-    text
+    ]
 }
 
 fn family(text: &mut String, name: &str, kind: &str, help: &str) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use smol::future;
 
-use self::attempt::{Attempt, Completion, Limits, RequestProgress, client_fault};
+use self::attempt::{Attempt, Completion, Limits, client_fault};
 use self::request::{Connection, Incoming, Refusal, Request};
 use self::upload::wait_for_disconnect;
 use super::admin::Page;
@@ -203,24 +203,14 @@ fn forward<'a>(
             // Awaited where it is made, as everywhere here: a future that has a name first is stored twice.
             match run(&attempt, client, origin, &mut body).await {
                 Ok(completion) => {
-                    let Completion {
-                        status,
-                        next,
-                        persistence,
-                    } = completion;
                     if attempt.is_reused {
                         site.service.pool.set_persistent();
                     }
-                    let is_sent = attempt.progress.get() == RequestProgress::Whole;
+                    let Completion { status, next, .. } = completion;
                     if next == AfterResponse::Tunnel {
                         Box::pin(run_tunnel(client, origin, limits, request, site)).await;
-                    } else if let Persistence::KeepAlive { announced_seconds } = persistence
-                        && is_sent
-                        && body.is_complete()
-                        && origin.bytes().is_empty()
-                        && let Some(origin) = kept.take()
-                    {
-                        site.service.pool.keep(origin, announced_seconds);
+                    } else if attempt.is_sent() && body.is_complete() {
+                        keep(kept.take(), completion.persistence, site);
                     }
                     return Ok((status, next));
                 }
@@ -254,6 +244,15 @@ fn run<'a>(
         attempt.download(origin_reader, client_writer),
         attempt.upload(client_reader, origin_writer, body),
     )
+}
+
+/// Keeps the origin's connection for another request, if the origin does and nothing has been read ahead.
+fn keep(origin: Option<Conn>, persistence: Persistence, site: &Site) {
+    if let Persistence::KeepAlive { announced_seconds } = persistence
+        && let Some(origin) = origin.filter(|origin| origin.bytes().is_empty())
+    {
+        site.service.pool.keep(origin, announced_seconds);
+    }
 }
 
 /// Relays a tunnel to its end.

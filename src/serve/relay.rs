@@ -68,19 +68,7 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
         let mut is_short = false;
         while !body.is_complete() {
             if is_short || from.bytes().is_empty() {
-                let is_observed = options.tap.is_some_and(BodyTap::wants_bytes);
-                let may_transfer = is_flood && !is_short && !is_observed;
-                let filled = if may_transfer && transfer::worth(body.opaque()) {
-                    // In a box: few bodies are large.
-                    Box::pin(transfer_flood(from, to, body, &options)).await?
-                } else {
-                    let allocate = match is_flood {
-                        true => Buffer::take_large,
-                        false => Buffer::take,
-                    };
-                    let fill = |context: &mut Context<'_>| from.poll_fill_into(context, allocate);
-                    in_time(options.inactivity.within(fill).await)?
-                };
+                let filled = fill(from, to, body, &options, is_flood && !is_short).await?;
                 if filled == Filled::EndOfFile {
                     return body
                         .end_of_file()
@@ -119,6 +107,27 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
         }
         Ok(())
     }
+}
+
+/// Reads more of the body, in the cheapest way that there is. `is_flood`: more has arrived than is read at a time.
+async fn fill<F>(
+    from: &mut Reader<'_>,
+    to: Writer<'_>,
+    body: &mut Body,
+    options: &RelayOptions<'_, F>,
+    is_flood: bool,
+) -> Result<Filled, RelayError> {
+    let is_observed = options.tap.is_some_and(BodyTap::wants_bytes);
+    if is_flood && !is_observed && transfer::worth(body.opaque()) {
+        // In a box: few bodies are large.
+        return Box::pin(transfer_flood(from, to, body, options)).await;
+    }
+    let allocate = match is_flood {
+        true => Buffer::take_large,
+        false => Buffer::take,
+    };
+    let fill = |context: &mut Context<'_>| from.poll_fill_into(context, allocate);
+    in_time(options.inactivity.within(fill).await)
 }
 
 /// How many of `bytes` can be used at once, and whether they are passed on.

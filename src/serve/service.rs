@@ -26,7 +26,7 @@ pub struct Service {
     connections_max: usize,
     /// Clients that are served.
     connections: Cell<usize>,
-    /// Clients that are told that there are too many.
+    /// Clients that get a 503 because there are too many.
     rejections: Cell<usize>,
     /// When the last client disconnected; the start before that.
     idle_since: Cell<Instant>,
@@ -70,7 +70,7 @@ impl Service {
         format!("ic-{}-{id}", std::process::id())
     }
 
-    /// Counts one more client, or says that there are too many.
+    /// Counts one more client, unless there are too many.
     pub fn admit(self: &Rc<Self>) -> Admission {
         let is_served = self.connections.get() < self.connections_max;
         let count = match is_served {

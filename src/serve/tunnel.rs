@@ -174,5 +174,5 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long the other direction goes on after a failure.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// Whoever reads at all has read a socket's buffer by then; a reset is not held back for longer.
+/// A peer that reads at all empties its socket in this time; a reset is not delayed for longer.
 const LINGER: Duration = Duration::from_millis(400);

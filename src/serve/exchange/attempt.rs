@@ -78,6 +78,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Whether the whole request has been sent.
+    pub fn is_sent(&self) -> bool {
+        self.progress.get() == RequestProgress::Whole
+    }
+
     /// Whether the request may be sent again: only if no byte of it was sent, or if repeating it changes nothing. Its body is
     /// then as it was.
     pub fn can_repeat(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::http::head::{self, Slots};
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Filled, Reader};
 use crate::serve::error::{Fault, OriginFault};
-use crate::serve::exchange::attempt::{Attempt, RequestProgress};
+use crate::serve::exchange::attempt::Attempt;
 
 /// A response head that has been rewritten.
 pub struct Response {
@@ -63,7 +63,7 @@ fn take_response(
     out: &mut Scratch,
 ) -> Result<Parsed<(Response, usize)>, OriginFault> {
     let state = ExchangeState {
-        is_request_sent: attempt.progress.get() == RequestProgress::Whole,
+        is_request_sent: attempt.is_sent(),
         is_stopping: attempt.site.service.clock.is_stopping(),
     };
     let request = attempt.request;

@@ -180,7 +180,9 @@ pub async fn wait_for_disconnect(
     while !client.is_full() {
         match client.fill().await {
             Ok(Filled::Some) => {}
-            Ok(Filled::EndOfFile) if request.context.is_persistent => return ClientFault::Gone.into(),
+            Ok(Filled::EndOfFile) if request.context.is_persistent => {
+                return ClientFault::Gone.into();
+            }
             Ok(Filled::EndOfFile) => break,
             Err(_) => return ClientFault::Gone.into(),
         }
