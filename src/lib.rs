@@ -49,8 +49,9 @@
 //! | [`serve`] | runs an interceptor: options, sites, the service that they share, sockets, time limits, exchanges |
 //! | [`serve::feed`] | the exchanges as events, for subscribers on a Unix socket |
 //! | [`machine`] | this machine: who listens, which interceptors run, what accepts connections |
-//! | [`ui`] | the page of `ic ui` and its server |
+//! | [`ui`] | the page of `ic ui`: its API, its live stream, its files |
 //! | [`mock`] | a small OpenAI-compatible upstream for trying out |
+//! | [`httpd`] | the small blocking HTTP server of [`mock`] and [`ui`] |
 //!
 //! # Invariants
 //!
@@ -72,6 +73,7 @@
 
 pub mod cli;
 pub mod http;
+pub mod httpd;
 pub mod machine;
 pub mod mock;
 pub mod registry;

@@ -26,7 +26,6 @@ pub mod project;
 pub mod prune;
 pub mod recover;
 pub mod store;
-pub mod undo;
 
 pub use allocate::{Allocated, Exhausted};
 pub use damage::{Damage, Flaw};

@@ -1,18 +1,19 @@
-//! The page of `ic ui`: its server, its API, and the page itself as a browser gets it.
+//! The page of `ic ui`, and its server.
 //!
-//! How a request is read and who may ask is decided in `server`, `seats` and `token`, what the page can ask for in `api`, how
-//! changes are made and taken back in `changes`, what the page is told without asking in `live` and `relay`. The page is in
-//! `page/`.
+//! The page itself is in `page/`, as a browser gets it. `server` decides who may ask for what, `api` answers requests, `live`
+//! streams what changes, `feeds` what passes through the interceptors. Connections and heads are read by [`httpd`](crate::httpd).
 
 mod api;
+mod app_state;
 mod assets;
-mod changes;
+mod auth;
+mod feeds;
 mod live;
 mod queue;
-mod relay;
-mod seats;
+mod registry_editor;
+mod response;
 mod server;
-mod token;
 
-pub use self::server::{Site, listen};
-pub use self::token::Key;
+pub use self::app_state::AppState;
+pub use self::auth::Auth;
+pub use self::registry_editor::RegistryEditor;

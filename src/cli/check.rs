@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use crate::registry::Port;
 use crate::registry::probe::{Availability, Search, availability};
+use crate::registry::prune::next_free;
 
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
-use crate::cli::context::next_free;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::port_state::{PortState, port_state};
 use crate::text::raw;

@@ -8,9 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::machine::feeds;
-use crate::registry::probe::Search;
 use crate::registry::project::Project;
-use crate::registry::prune::{Given, Pruned, give};
+use crate::registry::prune::{Given, Pruned, give, next_free};
 use crate::registry::store::{Store, StoreError, Warning};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
@@ -169,15 +168,8 @@ impl RegistryHandle {
     }
 }
 
-/// The port of `range` that the next allocation would give.
-pub fn next_free(range: PortRange, registry: &Registry) -> Option<Port> {
-    let search = Search::default();
-    registry
-        .free_ports(range, |port| search.is_free(port))
-        .next()
-}
-
-fn heard(warning: Option<Warning>) {
+/// Prints what was wrong with the registry file on standard error, also with `RUST_LOG=off`.
+pub fn heard(warning: Option<Warning>) {
     if let Some(warning) = warning {
         eprint_line(format_args!("warning: {warning}"));
     }

@@ -1,9 +1,6 @@
 //! `ic mock`: the settings of the embedded upstream. What it answers is decided in `mock`.
 
-use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
@@ -85,29 +82,15 @@ impl Mock {
                 io_message(&error)
             ))
         })?;
-        let mut stop = stop::signals()?;
+        let stop = stop::signals()?;
         eprint_text(&format!(
             "Mock:       http://{}:{}/v1\n",
             settings.host, settings.port
         ));
-        let (over, end) = mpsc::channel();
-        let broken = over.clone();
         let settings = mock::Settings {
             interval: settings.interval,
         };
-        // Nobody is left to hear of it where the other has ended the program.
-        thread::spawn(move || drop(broken.send(Some(server.run(settings)))));
-        thread::spawn(move || {
-            let _ = stop.read(&mut [0]);
-            drop(over.send(None));
-        });
-        match end.recv() {
-            Ok(Some(error)) => Err(Failure::could_not(format!(
-                "the mock cannot go on: {}",
-                io_message(&error)
-            ))),
-            _ => Ok(Exit::Done),
-        }
+        stop::run_until_signal(stop, "the mock", move || server.run(settings))
     }
 }
 

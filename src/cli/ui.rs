@@ -4,7 +4,7 @@
 
 mod open;
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ use crate::serve::listen;
 use super::address::addresses;
 use super::settings::SourcedValue;
 use super::stop;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, RegistryHandle, heard};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
+use crate::httpd;
 use crate::text::io_message;
-use crate::ui::{self, Site};
+use crate::ui::{AppState, Auth, RegistryEditor};
 
 /// show projects, ports and live requests in a browser
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -60,33 +61,28 @@ impl Ui {
                 listener.local_addr()
             })
             .map_err(|error| cannot_listen(0, &error))?;
-        let mut stop = stop::signals()?;
-        let site = Site::new(place, context.feed_folder()).map_err(|error| {
+        let auth = Auth::new().map_err(|error| {
             Failure::could_not(format!(
                 "cannot make a secret: {}; /dev/urandom is needed",
                 io_message(&error)
             ))
         })?;
-        let site = Arc::new(site);
-        for listener in listeners {
-            ui::listen(listener, &site).map_err(|error| {
-                Failure::could_not(format!(
-                    "cannot start a thread: {}; raise the limit",
-                    io_message(&error)
-                ))
-            })?;
-        }
+        let RegistryHandle { store, range } = place;
+        let app = Arc::new(AppState {
+            auth,
+            registry: RegistryEditor::new(store, range, |warning| heard(Some(warning))),
+            feeds: context.feed_folder(),
+        });
+        let stop = stop::signals()?;
         let url = format!("http://{address}/");
         context
             .out
-            .text(format_args!("{url}#token={}\n", site.key.token()))?;
+            .text(format_args!("{url}#token={}\n", app.auth.token()))?;
         context.out.show()?;
         if !self.no_open {
-            open::in_browser(&url, &site.key, &context.environment);
+            open::in_browser(&url, &app.auth, &context.environment);
         }
-        // Where the other end breaks there is no waiting for signals any more, and the default action ends the process.
-        let _ = stop.read(&mut [0]);
-        Ok(Exit::Done)
+        stop::run_until_signal(stop, "the page", move || httpd::run(listeners, app))
     }
 
     fn wanted(&self) -> Result<Wanted, Failure> {

@@ -131,6 +131,30 @@ pub fn document(
     }
 }
 
+/// Writes the head of a response with status 200 whose body follows piece by piece: in chunks, or until the connection closes.
+pub fn stream_head(
+    content_type: &str,
+    extra: &str,
+    is_chunked: bool,
+    options: ReplyOptions,
+    out: &mut Vec<u8>,
+) {
+    let framing = if is_chunked {
+        "Transfer-Encoding: chunked\r\n"
+    } else {
+        ""
+    };
+    let connection = if options.close || !is_chunked {
+        "Connection: close\r\n"
+    } else {
+        ""
+    };
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{extra}{framing}{connection}\r\n"
+    );
+    out.extend_from_slice(head.as_bytes());
+}
+
 /// The reason phrase of the statuses that this program sends (RFC 9110 §15).
 fn reason(status: u16) -> &'static str {
     match status {

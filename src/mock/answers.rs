@@ -10,7 +10,7 @@ pub const IDENTIFICATION: [&str; 3] = ["x-memory-user-id", "x-pycharm-instance",
 
 /// A request, as far as the answer depends on it.
 #[derive(Debug, Clone, Default)]
-pub struct Question {
+pub struct Request {
     /// The method.
     pub method: String,
     /// The path, without query.
@@ -55,18 +55,18 @@ impl Answer {
     }
 }
 
-/// Answers a question.
-pub fn answer(question: &Question) -> Answer {
-    let path = question.path.strip_prefix("/v1").unwrap_or(&question.path);
-    let is_read = matches!(question.method.as_str(), "GET" | "HEAD");
-    let is_post = question.method == "POST";
+/// Answers a request.
+pub fn answer(request: &Request) -> Answer {
+    let path = request.path.strip_prefix("/v1").unwrap_or(&request.path);
+    let is_read = matches!(request.method.as_str(), "GET" | "HEAD");
+    let is_post = request.method == "POST";
     match path {
         "" | "/" | "/health" if is_read => Answer::document(&json!({"status": "healthy"})),
         "/models" if is_read => {
             Answer::document(&json!({"object": "list", "data": [model(MODEL)]}))
         }
-        "/chat/completions" if is_post => parsed(question, chat),
-        "/embeddings" if is_post => parsed(question, embeddings),
+        "/chat/completions" if is_post => parsed(request, chat),
+        "/embeddings" if is_post => parsed(request, embeddings),
         "" | "/" | "/health" | "/models" | "/chat/completions" | "/embeddings" => {
             Answer::error(405, "the mock does not answer that method here")
         }
@@ -81,11 +81,11 @@ pub fn answer(question: &Question) -> Answer {
 }
 
 fn parsed<'q, T: Deserialize<'q>>(
-    question: &'q Question,
-    answer: fn(&Question, T) -> Answer,
+    request: &'q Request,
+    answer: fn(&Request, T) -> Answer,
 ) -> Answer {
-    match serde_json::from_slice(&question.body) {
-        Ok(body) => answer(question, body),
+    match serde_json::from_slice(&request.body) {
+        Ok(body) => answer(request, body),
         Err(error) => Answer::error(
             400,
             &format!("the request body is not what this endpoint takes: {error}"),
@@ -142,7 +142,7 @@ fn default_model() -> String {
     MODEL.to_owned()
 }
 
-fn chat(question: &Question, chat: Chat) -> Answer {
+fn chat(request: &Request, chat: Chat) -> Answer {
     let asked = chat
         .messages
         .iter()
@@ -151,7 +151,7 @@ fn chat(question: &Question, chat: Chat) -> Answer {
         .map(Message::text);
     let names: Vec<String> = IDENTIFICATION
         .iter()
-        .zip(&question.identification)
+        .zip(&request.identification)
         .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("(none)")))
         .collect();
     let text = format!(
@@ -229,7 +229,7 @@ struct Embeddings {
     dimensions: Option<usize>,
 }
 
-fn embeddings(_question: &Question, asked: Embeddings) -> Answer {
+fn embeddings(_request: &Request, asked: Embeddings) -> Answer {
     let dimensions = asked.dimensions.unwrap_or(DIMENSIONS);
     if !(1..=DIMENSIONS_MAX).contains(&dimensions) {
         return Answer::error(400, "dimensions has to be between 1 and 4096");
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     fn ask(method: &str, path: &str, body: &str) -> Answer {
-        answer(&Question {
+        answer(&Request {
             method: method.to_owned(),
             path: path.to_owned(),
             identification: [Some("pycharm-shop".to_owned()), None, None],

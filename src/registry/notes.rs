@@ -126,20 +126,6 @@ impl Registry {
         self.put(notes);
     }
 
-    /// Puts these notes in the place of what is known of the projects; none is forgetting.
-    pub(super) fn put_entries<'a>(
-        &mut self,
-        entries: impl IntoIterator<Item = (&'a Path, Option<Entry>)>,
-    ) {
-        let entries: Vec<_> = entries.into_iter().collect();
-        let mut notes = self.notes();
-        notes.forget_all(entries.iter().map(|(path, _)| *path));
-        notes
-            .projects
-            .extend(entries.into_iter().filter_map(|(_, entry)| entry));
-        self.put(notes);
-    }
-
     /// Forgets the port that a project had, which has one now.
     pub(super) fn forget_former_port(&mut self, path: &Path) {
         let mut notes = self.notes();
@@ -244,13 +230,6 @@ impl Notes {
         entry.map(Entry::note).unwrap_or_default()
     }
 
-    /// What the file has of each, by the project's path.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&Path, &Entry)> {
-        self.projects
-            .iter()
-            .map(|entry| (entry.path.as_path(), entry))
-    }
-
     /// All of them, by the project's path.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, Note)> {
         self.projects
@@ -325,17 +304,6 @@ impl Entry {
             is_pinned: self.value(PINNED) == Some("true"),
             former_port: self.former_port(),
         }
-    }
-
-    /// The same, pinned or not.
-    pub(super) fn pinned(mut self, is_pinned: bool) -> Entry {
-        self.members
-            .retain(|(key, _)| json::decode(key) != PINNED.as_bytes());
-        if is_pinned {
-            let name = json::encode(PINNED.as_bytes());
-            self.members.push((name, "true".to_owned()));
-        }
-        self
     }
 
     fn former_port(&self) -> Option<Port> {

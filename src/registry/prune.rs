@@ -158,3 +158,11 @@ pub fn give(
             ..exhausted
         })
 }
+
+/// The port of `range` that the next allocation would give.
+pub fn next_free(range: PortRange, registry: &Registry) -> Option<Port> {
+    let search = Search::default();
+    registry
+        .free_ports(range, |port| search.is_free(port))
+        .next()
+}

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -194,9 +195,22 @@ pub async fn accept(listener: &Source<Listener>) -> io::Result<Client> {
     })
 }
 
-/// As [`accept`], for a TCP listener.
-pub async fn accept_tcp(listener: &Source<TcpListener>) -> io::Result<TcpStream> {
-    next(listener).await.map(TcpStream::from)
+/// As [`accept`], for a TCP listener and a thread that blocks.
+pub fn accept_blocking(listener: &TcpListener) -> io::Result<TcpStream> {
+    loop {
+        let error = match listener.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) => error,
+        };
+        match reaction(&error) {
+            Reaction::Continue => {}
+            Reaction::Wait => {
+                warn_now_and_then(&error);
+                thread::sleep(PAUSE);
+            }
+            Reaction::Stop => return Err(error),
+        }
+    }
 }
 
 /// As [`accept`], for a Unix domain socket.

@@ -1,101 +1,99 @@
-//! What the page can ask for: exports, and changes. Whoever asks has been let in by then.
+//! The requests of the page: the export, and changes. `server` has checked that the client may send them.
 //!
-//! Nothing is decided here about projects and ports: each question is one that a command asks, with the same answer as
-//! its `--json`, and a change comes with what takes it back. Paths that are not UTF-8 travel as `raw` carries them.
+//! Nothing is decided here about projects and ports: each request does what a command does, and is answered with the same
+//! document as its `--json`. Paths that are not UTF-8 are encoded by `raw`.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{json, to_value};
 
-use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::mappings;
-use crate::cli::project::refuse_no_folder;
+use crate::cli::outcome::Failure;
 use crate::cli::prune::{Prunes, prune, unused_for};
 use crate::cli::settings::SourcedValue;
 use crate::cli::transfer::{Imports, Readable, readable};
+use crate::httpd::{Response, ResponseBody};
 use crate::registry::import::Winner;
-use crate::registry::undo::Obstacle;
+use crate::registry::prune::give;
+use crate::registry::store::StoreError;
 use crate::registry::{Project, Registry};
 use crate::text::raw;
 use crate::text::{escaped_path, io_message, name};
 
-use super::changes::{Done, PAST_MAX, Undone};
-use super::relay;
-use super::server::{Answer, Site};
+use super::app_state::AppState;
+use super::{assets, feeds, response};
 
-/// Answers a question that changes nothing.
-pub fn read(site: &Site, name: &str, query: &str) -> Answer {
-    if name != "export" {
-        return Answer::refusal(404, "there is nothing here");
-    }
-    let registry = match site.desk.place.read() {
-        Ok(registry) => registry,
-        Err(failure) => return failed(&failure),
-    };
-    match query {
-        "format=json" => Answer::file("application/json", (registry.to_text() + "\n").into()),
-        _ => Answer::refusal(400, "give `format=json`"),
+/// The registry as a file.
+pub fn export(app: &AppState) -> Response {
+    match app.registry.read() {
+        Ok(snapshot) => Response {
+            status: 200,
+            content_type: "application/json",
+            fields: assets::FIELDS.into(),
+            body: ResponseBody::Bytes((snapshot.registry.to_text() + "\n").into_bytes().into()),
+        },
+        Err(error) => error.into(),
     }
 }
 
-/// The token, for a code that is good once.
-pub fn session(site: &Site, body: &[u8]) -> Answer {
+/// The token, in exchange for a code.
+pub fn session(app: &AppState, body: &[u8]) -> Response {
     #[derive(Deserialize)]
     struct Session {
         code: String,
     }
     let Ok(Session { code }) = serde_json::from_slice(body) else {
-        return not_understood();
+        return malformed();
     };
-    match site.key.redeem(code.as_bytes(), Instant::now()) {
-        Some(token) => Answer::json(200, &json!({ "token": token.to_string() })),
-        None => Answer::refusal(
+    match app.auth.redeem(code.as_bytes(), Instant::now()) {
+        Some(token) => response::json(200, &json!({ "token": token.to_string() })),
+        None => response::error(
             401,
-            "this address was good once; open the one that `ic ui` printed",
+            "this address was valid once; open the one that `ic ui` printed",
         ),
     }
 }
 
 /// Makes a change.
-pub fn change(site: &Arc<Site>, name: &str, body: &[u8]) -> Answer {
+pub fn change(app: &AppState, name: &str, body: &[u8]) -> Response {
     match name {
-        "allocate" => with(body, |ask| allocate(site, &ask)),
-        "remove" => with(body, |ask| remove(site, &ask)),
-        "pin" => with(body, |ask| pin(site, &ask)),
-        "prune" => with(body, |ask| prune_projects(site, &ask)),
-        "import" => with(body, |ask| import(site, &ask)),
-        "undo" => with(body, |ask| undo(site, &ask)),
-        "record" => with(body, |ask| Ok(record(site, &ask))),
-        _ => Answer::refusal(404, "there is nothing here"),
+        "allocate" => parsed(body, |request| allocate(app, &request)),
+        "remove" => parsed(body, |request| remove(app, &request)),
+        "pin" => parsed(body, |request| pin(app, &request)),
+        "prune" => parsed(body, |request| prune_projects(app, &request)),
+        "import" => parsed(body, |request| import(app, &request)),
+        "record" => parsed(body, |request| record(app, &request)),
+        _ => response::error(404, "not found"),
     }
 }
 
-fn with<Q: DeserializeOwned>(
+fn parsed<R: DeserializeOwned>(
     body: &[u8],
-    answer: impl FnOnce(Q) -> Result<Answer, Failure>,
-) -> Answer {
-    let Ok(question) = serde_json::from_slice(body) else {
-        return not_understood();
-    };
-    answer(question).unwrap_or_else(|failure| failed(&failure))
+    answer: impl FnOnce(R) -> Result<Response, Response>,
+) -> Response {
+    match serde_json::from_slice(body) {
+        Ok(request) => answer(request).unwrap_or_else(|error| error),
+        Err(_) => malformed(),
+    }
 }
 
-fn not_understood() -> Answer {
-    Answer::refusal(400, "the question is not understood; reload the page")
+fn malformed() -> Response {
+    response::error(400, "the request is malformed; reload the page")
 }
 
-fn failed(failure: &Failure) -> Answer {
-    let status = match failure.exit {
-        Exit::BadUsage => 400,
-        Exit::No => 404,
-        _ => 500,
-    };
-    Answer::refusal(status, failure.to_string())
+impl From<StoreError> for Response {
+    fn from(error: StoreError) -> Response {
+        response::error(500, error.to_string())
+    }
+}
+
+impl From<Failure> for Response {
+    fn from(failure: Failure) -> Response {
+        response::error(500, failure.to_string())
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,23 +103,21 @@ struct Allocate {
     pinned: bool,
 }
 
-fn allocate(site: &Site, ask: &Allocate) -> Result<Answer, Failure> {
-    let project = typed(&ask.path)?;
-    let place = &site.desk.place;
-    let give = |registry: &mut Registry| {
-        let given = place.give(registry, &project)?;
-        if ask.pinned {
+fn allocate(app: &AppState, request: &Allocate) -> Result<Response, Response> {
+    let project = typed(&request.path)?;
+    let given = app.registry.change(|registry| {
+        let given = give(registry, &project, app.registry.range())?;
+        if request.pinned {
             registry.pin(&project, true);
         }
         Ok(given)
-    };
-    let label = |_: &_| format!("Allocated a port for {}", name(project.path()));
-    let (given, done) = site.desk.change(give, label)?;
-    let given = given.map_err(|exhausted: crate::registry::Exhausted| {
-        Failure::could_not(exhausted.to_string())
     })?;
-    Ok(changed(
-        json!({
+    let given = given.map_err(|exhausted: crate::registry::Exhausted| {
+        response::error(500, exhausted.to_string())
+    })?;
+    Ok(response::json(
+        200,
+        &json!({
             "project": name(project.path()),
             "path": raw::to_text(project.path().as_os_str()),
             "port": given.allocated.port,
@@ -129,39 +125,52 @@ fn allocate(site: &Site, ask: &Allocate) -> Result<Answer, Failure> {
             "missing": !project.path().exists(),
             "pruned": Prunes::new(&given.pruned, false),
         }),
-        done,
     ))
 }
 
-/// A project as a person types it. White space around it is most often a slip, but folders can have it in their names.
-fn typed(text: &str) -> Result<Project, Failure> {
-    let path = match whole(text) {
+/// The project at a path as a user types it. Surrounding white space is removed unless the folder has it in its name.
+fn typed(text: &str) -> Result<Project, Response> {
+    let path = match absolute(text) {
         Ok(path) if path.exists() => path,
-        _ => whole(text.trim())?,
+        _ => absolute(text.trim())?,
     };
-    refuse_no_folder(&path)?;
+    if std::fs::metadata(&path).is_ok_and(|found| !found.is_dir()) {
+        return Err(response::error(
+            400,
+            format!(
+                "`{}` is no folder; give the project's folder",
+                escaped_path(&path)
+            ),
+        ));
+    }
     Project::resolve(&path).map_err(|error| {
-        Failure::usage(format!(
-            "cannot resolve `{}`: {}",
-            escaped_path(&path),
-            io_message(&error)
-        ))
+        response::error(
+            400,
+            format!(
+                "cannot resolve `{}`: {}",
+                escaped_path(&path),
+                io_message(&error)
+            ),
+        )
     })
 }
 
-/// The whole path: there is no current folder that a page could be in.
-fn whole(text: &str) -> Result<PathBuf, Failure> {
+/// An absolute path, in which `~` is the home folder: a page has no current folder.
+fn absolute(text: &str) -> Result<PathBuf, Response> {
     let path = match text.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => dirs::home_dir()
             .map(|home| home.join(raw::from_text(rest.trim_start_matches('/'))))
-            .ok_or_else(|| Failure::usage("there is no home folder; give the whole path"))?,
+            .ok_or_else(|| {
+                response::error(400, "there is no home folder; give an absolute path")
+            })?,
         _ => PathBuf::from(raw::from_text(text)),
     };
     if path.is_absolute() {
         Ok(path)
     } else {
-        Err(Failure::usage(
-            "give the project's whole path, beginning with `/` or `~/`",
+        Err(response::error(
+            400,
+            "give an absolute path, beginning with `/` or `~/`",
         ))
     }
 }
@@ -171,14 +180,11 @@ struct Remove {
     path: String,
 }
 
-fn remove(site: &Site, ask: &Remove) -> Result<Answer, Failure> {
-    let project = recorded(&ask.path)?;
-    let label = |_: &_| format!("Removed {}", name(project.path()));
-    let (removed, done) = site
-        .desk
-        .change(|registry| registry.remove(&project), label)?;
-    let port = removed.ok_or_else(|| gone(&project))?;
-    Ok(changed(json!({ "port": port }), done))
+fn remove(app: &AppState, request: &Remove) -> Result<Response, Response> {
+    let project = recorded(&request.path)?;
+    let removed = app.registry.change(|registry| registry.remove(&project))?;
+    let port = removed.ok_or_else(|| no_port(&project))?;
+    Ok(response::json(200, &json!({ "port": port })))
 }
 
 #[derive(Deserialize)]
@@ -187,58 +193,55 @@ struct Pin {
     pinned: bool,
 }
 
-fn pin(site: &Site, ask: &Pin) -> Result<Answer, Failure> {
-    let project = recorded(&ask.path)?;
-    let pin = |registry: &mut Registry| {
-        registry.pin(&project, ask.pinned);
+fn pin(app: &AppState, request: &Pin) -> Result<Response, Response> {
+    let project = recorded(&request.path)?;
+    let port = app.registry.change(|registry| {
+        registry.pin(&project, request.pinned);
         registry.port_of(&project)
-    };
-    let verb = if ask.pinned { "Pinned" } else { "Unpinned" };
-    let label = |_: &_| format!("{verb} {}", name(project.path()));
-    let (port, done) = site.desk.change(pin, label)?;
-    port.ok_or_else(|| gone(&project))?;
-    Ok(changed(json!({ "pinned": ask.pinned }), done))
+    })?;
+    port.ok_or_else(|| no_port(&project))?;
+    Ok(response::json(200, &json!({ "pinned": request.pinned })))
 }
 
-/// A project as the page was told of it.
-fn recorded(path: &str) -> Result<Project, Failure> {
+/// A project by the path that the page got from here.
+fn recorded(path: &str) -> Result<Project, Response> {
     Project::recorded(Path::new(&raw::from_text(path)))
-        .ok_or_else(|| Failure::usage("the path is not absolute"))
+        .ok_or_else(|| response::error(400, "the path is not absolute"))
 }
 
-fn gone(project: &Project) -> Failure {
-    Failure::no(format!(
-        "no port is assigned to `{}` any more",
-        escaped_path(project.path())
-    ))
+fn no_port(project: &Project) -> Response {
+    response::error(
+        404,
+        format!(
+            "no port is assigned to `{}` any more",
+            escaped_path(project.path())
+        ),
+    )
 }
 
 #[derive(Deserialize)]
 struct Prune {
-    /// As `--unused-for` has it.
+    /// As `--unused-for`.
     unused_for: Option<String>,
     dry_run: bool,
 }
 
-fn prune_projects(site: &Site, ask: &Prune) -> Result<Answer, Failure> {
-    let recycling = match &ask.unused_for {
+fn prune_projects(app: &AppState, request: &Prune) -> Result<Response, Response> {
+    let recycling = match &request.unused_for {
         Some(time) => Some(unused_for(SourcedValue::argument(time).period()?)),
         None => None,
     };
-    if ask.dry_run {
-        let pruned = prune(&mut site.desk.place.read()?, recycling);
-        return Ok(Answer::json(200, &Prunes::new(&pruned, true)));
-    }
-    let label = |pruned: &Vec<_>| format!("Pruned {}", mappings(pruned.len()));
-    let (pruned, done) = site
-        .desk
-        .change(|registry| prune(registry, recycling), label)?;
-    Ok(changed(document(&Prunes::new(&pruned, false)), done))
+    let pruned = if request.dry_run {
+        prune(&mut app.registry.read()?.registry, recycling)
+    } else {
+        app.registry.change(|registry| prune(registry, recycling))?
+    };
+    Ok(response::json(200, &Prunes::new(&pruned, request.dry_run)))
 }
 
 #[derive(Deserialize)]
 struct Import {
-    /// The file's name, for a person.
+    /// The file's name, for messages.
     name: String,
     /// The file, each byte as one character (U+0000 to U+00FF): it need not be text.
     bytes: String,
@@ -247,113 +250,52 @@ struct Import {
     dry_run: bool,
 }
 
-fn import(site: &Site, ask: &Import) -> Result<Answer, Failure> {
-    let bytes: Option<Vec<u8>> = ask
+fn import(app: &AppState, request: &Import) -> Result<Response, Response> {
+    let bytes: Option<Vec<u8>> = request
         .bytes
         .chars()
         .map(|byte| u8::try_from(byte).ok())
         .collect();
-    let Some(bytes) = bytes else {
-        return Ok(not_understood());
-    };
-    let named = format!("`{}`", ask.name);
+    let bytes = bytes.ok_or_else(malformed)?;
+    let named = format!("`{}`", request.name);
     let Readable { registry, warning } = readable(&bytes, &named)?;
-    let winner = if ask.replace {
+    let winner = if request.replace {
         Winner::Theirs
     } else {
         Winner::Nobody
     };
-    let (imported, done) = if ask.dry_run {
-        (site.desk.place.read()?.import(&registry, winner), None)
+    let import = |here: &mut Registry| here.import(&registry, winner);
+    let imported = if request.dry_run {
+        import(&mut app.registry.read()?.registry)
     } else {
-        let label = |imported: &crate::registry::import::Import| {
-            format!(
-                "Imported {}",
-                mappings(imported.added.len() + imported.moved.len())
-            )
-        };
-        site.desk
-            .change(|here| here.import(&registry, winner), label)?
+        app.registry.change(import)?
     };
-    let mut answer = document(&Imports::new(&imported, ask.dry_run));
-    answer["warning"] = json!(warning);
-    Ok(changed(answer, done))
-}
-
-#[derive(Deserialize)]
-struct Undo {
-    id: u64,
-}
-
-fn undo(site: &Site, ask: &Undo) -> Result<Answer, Failure> {
-    Ok(match site.desk.undo(ask.id)? {
-        Undone::Done(done) => Answer::json(200, &json!({ "undone": done })),
-        Undone::Unknown => Answer::refusal(404, "this was taken back already"),
-        Undone::TooOld => Answer::refusal(
-            404,
-            format!("too old to be undone: only the latest {PAST_MAX} changes can be"),
-        ),
-        Undone::InTheWay(obstacles) => {
-            let lines: Vec<String> = obstacles.iter().map(told).collect();
-            let error = "cannot be undone: something has changed since";
-            Answer::json(409, &json!({ "error": error, "obstacles": lines }))
-        }
-    })
-}
-
-fn told(obstacle: &Obstacle) -> String {
-    match obstacle {
-        Obstacle::PortOf { path, port, owner } => {
-            format!(
-                "{}: port {port} belongs to {} now",
-                escaped_path(path),
-                escaped_path(owner)
-            )
-        }
-        Obstacle::Changed {
-            path,
-            port: Some(port),
-        } => format!(
-            "{}: has been changed again (port {port})",
-            escaped_path(path)
-        ),
-        Obstacle::Changed { path, port: None } => {
-            format!("{}: has no port any more", escaped_path(path))
-        }
-    }
+    let mut document = to_value(Imports::new(&imported, request.dry_run)).unwrap_or_default();
+    document["warning"] = json!(warning);
+    Ok(response::json(200, &document))
 }
 
 #[derive(Deserialize)]
 struct Record {
-    /// The interceptor's.
+    /// The interceptor's process id.
     pid: u32,
     on: bool,
 }
 
-fn record(site: &Site, ask: &Record) -> Answer {
-    let recorded = match &site.feeds {
-        Some(folder) => relay::record(folder, ask.pid, ask.on),
+fn record(app: &AppState, request: &Record) -> Result<Response, Response> {
+    let recorded = match &app.feeds {
+        Some(folder) => feeds::record(folder, request.pid, request.on),
         None => Err(io::ErrorKind::NotFound.into()),
     };
     match recorded {
-        Ok(()) => Answer::json(200, &json!({ "recording": ask.on })),
-        Err(error) => Answer::refusal(
+        Ok(()) => Ok(response::json(200, &json!({ "recording": request.on }))),
+        Err(error) => Err(response::error(
             500,
             format!(
-                "the interceptor with pid {} does not take notice: {}; is it still running?",
-                ask.pid,
+                "the interceptor with pid {} did not change its recording: {}; is it still running?",
+                request.pid,
                 io_message(&error)
             ),
-        ),
+        )),
     }
-}
-
-/// An answer, and what takes back what was done.
-fn changed(mut answer: Value, done: Option<Done>) -> Answer {
-    answer["undo"] = json!(done);
-    Answer::json(200, &answer)
-}
-
-fn document(answer: &impl serde::Serialize) -> Value {
-    serde_json::to_value(answer).unwrap_or_default()
 }

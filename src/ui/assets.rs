@@ -1,21 +1,22 @@
-//! The page's files, which are written in `page/` and packed by build.rs, and the fields that keep a browser from doing more with them than is meant.
+//! The files of the page, which are in `page/` and compressed by build.rs, and the fields that restrict what a browser does
+//! with them.
 
 /// A file of the page.
 pub struct Asset {
-    /// What it is.
+    /// Its media type.
     pub content_type: &'static str,
-    /// All of it, in [`CODING`].
+    /// Its content, in [`CODING`].
     pub packed: &'static [u8],
 }
 
-/// The file that a path means.
+/// The file at a path.
 pub fn at(path: &str) -> Option<&'static Asset> {
     let (_, asset) = ASSETS.iter().find(|(name, _)| *name == path)?;
     Some(asset)
 }
 
-/// Field lines of every answer. The page's scripts and styles are files of its own, so nothing that gets into its markup
-/// can run; and markup cannot be made of text at all (`require-trusted-types-for`).
+/// Field lines of every response. The page's scripts and styles are files of its own, so nothing in its markup can run; and
+/// no markup can be made from text (`require-trusted-types-for`).
 pub const FIELDS: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'\r\n\
@@ -25,12 +26,12 @@ pub const FIELDS: &str = "Content-Security-Policy: default-src 'none'; script-sr
      Cross-Origin-Opener-Policy: same-origin\r\n\
      Cache-Control: no-store\r\n";
 
-/// Whether or not they name it, browsers take it (RFC 9110 §12.5.3 lets those be sent any coding that name none).
+/// Sent without regard to `Accept-Encoding`: every browser accepts gzip.
 pub const CODING: &str = "Content-Encoding: gzip\r\n";
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// A file of `page/`, packed by build.rs.
+/// A file of `page/`, compressed by build.rs.
 macro_rules! asset {
     ($content_type:expr, $name:literal) => {
         Asset {
@@ -58,7 +59,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// The files as they are written.
+    /// The files in `page/`.
     fn sources() -> Vec<(String, String)> {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ui/page");
         let source = |entry: std::io::Result<fs::DirEntry>| {
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_asks_for_nothing_but_its_own_files() {
+    fn the_page_loads_only_its_own_files() {
         for (name, text) in sources() {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             for elsewhere in ["://", "src=\"//", "@import", " url("] {
@@ -91,7 +92,7 @@ mod tests {
             }
         }
         let size: usize = ASSETS.iter().map(|(_, asset)| asset.packed.len()).sum();
-        // It is part of every binary, also of those that never show it.
+        // It is part of every binary with the feature `ui`.
         assert!(size < 40 << 10, "{size} bytes");
     }
 
@@ -103,10 +104,7 @@ mod tests {
             let is_loaded = sources.iter().any(|(_, text)| {
                 text.contains(&format!("\"/{name}\"")) || text.contains(&format!("'./{name}'"))
             });
-            assert!(
-                name == "index.html" || is_loaded,
-                "{name} is loaded by nobody"
-            );
+            assert!(name == "index.html" || is_loaded, "{name} is not loaded");
             assert!(
                 name == "index.html" || at(&format!("/{name}")).is_some(),
                 "{name}"

@@ -1,11 +1,11 @@
-//! What the page is told without asking, one JSON document a line for as long as it is open: projects, interceptors, and
-//! what passes through them.
+//! What an open page is sent: one JSON document a line, for as long as it is open. Projects, interceptors, and the events of
+//! their feeds.
 //!
-//! Looked at only while a page is open, and sent only when it is new. The page reads the lines from the body of an ordinary
-//! answer: an `EventSource` could not send the token in a field.
+//! The machine is examined only while a page is open, and a state is sent only when it changed. The page reads the lines from
+//! the body of an ordinary response: an `EventSource` cannot send the token in a field.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,78 +15,84 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::httpd::{BodyWriter, Response, ResponseBody};
 use crate::machine::survey::{Survey, survey};
 use crate::registry::project::is_deleted;
+use crate::registry::prune::next_free;
 use crate::registry::{Port, Registry};
 use crate::text::raw;
 use crate::text::{Escaped, name};
 
-use super::changes::Done;
+use super::app_state::AppState;
 use super::queue::{Batch, Queue};
-use super::server::Site;
-use super::{assets, relay};
+use super::{assets, feeds};
 
-/// Sends lines until the page is closed.
-pub fn stream(mut stream: TcpStream, site: &Arc<Site>) -> io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n{}Connection: close\r\n\r\n",
-        assets::FIELDS
-    );
-    stream.write_all(head.as_bytes())?;
+/// The stream of lines, until the page is closed.
+pub fn stream(app: &Arc<AppState>) -> Response {
+    let app = Arc::clone(app);
+    Response {
+        status: 200,
+        content_type: "application/x-ndjson",
+        fields: assets::FIELDS.into(),
+        body: ResponseBody::Stream(Box::new(move |writer| write_lines(writer, &app))),
+    }
+}
+
+fn write_lines(writer: &mut BodyWriter<'_>, app: &Arc<AppState>) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
-    let departing = stream.try_clone()?;
-    let help = |name: &str, work: fn(&Site, &Arc<Queue>)| beside(name, site, &queue, work);
-    let started = beside("departure", site, &queue, |_, queue| {
-        watch_for_departure(departing, queue);
+    let connection = writer.connection().try_clone()?;
+    let disconnecting = connection.try_clone()?;
+    let started = spawn("disconnect", app, &queue, |_, queue| {
+        wait_for_disconnect(disconnecting, queue);
     })
-    .and_then(|()| help("projects", |site, queue| watch_projects(site, queue)))
-    .and_then(|()| help("status", |site, queue| watch_status(site, queue)))
+    .and_then(|()| spawn("projects", app, &queue, watch_projects))
+    .and_then(|()| spawn("status", app, &queue, watch_status))
     .and_then(|()| {
-        help("feeds", |site, queue| {
-            if let Some(folder) = &site.feeds {
-                relay::follow(folder, queue);
+        spawn("feeds", app, &queue, |app, queue| {
+            if let Some(folder) = &app.feeds {
+                feeds::follow(folder, queue);
             }
         })
     });
-    let sent = started.and_then(|()| send(&mut stream, &queue));
+    let sent = started.and_then(|()| send(writer, &queue));
     queue.close();
-    // Wakes the thread that waits for the page's departure.
-    let _ = stream.shutdown(Shutdown::Both);
+    // Wakes the thread that waits for the page to disconnect.
+    let _ = connection.shutdown(Shutdown::Both);
     sent
 }
 
 /// Works in a thread of its own, which ends when the queue is closed.
-fn beside(
+fn spawn(
     name: &str,
-    site: &Arc<Site>,
+    app: &Arc<AppState>,
     queue: &Arc<Queue>,
-    work: impl FnOnce(&Site, &Arc<Queue>) + Send + 'static,
+    work: impl FnOnce(&AppState, &Arc<Queue>) + Send + 'static,
 ) -> io::Result<()> {
-    let (site, queue) = (Arc::clone(site), Arc::clone(queue));
+    let (app, queue) = (Arc::clone(app), Arc::clone(queue));
     thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || work(&site, &queue))
+        .spawn(move || work(&app, &queue))
         .map(drop)
 }
 
-fn send(stream: &mut TcpStream, queue: &Queue) -> io::Result<()> {
+fn send(writer: &mut BodyWriter<'_>, queue: &Queue) -> io::Result<()> {
     while let Some(Batch { lines, lost }) = queue.take(HEARTBEAT) {
         let mut bytes = Vec::new();
         if lost > 0 {
             bytes.extend(line(&json!({ "on": "lost", "count": lost })));
         }
         if lines.is_empty() {
-            // Shows the page that there still is somebody, and us whether there still is a page.
+            // Shows the page that the server is there, and the server whether the page is.
             bytes.extend(b"{}\n");
         }
         bytes.extend(lines.into_iter().flatten());
-        stream.write_all(&bytes)?;
+        writer.write(&bytes)?;
     }
     Ok(())
 }
 
-/// A page says nothing more; what comes is its end.
-fn watch_for_departure(mut stream: TcpStream, queue: &Queue) {
+/// The page sends nothing more: whatever can be read is its end.
+fn wait_for_disconnect(mut stream: TcpStream, queue: &Queue) {
     if stream.set_read_timeout(None).is_ok() {
         let _ = stream.read(&mut [0]);
     }
@@ -99,23 +105,23 @@ fn line(document: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// Sends a state whenever it is another one.
-struct Teller<'a> {
+/// Sends a state whenever it changed.
+struct ChangeNotifier<'a> {
     queue: &'a Queue,
     kind: &'static str,
     last: Vec<u8>,
 }
 
-impl<'a> Teller<'a> {
-    fn new(queue: &'a Queue, kind: &'static str) -> Teller<'a> {
-        Teller {
+impl<'a> ChangeNotifier<'a> {
+    fn new(queue: &'a Queue, kind: &'static str) -> ChangeNotifier<'a> {
+        ChangeNotifier {
             queue,
             kind,
             last: Vec::new(),
         }
     }
 
-    fn tell(&mut self, document: &impl Serialize) {
+    fn notify(&mut self, document: &impl Serialize) {
         let line = line(document);
         if line != self.last {
             self.last.clone_from(&line);
@@ -124,43 +130,38 @@ impl<'a> Teller<'a> {
     }
 }
 
-fn watch_projects(site: &Site, queue: &Queue) {
-    let mut teller = Teller::new(queue, "projects");
+fn watch_projects(app: &AppState, queue: &Arc<Queue>) {
+    let mut notifier = ChangeNotifier::new(queue, "projects");
     while queue.is_open() {
-        let seen = site.desk.changes();
-        match site.desk.place.store.read() {
+        let seen = app.registry.changes();
+        match app.registry.read() {
             Ok(snapshot) => {
                 let warning = snapshot.warning.map(|warning| warning.to_string());
-                teller.tell(&Projects::of(site, &snapshot.registry, warning));
+                notifier.notify(&Projects::of(app, &snapshot.registry, warning));
             }
             Err(error) => {
-                teller.tell(&json!({ "on": "projects", "problem": error.to_string() }));
+                notifier.notify(&json!({ "on": "projects", "problem": error.to_string() }));
             }
         }
-        site.desk.wait(seen, PAUSE);
+        app.registry.wait(seen, PAUSE);
     }
 }
 
-fn watch_status(site: &Site, queue: &Queue) {
-    let mut teller = Teller::new(queue, "status");
+fn watch_status(app: &AppState, queue: &Arc<Queue>) {
+    let mut notifier = ChangeNotifier::new(queue, "status");
     while queue.is_open() {
-        let seen = site.desk.changes();
-        // What is wrong with the registry is said with the projects.
-        let registry = site
-            .desk
-            .place
-            .store
-            .read()
-            .map(|snapshot| snapshot.registry);
+        let seen = app.registry.changes();
+        // The projects' state reports a registry that cannot be read.
+        let registry = app.registry.read().map(|snapshot| snapshot.registry);
         let registry = registry.unwrap_or_default();
         let projects = registry.mappings().map(|(path, port)| (path, port.get()));
-        // Without descriptors nothing can be asked, for now.
-        let survey = survey(projects).unwrap_or_default();
-        teller.tell(&Status {
+        // It fails for want of descriptors, which may be available at the next examination.
+        let status = &survey(projects).unwrap_or_default();
+        notifier.notify(&Status {
             on: "status",
-            status: &survey,
+            status,
         });
-        site.desk.wait(seen, PAUSE);
+        app.registry.wait(seen, PAUSE);
     }
 }
 
@@ -181,8 +182,6 @@ struct Projects {
     /// What is wrong with the file.
     warning: Option<String>,
     projects: Vec<Project>,
-    /// What can be taken back, the latest first.
-    past: Vec<Done>,
 }
 
 #[derive(Serialize)]
@@ -199,13 +198,13 @@ struct Project {
     pinned: bool,
     /// In seconds since 1970.
     last_used: Option<u64>,
-    /// Its folder is gone.
+    /// Its folder was deleted.
     deleted: bool,
 }
 
 impl Projects {
-    fn of(site: &Site, registry: &Registry, warning: Option<String>) -> Projects {
-        let place = &site.desk.place;
+    fn of(app: &AppState, registry: &Registry, warning: Option<String>) -> Projects {
+        let range = app.registry.range();
         let notes = registry.notes();
         let notes: HashMap<_, _> = notes.iter().collect();
         let project = |(path, port): (&Path, Port)| {
@@ -221,22 +220,21 @@ impl Projects {
         };
         Projects {
             on: "projects",
-            registry_file: Escaped(&raw::to_text(place.store.path().as_os_str())).to_string(),
+            registry_file: Escaped(&raw::to_text(app.registry.file().as_os_str())).to_string(),
             range: Range {
-                start: place.range.start(),
-                end: place.range.end(),
+                start: range.start(),
+                end: range.end(),
             },
-            assigned: registry.assigned_in(place.range),
-            next_available: place.next_free(registry),
+            assigned: registry.assigned_in(range),
+            next_available: next_free(range, registry),
             warning,
             projects: registry.mappings().map(project).collect(),
-            past: site.desk.past(),
         }
     }
 }
 
-/// Between two looks: soon enough to follow what happens, seldom enough to cost nothing.
+/// Between two examinations: often enough to follow changes, seldom enough to cost little.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A line at least so often.
+/// The longest time without a line.
 const HEARTBEAT: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
-//! What waits to be sent to one page: never more than a bounded amount, however slow its browser is.
+//! The lines that wait to be sent to one page: a bounded amount, however slow its browser is.
 //!
-//! There are two kinds of lines. Of a state only the latest counts, and it replaces one that is still waiting. Of events
-//! each counts; where there is no more room they are dropped, and the page is told how many.
+//! There are two kinds of lines. A state replaces the previous one of its kind that still waits. Events are all kept up to the
+//! limit; beyond it they are dropped and counted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,36 +11,36 @@ use std::time::Duration;
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
-    news: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct Waiting {
     states: BTreeMap<&'static str, Vec<u8>>,
     events: VecDeque<Vec<u8>>,
-    /// In `events`.
+    /// The size of `events`.
     bytes: usize,
     lost: u64,
     is_closed: bool,
 }
 
-/// What the page is sent next.
+/// The lines that the page is sent next.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// In the order in which they are to be sent.
+    /// In the order in which they are sent.
     pub lines: Vec<Vec<u8>>,
-    /// How many events were dropped in front of these.
+    /// How many events were dropped before these.
     pub lost: u64,
 }
 
 impl Queue {
-    /// The state called `kind` is now as this line says.
+    /// Replaces the state called `kind` by this line.
     pub fn put_state(&self, kind: &'static str, line: Vec<u8>) {
         self.lock().states.insert(kind, line);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Something has happened.
+    /// Adds an event, or counts it as lost at the limit.
     pub fn put_event(&self, line: Vec<u8>) {
         let mut waiting = self.lock();
         if waiting.events.len() >= EVENTS_MAX || waiting.bytes + line.len() > BYTES_MAX {
@@ -49,29 +49,29 @@ impl Queue {
         }
         waiting.bytes += line.len();
         waiting.events.push_back(line);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Nobody reads any more.
+    /// Ends the queue: the page disconnected.
     pub fn close(&self) {
         self.lock().is_closed = true;
-        self.news.notify_all();
+        self.changed.notify_all();
     }
 
-    /// Whether somebody still reads.
+    /// Whether the page is still connected.
     pub fn is_open(&self) -> bool {
         !self.lock().is_closed
     }
 
-    /// What waits, or comes within `patience`; `None` once it is closed.
-    pub fn take(&self, patience: Duration) -> Option<Batch> {
+    /// The lines that wait or come within `time`, none in the end; `None` once the queue is closed.
+    pub fn take(&self, time: Duration) -> Option<Batch> {
         let waiting = self.lock();
         let is_idle = |waiting: &mut Waiting| {
             waiting.states.is_empty() && waiting.events.is_empty() && !waiting.is_closed
         };
         let (mut waiting, _) = self
-            .news
-            .wait_timeout_while(waiting, patience, is_idle)
+            .changed
+            .wait_timeout_while(waiting, time, is_idle)
             .unwrap_or_else(PoisonError::into_inner);
         if waiting.is_closed {
             return None;
@@ -91,7 +91,7 @@ impl Queue {
     }
 }
 
-/// Enough for the recording of an interceptor that is sent again at once: five lines for each of its exchanges.
+/// Enough for the recording that an interceptor replays: five lines for each of its exchanges.
 const EVENTS_MAX: usize = 4096;
 
 /// Recorded bodies are large.
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_slow_page_does_not_take_is_counted() {
+    fn events_that_a_slow_page_does_not_read_are_counted() {
         let queue = Queue::default();
         for _ in 0..EVENTS_MAX + 3 {
             queue.put_event(b"x".to_vec());

@@ -1,4 +1,4 @@
-//! `ic ui`: who may ask, what changes, and what takes a change back. The page itself is looked at in `tests/browser`.
+//! `ic ui`: who may send requests, and what they change. The page itself is tested in `tests/browser`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -98,14 +98,14 @@ impl Page {
         answer
     }
 
-    /// The lines that a page is told, without end.
+    /// The lines that a page is sent; HTTP/1.0, so that they come without chunks.
     fn live(&self) -> impl Iterator<Item = Value> {
         let mut stream = TcpStream::connect(self.address).expect("it listens");
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .expect("a limit");
         let fields = self.fields(&format!("X-Ic-Token: {}\r\n", self.token));
-        let text = format!("GET /api/live HTTP/1.1\r\n{fields}\r\n");
+        let text = format!("GET /api/live HTTP/1.0\r\n{fields}\r\n");
         stream.write_all(text.as_bytes()).expect("it reads");
         let lines = BufReader::new(stream).lines();
         let mut lines = lines.map(|line| line.expect("text"));
@@ -199,28 +199,18 @@ fn nobody_but_the_page_is_answered() {
     let origin = format!("Origin: http://{}\r\n", page.address);
     let shop = json!({ "path": home.path("shop") }).to_string();
     let rows: [(&str, &str, &[&str], u16); 19] = [
-        ("GET /api/export?format=json", "no token", &[&own], 401),
+        ("GET /api/export", "no token", &[&own], 401),
+        ("GET /api/export", "a wrong token", &[&own, &wrong], 401),
         (
-            "GET /api/export?format=json",
-            "a wrong token",
-            &[&own, &wrong],
-            401,
-        ),
-        (
-            "GET /api/export?format=json",
+            "GET /api/export",
             "an empty token",
             &[&own, "X-Ic-Token:\r\n"],
             401,
         ),
         ("GET /api/live", "no token", &[&own], 401),
+        ("GET /api/export", "the page", &[&own, &token, &origin], 200),
         (
-            "GET /api/export?format=json",
-            "the page",
-            &[&own, &token, &origin],
-            200,
-        ),
-        (
-            "GET /api/export?format=json",
+            "GET /api/export",
             "another host",
             &["Host: evil.example\r\n", &token],
             421,
@@ -232,25 +222,25 @@ fn nobody_but_the_page_is_answered() {
             421,
         ),
         (
-            "GET /api/export?format=json",
+            "GET /api/export",
             "another page",
             &[&own, &token, "Origin: https://evil.example\r\n"],
             403,
         ),
         (
-            "GET /api/export?format=json",
+            "GET /api/export",
             "another server here",
             &[&own, &token, "Origin: http://localhost:1\r\n"],
             403,
         ),
         (
-            "GET /api/export?format=json",
+            "GET /api/export",
             "a sandboxed frame",
             &[&own, &token, "Origin: null\r\n"],
             403,
         ),
         (
-            "GET /api/export?format=json",
+            "GET /api/export",
             "another site",
             &[&own, &token, "Sec-Fetch-Site: cross-site\r\n"],
             403,
@@ -377,7 +367,7 @@ fn those_who_only_hold_connections_keep_nobody_out() {
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost:");
     }
     for _ in 0..3 {
-        assert_eq!(page.get("/api/export?format=json").0, 200);
+        assert_eq!(page.get("/api/export").0, 200);
     }
     page.change("allocate", json!({ "path": home.path("shop") }));
     let told = live.take(200).any(|line| !line["projects"][0].is_null());
@@ -385,27 +375,19 @@ fn those_who_only_hold_connections_keep_nobody_out() {
 }
 
 #[test]
-fn every_change_is_made_and_taken_back() {
+fn every_change_is_made() {
     let (home, port) = home();
     let page = Page::start(&home);
     let path = |name| home.path(name).to_str().expect("UTF-8").to_owned();
     let (shop, gone) = (path("shop"), path("gone"));
     let list = || {
-        let export = page.get("/api/export?format=json");
+        let export = page.get("/api/export");
         let registry: Value = serde_json::from_str(&export.2).expect("JSON");
         (
             registry["mappings"].clone(),
             registry["ic"]["projects"].clone(),
         )
     };
-    let undo = |answer: &Value| {
-        let done = answer["undo"].clone();
-        let undone = page.change("undo", json!({ "id": done["id"] }));
-        assert_eq!(undone["undone"], done);
-        let (status, _) = page.post("undo", &json!({ "id": done["id"] }));
-        assert_eq!(status, 404, "it is taken back once");
-    };
-
     let allocated = page.change("allocate", json!({ "path": shop, "pinned": true }));
     assert_eq!(
         (
@@ -415,36 +397,29 @@ fn every_change_is_made_and_taken_back() {
         ),
         (&json!(port), &json!(true), &json!("shop"))
     );
-    undo(&allocated);
-    assert_eq!(list().0, json!({}));
-    // The search for a port goes on from where it was: what others have done since is not known.
-    let port = port + 1;
-    let allocated = page.change(
-        "allocate",
-        json!({ "path": "~/shop/../shop/", "pinned": true }),
+    let again = page.change("allocate", json!({ "path": "~/shop/../shop/" }));
+    assert_eq!(
+        (&again["port"], &again["created"]),
+        (&json!(port), &json!(false))
     );
-    assert_eq!(allocated["port"], port);
     let with_shop = list();
     assert_eq!(
         with_shop,
         (json!({ &shop: port }), json!({ &shop: { "pinned": true } }))
     );
-    let again = page.change("allocate", json!({ "path": shop }));
-    assert_eq!(
-        (&again["created"], &again["undo"]),
-        (&json!(false), &Value::Null)
-    );
 
-    let unpinned = page.change("pin", json!({ "path": shop, "pinned": false }));
+    page.change("pin", json!({ "path": shop, "pinned": false }));
     assert_eq!(list().1, json!({}));
-    undo(&unpinned);
+    page.change("pin", json!({ "path": shop, "pinned": true }));
     assert_eq!(list(), with_shop);
 
     let removed = page.change("remove", json!({ "path": shop }));
     assert_eq!(removed["port"], port);
     assert_eq!(page.post("remove", &json!({ "path": shop })).0, 404);
-    undo(&removed);
-    assert_eq!(list(), with_shop);
+    let kept = json!({ "mappings": with_shop.0, "ic": { "projects": with_shop.1 } }).to_string();
+    let question = json!({ "name": "kept", "bytes": kept, "replace": false, "dry_run": false });
+    page.change("import", question);
+    assert_eq!(list(), with_shop, "an import puts back port and pin");
 
     page.change("allocate", json!({ "path": gone }));
     let before = list();
@@ -454,20 +429,18 @@ fn every_change_is_made_and_taken_back() {
     let pruned = page.change("prune", question(false));
     assert_eq!(pruned["removed"], shown["removed"]);
     assert_eq!(pruned["removed"][0]["reason"], "deleted");
-    undo(&pruned);
-    assert_eq!(list(), before);
+    page.change("allocate", json!({ "path": gone }));
+    assert_eq!(list(), before, "it gets its old port");
 
     let file = json!({ "mappings": { &gone: port + 7, "/else/where": port } }).to_string();
     let question = |replace, dry_run| json!({ "name": "a.json", "bytes": file, "replace": replace, "dry_run": dry_run });
     let refused = page.change("import", question(false, false));
     assert_eq!(refused["conflicts"].as_array().map(Vec::len), Some(2));
-    assert_eq!((list(), &refused["undo"]), (before.clone(), &Value::Null));
+    assert_eq!(list(), before);
     page.change("import", question(true, true));
     assert_eq!(list(), before, "a look");
-    let imported = page.change("import", question(true, false));
+    page.change("import", question(true, false));
     assert_eq!(list().0, json!({ &gone: port + 7, "/else/where": port }));
-    undo(&imported);
-    assert_eq!(list(), before);
     let (status, answer) = page.post(
         "import",
         &json!({ "name": "x", "bytes": "{}", "replace": false, "dry_run": true }),
@@ -478,31 +451,6 @@ fn every_change_is_made_and_taken_back() {
             .as_str()
             .is_some_and(|error| error.starts_with("`x` holds no mappings"))
     );
-}
-
-#[test]
-fn only_the_latest_changes_can_be_undone_and_others_are_told_apart() {
-    let (home, _) = home();
-    let page = Page::start(&home);
-    let path = home.path("shop");
-    page.change("allocate", json!({ "path": path }));
-    for round in 0..20 {
-        page.change("pin", json!({ "path": path, "pinned": round % 2 == 0 }));
-    }
-    let (status, answer) = page.post("undo", &json!({ "id": 1 }));
-    assert_eq!(status, 404);
-    assert_eq!(
-        answer["error"],
-        "too old to be undone: only the latest 20 changes can be"
-    );
-    page.change("undo", json!({ "id": 21 }));
-    for id in [21, 22] {
-        let (status, answer) = page.post("undo", &json!({ "id": id }));
-        assert_eq!(
-            (status, &answer["error"]),
-            (404, &json!("this was taken back already"))
-        );
-    }
 }
 
 #[test]
@@ -537,28 +485,6 @@ fn a_path_is_taken_as_it_is_typed_where_that_is_there() {
             file.display()
         )
     );
-}
-
-#[test]
-fn an_undo_that_would_take_something_from_others_says_so_and_does_nothing() {
-    let (home, port) = home();
-    let page = Page::start(&home);
-    home.ic(["allocate"]).result(0);
-    let removed = page.change("remove", json!({ "path": home.path("shop") }));
-    // Where the search begins is a field of the file; another tool may set it back.
-    home.ic(["reset", "--yes"]).result(0);
-    let other = home.folder("other");
-    home.ic(["allocate".as_ref(), other.as_os_str()]).result(0);
-    let before = home.content();
-    let (status, answer) = page.post("undo", &json!({ "id": removed["undo"]["id"] }));
-    assert_eq!(status, 409, "{answer}");
-    let told = format!(
-        "{}: port {port} belongs to {} now",
-        home.path("shop").display(),
-        other.display()
-    );
-    assert_eq!(answer["obstacles"], json!([told]));
-    assert_eq!(home.content(), before);
 }
 
 #[test]
@@ -602,10 +528,9 @@ fn a_page_is_told_what_changes_wherever_it_is_changed() {
         (&first["projects"], &first["next_available"]),
         (&json!([]), &json!(port))
     );
-    let allocated = page.change("allocate", json!({ "path": home.path("shop") }));
+    page.change("allocate", json!({ "path": home.path("shop") }));
     let second = projects();
     assert_eq!(second["projects"][0]["port"], port);
-    assert_eq!(second["past"], json!([allocated["undo"]]));
     home.ic(["remove"]).result(0);
     assert_eq!(projects()["projects"], json!([]));
 }

@@ -92,8 +92,6 @@ const RULES: &[Rule] = &[
             "src/http/trailer.rs",
             // The length of its own answers.
             "src/http/reply.rs",
-            // The framing of its own streams.
-            "src/mock.rs",
             // The length of its own requests.
             "src/machine/client.rs",
             // What `--header` refuses.
@@ -173,7 +171,7 @@ const RULES: &[Rule] = &[
             "src/cli/tail.rs",
             // Signals as bytes on a socket, and feeds, which are sockets of the file system, as every Unix has them.
             "src/cli/stop.rs",
-            "src/ui/relay.rs",
+            "src/ui/feeds.rs",
         ],
         words: &["target_os", "rustix::", "std::os::", "libc"],
         text: Text::Code,

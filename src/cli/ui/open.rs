@@ -1,4 +1,4 @@
-//! Opening the page in the user's browser, where there is one to be seen.
+//! Opens the page in the user's browser.
 
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -7,14 +7,14 @@ use std::thread;
 use crate::cli::output::eprint_line;
 use crate::cli::settings::Environment;
 use crate::text::io_message;
-use crate::ui::Key;
+use crate::ui::Auth;
 
-/// Opens the page, with a code that is good once. That it cannot be opened is no failure: its address has been printed.
-pub fn in_browser(url: &str, key: &Key, environment: &Environment<'_>) {
+/// Opens the page, with a code that is valid once. Failing to open it is not an error: its address was printed.
+pub fn in_browser(url: &str, auth: &Auth, environment: &Environment<'_>) {
     let Some(opener) = opener(environment.0) else {
         return;
     };
-    let Ok(code) = key.issue_code() else {
+    let Ok(code) = auth.issue_code() else {
         return;
     };
     let started = Command::new(opener)
@@ -25,9 +25,9 @@ pub fn in_browser(url: &str, key: &Key, environment: &Environment<'_>) {
         .spawn();
     match started {
         Ok(mut child) => {
-            // Some openers are the browser itself and stay; whoever has ended is not left as a zombie.
+            // Some openers are the browser itself and keep running; waiting prevents a zombie process.
             let wait = move || drop(child.wait());
-            // Without a thread for it, the zombie goes when this process does.
+            // If no thread can be started, the zombie remains until this process ends.
             let _ = thread::Builder::new()
                 .name("browser".to_owned())
                 .spawn(wait);
@@ -39,7 +39,7 @@ pub fn in_browser(url: &str, key: &Key, environment: &Environment<'_>) {
     }
 }
 
-/// The program that opens addresses; none where there is no display to open them on.
+/// The program that opens addresses; `None` if there is no display.
 fn opener(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<&'static str> {
     if cfg!(target_vendor = "apple") {
         return Some("open");

@@ -71,8 +71,8 @@ export function allocate(ask) {
   });
 }
 
-/** Shows what pruning would remove before it does. */
-export function prune(ask) {
+/** Shows what pruning would remove before it does; `keep(paths)` resolves to what puts these projects back. */
+export function prune(ask, keep) {
   return dialog('Prune', (close, element) => {
     const unused = h('select', { 'aria-label': 'Also ports not used for' },
       [['', 'only deleted projects'], ['7d', 'and ports unused for 7 days'], ['30d', 'and ports unused for 30 days'],
@@ -82,12 +82,14 @@ export function prune(ask) {
     const bar = buttons(close, 'Remove', 'danger');
     const go = bar.lastElementChild;
     const question = (dry_run) => ({ unused_for: unused.value || null, dry_run });
+    let paths = [];
     const look = async () => {
       go.disabled = true;
       const answer = await ask('prune', question(true));
       if (!element.isConnected) return;
       if (answer.error) return found.replaceChildren(h('p.wrong', {}, answer.error));
       const rows = answer.removed.map((row) => ({ ...row, why: row.reason }));
+      paths = rows.map((row) => row.path);
       found.replaceChildren(rows.length ? mappingTable(rows) : h('p.dim', {}, 'Nothing to prune.'));
       say(go, rows.length ? `Remove ${plural(rows.length, 'mapping')}` : 'Remove');
       go.disabled = rows.length === 0;
@@ -98,15 +100,23 @@ export function prune(ask) {
       h('p.dim', {}, 'Pinned ports and ports in use stay. A project that comes back gets its port again while that is free.'),
       h('label.field', {}, h('span', {}, 'Remove'), unused), found, bar,
     ], async () => {
+      const undo = await keep(paths);
       const answer = await ask('prune', question(false));
       if (answer.error) found.replaceChildren(h('p.wrong', {}, answer.error));
-      else close(answer);
+      else close({ ...answer, undo });
     });
   });
 }
 
+/** Why a mapping cannot be imported. */
+export function conflictText(row) {
+  return row.has_port
+    ? `${visible(row.path)} has port ${row.has_port} now`
+    : `port ${row.port} belongs to ${visible(row.port_of)} now`;
+}
+
 /** Each byte as one character: a registry file need not be text. */
-function bytesOf(buffer) {
+export function bytesOf(buffer) {
   const bytes = new Uint8Array(buffer);
   let text = '';
   for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
@@ -116,7 +126,7 @@ function bytesOf(buffer) {
 /** Takes a file, shows what it would change, and imports it. */
 export function importFile(ask) {
   return dialog('Import mappings', (close) => {
-    const file = h('input', { type: 'file', required: true, accept: '.json,.csv,.backup,application/json,text/csv', 'aria-label': 'File' });
+    const file = h('input', { type: 'file', required: true, accept: '.json,.backup,application/json', 'aria-label': 'File' });
     const replace = h('input', { type: 'checkbox' });
     const found = h('.found', { 'aria-live': 'polite' });
     const bar = buttons(close, 'Import');
@@ -173,15 +183,6 @@ export function importFile(ask) {
   });
 }
 
-/** What could not be undone, and why. */
-export function obstacles(answer) {
-  return dialog('Cannot undo', (close) => form([
-    h('p', {}, 'Something has changed since, so nothing was undone:'),
-    h('ul', {}, (answer.obstacles ?? []).slice(0, 20).map((line) => h('li', {}, visible(line)))),
-    h('.buttons', {}, h('button.primary', { type: 'submit' }, 'Close')),
-  ], () => close()));
-}
-
 export function help() {
   const keys = [
     ['/', 'filter'], ['1 2', 'projects, requests'], ['j k ↓ ↑', 'next, previous'], ['Enter', 'details'], ['Esc', 'close, clear'],
@@ -194,7 +195,7 @@ export function help() {
   ], () => close()));
 }
 
-/** For whoever has come without the token. */
+/** Asks for the token. */
 export function signIn(message) {
   return dialog('Open the printed address', (close) => {
     const given = h('input', { type: 'text', required: true, autocomplete: 'off', spellcheck: false, placeholder: 'http://127.0.0.1:…/#token=…', 'aria-label': 'Address or token' });

@@ -75,7 +75,8 @@ function drawSpark(svg, rate) {
 export class Projects {
   constructor(element, ask) {
     this.ask = ask;
-    this.told = { projects: [], past: [] };
+    this.told = { projects: [] };
+    this.undos = [];
     this.status = { interceptors: [], held: [] };
     this.rates = new Map();
     this.filterText = '';
@@ -89,7 +90,7 @@ export class Projects {
     const button = (name, label, title, act) =>
       h(name, { type: 'button', title, onclick: act }, label);
     this.facts = h('p.facts');
-    this.undoButton = button('button', 'Undo', 'Nothing to undo', () => this.undo());
+    this.undoButton = button('button', 'Undo', '', () => this.undo());
     this.chips = KINDS.map(([kind, label]) => h('button.chip', {
       type: 'button', 'aria-pressed': String(kind === 'all'), onclick: () => this.choose(kind),
     }, label, h('span.number')));
@@ -113,21 +114,17 @@ export class Projects {
           button('button.primary', 'Allocate…', 'Give a folder its port (a)', () => this.allocate()),
           button('button', 'Prune…', 'Remove what is not needed', () => this.prune()),
           button('button', 'Import…', 'Take over mappings from a file', () => this.import()),
-          h('.group', { role: 'group', 'aria-label': 'Export' }, h('span', {}, 'Export'),
-            button('button', 'JSON', 'Everything in the registry, as JSON', () => this.export('json')),
-            button('button', 'CSV', 'Paths and ports, as CSV', () => this.export('csv'))),
+          button('button', 'Export', 'Everything in the registry, as JSON', () => this.export()),
           this.undoButton)),
       h('.split', {}, this.list.element, this.pane),
       this.facts);
+    this.showUndo();
   }
 
   // What is heard.
 
   hearProjects(message) {
     this.told = message;
-    const [last] = message.past;
-    this.undoButton.disabled = !last;
-    this.undoButton.title = last ? `Undo: ${visible(last.label)} (u)` : 'Nothing to undo';
     this.draw();
   }
 
@@ -377,29 +374,59 @@ export class Projects {
     copy(addressOf(row), addressOf(row));
   }
 
-  offerUndo(text, done) {
-    toast(text, done ? { label: 'Undo', action: () => this.undo(done.id) } : {});
+  /** Shows what was done; `undo` sends the request that reverts it and resolves to its answer. */
+  offerUndo(text, undo) {
+    if (!undo) return toast(text);
+    const entry = { text, undo };
+    this.undos.push(entry);
+    if (this.undos.length > UNDOS_MAX) this.undos.shift();
+    this.showUndo();
+    toast(text, { label: 'Undo', action: () => this.undo(entry) });
   }
 
-  async undo(id = this.told.past[0]?.id) {
-    if (id === undefined) return;
-    const answer = await this.ask('undo', { id });
-    if (answer.undone) toast(`Undone: ${visible(answer.undone.label)}`);
-    else if (answer.obstacles) dialogs.obstacles(answer);
-    else dialogs.tell(answer);
+  showUndo() {
+    const last = this.undos.at(-1);
+    this.undoButton.disabled = !last;
+    this.undoButton.title = last ? `Undo: ${last.text} (u)` : 'Nothing to undo';
+  }
+
+  async undo(entry = this.undos.at(-1)) {
+    if (!this.undos.includes(entry)) return;
+    const answer = await entry.undo();
+    if (!dialogs.tell(answer)) return;
+    if (answer.conflicts?.length) {
+      toast(`Cannot undo: ${dialogs.conflictText(answer.conflicts[0])}`, { isError: true });
+      return;
+    }
+    this.undos = this.undos.filter((one) => one !== entry);
+    this.showUndo();
+    toast(`Undone: ${entry.text}`);
+  }
+
+  /** What the registry holds of these projects, as an import that puts it back; `null` if it cannot be read. */
+  async keep(paths) {
+    const { blob } = await this.ask('export');
+    if (!blob) return null;
+    const { mappings, ic } = JSON.parse(await blob.text());
+    const ofPaths = (all) => Object.fromEntries(paths.filter((path) => path in (all ?? {})).map((path) => [path, all[path]]));
+    const kept = JSON.stringify({ mappings: ofPaths(mappings), ic: { projects: ofPaths(ic?.projects) } });
+    const bytes = dialogs.bytesOf(new TextEncoder().encode(kept));
+    return () => this.ask('import', { name: 'undo', bytes, replace: false, dry_run: false });
   }
 
   async pin(row) {
     const answer = await this.ask('pin', { path: row.path, pinned: !row.pinned });
-    if (dialogs.tell(answer)) this.offerUndo(`${answer.pinned ? 'Pinned' : 'Unpinned'} ${visible(row.name)}`, answer.undo);
+    const undo = () => this.ask('pin', { path: row.path, pinned: row.pinned });
+    if (dialogs.tell(answer)) this.offerUndo(`${answer.pinned ? 'Pinned' : 'Unpinned'} ${visible(row.name)}`, undo);
   }
 
   async remove(row) {
     const lines = [`${visible(row.path)} loses port ${row.port}, which another project can get then.`];
     if (row.state === 'running') lines.push('Its interceptor is running and goes on until it is stopped.');
     if (!await dialogs.confirm(`Remove ${visible(row.name)}?`, lines, 'Remove')) return this.list.focus();
+    const undo = await this.keep([row.path]);
     const answer = await this.ask('remove', { path: row.path });
-    if (dialogs.tell(answer)) this.offerUndo(`Removed ${visible(row.name)}`, answer.undo);
+    if (dialogs.tell(answer)) this.offerUndo(`Removed ${visible(row.name)}`, undo);
     this.list.focus();
   }
 
@@ -407,26 +434,30 @@ export class Projects {
     const answer = await dialogs.allocate(this.ask);
     if (!answer) return;
     const text = answer.created ? `${visible(answer.project)} has port ${answer.port}` : `${visible(answer.project)} had port ${answer.port} already`;
-    this.offerUndo(answer.missing ? `${text}; there is no such folder yet` : text, answer.undo);
+    const undo = answer.created && (() => this.ask('remove', { path: answer.path }));
+    this.offerUndo(answer.missing ? `${text}; there is no such folder yet` : text, undo);
     this.list.pick(`p${answer.port}`, false);
   }
 
   async prune() {
-    const answer = await dialogs.prune(this.ask);
+    const answer = await dialogs.prune(this.ask, (paths) => this.keep(paths));
     if (answer) this.offerUndo(`Removed ${plural(answer.removed.length, 'mapping')}`, answer.undo);
   }
 
   async import() {
     const answer = await dialogs.importFile(this.ask);
-    if (answer) this.offerUndo(`Imported ${plural(answer.added.length + answer.moved.length, 'mapping')}`, answer.undo);
+    if (answer) toast(`Imported ${plural(answer.added.length + answer.moved.length, 'mapping')}`);
   }
 
-  async export(format) {
-    const answer = await this.ask(`export?format=${format}`);
-    if (answer.blob) download(`port_registry.${format}`, answer.blob.type, answer.blob);
+  async export() {
+    const answer = await this.ask('export');
+    if (answer.blob) download('port_registry.json', answer.blob.type, answer.blob);
     else dialogs.tell(answer);
   }
 }
+
+/** Enough for what a user remembers to have done. */
+const UNDOS_MAX = 20;
 
 const SORTS_DOWN = new Set(['requests', 'rate', 'used']);
 

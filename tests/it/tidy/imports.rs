@@ -16,7 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("registry", &["text"]),
     ("serve", &["http", "text"]),
-    ("mock", &["http", "serve", "text"]),
+    ("httpd", &["http", "serve"]),
+    ("mock", &["http", "httpd", "serve", "text"]),
 ];
 
 /// Each file as a module path below the crate (`serve::feed`; empty: `lib.rs`), with the files that it imports.

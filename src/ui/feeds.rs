@@ -1,8 +1,8 @@
-//! What interceptors tell on their feeds, passed on to one page.
+//! The events of the interceptors' feeds, passed on to one page.
 //!
-//! Each page listens for itself, for as long as it is open: an interceptor to which nobody listens does nothing for it. Lines
-//! are passed on as they are, once they are known to be lines of JSON; what they mean is the page's business. An
-//! interceptor that tells more than the page takes is not waited for, nor does it wait (`queue`).
+//! Each page subscribes for as long as it is open: a feed without subscribers costs its interceptor nothing. Lines are passed
+//! on unchanged if they are JSON; the page interprets them. Where events come faster than the page reads, neither side waits
+//! for the other (`queue`).
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
@@ -20,67 +20,69 @@ use crate::machine::feeds::{Feed, sockets};
 
 use super::queue::Queue;
 
-/// Listens to every interceptor that has a socket in `folder`, until the queue is closed.
+/// Passes on the events of every interceptor that has a socket in `folder`, until the queue is closed.
 pub fn follow(folder: &Path, queue: &Arc<Queue>) {
-    let listeners = Arc::new(Listeners::default());
-    // One that has ended, or has enough listeners, is not asked again at once.
+    let subscriptions = Arc::new(Subscriptions::default());
+    // An interceptor that ended, or has too many subscribers, is not tried again at once.
     let mut tried: HashMap<PathBuf, Instant> = HashMap::new();
     while queue.is_open() {
         let sockets = sockets(folder);
         tried.retain(|tried, _| sockets.contains(tried));
         for socket in sockets {
             let is_early = |at: &Instant| at.elapsed() < PAUSE_BEFORE_NEXT;
-            if tried.get(&socket).is_some_and(is_early) || listeners.lock().contains_key(&socket) {
+            if tried.get(&socket).is_some_and(is_early)
+                || subscriptions.lock().contains_key(&socket)
+            {
                 continue;
             }
             tried.insert(socket.clone(), Instant::now());
             if let Ok(feed) = Feed::at(&socket) {
-                // Without a thread it is tried again later.
-                let _ = listen(socket, feed, queue, &listeners);
+                // If no thread can be started, it is tried again later.
+                let _ = subscribe(socket, feed, queue, &subscriptions);
             }
         }
         thread::sleep(PAUSE);
     }
-    for stream in listeners.lock().values() {
+    for stream in subscriptions.lock().values() {
         // Ends the thread that reads from it.
         let _ = stream.shutdown(Shutdown::Both);
     }
 }
 
-/// The connections of one page, by socket.
+/// The connections to feeds for one page, by socket.
 #[derive(Default)]
-struct Listeners(Mutex<HashMap<PathBuf, UnixStream>>);
+struct Subscriptions(Mutex<HashMap<PathBuf, UnixStream>>);
 
-impl Listeners {
+impl Subscriptions {
     fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, UnixStream>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn listen(
+fn subscribe(
     socket: PathBuf,
     mut feed: Feed,
     queue: &Arc<Queue>,
-    listeners: &Arc<Listeners>,
+    subscriptions: &Arc<Subscriptions>,
 ) -> io::Result<()> {
     let stream = feed.stream().try_clone()?;
-    listeners.lock().insert(socket.clone(), stream);
-    let (queue, forget) = (Arc::clone(queue), Arc::clone(listeners));
+    subscriptions.lock().insert(socket.clone(), stream);
+    let (queue, others) = (Arc::clone(queue), Arc::clone(subscriptions));
     let pass_all_on = {
         let socket = socket.clone();
         move || {
             let pid = feed.hello.pid;
             pass_on(pid, feed.first_line.as_bytes(), &queue);
             pass_on(pid, feed.lines(), &queue);
-            forget.lock().remove(&socket);
-            queue.put_event(told(pid, br#"{"event":"closed"}"#));
+            others.lock().remove(&socket);
+            queue.put_event(page_line(pid, br#"{"event":"closed"}"#));
         }
     };
     thread::Builder::new()
         .name("feed".to_owned())
         .spawn(pass_all_on)
         .map(drop)
-        .inspect_err(|_| drop(listeners.lock().remove(&socket)))
+        .inspect_err(|_| drop(subscriptions.lock().remove(&socket)))
 }
 
 fn pass_on(pid: u32, mut reader: impl BufRead, queue: &Queue) {
@@ -93,33 +95,33 @@ fn pass_on(pid: u32, mut reader: impl BufRead, queue: &Queue) {
             .read_until(b'\n', &mut line)
         {
             Ok(1..) if line.ends_with(b"\n") => {}
-            // An end, or no line that an interceptor would write.
+            // The end, or a line that no interceptor writes.
             _ => return,
         }
         line.pop();
-        // A line break within would be another line to the page, and half a document is none.
+        // A line break would start another line for the page; an incomplete document is not JSON.
         let is_document = !line.contains(&b'\r')
             && std::str::from_utf8(&line)
                 .is_ok_and(|line| serde_json::from_str::<IgnoredAny>(line).is_ok());
         if is_document {
-            queue.put_event(told(pid, &line));
+            queue.put_event(page_line(pid, &line));
         }
     }
 }
 
 /// A line for the page.
-fn told(pid: u32, event: &[u8]) -> Vec<u8> {
+fn page_line(pid: u32, event: &[u8]) -> Vec<u8> {
     let mut line = format!(r#"{{"on":"feed","pid":{pid},"event":"#).into_bytes();
     line.extend_from_slice(event);
     line.extend_from_slice(b"}\n");
     line
 }
 
-/// Switches recording in an interceptor, and waits until it says that it has.
+/// Switches recording in an interceptor on or off, and waits until it confirms.
 ///
 /// # Errors
 ///
-/// It does not run, or does not answer in a second or two.
+/// It does not run, or does not confirm in time.
 pub fn record(folder: &Path, pid: u32, on: bool) -> io::Result<()> {
     #[derive(Deserialize)]
     struct Event {
@@ -135,7 +137,7 @@ pub fn record(folder: &Path, pid: u32, on: bool) -> io::Result<()> {
     feed.record(on)?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // None would be for ever.
+        // Zero would mean no limit.
         let left = left.max(Duration::from_millis(1));
         feed.stream().set_read_timeout(Some(left))?;
         let line = feed.next_line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -144,22 +146,22 @@ pub fn record(folder: &Path, pid: u32, on: bool) -> io::Result<()> {
         };
         match event.as_str() {
             "recording" if is_on == Some(on) => return Ok(()),
-            "full" => return Err(io::Error::other("it has as many listeners as it can")),
+            "full" => return Err(io::Error::other("it has too many subscribers")),
             _ => {}
         }
     }
 }
 
-/// Longer than the recorded body of the largest size, however much of it has to be escaped.
+/// Longer than the largest recorded body with every byte escaped.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
-/// Between two looks for interceptors: one that has just been started is listened to before its first request, mostly.
+/// Between two searches for interceptors: short, so that the first request of a new one is usually seen.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Before an interceptor is asked again that ended the connection.
+/// Before another attempt at an interceptor that closed the connection.
 const PAUSE_BEFORE_NEXT: Duration = Duration::from_secs(3);
 
-/// A page waits for it.
+/// The user waits for it.
 const RECORD_TIME_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
