@@ -1,20 +1,19 @@
 //! HTTP/1.1 without I/O: bytes in, decisions out (RFC 9110, RFC 9112).
 //!
-//! Decided here: whether bytes are a message, where it ends, what of it may pass this hop, and what is
-//! answered to a peer that gets it wrong. Not decided here: when to read, from where, how long to wait.
-//! Nothing in this module does I/O, awaits, reads a clock, or grows without a limit, so a fuzzer calls
-//! the very functions that the program runs.
+//! Decided here: whether bytes are a message, where it ends, what of it is forwarded, and the reply to a malformed request. Not
+//! decided here: when to read, from where, how long to wait. Nothing in this module does I/O, awaits, reads a clock, or grows
+//! without a limit, so that a fuzzer calls the functions that the program runs.
 //!
-//! A message passes in this order:
+//! A message is handled in this order:
 //!
 //! 1. [`head::request`] or [`head::response`] turns bytes into a borrowed head,
 //! 2. [`framing`] decides, once, how its body ends,
-//! 3. [`target`] and [`guard`] say whether the request may be served here at all,
+//! 3. [`target`] and [`guard`] decide whether the request is served,
 //! 4. [`rewrite`] writes the head for the next hop,
 //! 5. [`body::Body`] follows the body's bytes to their end,
-//! 6. [`connection`] says what becomes of the connection.
+//! 6. [`connection`] decides whether the connection serves another request.
 //!
-//! [`forward`] asks them in this order.
+//! [`forward`] calls them in this order.
 
 pub mod body;
 pub mod chunked;
@@ -39,8 +38,8 @@ pub(crate) mod tests {
     use super::*;
     use std::fmt::Debug;
 
-    /// The rule for every parser here: a verdict, once given, stands. All of `bytes` give `expected`; each
-    /// shorter prefix gives [`Parsed::Partial`], or already the same error; bytes behind change nothing.
+    /// Checks the rule for every parser here: a result is final. All of `bytes` give `expected`; each shorter prefix gives
+    /// [`Parsed::Partial`] or already the same error; bytes after them change nothing.
     #[track_caller]
     pub(crate) fn check_in_pieces<T: PartialEq + Debug>(
         why: &str,
@@ -70,7 +69,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Reads the request head that `text` is, and asks `question` of it.
+    /// Parses `text` as a request head and passes it to `question`.
     #[track_caller]
     pub(crate) fn with_request<T>(
         text: &str,
@@ -82,7 +81,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Reads the response head that `text` is, and asks `question` of it.
+    /// Parses `text` as a response head and passes it to `question`.
     #[track_caller]
     pub(crate) fn with_response<T>(
         text: &str,
@@ -94,7 +93,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// What may follow a message on its connection, or be smuggled in behind it.
+    /// Bytes that may follow a message on its connection, or be smuggled in after it.
     const BEHIND: [&[u8]; 8] = [
         b"\r\n",
         b"\n",

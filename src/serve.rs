@@ -370,7 +370,7 @@ fn limit_connections(options: &mut Options) {
 
 /// Whether the target is one of the addresses listened on.
 fn leads_back(target: &Target, addresses: &[Address]) -> bool {
-    let (host, port) = match target.place() {
+    let (host, port) = match target.endpoint() {
         Endpoint::Tcp(host, port) => (host, port),
         Endpoint::Unix(path) => {
             let is_that = |address: &Address| match address {

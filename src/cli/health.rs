@@ -164,7 +164,7 @@ fn first_hop_answers(place: &Place, identity: &Identity) -> Result<(), Failure> 
         .parse()
         .map_err(|error| Failure::no(format!("the target `{target}` of {place} {error}")))?;
     let what = identity.proxy.as_ref().map_or("target", |_| "proxy");
-    reach(target.place(), CONNECT_TIME_MAX).map_err(|why| {
+    reach(target.endpoint(), CONNECT_TIME_MAX).map_err(|why| {
         Failure::no(format!(
             "the interceptor on {place} is up, but its {what} {target} {why}; start it, or wait"
         ))

@@ -1,8 +1,8 @@
-//! A body on its way through: what is left of it, and what of it may pass unseen.
+//! The progress of a body that is forwarded: how much is left, and how many bytes need no inspection.
 //!
-//! A forwarder asks one question of a body: how many of the next bytes may pass without being looked at?
-//! [`Body::opaque`] answers it for every framing, so that the relay is one loop that knows none of them,
-//! and moving bytes by copy or by splice are two ways to do one thing.
+//! A forwarder asks one question of a body: how many of the next bytes may pass without inspection? [`Body::opaque`] answers it
+//! for every framing, so that the relay is one loop that is independent of the framing, and copy and splice are
+//! interchangeable.
 
 use super::chunked::{Chunked, Piece};
 use super::error::{Error, Parsed};
@@ -24,18 +24,18 @@ enum Progress {
 /// How a body is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyMode {
-    /// As it came, chunk framing and all.
+    /// As received, chunk framing included.
     Verbatim,
-    /// Its data alone, for a receiver that knows no chunks.
+    /// The data without chunk framing, for an HTTP/1.0 client.
     Dechunked,
 }
 
-/// The sender closed its side before its body was complete.
+/// The sender closed the connection before the body was complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated;
 
 impl Body {
-    /// The whole of a body that is framed as `framing`.
+    /// A body that is framed as `framing`, from its start.
     pub fn new(framing: Framing) -> Self {
         Body(match framing {
             Framing::Empty | Framing::Length(0) => Progress::Complete,
@@ -45,12 +45,12 @@ impl Body {
         })
     }
 
-    /// Whether nothing of it is to come.
+    /// Whether all of it has passed.
     pub fn is_complete(&self) -> bool {
         self.0 == Progress::Complete
     }
 
-    /// How many of the next bytes may pass without being looked at; `u64::MAX` stands for all to come.
+    /// How many of the next bytes may pass without inspection; `u64::MAX` means all.
     pub fn opaque(&self) -> u64 {
         match &self.0 {
             Progress::Length(left) => *left,
@@ -60,7 +60,7 @@ impl Body {
         }
     }
 
-    /// `count` bytes have passed unseen; at most [`Body::opaque`].
+    /// Records that `count` bytes have passed without inspection; at most [`Body::opaque`].
     pub fn advance(&mut self, count: u64) {
         debug_assert!(
             count <= self.opaque(),
@@ -71,10 +71,10 @@ impl Body {
             Progress::Chunked(chunked) => chunked.advance(count),
             Progress::UntilClose | Progress::Complete => {}
         }
-        self.settle();
+        self.update_complete();
     }
 
-    /// What `bytes`, which must not be empty, start with; steps over it.
+    /// Returns what the next `bytes` start with and advances past it. `bytes` must not be empty.
     pub fn next(&mut self, bytes: &[u8]) -> Result<Piece, Error> {
         let piece = match &mut self.0 {
             Progress::Complete => Piece::End,
@@ -87,14 +87,13 @@ impl Body {
                 Piece::Data(count)
             }
         };
-        self.settle();
+        self.update_complete();
         Ok(piece)
     }
 
-    /// How many of the leading `bytes` belong to this body and may pass as they are; steps over them.
+    /// Returns how many of the next `bytes` belong to this body and may pass as they are, and advances past them.
     ///
-    /// Fewer than all of them means that the body has ended, or that its trailer section is next
-    /// ([`Body::has_trailers`]).
+    /// Fewer than all means that the body has ended, or that its trailer section is next ([`Body::has_trailers`]).
     pub fn follow(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let mut count = 0;
         while count < bytes.len() {
@@ -106,35 +105,34 @@ impl Body {
         Ok(count)
     }
 
-    /// Whether the next bytes are a trailer section that is to be taken by [`Body::take_trailers`].
+    /// Whether the next bytes are a trailer section for [`Body::take_trailers`].
     pub fn has_trailers(&self) -> bool {
         matches!(&self.0, Progress::Chunked(chunked) if chunked.is_at_trailers())
     }
 
-    /// Takes the trailer section at the start of `bytes`, writes what may pass of it to `out`, and says how
-    /// many bytes it took: see [`trailer::pass`].
+    /// Parses the trailer section at the start of `bytes`, writes what may pass of it to `out`, and returns its length: see
+    /// [`trailer::pass`].
     pub fn take_trailers(
         &mut self,
         bytes: &[u8],
-        stays: impl Fn(&str) -> bool,
+        is_dropped: impl Fn(&str) -> bool,
         out: &mut Vec<u8>,
     ) -> Result<Parsed<usize>, Error> {
-        let parsed = trailer::pass(bytes, stays, out)?;
+        let parsed = trailer::pass(bytes, is_dropped, out)?;
         if let (Parsed::Complete(_), Progress::Chunked(chunked)) = (parsed, &mut self.0) {
             chunked.trailers_taken();
-            self.settle();
+            self.update_complete();
         }
         Ok(parsed)
     }
 
-    /// Takes of `bytes` what belongs to this body and writes what may pass to `out`, so that it can leave together
-    /// with a head, or be refused before that has left. Says how many bytes it took; a trailer section that is
-    /// not all there stays.
+    /// Writes what of `bytes` belongs to this body and may pass to `out`, so that it is sent together with the head, or refused
+    /// before the head is sent. Returns how many bytes it consumed; an incomplete trailer section is not consumed.
     pub fn take_ready(
         &mut self,
         bytes: &[u8],
-        form: BodyMode,
-        stays: impl Fn(&str) -> bool,
+        mode: BodyMode,
+        is_dropped: impl Fn(&str) -> bool,
         out: &mut Vec<u8>,
     ) -> Result<usize, Error> {
         let mut used = 0;
@@ -146,17 +144,18 @@ impl Body {
                     used += count;
                 }
                 Piece::Framing(count) => {
-                    if form == BodyMode::Verbatim {
+                    if mode == BodyMode::Verbatim {
                         out.extend_from_slice(&rest[..count]);
                     }
                     used += count;
                 }
                 Piece::Trailers => {
                     let len = out.len();
-                    let Parsed::Complete(count) = self.take_trailers(rest, &stays, out)? else {
+                    let Parsed::Complete(count) = self.take_trailers(rest, &is_dropped, out)?
+                    else {
                         break;
                     };
-                    if form == BodyMode::Dechunked {
+                    if mode == BodyMode::Dechunked {
                         out.truncate(len);
                     }
                     used += count;
@@ -167,7 +166,11 @@ impl Body {
         Ok(used)
     }
 
-    /// What it means that the sender has closed its side now.
+    /// Records that the sender has closed the connection.
+    ///
+    /// # Errors
+    ///
+    /// If the body is not complete.
     pub fn end_of_file(&mut self) -> Result<(), Truncated> {
         match self.0 {
             Progress::Complete => Ok(()),
@@ -179,7 +182,7 @@ impl Body {
         }
     }
 
-    fn settle(&mut self) {
+    fn update_complete(&mut self) {
         let over = match &self.0 {
             Progress::Length(left) => *left == 0,
             Progress::Chunked(chunked) => chunked.is_complete(),
@@ -281,13 +284,13 @@ mod tests {
     fn check_ready(
         why: &str,
         framing: Framing,
-        form: BodyMode,
+        mode: BodyMode,
         bytes: &[u8],
         expected: Result<(usize, &[u8]), Error>,
     ) {
         let mut out = Vec::new();
-        let stays = |name: &str| name == "ours";
-        let used = Body::new(framing).take_ready(bytes, form, stays, &mut out);
+        let is_dropped = |name: &str| name == "ours";
+        let used = Body::new(framing).take_ready(bytes, mode, is_dropped, &mut out);
         let taken = used.map(|used| (used, out.escape_ascii().to_string()));
         let expected = expected.map(|(used, out)| (used, out.escape_ascii().to_string()));
         assert_eq!(taken, expected, "{why}");

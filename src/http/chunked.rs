@@ -1,21 +1,20 @@
-//! Follows chunked framing without decoding it (RFC 9112 §7.1).
+//! Validates chunked framing without decoding it (RFC 9112 §7.1).
 //!
-//! Decided here: which bytes are data, which are framing, and whether the framing is right, strictly by the
-//! grammar. Not decided here: what is done with either. The trailer section is announced and left to
-//! [`trailer`](super::trailer).
+//! Decided here: which bytes are data, which are framing, and whether the framing follows the grammar. The trailer section is
+//! reported and left to [`trailer`](super::trailer).
 
 use super::error::Error;
 use super::grammar::is_tchar;
 
-/// A place in a chunked body.
+/// The position in a chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunked {
     state: State,
-    /// The size read so far; in [`State::Data`], the data bytes still to come in this chunk.
+    /// The size read so far; in [`State::Data`], the bytes of data left in this chunk.
     left: u64,
     /// By how many bytes the framing outweighs the data so far, after an allowance for each chunk.
     excess: u64,
-    /// Bytes of the current size line, so that an honest chunk costs nothing.
+    /// The bytes of the current size line.
     line: u64,
 }
 
@@ -85,7 +84,7 @@ impl Chunked {
         }
     }
 
-    /// How many of the next bytes are data of the current chunk, whatever they are.
+    /// How many of the next bytes are data of the current chunk.
     pub fn opaque(&self) -> u64 {
         if self.state == State::Data {
             self.left
@@ -94,7 +93,7 @@ impl Chunked {
         }
     }
 
-    /// `count` bytes of data have passed; at most [`Chunked::opaque`].
+    /// Records that `count` bytes of data have passed; at most [`Chunked::opaque`].
     pub fn advance(&mut self, count: u64) {
         debug_assert!(
             count <= self.opaque(),
@@ -106,7 +105,7 @@ impl Chunked {
         }
     }
 
-    /// Whether the body, its trailer section included, is over.
+    /// Whether the body is complete, its trailer section included.
     pub fn is_complete(&self) -> bool {
         self.state == State::End
     }
@@ -116,7 +115,7 @@ impl Chunked {
         self.state == State::Trailers
     }
 
-    /// What `bytes`, the next of the body, start with, and steps over it. They must not be empty.
+    /// Returns what the next `bytes` start with and advances past it. `bytes` must not be empty.
     pub fn next(&mut self, bytes: &[u8]) -> Result<Piece, Error> {
         match self.state {
             State::End => return Ok(Piece::End),
@@ -148,7 +147,7 @@ impl Chunked {
         Ok(Piece::Framing(count))
     }
 
-    /// The trailer section has been taken from the stream: the body is over.
+    /// Records that the trailer section has been consumed: the body is complete.
     pub fn trailers_taken(&mut self) {
         debug_assert_eq!(
             self.state,
@@ -253,14 +252,14 @@ fn extension_step(extension: Extension, byte: u8) -> Result<State, Error> {
     Ok(State::Extension(next))
 }
 
-/// Sixteen digits hold every 64-bit number; longer sizes exist only to overflow somebody's parser.
+/// Sixteen digits hold every 64-bit number; longer sizes only serve to overflow a parser.
 const SIZE_DIGITS_MAX: u8 = 16;
 
 /// The largest chunk, in bytes: many recipients keep sizes in signed numbers.
 const SIZE_MAX: u64 = i64::MAX as u64;
 
-/// Bytes of size line that each chunk may take without counting as overhead: a size, CRLF, and the
-/// extensions that are seen in the wild. Go's net/http allows the same.
+/// How many bytes of a size line do not count as overhead: size, CRLF, and the extensions seen in practice. Go's net/http allows
+/// the same.
 const LINE_ALLOWANCE: u64 = 16;
 
 /// By how many bytes framing may outweigh data. Go's net/http allows the same.

@@ -1,26 +1,26 @@
-//! How a body ends: decided once, here and nowhere else (RFC 9112 §6.3).
+//! How a body ends (RFC 9112 §6.3).
 //!
-//! Only this file interprets `Content-Length` and `Transfer-Encoding`. Where the standard lets a recipient
-//! mend or guess, this hop refuses: what it forwards must mean the same to whoever reads it next.
+//! Only this file interprets `Content-Length` and `Transfer-Encoding`. Where the standard lets a recipient repair or guess, the
+//! message is refused: it must mean the same to the next recipient.
 
 use super::error::Error;
 use super::grammar::{is_token, list};
 use super::head::{Field, RequestHead, ResponseHead, Version};
 
-/// How a body's end is framing_fields.
+/// How the end of a body is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     Empty,
     /// It has this many bytes.
     Length(u64),
     /// It is in chunks (RFC 9112 §7.1).
     Chunked,
-    /// It goes on until the origin closes the connection. Responses only.
+    /// It ends when the target closes the connection. Responses only.
     UntilClose,
 }
 
-/// What of a request decides how its response is framed: a response cannot be framed without it.
+/// Which request a response belongs to: its framing depends on the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseTo {
     /// `HEAD`: the response has no body whatever its fields say.
@@ -30,7 +30,7 @@ pub enum ResponseTo {
 }
 
 impl ResponseTo {
-    /// What a response to `method` has to be read by.
+    /// A response to a request with `method`.
     pub fn method(method: &str) -> Self {
         if method == "HEAD" {
             ResponseTo::Head
@@ -40,9 +40,11 @@ impl ResponseTo {
     }
 }
 
-/// How the body of a request ends.
+/// How the body of a request ends. Checked before everything else: an error here leaves the end of the message unknown.
 ///
-/// To be asked before anything else of a head: where a message ends matters more than where it goes.
+/// # Errors
+///
+/// If the framing fields are malformed, repeated or contradictory.
 pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
     if is_disguised(head.method) {
         return Err(Error::RequestLine);
@@ -64,8 +66,12 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
 }
 
 /// How the body of a response ends.
+///
+/// # Errors
+///
+/// As [`of_request`].
 pub fn of_response(head: &ResponseHead<'_, '_>, asked: ResponseTo) -> Result<Framing, Error> {
-    // Before §6.3 (1), so that contradictory fields of a response without body do not pass either.
+    // Before §6.3 (1), so that contradictory fields of a response without body are refused as well.
     let framing_fields = framing_fields(head.fields, head.version)?;
     // §6.3 (1)
     if asked == ResponseTo::Head || matches!(head.status, 100..=199 | 204 | 304) {
@@ -82,21 +88,21 @@ pub fn of_response(head: &ResponseHead<'_, '_>, asked: ResponseTo) -> Result<Fra
     }
 }
 
-/// Whether `method` differs only in case from one that decides how messages end: methods are case-sensitive
-/// (RFC 9110 §9.1), but to an origin that forgets it `head` would be `HEAD`, and its answer without a body
-/// would be waited for. No client sends these; nginx refuses all methods in lower case.
+/// Whether `method` differs only in case from one that affects framing. Methods are case-sensitive (RFC 9110 §9.1), but a target
+/// that treats `head` as `HEAD` would send no body, and this hop would wait for one. No client sends these; nginx refuses all
+/// methods in lower case.
 fn is_disguised(method: &str) -> bool {
     ["HEAD", "CONNECT"]
         .iter()
         .any(|known| method != *known && method.eq_ignore_ascii_case(known))
 }
 
-/// Whether `name` frames a message: such a field is never removed at a peer's wish.
+/// Whether `name` is a framing field. `Connection` cannot make it hop-by-hop.
 pub fn is_framing(name: &str) -> bool {
     is_length(name) || is_coding(name)
 }
 
-/// Whether `name` announces a transfer coding.
+/// Whether `name` is `Transfer-Encoding`.
 pub fn is_coding(name: &str) -> bool {
     name.eq_ignore_ascii_case("Transfer-Encoding")
 }
@@ -105,7 +111,7 @@ fn is_length(name: &str) -> bool {
     name.eq_ignore_ascii_case("Content-Length")
 }
 
-/// Whether `name` is `known` to a recipient that takes `_` for `-`, as CGI and WSGI do, and to no other.
+/// Whether `name` is `known` with `_` for `-`: CGI and WSGI do not tell them apart.
 fn is_disguise_of(known: &str, name: &str) -> bool {
     let same = |(byte, other): (u8, &u8)| {
         byte.eq_ignore_ascii_case(other) || (byte == b'_' && *other == b'-')
@@ -119,19 +125,18 @@ enum FramingFields {
     Chunked,
 }
 
-/// What the two fields say together.
+/// Interprets both fields together.
 fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<FramingFields, Error> {
     let mut length = None;
     let mut coding = None;
     for field in fields {
         if is_length(field.name) {
-            // §6.3 (5) allows to fold equal lengths into one; a message with two is never an honest
-            // client's, and nginx refuses it as well.
+            // §6.3 (5) allows equal lengths to be merged; no real client sends two, and nginx refuses them as well.
             if length.replace(field.value).is_some() {
                 return Err(Error::LengthRepeated);
             }
         } else if is_coding(field.name) {
-            // Several lines are one list (RFC 9110 §5.3), and a list of one is all that is served.
+            // Several lines are one list (RFC 9110 §5.3), and only a list of one coding is supported.
             if coding.replace(field.value).is_some() {
                 return Err(Error::CodingMalformed);
             }
@@ -157,7 +162,7 @@ fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<FramingField
     }
 }
 
-/// `Ok` for exactly `chunked`; else whether the list is broken or names a coding that is not served.
+/// `Ok` for exactly `chunked`; else whether the list is malformed or names an unsupported coding.
 fn chunked_only(coding: &[u8]) -> Result<(), Error> {
     if coding.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
@@ -176,7 +181,7 @@ fn chunked_only(coding: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// `1*DIGIT` below 2^63: many recipients keep lengths in signed numbers. No sign, no space, no list.
+/// Parses `1*DIGIT` below 2^63, since many recipients use signed numbers. No sign, no space, no list.
 fn digits(value: &[u8]) -> Result<u64, Error> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Error::LengthMalformed);

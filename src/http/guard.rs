@@ -1,9 +1,8 @@
-//! Which requests are served here at all: the ones that mean this machine.
+//! Protection against requests of web pages, and against loops.
 //!
-//! A web page may make its visitor's browser call `http://localhost:8888`, under a name of its own that
-//! resolves to 127.0.0.1 (DNS rebinding, CVE-2024-28224) or plainly across origins. The first shows in
-//! `Host`, the second in `Origin`; neither is sent on. Requests that come back to where they were are
-//! stopped by counting `Via` (RFC 9110 §7.6.3).
+//! A web page can make a browser send requests to `http://localhost:8888`, under a name of its own that resolves to 127.0.0.1
+//! (DNS rebinding, CVE-2024-28224) or as a cross-origin request. `Host` shows the first, `Origin` the second; both are refused.
+//! Loops are detected by counting the entries of `Via` (RFC 9110 §7.6.3).
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,20 +11,20 @@ use super::grammar::list;
 use super::head::{RequestHead, Version};
 use super::target::{Target, host_of};
 
-/// How often a request may have passed an `ic` before it counts as a loop. Chains of two or three exist.
+/// A request with so many entries of `ic` in `Via` is a loop. Chains of two or three exist.
 pub const VIA_MAX: usize = 5;
 
-/// The name under which this hop stands in `Via`.
+/// The pseudonym of this hop in `Via`.
 pub const PSEUDONYM: &str = "ic";
 
 /// The rules for `Host` and `Origin`.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
-    /// Only hosts that mean this machine are served: the listener is on a loopback address.
+    /// Serve only hosts that mean this machine: the listener is on a loopback address.
     pub local_hosts_only: bool,
-    /// Further hosts that are served, without port; `*` stands for all.
+    /// Additional hosts to serve, without port; `*` means all.
     pub allowed_hosts: Vec<String>,
-    /// Origins of web pages that are served, as [`allowed_origin`] writes them; `*` stands for all.
+    /// Origins of web pages to serve, as [`allowed_origin`] returns them; `*` means all.
     pub allowed_origins: Vec<String>,
 }
 
@@ -35,8 +34,7 @@ impl Guard {
         let host = host_field(head)?;
         self.check_host(host)?;
         if let Target::Absolute { authority, .. } = target {
-            // RFC 9112 §3.2.2: the authority counts, and `Host` does not; a rebinding page could send
-            // either, so both have to be right.
+            // RFC 9112 §3.2.2: the authority replaces `Host`. A rebinding page could send either, so that both are checked.
             self.check_host(host_of(authority))?;
         }
         for field in head
@@ -44,7 +42,7 @@ impl Guard {
             .iter()
             .filter(|field| field.name.eq_ignore_ascii_case("Origin"))
         {
-            // A list, as old drafts had (RFC 6454 §7.1): each of them counts.
+            // A list, as in RFC 6454 §7.1: each element is checked.
             for origin in field.value.split(|byte| b" \t,".contains(byte)) {
                 self.check_origin(origin)?;
             }
@@ -67,9 +65,9 @@ impl Guard {
         Err(Error::HostForeign)
     }
 
-    /// Origins with other schemes (`vscode-webview://`, `app://`) are programs on this machine. `null` is not
-    /// known to be one: desktop programs that run from files send it, but a sandboxed frame in any page can
-    /// send it, too. It passes: refusing it would shut those programs out.
+    /// Origins with other schemes (`vscode-webview://`, `app://`) are programs on this machine. `null` is sent by desktop
+    /// programs that run from files, but also by a sandboxed frame of any page. It passes, since those programs would not work
+    /// otherwise.
     fn check_origin(&self, origin: &[u8]) -> Result<(), Error> {
         let Some(behind_scheme) = behind_web_scheme(origin) else {
             return Ok(());
@@ -82,7 +80,7 @@ impl Guard {
         if is_local {
             return Ok(());
         }
-        // As the allowed ones are written: programs may send the scheme's own port, which browsers leave out.
+        // In the form of the allowed ones: programs may send the default port, which browsers omit.
         let usual = std::str::from_utf8(origin).ok().and_then(allowed_origin);
         if is_listed(
             &self.allowed_origins,
@@ -123,7 +121,7 @@ fn is_this_machine(host: &str) -> bool {
     }
 }
 
-/// Stands for all hosts, or all origins.
+/// All hosts, or all origins.
 const ANY: &str = "*";
 
 const LOCALHOST_SUFFIX: &str = ".localhost";
@@ -148,7 +146,7 @@ fn host_field<'b>(head: &RequestHead<'_, 'b>) -> Result<Option<&'b str>, Error> 
     host_of(value).map(Some).ok_or(Error::HostMalformed)
 }
 
-/// How many entries of `Via` are ours.
+/// How many entries of `Via` are those of an `ic`.
 fn own_via_entries(head: &RequestHead<'_, '_>) -> usize {
     head.fields
         .iter()

@@ -1,10 +1,9 @@
-//! Message heads: a borrowed view over what httparse tokenised, and the strictness that it leaves to us.
+//! Message heads: a borrowed view of what httparse parsed, and the checks that it does not make.
 //!
-//! Decided here: whether the bytes are a whole, well-formed head. Not decided here: what its fields mean.
+//! Decided here: whether the bytes are a complete, well-formed head. Not decided here: what its fields mean.
 //!
-//! httparse takes a bare LF for a line ending and skips empty lines before a message; both are ways in for
-//! request smuggling and both are refused here, without a second pass over the bytes: wherever one field
-//! name starts, the two bytes before it must be CRLF.
+//! httparse accepts a bare LF as a line ending and skips empty lines before a message. Both allow request smuggling and are
+//! refused here without a second pass over the bytes: the two bytes before each field name must be CRLF.
 
 use std::mem::MaybeUninit;
 
@@ -13,18 +12,18 @@ use super::error::{Error, Parsed};
 /// One field line: its name as sent, and its value without the white space around it.
 pub type Field<'b> = httparse::Header<'b>;
 
-/// The longest head taken, in bytes, its end included. Apache stops at 8 KiB a line, nginx at 32 KiB,
-/// node at 16 KiB; model clients carry long cookies and beta lists, and tokens of several KiB.
+/// The longest head accepted, in bytes, its end included. Apache allows 8 KiB a line, nginx 32 KiB, node 16 KiB; clients of
+/// models send long cookies and beta lists, and tokens of several KiB.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The most fields in a head or a trailer section. Apache and haproxy stop at about 100.
+/// The most fields in a head or a trailer section. Apache and haproxy allow about 100.
 pub const FIELDS_MAX: usize = 128;
 
-/// Room for the fields of one head, on the caller's stack: 4 KiB that need no initialising.
+/// Space for the fields of one head on the caller's stack: 4 KiB, not initialised.
 pub struct Slots<'b>([MaybeUninit<Field<'b>>; FIELDS_MAX]);
 
 impl Slots<'_> {
-    /// Empty room.
+    /// Empty slots.
     pub fn new() -> Self {
         Slots([const { MaybeUninit::uninit() }; FIELDS_MAX])
     }
@@ -36,7 +35,7 @@ impl Default for Slots<'_> {
     }
 }
 
-/// The protocol version of a message. Others are refused.
+/// The protocol version of a message; all others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0
@@ -56,29 +55,29 @@ pub struct RequestHead<'h, 'b> {
     pub version: Version,
     /// The field lines, in order.
     pub fields: &'h [Field<'b>],
-    /// How many bytes the head takes, the empty line and a leading one included.
+    /// The length of the head in bytes, the empty line and a leading one included.
     pub len: usize,
 }
 
 /// A response head.
 #[derive(Debug)]
 pub struct ResponseHead<'h, 'b> {
-    /// The origin's version.
+    /// The target's version.
     pub version: Version,
     /// The status code, 100 to 999.
     pub status: u16,
-    /// Everything behind the version in the status line: code, space, reason, byte for byte.
+    /// Everything after the version in the status line: code, space, reason, as sent.
     pub status_and_reason: &'b [u8],
     /// The field lines, in order.
     pub fields: &'h [Field<'b>],
-    /// How many bytes the head takes, the empty line included.
+    /// The length of the head in bytes, the empty line included.
     pub len: usize,
 }
 
-/// Reads a request head from the start of `bytes`.
+/// Parses the request head at the start of `bytes`.
 ///
-/// One empty line before it is skipped, since some clients send one behind a body (RFC 9112 §2.2). A
-/// verdict, once given, is the same for every longer prefix of the same message.
+/// One empty line before it is skipped, since some clients send one after a body (RFC 9112 §2.2). A result other than
+/// [`Parsed::Partial`] is the same for every longer prefix of the same message.
 pub fn request<'h, 'b>(
     bytes: &'b [u8],
     slots: &'h mut Slots<'b>,
@@ -91,9 +90,9 @@ pub fn request<'h, 'b>(
     };
     let text = &bytes[skipped..];
     match text {
-        // TLS record type 22, a handshake: somebody wrote https:// for a plain port.
+        // TLS record type 22, a handshake: the client uses https:// for a plain port.
         [0x16, ..] => return Err(Error::Tls),
-        // What httparse would skip.
+        // httparse would skip these.
         [b'\r' | b'\n', ..] => return Err(Error::LineEnding),
         _ => {}
     }
@@ -127,17 +126,17 @@ pub fn request<'h, 'b>(
         Ok(httparse::Status::Partial) if bytes.len() == HEAD_BYTES_MAX => Err(too_large(text)),
         Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
         Err(httparse::Error::Version) if !names_http(text) => Err(Error::RequestLine),
-        Err(error) => Err(refusal(error, Error::RequestLine)),
+        Err(error) => Err(from_httparse(error, Error::RequestLine)),
     }
 }
 
-/// Reads a response head from the start of `bytes`.
+/// Parses the response head at the start of `bytes`.
 pub fn response<'h, 'b>(
     bytes: &'b [u8],
     slots: &'h mut Slots<'b>,
 ) -> Result<Parsed<ResponseHead<'h, 'b>>, Error> {
     let bytes = within_limit(bytes);
-    // TLS record types 21 and 22, an alert most often: it was spoken to in plain text and expects TLS.
+    // TLS record types 21 and 22, mostly an alert: the target expects TLS and got plain text.
     if let [0x15 | 0x16, ..] = bytes {
         return Err(Error::Tls);
     }
@@ -175,11 +174,11 @@ pub fn response<'h, 'b>(
         }
         Ok(httparse::Status::Partial) if bytes.len() == HEAD_BYTES_MAX => Err(Error::HeadTooLarge),
         Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
-        Err(error) => Err(refusal(error, Error::StatusLine)),
+        Err(error) => Err(from_httparse(error, Error::StatusLine)),
     }
 }
 
-/// Reads field lines up to and with the empty line that ends them: a trailer section (RFC 9112 §7.1.2).
+/// Parses a trailer section: field lines and the empty line that ends them (RFC 9112 §7.1.2). Returns its length and fields.
 pub fn fields<'h, 'b>(
     bytes: &'b [u8],
     slots: &'h mut [Field<'b>],
@@ -190,23 +189,21 @@ pub fn fields<'h, 'b>(
             Ok(Parsed::Complete((len, fields)))
         }
         Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
-        Err(error) => Err(refusal(error, Error::FieldName)),
+        Err(error) => Err(from_httparse(error, Error::FieldName)),
     }
 }
 
-/// Whether a head that was [`Parsed::Partial`] at its first `seen` bytes may have ended since, so that
-/// parsing it again is worth it: a head that arrives byte by byte is not parsed once for every byte.
-///
-/// One that has reached [`HEAD_BYTES_MAX`] is over as well.
+/// Whether a head that was [`Parsed::Partial`] at its first `seen` bytes may be complete now, or has reached [`HEAD_BYTES_MAX`].
+/// Only then is it parsed again: a head that arrives byte by byte must not be parsed once for each byte.
 pub fn may_end(bytes: &[u8], seen: usize) -> bool {
     let news = &bytes[seen.saturating_sub(b"\n\r".len()).min(bytes.len())..];
-    // A head that ends in bare line feeds is over, too: wrong, and answered at once.
+    // A head that ends in bare line feeds is complete, too: malformed, and refused at once.
     news.windows(2).any(|pair| pair == b"\n\n")
         || news.windows(3).any(|triple| triple == b"\n\r\n")
         || bytes.len() >= HEAD_BYTES_MAX
 }
 
-/// No head is longer, so what lies beyond cannot change a verdict.
+/// The part of `bytes` that can belong to a head.
 fn within_limit(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(HEAD_BYTES_MAX)]
 }
@@ -217,14 +214,14 @@ const END: &[u8] = b"\r\n\r\n";
 /// The length of `HTTP/1.1`.
 const VERSION_LEN: usize = 8;
 
-/// Every line ends in CRLF: the one before each field name, and the last two of the head.
+/// Checks that every line ends in CRLF: the one before each field name, and the last two of the head.
 ///
-/// httparse refuses a CR that no LF follows, and control characters within lines, so what is left to find
-/// is an LF without its CR. Lines start at a field name, and nowhere else, for folded lines are refused.
+/// httparse refuses a CR without LF and control characters within lines, so that only an LF without CR is left to find. Each
+/// line after the first starts with a field name, since folded lines are refused.
 fn check_line_endings(bytes: &[u8], len: usize, fields: &[Field<'_>]) -> Result<(), Error> {
     for field in fields {
         let start = offset(bytes, field.name);
-        // The first line of a trailer section has nothing of its own before it.
+        // The first line of a trailer section has no line before it.
         if start != 0 && !bytes[..start].ends_with(b"\r\n") {
             return Err(Error::LineEnding);
         }
@@ -238,7 +235,7 @@ fn check_line_endings(bytes: &[u8], len: usize, fields: &[Field<'_>]) -> Result<
     }
 }
 
-/// Where the status line ends, its CRLF not counted.
+/// The offset of the end of the status line, before its CRLF.
 fn first_line_end(bytes: &[u8], len: usize, fields: &[Field<'_>]) -> usize {
     let next_line = match fields.first() {
         Some(field) => offset(bytes, field.name),
@@ -247,20 +244,19 @@ fn first_line_end(bytes: &[u8], len: usize, fields: &[Field<'_>]) -> usize {
     next_line - 2
 }
 
-/// Where `part`, which httparse borrowed from `bytes`, starts in them.
+/// The offset of `part`, a slice of `bytes`.
 fn offset(bytes: &[u8], part: &str) -> usize {
     part.as_ptr().addr() - bytes.as_ptr().addr()
 }
 
-/// Whether what stands behind a request's target claims to be a version of HTTP. Where it does not, a space
-/// in the URL is the likely mistake, not the version.
+/// Whether the text after the request target looks like an HTTP version. If not, the error is probably a space in the URL.
 fn names_http(text: &[u8]) -> bool {
     text.splitn(3, |&byte| byte == b' ')
         .nth(2)
         .is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
-/// Which limit a head has passed that is `text` so far.
+/// The error for a head that starts with `text` and exceeds the limit.
 fn too_large(text: &[u8]) -> Error {
     if text.contains(&b'\n') {
         Error::HeadTooLarge
@@ -269,8 +265,8 @@ fn too_large(text: &[u8]) -> Error {
     }
 }
 
-/// httparse's word for a mistake in ours; `line` stands for the message's first line.
-fn refusal(error: httparse::Error, line: Error) -> Error {
+/// Converts an error of httparse; `line` is the error for the message's first line.
+fn from_httparse(error: httparse::Error, line: Error) -> Error {
     match error {
         httparse::Error::HeaderName => Error::FieldName,
         httparse::Error::HeaderValue => Error::FieldValue,

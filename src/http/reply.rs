@@ -1,7 +1,7 @@
-//! The answers that the interceptor gives in its own name.
+//! Responses of the interceptor itself.
 //!
-//! One JSON document serves both families of clients: OpenAI's read `error.message` and `error.code`,
-//! Anthropic's read `type`, `error.type` and `request_id`.
+//! One JSON document serves both kinds of clients: OpenAI's read `error.message` and `error.code`, Anthropic's `type`,
+//! `error.type` and `request_id`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -58,20 +58,20 @@ impl Reply<'static> {
 pub struct ReplyOptions {
     /// The request was a `HEAD`: the body is left out.
     pub head_only: bool,
-    /// The connection closes behind it.
+    /// The connection is closed after it.
     pub close: bool,
 }
 
 impl Reply<'_> {
     /// Writes the whole response. `request_id` is visible ASCII.
-    pub fn write(&self, request_id: &str, manner: ReplyOptions, out: &mut Vec<u8>) {
+    pub fn write(&self, request_id: &str, options: ReplyOptions, out: &mut Vec<u8>) {
         debug_assert!(is_token(self.code.as_bytes()), "a code is a field value");
         let mut body = String::with_capacity(256);
         body.push_str(r#"{"type":"error","error":{"type":"#);
         json_string(self.kind(), &mut body);
         body.push_str(r#","message":"#);
         let message = self.message.chars().take(MESSAGE_CHARS_MAX);
-        let message: String = message.map(without_effect).collect();
+        let message: String = message.map(printable).collect();
         json_string(&message, &mut body);
         body.push_str(r#","code":"#);
         json_string(self.code, &mut body);
@@ -88,12 +88,12 @@ impl Reply<'_> {
             "application/json",
             &extra,
             body.as_bytes(),
-            manner,
+            options,
             out,
         );
     }
 
-    /// The failure's family, in the words that both APIs share.
+    /// The error's type, with the names that both APIs share.
     fn kind(&self) -> &'static str {
         match self.status {
             403 => "permission_error",
@@ -106,16 +106,16 @@ impl Reply<'_> {
     }
 }
 
-/// Writes a whole response with a body; `extra` is whole field lines.
+/// Writes a complete response; `extra` is additional field lines.
 pub fn document(
     status: u16,
     content_type: &str,
     extra: &str,
     body: &[u8],
-    manner: ReplyOptions,
+    options: ReplyOptions,
     out: &mut Vec<u8>,
 ) {
-    let connection = if manner.close {
+    let connection = if options.close {
         "Connection: close\r\n"
     } else {
         ""
@@ -126,7 +126,7 @@ pub fn document(
         body.len(),
     );
     out.extend_from_slice(head.as_bytes());
-    if !manner.head_only {
+    if !options.head_only {
         out.extend_from_slice(body);
     }
 }
@@ -181,8 +181,8 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// What could end a line or steer a terminal becomes a space: a message may quote a peer.
-fn without_effect(character: char) -> char {
+/// Replaces what could end a line or control a terminal by a space, since a message may quote a peer.
+fn printable(character: char) -> char {
     if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
         ' '
     } else {
@@ -227,9 +227,9 @@ mod tests {
 
     /// The head and the body of what is sent, after a check that they are a whole response.
     #[track_caller]
-    fn sent(reply: &Reply<'_>, manner: ReplyOptions) -> (String, String) {
+    fn sent(reply: &Reply<'_>, options: ReplyOptions) -> (String, String) {
         let mut out = b"before".to_vec();
-        reply.write("request-1", manner, &mut out);
+        reply.write("request-1", options, &mut out);
         let bytes = out.strip_prefix(b"before").expect("a reply is appended");
         let mut slots = Slots::new();
         let Ok(Parsed::Complete(head)) = head::response(bytes, &mut slots) else {
@@ -237,7 +237,7 @@ mod tests {
         };
         let (head_bytes, body) = bytes.split_at(head.len);
         let announced = framing::of_response(&head, ResponseTo::Other).expect("it is framed");
-        if !manner.head_only {
+        if !options.head_only {
             assert_eq!(announced, Framing::Length(body.len() as u64));
         }
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("replies are UTF-8");

@@ -1,4 +1,4 @@
-//! The four forms of a request target (RFC 9112 §3.2), and where one leads behind a base path.
+//! The four forms of a request target (RFC 9112 §3.2), and the target that is forwarded with a base path.
 
 use super::error::Error;
 
@@ -7,7 +7,7 @@ use super::error::Error;
 pub enum Target<'b> {
     /// `/path?query`
     Origin(&'b str),
-    /// `http://host/path?query`, as clients write to a proxy.
+    /// `http://host/path?query`, as clients send to a proxy.
     Absolute {
         /// `host` or `host:port`.
         authority: &'b str,
@@ -19,12 +19,12 @@ pub enum Target<'b> {
 }
 
 impl<'b> Target<'b> {
-    /// Reads the target of a request with `method`; `CONNECT` is refused.
+    /// Parses the target of a request with `method`; `CONNECT` is refused.
     pub fn parse(method: &str, target: &'b str) -> Result<Self, Error> {
         if method == "CONNECT" {
             return Err(Error::Connect);
         }
-        // A fragment never leaves a client (RFC 9110 §4.2.5); recipients disagree on one that does.
+        // A fragment is never sent (RFC 9110 §4.2.5); recipients differ in how they treat one.
         if target.contains('#') {
             return Err(Error::Target);
         }
@@ -38,7 +38,7 @@ impl<'b> Target<'b> {
         if target.starts_with('/') {
             return Ok(Target::Origin(target));
         }
-        // Not `https`: that would have been TLS.
+        // Not `https`: that request would have come over TLS.
         let (scheme, rest) = target
             .split_at_checked("http://".len())
             .ok_or(Error::Target)?;
@@ -60,10 +60,10 @@ impl<'b> Target<'b> {
         }
     }
 
-    /// Writes the target that the origin gets: in origin-form behind `base`, or `*`.
+    /// Writes the target that is forwarded: `base` and the path in origin-form, or `*`.
     ///
-    /// `base` is empty or starts with `/`, and does not end in one. A `/v1` that both have is written once:
-    /// people add it to either end.
+    /// `base` is empty or starts with `/`, and does not end in one. A `/v1` that both have is written once, since users add it
+    /// to either.
     pub fn write(&self, method: &str, base: &str, out: &mut Vec<u8>) {
         let path = match *self {
             Target::Origin(path) => path,

@@ -1,7 +1,7 @@
 //! Trailer sections: which of their fields may pass (RFC 9110 §6.5, RFC 9112 §7.1.2).
 //!
-//! Decided here: a trailer section is taken whole or not at all, and what could change how a message is
-//! framed, described, routed or authorised after the fact is left out. Not decided here: what the others mean.
+//! A trailer section is accepted or refused as a whole. Fields that could change how a message is framed, described, routed or
+//! authorised after its head was processed are removed.
 
 use super::error::{Error, Parsed};
 use super::head::{self, FIELDS_MAX, Field};
@@ -9,14 +9,13 @@ use super::head::{self, FIELDS_MAX, Field};
 /// The longest trailer section, in bytes. Checksums and timings take some hundred.
 pub const TRAILERS_BYTES_MAX: usize = 8 * 1024;
 
-/// Reads the trailer section at the start of `bytes` (what follows the last chunk's size line), writes
-/// those of its lines that may pass, with the empty line, to `out`, and says how many bytes it took.
+/// Parses the trailer section at the start of `bytes` (what follows the last chunk's size line), writes the lines that may
+/// pass and the empty line to `out`, and returns its length in bytes.
 ///
-/// `stays` names further fields that must not pass: those that this hop sets itself, and those that `Connection`
-/// named.
+/// Fields for which `is_dropped` is true do not pass either: those that this hop sets, and those that `Connection` names.
 pub fn pass(
     bytes: &[u8],
-    stays: impl Fn(&str) -> bool,
+    is_dropped: impl Fn(&str) -> bool,
     out: &mut Vec<u8>,
 ) -> Result<Parsed<usize>, Error> {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
@@ -24,7 +23,7 @@ pub fn pass(
         Ok(Parsed::Complete((len, fields))) if len <= TRAILERS_BYTES_MAX => {
             for field in fields
                 .iter()
-                .filter(|field| !is_forbidden(field) && !stays(field.name))
+                .filter(|field| !is_forbidden(field) && !is_dropped(field.name))
             {
                 super::rewrite::line(field, out);
             }

@@ -101,7 +101,7 @@ mod tests {
 
     fn reach(target: &str) -> Result<(), Unreachable> {
         let target: Target = target.parse().expect("a target");
-        super::reach(target.place(), LIMIT)
+        super::reach(target.endpoint(), LIMIT)
     }
 
     #[test]

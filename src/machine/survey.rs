@@ -212,7 +212,7 @@ async fn concurrently<'a, T, R>(items: &'a [T], work: impl AsyncFn(&'a T) -> R) 
 /// Whether a target, or the proxy before it, accepts connections.
 async fn is_reachable(target: &str) -> bool {
     match target.parse::<Target>() {
-        Ok(target) => connect(target.place(), CONNECT_TIME_MAX).await.is_ok(),
+        Ok(target) => connect(target.endpoint(), CONNECT_TIME_MAX).await.is_ok(),
         Err(_) => false,
     }
 }

@@ -1,4 +1,4 @@
-//! Where requests go, as the user writes it.
+//! The target URL, as the user writes it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,17 +7,17 @@ use std::str::FromStr;
 use super::upstream::tls;
 use crate::http::target::host_of;
 
-/// An origin's address: `http://host[:port][/base]`, the same with `https`, or `unix:/path.sock`.
+/// A target: `http://host[:port][/base]`, the same with `https`, or `unix:/path.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     text: String,
-    place: Endpoint,
+    endpoint: Endpoint,
     is_https: bool,
     host_field: String,
     base_path: String,
 }
 
-/// Where an origin listens.
+/// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A host, brackets removed, and a port.
@@ -26,7 +26,7 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
-/// A text that is no target, in words that complete "the target URL `…` ".
+/// Why a text is not a target. Displays as a predicate that follows "the target URL `…`".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadTarget(&'static str);
 
@@ -39,22 +39,22 @@ impl fmt::Display for BadTarget {
 impl std::error::Error for BadTarget {}
 
 impl Target {
-    /// Where it listens.
-    pub fn place(&self) -> &Endpoint {
-        &self.place
+    /// The address to connect to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
-    /// Whether it is talked to in TLS.
+    /// Whether it uses TLS.
     pub fn is_https(&self) -> bool {
         self.is_https
     }
 
-    /// The `Host` that its requests carry.
+    /// The value of `Host` in its requests.
     pub fn host_field(&self) -> &str {
         &self.host_field
     }
 
-    /// What stands in front of every path: empty, or `/base`.
+    /// The prefix of every path: empty, or `/base`.
     pub fn base_path(&self) -> &str {
         &self.base_path
     }
@@ -73,7 +73,7 @@ impl FromStr for Target {
         let text = text.trim();
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.starts_with(UNIX) {
             return Err(BadTarget(
-                "holds a space or a character that has to be percent-encoded",
+                "contains a space or a character that must be percent-encoded",
             ));
         }
         if let Some(path) = text.strip_prefix(UNIX) {
@@ -85,7 +85,7 @@ impl FromStr for Target {
         let is_https = scheme.eq_ignore_ascii_case("https");
         if is_https && !tls::IS_SUPPORTED {
             return Err(BadTarget(
-                "is https, which this build cannot reach; put a plain http:// address there",
+                "is https, which this build does not support; use an http:// address",
             ));
         }
         if !is_https && !scheme.eq_ignore_ascii_case("http") {
@@ -102,7 +102,7 @@ impl FromStr for Target {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
             return Err(BadTarget(
-                "holds a user name or password; leave credentials to the client",
+                "contains a user name or password; leave credentials to the client",
             ));
         }
         if authority.is_empty() || authority.starts_with(':') {
@@ -130,7 +130,7 @@ impl FromStr for Target {
             .to_owned();
         Ok(Target {
             text: text.to_owned(),
-            place: Endpoint::Tcp(bare_host, port),
+            endpoint: Endpoint::Tcp(bare_host, port),
             is_https,
             host_field,
             base_path: path.trim_end_matches('/').to_owned(),
@@ -139,7 +139,7 @@ impl FromStr for Target {
 }
 
 fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {
-    // unix:///path means the same to many tools.
+    // Many tools accept unix:///path as well.
     let path = path.strip_prefix("//").unwrap_or(path);
     if !path.starts_with('/') {
         return Err(BadTarget(
@@ -148,7 +148,7 @@ fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {
     }
     Ok(Target {
         text: text.to_owned(),
-        place: Endpoint::Unix(PathBuf::from(path)),
+        endpoint: Endpoint::Unix(PathBuf::from(path)),
         is_https: false,
         host_field: "localhost".to_owned(),
         base_path: String::new(),

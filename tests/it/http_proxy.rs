@@ -119,9 +119,9 @@ fn a_target_on_this_machine_or_in_no_proxy_is_reached_without_one() {
 #[test]
 fn a_variable_that_names_no_proxy_is_refused_at_start() {
     for (value, says) in [
-        ("socks5://user:secret@proxy:1", "another kind than http"),
-        ("https://proxy:1", "another kind than http"),
-        ("http://user:secret@:1", "is no proxy"),
+        ("socks5://user:secret@proxy:1", "is not an http proxy"),
+        ("https://proxy:1", "is not an http proxy"),
+        ("http://user:secret@:1", "is not a proxy URL"),
         ("http://alice:8080/secret@proxy:3128", "percent-encode"),
         ("http://alice:8080?secret@proxy:3128", "percent-encode"),
         ("alice:80#secret@proxy:3128/", "percent-encode"),

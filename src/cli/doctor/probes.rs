@@ -138,7 +138,7 @@ fn proxy(value: &str) -> (String, Option<Target>) {
 
 /// Connects to a target and closes the connection.
 pub fn reach(target: &Target) -> Result<(), Unreachable> {
-    connect::reach(target.place(), CONNECT_TIME_MAX)
+    connect::reach(target.endpoint(), CONNECT_TIME_MAX)
 }
 
 /// The target, and an interceptor in front of it.
@@ -203,7 +203,7 @@ impl Chain {
         let is_plain = !self.target.is_https() && !self.is_behind_proxy;
         Streams {
             target: self.target.to_string(),
-            direct: is_plain.then(|| send(self.target.place(), &direct, STREAM_TIME_MAX)),
+            direct: is_plain.then(|| send(self.target.endpoint(), &direct, STREAM_TIME_MAX)),
             through: self.through("POST", path, Some(&body), STREAM_TIME_MAX),
         }
     }

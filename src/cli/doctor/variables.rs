@@ -56,7 +56,7 @@ pub fn base_url(
     if asked.contains("/v1/v1/") {
         return wrong(format!("has a /v1 too much: clients would ask for {asked}"));
     }
-    let leads_to = match value.parse::<Target>().as_ref().map(Target::place) {
+    let leads_to = match value.parse::<Target>().as_ref().map(Target::endpoint) {
         Ok(Endpoint::Tcp(host, to)) if is_this_machine(host) => Port::try_from(*to).ok(),
         _ => None,
     };

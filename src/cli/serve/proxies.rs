@@ -15,7 +15,7 @@ use crate::serve::{Endpoint, Proxy, Target};
 ///
 /// Bad usage, naming the variable.
 pub fn proxy(target: &Target, environment: &Environment<'_>) -> Result<Option<Proxy>, Failure> {
-    let Endpoint::Tcp(host, port) = target.place() else {
+    let Endpoint::Tcp(host, port) = target.endpoint() else {
         return Ok(None);
     };
     if is_this_machine(host) {

@@ -62,7 +62,7 @@ pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Fail
 ///
 /// "Could not" for a file that cannot be read; bad usage for content that cannot be used.
 pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
-    let Endpoint::Tcp(host, _) = target.place() else {
+    let Endpoint::Tcp(host, _) = target.endpoint() else {
         return Ok(None);
     };
     if !target.is_https() {

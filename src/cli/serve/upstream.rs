@@ -70,7 +70,7 @@ impl Route {
             } else {
                 // Through a tunnel the proxy sees only the CONNECT request.
                 match rewriter.take("Proxy-Authorization") {
-                    Some(value) => proxy.asked_with(value),
+                    Some(value) => proxy.with_authorization(value),
                     None => proxy,
                 }
             });

@@ -110,7 +110,7 @@ impl Connector {
     }
 
     async fn connect_once(&self, stage: &Cell<Stage>) -> Result<Conn, ConnectError> {
-        let stream = match self.target.place() {
+        let stream = match self.target.endpoint() {
             Endpoint::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
             Endpoint::Tcp(host, port) => match &self.proxy {
                 None => self.connect_tcp(host, *port).await?,
@@ -219,7 +219,7 @@ enum Stage {
 /// target or asks an interceptor. [`reactor::block_on`] runs it:
 ///
 /// ```ignore
-/// let stream = reactor::block_on(connect::once(target.place(), limit))??;
+/// let stream = reactor::block_on(connect::once(target.endpoint(), limit))??;
 /// ```
 ///
 /// A limit that passes is [`ConnectError::Timeout`], during name resolution too.
@@ -293,7 +293,7 @@ mod tests {
 
     fn connect(target: &str) -> Result<(), ConnectError> {
         let target: Target = target.parse().expect("a target");
-        let connected = once(target.place(), Duration::from_secs(5));
+        let connected = once(target.endpoint(), Duration::from_secs(5));
         reactor::block_on(connected).expect("a reactor").map(drop)
     }
 

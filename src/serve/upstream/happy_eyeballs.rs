@@ -1,8 +1,7 @@
-//! Several addresses of one host: which of them is connected to (RFC 8305).
+//! Happy Eyeballs: which of several addresses of a host is connected to (RFC 8305).
 //!
-//! Decided here: the order, and when the next one has its turn: as soon as one before it has failed, or when those before
-//! it have been silent for a moment. Nobody is given up before somebody has answered. How long all of that may take, and
-//! where addresses come from, is decided by the caller.
+//! Decided here: the order, and when the next attempt starts: when an earlier one fails, or [`ATTEMPT_DELAY`] after the last.
+//! No attempt is cancelled before one has succeeded. The time limit and the addresses are the caller's.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -13,7 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::serve::reactor::Timer;
 
-/// The first of `addresses` to which `connect` leads, and what it brings; or why none does, `None` where there is none.
+/// Connects to the first of `addresses` that answers, and returns it with its connection.
+///
+/// # Errors
+///
+/// The error that says most about the host if all fail; `None` if there is no address.
 pub async fn connect<T, F>(
     addresses: &[SocketAddr],
     connect: impl Fn(SocketAddr) -> F,
@@ -32,7 +35,7 @@ where
                 match attempt.as_mut().poll(context) {
                     Poll::Ready(Ok(connected)) => return Poll::Ready(Ok((*address, connected))),
                     Poll::Ready(Err(error)) => {
-                        failed = Some(telling(failed.take(), error));
+                        failed = Some(more_telling(failed.take(), error));
                         drop(attempts.remove(at));
                         pause = None;
                     }
@@ -52,24 +55,24 @@ where
             }
             if let Some(&address) = waiting.next() {
                 attempts.push((address, Box::pin(connect(address))));
-                pause = Some(Timer::at(Instant::now() + STAGGER));
+                pause = Some(Timer::at(Instant::now() + ATTEMPT_DELAY));
             }
         }
     })
     .await
 }
 
-/// Of two failures the one that says more of the host: that it refuses means that it is there, and may soon listen. Else the
-/// first, which is about the address that is preferred.
-fn telling(before: Option<io::Error>, now: io::Error) -> io::Error {
+/// The more telling of two errors: a refusal, as the host is up then and may listen soon; else the first, which is about the
+/// preferred address.
+fn more_telling(before: Option<io::Error>, now: io::Error) -> io::Error {
     match before {
         Some(before) if now.kind() != io::ErrorKind::ConnectionRefused => before,
         _ => now,
     }
 }
 
-/// The families in turn, beginning with that of the first address: a family that leads nowhere costs one pause then, however
-/// many addresses it has (RFC 8305 §4).
+/// Interleaves the address families, beginning with that of the first address (RFC 8305 §4): an unreachable family then costs
+/// one delay, however many addresses it has.
 pub fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first().map(SocketAddr::is_ipv4) else {
         return addresses;
@@ -90,7 +93,7 @@ pub fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// The delay that RFC 8305 §5 recommends between two attempts.
-const STAGGER: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -99,12 +102,12 @@ mod tests {
     use std::cell::RefCell;
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable};
 
-    /// What becomes of a connection.
+    /// How an attempt ends.
     #[derive(Clone, Copy)]
     enum Fate {
-        Stands,
+        Succeeds,
         /// Once so many addresses have been tried.
-        StandsAfter(usize),
+        SucceedsAfter(usize),
         Fails(io::ErrorKind),
         Silent,
     }
@@ -113,7 +116,7 @@ mod tests {
         format!("192.0.2.{number}:80").parse().expect("an address")
     }
 
-    /// The number of the address that was connected to, or the error; and which were tried, in their order.
+    /// The index of the address that was connected to, or the error; and the indexes that were tried, in order.
     fn outcome(fates: &[Fate]) -> (Result<usize, Option<io::ErrorKind>>, Vec<usize>) {
         let addresses: Vec<SocketAddr> = (0..fates.len()).map(address).collect();
         let tried = RefCell::new(Vec::new());
@@ -124,9 +127,8 @@ mod tests {
             let tried = &tried;
             async move {
                 match fates[number] {
-                    Fate::Stands => Ok(number),
-                    // Looked at again with each that is tried.
-                    Fate::StandsAfter(count) => {
+                    Fate::Succeeds => Ok(number),
+                    Fate::SucceedsAfter(count) => {
                         poll_fn(|_| match tried.borrow().len() {
                             fewer if fewer < count => Poll::Pending,
                             _ => Poll::Ready(Ok(number)),
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_first_address_that_answers_is_connected_to() {
-        use Fate::{Fails, Silent, Stands, StandsAfter};
+        use Fate::{Fails, Silent, Succeeds, SucceedsAfter};
         #[track_caller]
         fn check(
             why: &str,
@@ -162,49 +164,49 @@ mod tests {
         let (refused, gone) = (Fails(ConnectionRefused), Fails(HostUnreachable));
         check("no address", &[], Err(None), &[]);
         check(
-            "one that answers leaves the others alone",
-            &[Stands, Stands],
+            "one that answers is the only one tried",
+            &[Succeeds, Succeeds],
             Ok(0),
             &[0],
         );
         check(
-            "one that refuses is passed over",
-            &[refused, gone, Stands],
+            "one that refuses is skipped",
+            &[refused, gone, Succeeds],
             Ok(2),
             &[0, 1, 2],
         );
         check(
             "one that is silent is overtaken",
-            &[Silent, Stands],
+            &[Silent, Succeeds],
             Ok(1),
             &[0, 1],
         );
         check(
-            "a failure hastens the next",
-            &[Silent, refused, Stands],
+            "a failure starts the next attempt",
+            &[Silent, refused, Succeeds],
             Ok(2),
             &[0, 1, 2],
         );
         check(
-            "a slow one is not given up",
-            &[StandsAfter(2), Silent],
+            "a slow attempt is not cancelled",
+            &[SucceedsAfter(2), Silent],
             Ok(0),
             &[0, 1],
         );
         check(
-            "a slow one counts when others fail",
-            &[StandsAfter(2), refused],
+            "a slow attempt succeeds when others fail",
+            &[SucceedsAfter(2), refused],
             Ok(0),
             &[0, 1],
         );
         check(
-            "all fail: the first is told",
+            "all fail: the first error is returned",
             &[gone, Fails(io::ErrorKind::Other)],
             Err(Some(HostUnreachable)),
             &[0, 1],
         );
         check(
-            "all fail: a refusal says more",
+            "all fail: a refusal is returned",
             &[gone, refused],
             Err(Some(ConnectionRefused)),
             &[0, 1],
@@ -218,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_refuses_costs_no_pause() {
-        // With one, this would take an hour.
+    fn an_address_that_refuses_costs_no_delay() {
+        // With a delay for each, this would take an hour.
         let addresses = vec![address(1); 20_000];
         let attempt = |_| async { Err::<(), _>(io::Error::from(ConnectionRefused)) };
         let result = reactor::block_on(connect(&addresses, attempt)).expect("a reactor");
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns() {
+    fn families_are_interleaved() {
         #[track_caller]
         fn check(addresses: &str, expected: &str) {
             let parse = |address: &str| match address {

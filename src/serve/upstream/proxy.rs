@@ -1,7 +1,7 @@
-//! A proxy between here and the origin, such as companies have: asked for a tunnel to targets in TLS, and for everything
-//! else by the whole URL of what is wanted.
+//! An HTTP proxy on the way to the target: its URL, and the tunnel to a target in TLS (`CONNECT`, RFC 9110 §9.3.6).
 //!
-//! Which proxy is asked for which target is decided by the command line. What is done with it is decided here.
+//! Requests to other targets are sent to the proxy itself in absolute-form (see `http::rewrite`). The command line decides
+//! whether a target is reached through a proxy.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -24,15 +24,15 @@ pub struct Proxy {
     /// Brackets removed.
     host: String,
     port: u16,
-    /// What it is asked with, in the words of `Proxy-Authorization`.
+    /// The value of `Proxy-Authorization`.
     authorization: Option<Vec<u8>>,
-    /// That is what `--header` says, and not the variable.
+    /// That value is from `--header`, not from the variable.
     is_set_by_user: bool,
-    /// The variable that names it, for those who have to correct it.
+    /// The environment variable that names it, for error messages.
     variable: &'static str,
 }
 
-/// A text that names no proxy, in words that follow it.
+/// Why a text is not a proxy URL. Displays as a predicate that follows the variable's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadProxy(&'static str);
 
@@ -64,13 +64,13 @@ impl FromStr for Proxy {
             .unwrap_or(("http", text.trim()));
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(BadProxy(
-                "is a proxy of another kind than http; give one as http://host:port, or leave out --use-proxy-env",
+                "is not an http proxy; set it to http://host:port, or leave out --use-proxy-env",
             ));
         }
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, behind) = rest.split_at(end);
-        // RFC 3986 §3.2: one of these ends the authority, whatever was meant. What is before it would pass for a host, and the
-        // start of a password for its port.
+        // RFC 3986 §3.2: one of these ends the authority. What precedes it would be taken for a host, and the start of a
+        // password for its port.
         if behind.contains('@') {
             return Err(BadProxy(
                 "has a `/`, `?` or `#` in its user name or password; percent-encode them",
@@ -80,7 +80,7 @@ impl FromStr for Proxy {
             Some((user, address)) => (Some(user), address),
             None => (None, authority),
         };
-        const MALFORMED: BadProxy = BadProxy("is no proxy; write it as http://host:port");
+        const MALFORMED: BadProxy = BadProxy("is not a proxy URL; write it as http://host:port");
         let host = host_of(address).ok_or(MALFORMED)?;
         let port = match address[host.len()..].strip_prefix(':') {
             None | Some("") => HTTP_PORT,
@@ -110,28 +110,28 @@ impl FromStr for Proxy {
 }
 
 impl Proxy {
-    /// The same, found in that variable.
+    /// The same, named by that environment variable.
     pub fn found_in(self, variable: &'static str) -> Self {
         Proxy { variable, ..self }
     }
 
-    /// The variable that names it.
+    /// The environment variable that names it.
     pub fn variable(&self) -> &'static str {
         self.variable
     }
 
-    /// Where it listens: host and port.
+    /// Its host and port.
     pub fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
     }
 
-    /// What it is asked with, in the words of `Proxy-Authorization`.
+    /// The value of `Proxy-Authorization` that it gets.
     pub fn authorization(&self) -> Option<&[u8]> {
         self.authorization.as_deref()
     }
 
-    /// The same, asked for tunnels with a field of the user's own.
-    pub fn asked_with(self, authorization: Vec<u8>) -> Self {
+    /// The same with a `Proxy-Authorization` that the user set.
+    pub fn with_authorization(self, authorization: Vec<u8>) -> Self {
         Proxy {
             authorization: Some(authorization),
             is_set_by_user: true,
@@ -176,10 +176,10 @@ impl Proxy {
     }
 }
 
-/// Sends a request without a body; the status of its answer, behind whose head nothing may come.
+/// Sends a request without a body, and returns the status of the response. No data may follow the head of a 2xx response.
 async fn exchange(stream: &Stream, request: &[u8]) -> io::Result<u16> {
     stream.write_all(request).await?;
-    let no_proxy = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut buffer = Buffer::take();
     let mut len = 0;
     let mut from = 0;
@@ -191,19 +191,19 @@ async fn exchange(stream: &Stream, request: &[u8]) -> io::Result<u16> {
                 continue;
             }
             Ok(Parsed::Complete(head)) => {
-                // TLS begins with this side: what came is nothing of the origin's.
+                // The client speaks first in TLS, so that data here does not come from the target.
                 let is_all = head.status >= 300 || from + head.len == len;
                 let status = head.status;
                 return is_all
                     .then_some(status)
-                    .ok_or_else(|| no_proxy("data follows its response"));
+                    .ok_or_else(|| invalid("data follows its response"));
             }
             Ok(Parsed::Partial) if len < buffer.len() => {}
-            _ => return Err(no_proxy("its response is not HTTP")),
+            _ => return Err(invalid("its response is not HTTP")),
         }
         poll_fn(|context| stream.poll_readable(context)).await?;
         match stream.try_read(&mut buffer.bytes_mut()[len..]) {
-            Ok(0) => return Err(no_proxy("it closed the connection")),
+            Ok(0) => return Err(invalid("it closed the connection")),
             Ok(count) => len += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -211,7 +211,7 @@ async fn exchange(stream: &Stream, request: &[u8]) -> io::Result<u16> {
     }
 }
 
-/// What percent-encoding stands for; nothing that could not stand in a user name.
+/// Decodes percent-encoding; `None` if it is malformed or a control character results.
 fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_is_a_host_a_port_and_perhaps_a_password() {
+    fn a_proxy_url_is_a_host_with_an_optional_port_and_password() {
         #[track_caller]
         fn check(text: &str, shown: &str, authorization: Option<&str>) {
             let proxy: Proxy = text.parse().expect(text);

@@ -8,12 +8,12 @@ use super::super::error::TlsError;
 use super::{Trust, Unusable};
 use crate::serve::reactor::Source;
 
-/// Never there.
+/// Has no values.
 #[derive(Debug, Clone)]
 pub enum Tls {}
 
 impl Tls {
-    /// Refuses.
+    /// Always an error.
     pub fn new(_: &Trust, _: &str) -> Result<Self, Unusable> {
         Err(Unusable::Unfit(
             "this build has no TLS; give a target that starts with http://".to_owned(),
@@ -31,11 +31,11 @@ impl Tls {
     }
 }
 
-/// Never there.
+/// Has no values.
 #[derive(Debug)]
 pub enum Session {}
 
-// Not called either.
+// Never called.
 impl Session {
     pub fn tcp(&self) -> &TcpStream {
         match *self {}

@@ -1,8 +1,8 @@
-//! A TLS connection that never blocks: rustls between a socket and whoever reads and writes it.
+//! A non-blocking TLS stream: rustls on top of a socket.
 //!
-//! Reading: what is known to be there but not yet handed out makes the session readable, whatever the socket says. Bytes
-//! of the socket are read many records at a time into a lent buffer, which goes back when they are decrypted.
-//! Writing: what was taken is encrypted at once; what the socket had no room for is written first the next time, or by
+//! Reading: plaintext that is buffered makes the session readable, whatever the state of the socket. Ciphertext is read many
+//! records at a time into a borrowed buffer, which is returned when they are decrypted.
+//! Writing: plaintext is encrypted at once; ciphertext that the socket does not take is written first by the next write or by
 //! [`flush`](Session::flush).
 
 use std::cell::{Cell, RefCell};
@@ -23,7 +23,7 @@ use crate::serve::reactor::Source;
 pub struct Session {
     source: Source<TcpStream>,
     state: RefCell<State>,
-    /// Whether it ends without a word.
+    /// Close without a `close_notify`.
     is_silent: Cell<bool>,
 }
 
@@ -31,16 +31,16 @@ pub struct Session {
 struct State {
     connection: ClientConnection,
     ciphertext: Ciphertext,
-    /// There may be more to hand out without the socket: bytes, the end, or a failure.
+    /// A read may return something without the socket: plaintext, the end, or an error.
     has_more: bool,
-    /// Of ciphertext, to the socket.
+    /// Ciphertext written to the socket.
     sent_bytes: u64,
-    /// Told when everything decrypted before it has been read.
+    /// An error of the protocol, returned after all plaintext before it.
     failed: Option<rustls::Error>,
 }
 
 impl Session {
-    /// Shakes hands.
+    /// Performs the handshake.
     pub async fn connect(
         source: Source<TcpStream>,
         connection: ClientConnection,
@@ -77,7 +77,7 @@ impl Session {
             match state.pull(&self.source) {
                 Ok(Pulled::Bytes) => {
                     if let Some(error) = state.failed.take() {
-                        // The alert that tells the origin why.
+                        // Send the alert.
                         let _ = state.push(&self.source);
                         return Poll::Ready(Err(failure(error)));
                     }
@@ -119,7 +119,7 @@ impl Session {
         self.source.poll_writable(context)
     }
 
-    /// Reads what is there. An end that the origin did not announce is an error: anybody on the way can make one.
+    /// Reads what is available. An end without `close_notify` is an error, as it could be forged.
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
         let mut count = 0;
@@ -147,15 +147,15 @@ impl Session {
                 Ok(_) => {}
                 Err(error) => break Err(error),
             }
-            // An answer of the protocol's own goes out now, or with what is written next.
+            // Send what the protocol itself answers, now or with the next write.
             let _ = state.push(&self.source);
         };
-        // An end stays where it is until it is asked for.
+        // An end or error is returned again by the next read.
         state.has_more = !matches!(&end, Err(error) if error.kind() == ErrorKind::WouldBlock);
         if count > 0 { Ok(count) } else { end }
     }
 
-    /// Takes what there is room for.
+    /// Writes what there is room for.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
         state.push(&self.source)?;
@@ -165,17 +165,17 @@ impl Session {
         taken(count, state.sent_bytes > before, pushed)
     }
 
-    /// How many bytes have gone out so far, those of the protocol's own included.
+    /// How many bytes of ciphertext have been written, handshake and alerts included.
     pub fn sent_bytes(&self) -> u64 {
         self.state.borrow().sent_bytes
     }
 
-    /// Sends what there is room for; all that was taken has gone out if this is no error.
+    /// Writes buffered ciphertext; `Ok` if none is left.
     pub fn try_flush(&self) -> io::Result<()> {
         self.state.borrow_mut().push(&self.source)
     }
 
-    /// Waits until all that was taken has gone out.
+    /// Writes all buffered ciphertext.
     pub async fn flush(&self) -> io::Result<()> {
         poll_fn(|context| {
             loop {
@@ -189,18 +189,18 @@ impl Session {
         .await
     }
 
-    /// Announces that nothing more will be written; it goes out with the next [`flush`](Session::flush).
+    /// Queues a `close_notify`; the next [`flush`](Session::flush) sends it.
     pub fn says_goodbye(&self) {
         self.state.borrow_mut().connection.send_close_notify();
     }
 
-    /// Nothing is said at the end: what was written is not all.
+    /// Sends no `close_notify` at the end, since the message is incomplete.
     pub fn keeps_silent(&self) {
         self.is_silent.set(true);
     }
 
-    /// Whether the origin has neither sent anything nor closed. What the protocol sends on its own account, such as tickets
-    /// for the next handshake, does not count.
+    /// Whether the peer has neither sent data nor closed. Records of the protocol itself, such as session tickets, do not
+    /// count.
     pub fn is_quiet(&self) -> bool {
         if !self.state.borrow().has_more && self.source.is_quiet() == Some(true) {
             return true;
@@ -220,20 +220,20 @@ impl Drop for Session {
         let state = self.state.get_mut();
         if state.failed.is_none() && !self.is_silent.get() {
             state.connection.send_close_notify();
-            // Politeness: nobody waits for it.
+            // Best effort: the result does not matter any more.
             let _ = state.push(&self.source);
         }
     }
 }
 
-/// What came from the socket.
+/// What a read from the socket returned.
 enum Pulled {
     Bytes,
     End,
 }
 
 impl State {
-    /// Writes what is encrypted.
+    /// Writes ciphertext to the socket.
     fn push(&mut self, source: &Source<TcpStream>) -> io::Result<()> {
         while self.connection.wants_write() {
             let written = uninterrupted(|| self.connection.write_tls(&mut source.get_ref()));
@@ -251,7 +251,7 @@ impl State {
         Ok(())
     }
 
-    /// Decrypts what is there.
+    /// Reads and decrypts what is available.
     fn pull(&mut self, source: &Source<TcpStream>) -> io::Result<Pulled> {
         let count = self.connection.read_tls(&mut Feed {
             ciphertext: &mut self.ciphertext,
@@ -268,7 +268,7 @@ impl State {
     }
 }
 
-/// Bytes from the socket that are not yet decrypted, in a buffer that is there only while there are some.
+/// Ciphertext that is not yet decrypted; a buffer is held only while there is some.
 #[derive(Debug, Default)]
 struct Ciphertext {
     buffer: Option<Buffer>,
@@ -281,7 +281,7 @@ impl Ciphertext {
     }
 }
 
-/// The socket, read ahead.
+/// The socket, read ahead into a buffer.
 struct Feed<'a> {
     ciphertext: &'a mut Ciphertext,
     source: &'a Source<TcpStream>,
@@ -316,8 +316,8 @@ impl Read for Feed<'_> {
     }
 }
 
-/// How a write ended whose `count` bytes are encrypted, and part of which went out, or nothing. It is for the next call to wait.
-/// And to say that the connection has failed: the origin may have what went out before, so that this cannot count as unsent.
+/// The result of a write whose `count` bytes are encrypted. If some ciphertext went out before an error, the write counts as
+/// done and the next call returns the error: the peer may have received it, so that the bytes must not be sent again.
 fn taken(count: usize, went_out: bool, pushed: io::Result<()>) -> io::Result<usize> {
     match pushed {
         Err(error) if error.kind() != ErrorKind::WouldBlock && !went_out => Err(error),
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_went_out_in_part_is_not_unsent() {
+    fn a_partly_sent_write_does_not_fail() {
         let failed = |kind: ErrorKind| Err(io::Error::from(kind));
         for (why, went_out, pushed, expected) in [
             ("all of it", true, Ok(()), Some(7)),

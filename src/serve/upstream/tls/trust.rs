@@ -1,5 +1,4 @@
-//! Whom to trust: the system's certificates, those that the user adds, and those that the program brings along where a
-//! system has none.
+//! Which certificates are trusted: the system's, those that the user adds, and Mozilla's where the system has none.
 
 use std::io;
 use std::net::TcpStream;
@@ -18,7 +17,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootC
 use super::{Session, Trust, Unusable};
 use crate::serve::reactor::Source;
 
-/// What connections to one origin have in common: whom they trust, and tickets from one to the next.
+/// What connections to one target share: trusted certificates and session tickets.
 #[derive(Debug, Clone)]
 pub struct Tls {
     config: Arc<ClientConfig>,
@@ -27,22 +26,26 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// For connections to `host`. Certificates are read here, and never again.
+    /// For connections to `host`. Certificate files are read here, once.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read or its content not used.
     pub fn new(trust: &Trust, host: &str) -> Result<Self, Unusable> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            unfit(format!(
-                "the host `{host}` is no name that a certificate can have; give another in the target"
+            invalid(format!(
+                "the host `{host}` cannot be the name of a certificate; use another in the target"
             ))
         })?;
         let provider = Arc::new(crypto::ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = if trust.insecure {
-            Arc::new(Anybody(Arc::clone(&provider)))
+            Arc::new(AnyCertificate(Arc::clone(&provider)))
         } else {
             Arc::new(Verifier::new(trust, &provider)?)
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| unfit(error.to_string()))?
+            .map_err(|error| invalid(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match &trust.client {
@@ -52,20 +55,20 @@ impl Tls {
                 let key_path = key;
                 let key = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
                     pem::Error::Io(error) => Unusable::Unreadable(key_path.clone(), error),
-                    _ => unfit(format!(
-                        "`{}` holds no private key that can be used; give one in PEM, without a password",
+                    _ => invalid(format!(
+                        "`{}` has no usable private key; give one in PEM, without a password",
                         key_path.display()
                     )),
                 })?;
                 config
                     .with_client_auth_cert(chain, key)
                     .map_err(|error| match error {
-                        Error::InconsistentKeys(_) => unfit(format!(
-                            "the key in `{}` is not that of the certificate in `{}`; give the two that belong together",
+                        Error::InconsistentKeys(_) => invalid(format!(
+                            "the key in `{}` does not match the certificate in `{}`; give the key of that certificate",
                             key_path.display(),
                             certificate.display()
                         )),
-                        error => unfit(format!(
+                        error => invalid(format!(
                             "the client certificate `{}` or its key cannot be used: {error}",
                             certificate.display()
                         )),
@@ -81,12 +84,12 @@ impl Tls {
         })
     }
 
-    /// Whether any certificate passes.
+    /// Whether the target's certificate is not verified.
     pub fn is_insecure(&self) -> bool {
         self.is_insecure
     }
 
-    /// Shakes hands over a connection.
+    /// Performs the handshake on a connection.
     pub async fn connect(&self, source: Source<TcpStream>) -> io::Result<Session> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone())
             .map_err(io::Error::other)?;
@@ -97,8 +100,8 @@ impl Tls {
 /// The certificates in a file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let none = || {
-        unfit(format!(
-            "`{}` holds no certificate; give one in PEM, which begins with -----BEGIN CERTIFICATE-----",
+        invalid(format!(
+            "`{}` contains no certificate; give one in PEM, which begins with -----BEGIN CERTIFICATE-----",
             path.display()
         ))
     };
@@ -114,7 +117,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     Ok(found)
 }
 
-/// Everybody whom this machine trusts.
+/// The certificates that this machine trusts.
 fn system_roots(trust: &Trust) -> Result<RootCertStore, Unusable> {
     let is_given = trust.system_file.is_some() || !trust.system_folders.is_empty();
     let mut found = rustls_native_certs::CertificateResult::default();
@@ -133,10 +136,10 @@ fn system_roots(trust: &Trust) -> Result<RootCertStore, Unusable> {
         found = rustls_native_certs::load_native_certs();
     }
     let mut roots = RootCertStore::empty();
-    // Some systems keep certificates that nobody can use any more.
+    // Some systems keep certificates that cannot be parsed.
     roots.add_parsable_certificates(found.certs);
     for error in &found.errors {
-        log::debug!("a certificate of the system is left out: {error}");
+        log::debug!("ignoring a certificate of the system: {error}");
     }
     if !roots.is_empty() {
         return Ok(roots);
@@ -148,39 +151,39 @@ fn system_roots(trust: &Trust) -> Result<RootCertStore, Unusable> {
                 kind: rustls_native_certs::ErrorKind::Io { inner, path },
                 ..
             }) => Unusable::Unreadable(path, inner),
-            _ => unfit(
-                "SSL_CERT_FILE and SSL_CERT_DIR hold no certificate; correct them, or leave them out"
+            _ => invalid(
+                "SSL_CERT_FILE and SSL_CERT_DIR contain no certificate; correct or unset them"
                     .to_owned(),
             ),
         });
     }
-    log::debug!("this system has no certificates; using those that the program brings along");
+    log::debug!("this system has no certificates; using the built-in ones");
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     Ok(roots)
 }
 
-fn unfit(why: String) -> Unusable {
+fn invalid(why: String) -> Unusable {
     Unusable::Unfit(why)
 }
 
-/// Trusts roots, and the very certificates that the user has given.
+/// Trusts roots, and server certificates that the user has given.
 #[derive(Debug)]
 struct Verifier {
     roots: Arc<WebPkiServerVerifier>,
-    own: Vec<CertificateDer<'static>>,
+    given: Vec<CertificateDer<'static>>,
 }
 
 impl Verifier {
     fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, Unusable> {
         let mut roots = system_roots(trust)?;
-        let own = match &trust.ca_file {
+        let given = match &trust.ca_file {
             Some(path) => certificates(path)?,
             None => Vec::new(),
         };
-        for certificate in &own {
+        for certificate in &given {
             roots.add(certificate.clone()).map_err(|error| {
                 let path = trust.ca_file.clone().unwrap_or_default();
-                unfit(format!(
+                invalid(format!(
                     "a certificate in `{}` cannot be used: {error}",
                     path.display()
                 ))
@@ -189,8 +192,8 @@ impl Verifier {
         let roots =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
-                .map_err(|error| unfit(error.to_string()))?;
-        Ok(Verifier { roots, own })
+                .map_err(|error| invalid(error.to_string()))?;
+        Ok(Verifier { roots, given })
     }
 }
 
@@ -207,9 +210,9 @@ impl ServerCertVerifier for Verifier {
             .roots
             .verify_server_cert(certificate, chain, name, ocsp, now);
         match verdict {
-            // What `openssl req -x509` makes is a CA, and no CA may be a server; yet this one was given by name. Its time
-            // has been looked at before that.
-            Err(error) if is_ca_as_server(&error) && self.own.contains(certificate) => {
+            // `openssl req -x509` makes a CA certificate, which webpki does not accept as a server's; but the user has given
+            // this one. Its validity period has been checked before.
+            Err(error) if is_ca_as_server(&error) && self.given.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -242,7 +245,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate was refused for being that of a CA.
+/// Whether a certificate was refused because it is a CA's.
 pub fn is_ca_as_server(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
         return false;
@@ -253,11 +256,11 @@ pub fn is_ca_as_server(error: &Error) -> bool {
     )
 }
 
-/// Trusts anybody who has the key of the certificate that they show: `--insecure`.
+/// Accepts any certificate whose key the peer has: `--insecure`.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -294,5 +297,5 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// Tickets kept for the next handshake; there is one origin, and each connection brings two.
+/// Session tickets kept; there is one target, and each connection brings two.
 const SESSIONS_MAX: usize = 8;
