@@ -23,7 +23,7 @@ use rustix::net::sockopt;
 
 use super::buffers::{self, Buffer};
 use super::deadline::InactivityTimeout;
-use super::reactor::{self, Source};
+use super::reactor::{self, Source, uninterrupted};
 use super::upstream::tls::{Session, Tls};
 
 /// Runs `action` on the source of a plain socket, or `in_tls` on a TLS session.
@@ -645,13 +645,3 @@ pub fn go_without_options(results: impl IntoIterator<Item = Result<(), Errno>>) 
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
-
-/// Repeats `call` while a signal interrupts it.
-pub fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}

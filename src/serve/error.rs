@@ -13,16 +13,16 @@ use crate::text::io_message;
 
 /// Why an exchange failed.
 #[derive(Debug)]
-pub enum Fault {
+pub enum ForwardError {
     /// The client caused it.
-    Client(ClientFault),
+    Client(ClientError),
     /// The target caused it.
-    Origin(OriginFault),
+    Upstream(UpstreamError),
 }
 
 /// An error that the client caused.
 #[derive(Debug)]
-pub enum ClientFault {
+pub enum ClientError {
     /// It has disconnected.
     Gone,
     /// Its request is not HTTP, or is not served.
@@ -39,7 +39,7 @@ pub enum ClientFault {
 
 /// An error that the target caused.
 #[derive(Debug)]
-pub enum OriginFault {
+pub enum UpstreamError {
     /// There is no connection to it.
     Connect(ConnectError),
     /// It closed the connection without a response.
@@ -64,8 +64,8 @@ pub enum OriginFault {
     Stalled,
 }
 
-impl Fault {
-    /// The status of the [`reply`](Fault::reply).
+impl ForwardError {
+    /// The status of the [`reply`](ForwardError::reply).
     pub fn status(&self) -> Option<u16> {
         self.reply("").map(|reply| reply.status)
     }
@@ -73,36 +73,36 @@ impl Fault {
     /// The reply to the client; `None` if the client does not read. `target` is the target as the user wrote it.
     pub fn reply(&self, target: &str) -> Option<Reply<'static>> {
         match self {
-            Fault::Client(fault) => fault.reply(),
-            Fault::Origin(fault) => Some(fault.reply(target)),
+            ForwardError::Client(fault) => fault.reply(),
+            ForwardError::Upstream(fault) => Some(fault.reply(target)),
         }
     }
 }
 
-impl ClientFault {
+impl ClientError {
     #[rustfmt::skip] // A table.
     fn reply(&self) -> Option<Reply<'static>> {
         match self {
             // The client does not read, so that no reply can be delivered.
-            ClientFault::Gone | ClientFault::Stalled => None,
-            ClientFault::Refused(error) => Some(error.reply()),
-            ClientFault::HeadTimeout => Some(Reply::new(408, "head_timeout", Soon, "the request head took longer than --head-timeout allows; send it at once")),
-            ClientFault::BodyTimeout => Some(Reply::new(408, "body_timeout", Soon, "the request body paused longer than --body-timeout allows; raise --body-timeout")),
-            ClientFault::TooMany => Some(Reply::new(503, "too_many_connections", Soon, "ic has as many connections as --max-connections allows; close some, or raise it")),
+            ClientError::Gone | ClientError::Stalled => None,
+            ClientError::Refused(error) => Some(error.reply()),
+            ClientError::HeadTimeout => Some(Reply::new(408, "head_timeout", Soon, "the request head took longer than --head-timeout allows; send it at once")),
+            ClientError::BodyTimeout => Some(Reply::new(408, "body_timeout", Soon, "the request body paused longer than --body-timeout allows; raise --body-timeout")),
+            ClientError::TooMany => Some(Reply::new(503, "too_many_connections", Soon, "ic has as many connections as --max-connections allows; close some, or raise it")),
         }
     }
 }
 
-impl OriginFault {
+impl UpstreamError {
     fn reply(&self, target: &str) -> Reply<'static> {
         let why = match self {
-            OriginFault::Connect(error) => return error.reply(target),
-            OriginFault::Failed(error) => match tls::diagnose(error) {
+            UpstreamError::Connect(error) => return error.reply(target),
+            UpstreamError::Failed(error) => match tls::diagnose(error) {
                 Some(error) => return error.reply(target),
                 None => io_message(error),
             },
             // The advice behind the semicolon is for the sender of the message, and that is not the client.
-            OriginFault::Malformed(error) => {
+            UpstreamError::Malformed(error) => {
                 let message = error.to_string();
                 message.split(';').next().unwrap_or_default().to_owned()
             }
@@ -116,32 +116,32 @@ impl OriginFault {
     #[rustfmt::skip] // A table.
     const fn row(&self) -> Reply<'static> {
         match self {
-            OriginFault::Closed => Reply::new(502, "target_closed", Soon, "the target {target} closed the connection without a response; see its log"),
+            UpstreamError::Closed => Reply::new(502, "target_closed", Soon, "the target {target} closed the connection without a response; see its log"),
             // A connection that could not be made has rows of its own.
-            OriginFault::Failed(_) | OriginFault::Connect(_) => Reply::new(502, "target_failed", Soon, "the connection to the target {target} failed ({why}); see its log"),
-            OriginFault::Malformed(Error::Tls) => Reply::new(502, "bad_response", Never, "the target {target} sent a response that is not HTTP/1.1: it speaks TLS; give its address as https://"),
-            OriginFault::Malformed(_) => Reply::new(502, "bad_response", Never, "the target {target} sent a response that is not HTTP/1.1: {why}; see its log"),
-            OriginFault::UnaskedUpgrade => Reply::new(502, "bad_response", Never, "the target {target} changed protocols without a request to do so; see its log"),
-            OriginFault::TooManyInterim => Reply::new(502, "bad_response", Never, "the target {target} sent too many interim responses; see its log"),
-            OriginFault::TruncatedHead => Reply::new(502, "bad_response", Soon, "the target {target} broke off within its response head; see its log"),
+            UpstreamError::Failed(_) | UpstreamError::Connect(_) => Reply::new(502, "target_failed", Soon, "the connection to the target {target} failed ({why}); see its log"),
+            UpstreamError::Malformed(Error::Tls) => Reply::new(502, "bad_response", Never, "the target {target} sent a response that is not HTTP/1.1: it speaks TLS; give its address as https://"),
+            UpstreamError::Malformed(_) => Reply::new(502, "bad_response", Never, "the target {target} sent a response that is not HTTP/1.1: {why}; see its log"),
+            UpstreamError::UnaskedUpgrade => Reply::new(502, "bad_response", Never, "the target {target} changed protocols without a request to do so; see its log"),
+            UpstreamError::TooManyInterim => Reply::new(502, "bad_response", Never, "the target {target} sent too many interim responses; see its log"),
+            UpstreamError::TruncatedHead => Reply::new(502, "bad_response", Soon, "the target {target} broke off within its response head; see its log"),
             // Only logged: the client has part of the response.
-            OriginFault::Truncated => Reply::new(502, "bad_response", Soon, "the target {target} broke off within its response body; see its log"),
-            OriginFault::FirstByteTimeout => Reply::new(504, "first_byte_timeout", Soon, "the target {target} did not answer within --first-byte-timeout; raise it, or see the target's log"),
-            OriginFault::BodyTimeout => Reply::new(504, "body_timeout", Soon, "the target {target} paused longer than --body-timeout allows; raise it, or see the target's log"),
-            OriginFault::Stalled => Reply::new(504, "body_timeout", Soon, "the target {target} read nothing of the request for longer than --body-timeout allows; see its log"),
+            UpstreamError::Truncated => Reply::new(502, "bad_response", Soon, "the target {target} broke off within its response body; see its log"),
+            UpstreamError::FirstByteTimeout => Reply::new(504, "first_byte_timeout", Soon, "the target {target} did not answer within --first-byte-timeout; raise it, or see the target's log"),
+            UpstreamError::BodyTimeout => Reply::new(504, "body_timeout", Soon, "the target {target} paused longer than --body-timeout allows; raise it, or see the target's log"),
+            UpstreamError::Stalled => Reply::new(504, "body_timeout", Soon, "the target {target} read nothing of the request for longer than --body-timeout allows; see its log"),
         }
     }
 }
 
-impl From<ClientFault> for Fault {
-    fn from(fault: ClientFault) -> Self {
-        Fault::Client(fault)
+impl From<ClientError> for ForwardError {
+    fn from(fault: ClientError) -> Self {
+        ForwardError::Client(fault)
     }
 }
 
-impl From<OriginFault> for Fault {
-    fn from(fault: OriginFault) -> Self {
-        Fault::Origin(fault)
+impl From<UpstreamError> for ForwardError {
+    fn from(fault: UpstreamError) -> Self {
+        ForwardError::Upstream(fault)
     }
 }
 
@@ -157,21 +157,21 @@ mod tests {
         );
         let reset = io::Error::from_raw_os_error(104);
         let faults = [
-            OriginFault::Connect(ConnectError::Unresolved(unresolved)),
-            OriginFault::Connect(ConnectError::Refused),
-            OriginFault::Connect(ConnectError::Timeout),
-            OriginFault::Connect(ConnectError::HandshakeTimeout),
-            OriginFault::Closed,
-            OriginFault::Failed(reset),
-            OriginFault::Malformed(Error::FieldName),
-            OriginFault::Malformed(Error::ChunkOverhead),
-            OriginFault::TruncatedHead,
-            OriginFault::Truncated,
-            OriginFault::FirstByteTimeout,
-            OriginFault::Stalled,
+            UpstreamError::Connect(ConnectError::Unresolved(unresolved)),
+            UpstreamError::Connect(ConnectError::Refused),
+            UpstreamError::Connect(ConnectError::Timeout),
+            UpstreamError::Connect(ConnectError::HandshakeTimeout),
+            UpstreamError::Closed,
+            UpstreamError::Failed(reset),
+            UpstreamError::Malformed(Error::FieldName),
+            UpstreamError::Malformed(Error::ChunkOverhead),
+            UpstreamError::TruncatedHead,
+            UpstreamError::Truncated,
+            UpstreamError::FirstByteTimeout,
+            UpstreamError::Stalled,
         ];
         let long = format!("http://localhost:8764/{}", "é/".repeat(200));
-        for fault in faults.map(Fault::Origin) {
+        for fault in faults.map(ForwardError::Upstream) {
             let message = |target: &str| fault.reply(target).map(|reply| reply.message);
             let (short, long) = (message("http://localhost:8764"), message(&long));
             let (short, long) = (short.unwrap_or_default(), long.unwrap_or_default());

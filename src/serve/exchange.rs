@@ -23,7 +23,7 @@ use super::admin::Page;
 use super::buffers::Scratch;
 use super::conn::{Conn, Reader, Stream};
 use super::deadline::InactivityTimeout;
-use super::error::{ClientFault, Fault, OriginFault};
+use super::error::{ClientError, ForwardError, UpstreamError};
 use super::feed::{Outcome, Side};
 use super::reactor;
 use super::relay;
@@ -67,7 +67,7 @@ pub fn serve(stream: Stream, site: Rc<Site>, guard: ConnectionGuard) -> impl Fut
 /// Rejects a connection that is one too many.
 pub async fn turn_away(stream: Stream, site: &Site) {
     let refusal = Refusal {
-        fault: ClientFault::TooMany.into(),
+        fault: ClientError::TooMany.into(),
         head_only: false,
     };
     refuse(Connection::new(stream, site), refusal, site).await;
@@ -116,12 +116,12 @@ fn answer(
 
 /// An exchange that was not completed.
 struct ExchangeError {
-    fault: Fault,
+    fault: ForwardError,
     /// The client has been sent part of a final response: an error response is not possible any more.
     has_response: bool,
 }
 
-impl<F: Into<Fault>> From<F> for ExchangeError {
+impl<F: Into<ForwardError>> From<F> for ExchangeError {
     /// Before a response.
     fn from(fault: F) -> Self {
         ExchangeError {
@@ -236,7 +236,7 @@ fn run<'a>(
     client: &'a mut Conn,
     origin: &'a mut Conn,
     body: &'a mut Body,
-) -> impl Future<Output = Result<Completion, Fault>> {
+) -> impl Future<Output = Result<Completion, ForwardError>> {
     let (client_reader, client_writer) = client.split();
     let (origin_reader, origin_writer) = origin.split();
     // The first is polled first.
@@ -282,11 +282,11 @@ fn take_ready(
     request: &Request,
     site: &Site,
     out: &mut Scratch,
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let drops_trailer = |name: &str| request.drops_trailer(name, &site.rewriter);
     let taken = body
         .take_ready(client.bytes(), BodyMode::Verbatim, drops_trailer, out)
-        .map_err(ClientFault::Refused)?;
+        .map_err(ClientError::Refused)?;
     if let Some(tap) = request.tap(Side::Request) {
         tap.observe(&client.bytes()[..taken]);
     }
@@ -300,14 +300,14 @@ async fn connect(
     request: &Request,
     limits: Limits<'_>,
     site: &Site,
-) -> Result<Conn, Fault> {
+) -> Result<Conn, ForwardError> {
     let timeouts = &site.service.timeouts;
     let connected = async {
         let connector = &site.service.connector;
         let connected = connector.connect(limits.origin, timeouts.connect, timeouts.hold);
         connected
             .await
-            .map_err(|error| OriginFault::Connect(error).into())
+            .map_err(|error| UpstreamError::Connect(error).into())
     };
     let mut reader = client.reader();
     let disconnect = async { Err(wait_for_disconnect(&mut reader, request, limits.client).await) };
@@ -320,7 +320,7 @@ async fn serve_page(
     request: &Request,
     page: Page,
     site: &Site,
-) -> Result<AfterResponse, Fault> {
+) -> Result<AfterResponse, ForwardError> {
     let state = ExchangeState {
         is_request_sent: true,
         is_stopping: site.service.clock.is_stopping(),
@@ -400,19 +400,19 @@ fn report_response(status: u16, next: AfterResponse, request: &Request, site: &S
 }
 
 /// Logs a fault: a warning where the target is at fault, else only for debugging.
-fn report_fault(fault: &Fault, request: &Request, site: &Site) {
+fn report_fault(fault: &ForwardError, request: &Request, site: &Site) {
     let label = request.label.as_deref().unwrap_or("request");
     let explain = || {
         let reply = fault.reply(&site.service.connector.target().to_string());
         reply.map_or_else(String::new, |reply| reply.message.into_owned())
     };
     match fault {
-        Fault::Client(ClientFault::Gone) => log::debug!("{label}: the client disconnected"),
-        Fault::Client(ClientFault::Stalled) => {
+        ForwardError::Client(ClientError::Gone) => log::debug!("{label}: the client disconnected"),
+        ForwardError::Client(ClientError::Stalled) => {
             log::debug!("{label}: the client took nothing for longer than --body-timeout allows");
         }
-        Fault::Client(_) => log::debug!("{label}: {}", explain()),
-        Fault::Origin(_) => {
+        ForwardError::Client(_) => log::debug!("{label}: {}", explain()),
+        ForwardError::Upstream(_) => {
             let message = explain();
             log::warn!("{label}: {message}");
             site.metrics.set_last_error(message);

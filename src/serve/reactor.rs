@@ -10,6 +10,8 @@
 //! Two implementations, one interface: `epoll` on Linux, and `portable` on `async-io` elsewhere. `--cfg ic_portable` compiles
 //! the second on Linux.
 
+use std::io;
+
 #[cfg(all(target_os = "linux", not(ic_portable)))]
 mod epoll;
 #[cfg(all(target_os = "linux", not(ic_portable)))]
@@ -25,3 +27,13 @@ pub use portable::{
     NEEDS, Source, Timer, accept, block_on, connect_tcp, connect_unix, next_turn, now,
     register_accepted,
 };
+
+/// Repeats `call` while a signal interrupts it.
+pub fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

@@ -6,7 +6,7 @@ use crate::http::connection::{AfterResponse, Persistence};
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::WriteErrorKind;
 use crate::serve::deadline::{Deadline, InactivityTimeout};
-use crate::serve::error::{ClientFault, Fault, OriginFault};
+use crate::serve::error::{ClientError, ForwardError, UpstreamError};
 use crate::serve::exchange::request::Request;
 use crate::serve::site::Site;
 
@@ -93,12 +93,12 @@ impl<'a> Attempt<'a> {
     }
 
     /// Prepares another attempt over a new connection, if that is allowed after `fault`.
-    pub fn restart_after(&self, fault: &Fault) -> bool {
+    pub fn restart_after(&self, fault: &ForwardError) -> bool {
         // The origin may have closed a kept connection just before it was used.
         let was_stale = self.is_reused
             && matches!(
                 fault,
-                Fault::Origin(OriginFault::Closed | OriginFault::Failed(_))
+                ForwardError::Upstream(UpstreamError::Closed | UpstreamError::Failed(_))
             );
         let may_restart = was_stale && !self.has_response.get() && self.can_repeat();
         if may_restart {
@@ -119,9 +119,9 @@ impl<'a> Attempt<'a> {
 }
 
 /// Why the client gets no more of a response.
-pub fn client_fault(kind: WriteErrorKind) -> Fault {
+pub fn client_fault(kind: WriteErrorKind) -> ForwardError {
     match kind {
-        WriteErrorKind::Failed(_) => ClientFault::Gone.into(),
-        WriteErrorKind::Stalled => ClientFault::Stalled.into(),
+        WriteErrorKind::Failed(_) => ClientError::Gone.into(),
+        WriteErrorKind::Stalled => ClientError::Stalled.into(),
     }
 }

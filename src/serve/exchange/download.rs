@@ -9,7 +9,7 @@ use crate::http::framing::Framing;
 use crate::http::head::Version;
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Reader, Writer};
-use crate::serve::error::{Fault, OriginFault};
+use crate::serve::error::{ForwardError, UpstreamError};
 use crate::serve::exchange::attempt::{Attempt, Completion, client_fault};
 use crate::serve::exchange::response::{Response, read_response};
 use crate::serve::feed::Side;
@@ -21,7 +21,7 @@ impl Attempt<'_> {
         &self,
         mut origin: Reader<'_>,
         client: Writer<'_>,
-    ) -> impl Future<Output = Result<Completion, Fault>> {
+    ) -> impl Future<Output = Result<Completion, ForwardError>> {
         async move {
             let (response, mut body) = self.pass_head(&mut origin, client).await?;
             let Response { status, kind } = &response;
@@ -43,7 +43,7 @@ impl Attempt<'_> {
             match relay::relay(&mut origin, client, &mut body, options).await {
                 // After a reset, the end of the connection is not the end of a body that only an end completes.
                 Ok(()) if head.framing == Framing::UntilClose && self.was_reset.get() => {
-                    Err(OriginFault::Truncated.into())
+                    Err(UpstreamError::Truncated.into())
                 }
                 Ok(()) => {
                     client.ends_message();
@@ -55,10 +55,10 @@ impl Attempt<'_> {
                 }
                 Err(RelayError::Sink(kind)) => Err(client_fault(kind)),
                 Err(RelayError::Source | RelayError::Truncated) => {
-                    Err(OriginFault::Truncated.into())
+                    Err(UpstreamError::Truncated.into())
                 }
-                Err(RelayError::Malformed(error)) => Err(OriginFault::Malformed(error).into()),
-                Err(RelayError::Stalled) => Err(OriginFault::BodyTimeout.into()),
+                Err(RelayError::Malformed(error)) => Err(UpstreamError::Malformed(error).into()),
+                Err(RelayError::Stalled) => Err(UpstreamError::BodyTimeout.into()),
             }
         }
     }
@@ -68,7 +68,7 @@ impl Attempt<'_> {
         &self,
         origin: &mut Reader<'_>,
         client: Writer<'_>,
-    ) -> Result<(Response, Body), Fault> {
+    ) -> Result<(Response, Body), ForwardError> {
         let inactivity = self.inactivity(self.limits.origin);
         let mut body = Body::new(Framing::Empty);
         let mut out = Scratch::take();
@@ -78,7 +78,7 @@ impl Attempt<'_> {
             let drops_trailer = |name: &str| head.nominated.has(name);
             let taken = body
                 .take_ready(origin.bytes(), head.mode, drops_trailer, &mut out)
-                .map_err(OriginFault::Malformed)?;
+                .map_err(UpstreamError::Malformed)?;
             if let Some(tap) = self.request.tap(Side::Response) {
                 tap.observe(&origin.bytes()[..taken]);
             }
@@ -102,7 +102,7 @@ impl Attempt<'_> {
         origin: &mut Reader<'_>,
         client: Writer<'_>,
         out: &mut Scratch,
-    ) -> Result<Response, Fault> {
+    ) -> Result<Response, ForwardError> {
         let mut interim = 0;
         loop {
             let response = read_response(origin, self, out).await?;
@@ -118,13 +118,13 @@ impl Attempt<'_> {
                         && self.is_reused
                         && self.can_repeat() =>
                 {
-                    return Err(OriginFault::Closed.into());
+                    return Err(UpstreamError::Closed.into());
                 }
                 ResponseKind::Final(_) | ResponseKind::Tunnel => return Ok(response),
             }
             interim += 1;
             if interim > INTERIM_MAX {
-                return Err(OriginFault::TooManyInterim.into());
+                return Err(UpstreamError::TooManyInterim.into());
             }
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
             if self.request.context.version == Version::Http11 {

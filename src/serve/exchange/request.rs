@@ -16,7 +16,7 @@ use crate::serve::admin::Page;
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Conn, Filled, Reader, Stream};
 use crate::serve::deadline::Deadline;
-use crate::serve::error::{ClientFault, Fault};
+use crate::serve::error::{ClientError, ForwardError};
 use crate::serve::feed::{BodyTap, RequestStart, Side, Trace};
 use crate::serve::reactor;
 use crate::serve::site::Site;
@@ -87,7 +87,7 @@ impl Request {
     }
 
     /// Its refusal because of `fault`.
-    pub fn refusal(&self, fault: Fault) -> Refusal {
+    pub fn refusal(&self, fault: ForwardError) -> Refusal {
         Refusal {
             fault,
             head_only: self.context.response_to == ResponseTo::Head,
@@ -97,7 +97,7 @@ impl Request {
 
 /// Why a request is not served.
 pub struct Refusal {
-    pub fault: Fault,
+    pub fault: ForwardError,
     /// The error response has no body.
     pub head_only: bool,
 }
@@ -179,7 +179,7 @@ async fn fill_within(
 /// The refusal of a head that took too long; `bytes` are what has arrived of it.
 #[cold]
 fn head_timeout(bytes: &[u8], began: Instant, site: &Site, caller: Caller<'_>) -> Refusal {
-    let fault = ClientFault::HeadTimeout.into();
+    let fault = ClientError::HeadTimeout.into();
     if site.feed.is_active() {
         trace_refusal(bytes, began, site, caller, &fault);
     }
@@ -202,7 +202,7 @@ fn take_request(
     let taken = match taken {
         Ok(taken) => taken,
         Err(refused) => {
-            let fault = ClientFault::Refused(refused.error).into();
+            let fault = ClientError::Refused(refused.error).into();
             if site.feed.is_active() {
                 trace_refusal(bytes, began, site, caller, &fault);
             }
@@ -293,7 +293,13 @@ impl Caller<'_> {
 
 /// Tells the feed of a request that is not served, and as much of it as can be read.
 #[cold]
-fn trace_refusal(bytes: &[u8], began: Instant, site: &Site, caller: Caller<'_>, fault: &Fault) {
+fn trace_refusal(
+    bytes: &[u8],
+    began: Instant,
+    site: &Site,
+    caller: Caller<'_>,
+    fault: &ForwardError,
+) {
     let mut slots = Slots::new();
     let head = match head::request(bytes, &mut slots) {
         Ok(Parsed::Complete(head)) => Some(head),

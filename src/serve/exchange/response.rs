@@ -8,7 +8,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{self, Slots};
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Filled, Reader};
-use crate::serve::error::{Fault, OriginFault};
+use crate::serve::error::{ForwardError, UpstreamError};
 use crate::serve::exchange::attempt::Attempt;
 
 /// A response head that has been rewritten.
@@ -22,7 +22,7 @@ pub async fn read_response(
     origin: &mut Reader<'_>,
     attempt: &Attempt<'_>,
     out: &mut Scratch,
-) -> Result<Response, Fault> {
+) -> Result<Response, ForwardError> {
     let mut seen = 0;
     loop {
         let bytes = origin.bytes();
@@ -34,7 +34,7 @@ pub async fn read_response(
                 && response.status == PROXY_AUTHENTICATION_REQUIRED
             {
                 // The client does not know the proxy.
-                return Err(OriginFault::Connect(proxy.refused(response.status)).into());
+                return Err(UpstreamError::Connect(proxy.refused(response.status)).into());
             }
             return Ok(response);
         }
@@ -42,16 +42,16 @@ pub async fn read_response(
         let is_empty = seen == 0;
         let limit = attempt.limits.origin;
         let filled = limit.race(|context| origin.poll_fill(context)).await;
-        match filled.ok_or(OriginFault::FirstByteTimeout)? {
+        match filled.ok_or(UpstreamError::FirstByteTimeout)? {
             // An end that TLS did not announce does not end a body. Before a response it is an end like others.
             Err(error) if is_empty && error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(OriginFault::Closed.into());
+                return Err(UpstreamError::Closed.into());
             }
-            Err(error) if is_empty => return Err(OriginFault::Failed(error).into()),
-            Err(_) => return Err(OriginFault::TruncatedHead.into()),
+            Err(error) if is_empty => return Err(UpstreamError::Failed(error).into()),
+            Err(_) => return Err(UpstreamError::TruncatedHead.into()),
             Ok(Filled::Some) => {}
-            Ok(Filled::EndOfFile) if is_empty => return Err(OriginFault::Closed.into()),
-            Ok(Filled::EndOfFile) => return Err(OriginFault::TruncatedHead.into()),
+            Ok(Filled::EndOfFile) if is_empty => return Err(UpstreamError::Closed.into()),
+            Ok(Filled::EndOfFile) => return Err(UpstreamError::TruncatedHead.into()),
         }
     }
 }
@@ -61,7 +61,7 @@ fn take_response(
     bytes: &[u8],
     attempt: &Attempt<'_>,
     out: &mut Scratch,
-) -> Result<Parsed<(Response, usize)>, OriginFault> {
+) -> Result<Parsed<(Response, usize)>, UpstreamError> {
     let state = ExchangeState {
         is_request_sent: attempt.is_sent(),
         is_stopping: attempt.site.service.clock.is_stopping(),
@@ -70,8 +70,8 @@ fn take_response(
     let mut slots = Slots::new();
     let taken = forward::response(bytes, &mut slots, &request.context, state, out);
     let Parsed::Complete(forwarded) = taken.map_err(|error| match error {
-        ResponseError::Malformed(error) => OriginFault::Malformed(error),
-        ResponseError::UnaskedUpgrade => OriginFault::UnaskedUpgrade,
+        ResponseError::Malformed(error) => UpstreamError::Malformed(error),
+        ResponseError::UnaskedUpgrade => UpstreamError::UnaskedUpgrade,
     })?
     else {
         return Ok(Parsed::Partial);

@@ -11,7 +11,7 @@ use crate::http::body::{Body, BodyMode};
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Filled, Reader, Stream, WriteError, WriteErrorKind, Writer};
 use crate::serve::deadline::Deadline;
-use crate::serve::error::{ClientFault, Fault, OriginFault};
+use crate::serve::error::{ClientError, ForwardError, UpstreamError};
 use crate::serve::exchange::attempt::{Attempt, RequestProgress};
 use crate::serve::exchange::request::Request;
 use crate::serve::feed::Side;
@@ -35,7 +35,7 @@ impl Attempt<'_> {
         mut client: Reader<'_>,
         origin: Writer<'_>,
         body: &mut Body,
-    ) -> impl Future<Output = Result<T, Fault>> {
+    ) -> impl Future<Output = Result<T, ForwardError>> {
         async move {
             match self.write_at_once(origin)? {
                 WriteProgress::Closed => {}
@@ -61,7 +61,7 @@ impl Attempt<'_> {
     }
 
     /// Writes the head, and what came of the body with it, as far as the origin takes it at once.
-    fn write_at_once(&self, origin: Writer<'_>) -> Result<WriteProgress, OriginFault> {
+    fn write_at_once(&self, origin: Writer<'_>) -> Result<WriteProgress, UpstreamError> {
         let Some(out) = self.out.take() else {
             return Ok(WriteProgress::Whole);
         };
@@ -85,7 +85,7 @@ impl Attempt<'_> {
         origin: Writer<'_>,
         body: &mut Body,
         written: WriteProgress,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ForwardError> {
         let Attempt { request, site, .. } = self;
         let inactivity = self.inactivity(self.limits.client);
         if let WriteProgress::Part(out, before) = written {
@@ -111,15 +111,15 @@ impl Attempt<'_> {
         match relay::relay(client, origin, body, options).await {
             Ok(()) => self.progress.set(RequestProgress::Whole),
             Err(RelayError::Sink(kind)) => self.origin_closed(kind)?,
-            Err(RelayError::Source | RelayError::Truncated) => return Err(ClientFault::Gone.into()),
-            Err(RelayError::Malformed(error)) => return Err(ClientFault::Refused(error).into()),
-            Err(RelayError::Stalled) => return Err(ClientFault::BodyTimeout.into()),
+            Err(RelayError::Source | RelayError::Truncated) => return Err(ClientError::Gone.into()),
+            Err(RelayError::Malformed(error)) => return Err(ClientError::Refused(error).into()),
+            Err(RelayError::Stalled) => return Err(ClientError::BodyTimeout.into()),
         }
         Ok(())
     }
 
     /// Waits for the body of a client that may wait for a 100: until it has been sent one, its silence is the target's.
-    async fn wait_for_body(&self, client: &mut Reader<'_>) -> Result<(), Fault> {
+    async fn wait_for_body(&self, client: &mut Reader<'_>) -> Result<(), ForwardError> {
         // The download, which passes a 100 on, is polled before this.
         let filled = poll_fn(|context| match client.poll_fill(context) {
             Poll::Pending if self.has_continued.get() => Poll::Ready(Ok(Filled::Some)),
@@ -127,7 +127,7 @@ impl Attempt<'_> {
         });
         match filled.await {
             Ok(Filled::Some) => Ok(()),
-            Ok(Filled::EndOfFile) | Err(_) => Err(ClientFault::Gone.into()),
+            Ok(Filled::EndOfFile) | Err(_) => Err(ClientError::Gone.into()),
         }
     }
 
@@ -136,7 +136,7 @@ impl Attempt<'_> {
         &self,
         out: Scratch,
         result: Result<(), WriteError>,
-    ) -> Result<bool, OriginFault> {
+    ) -> Result<bool, UpstreamError> {
         let goes_on = result.is_ok();
         let progress = match result {
             Ok(()) => {
@@ -160,12 +160,12 @@ impl Attempt<'_> {
 
     /// Notes that the origin takes no more of the request. It may still respond, which the download finds out; one that stalls
     /// before a response is at fault.
-    fn origin_closed(&self, kind: WriteErrorKind) -> Result<(), OriginFault> {
+    fn origin_closed(&self, kind: WriteErrorKind) -> Result<(), UpstreamError> {
         if kind == WriteErrorKind::Failed(io::ErrorKind::ConnectionReset) {
             self.was_reset.set(true);
         }
         if kind == WriteErrorKind::Stalled && !self.has_response.get() {
-            return Err(OriginFault::Stalled);
+            return Err(UpstreamError::Stalled);
         }
         Ok(())
     }
@@ -176,15 +176,15 @@ pub async fn wait_for_disconnect(
     client: &mut Reader<'_>,
     request: &Request,
     deadline: &Deadline,
-) -> Fault {
+) -> ForwardError {
     while !client.is_full() {
         match client.fill().await {
             Ok(Filled::Some) => {}
             Ok(Filled::EndOfFile) if request.context.is_persistent => {
-                return ClientFault::Gone.into();
+                return ClientError::Gone.into();
             }
             Ok(Filled::EndOfFile) => break,
-            Err(_) => return ClientFault::Gone.into(),
+            Err(_) => return ClientError::Gone.into(),
         }
     }
     // It has ended its side and waits for its response, or has sent more than is read ahead.
@@ -192,12 +192,12 @@ pub async fn wait_for_disconnect(
         deadline.set(Some(DISCONNECT_PAUSE));
         deadline.passed().await;
     }
-    ClientFault::Gone.into()
+    ClientError::Gone.into()
 }
 
 /// Waits until the client disconnects, while what it has sent waits for an origin that takes nothing: the client's end may
 /// follow bytes that are not read yet.
-async fn unread_disconnect(client: &Stream, request: &Request, site: &Site) -> Fault {
+async fn unread_disconnect(client: &Stream, request: &Request, site: &Site) -> ForwardError {
     let readable = || poll_fn(|context| client.poll_readable(context));
     loop {
         // As long as everything is read that arrives, so is the end.
@@ -207,7 +207,7 @@ async fn unread_disconnect(client: &Stream, request: &Request, site: &Site) -> F
         pause.passed().await;
         drop(readable().await);
         if has_disconnected(client, request) {
-            return ClientFault::Gone.into();
+            return ClientError::Gone.into();
         }
     }
 }

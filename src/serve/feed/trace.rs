@@ -17,7 +17,7 @@ use crate::http::body::Body;
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
 use crate::http::head::{Field, RequestHead, ResponseHead, Version};
-use crate::serve::error::{ClientFault, Fault};
+use crate::serve::error::{ClientError, ForwardError};
 
 /// One exchange and what its subscribers know of it. Dropped before its end, it ends as interrupted.
 #[derive(Debug)]
@@ -149,13 +149,13 @@ impl Trace {
     }
 
     /// Publishes the end of an exchange that failed. `is_answered`: the client has the target's response head.
-    pub fn fail(&self, fault: &Fault, is_answered: bool) {
+    pub fn fail(&self, fault: &ForwardError, is_answered: bool) {
         let reply = fault.reply("");
         let outcome = match fault {
-            Fault::Client(ClientFault::Gone | ClientFault::Stalled) => Outcome::ClientGone,
-            Fault::Client(_) => Outcome::Refused,
-            Fault::Origin(_) if is_answered => Outcome::OriginCut,
-            Fault::Origin(_) => Outcome::Error,
+            ForwardError::Client(ClientError::Gone | ClientError::Stalled) => Outcome::ClientGone,
+            ForwardError::Client(_) => Outcome::Refused,
+            ForwardError::Upstream(_) if is_answered => Outcome::OriginCut,
+            ForwardError::Upstream(_) => Outcome::Error,
         };
         let status = match self.response_head.get() {
             Some((status, _)) if is_answered || reply.is_none() => Some(status),

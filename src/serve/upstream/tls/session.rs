@@ -15,8 +15,7 @@ use std::task::{Context, Poll, Waker, ready};
 use rustls::ClientConnection;
 
 use crate::serve::buffers::Buffer;
-use crate::serve::conn::uninterrupted;
-use crate::serve::reactor::Source;
+use crate::serve::reactor::{Source, uninterrupted};
 
 /// A connected TLS stream.
 #[derive(Debug)]
