@@ -1,4 +1,4 @@
-//! `ic health`: whether an interceptor is up, for probes of containers in which there is nothing but `ic`.
+//! `ic health`: whether an interceptor is up, for health checks of containers that hold no other program.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use super::address::port_of;
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::Output;
 use crate::cli::port_state::{PortState, port_state};
 use crate::machine::connect::reach;
 use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
@@ -48,36 +49,26 @@ pub struct Health {
 
 impl Health {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let place = match &self.place {
-            // A folder of that name is `./unix:…`.
-            Some(place) if place.starts_with("unix:") => {
-                Place::Socket(SourcedValue::argument(place).socket()?)
-            }
-            // A folder with such a name is `./8888`.
-            Some(place) if !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Place::Port(SourcedValue::argument(place).port()?)
-            }
-            path => match port_of(context, path.as_deref()) {
-                Ok(port) => Place::Port(port),
-                Err(failure) => {
-                    if self.json && failure.exit == Exit::No {
-                        context.out.json(&Healths::default())?;
-                    }
-                    return Err(failure);
+        let address = match self.address(context) {
+            Ok(address) => address,
+            Err(failure) => {
+                if self.json && failure.exit == Exit::No {
+                    context.out.json(&Document::default())?;
                 }
-            },
+                return Err(failure);
+            }
         };
-        let identity = match &place {
-            Place::Port(port) => ask(*port),
-            Place::Socket(path) => interceptor_at_socket(path),
+        let identity = match &address {
+            Address::Port(port) => ask(*port),
+            Address::Socket(path) => interceptor_at_socket(path),
         };
         let ready = match &identity {
-            Some(identity) if self.ready => Some(first_hop_answers(&place, identity)),
+            Some(identity) if self.ready => Some(reach_target(&address, identity)),
             _ => None,
         };
         if self.json {
-            context.out.json(&Healths {
-                port: place.port(),
+            context.out.json(&Document {
+                port: address.port(),
                 up: identity.is_some(),
                 ready: ready.as_ref().map(Result::is_ok),
                 instance_id: identity.as_ref().map(|identity| &*identity.instance_id),
@@ -86,58 +77,75 @@ impl Health {
             })?;
         }
         let Some(identity) = &identity else {
-            return Err(place.not_up());
+            return Err(address.not_up());
         };
         ready.unwrap_or(Ok(()))?;
-        if self.json {
-            return Ok(Exit::Done);
+        if !self.json {
+            print(&address, identity, context.out)?;
         }
-        let insecure = if identity.insecure {
-            " (certificate not verified: --insecure)"
-        } else {
-            ""
-        };
-        context.out.text(format_args!(
-            "✓ {}: {} → {}{insecure}, pid {}\n",
-            match &place {
-                Place::Port(port) => format!("Port {port}"),
-                Place::Socket(_) => place.to_string(),
-            },
-            Escaped(&identity.instance_id),
-            Escaped(&identity.target),
-            identity.pid
-        ))?;
         Ok(Exit::Done)
+    }
+
+    fn address(&self, context: &Context<'_>) -> Result<Address, Failure> {
+        Ok(match &self.place {
+            // A folder of that name is `./unix:…`.
+            Some(place) if place.starts_with("unix:") => {
+                Address::Socket(SourcedValue::argument(place).socket()?)
+            }
+            // A folder of that name is `./8888`.
+            Some(place) if !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Address::Port(SourcedValue::argument(place).port()?)
+            }
+            path => Address::Port(port_of(context, path.as_deref())?),
+        })
     }
 }
 
-/// Where an interceptor listens.
-enum Place {
+fn print(address: &Address, identity: &Identity, out: &mut Output) -> Result<(), Failure> {
+    let insecure = if identity.insecure {
+        " (certificate not verified: --insecure)"
+    } else {
+        ""
+    };
+    out.text(format_args!(
+        "✓ {}: {} → {}{insecure}, pid {}\n",
+        match address {
+            Address::Port(port) => format!("Port {port}"),
+            Address::Socket(_) => address.to_string(),
+        },
+        Escaped(&identity.instance_id),
+        Escaped(&identity.target),
+        identity.pid
+    ))
+}
+
+/// The address of an interceptor.
+enum Address {
     Port(Port),
     Socket(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Port(port) => write!(f, "port {port}"),
-            Place::Socket(path) => write!(f, "unix:{}", escaped_path(path)),
+            Address::Port(port) => write!(f, "port {port}"),
+            Address::Socket(path) => write!(f, "unix:{}", escaped_path(path)),
         }
     }
 }
 
-impl Place {
+impl Address {
     fn port(&self) -> Option<Port> {
         match self {
-            Place::Port(port) => Some(*port),
-            Place::Socket(_) => None,
+            Address::Port(port) => Some(*port),
+            Address::Socket(_) => None,
         }
     }
 
     fn not_up(&self) -> Failure {
         match self {
-            Place::Port(port) => not_up(*port),
-            Place::Socket(_) => Failure::no(format!(
+            Address::Port(port) => not_up(*port),
+            Address::Socket(_) => Failure::no(format!(
                 "no interceptor answers on {self}; `ic serve --listen {self}` starts one"
             )),
         }
@@ -145,28 +153,28 @@ impl Place {
 }
 
 #[derive(Default, Serialize)]
-struct Healths<'a> {
+struct Document<'a> {
     /// Null for a Unix socket, and for a project without a port.
     port: Option<Port>,
     up: bool,
-    /// Null as well where it was not asked for.
+    /// Null without `--ready`, and where no interceptor is up.
     ready: Option<bool>,
-    /// Null, as all below, when it is not up.
+    /// Null, like the members below, where no interceptor is up.
     instance_id: Option<&'a str>,
     target: Option<&'a str>,
     pid: Option<u32>,
 }
 
-/// Whether the target can be reached, or the proxy before it.
-fn first_hop_answers(place: &Place, identity: &Identity) -> Result<(), Failure> {
+/// Connects to the target, or to the proxy before it.
+fn reach_target(address: &Address, identity: &Identity) -> Result<(), Failure> {
     let target = identity.first_hop();
     let target: Target = target
         .parse()
-        .map_err(|error| Failure::no(format!("the target `{target}` of {place} {error}")))?;
+        .map_err(|error| Failure::no(format!("the target `{target}` of {address} {error}")))?;
     let what = identity.proxy.as_ref().map_or("target", |_| "proxy");
     reach(target.endpoint(), CONNECT_TIME_MAX).map_err(|why| {
         Failure::no(format!(
-            "the interceptor on {place} is up, but its {what} {target} {why}; start it, or wait"
+            "the interceptor on {address} is up, but its {what} {target} {why}; start it, or wait"
         ))
     })
 }

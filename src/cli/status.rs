@@ -1,4 +1,4 @@
-//! `ic status`: which interceptors run, what they have done, and who else holds the ports of projects.
+//! `ic status`: the interceptors that run, their counters, and what else listens on the ports of projects.
 //!
 //! How they are found is decided in [`survey`](crate::machine::survey); here, how they are shown.
 
@@ -11,9 +11,8 @@ use argh::{ArgsInfo, FromArgs};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line, rounded};
-use crate::machine::interceptor::LastError;
 use crate::machine::listeners::UNAVAILABLE;
-use crate::machine::survey::{Held, Survey, survey};
+use crate::machine::survey::{Held, Running, Survey, survey};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, io_message};
 
@@ -40,10 +39,10 @@ pub struct Status {
 
 impl Status {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let place = context.place()?;
+        let handle = context.place()?;
         let mut has_warned = false;
         loop {
-            let registry = place.read()?;
+            let registry = handle.read()?;
             let projects = registry.mappings().map(|(path, port)| (path, port.get()));
             let survey = survey(projects).map_err(|error| {
                 Failure::could_not(format!(
@@ -87,69 +86,66 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
         heading(out, "Running Interceptors", interceptors.len())?;
     }
     for running in interceptors {
-        let (project, path) = match (&running.project, &running.path) {
-            (Some(project), Some(path)) => (project.as_str(), path.as_str()),
-            _ => (running.instance_id.as_str(), "(no project)"),
-        };
-        out.text(format_args!(
-            "  Port {port:>5}          ✓  →  {project}\n             {path}\n\
-             \x20            Target:    {target} ({reachable})\n\
-             \x20            Running:   for {uptime}, pid {pid}\n\
-             \x20            Requests:  {requests}, {errors} of them failed, {in_flight} in flight\n",
-            port = running.port,
-            project = Escaped(project),
-            path = Escaped(path),
-            target = Escaped(&running.target),
-            reachable = if running.target_reachable {
-                "✓ reachable"
-            } else {
-                "⚠ NOT REACHABLE"
-            },
-            uptime = rounded(Duration::from_secs(running.uptime_seconds)),
-            pid = running.pid,
-            requests = running.requests,
-            errors = running.errors,
-            in_flight = running.in_flight,
-        ))?;
-        if let Some(LastError {
-            message,
-            seconds_ago,
-        }) = &running.last_error
-        {
-            out.text(format_args!(
-                "             Last error, {} ago: {}\n",
-                rounded(Duration::from_secs(*seconds_ago)),
-                Escaped(message),
-            ))?;
-        }
+        print_running(running, out)?;
     }
     if !held.is_empty() {
         out.text("\n")?;
         heading(out, "Ports of Projects in Use by Others", held.len())?;
     }
     for held in held {
-        let by = match held {
-            Held {
-                pid: Some(pid),
-                instance_id: Some(id),
-                ..
-            } => format!("the interceptor {id}, pid {pid}"),
-            Held {
-                pid: Some(pid),
-                program: Some(program),
-                ..
-            } => format!("{program}, pid {pid}"),
-            _ => "a program that cannot be seen from here".to_owned(),
-        };
+        print_held(held, out)?;
+    }
+    Ok(())
+}
+
+fn print_running(running: &Running, out: &mut Output) -> Result<(), Failure> {
+    let (project, path) = match (&running.project, &running.path) {
+        (Some(project), Some(path)) => (project.as_str(), path.as_str()),
+        _ => (running.instance_id.as_str(), "(no project)"),
+    };
+    out.text(format_args!(
+        "  Port {port:>5}          ✓  →  {project}\n             {path}\n\
+         \x20            Target:    {target} ({reachable})\n\
+         \x20            Running:   for {uptime}, pid {pid}\n\
+         \x20            Requests:  {requests}, {errors} of them failed, {in_flight} in flight\n",
+        port = running.port,
+        project = Escaped(project),
+        path = Escaped(path),
+        target = Escaped(&running.target),
+        reachable = if running.target_reachable {
+            "✓ reachable"
+        } else {
+            "⚠ NOT REACHABLE"
+        },
+        uptime = rounded(Duration::from_secs(running.uptime_seconds)),
+        pid = running.pid,
+        requests = running.requests,
+        errors = running.errors,
+        in_flight = running.in_flight,
+    ))?;
+    if let Some(error) = &running.last_error {
         out.text(format_args!(
-            "  Port {port:>5}    ⚠ IN USE  →  {project}\n             {path}\n             Held by:   {by}\n",
-            port = held.port,
-            project = Escaped(&held.project),
-            path = escaped_path(Path::new(&raw::from_text(&held.path))),
-            by = Escaped(&by),
+            "             Last error, {} ago: {}\n",
+            rounded(Duration::from_secs(error.seconds_ago)),
+            Escaped(&error.message),
         ))?;
     }
     Ok(())
+}
+
+fn print_held(held: &Held, out: &mut Output) -> Result<(), Failure> {
+    let by = match (held.pid, &held.instance_id, &held.program) {
+        (Some(pid), Some(instance_id), _) => format!("the interceptor {instance_id}, pid {pid}"),
+        (Some(pid), None, Some(program)) => format!("{program}, pid {pid}"),
+        _ => "a program that this user may not see".to_owned(),
+    };
+    out.text(format_args!(
+        "  Port {port:>5}    ⚠ IN USE  →  {project}\n             {path}\n             Held by:   {by}\n",
+        port = held.port,
+        project = Escaped(&held.project),
+        path = escaped_path(Path::new(&raw::from_text(&held.path))),
+        by = Escaped(&by),
+    ))
 }
 
 fn heading(out: &mut Output, title: &str, count: usize) -> Result<(), Failure> {
@@ -159,5 +155,5 @@ fn heading(out: &mut Output, title: &str, count: usize) -> Result<(), Failure> {
 /// Columns of the rule below a heading.
 const WIDTH: usize = 80;
 
-/// Between two looks: soon enough to follow what happens, seldom enough to cost nothing.
+/// Between two surveys: short enough to follow what happens, long enough to cost little.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -1,7 +1,8 @@
-//! The live feeds of the interceptors that run: where their sockets are, who they are, and their lines one by one.
+//! The live feeds of running interceptors: the folder of their sockets, for publishers and subscribers alike, and a
+//! subscription to one.
 //!
-//! What stands in a line is said in [`serve::feed`](crate::serve::feed). Decided here: the folder of the sockets, for those
-//! who listen as for those who tell; and that what cannot be trusted, or does not answer, is no feed.
+//! [`serve::feed`](crate::serve::feed) decides what the lines of a feed hold. A socket that another user could have made, or
+//! that does not answer in time, is ignored.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write as _};
@@ -34,7 +35,7 @@ pub fn folder(runtime: Option<PathBuf>) -> Option<PathBuf> {
     }
 }
 
-/// What an interceptor says of itself first.
+/// The first line of a feed: the interceptor that publishes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Hello {
     /// What it adds to every request as `x-memory-user-id`.
@@ -43,27 +44,28 @@ pub struct Hello {
     pub project: Option<String>,
     /// The path of that project, as text that carries its bytes ([`raw`](crate::text::raw)).
     pub path: Option<String>,
-    /// Where it listens.
+    /// The port that it listens on; `None` for a Unix socket.
     pub port: Option<u16>,
     /// Its process id.
     pub pid: u32,
-    /// Where its requests go.
+    /// The target that it forwards to.
     pub target: String,
-    /// Whether bodies are recorded at this moment.
+    /// Whether it records bodies.
     pub recording: bool,
 }
 
-/// A feed that is listened to.
+/// A subscription to a feed.
 #[derive(Debug)]
 pub struct Feed {
-    /// Who tells it.
+    /// The interceptor that publishes it.
     pub hello: Hello,
-    /// The line in which it said so.
+    /// The line that `hello` was parsed from, its end included.
     pub first_line: String,
     stream: BufReader<UnixStream>,
 }
 
-/// Begins to listen to every feed in `folder`; sorted by port. Sockets of the dead are removed.
+/// Subscribes to every feed in `folder`; sorted by port. Sockets that refuse connections, whose process has ended, are
+/// removed.
 pub fn running(folder: &Path) -> Vec<Feed> {
     let mut feeds: Vec<Feed> = sockets(folder)
         .iter()
@@ -73,34 +75,35 @@ pub fn running(folder: &Path) -> Vec<Feed> {
     feeds
 }
 
-/// The sockets in `folder`, whether or not somebody tells on them.
+/// Returns the sockets in `folder`; not all of them need have a process.
 pub fn sockets(folder: &Path) -> Vec<PathBuf> {
-    // Nobody may listen for others, or tell in their place.
+    // Another user could have put a socket there.
     if !is_private(folder).is_ok_and(|is_private| is_private) {
         return Vec::new();
     }
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    let sockets = paths.filter(|path| {
-        let is_named = path
-            .extension()
-            .is_some_and(|extension| extension == "sock");
-        let is_ready = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b".");
-        is_named && path.file_name().is_some_and(is_ready)
-    });
-    sockets.collect()
+    // A name that starts with a dot is of a socket that does not listen yet.
+    let is_socket = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name.ends_with(b".sock") && !name.starts_with(b".")
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(is_socket)
+        .collect()
 }
 
 impl Feed {
-    /// Begins to listen.
+    /// Subscribes to the feed at `path`.
     ///
     /// # Errors
     ///
-    /// Nobody tells there, who is removed then; or it is no interceptor who does.
+    /// The connection is refused, and then the socket is removed; it does not answer in time; or what answers is not an
+    /// interceptor.
     pub fn at(path: &Path) -> io::Result<Feed> {
         let stream = connect_unix(path, HELLO_TIME_MAX).inspect_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionRefused {
-                // Somebody else may have removed it first.
+                // Another process may have removed it already.
                 let _ = fs::remove_file(path);
             }
         })?;
@@ -116,38 +119,38 @@ impl Feed {
         })
     }
 
-    /// Waits for the next line, its end included. `None`: there will be none.
+    /// Waits for the next line and returns it, its end included. `None`: the feed has ended.
     ///
     /// # Errors
     ///
-    /// The connection failed, or what came is no text.
+    /// The connection has failed, or the line is not UTF-8.
     pub fn next_line(&mut self) -> io::Result<Option<String>> {
         let mut line = String::new();
         let len = self.stream.read_line(&mut line)?;
         Ok((len > 0 && line.ends_with('\n')).then_some(line))
     }
 
-    /// The lines to come, for those who do not trust their length.
+    /// Returns the unread lines, for a caller that limits their length.
     pub fn lines(&mut self) -> &mut impl BufRead {
         &mut self.stream
     }
 
-    /// Switches recording.
+    /// Switches recording on or off.
     ///
     /// # Errors
     ///
-    /// The connection failed.
+    /// The connection has failed.
     pub fn record(&self, on: bool) -> io::Result<()> {
         self.stream
             .get_ref()
             .write_all(format!("{{\"record\":{on}}}\n").as_bytes())
     }
 
-    /// The connection, to end it from elsewhere or to switch recording.
+    /// Returns the connection, so that another thread can close it.
     pub fn stream(&self) -> &UnixStream {
         self.stream.get_ref()
     }
 }
 
-/// A running interceptor says hello at once.
+/// A running interceptor sends its first line at once.
 const HELLO_TIME_MAX: Duration = Duration::from_millis(300);

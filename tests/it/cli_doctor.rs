@@ -284,7 +284,7 @@ fn whoever_holds_a_stream_back_is_named() {
     check(
         &home,
         &["--target", &hop],
-        &format!("Streaming `nginx/1.0` at {hop}, or what is behind it, holds events back: "),
+        &format!("Streaming `nginx/1.0` at {hop}, or a server behind it, buffers the stream: "),
         "set `proxy_buffering off` there",
     );
 }

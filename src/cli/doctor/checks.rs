@@ -134,7 +134,7 @@ pub fn port(state: &ProjectPort, is_given: bool) -> Finding {
         ProjectPort::OtherProgram(port, holder) => {
             let holder = match holder {
                 Some(holder) => holder.to_string(),
-                None => "a program that cannot be seen from here".to_owned(),
+                None => "a program that this user may not see".to_owned(),
             };
             Finding::wrong(CHECK, format!("{port} is held by {holder}; {way_out}"))
         }

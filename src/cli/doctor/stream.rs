@@ -1,4 +1,4 @@
-//! Whether a stream flows: told from when its events arrived, directly and through an interceptor.
+//! Whether a stream is buffered on the way, from the times at which its events arrive directly and through an interceptor.
 
 use std::time::Duration;
 
@@ -6,16 +6,17 @@ use super::finding::Finding;
 use crate::machine::client::Response;
 use crate::machine::connect::Unreachable;
 
-/// The same stream, both ways.
+/// The same stream, requested directly and through an interceptor.
 pub struct Streams {
     pub target: String,
-    /// `None` where it cannot be had without TLS, which only the interceptor speaks.
+    /// `None` for a target in TLS or behind a proxy, which only the interceptor connects to.
     pub direct: Option<Result<Response, Unreachable>>,
     pub through: Result<Response, Unreachable>,
 }
 
 const STREAMING: &str = "Streaming";
 
+/// The finding where there is no model to request a stream of.
 pub fn no_stream() -> Finding {
     Finding::note(
         STREAMING,
@@ -23,6 +24,7 @@ pub fn no_stream() -> Finding {
     )
 }
 
+/// Compares both streams: which hop buffers, if one does.
 pub fn streaming(streams: &Streams) -> Finding {
     let Streams {
         target,
@@ -42,30 +44,30 @@ pub fn streaming(streams: &Streams) -> Finding {
         Some(Err(why)) => return not_measured(format!("without ic, the target {why}")),
     };
     let server = through.server.as_deref();
-    let held_back_there = |how: String, also: &str| {
+    let buffered_there = |how: String, also: &str| {
         let who = server.map_or(String::new(), |server| format!("`{server}` at "));
         let way_out = way_out(server);
         Finding::wrong(
             STREAMING,
             format!(
-                "{who}{target}, or what is behind it, holds events back: {how}{also}; {way_out}"
+                "{who}{target}, or a server behind it, buffers the stream: {how}{also}; {way_out}"
             ),
         )
     };
     let without = direct.map(|response| flow(&response.arrivals));
     match (without, flow(&through.arrivals)) {
-        (Some(Flow::Lumps(events, lumps, silence)), _) => {
-            held_back_there(lumped(events, lumps, silence), ", also without ic")
+        (Some(Flow::Blocks(events, count, first)), _) => {
+            buffered_there(blocks(events, count, first), ", also without ic")
         }
-        // It is known of ic that it passes each event on as it comes.
-        (None, Flow::Lumps(events, lumps, silence)) => {
-            held_back_there(lumped(events, lumps, silence), "")
+        // Not measured without ic, which forwards each event as it arrives.
+        (None, Flow::Blocks(events, count, first)) => {
+            buffered_there(blocks(events, count, first), "")
         }
-        (Some(_), Flow::Lumps(events, lumps, silence)) => Finding::wrong(
+        (Some(_), Flow::Blocks(events, count, first)) => Finding::wrong(
             STREAMING,
             format!(
-                "ic holds events back: {}, but not without it; please report this",
-                lumped(events, lumps, silence)
+                "ic buffers the stream: {}, but not without it; please report this",
+                blocks(events, count, first)
             ),
         ),
         (Some(Flow::Few(events)), _) | (_, Flow::Few(events)) => not_measured(format!(
@@ -102,13 +104,13 @@ fn no_events(response: &Response) -> String {
     }
 }
 
-fn lumped(events: usize, lumps: usize, silence: Duration) -> String {
-    let how = if lumps == 1 {
-        "at once".to_owned()
+fn blocks(events: usize, count: usize, first: Duration) -> String {
+    let how = if count == 1 {
+        "together".to_owned()
     } else {
-        format!("in {lumps} lumps")
+        format!("in {count} blocks, the first")
     };
-    format!("{events} came {how} after {} of silence", ms(silence))
+    format!("{events} events arrived {how} after {}", ms(first))
 }
 
 fn way_out(server: Option<&str>) -> &'static str {
@@ -130,22 +132,22 @@ fn ms(time: Duration) -> String {
     }
 }
 
-/// How a stream came in.
+/// How the events of a stream arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// Its events came one after the other: how many, and the time from one to the next.
+    /// One after the other: how many, and the mean time between two.
     Steady(usize, Duration),
-    /// They came all at once, or in few lumps: how many, in how many lumps, and the silence before the first.
-    Lumps(usize, usize, Duration),
-    /// Too few to tell.
+    /// Together, or in few blocks: how many events, how many blocks, and the time before the first.
+    Blocks(usize, usize, Duration),
+    /// Too few to decide: how many.
     Few(usize),
 }
 
-/// Judges arrivals: the time since the request, and the number of events.
+/// Classifies arrivals, each the time since the request and a number of events.
 ///
-/// Whoever generates a text sends an event for each token, so that it takes as long as the text. If instead nothing
-/// came for long and then everything within a moment, somebody has gathered it. A model that thinks first is told
-/// apart by its text still taking longer than that moment.
+/// A model sends an event for each token, so its stream takes as long as it generates the text. If everything arrives within
+/// a moment after a long wait, a server on the way has buffered it. A model that thinks before its first token differs: its
+/// text still takes longer than that moment.
 pub fn flow(arrivals: &[(Duration, usize)]) -> Flow {
     let events = arrivals.iter().map(|(_, events)| events).sum();
     let (Some(&(first, _)), Some(&(last, _))) = (arrivals.first(), arrivals.last()) else {
@@ -154,33 +156,33 @@ pub fn flow(arrivals: &[(Duration, usize)]) -> Flow {
     if events < EVENTS_MIN {
         return Flow::Few(events);
     }
-    // Parts that arrive together were sent together, however they were cut on their way.
-    let lumps = 1 + arrivals
+    // Segments of one block arrive right after each other.
+    let blocks = 1 + arrivals
         .windows(2)
-        .filter(|pair| pair[1].0 - pair[0].0 > TOGETHER)
+        .filter(|pair| pair[1].0 - pair[0].0 > SAME_BLOCK)
         .count();
     let spread = last - first;
-    let all_at_once = spread < MOMENT && spread * 10 < first;
-    let in_blocks = lumps * EVENTS_IN_A_LUMP <= events;
-    // What comes at once has not been gathered: perhaps it was made beforehand.
-    if first > MOMENT && (all_at_once || in_blocks) {
-        return Flow::Lumps(events, lumps, first);
+    let together = spread < MOMENT && spread * 10 < first;
+    let in_blocks = blocks * BLOCK_EVENTS_MIN <= events;
+    // A stream that starts at once is not buffered: its text may have been generated before.
+    if first > MOMENT && (together || in_blocks) {
+        return Flow::Blocks(events, blocks, first);
     }
     let gaps = u32::try_from(events - 1).unwrap_or(u32::MAX);
     Flow::Steady(events, spread / gaps)
 }
 
-/// The probe asks for some forty.
+/// The prompt yields about forty.
 const EVENTS_MIN: usize = 8;
 
-/// A text of forty tokens takes longer on every machine that people have.
+/// Generating forty tokens takes longer than this.
 const MOMENT: Duration = Duration::from_millis(40);
 
-/// Less than it takes to make a token.
-const TOGETHER: Duration = Duration::from_micros(200);
+/// Less than a model takes to generate a token.
+const SAME_BLOCK: Duration = Duration::from_micros(200);
 
-/// Fast senders put a few events into one part; a buffer holds dozens.
-const EVENTS_IN_A_LUMP: usize = 10;
+/// A fast sender puts a few events into one segment; a buffer holds dozens.
+const BLOCK_EVENTS_MIN: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -202,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn the_hop_that_holds_a_stream_back_is_named() {
+    fn the_hop_that_buffers_a_stream_is_named() {
         let steady: Vec<_> = (1..42).map(|n| (ms(n * 20), 1)).collect();
-        let gathered = [(ms(820), 41)];
+        let buffered = [(ms(820), 41)];
         #[track_caller]
         fn check(
             direct: Option<&[(Duration, usize)]>,
@@ -221,23 +223,22 @@ mod tests {
             assert!(finding.message.starts_with(expected), "{finding:?}");
         }
         let (good, wrong) = (Verdict::Good, Verdict::Wrong);
-        let there =
-            "`nginx/1.22.1` at http://a, or what is behind it, holds events back: 41 came at once";
+        let there = "`nginx/1.22.1` at http://a, or a server behind it, buffers the stream: 41 events arrived together";
         check(
             Some(&steady),
             &steady,
             good,
             "41 events through ic, one every 20 ms; without it every 20 ms",
         );
-        check(Some(&gathered), &gathered, wrong, there);
+        check(Some(&buffered), &buffered, wrong, there);
         check(
             Some(&steady),
-            &gathered,
+            &buffered,
             wrong,
-            "ic holds events back: 41 came at once after 820 ms",
+            "ic buffers the stream: 41 events arrived together after 820 ms",
         );
         check(None, &steady, good, "41 events through ic, one every 20 ms");
-        check(None, &gathered, wrong, there);
+        check(None, &buffered, wrong, there);
         check(
             Some(&[(ms(9), 3)]),
             &steady,
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_gathered_is_told_from_one_that_flows() {
+    fn a_buffered_stream_differs_from_a_steady_one() {
         #[track_caller]
         fn check(why: &str, arrivals: impl IntoIterator<Item = (Duration, usize)>, expected: Flow) {
             let arrivals: Vec<_> = arrivals.into_iter().collect();
@@ -262,11 +263,11 @@ mod tests {
             (0..20).map(|n| (ms(20 + n * 40), 2)),
             Flow::Steady(40, ms(760) / 39),
         );
-        check("at once", [(ms(820), 41)], Flow::Lumps(41, 1, ms(820)));
+        check("at once", [(ms(820), 41)], Flow::Blocks(41, 1, ms(820)));
         check(
             "at once, cut on its way",
             [(ms(820), 20), (ms(820), 21)],
-            Flow::Lumps(41, 1, ms(820)),
+            Flow::Blocks(41, 1, ms(820)),
         );
         check(
             "at once, but nothing was waited for",
@@ -276,7 +277,7 @@ mod tests {
         check(
             "in blocks",
             [(ms(400), 20), (ms(800), 21)],
-            Flow::Lumps(41, 2, ms(400)),
+            Flow::Blocks(41, 2, ms(400)),
         );
         check("a short answer", [(ms(400), 3)], Flow::Few(3));
         check("none", [], Flow::Few(0));

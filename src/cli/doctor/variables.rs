@@ -1,4 +1,4 @@
-//! What to think of the variables of clients: where their addresses lead, and which proxies they ask.
+//! The checks of the variables that clients read: base URLs and proxies.
 
 use crate::machine::connect::Unreachable;
 use crate::registry::Port;
@@ -6,11 +6,11 @@ use crate::serve::{Endpoint, Target};
 
 use super::finding::Finding;
 
-/// A variable with the address of an API.
+/// A variable that holds the base URL of an API.
 #[derive(Debug, Clone, Copy)]
 pub struct BaseUrl {
     pub variable: &'static str,
-    /// What its clients put behind the address.
+    /// The path that its clients append to it.
     endpoint: &'static str,
 }
 
@@ -29,7 +29,7 @@ pub const BASE_URLS: [BaseUrl; 3] = [
     },
 ];
 
-/// Where a client's variable leads. `owner` names the project that has a port.
+/// Checks a client's base URL; `port` is this project's. `owner` returns the name of the project that has a port.
 pub fn base_url(
     name: BaseUrl,
     value: &str,
@@ -84,7 +84,7 @@ pub fn base_url(
     }
 }
 
-/// What clients put behind an address.
+/// The paths that clients append to a base URL.
 pub const ENDPOINTS: [&str; 5] = [
     "/chat/completions",
     "/completions",
@@ -100,23 +100,23 @@ fn is_this_machine(host: &str) -> bool {
             .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip.is_unspecified())
 }
 
-/// A proxy that clients are told of.
+/// A proxy that clients use.
 pub struct Proxy {
     pub variable: &'static str,
     /// Host and port.
     pub authority: String,
-    /// Whether somebody listens there, if that can be told.
+    /// Whether it accepts connections; `None` where its address does not parse.
     pub reached: Option<Result<(), Unreachable>>,
 }
 
-/// All of them.
+/// The proxy variables.
 pub struct ProxyState {
     pub proxies: Vec<Proxy>,
-    /// Variables that name hosts for which no proxy is asked.
+    /// `NO_PROXY` and `no_proxy`, as far as they are set.
     pub exceptions: Vec<(&'static str, String)>,
 }
 
-/// Nothing where there are no proxies.
+/// Checks whether clients would use a proxy for this machine. `None`: no proxy is set.
 pub fn proxies(state: &ProxyState) -> Option<Finding> {
     const CHECK: &str = "Proxies";
     let Proxy {
@@ -124,7 +124,7 @@ pub fn proxies(state: &ProxyState) -> Option<Finding> {
         authority,
         reached,
     } = state.proxies.first()?;
-    let leads_nowhere = match reached {
+    let unreachable = match reached {
         Some(Err(why)) => format!(" (which {why})"),
         _ => String::new(),
     };
@@ -141,14 +141,14 @@ pub fn proxies(state: &ProxyState) -> Option<Finding> {
         (None, true) => "NO_PROXY is not set".to_owned(),
         (None, false) => {
             let message =
-                format!("{variable} leads to {authority}{leads_nowhere}, but not for localhost");
+                format!("{variable} leads to {authority}{unreachable}, but not for localhost");
             return Some(Finding::good(CHECK, message));
         }
     };
     Some(Finding::wrong(
         CHECK,
         format!(
-            "{variable} sends clients to {authority}{leads_nowhere} for localhost as well, since {why}; \
+            "{variable} sends clients to {authority}{unreachable} for localhost as well, since {why}; \
              `eval \"$(ic env)\"` adds it"
         ),
     ))
