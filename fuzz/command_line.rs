@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use interceptor::cli::CommandLine;
-use interceptor::cli::arguments::{self, Asked};
+use interceptor::cli::arguments::{self, Parsed};
 use interceptor::cli::context::Globals;
 use interceptor::cli::mock::Mock;
 use interceptor::cli::outcome::{Exit, Failure};
@@ -51,8 +51,8 @@ pub fn command_line(input: &[u8]) {
     let owned = || words.iter().map(|&word| word.to_owned());
 
     match arguments::parse::<CommandLine>(owned()) {
-        Ok(Asked::Command(_)) => {}
-        Ok(Asked::Help(text)) => {
+        Ok(Parsed::Command(_)) => {}
+        Ok(Parsed::Help(text)) => {
             let asks = |word: &&OsStr| *word == "--help" || *word == "-h";
             assert!(words.iter().any(asks), "nobody has asked for help");
             assert!(text.contains("\nUsage: ic"), "{text}");
@@ -63,7 +63,7 @@ pub fn command_line(input: &[u8]) {
 
     let environment = Environment(&variable);
     let globals = Globals::default();
-    if let Ok(Asked::Command(serve)) = arguments::parse::<Serve>(owned()) {
+    if let Ok(Parsed::Command(serve)) = arguments::parse::<Serve>(owned()) {
         match serve.resolve(None, &globals, &environment) {
             Ok(settings) => {
                 assert!(!settings.instance_id.contains(char::is_control));
@@ -83,7 +83,7 @@ pub fn command_line(input: &[u8]) {
             Err(failure) => is_refused(&failure),
         }
     }
-    if let Ok(Asked::Command(mock)) = arguments::parse::<Mock>(owned())
+    if let Ok(Parsed::Command(mock)) = arguments::parse::<Mock>(owned())
         && let Err(failure) = mock.resolve()
     {
         is_refused(&failure);

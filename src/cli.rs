@@ -1,10 +1,10 @@
-//! The command line: what was asked for, which command answers, and how the answer leaves the program.
+//! The command line: parses the arguments and runs the command.
 //!
-//! The one place that knows both halves of the program, and the one that prints results. The commands ask the registry
-//! and the interceptor; what those decide is not decided again here.
+//! Only this module knows both halves of the program, and only it prints results. The rules of ports and of requests are
+//! decided in [`registry`](crate::registry) and [`serve`](crate::serve).
 //!
-//! What every command has in common: options and variables are read before anything is opened; results go to standard
-//! output, everything else to standard error as lines that begin with `ic: `; the exit code is an [`Exit`].
+//! All commands read options and variables before they open anything. Results go to standard output, everything else to
+//! standard error, errors as lines that begin with `ic: `. The exit code is an [`Exit`].
 
 pub mod address;
 pub mod arguments;
@@ -39,7 +39,7 @@ use std::ffi::OsString;
 
 use argh::{ArgsInfo, FromArgs};
 
-use self::arguments::Asked;
+use self::arguments::Parsed;
 use self::context::{Context, Globals};
 use self::outcome::{Exit, Failure};
 use self::settings::Environment;
@@ -49,27 +49,27 @@ use crate::cli::output::{Output, eprint_line};
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     help_triggers("-h", "--help"),
-    example = "ic allocate        give the current folder its port\n\
-               ic list            who has which port\n\
-               ic list --help     what a command can do",
-    note = "Variables, each weaker than its option: PORT_REGISTRY_PATH,\n\
+    example = "ic allocate        assign a port to the current folder\n\
+               ic list            show all assigned ports\n\
+               ic list --help     show the options of a command",
+    note = "Environment variables, used where the option is missing: PORT_REGISTRY_PATH,\n\
             INTERCEPTOR_PORT_MIN, INTERCEPTOR_PORT_MAX, INTERCEPTOR_PROJECT_ROOT.",
-    error_code(0, "yes, done"),
-    error_code(1, "no, not found"),
-    error_code(2, "bad usage or a bad value"),
-    error_code(3, "it could not be done")
+    error_code(0, "success; the answer is yes"),
+    error_code(1, "the answer is no; not found"),
+    error_code(2, "invalid arguments or values"),
+    error_code(3, "the operation failed")
 )]
 pub struct CommandLine {
-    /// the registry file; default: ~/.config/litellm/port_registry.json
+    /// registry file; default: ~/.config/litellm/port_registry.json
     #[argh(option, arg_name = "FILE")]
     registry: Option<String>,
-    /// the lowest port to give out; default: 8888
+    /// lowest port of the allocation range; default: 8888
     #[argh(option, arg_name = "N")]
     port_min: Option<String>,
-    /// the highest port to give out; default: 9999
+    /// highest port of the allocation range; default: 9999
     #[argh(option, arg_name = "N")]
     port_max: Option<String>,
-    /// the project where no PATH is given: `git` for the repository around the current folder; default: `folder`
+    /// project if no PATH is given: `folder` (the current folder) or `git` (its repository); default: folder
     #[argh(option, arg_name = "KIND")]
     project_root: Option<String>,
     /// print the version
@@ -107,47 +107,46 @@ enum Command {
 }
 
 impl Command {
-    /// What is logged unless `RUST_LOG` says otherwise.
+    /// The log filter if `RUST_LOG` is not set.
     fn log_filter(&self) -> &'static str {
         match self {
-            // The terminal is another program's.
+            // The terminal belongs to the program that is run.
             Command::Run(_) => "error",
-            // What its interceptor meets is found, and said in the answer.
+            // Errors of its interceptor are part of the result.
             Command::Doctor(_) => "error",
             _ => "info",
         }
     }
 }
 
-/// Does what `arguments` ask for, which stand behind the program's name, in the environment of this process.
+/// Runs the command in `arguments`, which do not include the program's name, and prints its errors.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let mut out = Output::standard();
-    let outcome = answer(arguments, &mut out);
-    // Also after a failure: what had been found out before it was written for a reader. An answer that got lost is
-    // worse than the answer no.
+    let outcome = run_command(arguments, &mut out);
+    // After a failure too, since output before it is part of the result. An output error wins over the answer no.
     out.finish().and(outcome).unwrap_or_else(|failure| {
         eprint_line(&failure);
         failure.exit
     })
 }
 
-fn answer(
+fn run_command(
     arguments: impl IntoIterator<Item = OsString>,
     out: &mut Output,
 ) -> Result<Exit, Failure> {
     let line = match arguments::parse::<CommandLine>(arguments).map_err(Failure::usage)? {
-        Asked::Help(text) => {
+        Parsed::Help(text) => {
             out.text(text)?;
             return Ok(Exit::Done);
         }
-        Asked::Command(line) => line,
+        Parsed::Command(line) => line,
     };
     if line.version {
         out.text(format_args!("ic {}\n", env!("CARGO_PKG_VERSION")))?;
         return Ok(Exit::Done);
     }
     let Some(command) = line.command else {
-        // Nobody asked for it, so it is no result.
+        // Help that was not requested is not a result.
         output::eprint_text(&arguments::help::<CommandLine>());
         return Ok(Exit::BadUsage);
     };

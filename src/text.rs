@@ -1,7 +1,7 @@
-//! Foreign text, shown safely: names, paths and messages that come from outside the program.
+//! Names, paths and messages from outside the program, shown safely.
 //!
-//! Decided here: which characters are escaped so that none acts on a terminal, and how a path that is not UTF-8 is carried
-//! inside text ([`raw`]). Everything that prints or logs foreign text uses these functions.
+//! Decided here: which characters are escaped so that none acts on a terminal. [`raw`] carries paths that are not UTF-8
+//! inside text. All code that prints or logs text from outside uses these functions.
 
 pub mod raw;
 
@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// The system's words for an error, as part of a line: without a capital and without their number.
+/// The system's message for an error, for use inside a sentence: in lower case and without the error number.
 pub fn io_message(error: &io::Error) -> String {
     let words = error.to_string();
     let words = words.split(" (os error ").next().unwrap_or_default();
@@ -19,18 +19,18 @@ pub fn io_message(error: &io::Error) -> String {
     })
 }
 
-/// A path as text that stays on its line.
+/// A path as escaped text on one line.
 pub fn escaped_path(path: &Path) -> String {
     Escaped(&raw::to_text(path.as_os_str())).to_string()
 }
 
-/// What a project recorded under `path` is called: its folder's full name, as text that carries its bytes ([`raw`]).
+/// The name of the project at `path`: its folder's full name. Bytes that are not UTF-8 are carried in it ([`raw`]).
 pub fn name(path: &Path) -> String {
     raw::to_text(path.file_name().unwrap_or(path.as_os_str()))
 }
 
-/// Text with everything escaped that would act on a terminal: control characters, line separators, and the marks that
-/// turn the direction of writing. Carried bytes ([`raw`]) show as `\xff`.
+/// Displays text with everything escaped that acts on a terminal: control characters, line separators, and marks that
+/// change the writing direction. Carried bytes ([`raw`]) are shown as `\xff`.
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -60,7 +60,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// JSON with the same characters as `\uXXXX`. They occur only inside its strings, so its value stays the same.
+/// Displays JSON with the same characters as `\uXXXX`. They occur only inside strings, so the value does not change.
 pub struct EscapedJson<'a>(pub &'a str);
 
 impl fmt::Display for EscapedJson<'_> {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_act_on_a_terminal_is_escaped() {
+    fn characters_that_act_on_a_terminal_are_escaped() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
             assert_eq!(Escaped(text).to_string(), expected);
@@ -104,7 +104,7 @@ mod tests {
         check("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}");
         check("\u{9b}31m", "\\u{9b}31m"); // CSI in one character
         check("\u{7f}", "\\u{7f}");
-        check("exe\u{202e}cod", "exe\\u{202e}cod"); // turns the writing round
+        check("exe\u{202e}cod", "exe\\u{202e}cod"); // reverses the writing direction
         check("caf\0e9", "caf\\xe9");
         check("a\0", "a\\0");
     }

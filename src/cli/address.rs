@@ -1,4 +1,5 @@
-//! Where the interceptor of a project listens, as far as it has been decided: nothing is opened or given out for it.
+//! The addresses of interceptors: a project's port, the URLs for clients, and the addresses of a host name. Nothing is opened
+//! or allocated.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
@@ -9,16 +10,16 @@ use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
 use crate::text::{Escaped, escaped_path, io_message};
 
-/// The port of the project at PATH. Without a PATH, `INTERCEPTOR_PORT` counts first, as it does for `ic serve`.
+/// The port of the project at PATH. Without a PATH, `INTERCEPTOR_PORT` wins, as for `ic serve`.
 ///
 /// # Errors
 ///
-/// "No": the project has none. Bad usage and "could not" as for every value and every look at the registry.
+/// "No": the project has no port. Bad usage for an invalid value; "could not" if the registry cannot be read.
 pub(super) fn port_of(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
     mapping_of(context, path).map(|(_, port)| port)
 }
 
-/// As [`port_of`], with the project that it was looked up for.
+/// The port as [`port_of`] finds it, and the project; `None` if the port is that of `INTERCEPTOR_PORT`.
 ///
 /// # Errors
 ///
@@ -43,17 +44,17 @@ pub(super) fn mapping_of(
     }
 }
 
-/// What clients of OpenAI's API are given: their libraries put nothing but `/chat/completions` behind it.
+/// The base URL for clients of the OpenAI API, which append `/chat/completions`.
 pub fn openai_url(authority: &str) -> String {
     format!("{}/v1", anthropic_url(authority))
 }
 
-/// What clients of Anthropic's API are given: their libraries put `/v1/messages` behind it. Also the bare address.
+/// The base URL for clients of the Anthropic API, which append `/v1/messages`.
 pub fn anthropic_url(authority: &str) -> String {
     format!("http://{authority}")
 }
 
-/// Where clients on this machine find the interceptor: by a name that every one of them resolves to this machine.
+/// Host and port for clients on this machine.
 pub fn local(port: Port) -> String {
     format!("localhost:{port}")
 }

@@ -1,8 +1,8 @@
-//! From the arguments of the process to a command line that argh understands, and from its answers to one-line errors.
+//! Parses the arguments of the process with argh, and turns its errors into one line.
 //!
-//! argh fills the structs. This pass before it does what argh does not: `--name=value`, arguments that are not UTF-8,
-//! `-` as a value, `--help` before or after the command, and errors that say what to do next. It knows the options from
-//! argh's own description of the structs, so there is no second list of them.
+//! A pass before argh adds what argh lacks: `--name=value`, arguments that are not UTF-8, `-` as a value, `--help` before
+//! or after the command, and errors that say what to do next. It takes the options from argh's description of the
+//! structs, so there is no second list of them.
 //!
 //! What the values mean is decided in `settings` and in the commands.
 
@@ -13,32 +13,32 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, FromArgs, Opti
 use super::help;
 use crate::text::raw;
 
-/// What a command line asks for.
+/// A parsed command line.
 #[derive(Debug, PartialEq)]
-pub enum Asked<T> {
+pub enum Parsed<T> {
     /// A command.
     Command(T),
-    /// The help of the program or of one command: this text.
+    /// A request for help; this is the help text.
     Help(String),
 }
 
-/// Reads `arguments`, which stand behind the program's name.
+/// Parses `arguments`, without the program's name.
 ///
 /// # Errors
 ///
-/// One line that names the argument that cannot be understood, and where to look.
+/// One line that names the invalid argument and says where to look.
 pub fn parse<T: FromArgs + ArgsInfo>(
     arguments: impl IntoIterator<Item = OsString>,
-) -> Result<Asked<T>, String> {
+) -> Result<Parsed<T>, String> {
     let program = description::<T>();
     let mut level = Level::new(&program);
     let words = arguments.into_iter().map(|word| raw::to_text(&word));
-    match spell_out(words, &mut level)? {
-        Spelled::Help(text) => Ok(Asked::Help(text)),
-        Spelled::Words(words) => {
+    match normalize(words, &mut level)? {
+        Normalized::Help(text) => Ok(Parsed::Help(text)),
+        Normalized::Words(words) => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             T::from_args(&[program.name], &words)
-                .map(Asked::Command)
+                .map(Parsed::Command)
                 .map_err(|exit| one_line(&exit.output, &level))
         }
     }
@@ -49,69 +49,69 @@ pub fn help<T: ArgsInfo>() -> String {
     help::help(&description::<T>(), None)
 }
 
-/// The whole program, as argh describes it.
+/// argh's description of the whole program.
 pub(super) fn description<T: ArgsInfo>() -> CommandInfoWithArgs {
     CommandInfoWithArgs {
-        // argh takes the name of the struct.
+        // argh uses the name of the struct.
         name: PROGRAM,
         ..T::get_args_info()
     }
 }
 
-enum Spelled {
-    /// A command line as argh wants it.
+enum Normalized {
+    /// A command line for argh.
     Words(Vec<String>),
-    /// No command line at all: this text is wanted.
+    /// A request for help; this is the help text.
     Help(String),
 }
 
-/// Writes each word the way argh wants it, and finds what argh could only complain about in its own way.
-fn spell_out(
+/// Writes each word in the form that argh accepts, and reports the errors for which argh's message is not good enough.
+fn normalize(
     mut words: impl Iterator<Item = String>,
     level: &mut Level<'_>,
-) -> Result<Spelled, String> {
-    let mut spelled = Vec::new();
+) -> Result<Normalized, String> {
+    let mut normalized = Vec::new();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--" => {
-                spelled.push(word);
-                spelled.extend(words);
+                normalized.push(word);
+                normalized.extend(words);
                 break;
             }
             "-h" | "--help" => {
                 let command = level
                     .command
                     .or_else(|| words.find_map(|word| level.command_named(&word)));
-                return Ok(Spelled::Help(help::help(level.program, command)));
+                return Ok(Normalized::Help(help::help(level.program, command)));
             }
-            // `ic help serve`, as other programs have it.
+            // `ic help serve` is `ic serve --help`.
             "help" if level.command.is_none() => {
                 let command = words.find(|word| !word.starts_with('-') && word != "help");
                 if let Some(command) = command {
                     level.enter(&command)?;
                 }
-                return Ok(Spelled::Help(help::help(level.program, level.command)));
+                return Ok(Normalized::Help(help::help(level.program, level.command)));
             }
-            // argh takes a lone dash for an option; carried like a raw byte it is a value like any other.
-            "-" => spelled.push(format!("{}2d", raw::MARK)),
+            // argh treats a lone dash as an option; written as a carried byte ([`raw`]) it is a value.
+            "-" => normalized.push(format!("{}2d", raw::MARK)),
             _ if word.starts_with('-') => {
                 let (name, value) = match word.split_once('=') {
                     Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
                     _ => level.letter_and_value(&word),
                 };
                 let option = level.option(name)?;
-                spelled.push(name.to_owned());
+                normalized.push(name.to_owned());
                 match (&option.kind, value) {
                     (FlagInfoKind::Switch, None) => {}
                     (FlagInfoKind::Switch, Some(_)) => {
                         return Err(format!("`{name}` takes no value; {}", level.see()));
                     }
-                    (FlagInfoKind::Option { .. }, Some(value)) => spelled.push(value),
+                    (FlagInfoKind::Option { .. }, Some(value)) => normalized.push(value),
                     (FlagInfoKind::Option { arg_name }, None) => match words.next() {
-                        Some(value) => spelled.push(value),
+                        Some(value) => normalized.push(value),
                         None => {
                             return Err(format!(
-                                "`{name}` wants a value: `{name} {arg_name}`; {}",
+                                "`{name}` needs a value: `{name} {arg_name}`; {}",
                                 level.see()
                             ));
                         }
@@ -120,25 +120,25 @@ fn spell_out(
             }
             _ if level.command.is_none() => {
                 level.enter(&word)?;
-                spelled.push(word);
+                normalized.push(word);
             }
-            // Another program's command line: nothing in it is an option of ours.
+            // The rest is another program's command line.
             _ if level.command.is_some_and(takes_a_command_line) => {
-                spelled.push(word);
-                spelled.extend(words);
+                normalized.push(word);
+                normalized.extend(words);
                 break;
             }
-            _ => spelled.push(word),
+            _ => normalized.push(word),
         }
     }
-    Ok(Spelled::Words(spelled))
+    Ok(Normalized::Words(normalized))
 }
 
-/// How far the line has been read: up to the command, or into it.
+/// How far the line has been read: before the command, or after it.
 struct Level<'a> {
     program: &'a CommandInfoWithArgs,
     command: Option<&'a CommandInfoWithArgs>,
-    /// The options that were given since, by their long names.
+    /// The long names of the options since then.
     given: Vec<&'static str>,
 }
 
@@ -172,7 +172,7 @@ impl<'a> Level<'a> {
         Ok(())
     }
 
-    /// The option called `name` (`--json`, `-q`), if it may stand here.
+    /// The option `name` (`--json`, `-q`), if it is valid here.
     fn option(&mut self, name: &str) -> Result<&'static FlagInfo<'static>, String> {
         let level = self.command.unwrap_or(self.program);
         if let Some(option) = find_option(level, name) {
@@ -201,7 +201,7 @@ impl<'a> Level<'a> {
         ))
     }
 
-    /// `-n3` and `-n=3` as `-n` and its value, where `-n` has one; any other word as it is.
+    /// Splits `-n3` and `-n=3` into `-n` and its value, if `-n` takes one; returns any other word unchanged.
     fn letter_and_value<'w>(&self, word: &'w str) -> (&'w str, Option<String>) {
         let end = word.char_indices().nth(2).map_or(word.len(), |(at, _)| at);
         let (letter, value) = word.split_at(end);
@@ -245,37 +245,37 @@ fn takes_value(option: &FlagInfo<'_>) -> bool {
     matches!(option.kind, FlagInfoKind::Option { .. })
 }
 
-/// What is left for argh to find: too few words or too many.
+/// argh's message, for too few or too many arguments, as one line.
 fn one_line(output: &str, level: &Level<'_>) -> String {
     let (command, see) = (level.words(), level.see());
     let output = output.trim();
     if let Some(missing) = output.strip_prefix("Required positional arguments not provided:") {
         let missing: Vec<&str> = missing.split_whitespace().collect();
-        return format!("`{command}` wants {}; {see}", missing.join(" "));
+        return format!("`{command}` needs {}; {see}", missing.join(" "));
     }
     if let Some(word) = output.strip_prefix("Unrecognized argument: ") {
-        return format!("`{command}` has no use for `{word}`; {see}");
+        return format!("unexpected argument `{word}` for `{command}`; {see}");
     }
     let words: Vec<&str> = output.split_whitespace().collect();
     format!("{}; {see}", words.join(" "))
 }
 
-/// `did you mean …?` when one of `known` is close enough to be a slip of the hand.
+/// `did you mean …?` if one of `known` is similar enough for `word` to be a typing error.
 fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    // Every three letters are allowed one slip, and more than half of the name must be right.
-    let slips_max = word.chars().count().div_ceil(3);
+    // One error for every three letters, and more than half of the name must be right.
+    let distance_max = word.chars().count().div_ceil(3);
     known
-        .map(|name| (slips(word, name), name))
-        .filter(|&(slips, name)| slips <= slips_max && slips < name.len().div_ceil(2))
+        .map(|name| (distance(word, name), name))
+        .filter(|&(distance, name)| distance <= distance_max && distance < name.len().div_ceil(2))
         .min()
         .map(|(_, name)| format!("did you mean `{name}`?"))
 }
 
-/// How many letters must be changed, added or dropped to make one word of the other (Levenshtein).
-fn slips(one: &str, other: &str) -> usize {
+/// The Levenshtein distance.
+fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
-    // A mistyped word of any length costs at most this much to compare.
+    // Bounds the cost for a word of any length.
     for (i, a) in one.chars().take(WORD_LENGTH_MAX).enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
@@ -343,13 +343,13 @@ mod tests {
         port: String,
     }
 
-    fn asked(words: &[&str]) -> Result<Asked<Program>, String> {
+    fn asked(words: &[&str]) -> Result<Parsed<Program>, String> {
         parse(words.iter().map(OsString::from))
     }
 
     #[track_caller]
     fn check_serve(words: &[&str], expected: Serve) {
-        let Ok(Asked::Command(program)) = asked(words) else {
+        let Ok(Parsed::Command(program)) = asked(words) else {
             panic!("{words:?}: {:?}", asked(words));
         };
         assert_eq!(
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn an_argument_of_any_bytes_arrives() {
         let words = ["serve".into(), OsString::from_vec(b"caf\xe9".to_vec())];
-        let Ok(Asked::Command(Program {
+        let Ok(Parsed::Command(Program {
             command: Some(Commands::Serve(serve)),
             ..
         })) = parse::<Program>(words)
@@ -461,7 +461,7 @@ mod tests {
         );
         check(
             &["serve", "--header"],
-            "`--header` wants a value: `--header FIELD`; see `ic serve --help`",
+            "`--header` needs a value: `--header FIELD`; see `ic serve --help`",
         );
         check(
             &["--version=1"],
@@ -471,14 +471,14 @@ mod tests {
             &["serve", "-i", "a", "--instance-id", "b"],
             "`--instance-id` is given more than once; see `ic serve --help`",
         );
-        check(&["check"], "`ic check` wants PORT; see `ic check --help`");
+        check(&["check"], "`ic check` needs PORT; see `ic check --help`");
         check(
             &["check", "1", "2"],
-            "`ic check` has no use for `2`; see `ic check --help`",
+            "unexpected argument `2` for `ic check`; see `ic check --help`",
         );
         check(
             &["check", "help", "x"],
-            "`ic check` has no use for `x`; see `ic check --help`",
+            "unexpected argument `x` for `ic check`; see `ic check --help`",
         );
         let long = "serve".repeat(10_000);
         check(
@@ -491,7 +491,7 @@ mod tests {
     fn help_is_found_on_either_side_of_the_command() {
         #[track_caller]
         fn check(words: &[&str], first_usage: &str) {
-            let Ok(Asked::Help(text)) = asked(words) else {
+            let Ok(Parsed::Help(text)) = asked(words) else {
                 panic!("{words:?}: {:?}", asked(words));
             };
             let usage = text.lines().find(|line| line.starts_with("Usage"));

@@ -8,7 +8,7 @@ use std::iter;
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 
 use super::context::Context;
-use super::help::unescaped;
+use super::help::{self, unescaped};
 use super::outcome::{Exit, Failure};
 use super::settings::SourcedValue;
 use super::snippet;
@@ -97,7 +97,8 @@ fn takes_files(command: &CommandInfoWithArgs) -> bool {
 fn bash(program: &CommandInfoWithArgs) -> String {
     let (mut levels_of_words, mut values) = (String::new(), String::new());
     for (name, level) in levels(program) {
-        let options: Vec<&str> = level.flags.iter().map(|flag| flag.long).collect();
+        let options = iter::once("--help").chain(help::options(level).map(|flag| flag.long));
+        let options: Vec<&str> = options.collect();
         let words = if name.is_empty() {
             let commands = program.commands.iter().map(|command| command.name);
             commands.collect::<Vec<_>>().join(" ")
@@ -111,7 +112,7 @@ fn bash(program: &CommandInfoWithArgs) -> String {
             options.join(" "),
             if takes_files(level) { "yes" } else { "" },
         );
-        for flag in level.flags.iter().filter(|flag| takes_value(flag)) {
+        for flag in help::options(level).filter(|flag| takes_value(flag)) {
             for option in spellings(flag) {
                 let words = choices(name, flag.long);
                 let _ = writeln!(values, "    '{name} {option}') words='{words}' options= ;;");
@@ -155,7 +156,7 @@ fn zsh(program: &CommandInfoWithArgs) -> String {
             (format!("_ic_{name}"), "")
         };
         let _ = write!(script, "\n{function}() {{\n{state}    _arguments -C \\\n");
-        for flag in level.flags {
+        for flag in level.flags.iter().filter(|flag| !flag.hidden) {
             let repeats = if flag.optionality == Optionality::Repeating {
                 "*"
             } else {
@@ -238,7 +239,7 @@ end
         if !takes_files(level) {
             let _ = writeln!(script, "{start} -f");
         }
-        for flag in level.flags {
+        for flag in level.flags.iter().filter(|flag| !flag.hidden) {
             let short = flag
                 .short
                 .map_or(String::new(), |short| format!(" -s {short}"));

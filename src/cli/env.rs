@@ -1,7 +1,6 @@
-//! `ic env`: the variables that lead clients to a project's interceptor. `ic run` sets the same ones.
+//! `ic env`: prints the variables that point clients at a project's interceptor. `ic run` sets the same variables.
 //!
-//! Decided here: which variables, and how a list of hosts that no proxy serves is completed. How a shell is told of
-//! them is decided in `shell`.
+//! Decided here: which variables, and what is added to `NO_PROXY`. The syntax of each shell is in `shell`.
 
 mod shell;
 
@@ -14,7 +13,7 @@ use super::settings::{Environment, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 
-/// print the variables that lead clients to a project's interceptor
+/// print environment variables that point clients at a project's interceptor
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -23,15 +22,15 @@ use crate::cli::outcome::{Exit, Failure};
     example = "eval \"$(ic env)\"                                        in sh, bash and zsh\n\
                ic env --shell fish | source\n\
                ic env --shell powershell | Out-String | Invoke-Expression",
-    note = "NO_PROXY keeps what it has and gains this machine, since a proxy cannot reach it.\n\
-            Without PATH, INTERCEPTOR_PORT is the port if it is set.",
+    note = "NO_PROXY keeps its entries and gains this machine, which a proxy cannot reach.\n\
+            Without PATH, INTERCEPTOR_PORT is used as the port if it is set.",
     error_code(1, "the project has no port; nothing is printed")
 )]
 pub struct Env {
-    /// the project's folder; default: the current one
+    /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
-    /// whose syntax to print: sh, fish or powershell; default: sh
+    /// shell syntax to print: sh, fish or powershell; default: sh
     #[argh(option, arg_name = "SHELL")]
     pub shell: Option<String>,
     /// print one JSON document
@@ -44,7 +43,7 @@ impl Env {
         let shell = match &self.shell {
             Some(_) if self.json => {
                 return Err(Failure::usage(
-                    "`--json` and `--shell` are two forms of one answer; give one of them",
+                    "`--json` and `--shell` exclude each other; give one of them",
                 ));
             }
             Some(name) => shell(&SourcedValue::flag("--shell", name))?,
@@ -92,7 +91,7 @@ pub(super) fn variables(
     authority: &str,
     environment: &Environment<'_>,
 ) -> [(&'static str, String); 5] {
-    // Programs differ in which of the two they prefer, so that each is completed by itself.
+    // Programs differ in which of the two they prefer, so each is completed separately.
     let [upper, lower] = ["NO_PROXY", "no_proxy"].map(|name| environment.variable(name));
     let upper_now = upper.as_ref().or(lower.as_ref());
     let lower_now = lower.as_ref().or(upper.as_ref());
@@ -106,8 +105,8 @@ pub(super) fn variables(
     ]
 }
 
-/// A list of hosts that no proxy is asked for, with this machine in it. What no host can be is left out, so that
-/// nothing odd gets into a shell.
+/// The value of `NO_PROXY` with this machine added. Entries that cannot be a host are left out, so that no control
+/// character reaches a shell.
 fn with_this_machine(given: Option<&SourcedValue>) -> String {
     let list = given.and_then(|given| given.path().ok()?.to_str());
     let mut hosts: Vec<&str> = list
@@ -133,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_hosts_without_a_proxy_keeps_what_it_has_and_gains_this_machine() {
+    fn no_proxy_keeps_its_entries_and_gains_this_machine() {
         #[track_caller]
         fn check(list: &str, expected: &str) {
             let given = SourcedValue::flag("NO_PROXY", list);

@@ -1,6 +1,6 @@
 //! The help texts, laid out from argh's description of the commands.
 //!
-//! argh's own layout leaves out what the options take, and wraps at a fixed column; the words are those of the structs.
+//! argh's own layout does not show the values of options, and wraps at a fixed column.
 
 use std::fmt::Write as _;
 
@@ -14,54 +14,22 @@ pub fn help(program: &CommandInfoWithArgs, command: Option<&CommandInfoWithArgs>
         sentence(subject.description),
         usage(program, command)
     );
-    let rows = |rows: Vec<(String, &str)>, heading: &str, text: &mut String| {
-        if !rows.is_empty() {
-            // Writing into a String cannot fail.
-            let _ = write!(text, "\n{heading}:\n");
-            table(&rows, text);
-        }
-    };
-    rows(
-        subject
-            .commands
-            .iter()
-            .map(|command| (command.name.to_owned(), command.command.description))
-            .collect(),
-        "Commands",
-        &mut text,
-    );
-    rows(
-        subject
-            .positionals
-            .iter()
-            .map(|positional| (positional.name.to_owned(), positional.description))
-            .collect(),
-        "Arguments",
-        &mut text,
-    );
-    rows(
-        // argh puts its own `--help` first; it is expected last.
-        subject
-            .flags
-            .iter()
-            .skip(1)
-            .map(|flag| (label(flag), flag.description))
-            .chain([("-h, --help".to_owned(), "show this help")])
-            .collect(),
-        "Options",
-        &mut text,
-    );
-    rows(
-        subject
-            .error_codes
-            .iter()
-            .map(|exit| (exit.code.to_string(), exit.description))
-            .collect(),
-        "Exit codes",
-        &mut text,
-    );
+    let commands = subject.commands.iter();
+    let commands = commands.map(|command| (command.name.to_owned(), command.command.description));
+    table("Commands", commands, &mut text);
+    let positionals = subject.positionals.iter();
+    let positionals =
+        positionals.map(|positional| (positional.name.to_owned(), positional.description));
+    table("Arguments", positionals, &mut text);
+    let options = options(subject).map(|flag| (label(flag), flag.description));
+    let help = [("-h, --help".to_owned(), "show this help")];
+    table("Options", options.chain(help), &mut text);
+    let exits = subject.error_codes.iter();
+    let exits = exits.map(|exit| (exit.code.to_string(), exit.description));
+    table("Exit codes", exits, &mut text);
     for (heading, paragraphs) in [("Examples", subject.examples), ("Notes", subject.notes)] {
         if !paragraphs.is_empty() {
+            // Writing into a String cannot fail.
             let _ = write!(text, "\n{heading}:\n");
         }
         for line in paragraphs.iter().flat_map(|paragraph| paragraph.lines()) {
@@ -71,7 +39,14 @@ pub fn help(program: &CommandInfoWithArgs, command: Option<&CommandInfoWithArgs>
     text
 }
 
-/// How a command line is written.
+/// The options of a command that are shown: without argh's own `--help`, which it puts first, and without hidden ones.
+pub(super) fn options(
+    command: &CommandInfoWithArgs,
+) -> impl Iterator<Item = &'static FlagInfo<'static>> {
+    command.flags.iter().skip(1).filter(|flag| !flag.hidden)
+}
+
+/// The usage line, without `Usage: `.
 pub(super) fn usage(
     program: &CommandInfoWithArgs,
     command: Option<&CommandInfoWithArgs>,
@@ -80,9 +55,8 @@ pub(super) fn usage(
         return format!("{} [OPTION…] COMMAND …", program.name);
     };
     let mut words = vec![program.name.to_owned(), command.name.to_owned()];
-    let own = &command.flags[1..];
-    if own.len() <= FLAGS_IN_USAGE_MAX {
-        words.extend(own.iter().map(|flag| match (flag.short, &flag.kind) {
+    if options(command).count() <= FLAGS_IN_USAGE_MAX {
+        words.extend(options(command).map(|flag| match (flag.short, &flag.kind) {
             (Some(short), FlagInfoKind::Switch) => format!("[-{short}]"),
             (Some(short), FlagInfoKind::Option { arg_name }) => format!("[-{short} {arg_name}]"),
             (None, FlagInfoKind::Switch) => format!("[{}]", flag.long),
@@ -104,7 +78,7 @@ pub(super) fn usage(
     words.join(" ")
 }
 
-/// How an option is written.
+/// An option with its spellings and its value: `-n, --count N`.
 pub(super) fn label(flag: &FlagInfo<'_>) -> String {
     let mut label = match flag.short {
         Some(short) => format!("-{short}, {}", flag.long),
@@ -117,10 +91,15 @@ pub(super) fn label(flag: &FlagInfo<'_>) -> String {
     label
 }
 
-/// Labels on the left, as wide as the longest; descriptions on the right, wrapped.
-fn table(rows: &[(String, &str)], text: &mut String) {
+/// A heading, then labels on the left, as wide as the longest, and wrapped descriptions on the right. Nothing without rows.
+fn table<'a>(heading: &str, rows: impl Iterator<Item = (String, &'a str)>, text: &mut String) {
+    let rows: Vec<_> = rows.collect();
     let labels = rows.iter().map(|(label, _)| label.chars().count());
-    let column = labels.max().unwrap_or(0) + 4;
+    let Some(label_length) = labels.max() else {
+        return;
+    };
+    let column = label_length + 4;
+    let _ = write!(text, "\n{heading}:\n");
     for (label, description) in rows {
         let mut line = format!("  {label:0$}", column - 2);
         let mut length = column;
@@ -144,7 +123,7 @@ fn table(rows: &[(String, &str)], text: &mut String) {
     }
 }
 
-/// Commands are described in half a sentence, as their table wants it.
+/// A description, which begins in lower case for argh, as a sentence.
 pub(super) fn sentence(description: &str) -> String {
     let description = unescaped(description);
     let mut characters = description.chars();
@@ -158,12 +137,12 @@ pub(super) fn sentence(description: &str) -> String {
     }
 }
 
-/// argh's texts are made for `format!`, where a brace is written twice.
+/// argh's texts are format strings, in which a brace is written twice.
 pub(super) fn unescaped(text: &str) -> String {
     text.replace("{{", "{").replace("}}", "}")
 }
 
 const LINE_LENGTH_MAX: usize = 100;
 
-/// More than these make a usage line that nobody reads.
+/// More options than these make the usage line too long to read.
 const FLAGS_IN_USAGE_MAX: usize = 4;

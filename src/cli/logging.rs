@@ -1,39 +1,38 @@
 //! The log: one short line for each record, on standard error, filtered by `RUST_LOG`.
 //!
-//! Errors of commands and warnings about the registry are no log records; they are always printed. A filter that cannot be
-//! understood is no reason to stop: every program of a shell shares `RUST_LOG`, and some take more than this one. It is
-//! named in one line, and what can be understood of it counts.
+//! Errors of commands and warnings about the registry are not log records; they are always printed. An invalid filter is
+//! only warned of, because all programs share `RUST_LOG` and some accept more than this one; its valid part is used.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::LevelFilter;
 
+use super::output::eprint_line;
 use super::settings::Environment;
-use crate::cli::output::eprint_line;
 use crate::text::Escaped;
 
-/// Starts logging for the whole process; the first call counts. `default` is the filter where there is no `RUST_LOG`.
+/// Starts logging for the whole process; later calls have no effect. `default` is the filter if `RUST_LOG` is not set.
 pub fn start(environment: &Environment<'_>, default: &str) {
     let filter = environment
         .variable("RUST_LOG")
         .and_then(|given| {
-            let (understood, mistake) = match given.text() {
-                Ok(text) => understood(text),
+            let (valid, has_invalid) = match given.text() {
+                Ok(text) => valid_part(text),
                 Err(_) => (String::new(), true),
             };
-            if mistake {
+            if has_invalid {
                 eprint_line(format_args!(
                     "warning: {}",
                     given.refused(
-                        "is no log filter; give one such as `debug` or `interceptor=debug`"
+                        "is not a log filter; give one such as `debug` or `interceptor=debug`"
                     )
                 ));
             }
-            Some(understood).filter(|filter| !filter.is_empty())
+            Some(valid).filter(|filter| !filter.is_empty())
         })
         .unwrap_or_else(|| default.to_owned());
-    // An error only says that somebody else has installed a logger: a test, or a program that uses the library.
+    // Fails only if a logger is installed already: by a test, or by a program that uses the library.
     let _ = env_logger::Builder::new()
         .parse_filters(&filter)
         .format(|out, record| {
@@ -49,16 +48,15 @@ pub fn start(environment: &Environment<'_>, default: &str) {
                 seconds % 60,
                 now.subsec_millis(),
                 record.level(),
-                // A peer's bytes may be in it.
+                // The message may contain bytes from a peer.
                 Escaped(&record.args().to_string()),
             )
         })
         .try_init();
 }
 
-/// What of a filter `env_logger` understands, which would print a complaint of its own about the rest; and whether there is
-/// a rest.
-fn understood(filter: &str) -> (String, bool) {
+/// The directives that `env_logger` accepts, and whether there are others, which it would report in its own way.
+fn valid_part(filter: &str) -> (String, bool) {
     let (directives, pattern) = match filter.split_once('/') {
         Some((_, pattern)) if pattern.contains('/') => return (String::new(), true),
         Some((directives, pattern)) => (directives, Some(pattern)),
@@ -72,12 +70,12 @@ fn understood(filter: &str) -> (String, bool) {
         }
     };
     let (good, bad): (Vec<&str>, Vec<&str>) = directives.split(',').partition(is_good);
-    let mut understood = good.join(",");
+    let mut valid = good.join(",");
     if let Some(pattern) = pattern {
-        understood.push('/');
-        understood += pattern;
+        valid.push('/');
+        valid += pattern;
     }
-    (understood, !bad.is_empty())
+    (valid, !bad.is_empty())
 }
 
 #[cfg(test)]
@@ -85,12 +83,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_understood_of_a_filter_counts() {
+    fn the_valid_part_of_a_filter_is_used() {
         #[track_caller]
-        fn check(filter: &str, expected: &str, mistake: bool) {
+        fn check(filter: &str, expected: &str, has_invalid: bool) {
             assert_eq!(
-                understood(filter),
-                (expected.to_owned(), mistake),
+                valid_part(filter),
+                (expected.to_owned(), has_invalid),
                 "{filter}"
             );
         }

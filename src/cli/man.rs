@@ -1,15 +1,15 @@
-//! `ic man`: the manual page, in roff, from argh's own description of the commands.
+//! `ic man`: the manual page in roff, made from argh's description of the commands.
 
 use std::fmt::Write as _;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
-use super::help::{label, sentence, unescaped, usage};
+use super::help::{self, label, sentence, unescaped, usage};
 use super::settings;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 
-/// print the manual page
+/// print the manual page (roff)
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -66,13 +66,12 @@ fn page(program: &CommandInfoWithArgs) -> String {
             }
             page.push_str(".RE\n.fi\n");
         }
-        let exits: Vec<(String, &str)> = command
-            .error_codes
-            .iter()
-            .map(|exit| (format!("Exit status {}", exit.code), exit.description))
-            .collect();
-        for (exit, meaning) in exits {
-            entry(&exit, meaning, &mut page);
+        for exit in command.error_codes {
+            entry(
+                &format!("Exit status {}", exit.code),
+                exit.description,
+                &mut page,
+            );
         }
     }
     section("EXIT STATUS", &mut page);
@@ -80,16 +79,14 @@ fn page(program: &CommandInfoWithArgs) -> String {
         entry(&exit.code.to_string(), exit.description, &mut page);
     }
     section("ENVIRONMENT", &mut page);
-    page.push_str(
-        "An option wins over its variable. One that is set but empty counts as not set.\n",
-    );
+    page.push_str("An option wins over its variable. An empty variable counts as unset.\n");
     for (variable, meaning) in VARIABLES {
         entry(variable, meaning, &mut page);
     }
     section("FILES", &mut page);
     entry(
         "~/.config/litellm/port_registry.json",
-        "the registry, on every system; the lock file beside it is meant to stay",
+        "the registry; the lock file beside it is permanent",
         &mut page,
     );
     page
@@ -100,8 +97,7 @@ fn section(heading: &str, page: &mut String) {
 }
 
 fn options(command: &CommandInfoWithArgs, page: &mut String) {
-    // The first is argh's own help.
-    for flag in command.flags.iter().skip(1) {
+    for flag in help::options(command) {
         entry(&label(flag), flag.description, page);
     }
 }
@@ -121,7 +117,7 @@ fn entry(label: &str, meaning: &str, page: &mut String) {
     );
 }
 
-/// Text that roff takes for text: a backslash, and a line that begins like a request (groff(7), Escapes).
+/// Escapes backslashes and hyphens, and lines that begin like a request (groff(7), Escapes).
 fn text(plain: &str) -> String {
     let lines = plain.lines().map(|line| {
         let line = line.replace('\\', "\\e").replace('-', "\\-");
@@ -134,7 +130,7 @@ fn text(plain: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// As the first line of a manual page has it.
+/// A sentence as the NAME line of a manual page has it: lower case, no full stop.
 fn lower(description: &str) -> String {
     let description = description.trim_end_matches('.');
     let mut characters = description.chars();
@@ -144,8 +140,8 @@ fn lower(description: &str) -> String {
 }
 
 const DESCRIPTION: &str = "\
-Gives every project its own port in front of one LLM proxy, and tells the proxy which project is asking.
-What is sent through that port arrives unchanged, but for a few header fields that name the project.";
+Gives each project its own port in front of one LLM proxy and adds header fields that identify the project.
+Everything else in requests and responses passes through unchanged.";
 
 const VARIABLES: [(&str, &str); 8] = [
     (
@@ -154,26 +150,26 @@ const VARIABLES: [(&str, &str); 8] = [
     ),
     (
         settings::PORT_MIN,
-        "the lowest port to give out; 8888 without it",
+        "lowest port of the allocation range; default: 8888",
     ),
     (
         settings::PORT_MAX,
-        "the highest port to give out; 9999 without it",
+        "highest port of the allocation range; default: 9999",
     ),
-    (settings::REGISTRY_PATH, "the registry file"),
+    (settings::REGISTRY_PATH, "registry file"),
     (
         settings::PROJECT_ROOT,
         "`git`: without a PATH, the project is the repository around the current folder",
     ),
     (
         settings::TARGET_URL,
-        "where requests go; http://localhost:8764 without it",
+        "where requests go; default: http://localhost:8764",
     ),
     (
         settings::INSTANCE_ID,
-        "the instance identifier; pycharm-{{project}} without it",
+        "instance identifier; default: pycharm-{{project}}",
     ),
-    ("RUST_LOG", "how much is logged; info without it"),
+    ("RUST_LOG", "log filter; default: info"),
 ];
 
 #[cfg(test)]
@@ -181,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roff_takes_text_for_text() {
+    fn roff_special_characters_are_escaped() {
         #[track_caller]
         fn check(plain: &str, expected: &str) {
             assert_eq!(text(plain), expected);

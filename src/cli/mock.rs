@@ -130,7 +130,7 @@ mod tests {
                 interval_ms: bad("-1"),
                 ..Mock::default()
             },
-            "`--interval-ms -1` is not a number",
+            "`--interval-ms -1` is not a valid number",
         );
         check(
             Mock {

@@ -1,22 +1,22 @@
-//! How a command ends: with an exit code, or with one line that says why not and what to do next.
+//! How a command ends: an exit code, or a failure with one line that says why and what to do next.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use crate::registry::store::StoreError;
 
-/// How the program ends. The numbers are promised to scripts.
+/// The exit code. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Yes; done.
+    /// 0: the answer is yes; done.
     Done,
-    /// No; not found.
+    /// 1: the answer is no; not found.
     No,
-    /// The command line, or a value in it or in a variable, cannot be used.
+    /// 2: an argument or a variable is invalid.
     BadUsage,
-    /// It could not be done: input or output, the lock, no port left, no listening.
+    /// 3: the operation failed: input or output, the lock, no port left, the listening socket.
     CouldNot,
-    /// As the program that was run did.
+    /// The exit code of the program that `ic run` ran.
     Status(u8),
 }
 
@@ -32,12 +32,12 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do what it was asked for: one line that says what to do next.
+/// Why a command failed: one line that says what to do next.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// How the program ends because of it.
+    /// The exit code of the program.
     pub exit: Exit,
-    /// The line, without `ic: `.
+    /// The line, without the prefix `ic: `.
     pub message: String,
 }
 
@@ -50,7 +50,7 @@ impl Failure {
         }
     }
 
-    /// The user gave something that cannot be used.
+    /// An argument or a variable is invalid.
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure {
             exit: Exit::BadUsage,
@@ -58,7 +58,7 @@ impl Failure {
         }
     }
 
-    /// The world did not allow it.
+    /// The operation failed.
     pub fn could_not(message: impl Into<String>) -> Failure {
         Failure {
             exit: Exit::CouldNot,

@@ -1,8 +1,8 @@
-//! What leaves the program: results on standard output, everything else on standard error.
+//! Results on standard output, everything else on standard error.
 //!
-//! Decided here: that a result which could not be written is an error while a reader that left early is not, and that
-//! no byte of a path or of a peer reaches a terminal as a control character. The only escape codes are those that begin a
-//! new screen for a table that is watched and those of `ic tail`; `NO_COLOR` turns them off as well.
+//! Decided here: a result that cannot be written is an error, but a closed pipe is not; and no byte of a path or of a peer
+//! reaches a terminal as a control character. The only escape codes are those that clear the screen for `--watch` and
+//! those of `ic tail`; `NO_COLOR` turns them off as well.
 
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
@@ -18,7 +18,7 @@ use crate::text::{Escaped, EscapedJson, io_message};
 /// Standard output, locked and buffered, for the results of one command.
 pub struct Output {
     stream: BufWriter<StdoutLock<'static>>,
-    /// The reader has gone (`ic list | head -1`): nobody misses the rest.
+    /// Whether the reader has closed the pipe (`ic list | head -1`); the rest is discarded.
     reader_left: bool,
 }
 
@@ -31,24 +31,24 @@ impl Output {
         }
     }
 
-    /// Writes text as it is; paths and names go through [`escaped_path`](crate::text::escaped_path) first.
+    /// Writes text unchanged; paths and names go through [`escaped_path`](crate::text::escaped_path) first.
     ///
     /// # Errors
     ///
-    /// Standard output cannot be written, for another reason than that its reader has gone.
+    /// Standard output cannot be written, except because its reader has closed the pipe.
     pub fn text(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
         let written = write!(self.stream, "{text}");
-        self.settle(written)
+        self.check(written)
     }
 
-    /// Writes bytes as they are: a file's content, not text for a terminal.
+    /// Writes bytes unchanged: a file's content, not text for a terminal.
     ///
     /// # Errors
     ///
     /// As [`Output::text`].
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let written = self.stream.write_all(bytes);
-        self.settle(written)
+        self.check(written)
     }
 
     /// Writes one JSON document and a newline. Text may carry raw bytes ([`raw`](crate::text::raw)): they become lone surrogates
@@ -63,10 +63,10 @@ impl Output {
             .serialize(&mut serializer)
             .map_err(io::Error::from)
             .and_then(|()| self.stream.write_all(b"\n"));
-        self.settle(written)
+        self.check(written)
     }
 
-    /// Sends what is still buffered.
+    /// Flushes the buffer at the end.
     ///
     /// # Errors
     ///
@@ -75,18 +75,18 @@ impl Output {
         self.show().map(drop)
     }
 
-    /// Sends what is buffered, of a result that goes on; says whether anybody still reads it.
+    /// Flushes the buffer of a result that continues; returns whether the reader is still there.
     ///
     /// # Errors
     ///
     /// As [`Output::text`].
     pub fn show(&mut self) -> Result<bool, Failure> {
         let written = self.stream.flush();
-        self.settle(written)?;
+        self.check(written)?;
         Ok(!self.reader_left)
     }
 
-    /// Begins a new screen, where there is a screen and nobody has asked for plain text (`NO_COLOR`); says whether.
+    /// Clears the screen if standard output is a terminal and `NO_COLOR` is not set; returns whether it did.
     ///
     /// # Errors
     ///
@@ -94,18 +94,18 @@ impl Output {
     pub fn clear(&mut self, environment: &Environment<'_>) -> Result<bool, Failure> {
         let is_screen = self.is_screen(environment);
         if is_screen {
-            // To the upper left, and nothing behind.
+            // Cursor to the upper left, then erase to the end.
             self.text("\x1b[H\x1b[J")?;
         }
         Ok(is_screen)
     }
 
-    /// Whether there is a screen, and nobody has asked for plain text (`NO_COLOR`).
+    /// Whether standard output is a terminal and `NO_COLOR` is not set.
     pub fn is_screen(&self, environment: &Environment<'_>) -> bool {
         environment.variable("NO_COLOR").is_none() && io::stdout().is_terminal()
     }
 
-    fn settle(&mut self, written: io::Result<()>) -> Result<(), Failure> {
+    fn check(&mut self, written: io::Result<()>) -> Result<(), Failure> {
         match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -121,18 +121,18 @@ impl Output {
     }
 }
 
-/// Writes one line about the command to standard error. A standard error that cannot be written is no reason to fail.
+/// Writes one line, with the prefix `ic: `, to standard error. Errors are ignored.
 pub fn eprint_line(line: impl fmt::Display) {
     let line = format!("ic: {}\n", Escaped(&line.to_string()));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// Writes text that is no result, such as help that nobody asked for, to standard error.
+/// Writes text that is not a result to standard error. Errors are ignored.
 pub fn eprint_text(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// So many mappings, in words.
+/// `count` with its noun: `1 port mapping`.
 pub fn mappings(count: usize) -> String {
     match count {
         1 => "1 port mapping".to_owned(),
@@ -140,7 +140,7 @@ pub fn mappings(count: usize) -> String {
     }
 }
 
-/// A time in its largest whole unit: `41 days`.
+/// A duration in its largest whole unit: `41 days`.
 pub fn rounded(time: Duration) -> String {
     let seconds = time.as_secs();
     let (number, unit) = match seconds {
@@ -153,7 +153,7 @@ pub fn rounded(time: Duration) -> String {
     format!("{number} {unit}{plural}")
 }
 
-/// JSON on one line, with carried bytes as lone surrogates and no control character left as it is.
+/// Formats JSON on one line, with carried bytes as lone surrogates and all control characters escaped.
 struct CarriedBytes;
 
 impl Formatter for CarriedBytes {
@@ -170,7 +170,7 @@ impl Formatter for CarriedBytes {
         W: ?Sized + Write,
     {
         match escape {
-            // The two digits of the carried byte follow: together they are one surrogate, U+DC80 to U+DCFF.
+            // The two digits of the carried byte follow and complete the surrogate, U+DC80 to U+DCFF.
             CharEscape::AsciiControl(0) => writer.write_all(b"\\udc"),
             other => CompactFormatter.write_char_escape(writer, other),
         }
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_holds_every_path_and_no_control_character() {
+    fn json_contains_every_path_and_no_control_character() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
             let mut written = Vec::new();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_in_its_largest_whole_unit() {
+    fn a_duration_is_shown_in_its_largest_whole_unit() {
         for (seconds, expected) in [
             (0, "0 seconds"),
             (1, "1 second"),

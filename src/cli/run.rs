@@ -1,7 +1,7 @@
-//! `ic run`: an interceptor for as long as one program runs, which is led to it by variables.
+//! `ic run`: runs a program together with an interceptor, and sets the variables that point the program at it.
 //!
-//! Decided here: that the port is bound before the program starts, and that the interceptor has no end of its own. How
-//! the program is started, told of signals and waited for is decided in `child`.
+//! Decided here: the port is bound before the program starts, and the interceptor ends with the program. Starting the
+//! program, forwarding signals to it and waiting for it is decided in `child`.
 
 mod child;
 
@@ -18,7 +18,7 @@ use crate::registry::Port;
 use crate::serve::feed::own_socket;
 use crate::serve::{self, Address, Event, Options};
 
-use self::child::Child;
+use self::child::Launcher;
 use super::address;
 use super::env::variables;
 use super::serve::{Prepared, Serve};
@@ -28,8 +28,8 @@ use crate::cli::output::eprint_line;
 use crate::text::io_message;
 use crate::text::raw;
 
-/// `ic run`, with every option of `ic serve`. argh cannot put one command's options into another, so its traits are
-/// implemented here, by way of those of [`Serve`].
+/// `ic run`, with every option of `ic serve`. argh cannot include one command's options in another, so its traits are
+/// implemented here with those of [`Serve`].
 #[derive(Debug, PartialEq)]
 pub struct Run {
     serve: Serve,
@@ -46,22 +46,23 @@ impl Run {
         }
         if self.serve.listen.is_some() {
             return Err(Failure::usage(
-                "`--listen` is for `ic serve`: the program is led to a URL, and no URL leads to a Unix socket; leave it out",
+                "`--listen` is for `ic serve`: the program needs a URL, and a Unix socket has none; leave it out",
             ));
         }
         let (prepared, options) = self.serve.prepare(context, None, &[])?;
         let descriptors = child::DescriptorLimit::now();
-        let child = Child::expect().map_err(|error| {
+        let launcher = Launcher::new().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
         })?;
-        // Its thread ends with the process, and cannot take the socket of its feed along.
+        // The thread ends with the process and cannot remove the socket of its feed. A socket that exists already belongs to
+        // another process.
         let feed = options.feed.as_deref().map(own_socket);
         let feed = feed.filter(|path| !path.exists());
         let authority = start(&prepared, options)?;
         let mut words = self.command.iter().map(|word| raw::from_text(word));
         let program = words.next().unwrap_or_default();
         let variables = variables(&authority, &context.environment);
-        let status = descriptors.during(|| child.spawn(&program, words, variables))?;
+        let status = descriptors.during(|| launcher.spawn(&program, words, variables))?;
         let status = status.wait();
         prepared.record_stop();
         if let Some(path) = feed {
@@ -71,23 +72,27 @@ impl Run {
     }
 }
 
-/// Starts the interceptor in a thread of its own, which ends with the process. Returns once it listens: where.
+/// Starts the interceptor in a thread that ends with the process. Returns the authority for clients once it listens.
+///
+/// # Errors
+///
+/// As [`Prepared::failure`].
 fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
-    let (tell, told) = mpsc::channel();
-    let ready = tell.clone();
+    let (sender, receiver) = mpsc::channel();
+    let ready = sender.clone();
     thread::Builder::new()
         .name("interceptor".to_owned())
         .spawn(move || {
             let ended = serve::run(options, &mut |event| {
                 if let Event::Listening(addresses) = event {
-                    // Whoever started it waits.
                     let addresses: Vec<_> = addresses.iter().filter_map(Address::tcp).collect();
                     let _ = ready.send(Ok(authority(&addresses)));
                 }
             });
+            // After the start there is no receiver, and the error is printed.
             if let Err(error) = ended
-                && let Err(unheard) = tell.send(Err(error))
-                && let Err(error) = unheard.0
+                && let Err(unsent) = sender.send(Err(error))
+                && let Err(error) = unsent.0
             {
                 eprint_line(format_args!("the interceptor has stopped: {error}"));
             }
@@ -98,7 +103,7 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
                 io_message(&error)
             ))
         })?;
-    match told.recv() {
+    match receiver.recv() {
         Ok(Ok(authority)) => {
             prepared.record_start();
             Ok(authority)
@@ -110,7 +115,7 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
     }
 }
 
-/// How the program reaches what listens on `addresses`.
+/// The host and port at which the program reaches an interceptor on `addresses`.
 fn authority(addresses: &[SocketAddr]) -> String {
     let is_local = |ip: IpAddr| ip.is_unspecified() || ip == LOOPBACK[0] || ip == LOOPBACK[1];
     match addresses.first() {
@@ -134,7 +139,7 @@ impl FromArgs for Run {
         let (options, command) = split(words);
         if command.is_empty() {
             return Err(EarlyExit {
-                // As argh says it.
+                // argh's own wording, which `arguments` reads.
                 output: "Required positional arguments not provided:\n    CMD".to_owned(),
                 status: Err(()),
             });
@@ -146,7 +151,7 @@ impl FromArgs for Run {
     }
 }
 
-/// The options, and the command line behind them; `--` may stand between.
+/// Splits `words` into the options and the program's command line; `--` may stand between.
 fn split<'a>(words: &'a [&'a str]) -> (&'a [&'a str], &'a [&'a str]) {
     let flags = Serve::get_args_info().flags;
     let mut at = 0;
@@ -184,19 +189,18 @@ impl ArgsInfo for Run {
                  ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
             ],
             notes: &[
-                "The program gets the variables that `ic env` prints. It starts once the port is bound, is\n\
-                 passed the signals that ic gets, and the interceptor stops with it. Options are those of\n\
-                 `ic serve`. Only errors are logged unless RUST_LOG says otherwise: the terminal is the\n\
-                 program's.",
+                "Sets the variables that `ic env` prints. The program starts once the port is bound; signals\n\
+                 sent to ic are forwarded to it, and the interceptor stops when it ends. The options are\n\
+                 those of `ic serve`. Only errors are logged unless RUST_LOG is set.",
             ],
             error_codes: &[
                 ErrorCodeInfo {
                     code: 2,
-                    description: "an option or a variable cannot be used",
+                    description: "an option or a variable has an invalid value",
                 },
                 ErrorCodeInfo {
                     code: 3,
-                    description: "the interceptor cannot start; the program was not run",
+                    description: "the interceptor cannot start; the program is not run",
                 },
                 ErrorCodeInfo {
                     code: 126,
@@ -204,7 +208,7 @@ impl ArgsInfo for Run {
                 },
                 ErrorCodeInfo {
                     code: 127,
-                    description: "there is no such program; else its own status, 128 + N for signal N",
+                    description: "there is no such program; otherwise the program's own status, 128 + N for signal N",
                 },
             ],
             positionals: &[
@@ -226,14 +230,14 @@ impl ArgsInfo for Run {
     }
 }
 
-const DESCRIPTION: &str = "run a program with an interceptor of its own";
+const DESCRIPTION: &str = "run a program together with an interceptor";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_programs_words_are_its_own() {
+    fn options_end_where_the_programs_command_line_begins() {
         #[track_caller]
         fn check(words: &[&str], options: usize, command: &[&str]) {
             assert_eq!(split(words), (&words[..options], command));
@@ -242,7 +246,7 @@ mod tests {
         check(&["a", "--mock", "--", "b"], 0, &["a", "--mock", "--", "b"]);
         check(&["--mock", "a"], 1, &["a"]);
         check(&["--port", "9000", "--mock", "--", "a"], 3, &["a"]);
-        check(&["--instance-id", "--", "--", "a"], 2, &["a"]); // a value is one, whatever it looks like
+        check(&["--instance-id", "--", "--", "a"], 2, &["a"]); // the value of an option
         check(&["--header", "a: b", "\x002d", "c"], 2, &["\x002d", "c"]); // `-`
         check(&["--mock"], 1, &[]);
         check(&["--"], 0, &[]);
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_is_led_to_where_the_interceptor_listens() {
+    fn the_authority_is_one_that_the_interceptor_listens_on() {
         #[track_caller]
         fn check(addresses: &[&str], expected: &str) {
             let addresses: Vec<SocketAddr> = addresses
@@ -263,7 +267,7 @@ mod tests {
         check(&["[::1]:80"], "localhost:80");
         check(&["0.0.0.0:80"], "localhost:80");
         check(&["[::]:80"], "localhost:80");
-        check(&["127.0.0.2:80"], "127.0.0.2:80"); // not where `localhost` leads
+        check(&["127.0.0.2:80"], "127.0.0.2:80"); // `localhost` is another address
         check(&["10.0.0.1:80"], "10.0.0.1:80");
         check(&["[fd00::1]:80"], "[fd00::1]:80");
     }

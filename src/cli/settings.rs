@@ -1,8 +1,7 @@
-//! Values from outside: flags before variables before defaults, and what each must look like.
+//! Values of options, variables and arguments: where each comes from and how it is parsed.
 //!
-//! A flag wins over its variable, whose value is then not even looked at; a variable that is set but empty counts as
-//! unset. A value that is refused is named together with the place it came from, before anything is opened or written.
-//! Every value that two places can give is read here; what a value is *for* is decided by the commands.
+//! An option wins over its variable, which is then not read; a variable that is set but empty counts as unset. An invalid
+//! value is reported with its option or variable. What a value is used for is decided by the commands.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -29,7 +28,7 @@ impl Environment<'_> {
             })
     }
 
-    /// The flag's value if it was given, else the variable's.
+    /// The value of the option if it is given, otherwise of the variable.
     pub fn flag_or_variable(
         &self,
         flag: &'static str,
@@ -43,7 +42,7 @@ impl Environment<'_> {
     }
 }
 
-/// A value, and where it was given.
+/// A value and where it came from; displays as `--port 80`, `INTERCEPTOR_PORT=80`, or the value alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourcedValue {
     source: Source,
@@ -59,7 +58,7 @@ enum Source {
 }
 
 impl SourcedValue {
-    /// The value of an option; `value` is as the arguments carry it ([`raw`]).
+    /// The value of an option; bytes that are not UTF-8 are carried in `value` ([`raw`]).
     pub fn flag(name: &'static str, value: &str) -> SourcedValue {
         SourcedValue {
             source: Source::Flag(name),
@@ -67,7 +66,7 @@ impl SourcedValue {
         }
     }
 
-    /// A word that stands for itself, such as PORT.
+    /// A positional argument.
     pub fn argument(value: &str) -> SourcedValue {
         SourcedValue {
             source: Source::Argument,
@@ -75,7 +74,7 @@ impl SourcedValue {
         }
     }
 
-    /// What holds where nothing was given.
+    /// A default.
     pub fn default(value: &str) -> SourcedValue {
         SourcedValue {
             source: Source::Default,
@@ -83,7 +82,7 @@ impl SourcedValue {
         }
     }
 
-    /// Whether it came from a variable and not from the command line.
+    /// Whether it came from a variable.
     pub fn is_variable(&self) -> bool {
         matches!(self.source, Source::Variable(_))
     }
@@ -100,13 +99,13 @@ impl SourcedValue {
     pub fn count(&self, lowest: usize) -> Result<usize, Failure> {
         self.value
             .to_str()
-            // Digits are digits: `"+5".parse::<usize>()` would be 5.
+            // `"+5".parse::<usize>()` is 5.
             .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|text| text.parse::<usize>().ok())
             .filter(|&count| count >= lowest)
             .ok_or_else(|| {
                 self.refused(format_args!(
-                    "is not a number that fits; give a whole number from {lowest} up"
+                    "is not a valid number; give a whole number of at least {lowest}"
                 ))
             })
     }
@@ -126,11 +125,11 @@ impl SourcedValue {
             .filter(|&seconds| seconds <= SECONDS_MAX)
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .ok_or_else(|| {
-                self.refused("is not a time in seconds; give a number such as `30` or `0.5`")
+                self.refused("is not a duration in seconds; give a number such as `30` or `0.5`")
             })
     }
 
-    /// A stretch of time as a person counts it: a whole number and its unit.
+    /// A duration with a unit: `30d`.
     pub fn period(&self) -> Result<Duration, Failure> {
         let seconds = |text: &str| {
             let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -152,7 +151,7 @@ impl SourcedValue {
             .map(Duration::from_secs)
             .ok_or_else(|| {
                 self.refused(
-                    "is not a stretch of time; give a number and one of s, m, h, d, w, such as `30d`",
+                    "is not a valid duration; give a number and one of s, m, h, d, w, such as `30d`",
                 )
             })
     }
@@ -167,12 +166,12 @@ impl SourcedValue {
             return Err(self.refused("is empty; give a value"));
         }
         if text.chars().any(char::is_control) {
-            return Err(self.refused("has a control character in it; leave it out"));
+            return Err(self.refused("contains a control character; leave it out"));
         }
         Ok(text)
     }
 
-    /// Where requests go.
+    /// A target URL.
     pub fn target(&self) -> Result<Target, Failure> {
         self.text()?
             .parse()
@@ -193,21 +192,21 @@ impl SourcedValue {
             .text()?
             .strip_prefix("unix:")
             .ok_or_else(|| self.refused("is not a Unix socket; write it as unix:/path.sock"))?;
-        // unix:///path means the same to many tools.
+        // Many tools write unix:///path.
         let path = Path::new(path.strip_prefix("//").unwrap_or(path));
         if !path.is_absolute() {
             return Err(self.refused("has no absolute path; write it as unix:/path.sock"));
         }
         check_length(path).map_err(|longest| {
             self.refused(format_args!(
-                "has a path of {} bytes, and that of a socket has at most {longest}; give a shorter one",
+                "has a path of {} bytes, but the path of a socket has at most {longest}; give a shorter one",
                 path.as_os_str().len(),
             ))
         })?;
         Ok(path.to_owned())
     }
 
-    /// The refusal of this value: it is named, with the place it came from; `why` says what would do.
+    /// The failure for an invalid value. It names the value and its source; `why` says what is accepted.
     pub fn refused(&self, why: impl fmt::Display) -> Failure {
         Failure::usage(format!("`{self}` {why}"))
     }
@@ -246,13 +245,13 @@ pub fn mock_interval(name: &'static str, value: Option<&str>) -> Result<Duration
     Ok(Duration::from_millis(milliseconds as u64))
 }
 
-/// The port to listen on; the registry is then not asked.
+/// The port to listen on; the registry is then not used.
 pub const PORT: &str = "INTERCEPTOR_PORT";
-/// The lowest port that is given out.
+/// The lowest port of the allocation range.
 pub const PORT_MIN: &str = "INTERCEPTOR_PORT_MIN";
-/// The highest port that is given out.
+/// The highest port of the allocation range.
 pub const PORT_MAX: &str = "INTERCEPTOR_PORT_MAX";
-/// What is the project where no PATH is given: `folder` or `git`.
+/// The project if no PATH is given: `folder` or `git`.
 pub const PROJECT_ROOT: &str = "INTERCEPTOR_PROJECT_ROOT";
 /// The registry file.
 pub const REGISTRY_PATH: &str = "PORT_REGISTRY_PATH";
@@ -260,21 +259,21 @@ pub const REGISTRY_PATH: &str = "PORT_REGISTRY_PATH";
 pub const TARGET_URL: &str = "TARGET_LLM_URL";
 /// The instance identifier.
 pub const INSTANCE_ID: &str = "SUPERMEMORY_USERNAME";
-/// The file with the certificates that are trusted, in the place of the system's own.
+/// The file of trusted certificates that replaces the system's.
 pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
-/// As that, in folders.
+/// The folders of trusted certificates that replace the system's.
 pub const SSL_CERT_DIR: &str = "SSL_CERT_DIR";
 
-/// A year: longer is a slip of the unit, and some clocks overflow.
+/// A year. A longer duration is a mistaken unit, and some clocks overflow.
 const SECONDS_MAX: f64 = 366.0 * 86_400.0;
 
-/// Characters of a refused value that are repeated; whoever gave it knows the rest.
+/// The number of characters of an invalid value that are shown.
 const SHOWN_LENGTH_MAX: usize = 80;
 
 /// Slow enough to see a stream as a stream, fast enough for a test.
 const MOCK_INTERVAL_MS: &str = "20";
 
-/// An hour: longer is a slip of the unit.
+/// An hour. A longer interval is a mistaken unit.
 const MOCK_INTERVAL_MS_MAX: usize = 3_600_000;
 
 #[cfg(test)]
@@ -290,7 +289,7 @@ mod tests {
                 assert_eq!(name, "INTERCEPTOR_PORT");
                 assert!(
                     flag.is_none(),
-                    "a flag is there: nobody looks at the variable"
+                    "the variable is not read if the flag is given"
                 );
                 variable.map(OsString::from)
             };
@@ -353,7 +352,8 @@ mod tests {
         refused(socket("unix:@ic"), "`--listen unix:@ic` has no absolute");
         let failure = socket(&format!("unix:/{}", "a".repeat(149))).expect_err("too long");
         let longest = if cfg!(target_os = "linux") { 107 } else { 103 };
-        let why = format!("… has a path of 150 bytes, and that of a socket has at most {longest};");
+        let why =
+            format!("… has a path of 150 bytes, but the path of a socket has at most {longest};");
         let message = failure.to_string().replace('`', "");
         assert!(message.contains(&why), "{message}");
     }
@@ -372,7 +372,7 @@ mod tests {
             "many",
             "99999999999999999999999",
         ] {
-            refused(count(bad, 1), &format!("`-n {bad}` is not a number"));
+            refused(count(bad, 1), &format!("`-n {bad}` is not a valid number"));
         }
     }
 
@@ -395,12 +395,12 @@ mod tests {
         for bad in [
             "", ".", "-1", "+1", "1e3", "inf", "nan", "5s", "1,5", "1.2.3", "31622401", " 1",
         ] {
-            refused(seconds(bad), &format!("`--hold {bad}` is not a time"));
+            refused(seconds(bad), &format!("`--hold {bad}` is not a duration"));
         }
     }
 
     #[test]
-    fn a_period_is_a_number_and_its_unit() {
+    fn a_duration_is_a_number_and_its_unit() {
         let period = |text| SourcedValue::flag("--unused-for", text).period();
         for (text, seconds) in [
             ("0s", 0),
@@ -429,7 +429,7 @@ mod tests {
         ] {
             refused(
                 period(bad),
-                &format!("`--unused-for {bad}` is not a stretch of time"),
+                &format!("`--unused-for {bad}` is not a valid duration"),
             );
         }
     }
@@ -445,17 +445,17 @@ mod tests {
         refused(text(""), "`--instance-id ` is empty");
         refused(
             text("a\r\nb"),
-            "`--instance-id a\r\nb` has a control character",
+            "`--instance-id a\r\nb` contains a control character",
         );
         refused(
             text("a\u{85}"),
-            "`--instance-id a\u{85}` has a control character",
+            "`--instance-id a\u{85}` contains a control character",
         );
         refused(text("caf\0e9"), "`--instance-id caf\0e9` is not UTF-8");
     }
 
     #[test]
-    fn a_long_value_is_not_repeated_to_its_end() {
+    fn a_long_value_is_shortened() {
         let failure = SourcedValue::argument(&"é".repeat(5000))
             .port()
             .expect_err("no port");

@@ -1,17 +1,19 @@
-//! `ic snippet`: the settings that lead a client to a project's interceptor, and files that start one, ready to be pasted.
+//! `ic snippet`: prints settings that point a client at a project's interceptor, and files that start an interceptor.
 //!
-//! Decided here: that the result is the whole content of a file, so that `>` can write it, while where it belongs is
-//! said on standard error. What clients want is decided in `clients`, what runs an interceptor in `places`.
+//! Decided here: standard output gets the complete content of a file, so that `>` can write it, and standard error says
+//! where the file belongs. The formats of clients are in `clients`, those of service managers in `services`.
 
 mod clients;
-mod places;
+mod facts;
+mod services;
 
 use std::ffi::OsString;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::registry::{Port, Project};
+use crate::registry::Port;
 
+use self::facts::{Facts, File};
 use super::address::{local, mapping_of};
 use super::serve;
 use super::settings::{self, SourcedValue};
@@ -20,7 +22,7 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::text::{Escaped, name};
 
-/// print settings to paste, with a project's port: for clients, and for what starts an interceptor
+/// print configuration for a client, or for a service manager that starts an interceptor
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -31,50 +33,24 @@ use crate::text::{Escaped, name};
                ic snippet junie >.junie/models/ic.json\n\
                ic snippet systemd >~/.config/systemd/user/ic-shop.service",
     note = "KIND is a client: jetbrains, continue, codex, claude, junie, aider;\n\
-            or what starts an interceptor: systemd, systemd-socket, compose, kubernetes.",
+            or a service manager: systemd, systemd-socket, compose, kubernetes.",
     error_code(1, "the project has no port")
 )]
 pub struct Snippet {
-    /// for what: see below
+    /// client or service manager: see the notes below
     #[argh(positional, arg_name = "KIND")]
     pub kind: String,
-    /// the project's folder; default: the current one
+    /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
-    /// the model that the client is to ask for; default: a word to be replaced
+    /// model for the client to use; default: YOUR-MODEL, to be replaced
     #[argh(option, arg_name = "NAME")]
     pub model: Option<String>,
 }
 
-/// What a snippet is made of.
-struct Facts {
-    /// The project's name, on one line.
-    project: String,
-    /// The project itself, for what has to find it again.
-    folder: Project,
-    /// Host and port, for clients.
-    authority: String,
-    /// The port.
-    port: u16,
-    /// What the client asks for.
-    model: String,
-    /// Where an interceptor sends requests.
-    target: String,
-    /// How that interceptor names itself; empty for a client.
-    instance: String,
-    /// What else it is to be told, as variables.
-    settings: Vec<(&'static str, OsString)>,
-}
+type Render = fn(&Facts) -> File;
 
-/// A file, and what to do with it.
-struct Pasted {
-    content: String,
-    hint: String,
-}
-
-type Make = fn(&Facts) -> Pasted;
-
-const CLIENTS: [(&str, Make); 6] = [
+const CLIENTS: [(&str, Render); 6] = [
     ("jetbrains", clients::jetbrains),
     ("continue", clients::continue_dev),
     ("codex", clients::codex),
@@ -83,30 +59,30 @@ const CLIENTS: [(&str, Make); 6] = [
     ("aider", clients::aider),
 ];
 
-const PLACES: [(&str, Make); 4] = [
-    ("systemd", places::systemd),
-    ("systemd-socket", places::systemd_socket),
-    ("compose", places::compose),
-    ("kubernetes", places::kubernetes),
+const SERVICES: [(&str, Render); 4] = [
+    ("systemd", services::systemd),
+    ("systemd-socket", services::systemd_socket),
+    ("compose", services::compose),
+    ("kubernetes", services::kubernetes),
 ];
 
-/// What there are snippets for.
+/// All values of KIND.
 pub(super) fn kinds() -> Vec<&'static str> {
-    let kinds = CLIENTS.iter().chain(&PLACES);
+    let kinds = CLIENTS.iter().chain(&SERVICES);
     kinds.map(|(name, _)| *name).collect()
 }
 
 impl Snippet {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let kind = SourcedValue::argument(&self.kind);
-        let named = |kinds: &[(&str, Make)]| {
+        let named = |kinds: &[(&str, Render)]| {
             let mut kinds = kinds.iter();
-            kinds.find_map(|(name, make)| (*name == self.kind).then_some(*make))
+            kinds.find_map(|(name, render)| (*name == self.kind).then_some(*render))
         };
-        let place = named(&PLACES);
-        let make = place.or_else(|| named(&CLIENTS)).ok_or_else(|| {
+        let service = named(&SERVICES);
+        let render = service.or_else(|| named(&CLIENTS)).ok_or_else(|| {
             kind.refused(format_args!(
-                "is not known here; there are {}",
+                "is not a known kind; known are {}",
                 kinds().join(", ")
             ))
         })?;
@@ -121,7 +97,7 @@ impl Snippet {
         let target = target.target()?.to_string();
         let (folder, port) = mapping_of(context, self.path.as_deref())?;
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
-        let (instance, settings) = match place {
+        let (instance, settings) = match service {
             Some(_) => {
                 let template = serve::instance_template(&context.environment, None);
                 let instance = serve::instance_id(template.text()?, Some(&folder))?;
@@ -129,7 +105,7 @@ impl Snippet {
             }
             None => (String::new(), Vec::new()),
         };
-        let pasted = make(&Facts {
+        let file = render(&Facts {
             project: Escaped(&name(folder.path())).to_string(),
             folder,
             authority: local(port),
@@ -139,12 +115,12 @@ impl Snippet {
             instance,
             settings,
         });
-        context.out.text(pasted.content)?;
-        eprint_line(pasted.hint);
+        context.out.text(file.content)?;
+        eprint_line(file.hint);
         Ok(Exit::Done)
     }
 
-    /// What an interceptor has to be told to be the one that would run here.
+    /// The variables that make an interceptor use the registry, port and identifier in effect here.
     fn settings(
         &self,
         context: &Context<'_>,
@@ -162,10 +138,5 @@ impl Snippet {
     }
 }
 
-/// Stands where only the user knows what belongs there.
+/// A placeholder for the user to replace.
 const MODEL: &str = "YOUR-MODEL";
-
-/// A string of JSON, which YAML and TOML read as the same string.
-fn string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}

@@ -1,4 +1,4 @@
-//! The end of the commands that run until they are told to stop, where nothing has to be finished before.
+//! Waits for the signal to stop, in commands that have nothing to finish first.
 
 use std::io::{self, Read};
 use std::net::Shutdown;
@@ -11,12 +11,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::cli::outcome::{Exit, Failure};
 use crate::text::io_message;
 
-/// A stream that has something to read when the program shall stop. From then on nothing else happens on these signals,
-/// also where the program is a container's first process, which the system lets ignore them otherwise.
+/// A stream that becomes readable on SIGINT or SIGTERM. The signals have no other effect from then on. Works for process 1 of
+/// a container too, where signals without a handler are ignored.
 ///
 /// # Errors
 ///
-/// "Could not": the system has no more descriptors.
+/// "Could not": no descriptor is left.
 pub(super) fn signals() -> Result<UnixStream, Failure> {
     register().map_err(|error| {
         Failure::could_not(format!(

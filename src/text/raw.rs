@@ -1,21 +1,21 @@
 //! Bytes that are not UTF-8, carried inside text.
 //!
-//! A path on Unix is any bytes but NUL. argh, JSON and a terminal want text. So each byte that is not UTF-8 travels as
-//! NUL and two hexadecimal digits: reversible, because neither an argument nor a path can hold a NUL, and harmless
-//! where it is forgotten, because every way out (`output`) writes a NUL as an escape.
+//! A Unix path is any bytes except NUL; argh, JSON and terminals need text. So each byte that is not UTF-8 is written as
+//! NUL and two hexadecimal digits. This is reversible, because neither an argument nor a path contains a NUL, and safe
+//! where it is overlooked, because all output escapes NUL.
 //!
-//! What the escape looks like to a person or in JSON is decided in `output`, not here.
+//! How the byte is shown is decided in [`Escaped`](super::Escaped) and in `cli::output`.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The text that carries `raw`.
+/// Text that carries the bytes of `raw`.
 pub fn to_text(raw: &OsStr) -> String {
     bytes_to_text(raw.as_bytes())
 }
 
-/// As [`to_text`], for what is not from the system.
+/// As [`to_text`], for bytes that are not an `OsStr`.
 pub fn bytes_to_text(raw: &[u8]) -> String {
     let mut text = String::with_capacity(raw.len());
     for chunk in raw.utf8_chunks() {
@@ -28,7 +28,7 @@ pub fn bytes_to_text(raw: &[u8]) -> String {
     text
 }
 
-/// What `text`, made by [`to_text`], carries.
+/// The bytes that `text`, made by [`to_text`], carries.
 pub fn from_text(text: &str) -> OsString {
     let mut pieces = text.split(MARK);
     let mut raw = pieces.next().unwrap_or_default().as_bytes().to_vec();
@@ -47,7 +47,7 @@ pub fn from_text(text: &str) -> OsString {
     OsString::from_vec(raw)
 }
 
-/// The byte that the start of `after_mark` stands for, and what follows it.
+/// The byte that is carried at the start of `after_mark`, and the text after it.
 pub fn escaped_byte(after_mark: &str) -> Option<(u8, &str)> {
     let (digits, rest) = after_mark.split_at_checked(2)?;
     if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -56,7 +56,7 @@ pub fn escaped_byte(after_mark: &str) -> Option<(u8, &str)> {
     Some((u8::from_str_radix(digits, 16).ok()?, rest))
 }
 
-/// Stands before each carried byte.
+/// Precedes each carried byte.
 pub const MARK: char = '\0';
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_survives_the_way_through_text() {
+    fn every_path_survives_conversion_to_text_and_back() {
         check(b"", "");
         check(b"/home/me/litellm", "/home/me/litellm");
         check("/Übung/日本".as_bytes(), "/Übung/日本");

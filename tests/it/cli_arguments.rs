@@ -109,7 +109,7 @@ fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
     check(
         &home,
         &["list", "help"],
-        "`ic list` has no use for `help`; see `ic list --help`",
+        "unexpected argument `help` for `ic list`; see `ic list --help`",
     );
     check(
         &home,
@@ -119,7 +119,7 @@ fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
     check(
         &home,
         &["--registry"],
-        "`--registry` wants a value: `--registry FILE`; see `ic --help`",
+        "`--registry` needs a value: `--registry FILE`; see `ic --help`",
     );
     check(
         &home,
@@ -134,12 +134,12 @@ fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
     check(
         &home,
         &["check"],
-        "`ic check` wants PORT; see `ic check --help`",
+        "`ic check` needs PORT; see `ic check --help`",
     );
     check(
         &home,
         &["show", "a", "b"],
-        "`ic show` has no use for `b`; see `ic show --help`",
+        "unexpected argument `b` for `ic show`; see `ic show --help`",
     );
     check(
         &home,
@@ -247,12 +247,12 @@ fn a_value_that_does_not_parse_is_refused_by_name_before_anything_is_written() {
         check(
             Home::new(),
             &["suggest", "-n", bad],
-            &format!("`-n {bad}` is not a number"),
+            &format!("`-n {bad}` is not a valid number"),
         );
         check(
             Home::new(),
             &["suggest", &format!("--number={bad}")],
-            &format!("`-n {bad}` is not a number"),
+            &format!("`-n {bad}` is not a valid number"),
         );
     }
 }
@@ -403,7 +403,7 @@ fn a_log_filter_that_is_not_understood_is_named_once_and_hinders_nobody() {
         assert_eq!(ran.exit, Some(0), "{ran:?}");
         assert!(
             ran.err.starts_with(&format!(
-                "ic: warning: `RUST_LOG={filter}` is no log filter; "
+                "ic: warning: `RUST_LOG={filter}` is not a log filter; "
             )),
             "{ran:?}"
         );

@@ -128,7 +128,7 @@ fn values_of_fixed_words_are_offered_by_every_shell() {
     // A kind that is new is offered as well.
     let said = home.ic(["snippet", "no-such"]).complaint(2);
     let kinds = KINDS.replace(' ', ", ");
-    assert!(said.ends_with(&format!("there are {kinds}")), "{said}");
+    assert!(said.ends_with(&format!("known are {kinds}")), "{said}");
     let (bash, zsh, fish) = (script("bash"), script("zsh"), script("fish"));
     for (line, words) in [
         ("ic snippet ", KINDS),

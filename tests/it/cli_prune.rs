@@ -104,7 +104,7 @@ fn prune_answers_without_a_registry_and_refuses_what_is_no_time() {
             .ic(["prune", &format!("--unused-for={bad}")])
             .complaint(2);
         assert!(
-            complaint.starts_with(&format!("`--unused-for {bad}` is not a stretch of time")),
+            complaint.starts_with(&format!("`--unused-for {bad}` is not a valid duration")),
             "{complaint}"
         );
     }

@@ -264,7 +264,7 @@ fn a_folder_of_any_name_is_found_by_its_unit_or_refused() {
     for kind in ["systemd", "compose", "kubernetes"] {
         let said = home.ic(["snippet", kind]).complaint(2);
         assert!(
-            said.contains("cannot stand in an instance id"),
+            said.contains("cannot be used in an instance id"),
             "{kind}: {said}"
         );
     }
@@ -312,7 +312,7 @@ fn snippet_says_what_there_is_and_what_is_missing() {
     let home = Home::new();
     let said = home.ic(["snippet", "emacs"]).complaint(2);
     assert!(
-        said.starts_with("`emacs` is not known here; there are jetbrains, continue, codex, "),
+        said.starts_with("`emacs` is not a known kind; known are jetbrains, continue, codex, "),
         "{said}"
     );
     let said = home.ic(["snippet", "aider"]).complaint(1);

@@ -1,9 +1,9 @@
-//! How a shell is told to set a variable for the programs that it starts.
+//! The syntax by which each shell sets an environment variable.
 
 /// A family of shells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shell {
-    /// All that understand what POSIX says of `sh`: bash, zsh, dash, ksh.
+    /// POSIX `sh` and its descendants: bash, zsh, dash, ksh.
     Sh,
     /// fish.
     Fish,
@@ -12,12 +12,12 @@ pub enum Shell {
 }
 
 impl Shell {
-    /// A line that sets `name` to `value`, whatever characters that has. `name` is one that needs no quoting. Where a shell
-    /// makes one line of several (fish's and PowerShell's substitutions do), each ends by itself.
+    /// A line that sets `name`, which needs no quoting, to any `value`. In shells whose substitution joins lines (fish,
+    /// PowerShell) it ends with `;`.
     pub fn assignment(self, name: &str, value: &str) -> String {
         match self {
             Shell::Sh => format!("export {name}={}", quoted(value, &[('\'', "'\\''")])),
-            // Within its single quotes a backslash takes away the meaning of both.
+            // In its single quotes a backslash escapes both.
             Shell::Fish => format!(
                 "set -gx {name} {};",
                 quoted(value, &[('\\', "\\\\"), ('\'', "\\'")])
@@ -25,7 +25,7 @@ impl Shell {
             Shell::Power => {
                 let mut literal = String::from("'");
                 for character in value.chars() {
-                    // It takes each of these for a single quote (about_Quoting_Rules).
+                    // PowerShell treats each of these as a single quote (about_Quoting_Rules).
                     if matches!(character, '\'' | '\u{2018}'..='\u{201b}') {
                         literal.push(character);
                     }
@@ -37,7 +37,7 @@ impl Shell {
     }
 }
 
-/// `value` as it is where every shell takes it so; else in single quotes, with what that cannot hold written otherwise.
+/// `value` unchanged if no shell treats any of it specially; otherwise in single quotes, with `escapes` replaced.
 fn quoted(value: &str, escapes: &[(char, &str)]) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:.,-_".contains(c);
     if !value.is_empty() && value.chars().all(is_plain) {
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn no_value_means_anything_to_a_shell() {
+    fn every_value_reaches_the_shell_unchanged() {
         #[track_caller]
         fn check(value: &str, sh: &str, fish: &str, powershell: &str) {
             assert_eq!(Shell::Sh.assignment("A", value), format!("export A={sh}"));

@@ -1,9 +1,9 @@
-//! The program that `ic run` runs: started, told of signals, waited for.
+//! The program that `ic run` runs: starting it, forwarding signals to it, waiting for it.
 //!
-//! It stays in the process group of `ic`, so that a terminal and its shell treat the two as one job: both stop at Ctrl-Z,
-//! go on with `fg`, and get Ctrl-C from the terminal itself. Such a signal has reached the program already and is not
-//! passed on; one that somebody sent to `ic` is. Every child that ends is waited for, also one that was left to `ic`
-//! because it runs as process 1.
+//! It stays in the process group of `ic`, so that the shell treats the two as one job: both stop at Ctrl-Z, continue with
+//! `fg`, and receive Ctrl-C from the terminal. A signal from the terminal has reached the program already and is not
+//! forwarded; a signal sent to `ic` by another process is. Every child that ends is reaped, including orphans that `ic`
+//! adopts when it runs as process 1.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -21,21 +21,25 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::text::io_message;
 use crate::text::raw;
 
-/// A program that is to be started, with signals that are received already: none gets lost in between.
-pub struct Child(SignalsInfo<WithOrigin>);
+/// Starts a program. Receives signals from its creation on, so that none is lost before the program runs.
+pub struct Launcher(SignalsInfo<WithOrigin>);
 
-impl Child {
-    /// From here on, signals do not end `ic`.
-    pub fn expect() -> io::Result<Child> {
+impl Launcher {
+    /// From here on, signals no longer end `ic`.
+    pub fn new() -> io::Result<Launcher> {
         let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
-        let passed_on = PASSED_ON.iter().filter(|&&signal| {
-            // `nohup` and `&` in scripts take signals away from a program; a handler here would give them back to it.
+        let forwarded = FORWARDED_SIGNALS.iter().filter(|&&signal| {
+            // `nohup` and `&` in scripts make a program ignore signals; a handler here would undo that.
             ignored >> (signal - 1) & 1 == 0
         });
-        Ok(Child(SignalsInfo::new(passed_on.chain([&SIGCHLD]))?))
+        Ok(Launcher(SignalsInfo::new(forwarded.chain([&SIGCHLD]))?))
     }
 
-    /// Starts it.
+    /// Starts the program with these variables added to the environment.
+    ///
+    /// # Errors
+    ///
+    /// The program does not exist (status 127) or cannot be run (126).
     pub fn spawn(
         self,
         program: &OsStr,
@@ -67,23 +71,23 @@ impl Child {
     }
 }
 
-/// A program that was started.
+/// A running program.
 pub struct Running {
     pid: Pid,
     signals: SignalsInfo<WithOrigin>,
 }
 
 impl Running {
-    /// Passes signals on until it has ended; returns its status as a shell would.
+    /// Forwards signals until the program ends; returns its status as a shell does.
     pub fn wait(mut self) -> u8 {
         loop {
-            // Collected first: a signal may come while one is passed on.
+            // Collected first: another signal may arrive while one is forwarded.
             let signals: Vec<_> = self.signals.wait().collect();
             for signal in signals {
                 let sender = signal.process.as_ref().map(|sender| sender.pid);
                 let same_group = || is_in_our_group(self.pid);
-                if signal.signal != SIGCHLD && is_to_be_passed_on(sender, self.pid, same_group) {
-                    // It may have ended; then that is noticed next.
+                if signal.signal != SIGCHLD && must_be_forwarded(sender, self.pid, same_group) {
+                    // Fails only if the program has ended, which the next step notices.
                     let _ = kill_process(self.pid, rustix_signal(signal.signal));
                 }
             }
@@ -94,7 +98,7 @@ impl Running {
     }
 }
 
-/// Waits for every child that has ended, and returns the status of `program` if it is among them.
+/// Reaps every child that has ended; returns the status of `program` if it is one of them.
 fn reap(program: Pid) -> Option<u8> {
     let mut status = None;
     while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
@@ -115,22 +119,18 @@ fn status_of(ended: WaitStatus) -> u8 {
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
-/// Whether a signal that `sender` sent to `ic` has yet to reach `program`; none has sent what comes from the terminal.
-fn is_to_be_passed_on(
-    sender: Option<i32>,
-    program: Pid,
-    same_group: impl FnOnce() -> bool,
-) -> bool {
+/// Whether a signal received by `ic` has not reached `program` itself. `sender` is `None` for signals from the terminal.
+fn must_be_forwarded(sender: Option<i32>, program: Pid, same_group: impl FnOnce() -> bool) -> bool {
     match sender {
-        // The program to its whole group, itself included.
+        // Sent by the program to its process group, which includes it.
         Some(sender) => sender != program.as_raw_nonzero().get(),
-        // The terminal to all of the group in its foreground. A program that made a group of its own is not in it.
+        // Sent to the foreground process group. A program that created its own group is not in it.
         None => !same_group(),
     }
 }
 
-/// Where that cannot be told it is so, since programs that make a group of their own are few. Not asked by getpgid(2):
-/// as process 1 a group can be that of a process outside, whose number is 0, which rustix takes for impossible.
+/// Whether `program` is in the process group of `ic`; true if unknown, since few programs create their own group.
+/// getpgid(2) is not used: for process 1 of a container the group can be 0, which rustix treats as impossible.
 fn is_in_our_group(program: Pid) -> bool {
     let group = |process: &str| {
         let status = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
@@ -143,8 +143,8 @@ fn is_in_our_group(program: Pid) -> bool {
     }
 }
 
-/// The process group in a process's `/proc/PID/stat`: the third value behind the program's name, which may be any text
-/// in parentheses.
+/// The process group in the content of `/proc/PID/stat`: the third value after the program's name, which is any text in
+/// parentheses.
 fn process_group(status: &str) -> Option<&str> {
     let (_, values) = status.rsplit_once(')')?;
     values.split_ascii_whitespace().nth(2)
@@ -154,7 +154,7 @@ fn rustix_signal(number: i32) -> Signal {
     Signal::from_named_raw(number).unwrap_or(Signal::TERM)
 }
 
-/// The signals that a process ignores, one bit each, out of its `/proc/PID/status`; none where that is not known.
+/// The signals that a process ignores, one bit each, from the content of `/proc/PID/status`; 0 if unknown.
 fn ignored(status: &str) -> u64 {
     let mask = status
         .lines()
@@ -163,20 +163,20 @@ fn ignored(status: &str) -> u64 {
     mask.unwrap_or(0)
 }
 
-/// How many files the program may open: an interceptor raises the limit for itself, but some programs take their time
-/// for each descriptor that they could have.
+/// The limit on open files that the program gets. The interceptor raises the limit for itself, but some programs loop over
+/// all possible descriptors.
 pub struct DescriptorLimit(Rlimit);
 
 impl DescriptorLimit {
-    /// As it is now.
+    /// The current limit.
     pub fn now() -> DescriptorLimit {
         DescriptorLimit(getrlimit(Resource::Nofile))
     }
 
-    /// Does `start` under the limit as it was.
+    /// Calls `start` under this limit.
     pub fn during<T>(self, start: impl FnOnce() -> T) -> T {
         let raised = getrlimit(Resource::Nofile);
-        // Lowering it and raising it again below the hard limit is always allowed.
+        // Lowering the limit and raising it again up to the hard limit is always allowed.
         let _ = setrlimit(Resource::Nofile, self.0);
         let started = start();
         let _ = setrlimit(Resource::Nofile, raised);
@@ -184,8 +184,8 @@ impl DescriptorLimit {
     }
 }
 
-/// Those by which people and supervisors tell a program to stop, to reload or to report.
-const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+/// The signals that ask a program to stop, to reload or to report.
+const FORWARDED_SIGNALS: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// POSIX, `sh`, Exit Status for Commands.
 const NOT_EXECUTABLE: u8 = 126;
@@ -201,17 +201,17 @@ mod tests {
         let program = Pid::from_raw(812).expect("not 0");
         #[track_caller]
         fn check(sender: Option<i32>, program: Pid, same_group: bool, expected: bool) {
-            assert_eq!(is_to_be_passed_on(sender, program, || same_group), expected);
+            assert_eq!(must_be_forwarded(sender, program, || same_group), expected);
         }
         check(Some(1), program, true, true); // `kill`, a supervisor
         check(Some(1), program, false, true);
-        check(None, program, true, false); // Ctrl-C, which the program got as well
+        check(None, program, true, false); // Ctrl-C, which the program received as well
         check(None, program, false, true); // the program is not in the foreground
         check(Some(812), program, true, false); // `kill 0` in the program
     }
 
     #[test]
-    fn a_process_group_is_read_whatever_the_program_is_called() {
+    fn a_process_group_is_read_for_any_program_name() {
         assert_eq!(
             process_group("812 (node) S 1 812 700 0 -1 4194304"),
             Some("812")
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_signals_are_read_out_of_a_processs_status() {
+    fn ignored_signals_are_read_from_the_status() {
         assert_eq!(
             ignored("Name:\tic\nSigIgn:\t0000000000001001\nSigCgt:\tff\n"),
             0x1001

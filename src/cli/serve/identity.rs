@@ -32,7 +32,7 @@ pub fn instance_id(template: &str, project: Option<&Project>) -> Result<String, 
     // A byte that is not UTF-8 is carried as NUL and two digits, so this refuses such names as well.
     if instance_id.chars().any(char::is_control) {
         return Err(Failure::usage(format!(
-            "the project's name `{name}` cannot stand in an instance id: it has a control character in it, \
+            "the project's name `{name}` cannot be used in an instance id: it contains a control character \
              or is not UTF-8; give another with `--instance-id` or {}",
             settings::INSTANCE_ID
         )));

@@ -26,7 +26,7 @@ pub fn host(serve: &Serve) -> Result<String, Failure> {
     let given = SourcedValue::flag("--host", host);
     let text = given.text()?;
     if text.contains(char::is_whitespace) {
-        return Err(given.refused("has white space in it; leave it out"));
+        return Err(given.refused("contains white space; leave it out"));
     }
     Ok(text.to_owned())
 }

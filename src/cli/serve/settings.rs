@@ -327,7 +327,7 @@ mod tests {
         check(
             serve(),
             &[(settings::INSTANCE_ID, "a\nb")],
-            "`SUPERMEMORY_USERNAME=a\nb` has a control",
+            "`SUPERMEMORY_USERNAME=a\nb` contains a control",
         );
         check(
             Serve {
@@ -343,7 +343,7 @@ mod tests {
                 ..serve()
             },
             &[],
-            "the project's name `a\u{7f}b` cannot stand in an instance id",
+            "the project's name `a\u{7f}b` cannot be used in an instance id",
         );
         check(
             Serve {
@@ -351,7 +351,7 @@ mod tests {
                 ..serve()
             },
             &[],
-            "the project's name `caf\0e9` cannot stand in an instance id",
+            "the project's name `caf\0e9` cannot be used in an instance id",
         );
         check(
             Serve {
@@ -367,7 +367,7 @@ mod tests {
                 ..serve()
             },
             &[],
-            "`--host a b` has white space",
+            "`--host a b` contains white space",
         );
         check(
             Serve {
@@ -391,7 +391,7 @@ mod tests {
                 ..serve()
             },
             &[],
-            "`--grace -1` is not a time",
+            "`--grace -1` is not a duration",
         );
         check(
             Serve {
@@ -399,7 +399,7 @@ mod tests {
                 ..serve()
             },
             &[],
-            "`--hold x` is not a time",
+            "`--hold x` is not a duration",
         );
         check(
             Serve {

@@ -153,7 +153,7 @@ mod tests {
         check(&[("LISTEN_FDS", "x"), ("LISTEN_PID", "813")], Ok(0));
         check(&[("LISTEN_FDS", "0"), ("LISTEN_PID", "812")], Ok(0));
         check(&[("LISTEN_PID", "812")], Ok(0));
-        let refused = Err("`LISTEN_FDS=x` is not a number");
+        let refused = Err("`LISTEN_FDS=x` is not a valid number");
         check(&[("LISTEN_FDS", "x"), ("LISTEN_PID", "812")], refused);
         let refused = Err("`LISTEN_FDS=17` is more sockets");
         check(&[("LISTEN_FDS", "17"), ("LISTEN_PID", "812")], refused);

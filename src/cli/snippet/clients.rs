@@ -1,12 +1,12 @@
 //! The settings of clients. Some want `/v1` in their address, some the whole endpoint, some neither.
 
-use super::{Facts, Pasted, string};
+use super::facts::{Facts, File, string};
 use crate::cli::address::{anthropic_url, openai_url};
 
-pub fn jetbrains(facts: &Facts) -> Pasted {
+pub fn jetbrains(facts: &Facts) -> File {
     let openai = openai_url(&facts.authority);
     let bare = anthropic_url(&facts.authority);
-    Pasted {
+    File {
         content: format!(
             "Settings → Tools → AI Assistant → Providers & API keys (in older versions: Models), third-party provider:\n\
              \x20 Provider:  OpenAI-compatible\n\
@@ -21,8 +21,8 @@ pub fn jetbrains(facts: &Facts) -> Pasted {
     }
 }
 
-pub fn continue_dev(facts: &Facts) -> Pasted {
-    Pasted {
+pub fn continue_dev(facts: &Facts) -> File {
+    File {
         content: format!(
             "name: {name}\n\
              version: 0.0.1\n\
@@ -43,9 +43,9 @@ pub fn continue_dev(facts: &Facts) -> Pasted {
     }
 }
 
-pub fn codex(facts: &Facts) -> Pasted {
+pub fn codex(facts: &Facts) -> File {
     let id = format!("ic-{}", facts.port);
-    Pasted {
+    File {
         content: format!(
             "model = {model}\n\
              model_provider = \"{id}\"\n\
@@ -66,8 +66,8 @@ pub fn codex(facts: &Facts) -> Pasted {
     }
 }
 
-pub fn claude(facts: &Facts) -> Pasted {
-    Pasted {
+pub fn claude(facts: &Facts) -> File {
+    File {
         content: format!(
             "{{\n  \"env\": {{\n    \"ANTHROPIC_BASE_URL\": {}\n  }}\n}}\n",
             string(&anthropic_url(&facts.authority))
@@ -77,8 +77,8 @@ pub fn claude(facts: &Facts) -> Pasted {
     }
 }
 
-pub fn junie(facts: &Facts) -> Pasted {
-    Pasted {
+pub fn junie(facts: &Facts) -> File {
+    File {
         content: format!(
             "{{\n  \"id\": {model},\n  \"baseUrl\": {base},\n  \"apiType\": \"OpenAICompletion\",\n  \
              \"apiKey\": \"${{OPENAI_API_KEY}}\"\n}}\n",
@@ -91,8 +91,8 @@ pub fn junie(facts: &Facts) -> Pasted {
     }
 }
 
-pub fn aider(facts: &Facts) -> Pasted {
-    Pasted {
+pub fn aider(facts: &Facts) -> File {
+    File {
         content: format!(
             "openai-api-base: {base}\nmodel: {model}\n",
             base = openai_url(&facts.authority),

@@ -3,11 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::{Facts, Pasted, string};
+use super::facts::{Facts, File, string};
 use crate::cli::address::{anthropic_url, openai_url};
 
 /// A unit of the user's own systemd.
-pub fn systemd(facts: &Facts) -> Pasted {
+pub fn systemd(facts: &Facts) -> File {
     let program = std::env::current_exe().map_or_else(|_| "ic".into(), PathBuf::into_os_string);
     let mut environment = String::new();
     for (name, value) in &facts.settings {
@@ -16,7 +16,7 @@ pub fn systemd(facts: &Facts) -> Pasted {
         environment += &format!("Environment={}\n", word(&assignment, ""));
     }
     let id = label(&facts.project);
-    Pasted {
+    File {
         content: format!(
             "[Unit]\n\
              Description=Interceptor of {name}, port {port}\n\
@@ -49,9 +49,9 @@ pub fn systemd(facts: &Facts) -> Pasted {
 }
 
 /// The socket of such a unit: systemd listens, and starts the service when a client comes.
-pub fn systemd_socket(facts: &Facts) -> Pasted {
+pub fn systemd_socket(facts: &Facts) -> File {
     let id = label(&facts.project);
-    Pasted {
+    File {
         content: format!(
             "[Unit]\n\
              Description=Port {port} of the interceptor of {name}.\n\
@@ -73,9 +73,9 @@ pub fn systemd_socket(facts: &Facts) -> Pasted {
 }
 
 /// A service of a compose file.
-pub fn compose(facts: &Facts) -> Pasted {
+pub fn compose(facts: &Facts) -> File {
     let port = facts.port;
-    Pasted {
+    File {
         content: format!(
             "services:\n\
              \x20 ic:\n\
@@ -103,9 +103,9 @@ pub fn compose(facts: &Facts) -> Pasted {
 }
 
 /// A pod with the interceptor as a sidecar: an init container that goes on, which is started first and stopped last.
-pub fn kubernetes(facts: &Facts) -> Pasted {
+pub fn kubernetes(facts: &Facts) -> File {
     let port = facts.port;
-    Pasted {
+    File {
         content: format!(
             "apiVersion: v1\n\
              kind: Pod\n\
