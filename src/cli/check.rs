@@ -14,7 +14,7 @@ use crate::cli::port_state::{PortState, port_state};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 
-/// show whose a port is, and whether it is in use
+/// show which project a port is assigned to, and whether it is available
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -23,11 +23,11 @@ use crate::text::{Escaped, escaped_path, name};
     example = "ic check 8888\n\
                ic check 8888 --json",
     error_code(0, "the port is available"),
-    error_code(1, "it is in use, or binding it takes privileges"),
-    error_code(2, "that is not a port")
+    error_code(1, "the port is in use, or binding it requires privileges"),
+    error_code(2, "PORT is not a port")
 )]
 pub struct Check {
-    /// the port, 1 to 65535
+    /// port, 1 to 65535
     #[argh(positional, arg_name = "PORT")]
     pub port: String,
     /// print one JSON document
@@ -94,7 +94,7 @@ struct Checks {
     path: Option<String>,
 }
 
-/// list free ports that no project has, in the order of allocation
+/// list free, unassigned ports in the order of allocation
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -102,10 +102,10 @@ struct Checks {
     help_triggers("-h", "--help"),
     example = "ic suggest\n\
                ic suggest -n 3",
-    error_code(1, "the range has no such port left")
+    error_code(1, "the range has no free port")
 )]
 pub struct Suggest {
-    /// how many to list at most; default: 5
+    /// maximum number of ports to list; default: 5
     #[argh(option, short = 'n', arg_name = "N")]
     pub number: Option<String>,
     /// print one JSON document

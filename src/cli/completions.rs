@@ -13,19 +13,19 @@ use super::outcome::{Exit, Failure};
 use super::settings::SourcedValue;
 use super::snippet;
 
-/// print a script that completes command lines of ic
+/// print a shell completion script
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
     name = "completions",
     help_triggers("-h", "--help"),
-    example = "source <(ic completions bash)                        for this shell\n\
+    example = "source <(ic completions bash)                        in the current shell\n\
                ic completions bash >~/.local/share/bash-completion/completions/ic\n\
                ic completions zsh >\"${{fpath[1]}}/_ic\"\n\
                ic completions fish >~/.config/fish/completions/ic.fish"
 )]
 pub struct Completions {
-    /// bash, zsh or fish
+    /// shell: bash, zsh or fish
     #[argh(positional, arg_name = "SHELL")]
     pub shell: String,
 }

@@ -24,7 +24,7 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::registry::Registry;
 use crate::text::{Escaped, name as name_of};
 
-/// check the whole way: registry, port, target, variables, proxies, and whether streams are held back
+/// check registry, port, target, variables and proxies, and whether streams are buffered
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -33,38 +33,38 @@ use crate::text::{Escaped, name as name_of};
     example = "ic doctor\n\
                OPENAI_API_KEY=sk-… ic doctor --model gpt-5\n\
                ic doctor --target https://llm.example.com --ca-file company-ca.pem",
-    note = "The stream is measured with one short chat, sent twice: to the target and through ic; again where\n\
-            it seems to be held back. It asks for the first model that the target lists, with the key in\n\
-            OPENAI_API_KEY. Where this project's interceptor does not run, or options of `ic serve` are given,\n\
-            one is started for the moment. Nothing is written.",
-    error_code(1, "something is wrong")
+    note = "The streaming test sends one short chat twice: to the target and through ic. It is repeated if the\n\
+            stream appears to be buffered. It uses the first model that the target lists and the key in\n\
+            OPENAI_API_KEY. If this project's interceptor is not running, or options of `ic serve` are given,\n\
+            a temporary one is started. No file is changed.",
+    error_code(1, "a check failed")
 )]
 pub struct Doctor {
-    /// the project's folder; default: the current one
+    /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
-    /// the target to look at; default: that of the running interceptor, else as for `ic serve`
+    /// target to check; default: that of the running interceptor, otherwise as for `ic serve`
     #[argh(option, arg_name = "URL")]
     pub target: Option<String>,
-    /// the model to ask for a stream; default: the first that the target lists
+    /// model for the streaming test; default: the first that the target lists
     #[argh(option, arg_name = "NAME")]
     pub model: Option<String>,
-    /// as for `ic serve`: certificates in PEM to trust for an https target
+    /// as for `ic serve`: additional CA certificates (PEM)
     #[argh(option, arg_name = "FILE")]
     pub ca_file: Option<String>,
-    /// as for `ic serve`: the certificate to show to it
+    /// as for `ic serve`: client certificate chain (PEM)
     #[argh(option, arg_name = "FILE")]
     pub client_cert: Option<String>,
-    /// as for `ic serve`: its key
+    /// as for `ic serve`: private key (PEM) of the client certificate
     #[argh(option, arg_name = "FILE")]
     pub client_key: Option<String>,
-    /// as for `ic serve`: accept any certificate
+    /// as for `ic serve`: do not verify the target's TLS certificate (unsafe)
     #[argh(switch)]
     pub insecure: bool,
-    /// as for `ic serve`: reach a target on another machine through the proxy of the environment
+    /// as for `ic serve`: use the proxy of the environment for targets on other machines
     #[argh(switch)]
     pub use_proxy_env: bool,
-    /// leave out the chat that measures the stream
+    /// skip the streaming test
     #[argh(switch)]
     pub no_stream: bool,
     /// print one JSON document

@@ -21,25 +21,25 @@ use crate::machine::connect::reach;
 use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
 use crate::text::{Escaped, escaped_path};
 
-/// show whether an interceptor is up, for health checks without curl
+/// check that an interceptor is running, for health checks without curl
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
     name = "health",
     help_triggers("-h", "--help"),
-    example = "ic health                   this project's interceptor\n\
-               ic health 8888 --ready      the one on port 8888, and its target\n\
+    example = "ic health                   the interceptor of the current folder\n\
+               ic health 8888 --ready      the interceptor on port 8888, and its target\n\
                ic health unix:/run/ic.sock\n\
                HEALTHCHECK CMD [\"ic\", \"health\"]",
-    note = "Without an argument, INTERCEPTOR_PORT is the port if it is set.",
-    error_code(0, "it is up"),
-    error_code(1, "it is not")
+    note = "Without an argument, INTERCEPTOR_PORT is used if it is set.",
+    error_code(0, "the interceptor is running"),
+    error_code(1, "it is not running, or with --ready its target is unreachable")
 )]
 pub struct Health {
-    /// its port, its Unix socket as unix:/path.sock, or its project's folder; default: the current folder
+    /// port, Unix socket as unix:/path.sock, or project folder; default: the current folder
     #[argh(positional, arg_name = "PORT|PATH")]
     pub place: Option<String>,
-    /// only if its target can be reached as well
+    /// also check that the target is reachable
     #[argh(switch)]
     pub ready: bool,
     /// print one JSON document

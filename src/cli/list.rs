@@ -12,7 +12,7 @@ use crate::cli::output::Output;
 use crate::text::raw;
 use crate::text::{Escaped, name};
 
-/// show the registry: its file, its range, and every project's port
+/// show the registry: file, port range, and the port of each project
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -20,9 +20,9 @@ use crate::text::{Escaped, name};
     help_triggers("-h", "--help"),
     example = "ic list\n\
                ic list --json | jq '.mappings[].port'",
-    note = "✓         nobody uses the port now",
-    note = "⚠ IN USE  a program uses it: most often the project's own interceptor",
-    note = "⚠ DENIED  binding it takes privileges"
+    note = "✓         the port is free",
+    note = "⚠ IN USE  a program listens on it, usually the project's interceptor",
+    note = "⚠ DENIED  binding it requires privileges"
 )]
 pub struct List {
     /// print one JSON document

@@ -15,24 +15,24 @@ use crate::cli::output::eprint_text;
 use crate::mock;
 use crate::text::io_message;
 
-/// run a small OpenAI-compatible upstream for trying out and CI
+/// run a small OpenAI-compatible upstream for tests and CI
 #[derive(FromArgs, ArgsInfo, Debug, Default, PartialEq)]
 #[argh(
     subcommand,
     name = "mock",
     help_triggers("-h", "--help"),
     example = "ic mock &\nic serve",
-    error_code(0, "it was stopped"),
+    error_code(0, "stopped by SIGINT or SIGTERM"),
     error_code(3, "it cannot start")
 )]
 pub struct Mock {
-    /// the name or address to listen on; default: localhost
+    /// name or address to listen on; default: localhost
     #[argh(option, arg_name = "H")]
     pub host: Option<String>,
-    /// the port to listen on; default: 8764, where `ic serve` looks for its target
+    /// port to listen on; default: 8764, the default target of `ic serve`
     #[argh(option, arg_name = "N")]
     pub port: Option<String>,
-    /// milliseconds between the events of a stream; default: 20
+    /// time between stream events, in milliseconds; default: 20
     #[argh(option, arg_name = "MS")]
     pub interval_ms: Option<String>,
 }

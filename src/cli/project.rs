@@ -16,7 +16,7 @@ use crate::cli::port_state::{PortState, port_state};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 
-/// show the port of a project, and whether it is in use
+/// show the port of a project
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -26,13 +26,13 @@ use crate::text::{Escaped, escaped_path, name};
     error_code(1, "the project has no port")
 )]
 pub struct Show {
-    /// the project's folder; default: the current one
+    /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
     /// print one JSON document
     #[argh(switch)]
     pub json: bool,
-    /// print the bare port
+    /// print only the port number
     #[argh(switch, short = 'q')]
     pub quiet: bool,
 }
@@ -90,7 +90,7 @@ struct Shows {
     pinned: bool,
 }
 
-/// give a project its port: the one it has, or the next free one
+/// assign a port to a project, or show the one it has
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -98,25 +98,22 @@ struct Shows {
     help_triggers("-h", "--help"),
     example = "ic allocate\n\
                ic allocate ~/work/shop -q",
-    error_code(
-        3,
-        "every port of the range is taken, or the registry cannot be written"
-    )
+    error_code(3, "no port of the range is left, or the registry cannot be written")
 )]
 pub struct Allocate {
-    /// the project's folder; default: the current one
+    /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
     /// print one JSON document
     #[argh(switch)]
     pub json: bool,
-    /// print the bare port
+    /// print only the port number
     #[argh(switch, short = 'q')]
     pub quiet: bool,
-    /// keep this port for the project: `ic prune` leaves it alone
+    /// pin the port: `ic prune` keeps it
     #[argh(switch)]
     pub pin: bool,
-    /// take that back
+    /// unpin: `ic prune` may remove it again
     #[argh(switch)]
     pub unpin: bool,
 }
@@ -209,7 +206,7 @@ struct Allocates {
     pinned: Option<bool>,
 }
 
-/// remove a project's mapping; its port can be given to another project
+/// remove the mapping of a project, which frees its port
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -220,7 +217,7 @@ struct Allocates {
     error_code(1, "the project has no port")
 )]
 pub struct Remove {
-    /// the project's folder, which may be gone; default: the current one
+    /// the project's folder, which need not exist; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
     /// print one JSON document

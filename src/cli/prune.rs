@@ -19,7 +19,7 @@ use crate::cli::output::{mappings, rounded};
 use crate::text::raw;
 use crate::text::{Escaped, name};
 
-/// remove mappings of deleted projects, and of ports that are not used any more
+/// remove mappings of deleted projects and, with --unused-for, of unused ports
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -27,18 +27,17 @@ use crate::text::{Escaped, name};
     help_triggers("-h", "--help"),
     example = "ic prune --dry-run\n\
                ic prune --unused-for 30d",
-    note = "A project is deleted when its folder is gone and the folder above it is there.\n\
-            A port is used when its interceptor starts and when it stops; where that is not\n\
-            known, it is never unused. A port that something listens on stays, and so does\n\
-            one that is pinned (`ic allocate --pin`). A project that comes back gets its old\n\
-            port while that is free.",
-    error_code(0, "done, also where there was nothing to do")
+    note = "A project counts as deleted if its folder does not exist and its parent folder does.\n\
+            The last use is recorded when an interceptor starts and stops; a port without a\n\
+            record is not removed as unused. Ports in use and pinned ports (`ic allocate --pin`)\n\
+            are kept. A project that returns gets its old port if it is still free.",
+    error_code(0, "done, even if nothing was removed")
 )]
 pub struct Prune {
-    /// only show what would be removed
+    /// show what would be removed, and change nothing
     #[argh(switch)]
     pub dry_run: bool,
-    /// also those not used for so long: a number and one of s, m, h, d, w
+    /// also remove mappings unused for this long, such as 30d; units: s, m, h, d, w
     #[argh(option, arg_name = "TIME")]
     pub unused_for: Option<String>,
     /// print one JSON document

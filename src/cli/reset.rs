@@ -9,19 +9,19 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::mappings;
 use crate::text::{Escaped, escaped_path};
 
-/// remove all mappings; asks first
+/// remove all mappings, after confirmation
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
     name = "reset",
     help_triggers("-h", "--help"),
-    example = "ic reset            asks before it does\n\
+    example = "ic reset            ask for confirmation first\n\
                ic reset --yes      does not",
-    error_code(1, "declined: nothing was changed"),
-    error_code(2, "there is no terminal to ask on, and no `--yes`")
+    error_code(1, "declined; nothing is changed"),
+    error_code(2, "no terminal for the confirmation, and no --yes")
 )]
 pub struct Reset {
-    /// do not ask
+    /// do not ask for confirmation
     #[argh(switch)]
     pub yes: bool,
 }

@@ -16,7 +16,7 @@ use crate::machine::survey::{Held, Running, Survey, survey};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, io_message};
 
-/// show which interceptors run, and who else holds ports of projects
+/// show running interceptors, and other programs on ports of projects
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -25,11 +25,11 @@ use crate::text::{Escaped, escaped_path, io_message};
     example = "ic status\n\
                ic status --watch\n\
                ic status --json | jq .interceptors",
-    note = "Every interceptor on this machine is shown, also those that were given their port outright\n\
-            (INTERCEPTOR_PORT, --port). With --watch --json each look is one document on its line."
+    note = "Shows every interceptor on this machine, including those started with --port or INTERCEPTOR_PORT.\n\
+            With --watch --json each refresh prints one document on one line."
 )]
 pub struct Status {
-    /// look again every two seconds
+    /// refresh every two seconds
     #[argh(switch)]
     pub watch: bool,
     /// print one JSON document

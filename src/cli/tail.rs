@@ -38,16 +38,16 @@ use crate::text::{escaped_path, io_message};
     note = "Prints a line for each finished request: time of day (UTC), status, time to first byte, duration,\n\
             bytes up and down, method and path, and the model and tokens if known. Ends when the interceptor\n\
             stops. Without PATH, INTERCEPTOR_PORT selects the interceptor, if it is set.",
-    error_code(1, "no interceptor runs there")
+    error_code(1, "no matching interceptor is running")
 )]
 pub struct Tail {
-    /// the project's folder; default: the current one
+    /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
-    /// follow every interceptor that runs now
+    /// follow all interceptors that are running now
     #[argh(switch)]
     pub all: bool,
-    /// print each event as a line of JSON
+    /// print each event as one line of JSON
     #[argh(switch)]
     pub json: bool,
 }

@@ -21,7 +21,7 @@ use crate::cli::output::{Output, eprint_line, mappings};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, io_message, name};
 
-/// write all mappings to a file, as a backup or to move them
+/// export all mappings as JSON, for a backup or another machine
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -33,7 +33,7 @@ use crate::text::{Escaped, escaped_path, io_message, name};
     error_code(3, "the registry cannot be read, or the file cannot be written")
 )]
 pub struct Export {
-    /// where to; default: `-`, standard output
+    /// output file; default: `-` (standard output)
     #[argh(positional, arg_name = "FILE")]
     pub file: Option<String>,
 }
@@ -75,7 +75,7 @@ impl Export {
     }
 }
 
-/// take over mappings from a file: an export, a registry file, or a backup of one
+/// import mappings from an export, a registry file, or a backup of one
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
     subcommand,
@@ -84,22 +84,22 @@ impl Export {
     example = "ic import ports.json --dry-run\n\
                ic import ~/.config/litellm/port_registry.json.backup\n\
                ssh laptop ic export | ic import - --map /home/me=/Users/me",
-    note = "A conflict is a port that another project has here, or a project that has another\n\
-            port here. With one conflict nothing is changed, unless --replace lets the file win.",
-    error_code(1, "conflicts; nothing was changed"),
-    error_code(3, "the file cannot be read, or holds no mappings")
+    note = "A conflict is a port that belongs to another project here, or a project that has another\n\
+            port here. With any conflict nothing is changed, unless --replace is given.",
+    error_code(1, "there are conflicts; nothing is changed"),
+    error_code(3, "the file cannot be read, or contains no mappings")
 )]
 pub struct Import {
-    /// where from; `-` is standard input
+    /// input file; `-` is standard input
     #[argh(positional, arg_name = "FILE")]
     pub file: String,
-    /// let the file win each conflict; other mappings stay
+    /// resolve conflicts in favour of the file; other mappings stay
     #[argh(switch)]
     pub replace: bool,
-    /// only show what would be changed
+    /// show what would change, and change nothing
     #[argh(switch)]
     pub dry_run: bool,
-    /// move projects below the first folder to below the second; may be repeated
+    /// replace folder FROM by TO in the paths of the file; may be repeated
     #[argh(option, arg_name = "FROM=TO")]
     pub map: Vec<String>,
     /// print one JSON document

@@ -31,16 +31,16 @@ use crate::ui::{AppState, Auth, RegistryEditor};
     help_triggers("-h", "--help"),
     example = "ic ui\n\
                ic ui --port 8080 --no-open",
-    note = "The page is served on this machine only, and answers only to whoever has the address\n\
-            that is printed: it ends in a secret that is made at each start. It runs until Ctrl-C.",
-    error_code(0, "it was stopped"),
+    note = "The page is served on this machine only and requires the printed URL, which contains a\n\
+            secret created at each start. It runs until Ctrl-C.",
+    error_code(0, "stopped by SIGINT or SIGTERM"),
     error_code(3, "it cannot listen on the port")
 )]
 pub struct Ui {
-    /// the port to listen on, 0 for any; default: 8887, or any where that is taken
+    /// port to listen on; 0: any free port; default: 8887, or any free port if it is in use
     #[argh(option, arg_name = "N")]
     pub port: Option<String>,
-    /// only print the address
+    /// do not open a browser; only print the URL
     #[argh(switch)]
     pub no_open: bool,
 }
