@@ -1,4 +1,4 @@
-//! What must hold of the command line for any list of arguments.
+//! The property of the command line for any list of arguments.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,8 +12,8 @@ use interceptor::cli::serve::Serve;
 use interceptor::cli::settings::Environment;
 use interceptor::text::{Escaped, raw};
 
-/// Any list of arguments is understood, answered with a help, or refused in one line that says what to do, with the right
-/// exit code. `input` is a list of words, each ended by a NUL; those in front that look like `NAME=value` are variables.
+/// Any list of arguments is accepted, or prints a help text, or is refused with one line that says what to do and with the
+/// correct exit code. `input` is a list of words that end with NUL; words of the form `NAME=value` at the start are variables.
 pub fn command_line(input: &[u8]) {
     let words: Vec<&OsStr> = input
         .split(|&byte| byte == 0)
@@ -54,7 +54,7 @@ pub fn command_line(input: &[u8]) {
         Ok(Parsed::Command(_)) => {}
         Ok(Parsed::Help(text)) => {
             let asks = |word: &&OsStr| *word == "--help" || *word == "-h";
-            assert!(words.iter().any(asks), "nobody has asked for help");
+            assert!(words.iter().any(asks), "help without a request for it");
             assert!(text.contains("\nUsage: ic"), "{text}");
             assert!(text.ends_with('\n') && !text.contains('\x1b'), "{text}");
         }
@@ -93,13 +93,13 @@ pub fn command_line(input: &[u8]) {
     }
 }
 
-/// A value that cannot be used is bad usage; a folder that cannot be looked at, or no home, is "could not".
+/// An invalid value is bad usage; an unreadable folder or a missing home is a failure.
 fn is_refused(failure: &Failure) {
     assert!(matches!(failure.exit, Exit::BadUsage | Exit::CouldNot));
     says_what_to_do(&failure.to_string());
 }
 
-/// One line, once shown, with what to do next.
+/// One line, after escaping, that says what to do.
 fn says_what_to_do(line: &str) {
     let shown = Escaped(line).to_string();
     assert!(!shown.contains(char::is_control), "{shown:?}");

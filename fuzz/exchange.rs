@@ -1,8 +1,8 @@
-//! A client's whole connection in memory: the pure functions in the order in which `serve::exchange` asks them, with
-//! every piece of bytes arriving when the dice say so. What came out on either side is then read by the reference.
+//! A connection of a client, in memory: calls the pure functions in the order of `serve::exchange`, with pieces of bytes
+//! arriving at random times. The reference parser then checks the output of both sides.
 //!
-//! The input: one byte that seeds the dice, what the client sends, and after each [`SEPARATOR`] what one more
-//! connection of the origin sends before it closes.
+//! The input: one byte that seeds the random generator, the bytes of the client, and after each [`SEPARATOR`] the bytes that
+//! another connection of the origin sends before it closes.
 
 use interceptor::http::body::{Body, BodyMode};
 use interceptor::http::connection::{AfterResponse, Persistence};
@@ -20,7 +20,7 @@ use super::reference::{self, Line, Section, Verdict};
 
 const SEPARATOR: &[u8] = b"\n====\n";
 
-/// What passes through, and what it looked like on both sides, is the same messages.
+/// Both sides receive the messages that the other side has sent.
 pub fn exchange(input: &[u8]) {
     let Some((&seed, bytes)) = input.split_first() else {
         return;
@@ -41,19 +41,19 @@ pub fn exchange(input: &[u8]) {
 struct Play<'i> {
     dice: Dice,
     client: Sender<'i>,
-    /// All connections of the origin, those that are still to come as well.
+    /// All connections of the origin, including later ones.
     origins: Vec<Origin<'i>>,
     to_client: Vec<u8>,
     exchanges: Vec<Exchange>,
 }
 
-/// One connection of the origin: what it sends, and what it got.
+/// One connection of the origin: the bytes that it sends, and those that it receives.
 struct Origin<'i> {
     sender: Sender<'i>,
     got: Vec<u8>,
 }
 
-/// Where one exchange began and ended in the streams.
+/// The start and the end of one exchange in the streams.
 struct Exchange {
     origin: usize,
     origin_sent: (usize, usize),
@@ -64,19 +64,19 @@ struct Exchange {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// The answer has been passed on.
+    /// The response was forwarded.
     Done(AfterResponse),
-    /// Both sides speak another protocol.
+    /// Both sides have switched to another protocol.
     Tunnel,
-    /// The client was told what is wrong.
+    /// The client received an error response.
     Refused(Why),
-    /// It could not be told any more: the connection was cut.
+    /// An error response was no longer possible; the connection was reset.
     Cut(Why),
-    /// It had gone.
+    /// The client had disconnected.
     Gone,
 }
 
-/// Whose doing it was.
+/// The side that caused it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
     Client(Error),
@@ -96,7 +96,7 @@ enum End {
     Refused(Error),
     /// There was no connection to the origin.
     NoOrigin,
-    /// The last exchange was the last.
+    /// The last exchange ended the connection.
     WithExchange,
 }
 
@@ -143,7 +143,8 @@ impl Play<'_> {
                 outcome: Outcome::Gone,
             };
             origin.got.extend_from_slice(&out);
-            let (outcome, keeps) = self.halves(&request.context, &mut body, &stays, index);
+            let (outcome, keeps) =
+                self.exchange_directions(&request.context, &mut body, &stays, index);
             let origin = &mut self.origins[index];
             match outcome {
                 Outcome::Refused(Why::Client(error)) => {
@@ -204,9 +205,9 @@ impl Play<'_> {
         }
     }
 
-    /// As `serve::exchange::halves`: a step of either half, in any order, up to the end of one of them. Says also
-    /// whether the origin's connection may be kept.
-    fn halves(
+    /// Steps of either direction, in random order, up to the end of one of them. Also returns whether the connection to
+    /// the origin may be kept.
+    fn exchange_directions(
         &mut self,
         context: &RequestContext,
         body: &mut Body,
@@ -250,7 +251,7 @@ impl Play<'_> {
                     let keeps = answer.persistence != Persistence::Close && body.is_complete();
                     return (Outcome::Done(answer.next), keeps);
                 }
-                // The answer may have begun within this very step.
+                // The response may have begun in this step.
                 Err(why) if download.answer.is_some() => return (Outcome::Cut(why), false),
                 Err(why) => return (Outcome::Refused(why), false),
             }
@@ -276,7 +277,7 @@ struct Request {
     nominated: interceptor::http::connection::NominatedFields,
 }
 
-/// The way of one answer.
+/// Forwards one response.
 #[derive(Default)]
 struct Download {
     seen: usize,
@@ -369,7 +370,7 @@ impl Download {
                 let taken = body.take_ready(origin.inbox(), answer.mode, stays, &mut out);
                 origin.consume(taken.map_err(Why::Origin)?);
                 client.extend_from_slice(&out);
-                // What is whole is over: nothing else happens in between.
+                // A complete message ends at once.
                 let is_over = body.is_complete();
                 self.answer = Some((answer.clone(), body));
                 Ok(if is_over {
@@ -421,7 +422,7 @@ fn relay(
         }
         return Ok(());
     }
-    // What may pass unseen may be moved without being read (splice), or not.
+    // Opaque bytes may be moved without being read (splice), or not.
     let opaque = usize::try_from(body.opaque())
         .unwrap_or(usize::MAX)
         .min(bytes.len());
@@ -447,7 +448,7 @@ fn relay(
     Ok(())
 }
 
-/// Whoever sends: what has arrived of it and is not used yet.
+/// A sender: its received and unused bytes.
 struct Sender<'i> {
     bytes: &'i [u8],
     used: usize,
@@ -476,7 +477,7 @@ impl<'i> Sender<'i> {
         self.used += count;
     }
 
-    /// Whether anything more arrived.
+    /// Lets more bytes arrive; returns whether there were any.
     fn fill(&mut self, dice: &mut Dice) -> bool {
         let left = self.bytes.len() - self.arrived;
         let most = [1, 3, 20, left][dice.roll(4)].min(left);
@@ -523,7 +524,7 @@ fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 impl Play<'_> {
-    /// What either side got, read by the reference, is what the other side sent, read by the reference.
+    /// The messages that one side has received are those that the other side has sent, both as the reference parses them.
     fn check(&self, end: &End) {
         let mut at = 0;
         for (index, exchange) in self.exchanges.iter().enumerate() {
@@ -545,7 +546,7 @@ impl Play<'_> {
         }
         let rest = &self.client.bytes[at..];
         match end {
-            // Whatever ended the exchange ended the connection.
+            // The end of the exchange has ended the connection.
             End::WithExchange | End::NoOrigin => {}
             End::ClientStopped => {
                 assert!(
@@ -574,7 +575,7 @@ impl Play<'_> {
         }
     }
 
-    /// What the client got of an answer is what the origin sent, or an answer of the interceptor's own, or cut.
+    /// The client receives the response of the origin, or a part of it, or an error of the interceptor.
     fn check_answer(&self, request: &reference::Head, exchange: &Exchange) {
         let mut got = &self.to_client[exchange.client_got.0..exchange.client_got.1];
         let mut sent = &self.origins[exchange.origin].sender.bytes[exchange.origin_sent.0..];
@@ -653,8 +654,8 @@ impl Play<'_> {
     }
 }
 
-/// What the origin got is the request that the client sent. Says how long that is in what the client sent; `None` if
-/// it went on in part only.
+/// The origin receives the request of the client. Returns its length in the bytes of the client; `None` if only a part was
+/// forwarded.
 fn check_request(
     sent: &[u8],
     head: &reference::Head,
@@ -668,7 +669,7 @@ fn check_request(
     };
     assert_eq!(next.line[0], head.line[0], "the method");
     assert_eq!(next.line[2], "Http11");
-    assert_eq!(next.line[1], onward_target(&head.line[0], &head.line[1]));
+    assert_eq!(next.line[1], forwarded_target(&head.line[0], &head.line[1]));
     check_fields(
         &head.fields,
         &next.fields,
@@ -693,7 +694,7 @@ fn check_request(
             let len = check_body(sent_body, got_body, framing, &named);
             Some(head.len + len)
         }
-        // It may be whole; what there is of it is right.
+        // It may be complete; the received part is correct.
         _ => {
             let is_whole = body_len(got_body, framing).is_some_and(|len| len == got_body.len());
             if is_whole {
@@ -707,7 +708,7 @@ fn check_request(
 }
 
 /// RFC 9112 §3.2.2: absolute-form becomes origin-form; the others stay.
-fn onward_target(method: &str, target: &str) -> String {
+fn forwarded_target(method: &str, target: &str) -> String {
     if target.starts_with('/') || target == "*" {
         return target.to_owned();
     }
@@ -722,7 +723,7 @@ fn onward_target(method: &str, target: &str) -> String {
     }
 }
 
-/// A whole body passes byte for byte, but for its trailers. Says how long it is in `sent`.
+/// A complete body is forwarded byte by byte, except for its trailers. Returns its length in `sent`.
 fn check_body(sent: &[u8], got: &[u8], framing: Framing, nominated: &[String]) -> usize {
     match framing {
         Framing::Chunked => {
@@ -775,7 +776,7 @@ fn is_trailing(taken: &[u8]) -> bool {
     !matches!(reference::chunked(taken), reference::Chunks::Taken((len, _)) if len == taken.len())
 }
 
-/// Part of a body is a prefix of it and does not look whole.
+/// Part of a body is a prefix of it, and the receiver can detect that it is incomplete.
 fn check_partial(sent: &[u8], got: &[u8], framing: Framing) {
     assert!(
         sent.starts_with(got),
@@ -791,7 +792,7 @@ fn check_partial(sent: &[u8], got: &[u8], framing: Framing) {
     );
 }
 
-/// How many bytes of `bytes` a whole body takes.
+/// The length of a complete body at the start of `bytes`.
 fn body_len(bytes: &[u8], framing: Framing) -> Option<usize> {
     match framing {
         Framing::Empty => Some(0),
@@ -837,7 +838,7 @@ fn is_whole(answer: &Verdict, sent: &[u8], request: &reference::Head) -> bool {
         .is_some_and(|framing| body_len(&sent[head.len..], framing).is_some())
 }
 
-/// The end-to-end fields pass as they are and in order; `set` are written anew by this hop.
+/// End-to-end fields are forwarded unchanged and in order; this hop replaces `set`.
 fn check_fields(sent: &[Line], got: &[Line], set: &[&str], is_response: bool) {
     let passes = |(name, _): &Line| {
         let is_framing = ["content-length", "transfer-encoding"].contains(&&name[..]);
@@ -847,13 +848,13 @@ fn check_fields(sent: &[Line], got: &[Line], set: &[&str], is_response: bool) {
     };
     let mut expected = reference::end_to_end(sent);
     let mut passed = reference::lowercased(got);
-    // Via is appended to, not replaced: the first ones are the client's.
+    // Via is appended to, not replaced: the first values are those of the client.
     expected.retain(passes);
     passed.retain(passes);
     assert_eq!(passed, expected);
 }
 
-/// How many bytes a head takes.
+/// The length of a head.
 fn passed_len(verdict: &Verdict) -> usize {
     match verdict {
         Verdict::Taken(head) => head.len,
@@ -865,7 +866,7 @@ fn has_own_code(head: &reference::Head) -> bool {
     head.fields.iter().any(|(name, _)| name == "x-ic-error")
 }
 
-/// An answer in the interceptor's own name: whole, and nothing behind it.
+/// An error response of the interceptor: complete, and nothing after it.
 fn check_own(bytes: &[u8]) {
     let Verdict::Taken(head) = reference::response(bytes) else {
         panic!("no answer: {}", bytes.escape_ascii());
@@ -879,7 +880,7 @@ fn check_own(bytes: &[u8]) {
     assert!(is_whole || body.is_empty(), "{}", bytes.escape_ascii());
 }
 
-/// Refusals for what the reference does not look at: where a request goes, and limits.
+/// Errors that the reference does not check: the host of a request, and limits.
 fn is_beyond_the_reference(error: Error) -> bool {
     matches!(
         error,

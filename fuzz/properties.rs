@@ -1,7 +1,7 @@
-//! What must hold for any bytes: one function for each fuzz target. Here those of the HTTP layer; those of the
-//! registry and of the command line have files of their own.
+//! The property that each fuzz target checks, one function per target. Here those of the HTTP layer; the registry, the feed
+//! and the command line have their own files.
 //!
-//! `cargo fuzz run NAME fuzz/corpus/NAME fuzz/seeds/NAME` searches for bytes that break one;
+//! `cargo fuzz run NAME fuzz/corpus/NAME fuzz/seeds/NAME` searches for counterexamples;
 //! `tests/it/corpus.rs` replays the seeds with every `cargo test`.
 
 use interceptor::http::body::Body;
@@ -26,7 +26,7 @@ pub use registry::registry;
 pub use exchange::exchange;
 pub use feed::feed;
 
-/// A request head is taken exactly where a naive reader takes it.
+/// A request head is accepted if and only if the reference accepts it.
 pub fn request_head(input: &[u8]) {
     let parse = |bytes: &[u8]| {
         let mut slots = Slots::new();
@@ -46,7 +46,7 @@ pub fn request_head(input: &[u8]) {
     agrees(input, parse, reference::request(input));
 }
 
-/// A response head is taken exactly where a naive reader takes it.
+/// A response head is accepted if and only if the reference accepts it.
 pub fn response_head(input: &[u8]) {
     let parse = |bytes: &[u8]| {
         let mut slots = Slots::new();
@@ -66,7 +66,7 @@ pub fn response_head(input: &[u8]) {
     agrees(input, parse, reference::response(input));
 }
 
-/// A head's verdict stands from the first byte that decides it, and is the reference's.
+/// The verdict on a head stays the same from the byte that decides it, and equals that of the reference.
 fn agrees(
     input: &[u8],
     parse: impl Fn(&[u8]) -> Result<Parsed<reference::Head>, Error>,
@@ -108,8 +108,8 @@ fn agrees(
     }
 }
 
-/// A body is framed exactly as a naive reading of all its fields allows. The first byte of `input` chooses the
-/// message's kind, the others are its field lines.
+/// The framing of a body equals that of the reference. The first byte of `input` selects the kind of message, the rest are
+/// its field lines.
 pub fn framing(input: &[u8]) {
     let Some((&kind, lines)) = input.split_first() else {
         return;
@@ -152,13 +152,13 @@ pub fn framing(input: &[u8]) {
     assert_eq!(verdict.ok(), expected, "{verdict:?}");
 }
 
-/// A chunked body ends where a naive decoder sees its end, however its bytes are split.
+/// A chunked body ends where a naive decoder finds its end, however its bytes are split.
 pub fn chunked(input: &[u8]) {
     let whole = follow([input]);
     assert_eq!(follow(input.chunks(1)), whole, "byte by byte");
     assert_eq!(follow(split(input)), whole, "in pieces");
     match (reference::chunked(input), whole) {
-        // The reference knows no budget.
+        // The reference has no limit of framing bytes.
         (_, Err(Error::ChunkOverhead)) => assert!(input.len() > 16 * 1024),
         (reference::Chunks::Taken(chunks), whole) => assert_eq!(whole, Ok((chunks, true))),
         (reference::Chunks::Refused, whole) => assert!(whole.is_err(), "{whole:?}"),
@@ -168,8 +168,8 @@ pub fn chunked(input: &[u8]) {
     }
 }
 
-/// Follows `pieces` up to the body's end or its trailer section: how many bytes those are, the data among them,
-/// and whether that place was reached.
+/// Follows `pieces` up to the end of the body or to its trailer section. Returns the number of bytes, the data among them,
+/// and whether that point was reached.
 fn follow<'p>(
     pieces: impl IntoIterator<Item = &'p [u8]>,
 ) -> Result<((usize, Vec<u8>), bool), Error> {
@@ -204,8 +204,8 @@ fn follow<'p>(
     Ok(((len, data), is_over))
 }
 
-/// Any split of a body's bytes takes the same of them and sends the same on. The first three bytes of `input`
-/// choose the framing.
+/// The bytes consumed and forwarded of a body do not depend on how it is split. The first three bytes of `input` select the
+/// framing.
 pub fn body(input: &[u8]) {
     let Some((&[kind, high, low], bytes)) = input.split_first_chunk() else {
         return;
@@ -247,7 +247,7 @@ struct Passed {
     ends_by_close: bool,
 }
 
-/// What a relay does, reading `pieces` one after another.
+/// Forwards `pieces` one after another, as a relay does.
 fn pass<'p>(framing: Framing, pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Passed, Error> {
     let mut body = Body::new(framing);
     let mut sent = Vec::new();
@@ -284,7 +284,7 @@ fn pass<'p>(framing: Framing, pieces: impl IntoIterator<Item = &'p [u8]>) -> Res
     })
 }
 
-/// What passes of a trailer section is a trailer section, without what must not pass.
+/// A forwarded trailer section is a valid trailer section without forbidden fields.
 pub fn trailer(input: &[u8]) {
     let parse = |bytes: &[u8]| {
         let mut out = Vec::new();
@@ -324,7 +324,7 @@ pub fn trailer(input: &[u8]) {
     }
 }
 
-/// A head for the next hop is a head with the same framing, without this hop's fields, with ours set once.
+/// A head for the next hop has the same framing, no hop-by-hop fields, and the fields of the interceptor once.
 pub fn rewrite(input: &[u8]) {
     rewrite_request(input);
     rewrite_response(input);
@@ -477,8 +477,8 @@ fn check_response(
     assert_eq!(sent, expected, "the others pass, as they are and in order");
 }
 
-/// A target for the origin is a target, behind its base path, with one version. Lines of `input`: method,
-/// base path, target.
+/// The target for the origin is valid, starts with the base path, and contains one version. Lines of `input`: method, base path,
+/// target.
 pub fn target(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -530,7 +530,7 @@ pub fn target(input: &[u8]) {
     );
 }
 
-/// Pieces of `input` whose lengths its own bytes choose.
+/// Splits `input` into pieces; its bytes select their lengths.
 fn split(input: &[u8]) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     let mut rest = input;

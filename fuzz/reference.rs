@@ -1,5 +1,5 @@
-//! A second opinion: the grammar of RFC 9110 and RFC 9112 read line by line, with no thought of speed, and
-//! strictly. It says of whole inputs what they are; the program must agree.
+//! The reference: a strict, simple and slow parser for the grammar of RFC 9110 and RFC 9112. The program must agree with it
+//! on complete inputs.
 
 use interceptor::http::framing::Framing;
 
@@ -17,7 +17,7 @@ pub struct Head {
 pub enum Verdict {
     Taken(Head),
     Refused,
-    /// It has no end: right so far, or already wrong.
+    /// Incomplete: valid so far, or already invalid.
     Unended,
 }
 
@@ -102,7 +102,7 @@ fn version_of(text: &str) -> Option<String> {
     }
 }
 
-/// How `fields` frame a body: `None` for a mistake, `Some(None)` if they say nothing.
+/// The framing by `fields`: `None` if invalid, `Some(None)` without framing fields.
 pub fn announced(fields: &[Line], is_http_1_1: bool) -> Option<Option<Framing>> {
     let all = lowercased(fields);
     let named = |wanted: &str| -> Vec<&Vec<u8>> {
@@ -140,13 +140,13 @@ pub fn announced(fields: &[Line], is_http_1_1: bool) -> Option<Option<Framing>> 
 }
 
 pub enum Chunks {
-    /// This many bytes up to the end, or to a trailer section that is not empty, and the data among them.
+    /// The number of bytes up to the end or to a non-empty trailer section, and the data among them.
     Taken((usize, Vec<u8>)),
     Refused,
     Unended,
 }
 
-/// `*chunk last-chunk`, and the empty line where no trailer section follows.
+/// `*chunk last-chunk`, and the empty line if there is no trailer section.
 pub fn chunked(input: &[u8]) -> Chunks {
     let mut data = Vec::new();
     let mut at = 0;
@@ -211,7 +211,7 @@ fn skip_token(text: &[u8]) -> Option<&[u8]> {
     (len > 0).then(|| &text[len..])
 }
 
-/// Behind the quote that ends it.
+/// Returns the text after the closing quote.
 fn skip_quoted(mut text: &[u8]) -> Option<&[u8]> {
     loop {
         text = match text {
@@ -226,7 +226,7 @@ fn skip_quoted(mut text: &[u8]) -> Option<&[u8]> {
 
 /// A section of field lines: a trailer section.
 pub enum Section {
-    /// These lines, and how many bytes they take with the empty line.
+    /// The lines, and their length including the empty line.
     Taken(Vec<Line>, usize),
     Refused,
     Unended,
@@ -247,7 +247,7 @@ pub fn section(input: &[u8]) -> Section {
     }
 }
 
-/// Whether a trailer field of that name, in lower case, frames, describes, routes or authorises.
+/// Whether a trailer field with this lower-case name would affect framing, content, routing or authorisation.
 pub fn stays_out_of_trailers(name: &str) -> bool {
     [
         "content-length transfer-encoding trailer connection keep-alive proxy-connection te upgrade http2-settings",
@@ -259,7 +259,7 @@ pub fn stays_out_of_trailers(name: &str) -> bool {
     .any(|names| names.split(' ').any(|forbidden| forbidden == name))
 }
 
-/// The names, in lower case, that `Connection` gives.
+/// The lower-case names that `Connection` lists.
 pub fn named(fields: &[Line]) -> Vec<String> {
     let fields = lowercased(fields);
     let values = fields.iter().filter(|(name, _)| name == "connection");
@@ -273,7 +273,7 @@ pub fn named(fields: &[Line]) -> Vec<String> {
         .collect()
 }
 
-/// The fields that a hop passes on: all but the known ones of one hop and those that `Connection` names.
+/// The fields that a hop forwards: all but hop-by-hop fields and those that `Connection` lists.
 pub fn end_to_end(fields: &[Line]) -> Vec<Line> {
     let mut named = named(fields);
     let fields = lowercased(fields);
@@ -291,7 +291,7 @@ pub fn end_to_end(fields: &[Line]) -> Vec<Line> {
     fields.into_iter().filter(passes).collect()
 }
 
-/// The same fields, their names in lower case.
+/// The same fields, with names in lower case.
 pub fn lowercased(fields: &[Line]) -> Vec<Line> {
     fields
         .iter()

@@ -1,4 +1,4 @@
-//! What must hold of the registry for any text of its file.
+//! The property of the registry for any text of its file.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use interceptor::registry::recover::{Recovered, recover};
 use interceptor::registry::{Damage, Flaw, Port, PortRange, Project, Registry};
 use serde_json::Value;
 
-/// A text that is taken is written as one that says the same, and what is read out of any other is there in it.
+/// An accepted text is written with the same meaning; mappings recovered from any other text occur in it.
 pub fn registry(input: &[u8]) {
     let Recovered { registry, flaws } = recover(input);
     match Registry::parse(input) {
@@ -42,7 +42,7 @@ pub fn registry(input: &[u8]) {
     allocates(registry);
 }
 
-/// What is written is read again as the same, and is JSON for others too.
+/// A written registry is read as the same registry, and is valid JSON.
 fn written(registry: &Registry) {
     let text = registry.to_text();
     let again = Registry::parse(text.as_bytes()).expect("what is written can be read");
@@ -55,7 +55,7 @@ fn written(registry: &Registry) {
     assert!(all.keys().all(|path| path.is_absolute()));
 }
 
-/// Where serde_json takes the text, it finds the same mappings.
+/// If serde_json accepts the text, it finds the same mappings.
 fn agrees_with_json(input: &[u8], registry: &Registry, flaws: &[Flaw]) {
     let text = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
     let Ok(Value::Object(fields)) = serde_json::from_slice(text) else {
@@ -79,7 +79,7 @@ fn agrees_with_json(input: &[u8], registry: &Registry, flaws: &[Flaw]) {
     assert_eq!(ours, found);
 }
 
-/// A new project gets a port of the range that nobody had, and all others keep theirs.
+/// A new project gets an unused port of the range, and all others keep theirs.
 fn allocates(mut registry: Registry) {
     let project = Project::recorded(Path::new("/a project of nobody's")).expect("it is absolute");
     let before = mappings(&registry);
@@ -114,7 +114,7 @@ fn in_one_line(text: &str) {
     assert!(!text.contains(char::is_control), "{text:?}");
 }
 
-/// Every `"string": number` that a naive look finds anywhere in `text`.
+/// Every `"string": number` that a simple search finds in `text`.
 fn spelled(text: &[u8]) -> BTreeSet<(PathBuf, Port)> {
     let mut found = BTreeSet::new();
     for start in 0..text.len() {
@@ -138,7 +138,7 @@ fn spelled(text: &[u8]) -> BTreeSet<(PathBuf, Port)> {
     found
 }
 
-/// Where the string ends that `text` begins with, its quotes included.
+/// The length of the string at the start of `text`, including its quotes.
 fn string_end(text: &[u8]) -> Option<usize> {
     if text.first() != Some(&b'"') {
         return None;
@@ -154,7 +154,7 @@ fn string_end(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// What Python's `os.fsencode(json.loads(…))` makes of a string; anything of one with wrong escapes.
+/// The result of Python's `os.fsencode(json.loads(…))`; unspecified for a string with invalid escapes.
 fn unescaped(inner: &str) -> Vec<u8> {
     let mut units: Vec<u16> = Vec::new();
     let mut characters = inner.chars();

@@ -1,5 +1,5 @@
-//! What containers withhold: descriptors, memory, `/proc`, a file system that can be written, a home. Everything
-//! works without, or an answer says what is missing.
+//! Restrictions of containers: few descriptors, little memory, no `/proc`, a read-only file system, no home. Everything
+//! works under them, or an error names what is missing.
 
 use std::process::Command;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What is taken away, by a shell that then becomes the program.
+/// Restrictions that a shell applies before it executes the program.
 const ROWS: &[(&str, &str)] = &[
     ("all variables, HOME among them", "exec env -i \"$@\""),
     ("descriptors: 64", "ulimit -n 64 && exec \"$@\""),
@@ -36,7 +36,7 @@ const ROWS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn it_works_without_what_a_container_withholds() {
+fn it_works_under_the_restrictions_of_a_container() {
     for &(what, script) in ROWS {
         let mut wrapper = vec!["sh", "-c", script, "sh"];
         if script.starts_with("mount") {
@@ -59,7 +59,7 @@ fn it_works_without_what_a_container_withholds() {
         let mut client = interceptor.client();
         client.send(GET);
         assert_eq!(client.response("GET").text(), "0", "without {what}");
-        // More than all the memory there may be.
+        // More than the allowed memory.
         let len = 24 << 20;
         client.send(format!(
             "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n\r\n"
@@ -75,7 +75,7 @@ fn it_works_without_what_a_container_withholds() {
 }
 
 #[test]
-fn clients_that_there_are_no_descriptors_for_are_told_to_come_again() {
+fn clients_get_a_503_when_there_are_no_descriptors() {
     let origin = Origin::agreeing();
     let script = "ulimit -n 64 && exec \"$@\"";
     let interceptor = Launch::before(&origin)
@@ -96,7 +96,7 @@ fn clients_that_there_are_no_descriptors_for_are_told_to_come_again() {
     let expected = [[200; 16].as_slice(), &[503; 4]].concat();
     assert_eq!(answers, expected, "sixteen are served, the others are told");
     drop(clients);
-    // Room comes back as soon as it has noticed that they have gone.
+    // Descriptors are free again after it has noticed the disconnects.
     let since = Instant::now();
     loop {
         let mut client = interceptor.client();
@@ -109,7 +109,7 @@ fn clients_that_there_are_no_descriptors_for_are_told_to_come_again() {
 }
 
 #[test]
-fn the_commands_on_the_registry_work_on_a_file_system_that_cannot_be_written() {
+fn the_commands_on_the_registry_work_on_a_read_only_file_system() {
     if !may_mount() {
         println!("skipped: mount namespaces are not permitted here");
         return;
@@ -139,7 +139,7 @@ fn the_commands_on_the_registry_work_on_a_file_system_that_cannot_be_written() {
 }
 
 #[test]
-fn ports_that_cannot_be_tried_are_neither_free_nor_taken() {
+fn ports_that_cannot_be_probed_are_neither_free_nor_in_use() {
     if !may_trace() {
         println!("skipped: there is no strace here, or it may not trace");
         return;
@@ -186,7 +186,7 @@ fn ports_that_cannot_be_tried_are_neither_free_nor_taken() {
 }
 
 #[test]
-fn status_says_where_it_cannot_see_who_listens() {
+fn status_reports_when_listening_processes_cannot_be_found() {
     let home = Home::new();
     let port = free_port();
     let home = home
@@ -226,7 +226,7 @@ fn status_says_where_it_cannot_see_who_listens() {
     assert_eq!(found[0]["path"], path.to_str().expect("text"), "{status}");
 }
 
-/// Whether system calls can be made to fail, as the filter of a sandbox does (seccomp(2)).
+/// Whether strace can inject failures of system calls, as the filter of a sandbox causes them (seccomp(2)).
 fn may_trace() -> bool {
     let traced = Command::new("strace")
         .args(["-DDD", "-f", "-qq", "-o", "/dev/null", "true"])
@@ -234,7 +234,7 @@ fn may_trace() -> bool {
     traced.is_ok_and(|output| output.status.success())
 }
 
-/// Root in a container may often not.
+/// Whether mounting is permitted; in containers often not even for root.
 fn may_mount() -> bool {
     let try_it = "mount -o remount,ro,bind / && mount -t tmpfs none /proc";
     let output = Command::new("unshare")

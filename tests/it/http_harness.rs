@@ -1,5 +1,5 @@
-//! The harness, proven without the program: client against origin directly, and through a trivial relay.
-//! Decided here: that what the other modules assert with can fail, and fails where it should.
+//! Tests of the test support without the program: a client and an origin, directly and through a simple relay. They check
+//! that the assertions of the other modules fail when they should.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::support::message::{
 use crate::support::*;
 
 #[test]
-fn the_reference_parser_accepts_what_is_well_formed() {
+fn the_reference_parser_accepts_well_formed_messages() {
     let rows: [(&[u8], Framing, &str); 5] = [
         (
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -49,7 +49,7 @@ fn the_reference_parser_accepts_what_is_well_formed() {
 }
 
 #[test]
-fn the_reference_parser_refuses_what_is_doubtful() {
+fn the_reference_parser_refuses_ambiguous_messages() {
     let rows: [(&[u8], &str); 17] = [
         (b"GET  / HTTP/1.1\r\n\r\n", "two spaces"),
         (b"GET / HTTP/1.1 \r\n\r\n", "space at the end"),
@@ -104,20 +104,20 @@ fn the_reference_parser_refuses_what_is_doubtful() {
 }
 
 #[test]
-fn a_client_and_an_origin_understand_each_other() {
+fn a_client_and_an_origin_exchange_messages() {
     let origin = Origin::listen();
-    check_understanding(&origin, origin.address());
+    check_exchanges(&origin, origin.address());
 }
 
 #[test]
-fn a_client_and_an_origin_understand_each_other_through_a_relay() {
+fn a_client_and_an_origin_exchange_messages_through_a_relay() {
     let origin = Origin::listen();
     let relay = relay_to(origin.address());
-    check_understanding(&origin, relay);
+    check_exchanges(&origin, relay);
 }
 
 #[track_caller]
-fn check_understanding(origin: &Origin, address: std::net::SocketAddr) {
+fn check_exchanges(origin: &Origin, address: std::net::SocketAddr) {
     let mut client = Conn::connect("client", address);
     client.send("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n");
     let mut served = origin.accept();
@@ -156,7 +156,7 @@ fn check_understanding(origin: &Origin, address: std::net::SocketAddr) {
 }
 
 #[test]
-fn an_answering_origin_keeps_its_book() {
+fn an_answering_origin_records_events() {
     let origin = Origin::answering(|request, number| match (request.target.as_str(), number) {
         ("/reset", _) => Reply::Reset,
         ("/close", _) => Reply::Close,
@@ -195,7 +195,7 @@ fn an_answering_origin_keeps_its_book() {
 }
 
 #[test]
-fn silence_ends_at_the_deadline() {
+fn a_wait_ends_at_the_deadline() {
     let origin = Origin::listen();
     let mut client =
         Conn::connect("client", origin.address()).with_timeout(Duration::from_millis(20));
@@ -205,7 +205,7 @@ fn silence_ends_at_the_deadline() {
     served.expect("x");
 }
 
-/// The simplest thing that can stand between two peers: bytes both ways, each end passed on.
+/// A simple relay: copies bytes and ends in both directions.
 fn relay_to(target: std::net::SocketAddr) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
     let address = listener.local_addr().expect("a listener has an address");

@@ -1,6 +1,6 @@
-//! A short soak: many clients at once, every framing, pieces of every size, and an origin that answers, stalls,
-//! breaks off and lies. Every answer is either exactly right or visibly failed, nobody gets another's, and
-//! nothing is left behind. The choices are pseudo-random from a fixed seed, so a failure can be repeated.
+//! A short soak test: many clients in parallel, every framing, pieces of every size, and an origin that responds, stalls,
+//! disconnects and sends invalid responses. Every response is either correct or visibly failed, none is sent to another
+//! client, and no resources leak. The choices are pseudo-random with a fixed seed, so that a failure is reproducible.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::support::*;
 const CLIENTS: u64 = 12;
 const EXCHANGES: u64 = 60;
 
-/// xorshift64*: good enough to mix cases with.
+/// A pseudo-random generator (xorshift64*).
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -21,7 +21,7 @@ impl Dice {
     }
 }
 
-/// Bytes that name whom they are for in every line, so that a stray piece of them is recognised.
+/// Bytes that contain `name` in every line, so that misdirected pieces are recognised.
 pub fn pattern(name: &str, length: usize) -> Vec<u8> {
     let line = format!("{name}\r\n0\r\n\r\nHTTP/1.1 ");
     line.bytes().cycle().take(length).collect()
@@ -44,14 +44,14 @@ pub fn chunked(body: &[u8], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-/// A request as the dice have it, and what is to come of it.
+/// A random request and the expected result.
 pub struct Drawn {
     pub kind: &'static str,
     pub method: &'static str,
     pub target: String,
-    /// The body that a good answer has.
+    /// The body of a correct response.
     pub expected: Vec<u8>,
-    /// All its bytes, and in what pieces they are sent.
+    /// All bytes of the request, and the size of the pieces in which they are sent.
     pub whole: Vec<u8>,
     pub pieces: usize,
     /// Whether the client disconnects early.
@@ -87,7 +87,7 @@ impl Drawn {
         }
     }
 
-    /// Sends a part of it, and goes.
+    /// Sends a part of the request and disconnects.
     pub fn leave(&self, mut client: Conn, dice: &mut Dice) {
         client.offer(&self.whole[..dice.roll(self.whole.len() as u64) as usize]);
         if dice.roll(2) == 0 {
@@ -98,10 +98,10 @@ impl Drawn {
     }
 }
 
-/// What the origin does, as the target's first segment says.
+/// The behaviours of the origin, named by the first segment of the target.
 ///
-/// It closes a connection that could be kept only where it says so. One that does not leaves a moment in which
-/// no proxy can know better than to send the next request there; http_pool.rs has the cases that can be told.
+/// It closes a persistent connection only after announcing that. Otherwise a proxy might send the next request before it
+/// can detect the close; http_pool.rs tests the detectable cases.
 const KINDS: [&str; 8] = [
     "length", "chunked", "close", "pieces", "cut", "lie", "reset", "leave",
 ];
@@ -114,7 +114,7 @@ fn answer(request: &Request) -> Reply {
     );
     let mut dice = Dice(seed);
     let body = pattern(&request.target, dice.roll(40_000) as usize);
-    // The request's body has to be the one that belongs to its target.
+    // The body of the request must match its target.
     let right = request.body == pattern(&request.target, request.body.len());
     let status = if right { "200 OK" } else { "409 Mixed Up" };
     let by_length = [
@@ -136,7 +136,7 @@ fn answer(request: &Request) -> Reply {
         "chunked" => Reply::Bytes(in_chunks),
         "close" => Reply::BytesThenClose([format!("HTTP/1.1 {status}\r\n\r\n").as_bytes(), &body].concat()),
         "pieces" => Reply::PiecesThenClose([format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat(), 1 + dice.roll(500) as usize),
-        // Breaks off somewhere before the end.
+        // Disconnects at a random point before the end.
         "cut" => Reply::BytesThenClose(by_length[..dice.roll(by_length.len() as u64) as usize].to_vec()),
         "lie" => Reply::BytesThenClose(
             [
@@ -174,7 +174,7 @@ fn run_client(interceptor: &Interceptor, number: u64) {
         let outcome = client.try_response(method);
         let keeps = match &outcome {
             Ok(response) if response.status == 200 => {
-                // A cut may fall behind the last byte: then it was none.
+                // The response is complete if the cut is after its last byte.
                 assert!(good, "{target}: a bad answer came through");
                 assert!(
                     response.body == expected,
@@ -219,7 +219,7 @@ fn every_answer_in_a_mix_is_right_or_visibly_failed() {
             scope.spawn(move || run_client(interceptor, number));
         }
     });
-    // No request reached the origin with a body that is not its own, and none in bad form.
+    // The origin received only well-formed requests with matching bodies.
     let seen = origin.seen();
     for request in requests_of(&seen) {
         assert!(

@@ -1,8 +1,8 @@
-//! The long soak: everything at once, against an origin that resets, stalls, lies, leaves and is killed and started
-//! again. Every answer is either exactly right or visibly failed, no POST is acted on twice, and afterwards
-//! everything is as it was before.
+//! The long soak test: all kinds of requests in parallel, against an origin that resets, stalls, sends invalid responses,
+//! disconnects, and is killed and restarted. Every response is either correct or visibly failed, no POST is processed
+//! twice, and no resources leak.
 //!
-//! A few seconds of it run with every `cargo test`. For ten minutes with 200 clients:
+//! `cargo test` runs it for a few seconds. For ten minutes with 200 clients:
 //!
 //! ```text
 //! IC_SOAK_SECONDS=600 cargo test --release --test it http_soak -- --nocapture
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::http_mix::{Dice, Drawn, chunked, pattern};
 use crate::support::*;
 
-/// How long it runs, and with how many clients.
+/// The duration and the number of clients.
 fn extent() -> (Duration, u64) {
     match std::env::var("IC_SOAK_SECONDS") {
         Ok(seconds) => (
@@ -31,22 +31,22 @@ fn extent() -> (Duration, u64) {
     }
 }
 
-/// How long a client waits for an origin that stalls for ever.
+/// How long a client waits for an origin that stalls.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What the origin does, as the target's first segment says.
+/// The behaviours of the origin, named by the first segment of the target.
 const KINDS: [&str; 12] = [
     "length", "chunked", "close", "early", "slow", "pieces", "hang", "silent", "cut", "lie",
     "reset", "leave",
 ];
 
-/// Those that end well, if nothing else happens.
+/// Those with a successful response, unless the origin is killed.
 const GOOD: [&str; 6] = ["length", "chunked", "close", "early", "slow", "pieces"];
 
-/// Where the origin is to listen, and the file in which it notes what it has acted on.
+/// Variables with the address of the origin and with the file in which it records processed requests.
 const ORIGIN: (&str, &str) = ("IC_SOAK_ORIGIN", "IC_SOAK_NOTES");
 
-/// The origin, a process of its own so that it can be killed. Only [`Restarting`] runs it.
+/// The origin, a separate process that can be killed. Only [`Restarting`] runs it.
 #[test]
 #[ignore = "the soak's origin: started by the soak"]
 fn the_origin_of_the_soak() {
@@ -116,7 +116,7 @@ fn answer(request: &Request, mut notes: &File) -> Reply {
             [format!("HTTP/1.1 {status}\r\n\r\n").as_bytes(), &body].concat(),
         ),
         "pieces" => Reply::PiecesThenClose([interim, &in_chunks].concat(), 1 + dice.roll(500) as usize),
-        // Stays, and says nothing more: the client has to leave.
+        // Sends nothing more, so that the client has to disconnect.
         "hang" => Reply::Bytes(by_length[..part].to_vec()),
         "silent" => Reply::Bytes(Vec::new()),
         "cut" => Reply::BytesThenClose(by_length[..part].to_vec()),
@@ -128,7 +128,7 @@ fn answer(request: &Request, mut notes: &File) -> Reply {
     }
 }
 
-/// The origin's process: killed and started again on the same port.
+/// The process of the origin, which is killed and restarted on the same port.
 struct Restarting<'a> {
     address: SocketAddr,
     notes: &'a Path,
@@ -173,7 +173,7 @@ impl<'a> Restarting<'a> {
 
     fn restart(&mut self) {
         self.kill();
-        // For a while nobody is there.
+        // For a while the port is closed.
         std::thread::sleep(Duration::from_millis(100));
         self.child = Restarting::spawn(self.address, self.notes);
     }
@@ -181,16 +181,16 @@ impl<'a> Restarting<'a> {
 
 impl Drop for Restarting<'_> {
     fn drop(&mut self) {
-        // After a failure nobody else ends it.
+        // After a failure it is still running.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// How exchanges ended, by kind.
+/// The number of exchanges by result.
 type Metrics = BTreeMap<(&'static str, &'static str), u64>;
 
-/// One client, up to `until`.
+/// Runs one client until `until`.
 fn run_client(interceptor: &Interceptor, number: u64, until: Instant) -> Metrics {
     let mut tally = Metrics::new();
     let mut dice = Dice(0x9e37_79b9 * (number + 1));
@@ -227,7 +227,7 @@ fn run_client(interceptor: &Interceptor, number: u64, until: Instant) -> Metrics
     tally
 }
 
-/// Whether the answer is right, or failed for everybody to see. Says also whether the connection goes on.
+/// Checks that the response is correct or visibly failed; returns the result and whether the connection stays open.
 fn judge(
     target: &str,
     kind: &str,
@@ -264,14 +264,14 @@ fn judge(
 }
 
 #[test]
-fn a_soak_leaves_everything_as_it_was() {
+fn a_soak_test_gets_correct_responses_and_leaks_nothing() {
     let (duration, clients) = extent();
     let folder = scratch_folder();
     let notes = folder.join("notes");
     File::create(&notes).expect("the build folder can be written");
     let mut origin = Restarting::start(&notes);
     let interceptor = Launch::toward(format!("http://{}", origin.address)).start();
-    // Buffers, pools and the allocator take their time to have seen everything.
+    // Buffers, pools and the allocator reach their size slowly.
     let warm_up = duration / 10;
     let tally = Mutex::new(Metrics::new());
     let mut restarts = 0;
@@ -322,7 +322,7 @@ fn a_soak_leaves_everything_as_it_was() {
     std::fs::remove_dir_all(folder).expect("the build folder can be written");
 }
 
-/// No request came with another's body, and none that is not idempotent was acted on twice.
+/// No request had the body of another, and no request that is not idempotent was processed twice.
 fn check_notes(notes: &str) {
     let mut posts: Vec<&str> = notes
         .lines()
@@ -349,19 +349,19 @@ fn report(tally: &Metrics, restarts: u32, states: &[(&str, State)]) {
     }
 }
 
-/// By how much resident memory may differ: some buffers are kept for the next connection.
+/// Allowed growth of memory: some buffers are kept for the next connection.
 const MEMORY_MARGIN: u64 = 8 << 20;
 
-/// Four pipes, two ends each, are kept for the next large body.
+/// Four pipes with two ends each are kept for the next large body.
 const KEPT_DESCRIPTORS: usize = 8;
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     descriptors: usize,
     /// Resident bytes.
     memory: u64,
-    /// Clients' connections, the one that asks among them: one task each.
+    /// Connections of clients, including the one that queries this: one task each.
     connections: u64,
     in_flight: u64,
 }
@@ -391,7 +391,7 @@ impl State {
         }
     }
 
-    /// Once everything is as `before`, but for memory and the pipes that are kept.
+    /// Waits until all resources are as `before`, except for memory and kept pipes.
     #[track_caller]
     fn settled(interceptor: &Interceptor, before: &State) -> State {
         let since = Instant::now();

@@ -1,7 +1,7 @@
-//! An image with nothing in it but `ic`: a static binary, alone in the root of its file system. No `/proc`, `/etc`, `/tmp`, home,
-//! resolver or certificates; whatever is needed of them is part of the binary, or an answer says what is missing.
+//! An image that contains only `ic`: a static binary in an otherwise empty root file system. No `/proc`, `/etc`, `/tmp`,
+//! home, resolver or certificates; the binary contains what it needs of them, or an error names what is missing.
 //!
-//! `IC_STATIC` names the binary (`.ci/run` builds it); without it there is nothing to test.
+//! `IC_STATIC` names the binary (`.ci/run` builds it); without it the tests are skipped.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use crate::cli_home::Ran;
 use crate::support::tls::{Authority, usual};
 use crate::support::*;
 
-/// A root with nothing but the binary in it.
+/// A root folder that contains only the binary.
 struct Root(tempfile::TempDir);
 
 impl Root {
-    /// None where there is no binary, or no other root can be had.
+    /// Returns `None` without a binary or without permission for chroot.
     fn new() -> Option<Root> {
         let Some(ic) = std::env::var_os("IC_STATIC") else {
             println!("skipped: IC_STATIC names no static binary");
             return None;
         };
         let folder = tempfile::tempdir().expect("a folder");
-        // By another process: what this one has open for writing, a program that is just being started may have as well, and
-        // then the file cannot be run.
+        // `cp` writes the file: a child process of another test would inherit a file that this process writes, and a file that is
+        // open for writing cannot be executed.
         let copied = Command::new("cp").arg(ic).arg(folder.path()).status();
         assert!(
             copied.is_ok_and(|status| status.success()),
@@ -34,7 +34,7 @@ impl Root {
         );
         let root = Root(folder);
         let may = root.ic(&["--version"]).output();
-        // In CI the user is root, and not to be asked is a failure.
+        // In CI the user is root, and missing permission is a failure.
         if rustix::process::getuid().is_root() || may.is_ok_and(|ran| ran.status.success()) {
             return Some(root);
         }
@@ -46,7 +46,7 @@ impl Root {
         self.0.path()
     }
 
-    /// `ic` in it, with no variables.
+    /// The command `ic` in this root, without environment variables.
     fn ic(&self, arguments: &[&str]) -> Command {
         let mut command = if rustix::process::getuid().is_root() {
             Command::new("chroot")
@@ -65,10 +65,10 @@ impl Root {
         Ran::from(self.ic(arguments).output().expect("it can be started"))
     }
 
-    /// `ic serve` on a port that is free.
+    /// Starts `ic serve` on a free port.
     #[track_caller]
     fn serve(&self, arguments: &[&str]) -> Server {
-        // Between the probe and the start somebody else may take the port: then the next one.
+        // Another program may take the port between the probe and the start; then the next port is tried.
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
             let port = free_port();
@@ -109,7 +109,7 @@ impl Server {
         client.response("GET")
     }
 
-    /// Stops it as a container's engine does.
+    /// Stops it with SIGTERM, as a container engine does.
     #[track_caller]
     fn stop(mut self) -> String {
         let ic = self.ic.take().expect("it runs");
@@ -132,7 +132,7 @@ impl Drop for Server {
 }
 
 #[test]
-fn what_needs_no_registry_works_and_what_does_says_so() {
+fn commands_without_a_registry_work_and_the_others_report_an_error() {
     let Some(root) = Root::new() else { return };
     assert_eq!(
         root.run(&["--version"]).result(0),
@@ -148,14 +148,14 @@ fn what_needs_no_registry_works_and_what_does_says_so() {
         let said = root.run(&[command]).complaint(3);
         assert!(said.contains("set HOME to an absolute path"), "{said}");
     }
-    // Engines set HOME to `/` for who has no home.
+    // Engines set HOME to `/` for a user without a home.
     let registry = ["--registry", "/port_registry.json"];
     let ran = root.run(&[&registry[..], &["allocate", "-q"]].concat());
     assert_eq!(ran.out, "8888\n", "{ran:?}");
 }
 
 #[test]
-fn the_mock_is_served_and_asked_for_its_health() {
+fn the_mock_is_served_and_its_health_is_checked() {
     let Some(root) = Root::new() else { return };
     let server = root.serve(&["--mock"]);
     assert_eq!(server.answer("/v1/models").status, 200);
@@ -163,7 +163,7 @@ fn the_mock_is_served_and_asked_for_its_health() {
     for arguments in [&["health", &port][..], &["health", &port, "--ready"]] {
         assert_eq!(root.run(arguments).exit, Some(0), "{arguments:?}");
     }
-    // A look around without /proc.
+    // `ic status` without /proc.
     assert_eq!(root.run(&["check", &port]).exit, Some(1));
     server.stop();
 
@@ -181,7 +181,7 @@ fn the_mock_is_served_and_asked_for_its_health() {
 }
 
 #[test]
-fn targets_are_found_where_there_is_no_resolver() {
+fn names_of_targets_are_resolved_without_resolver_files() {
     let Some(root) = Root::new() else { return };
     let origin = Origin::listen_in_plain();
     let port = origin.address().port();
@@ -207,7 +207,7 @@ fn targets_are_found_where_there_is_no_resolver() {
     );
     assert!(response.text().contains("does not resolve"), "{response:?}");
     server.stop();
-    // What an engine puts there is read.
+    // The file that engines provide is used.
     fs::create_dir(root.path().join("etc")).expect("a folder");
     fs::write(root.path().join("etc/hosts"), "127.0.0.1 llm.test\n").expect("a file");
     let server = root.serve(&named);
@@ -218,14 +218,14 @@ fn targets_are_found_where_there_is_no_resolver() {
 
 #[cfg(feature = "tls")]
 #[test]
-fn certificates_are_judged_by_the_list_that_is_part_of_it_and_what_is_added() {
+fn certificates_are_verified_with_the_built_in_list_and_the_ca_file() {
     let Some(root) = Root::new() else { return };
     let origin = Origin::answering_in_tls(usual(), |_, _| Reply::Bytes(OK.to_vec()));
     let target = origin.url();
     let server = root.serve(&["--target", &target]);
     let response = server.answer("/");
     assert_eq!(response.status, 502, "{response:?}");
-    // It says whom it does not trust, and not that it trusts nobody.
+    // The certificate is not trusted; the list of trusted certificates is not empty.
     assert_eq!(
         response.fields.one("x-ic-error"),
         Some("target_certificate"),
