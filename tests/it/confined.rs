@@ -215,7 +215,9 @@ fn status_reports_when_listening_processes_cannot_be_found() {
         .expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
-        errors.starts_with("ic: warning: without ") && errors.lines().count() == 1,
+        errors.starts_with("ic: warning: ")
+            && errors.contains("; only the ports of projects are ")
+            && errors.lines().count() == 1,
         "{errors}"
     );
     let status: Value = serde_json::from_slice(&output.stdout).expect("a document");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{read, root, sources, without_comment, without_unit_tests};
 
 /// How many files may still be part of a circle. It only goes down, to none.
-const IN_CIRCLES_MAX: usize = 31;
+const IN_CIRCLES_MAX: usize = 3;
 
 /// The top-level modules, each with those that it may import. `cli` may import every one, and none may import `cli`.
 const LAYERS: &[(&str, &[&str])] = &[
