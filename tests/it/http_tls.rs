@@ -214,7 +214,7 @@ fn insecure_accepts_any_certificate_and_says_so_at_start() {
     let said = interceptor.errors();
     let warnings = said
         .lines()
-        .filter(|line| line.starts_with("ic: warning: with --insecure "));
+        .filter(|line| line.starts_with("ic: warning: --insecure does not verify "));
     assert_eq!(warnings.count(), 1, "{said}");
     assert_eq!(interceptor.health()["insecure"], true);
 
