@@ -26,15 +26,18 @@
 //!
 //! 1. `serve` accepts a connection of a `serve::site`, the port of one project, and gives it a task, which `serve::exchange`
 //!    drives. All waiting is done in `serve::reactor`: the one place that asks the system which sockets are ready.
-//! 2. [`http::head`] reads the head, [`http::framing`] decides once how the body ends, [`http::guard`]
-//!    whether the request is served, [`http::rewrite`] writes the head for the origin; [`http::forward`] asks
+//! 2. [`http::head`] parses the head, [`http::framing`] decides once how the body ends, [`http::guard`]
+//!    whether the request is served, [`http::rewrite`] writes the head for the target; [`http::forward`] calls
 //!    them in this order.
 //! 3. `serve::upstream::pool` lends a kept connection, or `serve::upstream::connect` makes one: it resolves the target's host,
 //!    tries its addresses in turn (`happy_eyeballs`), and performs the TLS handshake (`tls`) where the target is `https`.
 //! 4. Two futures run side by side: `serve::exchange::upload` sends the request and waits for the client to disconnect,
 //!    `serve::exchange::download` passes the response on. `serve::relay` moves bodies (large ones by `serve::transfer`, which
 //!    leaves them in the kernel where it can), `serve::tunnel` what follows a 101.
-//! 5. [`http::connection`] says whether each connection serves another request.
+//! 5. [`http::connection`] decides whether each connection serves another request.
+//!
+//! Each error is one row of a table, with its status, code, message and whether a retry can help: those of the message in
+//! `http::error`, of the exchange in `serve::error`, of the connection to the target in `serve::upstream::error`.
 //!
 //! [`serve::feed`] publishes each step while it has a subscriber; otherwise it costs one test of one byte.
 //!

@@ -52,7 +52,7 @@ pub use self::target::{BadTarget, Endpoint, Target};
 use self::upstream::connect::Connector;
 use self::upstream::pool::Pool;
 pub use self::upstream::proxy::{BadProxy, Proxy};
-pub use self::upstream::tls::{Tls, Trust, Unusable};
+pub use self::upstream::tls::{Tls, TlsConfigError, Trust};
 pub use crate::http::guard::Guard;
 pub use crate::http::rewrite::{InvalidField, RequestRewriter};
 

@@ -224,7 +224,7 @@ mod tests {
         check_persistence("options are compared whole", "Connection: closed, not-close\r\n", (true, false));
         check_persistence("words are no list", "Connection: keep-alive close\r\n", (true, false));
         check_persistence("Keep-Alive alone asks for nothing", "Keep-Alive: timeout=5\r\n", (true, false));
-        check_persistence("nor does Proxy-Connection, which nobody defines", "Proxy-Connection: keep-alive\r\n", (true, false));
+        check_persistence("nor does Proxy-Connection, which no standard defines", "Proxy-Connection: keep-alive\r\n", (true, false));
         check_persistence("nor does it close", "Proxy-Connection: close\r\n", (true, false));
     }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::error::Error;
 use super::grammar::list;
 use super::head::{RequestHead, Version};
-use super::target::{Target, host_of};
+use super::target::{Target, host_and_port, host_of};
 
 /// A request with so many entries of `ic` in `Via` is a loop. Chains of two or three exist.
 pub const VIA_MAX: usize = 5;
@@ -164,7 +164,7 @@ fn own_via_entries(head: &RequestHead<'_, '_>) -> usize {
         .count()
 }
 
-/// What stands behind `http:` or `https:`, which no well-formed origin lets anything but `//` follow.
+/// The rest of an origin after `http:` or `https:`; in a well-formed one it starts with `//`.
 fn behind_web_scheme(origin: &[u8]) -> Option<&[u8]> {
     [&b"http:"[..], b"https:"].iter().find_map(|scheme| {
         let (start, rest) = origin.split_at_checked(scheme.len())?;
@@ -172,14 +172,14 @@ fn behind_web_scheme(origin: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// A name for [`Guard::allowed_hosts`]: a host without port, or `*`; `None` for what no `Host` field can be.
+/// Parses an element of [`Guard::allowed_hosts`]: a host without port, or `*`. `None` if it is neither.
 pub fn allowed_host(text: &str) -> Option<&str> {
     let is_host = host_of(text) == Some(text) && !text.starts_with('.');
     (text == ANY || is_host).then_some(text)
 }
 
-/// An origin for [`Guard::allowed_origins`] as browsers send it (RFC 6454 §6.2: no path, and no port that is the scheme's
-/// own), or `*`; `None` for what is none.
+/// Parses an element of [`Guard::allowed_origins`]: an origin, or `*`. Returns it as browsers send it (RFC 6454 §6.2: without a
+/// path and without the default port); `None` if it is neither.
 pub fn allowed_origin(text: &str) -> Option<String> {
     if text == ANY {
         return Some(text.to_owned());
@@ -192,14 +192,13 @@ pub fn allowed_origin(text: &str) -> Option<String> {
     if scheme.is_empty() || !is_scheme {
         return None;
     }
-    let host = host_of(authority)?;
-    let port: Option<u16> = authority[host.len()..].trim_start_matches(':').parse().ok();
-    let own_port = match scheme.to_ascii_lowercase().as_str() {
+    let (host, port) = host_and_port(authority)?;
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
         "http" => Some(80),
         "https" => Some(443),
         _ => None,
     };
-    Some(match port.filter(|_| port != own_port) {
+    Some(match port.filter(|_| port != default_port) {
         Some(port) => format!("{scheme}://{host}:{port}"),
         None => format!("{scheme}://{host}"),
     })

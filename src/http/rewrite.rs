@@ -566,7 +566,7 @@ mod tests {
         check_response("this hop's fields", "HTTP/1.1 200 OK | Connection: close, x-a | Keep-Alive: timeout=5 | Proxy-Connection: x | TE: a | X-A: 1 | X-B: 2", Absent, false, "HTTP/1.1 200 OK | X-B: 2");
         check_response("framing that Connection names", "HTTP/1.1 200 OK | Connection: Content-Length | Content-Length: 5", Absent, false, "HTTP/1.1 200 OK | Content-Length: 5");
         check_response("the client's connection closes", "HTTP/1.1 200 OK | Connection: keep-alive", Close, false, "HTTP/1.1 200 OK | Connection: close");
-        check_response("a client of HTTP/1.0 is told that it stays open", "HTTP/1.1 200 OK | Content-Length: 5", KeepAlive, false, "HTTP/1.1 200 OK | Content-Length: 5 | Connection: keep-alive");
+        check_response("an HTTP/1.0 client gets keep-alive", "HTTP/1.1 200 OK | Content-Length: 5", KeepAlive, false, "HTTP/1.1 200 OK | Content-Length: 5 | Connection: keep-alive");
         check_response("a body without its chunks", "HTTP/1.1 200 OK | Transfer-Encoding: chunked", Close, true, "HTTP/1.1 200 OK | Connection: close");
         check_response("a length has nothing to be decoded", "HTTP/1.1 200 OK | Content-Length: 5", Close, true, "HTTP/1.1 200 OK | Content-Length: 5 | Connection: close");
         check_response("204 has no body to announce (RFC 9112 §6.1)", "HTTP/1.1 204 No Content | Transfer-Encoding: chunked | A: b", Absent, false, "HTTP/1.1 204 No Content | A: b");
@@ -574,7 +574,7 @@ mod tests {
         check_response("nor has 100", "HTTP/1.1 100 Continue | Content-Length: 5", Absent, false, "HTTP/1.1 100 Continue");
 
         check_response("an upgrade", "HTTP/1.1 101 Switching Protocols | Connection: upgrade | Upgrade: websocket | Sec-WebSocket-Accept: x", Upgrade, false, "HTTP/1.1 101 Switching Protocols | Upgrade: websocket | Sec-WebSocket-Accept: x | Connection: Upgrade");
-        check_response("an offer that nobody asked for", "HTTP/1.1 200 OK | Connection: Upgrade | Upgrade: h2,h2c", Absent, false, "HTTP/1.1 200 OK");
+        check_response("an unrequested offer", "HTTP/1.1 200 OK | Connection: Upgrade | Upgrade: h2,h2c", Absent, false, "HTTP/1.1 200 OK");
         check_response("a demand (RFC 9110 §15.5.22)", "HTTP/1.1 426 Upgrade Required | Connection: Upgrade | Upgrade: websocket", Absent, false, "HTTP/1.1 426 Upgrade Required | Upgrade: websocket | Connection: Upgrade");
         check_response("a demand before the connection closes", "HTTP/1.1 426 Upgrade Required | Upgrade: websocket", Close, false, "HTTP/1.1 426 Upgrade Required | Upgrade: websocket | Connection: close, Upgrade");
         check_response("a demand to a client of HTTP/1.0", "HTTP/1.1 426 Upgrade Required | Upgrade: websocket", KeepAlive, false, "HTTP/1.1 426 Upgrade Required | Upgrade: websocket | Connection: keep-alive, Upgrade");

@@ -91,31 +91,37 @@ impl<'b> Target<'b> {
 /// The host of `uri-host [ ":" port ]`, brackets included; `None` if it is malformed or empty
 /// (RFC 9110 §7.2, RFC 3986 §3.2.2).
 pub fn host_of(authority: &str) -> Option<&str> {
+    host_and_port(authority).map(|(host, _)| host)
+}
+
+/// The same with the port, which is `None` if it is absent or empty.
+pub fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let host_len = match authority.strip_prefix('[') {
         Some(literal) => literal.find(']')? + 2,
         None => authority.find(':').unwrap_or(authority.len()),
     };
     let (host, port) = authority.split_at(host_len);
-    let port_is_right = match port.strip_prefix(':') {
-        Some(digits) => {
-            let is_number = digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
-            is_number && (digits.is_empty() || digits.parse::<u16>().is_ok())
+    let port = match port.strip_prefix(':') {
+        Some("") => None,
+        Some(digits) if digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().ok()?)
         }
-        None => port.is_empty(),
+        None if port.is_empty() => None,
+        _ => return None,
     };
-    let host_is_right = match host
+    let is_host = match host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
     {
-        // A zone (`%eth0`) has no meaning to another machine, and no other literal is in use.
+        // A zone (`%eth0`) has no meaning on another machine, and no other literal is in use.
         Some(literal) => literal.parse::<std::net::Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.bytes().all(is_reg_name_byte),
     };
-    (port_is_right && host_is_right).then_some(host)
+    is_host.then_some((host, port))
 }
 
-/// `unreserved / sub-delims`, less what would make a list or a quote of it. Percent-encoding, which the
-/// grammar has as well, occurs in no name that resolves.
+/// `unreserved / sub-delims` without list separators and quotes. The grammar allows percent-encoding as well, but no name that
+/// resolves contains it.
 fn is_reg_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(

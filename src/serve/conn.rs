@@ -221,7 +221,7 @@ impl Stream {
     /// Ends the direction that is written. In TLS by a close_notify: the protocol itself may still have to write to the socket.
     async fn finish(&self) -> io::Result<()> {
         on_source!(self, source => source.get_ref().shutdown(Shutdown::Write), session => {
-            session.says_goodbye();
+            session.queue_close_notify();
             session.flush().await
         })
     }
@@ -297,7 +297,7 @@ impl Drop for Conn {
             // A reset, which does not look like the end of a message. Unix sockets have none.
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
             if let Stream::Tls(session) = &self.stream {
-                session.keeps_silent();
+                session.suppress_close_notify();
             }
         }
     }

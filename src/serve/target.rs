@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::upstream::tls;
-use crate::http::target::host_of;
+use crate::http::target::host_and_port;
 
 /// A target: `http://host[:port][/base]`, the same with `https`, or `unix:/path.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +71,13 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, BadTarget> {
         let text = text.trim();
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.starts_with(UNIX) {
+        if let Some(path) = text.strip_prefix(UNIX) {
+            return unix(text, path);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(BadTarget(
                 "contains a space or a character that must be percent-encoded",
             ));
-        }
-        if let Some(path) = text.strip_prefix(UNIX) {
-            return unix(text, path);
         }
         let (scheme, rest) = text
             .split_once("://")
@@ -93,49 +93,46 @@ impl FromStr for Target {
                 "has a scheme other than http, https or unix; write it as http://host:port or unix:/path.sock",
             ));
         }
-        let default_port = if is_https { HTTPS_PORT } else { HTTP_PORT };
-        if rest.contains(['?', '#']) {
-            return Err(BadTarget(
-                "has a query or a fragment; a target is host, port and base path",
-            ));
-        }
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if authority.contains('@') {
-            return Err(BadTarget(
-                "contains a user name or password; leave credentials to the client",
-            ));
-        }
-        if authority.is_empty() || authority.starts_with(':') {
-            return Err(BadTarget("has no host; write it as http://host:port"));
-        }
-        let host = host_of(authority).ok_or(BadTarget(
-            "has a malformed host or port; write it as http://host:port",
-        ))?;
-        let port = match authority[host.len()..].strip_prefix(':') {
-            None | Some("") => default_port,
-            Some(digits) => digits
-                .parse()
-                .ok()
-                .filter(|&port| port != 0)
-                .ok_or(BadTarget("has a port outside 1 to 65535"))?,
-        };
-        let host_field = if port == default_port {
-            host.to_owned()
-        } else {
-            format!("{host}:{port}")
-        };
-        let bare_host = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        Ok(Target {
-            text: text.to_owned(),
-            endpoint: Endpoint::Tcp(bare_host, port),
-            is_https,
-            host_field,
-            base_path: path.trim_end_matches('/').to_owned(),
-        })
+        http(text, rest, is_https)
     }
+}
+
+/// `rest` is the target `text` without its scheme.
+fn http(text: &str, rest: &str, is_https: bool) -> Result<Target, BadTarget> {
+    if rest.contains(['?', '#']) {
+        return Err(BadTarget(
+            "has a query or a fragment; a target is host, port and base path",
+        ));
+    }
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err(BadTarget(
+            "contains a user name or password; leave credentials to the client",
+        ));
+    }
+    if authority.is_empty() || authority.starts_with(':') {
+        return Err(BadTarget("has no host; write it as http://host:port"));
+    }
+    let (host, port) = host_and_port(authority).ok_or(BadTarget(
+        "has a malformed host or port; write it as http://host:port",
+    ))?;
+    if port == Some(0) {
+        return Err(BadTarget("has a port outside 1 to 65535"));
+    }
+    let default_port = if is_https { HTTPS_PORT } else { HTTP_PORT };
+    let port = port.unwrap_or(default_port);
+    let host_field = if port == default_port {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    };
+    Ok(Target {
+        text: text.to_owned(),
+        endpoint: Endpoint::Tcp(host.trim_matches(['[', ']']).to_owned(), port),
+        is_https,
+        host_field,
+        base_path: path.trim_end_matches('/').to_owned(),
+    })
 }
 
 fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::cli::settings::{self, Environment, SourcedValue};
-use crate::serve::{Endpoint, Target, Tls, Trust, Unusable};
+use crate::serve::{Endpoint, Target, Tls, TlsConfigError, Trust};
 use crate::text::{escaped_path, io_message};
 
 use super::arguments::Serve;
@@ -69,7 +69,7 @@ pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
         return Ok(None);
     }
     let tls = Tls::new(trust, host).map_err(|unusable| match unusable {
-        Unusable::Unreadable(path, error) => {
+        TlsConfigError::Unreadable(path, error) => {
             let remedy = if trust.system_file.as_ref() == Some(&path) {
                 "correct SSL_CERT_FILE, or leave it out"
             } else if trust.system_folders.contains(&path) {
@@ -83,7 +83,7 @@ pub fn tls(trust: &Trust, target: &Target) -> Result<Option<Tls>, Failure> {
                 io_message(&error)
             ))
         }
-        Unusable::Unfit(why) => Failure::usage(why),
+        TlsConfigError::Invalid(why) => Failure::usage(why),
     })?;
     if trust.insecure {
         eprint_line(format_args!(

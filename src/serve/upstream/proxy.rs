@@ -14,7 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::error::{ConnectError, ProxyError, ProxyFailure};
 use crate::http::Parsed;
 use crate::http::head::{self, Slots};
-use crate::http::target::host_of;
+use crate::http::target::host_and_port;
 use crate::serve::buffers::Buffer;
 use crate::serve::conn::Stream;
 
@@ -81,14 +81,9 @@ impl FromStr for Proxy {
             None => (None, authority),
         };
         const MALFORMED: BadProxy = BadProxy("is not a proxy URL; write it as http://host:port");
-        let host = host_of(address).ok_or(MALFORMED)?;
-        let port = match address[host.len()..].strip_prefix(':') {
-            None | Some("") => HTTP_PORT,
-            Some(digits) => digits
-                .parse()
-                .ok()
-                .filter(|&port| port != 0)
-                .ok_or(MALFORMED)?,
+        let (host, port) = match host_and_port(address) {
+            None | Some((_, Some(0))) => return Err(MALFORMED),
+            Some((host, port)) => (host, port.unwrap_or(HTTP_PORT)),
         };
         let authorization = match user {
             None => None,

@@ -48,22 +48,22 @@ pub struct Trust {
 
 /// TLS options that cannot be used.
 #[derive(Debug)]
-pub enum Unusable {
+pub enum TlsConfigError {
     /// This file cannot be read.
     Unreadable(PathBuf, io::Error),
     /// Any other error, with what to do about it.
-    Unfit(String),
+    Invalid(String),
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for TlsConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unusable::Unreadable(path, error) => {
+            TlsConfigError::Unreadable(path, error) => {
                 write!(f, "cannot read `{}`: {error}", path.display())
             }
-            Unusable::Unfit(why) => f.write_str(why),
+            TlsConfigError::Invalid(why) => f.write_str(why),
         }
     }
 }
 
-impl std::error::Error for Unusable {}
+impl std::error::Error for TlsConfigError {}

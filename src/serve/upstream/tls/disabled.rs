@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::task::{Context, Poll, Waker};
 
 use super::super::error::TlsError;
-use super::{Trust, Unusable};
+use super::{TlsConfigError, Trust};
 use crate::serve::reactor::Source;
 
 /// Has no values.
@@ -14,8 +14,8 @@ pub enum Tls {}
 
 impl Tls {
     /// Always an error.
-    pub fn new(_: &Trust, _: &str) -> Result<Self, Unusable> {
-        Err(Unusable::Unfit(
+    pub fn new(_: &Trust, _: &str) -> Result<Self, TlsConfigError> {
+        Err(TlsConfigError::Invalid(
             "this build has no TLS; give a target that starts with http://".to_owned(),
         ))
     }
@@ -73,11 +73,11 @@ impl Session {
         match *self {}
     }
 
-    pub fn says_goodbye(&self) {
+    pub fn queue_close_notify(&self) {
         match *self {}
     }
 
-    pub fn keeps_silent(&self) {
+    pub fn suppress_close_notify(&self) {
         match *self {}
     }
 

@@ -189,12 +189,12 @@ impl Session {
     }
 
     /// Queues a `close_notify`; the next [`flush`](Session::flush) sends it.
-    pub fn says_goodbye(&self) {
+    pub fn queue_close_notify(&self) {
         self.state.borrow_mut().connection.send_close_notify();
     }
 
     /// Sends no `close_notify` at the end, since the message is incomplete.
-    pub fn keeps_silent(&self) {
+    pub fn suppress_close_notify(&self) {
         self.is_silent.set(true);
     }
 

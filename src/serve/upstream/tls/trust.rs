@@ -14,7 +14,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, SignatureScheme};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore};
 
-use super::{Session, Trust, Unusable};
+use super::{Session, TlsConfigError, Trust};
 use crate::serve::reactor::Source;
 
 /// What connections to one target share: trusted certificates and session tickets.
@@ -31,7 +31,7 @@ impl Tls {
     /// # Errors
     ///
     /// If a file cannot be read or its content not used.
-    pub fn new(trust: &Trust, host: &str) -> Result<Self, Unusable> {
+    pub fn new(trust: &Trust, host: &str) -> Result<Self, TlsConfigError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             invalid(format!(
                 "the host `{host}` cannot be the name of a certificate; use another in the target"
@@ -54,7 +54,7 @@ impl Tls {
                 let chain = certificates(certificate)?;
                 let key_path = key;
                 let key = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
-                    pem::Error::Io(error) => Unusable::Unreadable(key_path.clone(), error),
+                    pem::Error::Io(error) => TlsConfigError::Unreadable(key_path.clone(), error),
                     _ => invalid(format!(
                         "`{}` has no usable private key; give one in PEM, without a password",
                         key_path.display()
@@ -98,7 +98,7 @@ impl Tls {
 }
 
 /// The certificates in a file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
     let none = || {
         invalid(format!(
             "`{}` contains no certificate; give one in PEM, which begins with -----BEGIN CERTIFICATE-----",
@@ -108,7 +108,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let found = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| match error {
-            pem::Error::Io(error) => Unusable::Unreadable(path.to_owned(), error),
+            pem::Error::Io(error) => TlsConfigError::Unreadable(path.to_owned(), error),
             _ => none(),
         })?;
     if found.is_empty() {
@@ -118,7 +118,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
 }
 
 /// The certificates that this machine trusts.
-fn system_roots(trust: &Trust) -> Result<RootCertStore, Unusable> {
+fn system_roots(trust: &Trust) -> Result<RootCertStore, TlsConfigError> {
     let is_given = trust.system_file.is_some() || !trust.system_folders.is_empty();
     let mut found = rustls_native_certs::CertificateResult::default();
     if is_given {
@@ -150,7 +150,7 @@ fn system_roots(trust: &Trust) -> Result<RootCertStore, Unusable> {
             Some(rustls_native_certs::Error {
                 kind: rustls_native_certs::ErrorKind::Io { inner, path },
                 ..
-            }) => Unusable::Unreadable(path, inner),
+            }) => TlsConfigError::Unreadable(path, inner),
             _ => invalid(
                 "SSL_CERT_FILE and SSL_CERT_DIR contain no certificate; correct or unset them"
                     .to_owned(),
@@ -162,8 +162,8 @@ fn system_roots(trust: &Trust) -> Result<RootCertStore, Unusable> {
     Ok(roots)
 }
 
-fn invalid(why: String) -> Unusable {
-    Unusable::Unfit(why)
+fn invalid(why: String) -> TlsConfigError {
+    TlsConfigError::Invalid(why)
 }
 
 /// Trusts roots, and server certificates that the user has given.
@@ -174,7 +174,7 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, Unusable> {
+    fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsConfigError> {
         let mut roots = system_roots(trust)?;
         let given = match &trust.ca_file {
             Some(path) => certificates(path)?,
