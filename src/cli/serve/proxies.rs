@@ -187,7 +187,7 @@ mod tests {
         let failure = proxy(&target, &Environment(&read)).expect_err("another kind");
         let text = failure.to_string();
         assert!(
-            text.starts_with("the value of HTTP_PROXY is a proxy of another kind"),
+            text.starts_with("the value of HTTP_PROXY is not an http proxy"),
             "{text}"
         );
         assert!(!text.contains("secret"), "{text}");
