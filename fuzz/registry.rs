@@ -6,23 +6,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use interceptor::registry::recover::{Recovered, recover};
-use interceptor::registry::{Damage, Flaw, Port, PortRange, Project, Registry};
+use interceptor::registry::{Damage, Issue, Port, PortRange, Project, Registry};
 use serde_json::Value;
 
 /// An accepted text is written with the same meaning; mappings recovered from any other text occur in it.
 pub fn registry(input: &[u8]) {
-    let Recovered { registry, flaws } = recover(input);
+    let Recovered { registry, issues } = recover(input);
     match Registry::parse(input) {
         Ok(parsed) => {
-            assert_eq!(flaws, [], "nothing is wrong with what is taken");
+            assert_eq!(issues, [], "nothing is wrong with what is taken");
             assert_eq!(mappings(&parsed), mappings(&registry));
             written(&parsed);
             allocates(parsed);
         }
         Err(damage) => {
             in_one_line(&damage.to_string());
-            if let Damage::Flawed(found) = &damage {
-                assert_eq!(&flaws, found, "both say the same of it");
+            if let Damage::Inconsistent(found) = &damage {
+                assert_eq!(&issues, found, "both say the same of it");
                 assert!(!found.is_empty());
             }
         }
@@ -35,10 +35,10 @@ pub fn registry(input: &[u8]) {
             "{path:?} is not there with {port:?}"
         );
     }
-    for flaw in &flaws {
+    for flaw in &issues {
         in_one_line(&flaw.to_string());
     }
-    agrees_with_json(input, &registry, &flaws);
+    agrees_with_json(input, &registry, &issues);
     allocates(registry);
 }
 
@@ -49,19 +49,19 @@ fn written(registry: &Registry) {
     assert_eq!(again.to_text(), text);
     assert_eq!(mappings(&again), mappings(registry));
     let all = mappings(registry);
-    assert_eq!(all.len(), registry.len(), "no path is there twice");
+    assert_eq!(all.len(), registry.len(), "no path occurs twice");
     let ports: HashSet<Port> = all.values().copied().collect();
-    assert_eq!(ports.len(), registry.len(), "no port is there twice");
+    assert_eq!(ports.len(), registry.len(), "no port occurs twice");
     assert!(all.keys().all(|path| path.is_absolute()));
 }
 
 /// If serde_json accepts the text, it finds the same mappings.
-fn agrees_with_json(input: &[u8], registry: &Registry, flaws: &[Flaw]) {
+fn agrees_with_json(input: &[u8], registry: &Registry, issues: &[Issue]) {
     let text = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
     let Ok(Value::Object(fields)) = serde_json::from_slice(text) else {
         return;
     };
-    if !flaws.is_empty() {
+    if !issues.is_empty() {
         return;
     }
     let found: BTreeMap<PathBuf, u64> = match fields.get("mappings") {

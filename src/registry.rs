@@ -28,11 +28,11 @@ pub mod recover;
 pub mod store;
 
 pub use allocate::{Allocated, Exhausted};
-pub use damage::{Damage, Flaw};
-pub use json::Syntax;
+pub use damage::{Damage, Issue};
+pub use json::SyntaxError;
 pub use model::Registry;
-pub use notes::{Moment, Note};
+pub use notes::{Note, Timestamp};
 pub use port::{EmptyRange, NotAPort, Port, PortRange};
 pub use probe::{Availability, Refusal, availability};
 pub use project::Project;
-pub use store::{Snapshot, Store, StoreError, Updated, Waiting, Warning};
+pub use store::{DamageReport, Loaded, Store, StoreError, Updated, WaitReason};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::machine::feeds;
 use crate::registry::project::Project;
-use crate::registry::prune::{Given, Pruned, give, next_free};
-use crate::registry::store::{Store, StoreError, Warning};
+use crate::registry::prune::{Pruned, allocate_or_prune, next_free};
+use crate::registry::store::{DamageReport, Store, StoreError};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
 use super::settings::{self, Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
@@ -92,7 +92,7 @@ impl RegistryHandle {
     /// "Could not": the file is there and cannot be read.
     pub fn read(&self) -> Result<Registry, Failure> {
         let snapshot = self.store.read()?;
-        heard(snapshot.warning);
+        report_damage(snapshot.warning);
         Ok(snapshot.registry)
     }
 
@@ -108,7 +108,7 @@ impl RegistryHandle {
     /// "Could not": the lock, the reading or the writing failed; the file is as it was.
     pub fn update<T>(&self, change: impl FnMut(&mut Registry) -> T) -> Result<T, Failure> {
         let updated = self.store.update(change)?;
-        heard(updated.warning);
+        report_damage(updated.warning);
         Ok(updated.value)
     }
 
@@ -131,28 +131,18 @@ impl RegistryHandle {
         project: &Project,
         also: impl Fn(&mut Registry, Allocated),
     ) -> Result<Allocated, Failure> {
-        let given = self
+        let allocation = self
             .update(|registry| {
-                let given = self.give(registry, project)?;
-                also(registry, given.allocated);
-                Ok(given)
+                let allocation = allocate_or_prune(registry, project, self.range)?;
+                also(registry, allocation.allocated);
+                Ok(allocation)
             })?
             .map_err(|exhausted: Exhausted| Failure::could_not(exhausted.to_string()))?;
-        self.tell_of(&given.pruned);
-        Ok(given.allocated)
+        self.report_pruned(&allocation.pruned);
+        Ok(allocation.allocated)
     }
 
-    /// The project's port in this registry, given out now if it had none; mappings of deleted projects go first where
-    /// there is no other port.
-    ///
-    /// # Errors
-    ///
-    /// The range has no port left.
-    pub fn give(&self, registry: &mut Registry, project: &Project) -> Result<Given, Exhausted> {
-        give(registry, project, self.range)
-    }
-
-    fn tell_of(&self, pruned: &[Pruned]) {
+    fn report_pruned(&self, pruned: &[Pruned]) {
         let Some(first) = pruned.first() else {
             return;
         };
@@ -169,7 +159,7 @@ impl RegistryHandle {
 }
 
 /// Prints what was wrong with the registry file on standard error, also with `RUST_LOG=off`.
-pub fn heard(warning: Option<Warning>) {
+pub fn report_damage(warning: Option<DamageReport>) {
     if let Some(warning) = warning {
         eprint_line(format_args!("warning: {warning}"));
     }

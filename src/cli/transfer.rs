@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 
-use crate::registry::import::{Conflict, Contradiction, Import as Imported, Winner};
+use crate::registry::import::{Conflict, ConflictKind, ConflictPolicy, Import as Imported};
 use crate::registry::recover::{Recovered, recover};
 use crate::registry::{Port, Registry};
 
@@ -116,19 +116,19 @@ impl Import {
             .collect::<Result<Vec<_>, _>>()?;
         let stream = Stream::given(&self.file, FROM_CSV)?;
         let place = context.place()?;
-        let theirs = stream.registry()?.rerooted(&roots).map_err(|path| {
+        let theirs = stream.registry()?.remap_paths(&roots).map_err(|path| {
             Failure::could_not(format!(
                 "{stream} has two projects that `--map` makes one, `{}`; nothing was changed; \
                  give another --map",
                 escaped_path(&path)
             ))
         })?;
-        let winner = if self.replace {
-            Winner::Theirs
+        let policy = if self.replace {
+            ConflictPolicy::Overwrite
         } else {
-            Winner::Nobody
+            ConflictPolicy::Reject
         };
-        let import = |registry: &mut Registry| registry.import(&theirs, winner);
+        let import = |registry: &mut Registry| registry.import(&theirs, policy);
         let imported = if self.dry_run {
             import(&mut place.read()?)
         } else {
@@ -165,10 +165,10 @@ impl Import {
             ))?;
             for Conflict { path, port, here } in contradicted {
                 let why = match here {
-                    Contradiction::PortOf(owner) => {
+                    ConflictKind::PortOf(owner) => {
                         format!("here it is the port of {}", escaped_path(owner))
                     }
-                    Contradiction::HasPort(port) => format!("here it has port {port}"),
+                    ConflictKind::HasPort(port) => format!("here it has port {port}"),
                 };
                 entry(out, path, *port, &why)?;
             }
@@ -269,8 +269,8 @@ impl Imports {
         };
         let conflict = |Conflict { path, port, here }: &Conflict| {
             let (port_of, has_port) = match here {
-                Contradiction::PortOf(owner) => (Some(raw::to_text(owner.as_os_str())), None),
-                Contradiction::HasPort(port) => (None, Some(*port)),
+                ConflictKind::PortOf(owner) => (Some(raw::to_text(owner.as_os_str())), None),
+                ConflictKind::HasPort(port) => (None, Some(*port)),
             };
             ConflictShown {
                 theirs: MappingShown::new(path, *port),
@@ -403,11 +403,11 @@ pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable
         Err(damage) => damage,
     };
     // What is left of a damaged registry is what its backups are for.
-    let Recovered { registry, flaws } = recover(text);
+    let Recovered { registry, issues } = recover(text);
     if registry.is_empty() {
         return Err(bad(damage.to_string()));
     }
-    let lost = match flaws.len() {
+    let lost = match issues.len() {
         0 => String::new(),
         1 => "; 1 could not be taken over".to_owned(),
         many => format!("; {many} could not be taken over"),

@@ -1,6 +1,6 @@
-//! Giving out ports, and taking them back: the order in which they are given.
+//! Assigning and releasing ports: the order in which ports are assigned.
 //!
-//! Pure: whether a port is free is asked of the caller.
+//! Pure: the caller decides which ports are free.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,9 +11,9 @@ use super::probe::Refusal;
 use super::project::Project;
 
 impl Registry {
-    /// The ports that [`allocate`](Self::allocate) would give out, in that order: up from
-    /// [`next_in`](Self::next_in), once around, without those that are assigned or that `is_free` declines.
-    /// `is_free` is asked as the iterator advances, about unassigned ports only.
+    /// Returns the ports that [`allocate`](Self::allocate) would assign, in order: from [`next_in`](Self::next_in) upwards,
+    /// wrapping once, without assigned ports and those for which `is_free` returns false. `is_free` is called lazily,
+    /// with unassigned ports only.
     pub fn free_ports<'a>(
         &'a self,
         range: PortRange,
@@ -28,15 +28,15 @@ impl Registry {
         around.filter(move |port| !assigned.contains(port) && is_free(*port))
     }
 
-    /// The port of a project: the one it has, be it outside `range`; or else the one that it had before it was pruned, if
-    /// that is still to be had; or else the first of [`free_ports`](Self::free_ports), which becomes its own.
+    /// Returns the port of a project: its present one, even outside `range`; otherwise the one it had before it was
+    /// pruned, if that is free; otherwise the first of [`free_ports`](Self::free_ports).
     ///
-    /// A new mapping moves `next_available` to the port after it, around the end of the range, and records `range`.
-    /// One that has come back leaves `next_available` where it is.
+    /// A new mapping sets `next_available` to the port after it, wrapped, and records `range`. A restored one leaves
+    /// `next_available` unchanged.
     ///
     /// # Errors
     ///
-    /// Every port of `range` is assigned or not free; nothing has changed then.
+    /// Every port of `range` is assigned or not free; then nothing has changed.
     pub fn allocate(
         &mut self,
         project: &Project,
@@ -80,17 +80,17 @@ impl Registry {
         })
     }
 
-    /// Removes a project's mapping; the port it had.
+    /// Removes a project's mapping and returns its port.
     pub fn remove(&mut self, project: &Project) -> Option<Port> {
         let port = self.port_of(project)?;
-        // All spellings of the path (`/a/` and `/a`), or the next would come to light.
+        // All spellings of the path (`/a/` and `/a`).
         self.mappings
             .retain(|mapping| mapping.path != project.path());
         self.forget(project.path());
         Some(port)
     }
 
-    /// Removes all mappings and puts `next_available` back to the start of `range`; how many there were.
+    /// Removes all mappings, sets `next_available` to the start of `range`, and returns the number of removed mappings.
     pub fn reset(&mut self, range: PortRange) -> usize {
         let removed = self.mappings.len();
         self.mappings.clear();
@@ -105,18 +105,18 @@ impl Registry {
 pub struct Allocated {
     /// The port.
     pub port: Port,
-    /// Whether the project did not have it before.
+    /// Whether the mapping is new.
     pub created: bool,
 }
 
-/// A range has no port left to give.
+/// The range has no free port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted {
-    /// The range that was searched.
+    /// The searched range.
     pub range: PortRange,
-    /// How many of its ports are assigned; the others are in use by some program, or this process may not bind them.
+    /// The number of its ports that are assigned; the others are in use, or this process may not bind them.
     pub assigned: u32,
-    /// Why none of the others could be tried, where [`probe::give`] was told so.
+    /// Why none of the others could be probed, if so.
     pub refusal: Option<Refusal>,
 }
 

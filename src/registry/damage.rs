@@ -1,41 +1,42 @@
-//! What can be wrong with a registry file, and how it is said.
+//! What can be wrong with the text of a registry file, and its messages.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::json::Syntax;
+use super::json::SyntaxError;
 use super::port::Port;
+use crate::text::{Escaped, escaped_path};
 
-/// Why a text is no registry.
+/// Why a text is not a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Damage {
-    /// It is not one JSON object. It may be one that is being written at this moment.
-    Torn(Syntax),
-    /// It is JSON, but what it says cannot all be true.
-    Flawed(Vec<Flaw>),
+    /// It is not one JSON object. A write may be in progress.
+    Torn(SyntaxError),
+    /// It is JSON, but its mappings are invalid or contradict one another.
+    Inconsistent(Vec<Issue>),
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Damage::Torn(syntax) => syntax.fmt(f),
-            Damage::Flawed(flaws) => list(flaws, f),
+            Damage::Inconsistent(issues) => list(issues, f),
         }
     }
 }
 
 impl std::error::Error for Damage {}
 
-/// Something in a registry that was not taken over, and what was instead.
+/// Something in a registry file that cannot be used, and what is used instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flaw {
-    /// `mappings` is no object.
+pub enum Issue {
+    /// `mappings` is not an object.
     MappingsNoObject,
-    /// `mappings` is there more than once.
+    /// `mappings` occurs more than once.
     MappingsTwice,
     /// A mapping's path is not absolute.
     NotAbsolute {
-        /// The path as it stands there.
+        /// The path in the file.
         path: PathBuf,
     },
     /// The file ends before the mapping's port does.
@@ -43,11 +44,11 @@ pub enum Flaw {
         /// The project.
         path: PathBuf,
     },
-    /// A mapping's value is no port.
+    /// A mapping's value is not a port.
     NoPort {
         /// The project.
         path: PathBuf,
-        /// The value as it stands there, JSON text.
+        /// The value in the file, JSON text.
         value: String,
     },
     /// A project has two ports.
@@ -56,7 +57,7 @@ pub enum Flaw {
         path: PathBuf,
         /// The port it keeps.
         kept: Port,
-        /// The port it does not keep; may be the same.
+        /// The port it loses; may be the same.
         dropped: Port,
     },
     /// Two projects have one port.
@@ -70,19 +71,29 @@ pub enum Flaw {
     },
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Flaw::MappingsNoObject => f.write_str("`mappings` is no object"),
-            Flaw::MappingsTwice => f.write_str("`mappings` is there twice"),
-            Flaw::NotAbsolute { path } if path.as_os_str().as_encoded_bytes().contains(&0) => {
-                write!(f, "the path `{}` has a NUL in it", Shown(path))
+            Issue::MappingsNoObject => f.write_str("`mappings` is not an object"),
+            Issue::MappingsTwice => f.write_str("`mappings` occurs twice"),
+            Issue::NotAbsolute { path } if path.as_os_str().as_encoded_bytes().contains(&0) => {
+                write!(
+                    f,
+                    "the path `{}` contains a NUL character",
+                    escaped_path(path)
+                )
             }
-            Flaw::BrokenOff { path } => {
-                write!(f, "the file ends before the port of `{}`", Shown(path))
+            Issue::BrokenOff { path } => {
+                write!(
+                    f,
+                    "the file ends before the port of `{}`",
+                    escaped_path(path)
+                )
             }
-            Flaw::NotAbsolute { path } => write!(f, "the path `{}` is not absolute", Shown(path)),
-            Flaw::NoPort { path, value } => {
+            Issue::NotAbsolute { path } => {
+                write!(f, "the path `{}` is not absolute", escaped_path(path))
+            }
+            Issue::NoPort { path, value } => {
                 let mut characters = value.chars();
                 let value: String = characters.by_ref().take(VALUE_SHOWN_MAX).collect();
                 let more = if characters.next().is_some() {
@@ -92,26 +103,30 @@ impl fmt::Display for Flaw {
                 };
                 write!(
                     f,
-                    "`{}` has `{}{more}`, which is no port",
-                    Shown(path),
-                    Shown(Path::new(&value))
+                    "`{}` has `{}{more}`, which is not a port",
+                    escaped_path(path),
+                    Escaped(&value)
                 )
             }
-            Flaw::PathTwice {
+            Issue::PathTwice {
                 path,
                 kept,
                 dropped,
             } if kept == dropped => {
-                write!(f, "`{}` is there twice", Shown(path))
+                write!(f, "`{}` occurs twice", escaped_path(path))
             }
-            Flaw::PathTwice {
+            Issue::PathTwice {
                 path,
                 kept,
                 dropped,
             } => {
-                write!(f, "`{}` keeps port {kept} and not {dropped}", Shown(path))
+                write!(
+                    f,
+                    "`{}` keeps port {kept} and loses {dropped}",
+                    escaped_path(path)
+                )
             }
-            Flaw::PortTwice {
+            Issue::PortTwice {
                 port,
                 kept,
                 dropped,
@@ -119,46 +134,27 @@ impl fmt::Display for Flaw {
                 write!(
                     f,
                     "port {port} stays with `{}`, `{}` loses it",
-                    Shown(kept),
-                    Shown(dropped)
+                    escaped_path(kept),
+                    escaped_path(dropped)
                 )
             }
         }
     }
 }
 
-/// Some flaws in one line; of many the first.
-pub(super) fn list(flaws: &[Flaw], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (index, flaw) in flaws.iter().take(FLAWS_SHOWN_MAX).enumerate() {
-        write!(f, "{}{flaw}", if index == 0 { "" } else { "; " })?;
+/// Writes the first issues in one line, and the number of the others.
+pub(super) fn list(issues: &[Issue], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, issue) in issues.iter().take(ISSUES_SHOWN_MAX).enumerate() {
+        write!(f, "{}{issue}", if index == 0 { "" } else { "; " })?;
     }
-    match flaws.len().checked_sub(FLAWS_SHOWN_MAX) {
+    match issues.len().checked_sub(ISSUES_SHOWN_MAX) {
         Some(more @ 1..) => write!(f, "; and {more} more"),
         _ => Ok(()),
     }
 }
 
-/// A path on one line, whatever is in its name.
-pub(super) struct Shown<'a>(pub(super) &'a Path);
+/// More would not fit on a line; the backup has them all.
+const ISSUES_SHOWN_MAX: usize = 3;
 
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        for character in self.0.to_string_lossy().chars() {
-            if character == '\0' {
-                f.write_str("\\0")?;
-            } else if character.is_control() {
-                write!(f, "{}", character.escape_default())?;
-            } else {
-                f.write_char(character)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// More than a few flaws in one line are not read; the backup has them all.
-const FLAWS_SHOWN_MAX: usize = 3;
-
-/// Characters of a value that is no port; enough for the longest number that is mistaken for one.
+/// Characters of an invalid port; enough for the longest number that is mistaken for one.
 const VALUE_SHOWN_MAX: usize = 24;

@@ -10,14 +10,15 @@ use std::{env, error, fmt, io};
 
 use serde::Serialize;
 
+use crate::text::escaped_path;
+
 use super::allocate::Exhausted;
-use super::damage::Shown;
 use super::model::Registry;
 use super::port::{EmptyRange, Port, PortRange};
 use super::probe::{Availability, availability};
 use super::project::Project;
-use super::prune::{Pruned, give};
-use super::store::{Store, StoreError, Warning};
+use super::prune::{Pruned, allocate_or_prune};
+use super::store::{DamageReport, Store, StoreError};
 
 /// Gives projects their ports, in the file that all programs of this user share.
 ///
@@ -62,7 +63,7 @@ pub struct RegistryOptions {
 pub struct RegistryInfo {
     /// The file.
     pub registry_file: PathBuf,
-    /// The ports that are given out.
+    /// The ports that are allocation out.
     pub port_range: PortRange,
     /// How many they are.
     pub total_ports: u32,
@@ -116,7 +117,7 @@ impl PortRegistry {
     }
 
     /// The port of the project in the folder `path`; a new one if it has none. Where none is left, the mappings of deleted
-    /// projects are given up first.
+    /// projects are allocation up first.
     ///
     /// # Errors
     ///
@@ -125,14 +126,14 @@ impl PortRegistry {
         let project = resolve(path.as_ref())?;
         let updated = self
             .store
-            .update(|registry| give(registry, &project, self.range))?;
+            .update(|registry| allocate_or_prune(registry, &project, self.range))?;
         report(updated.warning);
-        let given = updated.value.map_err(RegistryError::Exhausted)?;
-        for Pruned { path, port, .. } in given.pruned {
-            let path = Shown(&path).to_string();
+        let allocation = updated.value.map_err(RegistryError::Exhausted)?;
+        for Pruned { path, port, .. } in allocation.pruned {
+            let path = escaped_path(&path);
             log::warn!("no port was left: `{path}` was deleted and has lost port {port}");
         }
-        Ok(given.allocated.port)
+        Ok(allocation.allocated.port)
     }
 
     /// The port of the project in the folder `path`, if it has one.
@@ -206,7 +207,7 @@ fn resolve(path: &Path) -> Result<Project, RegistryError> {
     })
 }
 
-fn report(warning: Option<Warning>) {
+fn report(warning: Option<DamageReport>) {
     if let Some(warning) = warning {
         log::warn!("{warning}");
     }
@@ -255,7 +256,11 @@ impl fmt::Display for RegistryError {
             }
             RegistryError::EmptyRange(error) => error.fmt(f),
             RegistryError::Path { path, source } => {
-                write!(f, "cannot resolve the path `{}`: {source}", Shown(path))
+                write!(
+                    f,
+                    "cannot resolve the path `{}`: {source}",
+                    escaped_path(path)
+                )
             }
             RegistryError::Exhausted(error) => error.fmt(f),
             RegistryError::Store(error) => error.fmt(f),

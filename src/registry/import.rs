@@ -1,6 +1,6 @@
-//! Taking over the mappings of another registry: what is new, what is here already, and what contradicts what is here.
+//! Importing the mappings of another registry: which are new, which are present, and which contradict present ones.
 //!
-//! Pure, and all or nothing: the caller decides beforehand which side wins a conflict.
+//! Pure, and all or nothing: the caller decides beforehand what a conflict does.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,53 +8,53 @@ use std::path::{Path, PathBuf};
 use super::model::{Mapping, Registry};
 use super::port::Port;
 
-/// Who wins where two registries contradict each other.
+/// What to do where two registries contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Winner {
-    /// Nobody: with a single conflict nothing is taken over.
-    Nobody,
-    /// What is taken over; other mappings stay.
-    Theirs,
+pub enum ConflictPolicy {
+    /// Import nothing.
+    Reject,
+    /// The imported mapping replaces the ones that it contradicts; other mappings stay.
+    Overwrite,
 }
 
-/// What came of taking over another registry's mappings.
+/// The result of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Import {
     /// Mappings of projects that had none.
     pub added: Vec<(PathBuf, Port)>,
     /// Mappings of projects that had another port.
     pub moved: Vec<(PathBuf, Port)>,
-    /// Mappings that had to go, because another project got their port.
+    /// Mappings that were removed because another project got their port.
     pub removed: Vec<(PathBuf, Port)>,
-    /// How many were here already.
+    /// How many mappings were present already.
     pub unchanged: usize,
-    /// What contradicted what was here. If nobody wins, the lists above are empty then.
+    /// The contradictions. With [`ConflictPolicy::Reject`] the lists above are empty if there are any.
     pub conflicts: Vec<Conflict>,
 }
 
-/// A mapping that contradicts one that is here.
+/// An imported mapping that contradicts a present one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// The project in the other registry.
     pub path: PathBuf,
     /// Its port there.
     pub port: Port,
-    /// What contradicts it here.
-    pub here: Contradiction,
+    /// What it contradicts.
+    pub here: ConflictKind,
 }
 
-/// What contradicts a mapping.
+/// What an imported mapping contradicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Contradiction {
-    /// The port is that of another project.
+pub enum ConflictKind {
+    /// The port belongs to this other project.
     PortOf(PathBuf),
-    /// The project has another port.
+    /// The project has this other port.
     HasPort(Port),
 }
 
 impl Registry {
-    /// Takes over the mappings of `theirs`, and what is noted about them.
-    pub fn import(&mut self, theirs: &Registry, winner: Winner) -> Import {
+    /// Adds the mappings of `theirs` and their notes.
+    pub fn import(&mut self, theirs: &Registry, policy: ConflictPolicy) -> Import {
         let mut import = Import::default();
         let by_path: HashMap<&Path, Port> = self.by_path();
         let by_port: HashMap<Port, &Path> =
@@ -72,10 +72,10 @@ impl Registry {
                 import.conflicts.push(Conflict { path, port, here });
             };
             if let Some(has) = has {
-                conflict(Contradiction::HasPort(has));
+                conflict(ConflictKind::HasPort(has));
             }
             if let Some(owner) = by_port.get(&port) {
-                conflict(Contradiction::PortOf((*owner).to_owned()));
+                conflict(ConflictKind::PortOf((*owner).to_owned()));
             }
             match has {
                 Some(_) => import.moved.push((path.to_owned(), port)),
@@ -83,7 +83,7 @@ impl Registry {
             }
             taken.push(Mapping::new(path, port));
         }
-        if winner == Winner::Nobody && !import.conflicts.is_empty() {
+        if policy == ConflictPolicy::Reject && !import.conflicts.is_empty() {
             let conflicts = std::mem::take(&mut import.conflicts);
             return Import {
                 conflicts,
@@ -91,7 +91,7 @@ impl Registry {
                 ..Import::default()
             };
         }
-        self.give_way_to(&taken, &mut import);
+        self.remove_conflicting(&taken, &mut import);
         let notes = theirs.notes();
         let is_taken: HashSet<&Path> = taken.iter().map(|mapping| mapping.path.as_path()).collect();
         let notes: Vec<_> = notes
@@ -105,8 +105,8 @@ impl Registry {
         import
     }
 
-    /// Removes what contradicts `taken`.
-    fn give_way_to(&mut self, taken: &[Mapping], import: &mut Import) {
+    /// Removes the mappings that contradict `taken`.
+    fn remove_conflicting(&mut self, taken: &[Mapping], import: &mut Import) {
         let paths: HashSet<&Path> = taken.iter().map(|mapping| mapping.path.as_path()).collect();
         let ports: HashSet<Port> = taken.iter().map(|mapping| mapping.port).collect();
         self.mappings.retain(|mapping| {
@@ -122,19 +122,19 @@ impl Registry {
         }
     }
 
-    /// The same with every path that lies under the first of a pair moved to under the second; of several pairs that
-    /// fit, the longest counts.
+    /// Returns a copy in which every path below the first path of a pair lies below the second. The longest matching
+    /// pair applies.
     ///
     /// # Errors
     ///
-    /// Two projects would become this one.
-    pub fn rerooted(&self, roots: &[(PathBuf, PathBuf)]) -> Result<Registry, PathBuf> {
+    /// The path that two projects would both get.
+    pub fn remap_paths(&self, pairs: &[(PathBuf, PathBuf)]) -> Result<Registry, PathBuf> {
         let moved = |path: &Path| {
-            let (from, to) = roots
+            let (from, to) = pairs
                 .iter()
                 .filter(|(from, _)| path.starts_with(from))
                 .max_by_key(|(from, _)| from.components().count())?;
-            // Component by component, so that the root itself gets no slash at its end.
+            // Component by component, so that `from` itself gets no trailing slash.
             let rest = path.strip_prefix(from).ok()?;
             Some(
                 to.components()
@@ -142,9 +142,9 @@ impl Registry {
                     .collect::<PathBuf>(),
             )
         };
-        let mut rerooted = self.clone();
+        let mut remapped = self.clone();
         let mut seen = HashSet::new();
-        for mapping in &mut rerooted.mappings {
+        for mapping in &mut remapped.mappings {
             if let Some(path) = moved(&mapping.path) {
                 *mapping = Mapping::new(&path, mapping.port);
             }
@@ -157,8 +157,8 @@ impl Registry {
             .iter()
             .map(|(path, note)| (moved(path).unwrap_or_else(|| path.to_owned()), note))
             .collect();
-        rerooted.forget_all();
-        rerooted.take_notes(notes.iter().map(|(path, note)| (path.as_path(), *note)));
-        Ok(rerooted)
+        remapped.forget_all();
+        remapped.take_notes(notes.iter().map(|(path, note)| (path.as_path(), *note)));
+        Ok(remapped)
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Member<'a> {
 
 /// Why text is not JSON, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Syntax {
+pub struct SyntaxError {
     /// From 1.
     pub line: usize,
     /// In bytes, from 1.
@@ -38,13 +38,13 @@ pub struct Syntax {
     pub expected: &'static str,
 }
 
-/// A [`Syntax`] error whose line has not been counted yet: whoever reads on does not want it counted.
+/// A [`SyntaxError`] error whose line has not been counted yet: whoever reads on does not want it counted.
 pub(super) struct Expected {
     what: &'static str,
     at: usize,
 }
 
-impl fmt::Display for Syntax {
+impl fmt::Display for SyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -55,7 +55,7 @@ impl fmt::Display for Syntax {
 }
 
 /// The members of the one object that `text` consists of.
-pub(super) fn object(text: &[u8]) -> Result<Vec<Member<'_>>, Syntax> {
+pub(super) fn object(text: &[u8]) -> Result<Vec<Member<'_>>, SyntaxError> {
     members(text).map_err(|Expected { what, at }| {
         let before = &text[..at];
         let line_start = before
@@ -63,7 +63,7 @@ pub(super) fn object(text: &[u8]) -> Result<Vec<Member<'_>>, Syntax> {
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |newline| newline + 1);
         let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-        Syntax {
+        SyntaxError {
             line,
             column: 1 + at - line_start,
             expected: what,

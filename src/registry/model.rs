@@ -1,30 +1,29 @@
-//! What a registry is: the mappings of projects to ports, among the other fields of its file; and its text.
+//! The registry as a value: the mappings of projects to ports, the other fields of its file, and its text. Pure.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::damage::{Damage, Flaw};
+use super::damage::{Damage, Issue};
 use super::json::{self, decode_path, object_text};
 use super::port::{Port, PortRange};
 use super::project::Project;
 
-/// The mappings of projects to ports, and whatever else the registry file holds.
+/// The mappings of projects to ports, and everything else in the registry file.
 ///
-/// No port is in it twice, and every path is absolute. Two registries that are equal are written as the same
-/// text.
+/// No port occurs twice, and every path is absolute. Equal registries have the same text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
     /// Every top-level field, in the file's order.
     pub(super) fields: Vec<Field>,
-    /// In the file's order. At most 65 535, so that looking through them is cheap.
+    /// In the file's order. At most 65,535, so a linear search is cheap.
     pub(super) mappings: Vec<Mapping>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Field {
-    /// The place of the mappings among the fields.
+    /// Stands for the mappings, to keep their position among the fields.
     Mappings,
     /// Any other field; both parts are JSON text.
     Other { key: String, value: String },
@@ -32,46 +31,45 @@ pub(super) enum Field {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mapping {
-    /// The path as the file spells it, as JSON text: a path can be spelled in many ways.
+    /// The path as it is spelled in the file, JSON text: one path has many spellings.
     key: String,
     pub(super) path: PathBuf,
     pub(super) port: Port,
 }
 
 impl Registry {
-    /// The fields that the Python tool's format has, but for the mappings.
+    /// The fields of the Python tool's format, except for the mappings.
     pub(super) const KNOWN: [&'static str; 3] = [VERSION, PORT_RANGE, NEXT_AVAILABLE];
 
     /// Reads the registry file's text.
     ///
-    /// An empty text is an empty registry. A byte order mark, missing fields, a foreign `version`, an odd
-    /// `port_range` or `next_available` are taken as they are.
+    /// An empty text is an empty registry. A byte order mark, missing fields, a foreign `version`, and an invalid
+    /// `port_range` or `next_available` are accepted.
     ///
     /// # Errors
     ///
-    /// Text that is not one JSON object, `mappings` that are not an object, and mappings that cannot all be
-    /// true: a relative path, something that is no port, a port or a path that is there twice.
-    /// [`recover`](super::recover::recover) tells what can still be read.
+    /// The text is not one JSON object, `mappings` is not an object, a path is relative, a value is not a port, or a port
+    /// or a path occurs twice. [`recover`](super::recover::recover) reads what is left.
     pub fn parse(text: &[u8]) -> Result<Registry, Damage> {
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         if text.trim_ascii().is_empty() {
             return Ok(Registry::default());
         }
-        let (registry, flaws) = Registry::admit_fields(&json::object(text).map_err(Damage::Torn)?);
-        if flaws.is_empty() {
+        let (registry, issues) = Registry::admit_fields(&json::object(text).map_err(Damage::Torn)?);
+        if issues.is_empty() {
             Ok(registry)
         } else {
-            Err(Damage::Flawed(flaws))
+            Err(Damage::Inconsistent(issues))
         }
     }
 
-    /// The registry that these top-level fields make, and what in them could not be taken.
-    pub(super) fn admit_fields(members: &[json::Member<'_>]) -> (Registry, Vec<Flaw>) {
+    /// Returns the registry of these top-level fields, and what in them cannot be used.
+    pub(super) fn admit_fields(members: &[json::Member<'_>]) -> (Registry, Vec<Issue>) {
         let mut registry = Registry {
             fields: Vec::new(),
             mappings: Vec::new(),
         };
-        let mut flaws = Vec::new();
+        let mut issues = Vec::new();
         let mut entries = Vec::new();
         let mut seen = false;
         for member in members {
@@ -81,27 +79,27 @@ impl Registry {
             }
             match json::object(member.value.as_bytes()) {
                 Ok(more) => entries.extend(more),
-                Err(_) => flaws.push(Flaw::MappingsNoObject),
+                Err(_) => issues.push(Issue::MappingsNoObject),
             }
             if seen {
-                // JSON readers go by the last; the mappings of the others would be lost with the next rewrite.
-                flaws.push(Flaw::MappingsTwice);
+                // JSON readers use the last one; the next rewrite would lose the mappings of the others.
+                issues.push(Issue::MappingsTwice);
             } else {
                 registry.fields.push(Field::Mappings);
             }
             seen = true;
         }
-        let (mappings, more_flaws) = admit_mappings(entries, Repeated::LastCounts);
+        let (mappings, more_issues) = admit_mappings(entries, Repeated::LastCounts);
         registry.mappings = mappings;
-        flaws.extend(more_flaws);
-        (registry, flaws)
+        issues.extend(more_issues);
+        (registry, issues)
     }
 
-    /// The registry as the text of its file, as Python's `json.dump(…, indent=2)` lays it out: without a line
-    /// break at the end. What was not known when it was read stands there to the letter.
+    /// Returns the text of the file in the layout of Python's `json.dump(…, indent=2)`, without a final line break. Unknown
+    /// fields are unchanged.
     pub fn to_text(&self) -> String {
         let mut complete = self.fields.clone();
-        // The Python tool looks for each of its fields.
+        // The Python tool needs each of its fields.
         for field in Registry::written().fields {
             if !self.fields.iter().any(|present| present.is(&field)) {
                 complete.push(field);
@@ -126,7 +124,7 @@ impl Registry {
         object_text(&entries, "  ")
     }
 
-    /// Whether the text it was read from had mappings at all, be it none: other JSON documents have not.
+    /// Whether the text had a `mappings` field, even an empty one: other JSON documents do not.
     pub fn has_mappings_field(&self) -> bool {
         self.fields
             .iter()
@@ -141,7 +139,7 @@ impl Registry {
             .map(|mapping| mapping.port)
     }
 
-    /// The first of these projects that has a port, and its port.
+    /// Returns the first of these projects that has a port, with its port.
     pub fn first_of<'a>(
         &self,
         mut projects: impl Iterator<Item = &'a Project>,
@@ -178,8 +176,7 @@ impl Registry {
         self.mappings.is_empty()
     }
 
-    /// How many ports of `range` are assigned. Mappings may lie outside it: a range only says where new
-    /// ports come from.
+    /// Returns the number of assigned ports in `range`. Mappings outside it are valid: the range limits only new ports.
     pub fn assigned_in(&self, range: PortRange) -> u32 {
         self.mappings
             .iter()
@@ -187,8 +184,8 @@ impl Registry {
             .sum()
     }
 
-    /// Where the next search for a port starts: the recorded `next_available`, or the range's start where
-    /// that lies outside or is no port.
+    /// Returns the port at which the next search starts: the recorded `next_available`, or the start of the range if that
+    /// is outside of it or not a port.
     pub fn next_in(&self, range: PortRange) -> Port {
         self.field(NEXT_AVAILABLE)
             .and_then(|text| text.parse().ok())
@@ -203,7 +200,7 @@ impl Registry {
             .collect()
     }
 
-    /// The fields that every file has, as a fresh one has them.
+    /// Returns a registry with the fields of a new file.
     fn written() -> Registry {
         let mut registry = Registry {
             fields: Vec::new(),
@@ -239,7 +236,7 @@ impl Registry {
         self.set_field(NEXT_AVAILABLE, next.to_string());
     }
 
-    /// The text of a top-level field; of the last, where it is repeated, as every JSON reader has it.
+    /// Returns the text of a top-level field; the last one if it is repeated, as in other JSON readers.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().rev().find_map(|field| match field {
             Field::Other { key, value } if json::decode(key) == name.as_bytes() => {
@@ -267,7 +264,7 @@ impl Registry {
 }
 
 impl Default for Registry {
-    /// A registry in which nothing was ever allocated: the search starts wherever the range of the day does.
+    /// An empty registry without `next_available`: the first search starts at the start of the range.
     fn default() -> Self {
         let mut registry = Registry::written();
         registry.fields.truncate(3);
@@ -283,7 +280,7 @@ impl Field {
         }
     }
 
-    /// Whether both stand under the same name, in whatever spelling.
+    /// Whether both have the same name, in any spelling.
     fn is(&self, other: &Field) -> bool {
         match (self, other) {
             (Field::Mappings, Field::Mappings) => true,
@@ -305,18 +302,18 @@ impl Mapping {
     }
 }
 
-/// The mappings that these entries of a `mappings` object make, in their order, and what of them could not be
-/// taken. Of two paths with one port the first keeps it.
+/// Returns the valid mappings among these entries of a `mappings` object, in order, and what is wrong with the others.
+/// The first of two paths with one port keeps it.
 pub(super) fn admit_mappings<'a>(
     entries: impl IntoIterator<Item = json::Member<'a>>,
     repeated: Repeated,
-) -> (Vec<Mapping>, Vec<Flaw>) {
-    let mut flaws = Vec::new();
+) -> (Vec<Mapping>, Vec<Issue>) {
+    let mut issues = Vec::new();
     let mut mappings: Vec<Mapping> = Vec::new();
     for json::Member { key, value } in entries {
         let path = decode_path(key);
         if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
-            flaws.push(Flaw::NotAbsolute { path });
+            issues.push(Issue::NotAbsolute { path });
             continue;
         }
         match value.parse::<Port>() {
@@ -325,13 +322,13 @@ pub(super) fn admit_mappings<'a>(
                 path,
                 port,
             }),
-            Err(_) => flaws.push(Flaw::NoPort {
+            Err(_) => issues.push(Issue::NoPort {
                 path,
                 value: value.to_owned(),
             }),
         }
     }
-    // Of several with one path the first stays, with the port that counts; of several with one port the first as well.
+    // The first entry of a path stays, with the port that `repeated` selects; so does the first path of a port.
     let mut ports: Vec<Option<Port>> = mappings.iter().map(|mapping| Some(mapping.port)).collect();
     let mut places: HashMap<&Path, usize> = HashMap::with_capacity(mappings.len());
     for (at, Mapping { path, port, .. }) in mappings.iter().enumerate() {
@@ -344,7 +341,7 @@ pub(super) fn admit_mappings<'a>(
                     Repeated::LastCounts => (*port, std::mem::replace(earlier, *port)),
                     Repeated::FirstCounts => (*earlier, *port),
                 };
-                flaws.push(Flaw::PathTwice {
+                issues.push(Issue::PathTwice {
                     path: path.clone(),
                     kept,
                     dropped,
@@ -359,7 +356,7 @@ pub(super) fn admit_mappings<'a>(
             Entry::Vacant(free) => drop(free.insert(path)),
             Entry::Occupied(owner) => {
                 *counts = None;
-                flaws.push(Flaw::PortTwice {
+                issues.push(Issue::PortTwice {
                     port,
                     kept: owner.get().to_path_buf(),
                     dropped: path.clone(),
@@ -374,23 +371,23 @@ pub(super) fn admit_mappings<'a>(
         })
     };
     let mappings = mappings.into_iter().zip(ports).filter_map(counting);
-    (mappings.collect(), flaws)
+    (mappings.collect(), issues)
 }
 
-/// Which port counts for a path that is there twice.
+/// Which port counts for a path that occurs twice.
 #[derive(Clone, Copy)]
 pub(super) enum Repeated {
-    /// In valid JSON the last, as for every JSON reader, the Python tool among them.
+    /// The last, in valid JSON: as in other JSON readers, including the Python tool.
     LastCounts,
-    /// In a torn text the first: what follows a tear may be left over from an older text.
+    /// The first, in a torn text: the rest may be left over from an older text.
     FirstCounts,
 }
 
-// The fields that the Python tool's format has.
+// The fields of the Python tool's format.
 const VERSION: &str = "version";
 const PORT_RANGE: &str = "port_range";
 pub(super) const MAPPINGS: &str = "mappings";
 const NEXT_AVAILABLE: &str = "next_available";
 
-/// U+FEFF as UTF-8: what some editors put in front of a text.
+/// U+FEFF as UTF-8, which some editors prepend.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

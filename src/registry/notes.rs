@@ -19,23 +19,23 @@ use super::project::Project;
 
 /// A moment, in whole seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub struct Timestamp(u64);
 
-impl From<SystemTime> for Moment {
-    fn from(time: SystemTime) -> Moment {
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Timestamp {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment(since.as_secs())
+        Timestamp(since.as_secs())
     }
 }
 
-impl Moment {
+impl Timestamp {
     /// Whole seconds since 1970.
     pub fn seconds(self) -> u64 {
         self.0
     }
 
     /// How long before `now` this was; nothing where it lies in the future.
-    pub fn age(self, now: Moment) -> Duration {
+    pub fn age(self, now: Timestamp) -> Duration {
         Duration::from_secs(now.0.saturating_sub(self.0))
     }
 }
@@ -44,7 +44,7 @@ impl Moment {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Note {
     /// When its port was last used.
-    pub last_used: Option<Moment>,
+    pub last_used: Option<Timestamp>,
     /// It keeps its port, however long it is not used.
     pub is_pinned: bool,
     /// The port that it had before its mapping was pruned.
@@ -64,11 +64,11 @@ impl Registry {
 
     /// Records that the project's port is used at `now`; nothing where it has none, or where the last use that is
     /// recorded is less than `grain` ago.
-    pub fn touch(&mut self, project: &Project, now: Moment, grain: Duration) {
+    pub fn touch(&mut self, project: &Project, now: Timestamp, grain: Duration) {
         let mut notes = self.notes();
         let known = notes.get(project.path()).last_used;
         // A clock that was wrong for a while must not make a port look used for years to come.
-        let is_fresh = |known: Moment| known.0.abs_diff(now.0) < grain.as_secs().max(1);
+        let is_fresh = |known: Timestamp| known.0.abs_diff(now.0) < grain.as_secs().max(1);
         if self.port_of(project).is_none() || known.is_some_and(is_fresh) {
             return;
         }
@@ -300,7 +300,7 @@ impl Entry {
 
     pub(super) fn note(&self) -> Note {
         Note {
-            last_used: self.value(LAST_USED).and_then(number).map(Moment),
+            last_used: self.value(LAST_USED).and_then(number).map(Timestamp),
             is_pinned: self.value(PINNED) == Some("true"),
             former_port: self.former_port(),
         }

@@ -1,8 +1,7 @@
 //! Whether a port could be listened on now.
 //!
-//! What a port is assigned to is the registry's to say. The answer is a snapshot: nothing is reserved by asking. Where the system
-//! does not let ports be tried (no descriptor left, a sandbox without sockets), that is said, and no port is called taken
-//! or free.
+//! The result is a snapshot: nothing is reserved. If the system does not allow the probe (no file descriptor left, a sandbox
+//! without sockets), the result says so, and the port is neither in use nor free.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,20 +12,20 @@ use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
 use super::port::Port;
 
-/// What came of trying to bind a port.
+/// The result of probing a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
     /// It can be bound on every address family of this system.
     Free,
-    /// Something else has it, on some address.
+    /// A program has bound it, on some address.
     InUse,
-    /// Only privilege keeps this process from binding it (ports below 1024, most often).
+    /// Binding it needs privileges (usually ports below 1024).
     NotPermitted,
-    /// It could not be tried.
+    /// It could not be probed.
     Untried(Refusal),
 }
 
-/// Why the system lets no port be tried. Shown in the system's words.
+/// Why the system does not allow the probe. Displays the system's error message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal(Errno);
 
@@ -38,13 +37,13 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Tries to bind `port` on IPv4 and IPv6, and lets go again at once.
+/// Binds `port` on IPv4 and IPv6, and closes it again at once.
 ///
-/// It never listens, and it binds with `SO_REUSEADDR`: connections in TIME_WAIT do not make a port
-/// taken, and simultaneous probes of one port do not see one another.
+/// It never listens, and binds with `SO_REUSEADDR`: connections in TIME_WAIT do not count as use, and simultaneous
+/// probes of one port do not see one another.
 pub fn availability(port: Port) -> Availability {
-    // The wildcard meets every listener on Linux; BSD and macOS let it pass a listener on one address, so that
-    // the addresses an interceptor listens on are tried as well.
+    // On Linux the wildcard conflicts with every listener; on BSD and macOS not with one on a single address, so the
+    // addresses of an interceptor are probed as well.
     const ADDRESSES: [IpAddr; 4] = [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -60,7 +59,7 @@ pub fn availability(port: Port) -> Availability {
     Availability::Free
 }
 
-/// What keeps `address` from being bound is an error.
+/// Binds `address` once; the error says why that failed.
 fn bind_once(address: SocketAddr) -> Result<(), Availability> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
@@ -73,10 +72,10 @@ fn bind_once(address: SocketAddr) -> Result<(), Availability> {
         Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => return Ok(()),
         Err(errno) => return Err(Availability::Untried(Refusal(errno))),
     };
-    // A sandbox may refuse both. Then a port in TIME_WAIT, or one that another probe is trying just now, counts as taken.
+    // A sandbox may refuse both. Then TIME_WAIT and simultaneous probes count as use.
     let _ = sockopt::set_socket_reuseaddr(&socket, true);
     if address.is_ipv6() {
-        // Or `::` would stand for IPv4 too, and meet what the IPv4 attempt has already answered.
+        // Otherwise `::` includes IPv4, which is probed separately.
         let _ = sockopt::set_ipv6_v6only(&socket, true);
     }
     match bind(&socket, &address) {
@@ -88,7 +87,7 @@ fn bind_once(address: SocketAddr) -> Result<(), Availability> {
     }
 }
 
-/// A search for ports that are free, which remembers whether it was allowed to look at any.
+/// A search for free ports, which records whether any port could be probed.
 #[derive(Debug, Default)]
 pub struct Search {
     refusal: Cell<Option<Refusal>>,
@@ -106,7 +105,7 @@ impl Search {
         availability == Availability::Free
     }
 
-    /// Why no port could be tried, if none could: then a search that found nothing is no proof that nothing is free.
+    /// Why no port could be probed, if none could: then a search without a result does not prove that none is free.
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal.get().filter(|_| !self.has_seen.get())
     }

@@ -1,8 +1,7 @@
-//! Giving up mappings that nobody needs: of projects that are deleted, and of ports that have long not been used.
+//! Removing mappings that are not needed: of deleted projects, and of ports that are unused for long.
 //!
-//! Pure, like the registry: whether a folder is gone and whether a port is listened on is asked of the caller. A pruned
-//! project's port is remembered, so that one that comes back (another branch, a disk that was away) gets it again
-//! while it is free.
+//! A pruned project's port is remembered: if the project comes back (another branch, a disk that was not mounted), it gets
+//! the same port while that is free.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,12 +9,12 @@ use std::time::Duration;
 
 use super::allocate::{Allocated, Exhausted};
 use super::model::Registry;
-use super::notes::Moment;
+use super::notes::Timestamp;
 use super::port::{Port, PortRange};
 use super::probe::Search;
 use super::project::{Project, is_deleted};
 
-/// A mapping that was given up.
+/// A removed mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pruned {
     /// The project's path, as it was recorded.
@@ -26,38 +25,39 @@ pub struct Pruned {
     pub reason: Reason,
 }
 
-/// Why a mapping was given up.
+/// Why a mapping was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The project's folder is gone.
+    /// The project's folder was deleted.
     Deleted,
-    /// Its port has not been used for so long.
+    /// Its port has been unused for this long.
     Unused(Duration),
 }
 
-/// From when on a port counts as unused.
+/// When a port counts as unused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recycling {
-    /// Not used for at least this long.
+    /// The minimum time without use.
     pub unused_for: Duration,
-    /// Seen from here.
-    pub now: Moment,
+    /// The current time.
+    pub now: Timestamp,
 }
 
-/// A port, and what had to go for it.
+/// An assigned port, and the mappings that were removed for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub struct Allocation {
     /// The port.
     pub allocated: Allocated,
-    /// The mappings of deleted projects that were given up because the range had no port left.
+    /// The mappings of deleted projects that were removed because the range had no free port.
     pub pruned: Vec<Pruned>,
 }
 
 impl Registry {
-    /// Gives up the mappings of deleted projects and, with `recycling`, those of ports that have not been used for so
-    /// long; the least recently used first, and then by port.
+    /// Removes the mappings of deleted projects and, with `recycling`, those of unused ports. Returns them, the least
+    /// recently used first, then by port.
     ///
-    /// Never one that is pinned or that `is_listening`; and one whose last use is not known is never old.
+    /// Keeps pinned projects and ports for which `is_listening` returns true. A port whose last use is unknown never
+    /// counts as unused.
     pub fn prune(
         &mut self,
         recycling: Option<Recycling>,
@@ -66,7 +66,7 @@ impl Registry {
     ) -> Vec<Pruned> {
         let notes = self.notes();
         let known: HashMap<_, _> = notes.iter().collect();
-        let mut pruned: Vec<(Option<Moment>, Pruned)> = Vec::new();
+        let mut pruned: Vec<(Option<Timestamp>, Pruned)> = Vec::new();
         for (path, port) in self.mappings() {
             let note = known.get(path).copied().unwrap_or_default();
             let unused = recycling.and_then(|terms| {
@@ -79,7 +79,7 @@ impl Registry {
                 Some(unused) => Reason::Unused(unused),
                 None => continue,
             };
-            // Asked last: it is the dearest question.
+            // Last: the most expensive check.
             if !is_listening(port) {
                 let path = path.to_owned();
                 pruned.push((note.last_used, Pruned { path, port, reason }));
@@ -87,26 +87,25 @@ impl Registry {
         }
         pruned.sort_by_key(|(last_used, pruned)| (*last_used, pruned.port));
         let pruned: Vec<Pruned> = pruned.into_iter().map(|(_, pruned)| pruned).collect();
-        self.give_up(&pruned);
+        self.remove_pruned(&pruned);
         pruned
     }
 
-    /// As [`allocate`](Self::allocate); where the range has no port left, the mappings of deleted projects in it are given
-    /// up first.
+    /// As [`allocate`](Self::allocate); if the range has no free port, first removes the mappings of deleted projects in it.
     ///
     /// # Errors
     ///
-    /// That did not help either; nothing has changed then.
-    pub fn allocate_or_prune(
+    /// The range still has no free port; then nothing has changed.
+    pub fn allocate_or_prune_with(
         &mut self,
         project: &Project,
         range: PortRange,
         mut is_free: impl FnMut(Port) -> bool,
         mut is_deleted: impl FnMut(&Path) -> bool,
-    ) -> Result<Given, Exhausted> {
+    ) -> Result<Allocation, Exhausted> {
         let exhausted = match self.allocate(project, range, &mut is_free) {
             Ok(allocated) => {
-                return Ok(Given {
+                return Ok(Allocation {
                     allocated,
                     pruned: Vec::new(),
                 });
@@ -121,10 +120,10 @@ impl Registry {
         }
         let allocated = roomier.allocate(project, range, is_free)?;
         *self = roomier;
-        Ok(Given { allocated, pruned })
+        Ok(Allocation { allocated, pruned })
     }
 
-    fn give_up(&mut self, pruned: &[Pruned]) {
+    fn remove_pruned(&mut self, pruned: &[Pruned]) {
         if pruned.is_empty() {
             return;
         }
@@ -139,20 +138,19 @@ impl Registry {
     }
 }
 
-/// The project's port, as this machine shows which ports are free and which projects deleted: see
-/// [`Registry::allocate_or_prune`].
+/// As [`Registry::allocate_or_prune_with`], with this machine's free ports and deleted folders.
 ///
 /// # Errors
 ///
-/// No port of `range` is known to be free; nothing has changed then.
-pub fn give(
+/// No port of `range` is known to be free; then nothing has changed.
+pub fn allocate_or_prune(
     registry: &mut Registry,
     project: &Project,
     range: PortRange,
-) -> Result<Given, Exhausted> {
+) -> Result<Allocation, Exhausted> {
     let search = Search::default();
     registry
-        .allocate_or_prune(project, range, |port| search.is_free(port), is_deleted)
+        .allocate_or_prune_with(project, range, |port| search.is_free(port), is_deleted)
         .map_err(|exhausted| Exhausted {
             refusal: search.refusal(),
             ..exhausted

@@ -1,38 +1,37 @@
-//! What is wrong with a registry file, and what can still be read out of it.
+//! Reading what is left of a damaged registry file.
 //!
-//! A mapping is carried over where its path and its port are whole, and none is ever made up: a port that
-//! could be the beginning of a longer number is no port. What happens to the file is the store's business.
+//! A mapping is recovered if its path and its port are complete, and none is invented: a number that the damage may
+//! have cut off is not a port. What happens to the file is decided in `store`.
 
 use std::collections::HashSet;
 
-use super::damage::Flaw;
+use super::damage::Issue;
 use super::json::{self, Cursor, Member, decode_path};
 use super::model::{BYTE_ORDER_MARK, Field, MAPPINGS, Registry, Repeated, admit_mappings};
 
 /// What can be read out of a damaged text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// A registry of everything that could be read.
+    /// Everything that could be read.
     pub registry: Registry,
-    /// What was seen but could not be taken over.
-    pub flaws: Vec<Flaw>,
+    /// What was found but cannot be used.
+    pub issues: Vec<Issue>,
 }
 
-/// Reads what can be read out of a text that [`Registry::parse`] refuses.
+/// Reads what can be read from a text that [`Registry::parse`] refuses. Linear in the length of the text.
 ///
-/// Text that is JSON loses only its flawed mappings. Out of any other, every `"path": port` is taken that stands in
-/// the `mappings` object, or in no other field's value; and of the other fields those that are whole. Where there is no
-/// `mappings` among the fields, one inside a field counts: that field's bracket is missing. Linear in the
-/// text, whatever it holds.
+/// Valid JSON loses only its invalid mappings. From any other text, every `"path": port` is recovered that is in the
+/// `mappings` object or outside of the other fields' values, and every complete other field. If `mappings` is not one of
+/// the fields, one inside a field's value counts: then that field's bracket is missing.
 pub fn recover(text: &[u8]) -> Recovered {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match json::object(text) {
         Ok(members) => {
-            let (registry, flaws) = Registry::admit_fields(&members);
-            Recovered { registry, flaws }
+            let (registry, issues) = Registry::admit_fields(&members);
+            Recovered { registry, issues }
         }
         Err(_) => {
-            // Padding by a file system or an editor does not end a number: what was before it may have been cut off.
+            // Padding by a file system or an editor does not end a number: the number before it may have been cut off.
             let end = text
                 .iter()
                 .rposition(|byte| !b" \t\r\n\0".contains(byte))
@@ -42,26 +41,26 @@ pub fn recover(text: &[u8]) -> Recovered {
     }
 }
 
-/// A walk over torn text: strings, colons and brackets count, and whatever makes no sense is stepped over.
+/// A scan of torn text for strings, colons and brackets, which skips everything else.
 struct Scan<'a> {
     cursor: Cursor<'a>,
-    /// Where the brackets that are open have led to.
-    open: Vec<Place>,
+    /// The sections that the open brackets belong to.
+    open: Vec<Section>,
     entries: Vec<Member<'a>>,
-    /// What counts unless `mappings` are found among the fields.
+    /// Used if `mappings` is not among the fields.
     inner_entries: Vec<Member<'a>>,
     has_mappings: bool,
     fields: Vec<Member<'a>>,
     text: &'a [u8],
-    /// The path of a mapping that the text ends in.
+    /// The path of a mapping that the end of the text cuts off.
     broken_off: Option<&'a str>,
 }
 
-/// What a `"name": value` found here would mean.
+/// The part of the registry that a `"name": value` belongs to.
 #[derive(Clone, Copy)]
-enum Place {
-    /// A field of the registry. A mapping is believed here too: one bracket too many, or a missing beginning, must
-    /// not cost the rest of the file, and no field is called like an absolute path.
+enum Section {
+    /// A field of the registry. Mappings are accepted here too: a superfluous bracket or a missing start must not lose the
+    /// rest of the file, and no field is named like an absolute path.
     Top,
     Mappings,
     /// A part of some other field's value.
@@ -85,7 +84,7 @@ impl<'a> Scan<'a> {
         while let Some(byte) = scan.cursor.peek() {
             match byte {
                 b'"' => scan.string(),
-                b'{' | b'[' => scan.enter(scan.place()),
+                b'{' | b'[' => scan.enter(scan.section()),
                 b'}' | b']' => {
                     scan.open.pop();
                     scan.cursor.eat(byte);
@@ -96,18 +95,18 @@ impl<'a> Scan<'a> {
         scan
     }
 
-    fn place(&self) -> Place {
-        self.open.last().copied().unwrap_or(Place::Top)
+    fn section(&self) -> Section {
+        self.open.last().copied().unwrap_or(Section::Top)
     }
 
-    fn enter(&mut self, place: Place) {
+    fn enter(&mut self, section: Section) {
         if self.cursor.eat(b'{') || self.cursor.eat(b'[') {
-            self.open.push(place);
+            self.open.push(section);
         }
     }
 
     fn string(&mut self) {
-        // One that breaks off (at the end of the line, most often) is stepped over up to there.
+        // A string that breaks off (usually at the end of the line) is skipped up to there.
         let Ok(string) = self.cursor.string() else {
             return;
         };
@@ -121,46 +120,46 @@ impl<'a> Scan<'a> {
             }
             None if json::decode(string).starts_with(b"/") => self.breaks_off(string),
             Some(b',' | b'}' | b']') | None => {}
-            // Nothing can follow here: a quote is missing somewhere, and the closing one may be an opening one.
+            // Nothing else can follow: a quote is missing, and the closing quote may be an opening one.
             Some(_) => self.cursor.go_to(end - 1),
         }
     }
 
-    /// What stands behind `key` and its colon.
+    /// Reads the value after `key` and its colon.
     fn member(&mut self, key: &'a str) {
         let name = json::decode(key);
         let is_path = name.starts_with(b"/");
-        match self.place() {
-            Place::Foreign if name == MAPPINGS.as_bytes() => self.enter(Place::InnerMappings),
-            Place::Foreign => self.enter(Place::Foreign),
-            Place::InnerMappings => self.entry(key, is_path),
-            Place::Top if name == MAPPINGS.as_bytes() => {
+        match self.section() {
+            Section::Foreign if name == MAPPINGS.as_bytes() => self.enter(Section::InnerMappings),
+            Section::Foreign => self.enter(Section::Foreign),
+            Section::InnerMappings => self.entry(key, is_path),
+            Section::Top if name == MAPPINGS.as_bytes() => {
                 self.has_mappings = true;
-                self.enter(Place::Mappings);
+                self.enter(Section::Mappings);
             }
-            Place::Top if !is_path => self.field(key),
-            // The bracket that ends the mappings is missing.
-            Place::Mappings if Registry::KNOWN.iter().any(|known| name == known.as_bytes()) => {
+            Section::Top if !is_path => self.field(key),
+            // The closing bracket of the mappings is missing.
+            Section::Mappings if Registry::KNOWN.iter().any(|known| name == known.as_bytes()) => {
                 self.field(key)
             }
-            Place::Top | Place::Mappings => self.entry(key, is_path),
+            Section::Top | Section::Mappings => self.entry(key, is_path),
         }
     }
 
     fn entry(&mut self, key: &'a str, is_path: bool) {
         if let Some(b'{' | b'[') = self.cursor.peek() {
-            // No port has brackets: this one is too many, and what stands behind it is where it was.
-            let place = if is_path {
-                self.place()
+            // A port has no brackets: this bracket is superfluous, and what follows belongs to the same section.
+            let section = if is_path {
+                self.section()
             } else {
-                Place::Foreign
+                Section::Foreign
             };
-            return self.enter(place);
+            return self.enter(section);
         }
         let start = self.cursor.at();
         match self.cursor.value() {
-            Ok(value) if self.is_whole() => match self.place() {
-                Place::InnerMappings => self.inner_entries.push(Member { key, value }),
+            Ok(value) if self.is_whole() => match self.section() {
+                Section::InnerMappings => self.inner_entries.push(Member { key, value }),
                 _ => self.entries.push(Member { key, value }),
             },
             _ => {
@@ -175,7 +174,7 @@ impl<'a> Scan<'a> {
 
     /// The text ends in the mapping of `key`.
     fn breaks_off(&mut self, key: &'a str) {
-        if !matches!(self.place(), Place::Foreign) {
+        if !matches!(self.section(), Section::Foreign) {
             self.broken_off = Some(key);
         }
     }
@@ -186,12 +185,12 @@ impl<'a> Scan<'a> {
             Ok(value) if self.is_whole() => self.fields.push(Member { key, value }),
             _ => {
                 self.cursor.go_to(start);
-                self.enter(Place::Foreign);
+                self.enter(Section::Foreign);
             }
         }
     }
 
-    /// Whether the scalar or object that ended here could not have gone on.
+    /// Whether the value that ends here is complete.
     fn is_whole(&mut self) -> bool {
         let end = self.cursor.at();
         let followed = self.cursor.peek();
@@ -227,12 +226,12 @@ impl<'a> Scan<'a> {
         if !self.has_mappings {
             entries.extend(self.inner_entries);
         }
-        let (mappings, mut flaws) = admit_mappings(entries, Repeated::FirstCounts);
+        let (mappings, mut issues) = admit_mappings(entries, Repeated::FirstCounts);
         if let Some(key) = self.broken_off {
             let path = decode_path(key);
-            flaws.push(Flaw::BrokenOff { path });
+            issues.push(Issue::BrokenOff { path });
         }
         registry.mappings = mappings;
-        Recovered { registry, flaws }
+        Recovered { registry, issues }
     }
 }

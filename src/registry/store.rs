@@ -1,23 +1,22 @@
-//! The registry file: reading it while others write it, and changing it so that nothing is lost.
+//! The registry file: reading it while others write it, and changing it without losing a change.
 //!
-//! Two kinds of programs share the file. Other `ic` processes take turns by a lock on a file beside it, which is never
-//! renamed or removed, and replace the registry by a rename. The Python tool knows nothing of that: it reads
-//! under `flock(LOCK_SH)`, and writes by opening the file (which empties it), then taking
-//! `flock(LOCK_EX)`, then writing in place. What follows from that:
+//! Two kinds of programs share the file. `ic` processes exclude one another by a lock on a file beside it, which is never
+//! renamed or removed, and replace the registry by a rename. The Python tool does not know that lock: it reads under
+//! `flock(LOCK_SH)`; it writes by opening the file (which empties it), then taking `flock(LOCK_EX)`, then writing in
+//! place. Consequences:
 //!
-//! * An empty or half text may be one that is just being written. It is looked at again for
-//!   a second, and for as long as somebody holds a lock on it. A whole text is believed at once, without
-//!   any lock.
-//! * A change is computed without keeping the Python tool waiting. Then its lock is taken, the text compared with the
-//!   one the change was computed from, and only where it is still the same the rename follows; else everything starts again.
-//! * Somebody may have opened the file before the rename and not have read it yet. Who takes no lock is given a moment to
-//!   read the old text; who waits for our lock on it finds the new one there.
-//! * The Python tool may have opened the file before the rename and write afterwards, into a file that has no name
-//!   any more; or it may have read before the rename, and write over what it has not seen. So the writer
-//!   stays a moment and looks at both; what it finds becomes the text the change is made to again.
+//! * An empty or torn text may be a write in progress. It is read again for a second, and for as long as another
+//!   program holds a lock on it. A complete text is accepted at once, without a lock.
+//! * A change is computed without a lock that the Python tool waits for. Then its lock is taken, and the file is
+//!   replaced only if it still has the text that the change was computed from; otherwise everything starts again.
+//! * Another program may have opened the file before the rename and not have read it yet. A reader without a lock gets
+//!   a few milliseconds to read the old text; a reader that waits for our lock on it finds the new text there.
+//! * The Python tool may have opened the file before the rename and write into the unlinked file afterwards; or it may
+//!   have read before the rename and overwrite the change. So the writer waits a few milliseconds and checks both; what
+//!   it finds is the new base of the change.
 //!
-//! What the Python tool read before a change and writes back later than that moment cannot be told from a change that
-//! it means; only its own taking of a lock around both could help.
+//! A text that the Python tool read before a change and writes later than that cannot be told from a change that it
+//! intends; only a lock around its read and write could prevent that.
 
 mod error;
 mod lock;
@@ -27,42 +26,43 @@ mod snapshot;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
-pub use self::error::{StoreError, Waiting, Warning};
-use self::lock::Patience;
-use self::replace::Place;
-use self::snapshot::{Ailment, Look, settled};
+pub use self::error::{DamageReport, StoreError, WaitReason};
+use self::lock::LockDeadline;
+use self::replace::StorePaths;
+use self::snapshot::{FileSnapshot, read_stable};
 use super::model::Registry;
+use super::recover::Recovered;
 
 /// The registry file on the disk, shared with other processes.
 #[derive(Clone)]
 pub struct Store {
     file: PathBuf,
-    on_wait: Arc<dyn Fn(&Waiting) + Send + Sync>,
+    on_wait: Arc<dyn Fn(&WaitReason) + Send + Sync>,
 }
 
-/// What was read.
+/// The result of [`Store::read`].
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub struct Loaded {
     /// The registry; empty where there is no file.
     pub registry: Registry,
-    /// What is wrong with the file, if something is.
-    pub warning: Option<Warning>,
+    /// What is wrong with the file, if anything.
+    pub warning: Option<DamageReport>,
 }
 
-/// What came of a change.
+/// The result of [`Store::update`].
 #[derive(Debug, Clone)]
 pub struct Updated<R> {
     /// What the change returned, the last time it was made.
     pub value: R,
     /// What was wrong with the file, and was repaired.
-    pub warning: Option<Warning>,
+    pub warning: Option<DamageReport>,
 }
 
 impl Store {
-    /// The store in this file, which need not exist. Nothing is opened yet.
+    /// Returns the store in this file, which need not exist. Opens nothing.
     pub fn new(file: PathBuf) -> Store {
         Store {
             file,
@@ -70,9 +70,9 @@ impl Store {
         }
     }
 
-    /// Calls `notice` once for each call of [`read`](Self::read) or [`update`](Self::update) that has to wait for another
-    /// program for more than half a second.
-    pub fn on_wait(mut self, notice: impl Fn(&Waiting) + Send + Sync + 'static) -> Store {
+    /// Sets a function that is called once by each [`read`](Self::read) or [`update`](Self::update) that waits for
+    /// another program for more than half a second.
+    pub fn on_wait(mut self, notice: impl Fn(&WaitReason) + Send + Sync + 'static) -> Store {
         self.on_wait = Arc::new(notice);
         self
     }
@@ -81,8 +81,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `HOME` is not set, and the system does not know this user's home folder either; or it is relative, which would
-    /// make another registry in each folder.
+    /// There is no home folder, neither in `HOME` nor in the user database; or it is relative, which would be another
+    /// registry in each folder.
     pub fn default_file() -> Result<PathBuf, StoreError> {
         let home = dirs::home_dir().filter(|home| home.is_absolute());
         let home = home.ok_or(StoreError::NoHome)?;
@@ -94,63 +94,69 @@ impl Store {
         &self.file
     }
 
-    /// What the file says now. Creates and changes nothing; a file that is not there is an empty registry.
+    /// Reads the file. Creates and changes nothing; a missing file is an empty registry.
     ///
-    /// A damaged file is answered from as far as it can be read, with a warning. An empty or torn one takes a second to
-    /// be believed to be so.
+    /// Of a damaged file it returns what can be read, with a warning. An empty or torn file takes a second, because it
+    /// may be a write in progress.
     ///
     /// # Errors
     ///
     /// The file cannot be read, is no regular file or larger than 16 MiB, or is still being written after 10 s.
-    pub fn read(&self) -> Result<Snapshot, StoreError> {
-        let look = settled(|| Look::at(&self.file), &mut self.patience())?;
-        let Some(look) = look else {
-            return Ok(Snapshot {
+    pub fn read(&self) -> Result<Loaded, StoreError> {
+        let Some(snapshot) = read_stable(|| FileSnapshot::at(&self.file), &mut self.deadline())?
+        else {
+            return Ok(Loaded {
                 registry: Registry::default(),
                 warning: None,
             });
         };
-        let (registry, ailment) = look.reading();
-        let warning = ailment.map(|ailment| Warning::new(&self.file, &registry, ailment, None));
-        Ok(Snapshot { registry, warning })
+        let Recovered { registry, issues } = snapshot.recovered();
+        let warning = snapshot.parsed.err().map(|damage| DamageReport {
+            file: self.file.clone(),
+            damage,
+            issues,
+            kept: registry.len(),
+            backup: None,
+        });
+        Ok(Loaded { registry, warning })
     }
 
-    /// Makes a change, as one critical section among all processes; returns what `change` returned.
+    /// Makes a change, as one critical section across all processes; returns what `change` returned.
     ///
-    /// `change` may be called several times, each time with what the file says by then, and only the last call counts: what it
-    /// finds out belongs into what it returns, and calling it again must do no harm. Where it changes
-    /// nothing and the file is sound, nothing is written, no lock is waited for, and no file or folder is created.
+    /// `change` may be called several times, each time with the current registry; only the last call counts, so it must
+    /// not have side effects. If it changes nothing and the file is undamaged, no lock is taken, and nothing is
+    /// created or written.
     ///
     /// # Errors
     ///
-    /// Those of [`read`](Self::read); the file or its folder cannot be written, or not with the owner and the permissions that
-    /// the file has; the lock could not be had within 10 s. The file has its old content then, or the new one where only the
-    /// last step failed.
+    /// As [`read`](Self::read); the file or its folder cannot be written, or not with the file's owner and permissions;
+    /// the lock is not free within 10 s. The file then has its old content, or the new one if only the last step
+    /// failed ([`StoreError::Unconfirmed`]).
     pub fn update<R>(
         &self,
         mut change: impl FnMut(&mut Registry) -> R,
     ) -> Result<Updated<R>, StoreError> {
-        // What is behind this is large, and the same whatever the change returns: it exists once.
+        // Not generic behind this: the code is large and does not depend on `R`.
         let mut value = None;
         let warning = self.update_with(&mut |registry| value = Some(change(registry)))?;
-        let value = value.expect("an update makes its change at least once");
+        let value = value.expect("an update calls its change at least once");
         Ok(Updated { value, warning })
     }
 
     fn update_with(
         &self,
         change: &mut dyn FnMut(&mut Registry),
-    ) -> Result<Option<Warning>, StoreError> {
+    ) -> Result<Option<DamageReport>, StoreError> {
         if self.is_unchanged_by(change)? {
             return Ok(None);
         }
-        let mut patience = self.patience();
-        let place = Place::of(&self.file)?;
-        place.make_folder()?;
-        let _turn = place.take_turn(&mut patience)?;
-        patience.start_over();
+        let mut deadline = self.deadline();
+        let paths = StorePaths::of(&self.file)?;
+        paths.create_folder()?;
+        let _lock = paths.lock(&mut deadline)?;
+        deadline.restart();
         let mut is_replaced = false;
-        self.change_until_it_stays(&place, &mut patience, change, &mut is_replaced)
+        self.apply_until_stable(&paths, &mut deadline, change, &mut is_replaced)
             .map_err(|error| {
                 if is_replaced {
                     error.unconfirmed()
@@ -160,75 +166,88 @@ impl Store {
             })
     }
 
-    /// Makes the change in our turn, again for as long as others write over it; `is_replaced` says whether it has been
-    /// made at all.
-    fn change_until_it_stays(
+    /// Makes the change under the registry lock, and repeats it while other programs overwrite it. Sets `is_replaced`
+    /// once the file was replaced.
+    fn apply_until_stable(
         &self,
-        place: &Place,
-        patience: &mut Patience<'_>,
+        paths: &StorePaths,
+        deadline: &mut LockDeadline<'_>,
         change: &mut dyn FnMut(&mut Registry),
         is_replaced: &mut bool,
-    ) -> Result<Option<Warning>, StoreError> {
+    ) -> Result<Option<DamageReport>, StoreError> {
         let mut warning = None;
-        let mut late: Option<Late> = None;
+        let mut late_write: Option<LateWrite> = None;
         loop {
-            let look = settled(|| Look::to_replace(place.target()), patience)?;
-            let (current, ailment) = look.as_ref().map_or_else(Default::default, Look::reading);
-            let text = look.as_ref().map(|look| look.text.as_slice());
-            let mut next = late
+            let snapshot = read_stable(|| FileSnapshot::to_replace(paths.target()), deadline)?;
+            let Recovered {
+                registry: current,
+                issues,
+            } = snapshot
                 .as_ref()
-                .map_or_else(|| current.clone(), |late| late.onto(&current, text));
+                .map(FileSnapshot::recovered)
+                .unwrap_or_default();
+            let damage = snapshot
+                .as_ref()
+                .and_then(|snapshot| snapshot.parsed.as_ref().err());
+            let text = snapshot.as_ref().map(|snapshot| snapshot.text.as_slice());
+            let mut next = late_write.as_ref().map_or_else(
+                || current.clone(),
+                |late_write| late_write.onto(&current, text),
+            );
             let base = next.clone();
             change(&mut next);
-            if next == current && ailment.is_none() {
+            if next == current && damage.is_none() {
                 return Ok(warning);
             }
-            if let (Some(look), Some(ailment)) = (&look, ailment) {
-                let backup = place.back_up(look)?;
-                warning.get_or_insert_with(|| {
-                    Warning::new(&self.file, &current, ailment, Some(backup))
+            if let (Some(snapshot), Some(damage)) = (&snapshot, damage) {
+                let backup = paths.back_up(snapshot)?;
+                warning.get_or_insert_with(|| DamageReport {
+                    file: self.file.clone(),
+                    damage: damage.clone(),
+                    issues,
+                    kept: current.len(),
+                    backup: Some(backup),
                 });
             }
             let next_text = next.to_text();
-            let Some(replaced) = place.replace(look.as_ref(), &next_text, patience)? else {
-                patience.wait(Waiting::Written)?;
+            let Some(replaced) = paths.replace(snapshot.as_ref(), &next_text, deadline)? else {
+                deadline.wait(WaitReason::Writer)?;
                 continue;
             };
-            // The change is made. What remains is to see that it stays, and that it has cost nobody else's.
+            // The change is made. Check that it was not overwritten, and that no other change was lost.
             *is_replaced = true;
-            place.sync()?;
-            thread::sleep(UNLOCKED_READING.saturating_sub(replaced.elapsed()));
-            let orphan = look.map(|look| look.pass_on(&next_text));
-            thread::sleep(AFTERMATH.saturating_sub(replaced.elapsed()));
-            late = match orphan {
-                None => None,
-                Some(orphan) => orphan.written_late(patience)?.map(|theirs| Late {
-                    base: current,
-                    ours: next_text.clone().into_bytes(),
-                    theirs,
-                }),
+            paths.sync()?;
+            late_write = match snapshot {
+                None => {
+                    thread::sleep(OVERWRITE_WATCH.saturating_sub(replaced.elapsed()));
+                    None
+                }
+                Some(snapshot) => {
+                    LateWrite::watch(snapshot, current, &next_text, replaced, deadline)?
+                }
             };
-            if late.is_some() {
+            if late_write.is_some() {
                 continue;
             }
-            if fs::read(place.target()).is_ok_and(|text| text == next_text.as_bytes()) {
+            if fs::read(paths.target()).is_ok_and(|text| text == next_text.as_bytes()) {
                 return Ok(warning);
             }
-            // Somebody else has been there, and may be still.
-            let look = settled(|| Look::at(place.target()), patience)?;
-            let is_in = |look: &Look| next.change_is_in(&base, &look.reading().0);
-            if look.as_ref().is_none_or(is_in) {
+            // Another program has written the file, and may still be writing.
+            let snapshot = read_stable(|| FileSnapshot::at(paths.target()), deadline)?;
+            let is_in =
+                |snapshot: &FileSnapshot| next.change_is_in(&base, &snapshot.recovered().registry);
+            if snapshot.as_ref().is_none_or(is_in) {
                 return Ok(warning);
             }
-            patience.wait(Waiting::Written)?;
+            deadline.wait(WaitReason::Writer)?;
         }
     }
 
-    /// The file is sound, and `change` leaves everything as it is.
+    /// Whether the file is undamaged and `change` changes nothing.
     fn is_unchanged_by(&self, change: &mut dyn FnMut(&mut Registry)) -> Result<bool, StoreError> {
-        let current = match Look::at(&self.file)? {
+        let current = match FileSnapshot::at(&self.file)? {
             None => Registry::default(),
-            Some(look) if look.is_whole() => match look.parsed {
+            Some(snapshot) if snapshot.is_whole() => match snapshot.parsed {
                 Ok(registry) => registry,
                 Err(_) => return Ok(false),
             },
@@ -239,21 +258,8 @@ impl Store {
         Ok(next == current)
     }
 
-    fn patience(&self) -> Patience<'_> {
-        Patience::new(&self.file, &*self.on_wait)
-    }
-}
-
-impl Warning {
-    fn new(file: &Path, registry: &Registry, ailment: Ailment, backup: Option<PathBuf>) -> Warning {
-        let Ailment { damage, flaws } = ailment;
-        Warning {
-            file: file.to_owned(),
-            damage,
-            flaws,
-            kept: registry.len(),
-            backup,
-        }
+    fn deadline(&self) -> LockDeadline<'_> {
+        LockDeadline::new(&self.file, &*self.on_wait)
     }
 }
 
@@ -265,17 +271,36 @@ impl fmt::Debug for Store {
     }
 }
 
-/// What another program wrote into the old file after it had been replaced.
-struct Late {
-    /// What both went out from.
+/// What another program wrote into the old file after it was replaced.
+struct LateWrite {
+    /// The registry that both changes started from.
     base: Registry,
     /// The text that the file was replaced with.
     ours: Vec<u8>,
     theirs: Registry,
 }
 
-impl Late {
-    /// The registry to make our change to: as if theirs had been first.
+impl LateWrite {
+    /// Publishes `ours` in the replaced file, and returns what another program writes into it.
+    fn watch(
+        replaced: FileSnapshot,
+        base: Registry,
+        ours: &str,
+        since: Instant,
+        deadline: &mut LockDeadline<'_>,
+    ) -> Result<Option<LateWrite>, StoreError> {
+        thread::sleep(UNLOCKED_READ_GRACE.saturating_sub(since.elapsed()));
+        let replaced_file = replaced.publish(ours);
+        thread::sleep(OVERWRITE_WATCH.saturating_sub(since.elapsed()));
+        let theirs = replaced_file.late_write(deadline)?;
+        Ok(theirs.map(|theirs| LateWrite {
+            base,
+            ours: ours.as_bytes().to_vec(),
+            theirs,
+        }))
+    }
+
+    /// Returns the registry to make our change to, as if theirs had been made first.
     fn onto(&self, current: &Registry, text: Option<&[u8]>) -> Registry {
         if text == Some(&self.ours) {
             return self.theirs.clone();
@@ -286,10 +311,10 @@ impl Late {
     }
 }
 
-/// How long a writer stays to see that its change is not written over, or another lost by it. The Python tool reads,
-/// binds a port or two to see that they are free, and writes: about a millisecond.
-const AFTERMATH: Duration = Duration::from_millis(5);
+/// How long a writer watches for other changes after its rename. The Python tool reads, probes a port or two, and
+/// writes: about a millisecond.
+const OVERWRITE_WATCH: Duration = Duration::from_millis(5);
 
-/// How long those have who opened the old file and read it without a lock, before it is written for those who wait for
-/// our lock on it. A part of [`AFTERMATH`], so that nobody's change takes longer for it.
-const UNLOCKED_READING: Duration = Duration::from_millis(4);
+/// How long a reader without a lock has to read the old file before the new text is written into it. A part of
+/// [`OVERWRITE_WATCH`], so it makes no change slower.
+const UNLOCKED_READ_GRACE: Duration = Duration::from_millis(4);

@@ -16,8 +16,8 @@ use crate::cli::prune::{Prunes, prune, unused_for};
 use crate::cli::settings::SourcedValue;
 use crate::cli::transfer::{Imports, Readable, readable};
 use crate::httpd::{Response, ResponseBody};
-use crate::registry::import::Winner;
-use crate::registry::prune::give;
+use crate::registry::import::ConflictPolicy;
+use crate::registry::prune::allocate_or_prune;
 use crate::registry::store::StoreError;
 use crate::registry::{Project, Registry};
 use crate::text::raw;
@@ -106,7 +106,7 @@ struct Allocate {
 fn allocate(app: &AppState, request: &Allocate) -> Result<Response, Response> {
     let project = typed(&request.path)?;
     let given = app.registry.change(|registry| {
-        let given = give(registry, &project, app.registry.range())?;
+        let given = allocate_or_prune(registry, &project, app.registry.range())?;
         if request.pinned {
             registry.pin(&project, true);
         }
@@ -259,12 +259,12 @@ fn import(app: &AppState, request: &Import) -> Result<Response, Response> {
     let bytes = bytes.ok_or_else(malformed)?;
     let named = format!("`{}`", request.name);
     let Readable { registry, warning } = readable(&bytes, &named)?;
-    let winner = if request.replace {
-        Winner::Theirs
+    let policy = if request.replace {
+        ConflictPolicy::Overwrite
     } else {
-        Winner::Nobody
+        ConflictPolicy::Reject
     };
-    let import = |here: &mut Registry| here.import(&registry, winner);
+    let import = |here: &mut Registry| here.import(&registry, policy);
     let imported = if request.dry_run {
         import(&mut app.registry.read()?.registry)
     } else {

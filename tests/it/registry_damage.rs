@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use interceptor::registry::recover::{self, Recovered};
-use interceptor::registry::{Damage, Flaw, Registry};
+use interceptor::registry::{Damage, Issue, Registry};
 
 /// A whole file, with fields before and behind the mappings.
 const WHOLE: &str = r#"{
@@ -45,7 +45,7 @@ fn a_file_torn_at_any_byte_loses_only_what_is_not_whole() {
         // What a crash leaves of a file that had been made long enough, and what editors put at an end.
         for padding in ["", "\n", "\0\0\0\0", "\r\n\0\0"] {
             let text = [torn, padding.as_bytes()].concat();
-            let Recovered { registry, flaws } = recover::recover(&text);
+            let Recovered { registry, issues } = recover::recover(&text);
             let expected: Vec<u16> = (0..4)
                 .filter(|&at| len >= ends[at])
                 .map(|at| ports[at])
@@ -57,13 +57,13 @@ fn a_file_torn_at_any_byte_loses_only_what_is_not_whole() {
                 assert_eq!(whole.path_of(port), Some(path), "at {len}");
             }
             // At most the one that it ends in is named.
-            match &flaws[..] {
+            match &issues[..] {
                 [] => {}
-                [Flaw::BrokenOff { path }] => {
+                [Issue::BrokenOff { path }] => {
                     let next = whole.path_of(ports[found.len()].try_into().unwrap());
                     assert_eq!(Some(path.as_path()), next, "at {len}");
                 }
-                _ => panic!("at {len}: {flaws:?}"),
+                _ => panic!("at {len}: {issues:?}"),
             }
             check_written(&registry);
         }
@@ -137,7 +137,10 @@ fn json_that_cannot_be_true_loses_only_what_is_wrong() {
             "{{\"version\": \"1.0\", \"x\": [1], \"mappings\": {mappings}, \"next_available\": 9000}}"
         );
         let damage = Registry::parse(text.as_bytes()).expect_err(&text);
-        assert!(matches!(damage, Damage::Flawed(_)), "{text}: {damage}");
+        assert!(
+            matches!(damage, Damage::Inconsistent(_)),
+            "{text}: {damage}"
+        );
         assert_eq!(damage.to_string(), said, "{text}");
         check_recovered(&text, kept);
         let written = recover::recover(text.as_bytes()).registry.to_text();
@@ -165,18 +168,18 @@ fn json_that_cannot_be_true_loses_only_what_is_wrong() {
         check(
             &format!("{{\"/a\": 1, \"/b\": {value}, \"/c\": 3}}"),
             &[("/a", 1), ("/c", 3)],
-            &format!("`/b` has `{value}`, which is no port"),
+            &format!("`/b` has `{value}`, which is not a port"),
         );
     }
     check(
         r#"{"/b": "8888", "/c": 3}"#,
         &[("/c", 3)],
-        r#"`/b` has `"8888"`, which is no port"#,
+        r#"`/b` has `"8888"`, which is not a port"#,
     );
     check(
         r#"{"/b": {"port": 8888, "/inside": 4}, "/c": 3}"#,
         &[("/c", 3)],
-        r#"`/b` has `{"port": 8888, "/inside"…`, which is no port"#,
+        r#"`/b` has `{"port": 8888, "/inside"…`, which is not a port"#,
     );
     for relative in ["a", "", ".", "..", "~/a", "a/b", "C:\\\\a"] {
         let shown = relative.replace("\\\\", "\\");
@@ -186,11 +189,11 @@ fn json_that_cannot_be_true_loses_only_what_is_wrong() {
             &format!("the path `{shown}` is not absolute"),
         );
     }
-    // No path has a NUL in it.
+    // No path contains a NUL character.
     check(
         r#"{"/a\u0000b": 1, "/c": 3}"#,
         &[("/c", 3)],
-        r"the path `/a\0b` has a NUL in it",
+        r"the path `/a\0b` contains a NUL character",
     );
     check(
         r#"{"/a": 1, "/b": 1, "/c": 1, "/d": 2}"#,
@@ -200,36 +203,36 @@ fn json_that_cannot_be_true_loses_only_what_is_wrong() {
     check(
         r#"{"/a": 1, "/b": 2, "/a": 3}"#,
         &[("/a", 3), ("/b", 2)], // as every JSON reader has it, the Python tool among them
-        "`/a` keeps port 3 and not 1",
+        "`/a` keeps port 3 and loses 1",
     );
-    check(r#"{"/a": 1, "/a": 1}"#, &[("/a", 1)], "`/a` is there twice");
+    check(r#"{"/a": 1, "/a": 1}"#, &[("/a", 1)], "`/a` occurs twice");
     check(
         r#"{"/a": 1, "/\u0061/": 1}"#,
         &[("/a", 1)],
-        "`/a/` is there twice",
+        "`/a/` occurs twice",
     );
     check(
         r#"{"/a": 1, "/a": 2, "/b": 2}"#,
         &[("/a", 2)],
-        "`/a` keeps port 2 and not 1; port 2 stays with `/a`, `/b` loses it",
+        "`/a` keeps port 2 and loses 1; port 2 stays with `/a`, `/b` loses it",
     );
     check(
         r#"{"/a": 0, "/b": 0, "/c": 0, "/d": 0, "/e": 0}"#,
         &[],
-        "`/a` has `0`, which is no port; `/b` has `0`, which is no port; `/c` has `0`, which is no port; and 2 more",
+        "`/a` has `0`, which is not a port; `/b` has `0`, which is not a port; `/c` has `0`, which is not a port; and 2 more",
     );
     for value in ["null", "[]", "[[\"/a\", 1]]", "\"/a\"", "8888", "true"] {
-        check(value, &[], "`mappings` is no object");
+        check(value, &[], "`mappings` is not an object");
     }
     check(
         "{\"/a\\n\\u001b[31m\": 0}",
         &[],
-        r"`/a\n\u{1b}[31m` has `0`, which is no port",
+        r"`/a\n\u{1b}[31m` has `0`, which is not a port",
     );
     check(
         "{\"/a\": 1}, \"mappings\": {\"/b\": 2}",
         &[("/a", 1), ("/b", 2)],
-        "`mappings` is there twice",
+        "`mappings` occurs twice",
     );
 }
 
@@ -505,8 +508,8 @@ fn numbers(registry: &Registry) -> Vec<u16> {
 fn the_mapping_that_a_text_breaks_off_in_is_named() {
     #[track_caller]
     fn check(text: &str, expected: &[&str]) {
-        let flaws = recover::recover(text.as_bytes()).flaws;
-        let told: Vec<String> = flaws.iter().map(ToString::to_string).collect();
+        let issues = recover::recover(text.as_bytes()).issues;
+        let told: Vec<String> = issues.iter().map(ToString::to_string).collect();
         assert_eq!(told, expected, "{text}");
     }
     const LOST: &str = "the file ends before the port of `/b`";

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use interceptor::registry::import::{Conflict, Contradiction, Import, Winner};
+use interceptor::registry::import::{Conflict, ConflictKind, ConflictPolicy, Import};
 use interceptor::registry::{Port, Registry};
 
 /// A registry of these mappings.
@@ -38,21 +38,27 @@ fn mapped(registry: &Registry, expected: &[(&str, u16)]) {
 type Mappings<'a> = &'a [(&'a str, u16)];
 
 #[track_caller]
-fn check(here: Mappings, theirs: Mappings, winner: Winner, expected: &Import, after: Mappings) {
+fn check(
+    here: Mappings,
+    theirs: Mappings,
+    policy: ConflictPolicy,
+    expected: &Import,
+    after: Mappings,
+) {
     let mut registry = registry(here);
-    let imported = registry.import(&self::registry(theirs), winner);
+    let imported = registry.import(&self::registry(theirs), policy);
     assert_eq!(&imported, expected);
     mapped(&registry, after);
     // What is there is not taken over again.
-    if winner == Winner::Theirs {
+    if policy == ConflictPolicy::Overwrite {
         let before = registry.clone();
-        let again = registry.import(&self::registry(theirs), winner);
+        let again = registry.import(&self::registry(theirs), policy);
         assert_eq!(again.unchanged, theirs.len());
         assert_eq!((again.conflicts.len(), &registry), (0, &before));
     }
 }
 
-fn conflict(path: &str, number: u16, here: Contradiction) -> Conflict {
+fn conflict(path: &str, number: u16, here: ConflictKind) -> Conflict {
     Conflict {
         path: path.into(),
         port: port(number),
@@ -62,11 +68,11 @@ fn conflict(path: &str, number: u16, here: Contradiction) -> Conflict {
 
 #[test]
 fn without_conflicts_registries_are_merged() {
-    for winner in [Winner::Nobody, Winner::Theirs] {
+    for policy in [ConflictPolicy::Reject, ConflictPolicy::Overwrite] {
         check(
             &[("/a", 1), ("/b", 2)],
             &[("/b", 2), ("/c", 3)],
-            winner,
+            policy,
             &Import {
                 added: list(&[("/c", 3)]),
                 unchanged: 1,
@@ -74,18 +80,18 @@ fn without_conflicts_registries_are_merged() {
             },
             &[("/a", 1), ("/b", 2), ("/c", 3)],
         );
-        check(&[("/a", 1)], &[], winner, &Import::default(), &[("/a", 1)]);
+        check(&[("/a", 1)], &[], policy, &Import::default(), &[("/a", 1)]);
     }
 }
 
 #[test]
 fn one_conflict_keeps_everything_out() {
-    let has = conflict("/a", 9, Contradiction::HasPort(port(1)));
-    let of = conflict("/c", 2, Contradiction::PortOf("/b".into()));
+    let has = conflict("/a", 9, ConflictKind::HasPort(port(1)));
+    let of = conflict("/c", 2, ConflictKind::PortOf("/b".into()));
     check(
         &[("/a", 1), ("/b", 2)],
         &[("/a", 9), ("/c", 2), ("/new", 7)],
-        Winner::Nobody,
+        ConflictPolicy::Reject,
         &Import {
             conflicts: vec![has, of],
             ..Import::default()
@@ -96,12 +102,12 @@ fn one_conflict_keeps_everything_out() {
 
 #[test]
 fn the_file_wins_each_conflict_and_other_mappings_stay() {
-    let has = conflict("/a", 9, Contradiction::HasPort(port(1)));
-    let of = conflict("/c", 2, Contradiction::PortOf("/b".into()));
+    let has = conflict("/a", 9, ConflictKind::HasPort(port(1)));
+    let of = conflict("/c", 2, ConflictKind::PortOf("/b".into()));
     check(
         &[("/a", 1), ("/b", 2), ("/stays", 3)],
         &[("/a", 9), ("/c", 2), ("/new", 7)],
-        Winner::Theirs,
+        ConflictPolicy::Overwrite,
         &Import {
             added: list(&[("/c", 2), ("/new", 7)]),
             moved: list(&[("/a", 9)]),
@@ -113,15 +119,15 @@ fn the_file_wins_each_conflict_and_other_mappings_stay() {
     );
     // Two that change places.
     let swapped = [
-        conflict("/a", 2, Contradiction::HasPort(port(1))),
-        conflict("/a", 2, Contradiction::PortOf("/b".into())),
-        conflict("/b", 1, Contradiction::HasPort(port(2))),
-        conflict("/b", 1, Contradiction::PortOf("/a".into())),
+        conflict("/a", 2, ConflictKind::HasPort(port(1))),
+        conflict("/a", 2, ConflictKind::PortOf("/b".into())),
+        conflict("/b", 1, ConflictKind::HasPort(port(2))),
+        conflict("/b", 1, ConflictKind::PortOf("/a".into())),
     ];
     check(
         &[("/a", 1), ("/b", 2)],
         &[("/a", 2), ("/b", 1)],
-        Winner::Theirs,
+        ConflictPolicy::Overwrite,
         &Import {
             moved: list(&[("/a", 2), ("/b", 1)]),
             conflicts: swapped.to_vec(),
@@ -137,7 +143,7 @@ fn what_is_noted_comes_along() {
         "ic": {"projects": {"/a": {"pinned": true, "last_used": 5}, "/b": {"pinned": true}}}}"#;
     let theirs = Registry::parse(theirs.as_bytes()).expect("a registry");
     let mut here = registry(&[("/b", 2)]);
-    here.import(&theirs, Winner::Nobody);
+    here.import(&theirs, ConflictPolicy::Reject);
     let note = here.note(Path::new("/a"));
     assert!(note.is_pinned && note.last_used.is_some(), "{note:?}");
     assert!(
@@ -160,7 +166,7 @@ fn paths_are_moved_from_one_root_to_another() {
         ("/home/meo", 3),
         ("/srv", 4),
     ]);
-    let moved = here.rerooted(&roots(&[("/home/me", "/Users/me"), ("/srv", "/")]));
+    let moved = here.remap_paths(&roots(&[("/home/me", "/Users/me"), ("/srv", "/")]));
     mapped(
         &moved.expect("no two become one"),
         &[
@@ -170,7 +176,7 @@ fn paths_are_moved_from_one_root_to_another() {
             ("/", 4),
         ],
     );
-    let longest = here.rerooted(&roots(&[
+    let longest = here.remap_paths(&roots(&[
         ("/home", "/x"),
         ("/home/me/a", "/y/"),
         ("/", "/z"),
@@ -179,6 +185,6 @@ fn paths_are_moved_from_one_root_to_another() {
         &longest.expect("no two become one"),
         &[("/x/me", 1), ("/y/b", 2), ("/x/meo", 3), ("/z/srv", 4)],
     );
-    let one = here.rerooted(&roots(&[("/home/me", "/srv")]));
+    let one = here.remap_paths(&roots(&[("/home/me", "/srv")]));
     assert_eq!(one, Err("/srv".into()));
 }

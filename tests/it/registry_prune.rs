@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use interceptor::registry::prune::{Pruned, Reason, Recycling};
-use interceptor::registry::{Moment, Port, PortRange, Project, Registry};
+use interceptor::registry::{Port, PortRange, Project, Registry, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const NO_GRAIN: Duration = Duration::ZERO;
@@ -20,11 +20,11 @@ const TEXT: &str = r#"{
   }, "more": [1]}
 }"#;
 
-fn now() -> Moment {
+fn now() -> Timestamp {
     at(90 * DAY)
 }
 
-fn at(since_1970: Duration) -> Moment {
+fn at(since_1970: Duration) -> Timestamp {
     let time: SystemTime = UNIX_EPOCH + since_1970;
     time.into()
 }
@@ -184,12 +184,12 @@ fn allocation_prunes_deleted_projects_only_when_no_port_is_left() {
     let new = project("/p/new");
 
     let mut roomy = registry();
-    let given = roomy.allocate_or_prune(&new, range(8888, 8892), |_| true, deleted);
+    let given = roomy.allocate_or_prune_with(&new, range(8888, 8892), |_| true, deleted);
     let given = given.expect("8892 is free");
     assert_eq!((given.allocated.port, given.pruned.len()), (port(8892), 0));
 
     let mut full = registry();
-    let given = full.allocate_or_prune(&new, range(8888, 8891), |_| true, deleted);
+    let given = full.allocate_or_prune_with(&new, range(8888, 8891), |_| true, deleted);
     let given = given.expect("one was deleted");
     assert_eq!((given.allocated.port, given.pruned.len()), (port(8890), 1));
 
@@ -207,7 +207,7 @@ fn allocation_prunes_deleted_projects_only_when_no_port_is_left() {
     ] {
         let mut registry = registry();
         let is_free = |port: Port| port.get() != listening;
-        let exhausted = registry.allocate_or_prune(&new, range, is_free, deleted);
+        let exhausted = registry.allocate_or_prune_with(&new, range, is_free, deleted);
         assert!(exhausted.is_err(), "{why}");
         assert_eq!(registry, self::registry(), "{why}: nothing has changed");
     }

@@ -90,7 +90,7 @@ fn a_registry_that_would_change_hands_is_left_alone() {
     }
     let complaint = ran.complaint(3);
     assert!(
-        complaint.contains("without taking it from user "),
+        complaint.contains("without changing its owner (user "),
         "{complaint}"
     );
     assert!(

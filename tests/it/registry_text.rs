@@ -99,7 +99,7 @@ fn a_registry_in_the_known_layout_is_written_as_it_was_read() {
         &[("/a", 65535)],
     );
     check(
-        "a field that is there twice stays twice",
+        "a field that occurs twice stays twice",
         &layout("  \"notes\": 1,\n  \"notes\": 2,\n", range, two, ""),
         &both,
     );

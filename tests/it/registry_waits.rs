@@ -1,4 +1,4 @@
-//! Waiting for other programs: the Python tool in the middle of writing, another `ic`, somebody who never lets go.
+//! WaitReason for other programs: the Python tool in the middle of writing, another `ic`, somebody who never lets go.
 //!
 //! Each of these takes its seconds, so they are few, and run beside one another.
 
@@ -42,7 +42,7 @@ fn nobody_waits_longer_than_ten_seconds_and_whoever_gives_up_changes_nothing() {
         );
         let registry = home.registry();
         let gave_up = format!(
-            "ic: gave up after 10 s of {}, `{}`; try again, or see with `fuser` who has it open",
+            "ic: gave up after 10 s of {}, `{}`; try again, or find the program with `fuser`",
             notice.trim_start_matches("ic: "),
             registry.display()
         );
@@ -181,7 +181,7 @@ fn a_text_that_is_just_being_written_is_waited_for() {
         let home = Home::new().with_registry(first);
         let mut writer = File::options().append(true).open(home.registry()).unwrap();
         FileExt::lock_exclusive(&writer).unwrap();
-        let mut ic = Waiting::start(&home, arguments);
+        let mut ic = WaitReason::start(&home, arguments);
         ic.wait_for(FOR_TEXT);
         if !locked {
             FileExt::unlock(&writer).unwrap();
@@ -229,7 +229,7 @@ fn a_writer_that_waited_for_a_lock_adds_to_what_the_other_has_written() {
     // The Python tool between its flock and its write: the old text is gone, and what it writes is not there yet.
     let holder = File::options().append(true).open(&registry).unwrap();
     FileExt::lock_exclusive(&holder).unwrap();
-    let mut ic = Waiting::start(&home, &["allocate", "-q"]);
+    let mut ic = WaitReason::start(&home, &["allocate", "-q"]);
     ic.wait_for(FOR_LOCK);
     let written =
         r#"{"mappings": {"/home/me/a": 8888, "/home/me/z": 8889}, "next_available": 8890, "x": 1}"#;
@@ -244,13 +244,13 @@ fn a_writer_that_waited_for_a_lock_adds_to_what_the_other_has_written() {
 }
 
 /// A command that is under way.
-struct Waiting {
+struct WaitReason {
     child: Child,
     stderr: BufReader<ChildStderr>,
 }
 
-impl Waiting {
-    fn start(home: &Home, arguments: &[&str]) -> Waiting {
+impl WaitReason {
+    fn start(home: &Home, arguments: &[&str]) -> WaitReason {
         let mut child = home
             .command(arguments)
             .stdout(Stdio::piped())
@@ -258,7 +258,7 @@ impl Waiting {
             .spawn()
             .unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        Waiting { child, stderr }
+        WaitReason { child, stderr }
     }
 
     /// Blocks until it says this.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::registry::project::Project;
 use crate::registry::store::Store;
-use crate::registry::{Moment, Note};
+use crate::registry::{Note, Timestamp};
 use crate::text::io_message;
 
 /// Records the use of a project's port.
@@ -18,7 +18,7 @@ pub struct LastUsed {
     store: Store,
     project: Project,
     /// The last recorded use before this one.
-    recorded: Option<Moment>,
+    recorded: Option<Timestamp>,
 }
 
 impl LastUsed {
@@ -34,7 +34,7 @@ impl LastUsed {
 
     /// Records a start. Returns at once.
     pub fn record_start(&self) {
-        let is_fresh = |known: Moment| known.age(now()) < START_INTERVAL;
+        let is_fresh = |known: Timestamp| known.age(now()) < START_INTERVAL;
         if !self.recorded.is_some_and(is_fresh) {
             self.record(START_INTERVAL);
         }
@@ -70,7 +70,7 @@ impl LastUsed {
     }
 }
 
-fn now() -> Moment {
+fn now() -> Timestamp {
     SystemTime::now().into()
 }
 

@@ -1,53 +1,54 @@
-//! What the store tells: what it waits for, what is wrong with the file, and why it could not do what it should.
+//! What the store reports: waits, damage, and errors.
 
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{error, fmt, io};
 
-use crate::registry::damage::{self, Damage, Flaw, Shown};
+use crate::registry::damage::{self, Damage, Issue};
+use crate::text::{escaped_path, io_message};
 
-/// Another program is being waited for.
+/// What the store waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
+pub enum WaitReason {
     /// Another `ic` is changing the registry.
-    Turn,
+    RegistryLock,
     /// Another program holds a lock on the registry file.
-    Lock,
-    /// The registry file is empty or torn, as if it were just being written.
-    Written,
+    FileLock,
+    /// The registry file is empty or torn, so another program may be writing it.
+    Writer,
 }
 
-impl fmt::Display for Waiting {
+impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Waiting::Turn => "waiting for another `ic` that is changing the registry",
-            Waiting::Lock => "waiting for another program that has locked the registry file",
-            Waiting::Written => "waiting for another program to finish writing the registry file",
+            WaitReason::RegistryLock => "waiting for another `ic` that is changing the registry",
+            WaitReason::FileLock => "waiting for another program that has locked the registry file",
+            WaitReason::Writer => "waiting for another program to finish writing the registry file",
         })
     }
 }
 
-/// The registry file is damaged, or was until now.
+/// The registry file is damaged, or was damaged and has been repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
+pub struct DamageReport {
     /// The registry file.
     pub file: PathBuf,
     /// What is wrong with it.
     pub damage: Damage,
-    /// What was seen in it but could not be taken over.
-    pub flaws: Vec<Flaw>,
+    /// What could not be read.
+    pub issues: Vec<Issue>,
     /// How many mappings could be read.
     pub kept: usize,
-    /// Where the damaged file is now; `None` where it was only read.
+    /// The backup of the damaged file; `None` if the file was only read.
     pub backup: Option<PathBuf>,
 }
 
-impl fmt::Display for Warning {
+impl fmt::Display for DamageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Warning {
+        let DamageReport {
             file,
             damage,
-            flaws,
+            issues,
             kept,
             backup,
         } = self;
@@ -61,15 +62,19 @@ impl fmt::Display for Warning {
             (Some(_), _) => ("was", "were kept"),
             (None, _) => ("is", "can be read"),
         };
-        write!(f, "the registry file `{}` {is} damaged (", Shown(file))?;
+        write!(
+            f,
+            "the registry file `{}` {is} damaged (",
+            escaped_path(file)
+        )?;
         damage.fmt(f)?;
-        if let (Damage::Torn(_), false) = (damage, flaws.is_empty()) {
+        if let (Damage::Torn(_), false) = (damage, issues.is_empty()) {
             f.write_str("; ")?;
-            damage::list(flaws, f)?;
+            damage::list(issues, f)?;
         }
         write!(f, "); {mappings} {were}; ")?;
         match backup {
-            Some(backup) => write!(f, "the damaged file is `{}`", Shown(backup)),
+            Some(backup) => write!(f, "the damaged file is `{}`", escaped_path(backup)),
             None => f.write_str(
                 "the next command that changes the registry repairs it and keeps a backup",
             ),
@@ -86,23 +91,23 @@ pub enum StoreError {
     Read {
         /// The registry file.
         file: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// The file cannot be replaced; nothing has changed.
     Write {
         /// The registry file.
         file: PathBuf,
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The file has been replaced, but that might not outlive a power cut.
+    /// The file was replaced, but the change may be lost in a power failure.
     Unconfirmed {
         /// The registry file.
         file: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// It is a folder, a FIFO, a device or a socket.
@@ -117,24 +122,24 @@ pub enum StoreError {
         /// The registry file.
         file: PathBuf,
     },
-    /// It belongs to somebody else, and would not any more.
+    /// It belongs to another user, and replacing it would change its owner.
     NotOurs {
         /// The registry file.
         file: PathBuf,
-        /// User and group that own it.
+        /// Its user id and group id.
         owner: (u32, u32),
     },
-    /// Another program did not let go of it in time.
+    /// Another program held it for too long.
     Busy {
         /// The registry file.
         file: PathBuf,
-        /// What was waited for.
-        waiting: Waiting,
+        /// What the store waited for.
+        waiting: WaitReason,
     },
 }
 
 impl StoreError {
-    /// The same, after the file has been replaced.
+    /// Converts an error that happened after the file was replaced.
     pub(super) fn unconfirmed(self) -> StoreError {
         match self {
             StoreError::Read { file, source } | StoreError::Write { file, source, .. } => {
@@ -151,44 +156,43 @@ impl fmt::Display for StoreError {
             StoreError::NoHome => {
                 write!(
                     f,
-                    "this user has no home folder to keep the registry in; set HOME to an absolute path, or {ELSEWHERE}"
+                    "this user has no home folder for the registry; set HOME to an absolute path, or {ELSEWHERE}"
                 )
             }
             StoreError::Read { file, source } => {
                 write!(
                     f,
                     "cannot read the registry `{}`: {}; {}",
-                    Shown(file),
-                    said(source),
-                    way_out(source)
+                    escaped_path(file),
+                    io_message(source),
+                    hint(source)
                 )
             }
             StoreError::Write { file, step, source } => {
-                let (file, said, way_out) = (Shown(file), said(source), way_out(source));
+                let (file, cause, hint) = (escaped_path(file), io_message(source), hint(source));
                 write!(
                     f,
-                    "cannot write the registry `{file}` ({step}): {said}; nothing was changed; {way_out}"
+                    "cannot write the registry `{file}` ({step}): {cause}; nothing was changed; {hint}"
                 )
             }
             StoreError::Unconfirmed { file, source } => {
                 write!(
                     f,
-                    "the registry `{}` was changed, but the disk did not confirm it: {}; see with `ic list` what is \
-                     there, and check that disk",
-                    Shown(file),
-                    said(source)
+                    "the registry `{}` was changed, but the disk did not confirm it: {}; check the registry with `ic list`, and the disk",
+                    escaped_path(file),
+                    io_message(source)
                 )
             }
             StoreError::NotAFile { file, what } => {
                 write!(
                     f,
                     "the registry `{}` is {what}, not a file; {ELSEWHERE}",
-                    Shown(file)
+                    escaped_path(file)
                 )
             }
             StoreError::TooLarge { file } => {
                 let limit = SIZE_MAX >> 20;
-                let file = Shown(file);
+                let file = escaped_path(file);
                 write!(
                     f,
                     "the registry `{file}` is larger than {limit} MiB; move it away, or {ELSEWHERE}"
@@ -199,15 +203,15 @@ impl fmt::Display for StoreError {
                 owner: (user, group),
             } => write!(
                 f,
-                "cannot write the registry `{}` without taking it from user {user}, group {group}; \
+                "cannot write the registry `{}` without changing its owner (user {user}, group {group}); \
                  run `ic` as that user, or {ELSEWHERE}",
-                Shown(file)
+                escaped_path(file)
             ),
             StoreError::Busy { file, waiting } => write!(
                 f,
-                "gave up after {} s of {waiting}, `{}`; try again, or see with `fuser` who has it open",
-                PATIENCE.as_secs(),
-                Shown(file)
+                "gave up after {} s of {waiting}, `{}`; try again, or find the program with `fuser`",
+                WAIT_MAX.as_secs(),
+                escaped_path(file)
             ),
         }
     }
@@ -226,8 +230,8 @@ impl error::Error for StoreError {
 
 const ELSEWHERE: &str = "name another file with --registry or PORT_REGISTRY_PATH";
 
-/// What to do about an error of the system's.
-fn way_out(error: &io::Error) -> &'static str {
+/// What to do about an I/O error.
+fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk",
         io::ErrorKind::PermissionDenied => "check who may use the file and its folder",
@@ -235,18 +239,8 @@ fn way_out(error: &io::Error) -> &'static str {
     }
 }
 
-/// The system's words without their number: `no space left on device`.
-fn said(error: &io::Error) -> String {
-    let said = error.to_string();
-    let said = said.split(" (os error ").next().unwrap_or_default();
-    let mut characters = said.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(characters).collect()
-    })
-}
+/// The longest wait for another program.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Nobody waits longer than this for another program.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// In bytes. 65 535 mappings, which is all there can be, of 200 bytes each take 13 MiB.
+/// In bytes. 65,535 mappings, the maximum, of 200 bytes each take 13 MiB.
 pub(super) const SIZE_MAX: u64 = 16 << 20;

@@ -1,4 +1,4 @@
-//! Waiting for other programs: for their locks, and for the end of their writing.
+//! Waiting for other programs: for their locks, and for the end of their writes.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,26 +7,26 @@ use std::{io, thread};
 
 use fs2::FileExt;
 
-use super::error::{PATIENCE, StoreError, Waiting};
+use super::error::{StoreError, WAIT_MAX, WaitReason};
 
-/// Takes the exclusive lock that the Python tool writes under.
+/// Takes the exclusive `flock`, which the Python tool writes under as well.
 pub(super) fn lock(
     file: &File,
-    waiting: Waiting,
-    patience: &mut Patience<'_>,
+    waiting: WaitReason,
+    deadline: &mut LockDeadline<'_>,
 ) -> Result<(), LockError> {
     loop {
         match file.try_lock_exclusive() {
             Ok(()) => return Ok(()),
             Err(error) if is_contended(&error) => {
-                patience.wait(waiting).map_err(LockError::Busy)?
+                deadline.wait(waiting).map_err(LockError::Busy)?
             }
             Err(error) => return Err(LockError::Refused(error)),
         }
     }
 }
 
-/// Why a lock was not had.
+/// Why a lock was not taken.
 pub(super) enum LockError {
     Busy(StoreError),
     Refused(io::Error),
@@ -36,66 +36,67 @@ pub(super) fn is_contended(error: &io::Error) -> bool {
     error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
 }
 
-/// The time that one call spends waiting for other programs, in naps.
+/// The time limit of one wait for other programs, which polls.
 ///
-/// Not `flock` without `LOCK_NB`: it cannot be given up, and a timer's signal would need unsafe code.
-pub(super) struct Patience<'a> {
+/// A blocking `flock` cannot be given up without a signal, which would need unsafe code.
+pub(super) struct LockDeadline<'a> {
     file: &'a Path,
-    notice: &'a dyn Fn(&Waiting),
+    notice: &'a dyn Fn(&WaitReason),
     since: Instant,
-    nap: Duration,
+    pause: Duration,
     noticed: bool,
 }
 
-impl<'a> Patience<'a> {
-    pub(super) fn new(file: &'a Path, notice: &'a dyn Fn(&Waiting)) -> Self {
-        Patience {
+impl<'a> LockDeadline<'a> {
+    pub(super) fn new(file: &'a Path, notice: &'a dyn Fn(&WaitReason)) -> Self {
+        LockDeadline {
             file,
             notice,
             since: Instant::now(),
-            nap: NAP_MIN,
+            pause: PAUSE_MIN,
             noticed: false,
         }
     }
 
-    /// Waits a little; an error when it has been [`PATIENCE`] in all.
-    pub(super) fn wait(&mut self, waiting: Waiting) -> Result<(), StoreError> {
+    /// Sleeps for a moment. Fails once [`WAIT_MAX`] has passed.
+    pub(super) fn wait(&mut self, waiting: WaitReason) -> Result<(), StoreError> {
         let waited = self.since.elapsed();
-        if waited >= PATIENCE {
+        if waited >= WAIT_MAX {
             return Err(StoreError::Busy {
                 file: self.file.to_owned(),
                 waiting,
             });
         }
-        if self.is_noticeable() && !self.noticed {
+        if self.is_long() && !self.noticed {
             self.noticed = true;
             (self.notice)(&waiting);
         }
-        self.nap();
+        self.pause();
         Ok(())
     }
 
-    /// Whether a person wonders by now.
-    pub(super) fn is_noticeable(&self) -> bool {
-        self.since.elapsed() >= NOTICE
+    /// Whether the wait is long enough to tell the user.
+    pub(super) fn is_long(&self) -> bool {
+        self.since.elapsed() >= NOTICE_AFTER
     }
 
-    pub(super) fn nap(&mut self) {
-        thread::sleep(self.nap);
-        self.nap = (self.nap * 2).min(NAP_MAX);
+    /// Sleeps, each time twice as long, up to [`PAUSE_MAX`].
+    pub(super) fn pause(&mut self) {
+        thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 
-    /// The wait so far was for something else.
-    pub(super) fn start_over(&mut self) {
+    /// Starts the time limit again, for a wait for something else.
+    pub(super) fn restart(&mut self) {
         self.since = Instant::now();
-        self.nap = NAP_MIN;
+        self.pause = PAUSE_MIN;
     }
 }
 
-/// A wait that a person notices, and wants explained.
-const NOTICE: Duration = Duration::from_millis(500);
+/// A user notices a wait of this length.
+const NOTICE_AFTER: Duration = Duration::from_millis(500);
 
-const NAP_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// Short enough that 64 waiting processes leave no gap between two turns.
-const NAP_MAX: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! Replacing the file: whole or not at all, and with the owner, the permissions and the place it had.
+//! Replacing the file atomically, with the same owner, permissions and path.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -10,25 +10,25 @@ use std::time::Instant;
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
 
-use super::error::{StoreError, Waiting};
-use super::lock::{LockError, Patience, lock};
-use super::snapshot::{Look, settled};
+use super::error::{StoreError, WaitReason};
+use super::lock::{LockDeadline, LockError, lock};
+use super::snapshot::{FileSnapshot, read_stable};
 use crate::registry::model::Registry;
 
-/// Where the registry file really is, and the files beside it.
-pub(super) struct Place {
-    /// Without symbolic links in its last part: a link stays, what it leads to is replaced.
+/// The path of the registry file behind links, and of the files beside it.
+pub(super) struct StorePaths {
+    /// Not a symbolic link: a link stays, the file that it leads to is replaced.
     target: PathBuf,
     folder: PathBuf,
-    /// Never renamed or removed, so that all who lock it lock the same file.
+    /// Never renamed or removed, so that all processes lock the same file.
     lock: PathBuf,
-    /// One name, used only by whose turn it is: kills leave at most one behind.
+    /// A single name, used only under the lock: killed processes leave at most one behind.
     temp: PathBuf,
     backup: PathBuf,
 }
 
-impl Place {
-    pub(super) fn of(file: &Path) -> Result<Place, StoreError> {
+impl StorePaths {
+    pub(super) fn of(file: &Path) -> Result<StorePaths, StoreError> {
         let fail = |source| StoreError::Write {
             file: file.to_owned(),
             step: "following its links",
@@ -51,7 +51,7 @@ impl Place {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new(".")).to_owned();
-        Ok(Place {
+        Ok(StorePaths {
             target,
             folder,
             lock,
@@ -64,7 +64,7 @@ impl Place {
         &self.target
     }
 
-    pub(super) fn make_folder(&self) -> Result<(), StoreError> {
+    pub(super) fn create_folder(&self) -> Result<(), StoreError> {
         let missing: Vec<&Path> = self
             .folder
             .ancestors()
@@ -87,11 +87,11 @@ impl Place {
         Ok(())
     }
 
-    /// Waits until no other `ic` changes this registry; it is our turn until the file that is returned is closed, by a kill
-    /// at the latest.
-    pub(super) fn take_turn(&self, patience: &mut Patience<'_>) -> Result<File, StoreError> {
+    /// Waits until no other `ic` changes this registry. The lock is held until the returned file is closed, at the latest
+    /// when the process ends.
+    pub(super) fn lock(&self, deadline: &mut LockDeadline<'_>) -> Result<File, StoreError> {
         let failed = |source| self.failed("taking the .lock beside it", source);
-        // Reading is enough for flock: whoever may write the folder may use a lock that somebody else has made.
+        // `flock` needs only read access, so a lock file of another user works.
         let flags =
             OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         loop {
@@ -99,43 +99,43 @@ impl Place {
                 rustix::fs::open(&self.lock, flags, NEW_FILE)
                     .map_err(|error| failed(error.into()))?,
             );
-            match lock(&file, Waiting::Turn, patience) {
+            match lock(&file, WaitReason::RegistryLock, deadline) {
                 Ok(()) => {}
                 Err(LockError::Busy(error)) => return Err(error),
                 Err(LockError::Refused(source)) => return Err(failed(source)),
             }
-            // Somebody may have cleaned it away while we waited: then the others lock another file.
+            // If the lock file was deleted during the wait, other processes lock a new one.
             let ours = file.metadata().map_err(failed)?;
             match fs::symlink_metadata(&self.lock) {
                 Ok(now) if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
-                _ => patience.wait(Waiting::Turn)?,
+                _ => deadline.wait(WaitReason::RegistryLock)?,
             }
         }
     }
 
-    /// Keeps what was seen as `….backup`; an older backup moves on to `….backup.1`, or the next number that is free.
-    /// One that is the same already (after a kill) is enough.
-    pub(super) fn back_up(&self, look: &Look) -> Result<PathBuf, StoreError> {
+    /// Writes the snapshot to `….backup` and returns that path. An older backup moves to `….backup.1`, or the next free
+    /// number; an identical one (of a killed process) is kept.
+    pub(super) fn back_up(&self, snapshot: &FileSnapshot) -> Result<PathBuf, StoreError> {
         let failed = |source| self.failed("keeping a backup", source);
         match fs::symlink_metadata(&self.backup) {
-            Ok(found) if found.is_file() && found.len() == look.text.len() as u64 => {
-                if fs::read(&self.backup).is_ok_and(|kept| kept == look.text) {
+            Ok(found) if found.is_file() && found.len() == snapshot.text.len() as u64 => {
+                if fs::read(&self.backup).is_ok_and(|kept| kept == snapshot.text) {
                     return Ok(self.backup.clone());
                 }
-                self.move_backup_on().map_err(failed)?;
+                self.rotate_backup().map_err(failed)?;
             }
-            Ok(_) => self.move_backup_on().map_err(failed)?,
+            Ok(_) => self.rotate_backup().map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
         // A copy, not a link: a program that still has the file open may write into it.
-        let copy = Temp::write(self, "keeping a backup", &look.text, Some(look))?;
+        let copy = TempFile::write(self, "keeping a backup", &snapshot.text, Some(snapshot))?;
         copy.rename_to(&self.backup).map_err(failed)?;
         sync_folder(&self.folder).map_err(failed)?;
         Ok(self.backup.clone())
     }
 
-    fn move_backup_on(&self) -> io::Result<()> {
+    fn rotate_backup(&self) -> io::Result<()> {
         for number in 1..=BACKUPS_MAX {
             let mut older = OsString::from(&self.backup);
             older.push(format!(".{number}"));
@@ -153,18 +153,18 @@ impl Place {
         ))
     }
 
-    /// Puts `text` in the place of what was seen, and says when that was; `None` where that is not there any more. On
-    /// success the lock on the old file is still held.
+    /// Replaces the file by `text` and returns the time of the rename; `None` if the file is no longer the one in `seen`.
+    /// On success the lock on the old file is still held.
     pub(super) fn replace(
         &self,
-        seen: Option<&Look>,
+        seen: Option<&FileSnapshot>,
         text: &str,
-        patience: &mut Patience<'_>,
+        deadline: &mut LockDeadline<'_>,
     ) -> Result<Option<Instant>, StoreError> {
         let failed = |source| self.failed("replacing it", source);
-        let temp = Temp::write(self, "writing the new one", text.as_bytes(), seen)?;
+        let temp = TempFile::write(self, "writing the new one", text.as_bytes(), seen)?;
         match seen {
-            // A link does not replace what the Python tool may have created by now.
+            // A hard link does not replace a file that the Python tool may have created meanwhile.
             None => match fs::hard_link(&self.temp, &self.target) {
                 Ok(()) => drop(temp),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -172,15 +172,16 @@ impl Place {
                 Err(_) if fs::symlink_metadata(&self.target).is_ok() => return Ok(None),
                 Err(_) => temp.rename_to(&self.target).map_err(failed)?,
             },
-            Some(look) => {
-                match lock(&look.file, Waiting::Lock, patience) {
+            Some(snapshot) => {
+                match lock(&snapshot.file, WaitReason::FileLock, deadline) {
                     Ok(()) => {}
                     Err(LockError::Busy(error)) => return Err(error),
                     Err(LockError::Refused(source)) => {
                         return Err(self.failed("locking it", source));
                     }
                 }
-                if !look.is_still_at(&self.target).map_err(failed)? || !temp.is_still_there() {
+                if !snapshot.is_current_at(&self.target).map_err(failed)? || !temp.is_still_there()
+                {
                     return Ok(None);
                 }
                 temp.rename_to(&self.target).map_err(failed)?;
@@ -189,7 +190,7 @@ impl Place {
         Ok(Some(Instant::now()))
     }
 
-    /// Makes the new name outlive a power cut.
+    /// Makes the rename durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         sync_folder(&self.folder).map_err(|source| self.failed("confirming it", source))
     }
@@ -203,80 +204,82 @@ impl Place {
     }
 }
 
-/// A file that has lost its name to a new one, and may still be open elsewhere.
-pub(super) struct Orphan {
-    look: Look,
-    /// What it holds unless somebody else has written it.
+/// The old, unlinked file, which other programs may still have open.
+pub(super) struct ReplacedFile {
+    snapshot: FileSnapshot,
+    /// Its text, unless another program has written it.
     text: Vec<u8>,
 }
 
-impl Look {
-    /// Gives those who have opened the file before it was replaced, and wait for our lock to read it, the new text.
-    pub(super) fn pass_on(self, text: &str) -> Orphan {
+impl FileSnapshot {
+    /// Writes the new text into the replaced file, for programs that opened it earlier and wait for our lock.
+    pub(super) fn publish(self, text: &str) -> ReplacedFile {
         let mut held = self.text.clone();
         let nameless = self.file.metadata().is_ok_and(|found| found.nlink() == 0);
-        let unwritten = self.text_now().is_ok_and(|now| now == self.text);
+        let unwritten = self.reread().is_ok_and(|now| now == self.text);
         // Emptied first: a reader that does not lock must not take a mixture for a whole text.
         if nameless && unwritten && self.file.set_len(0).is_ok() {
             held = match self.file.write_all_at(text.as_bytes(), 0) {
                 Ok(()) => text.as_bytes().to_vec(),
-                // Torn, as for anyone who reads it: they look again, and find the new file.
-                Err(_) => self.text_now().unwrap_or_default(),
+                // Readers see a torn text, read again, and find the new file.
+                Err(_) => self.reread().unwrap_or_default(),
             };
         }
-        // Closing would do as well; what fails here does not matter then.
+        // A failure does not matter: closing the file unlocks it as well.
         let _ = FileExt::unlock(&self.file);
-        Orphan {
-            look: self,
+        ReplacedFile {
+            snapshot: self,
             text: held,
         }
     }
 }
 
-impl Orphan {
-    /// What somebody has written into it since.
-    pub(super) fn written_late(
+impl ReplacedFile {
+    /// Returns the registry that another program has written into it since, if any.
+    pub(super) fn late_write(
         self,
-        patience: &mut Patience<'_>,
+        deadline: &mut LockDeadline<'_>,
     ) -> Result<Option<Registry>, StoreError> {
-        if self.look.text_now()? == self.text {
+        if self.snapshot.reread()? == self.text {
             return Ok(None);
         }
-        let settled = settled(|| self.look.again().map(Some), patience)?;
-        Ok(settled.filter(Look::is_whole).map(|look| look.reading().0))
+        let read_stable = read_stable(|| self.snapshot.reopen().map(Some), deadline)?;
+        Ok(read_stable
+            .filter(FileSnapshot::is_whole)
+            .map(|snapshot| snapshot.recovered().registry))
     }
 }
 
-/// A new file that has not got its name yet; removed if it does not get it.
-struct Temp<'a> {
-    place: &'a Place,
+/// A new file before its rename; removed if it is not renamed.
+struct TempFile<'a> {
+    paths: &'a StorePaths,
     file: File,
     is_there: bool,
 }
 
-impl<'a> Temp<'a> {
-    /// Writes `text` with the owner and the permissions of `like`, or those of any new file, so that it outlives a power cut.
+impl<'a> TempFile<'a> {
+    /// Writes and syncs `text`, with the owner and the permissions of `like`, or those of any new file.
     fn write(
-        place: &'a Place,
+        paths: &'a StorePaths,
         step: &'static str,
         text: &[u8],
-        like: Option<&Look>,
+        like: Option<&FileSnapshot>,
     ) -> Result<Self, StoreError> {
-        let failed = |source| place.failed(step, source);
+        let failed = |source| paths.failed(step, source);
         let mut options = OpenOptions::new();
-        // Exclusive: neither a leftover nor a link that somebody has planted is written to.
+        // Exclusive: writes neither to a leftover nor through a planted link.
         options
             .write(true)
             .create_new(true)
             .mode(if like.is_some() { 0o600 } else { 0o666 });
-        let file = match options.open(&place.temp) {
+        let file = match options.open(&paths.temp) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&place.temp).and_then(|()| options.open(&place.temp))
+                fs::remove_file(&paths.temp).and_then(|()| options.open(&paths.temp))
             }
             opened => opened,
         };
-        let mut temp = Temp {
-            place,
+        let mut temp = TempFile {
+            paths,
             file: file.map_err(failed)?,
             is_there: true,
         };
@@ -288,11 +291,11 @@ impl<'a> Temp<'a> {
             if (user, group) != (None, None) {
                 let owner = (wanted.uid(), wanted.gid());
                 fchown(&temp.file, user, group).map_err(|_| StoreError::NotOurs {
-                    file: place.target.clone(),
+                    file: paths.target.clone(),
                     owner,
                 })?;
             }
-            // After the owner: giving a file away takes bits off it.
+            // After the owner: `fchown` clears permission bits.
             let permissions = Permissions::from_mode(wanted.mode() & 0o7777);
             temp.file.set_permissions(permissions).map_err(failed)?;
         }
@@ -303,32 +306,32 @@ impl<'a> Temp<'a> {
         Ok(temp)
     }
 
-    /// Whether its name still leads to it: whoever removes lock files may have let in somebody else.
+    /// Whether its name still leads to it: if the lock file was deleted, another process may have replaced it.
     fn is_still_there(&self) -> bool {
         let of = |found: fs::Metadata| (found.dev(), found.ino());
-        let (there, here) = (fs::symlink_metadata(&self.place.temp), self.file.metadata());
+        let (there, here) = (fs::symlink_metadata(&self.paths.temp), self.file.metadata());
         there.is_ok_and(|there| here.is_ok_and(|here| of(there) == of(here)))
     }
 
     fn rename_to(mut self, name: &Path) -> io::Result<()> {
-        fs::rename(&self.place.temp, name)?;
+        fs::rename(&self.paths.temp, name)?;
         self.is_there = false;
         Ok(())
     }
 }
 
-impl Drop for Temp<'_> {
+impl Drop for TempFile<'_> {
     fn drop(&mut self) {
         if self.is_there {
-            // What stays is removed by the next writer.
-            let _ = fs::remove_file(&self.place.temp);
+            // A leftover is removed by the next writer.
+            let _ = fs::remove_file(&self.paths.temp);
         }
     }
 }
 
-/// Makes the names in a folder outlive a power cut, where the file system can.
+/// Makes the names in a folder durable, where the file system supports it.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    // One that may be written and entered but not read cannot be opened either.
+    // A folder without read permission cannot be opened.
     let Ok(opened) = File::open(folder) else {
         return Ok(());
     };
@@ -345,7 +348,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The file that `path` means: links in its last part followed, to where they lead even if nothing is there.
+/// Follows symbolic links in the last part of `path`, also to a missing file.
 fn follow_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..=LINKS_MAX {
@@ -365,10 +368,10 @@ fn follow_links(path: &Path) -> io::Result<PathBuf> {
     Err(rustix::io::Errno::LOOP.into())
 }
 
-/// For the umask to take from, as for any file that a program creates.
+/// Before the umask.
 const NEW_FILE: Mode = Mode::from_raw_mode(0o666);
 
-/// Far more than anybody looks at; a program that damages the file again and again must not fill the disk.
+/// A program that damages the file again and again must not fill the disk.
 const BACKUPS_MAX: u32 = 1000;
 
 /// Linux's own limit (`MAXSYMLINKS`, path_resolution(7)).

@@ -1,4 +1,4 @@
-//! Looking at a file that others write in place: when what is there can be believed.
+//! Reading a file that others write in place: when its text is complete.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -11,88 +11,89 @@ use std::{fs, io};
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
 
-use super::error::{SIZE_MAX, StoreError, Waiting};
-use super::lock::{Patience, is_contended};
-use crate::registry::damage::{Damage, Flaw};
+use super::error::{SIZE_MAX, StoreError, WaitReason};
+use super::lock::{LockDeadline, is_contended};
+use crate::registry::damage::Damage;
 use crate::registry::model::Registry;
 use crate::registry::recover::{Recovered, recover};
 
-/// The file at one moment.
-pub(super) struct Look {
+/// The open file and its text at one moment.
+pub(super) struct FileSnapshot {
     path: PathBuf,
     pub(super) file: File,
     pub(super) text: Vec<u8>,
     pub(super) parsed: Result<Registry, Damage>,
-    stamp: Stamp,
+    version: FileVersion,
     /// Whether the file stayed the same while it was read.
-    steady: bool,
+    is_steady: bool,
 }
 
-/// What tells whether a file was written.
+/// Changes whenever the file is written or replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileVersion {
     device: u64,
     inode: u64,
     bytes: u64,
     written: (i64, i64),
 }
 
-/// Looks until a whole text is seen, or one that nobody is going to complete: empty or torn, the same for
-/// [`SETTLING`], and not locked by anybody. `None` is no file.
-pub(super) fn settled(
-    mut look: impl FnMut() -> Result<Option<Look>, StoreError>,
-    patience: &mut Patience<'_>,
-) -> Result<Option<Look>, StoreError> {
-    let mut torn: Option<(Stamp, Instant)> = None;
+/// Reads until the text is complete, or empty or torn without a writer: unchanged for [`STABLE_AFTER`] and not locked.
+/// `None` if there is no file.
+pub(super) fn read_stable(
+    mut read: impl FnMut() -> Result<Option<FileSnapshot>, StoreError>,
+    deadline: &mut LockDeadline<'_>,
+) -> Result<Option<FileSnapshot>, StoreError> {
+    let mut torn: Option<(FileVersion, Instant)> = None;
     loop {
-        let Some(seen) = look()? else { return Ok(None) };
-        if seen.is_whole() {
-            return Ok(Some(seen));
+        let Some(snapshot) = read()? else {
+            return Ok(None);
+        };
+        if snapshot.is_whole() {
+            return Ok(Some(snapshot));
         }
         let since = match torn {
-            Some((stamp, since)) if stamp == seen.stamp => since,
+            Some((version, since)) if version == snapshot.version => since,
             _ => Instant::now(),
         };
-        torn = Some((seen.stamp, since));
-        let is_believed = since.elapsed() >= SETTLING;
-        if (is_believed || patience.is_noticeable()) && seen.is_left_alone() {
-            if is_believed {
-                return Ok(Some(seen));
+        torn = Some((snapshot.version, since));
+        let is_stable = since.elapsed() >= STABLE_AFTER;
+        if (is_stable || deadline.is_long()) && snapshot.is_unlocked_and_unchanged() {
+            if is_stable {
+                return Ok(Some(snapshot));
             }
-            // Nobody is seen at it, so there is nobody to be named.
-            patience.nap();
+            // No writer is visible, so none is reported.
+            deadline.pause();
         } else {
-            patience.wait(Waiting::Written)?;
+            deadline.wait(WaitReason::Writer)?;
         }
     }
 }
 
-impl Look {
+impl FileSnapshot {
     /// Opens and reads the file; `None` where there is none.
-    pub(super) fn at(path: &Path) -> Result<Option<Look>, StoreError> {
+    pub(super) fn at(path: &Path) -> Result<Option<FileSnapshot>, StoreError> {
         let fail = |source| StoreError::Read {
             file: path.to_owned(),
             source,
         };
-        Look::open(path, OFlags::RDONLY, fail)
+        FileSnapshot::open(path, OFlags::RDONLY, fail)
     }
 
-    /// As [`at`](Self::at), but refuses a file that may not be written: replacing it would go behind the back of
-    /// whoever made it so.
-    pub(super) fn to_replace(path: &Path) -> Result<Option<Look>, StoreError> {
+    /// As [`at`](Self::at), but fails for a read-only file: replacing it would circumvent its permissions.
+    pub(super) fn to_replace(path: &Path) -> Result<Option<FileSnapshot>, StoreError> {
         let fail = |source| StoreError::Write {
             file: path.to_owned(),
             step: "opening it",
             source,
         };
-        Look::open(path, OFlags::RDWR, fail)
+        FileSnapshot::open(path, OFlags::RDWR, fail)
     }
 
     fn open(
         path: &Path,
         access: OFlags,
         fail: impl Fn(io::Error) -> StoreError,
-    ) -> Result<Option<Look>, StoreError> {
+    ) -> Result<Option<FileSnapshot>, StoreError> {
         // `name/` means a folder also where there is none yet.
         if path.as_os_str().as_bytes().ends_with(b"/") {
             return Err(StoreError::NotAFile {
@@ -100,13 +101,13 @@ impl Look {
                 what: "a folder",
             });
         }
-        // Asked before it is opened: opening a device can do things.
+        // Checked before it is opened: opening a device can have effects.
         match fs::metadata(path) {
             Ok(found) => refuse_other_kinds(path, &found)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fail(error)),
         }
-        // NONBLOCK: what was a file may be a FIFO by now.
+        // NONBLOCK: the file may have been replaced by a FIFO.
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -114,40 +115,40 @@ impl Look {
             Err(error) => return Err(fail(error.into())),
         };
         refuse_other_kinds(path, &file.metadata().map_err(&fail)?)?;
-        let (text, stamp, steady) = read_all(&file).map_err(&fail)?;
+        let (text, version, is_steady) = read_all(&file).map_err(&fail)?;
         if text.len() as u64 > SIZE_MAX {
             return Err(StoreError::TooLarge {
                 file: path.to_owned(),
             });
         }
         let parsed = Registry::parse(&text);
-        Ok(Some(Look {
+        Ok(Some(FileSnapshot {
             path: path.to_owned(),
             file,
             text,
             parsed,
-            stamp,
-            steady,
+            version,
+            is_steady,
         }))
     }
 
-    /// The same open file again, whatever its name leads to by now.
-    pub(super) fn again(&self) -> Result<Look, StoreError> {
+    /// Reads the same open file again, even if its name leads to another file now.
+    pub(super) fn reopen(&self) -> Result<FileSnapshot, StoreError> {
         let file = self.file.try_clone().map_err(|error| self.unread(error))?;
-        let (text, stamp, steady) = read_all(&file).map_err(|error| self.unread(error))?;
+        let (text, version, is_steady) = read_all(&file).map_err(|error| self.unread(error))?;
         let parsed = Registry::parse(&text);
-        Ok(Look {
+        Ok(FileSnapshot {
             path: self.path.clone(),
             file,
             text,
             parsed,
-            stamp,
-            steady,
+            version,
+            is_steady,
         })
     }
 
-    /// What the same open file holds by now.
-    pub(super) fn text_now(&self) -> Result<Vec<u8>, StoreError> {
+    /// Returns the current text of the same open file.
+    pub(super) fn reread(&self) -> Result<Vec<u8>, StoreError> {
         let (text, ..) = read_all(&self.file).map_err(|error| self.unread(error))?;
         Ok(text)
     }
@@ -159,70 +160,58 @@ impl Look {
         }
     }
 
-    /// Whether this is a complete text: nobody is in the middle of writing it.
+    /// Whether the text is complete, so that no write is in progress.
     pub(super) fn is_whole(&self) -> bool {
-        self.steady
+        self.is_steady
             && !self.text.trim_ascii().is_empty()
             && !matches!(self.parsed, Err(Damage::Torn(_)))
     }
 
-    /// Whether `path` still leads to the file that was seen, and that still has the text that was seen.
-    pub(super) fn is_still_at(&self, path: &Path) -> io::Result<bool> {
+    /// Whether `path` still leads to this file, and the file still has this text.
+    pub(super) fn is_current_at(&self, path: &Path) -> io::Result<bool> {
         let same = match fs::symlink_metadata(path) {
-            Ok(found) => (found.dev(), found.ino()) == (self.stamp.device, self.stamp.inode),
+            Ok(found) => (found.dev(), found.ino()) == (self.version.device, self.version.inode),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
         };
         Ok(same && read_all(&self.file)?.0 == self.text)
     }
 
-    /// Whether nobody has a lock on the file, and it is still as it was seen when nobody had.
-    fn is_left_alone(&self) -> bool {
-        // Shared where exclusive is refused for good: NFS wants a file open for writing for that.
+    /// Whether no other program holds a lock on the file, and the file has not changed.
+    fn is_unlocked_and_unchanged(&self) -> bool {
+        // Shared where exclusive is not possible: NFS requires a file open for writing.
         let locked = match self.file.try_lock_exclusive() {
             Err(error) if is_contended(&error) => Err(error),
             Err(_) => FileExt::try_lock_shared(&self.file),
             locked => locked,
         };
         let alone = match locked {
-            Ok(()) => Stamp::of(&self.file).is_ok_and(|now| now == self.stamp),
-            // A file system without locks has nobody who holds one.
+            Ok(()) => FileVersion::of(&self.file).is_ok_and(|now| now == self.version),
+            // A file system without locks has no holders of locks.
             Err(error) => !is_contended(&error),
         };
-        // Closing would do as well; what fails here does not matter then.
+        // A failure does not matter: closing the file unlocks it as well.
         let _ = FileExt::unlock(&self.file);
         alone
     }
 
-    /// The registry that was seen, as far as it can be read.
-    pub(super) fn reading(&self) -> (Registry, Option<Ailment>) {
+    /// Returns the registry in this text, as far as it can be read, and what could not be read.
+    pub(super) fn recovered(&self) -> Recovered {
         match &self.parsed {
-            Ok(registry) => (registry.clone(), None),
-            Err(damage) => {
-                let Recovered { registry, flaws } = recover(&self.text);
-                (
-                    registry,
-                    Some(Ailment {
-                        damage: damage.clone(),
-                        flaws,
-                    }),
-                )
-            }
+            Ok(registry) => Recovered {
+                registry: registry.clone(),
+                issues: Vec::new(),
+            },
+            Err(_) => recover(&self.text),
         }
     }
 }
 
-/// What is wrong with a file, and what could not be read because of it.
-pub(super) struct Ailment {
-    pub(super) damage: Damage,
-    pub(super) flaws: Vec<Flaw>,
-}
-
-impl Stamp {
-    fn of(file: &File) -> io::Result<Stamp> {
+impl FileVersion {
+    fn of(file: &File) -> io::Result<FileVersion> {
         let found = file.metadata()?;
         let (device, inode, bytes) = (found.dev(), found.ino(), found.len());
-        Ok(Stamp {
+        Ok(FileVersion {
             device,
             inode,
             bytes,
@@ -231,12 +220,12 @@ impl Stamp {
     }
 }
 
-fn read_all(mut file: &File) -> io::Result<(Vec<u8>, Stamp, bool)> {
-    let before = Stamp::of(file)?;
+fn read_all(mut file: &File) -> io::Result<(Vec<u8>, FileVersion, bool)> {
+    let before = FileVersion::of(file)?;
     let mut text = Vec::with_capacity(before.bytes.min(SIZE_MAX) as usize + 1);
     file.rewind()?;
     file.take(SIZE_MAX + 1).read_to_end(&mut text)?;
-    let after = Stamp::of(file)?;
+    let after = FileVersion::of(file)?;
     Ok((text, after, before == after))
 }
 
@@ -259,6 +248,6 @@ fn refuse_other_kinds(path: &Path, found: &fs::Metadata) -> Result<(), StoreErro
     })
 }
 
-/// An empty or torn text is believed to be so after this long. The Python tool writes within milliseconds, but may be
-/// stopped in the middle of it.
-pub(super) const SETTLING: Duration = Duration::from_secs(1);
+/// An empty or torn text counts as damaged after this time. The Python tool writes within milliseconds, but may be
+/// stopped in between.
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(1);
