@@ -18,6 +18,7 @@ pub mod help;
 pub mod list;
 pub mod logging;
 pub mod man;
+mod mapping;
 pub mod mock;
 pub mod outcome;
 pub mod output;

@@ -1,4 +1,4 @@
-//! `ic check` and `ic suggest`: ports, whoever they belong to.
+//! `ic check` and `ic suggest`: the state of a port, and free ports.
 
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
@@ -77,7 +77,7 @@ impl Check {
     }
 }
 
-/// Whether another program than an interceptor holds the port, so that another port may be wanted.
+/// Whether a program other than an interceptor holds the port, so that another port is worth suggesting.
 fn is_held_by_another_program(state: &PortState) -> bool {
     match state {
         PortState::InUse(Some(process)) => process.program != "ic",
@@ -154,5 +154,5 @@ struct Suggests {
     ports: Vec<Port>,
 }
 
-/// Enough to choose from, few enough to read.
+/// The default of `-n`.
 const SUGGESTIONS: usize = 5;

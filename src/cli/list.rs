@@ -40,7 +40,7 @@ impl List {
             port_range: range,
             total_ports: range.len(),
             allocated_ports: registry.len(),
-            // A mapping outside today's range takes no port away from it.
+            // A mapping outside the range uses no port of it.
             available_ports: range.len() - inside,
             outsiders: registry.len() - inside as usize,
             next_available: place.next_free(&registry),
@@ -63,7 +63,7 @@ impl List {
     }
 }
 
-/// The answer, in the words of its JSON.
+/// The JSON document.
 #[derive(Serialize)]
 struct Summary {
     registry_file: String,
@@ -71,10 +71,10 @@ struct Summary {
     total_ports: u32,
     allocated_ports: usize,
     available_ports: u32,
-    /// How many of those that are allocated lie outside the range.
+    /// The number of allocated ports outside the range.
     #[serde(skip)]
     outsiders: usize,
-    /// What the next allocation would give: free on this machine and nobody's.
+    /// The port that the next allocation would assign.
     next_available: Option<Port>,
     mappings: Vec<Mapping>,
 }

@@ -9,11 +9,11 @@ use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
 
+use super::mapping::ProjectJson;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
 use crate::cli::port_state::{PortState, port_state};
-use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 
 /// show the port of a project
@@ -39,23 +39,22 @@ pub struct Show {
 
 impl Show {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let form = Form::of(self.json, self.quiet)?;
+        let format = Format::of(self.json, self.quiet)?;
         let place = context.place()?;
         let named = context.named(self.path.as_deref())?;
         let registry = place.read()?;
         let (project, port) = named.among(&registry)?;
         let is_pinned = port.is_some() && registry.note(project.path()).is_pinned;
-        match (form, port) {
-            (Form::Json, port) => context.out.json(&Shows {
-                project: name(project.path()),
-                path: raw::to_text(project.path().as_os_str()),
+        match (format, port) {
+            (Format::Json, port) => context.out.json(&ShowJson {
+                project: ProjectJson::new(project.path()),
                 port,
                 available: port.map(|port| availability(port) == Availability::Free),
                 pinned: is_pinned,
             })?,
-            (Form::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
-            (Form::Text, Some(port)) => {
-                print(context.out, &project, port)?;
+            (Format::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
+            (Format::Text, Some(port)) => {
+                print_project(context.out, &project, port)?;
                 if is_pinned {
                     context.out.text("Pinned:  Yes\n")?;
                 }
@@ -66,7 +65,7 @@ impl Show {
                         .text(format_args!("Status:  Not available ({taken})\n"))?,
                 }
             }
-            (Form::Bare | Form::Text, None) => {}
+            (Format::Bare | Format::Text, None) => {}
         }
         match port {
             Some(_) => Ok(Exit::Done),
@@ -79,13 +78,13 @@ impl Show {
 }
 
 #[derive(Serialize)]
-struct Shows {
-    project: String,
-    path: String,
+struct ShowJson {
+    #[serde(flatten)]
+    project: ProjectJson,
     port: Option<Port>,
-    /// Null as well when there is no port.
+    /// Null if there is no port.
     available: Option<bool>,
-    /// Only where it is.
+    /// Omitted if false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pinned: bool,
 }
@@ -120,11 +119,11 @@ pub struct Allocate {
 
 impl Allocate {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let form = Form::of(self.json, self.quiet)?;
+        let format = Format::of(self.json, self.quiet)?;
         let pinned = match (self.pin, self.unpin) {
             (true, true) => {
                 return Err(Failure::usage(
-                    "`--pin` and `--unpin` contradict each other; give one of them",
+                    "`--pin` and `--unpin` exclude each other; give one of them",
                 ));
             }
             (false, false) => None,
@@ -142,25 +141,26 @@ impl Allocate {
         if created {
             note_if_missing(&project);
         }
-        match form {
-            Form::Json => context.out.json(&Allocates {
-                project: name(project.path()),
-                path: raw::to_text(project.path().as_os_str()),
+        match format {
+            Format::Json => context.out.json(&AllocateJson {
+                project: ProjectJson::new(project.path()),
                 port,
                 created,
                 pinned,
             })?,
-            Form::Bare => context.out.text(format_args!("{port}\n"))?,
-            Form::Text => {
-                print(context.out, &project, port)?;
+            Format::Bare => context.out.text(format_args!("{port}\n"))?,
+            Format::Text => {
+                print_project(context.out, &project, port)?;
                 context.out.text(if created {
                     "\n✓ Port allocated successfully\n"
                 } else {
                     "\n✓ Port was allocated already\n"
                 })?;
                 match pinned {
-                    Some(true) => context.out.text("✓ Pinned: `ic prune` leaves it alone\n")?,
-                    Some(false) => context.out.text("✓ Not pinned any more\n")?,
+                    Some(true) => context
+                        .out
+                        .text("✓ Pinned: `ic prune` keeps the mapping\n")?,
+                    Some(false) => context.out.text("✓ Unpinned\n")?,
                     None => {}
                 }
             }
@@ -169,7 +169,7 @@ impl Allocate {
     }
 }
 
-/// Refuses what is there and no folder: a mapping for it would be a slip. What is not there may still come.
+/// Refuses a path that exists and is not a folder. A missing folder may still be created.
 ///
 /// # Errors
 ///
@@ -178,30 +178,30 @@ pub fn refuse_no_folder(path: &Path) -> Result<(), Failure> {
     let is_other = std::fs::metadata(path).is_ok_and(|found| !found.is_dir());
     if is_other {
         return Err(Failure::usage(format!(
-            "`{}` is no folder; give the project's folder",
+            "`{}` is not a folder; give the project's folder",
             escaped_path(path)
         )));
     }
     Ok(())
 }
 
-/// Says so where a port was given to a folder that is not there.
+/// Warns of a port that was allocated to a missing folder.
 pub fn note_if_missing(project: &Project) {
     if !project.path().exists() {
         eprint_line(format_args!(
-            "note: there is no folder `{}` yet; if that is a slip, `ic remove` takes the port back",
+            "note: the folder `{}` does not exist; if that is a mistake, `ic remove` removes the mapping",
             escaped_path(project.path())
         ));
     }
 }
 
 #[derive(Serialize)]
-struct Allocates {
-    project: String,
-    path: String,
+struct AllocateJson {
+    #[serde(flatten)]
+    project: ProjectJson,
     port: Port,
     created: bool,
-    /// Only where it was asked for.
+    /// Omitted without `--pin` and `--unpin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pinned: Option<bool>,
 }
@@ -235,9 +235,8 @@ impl Remove {
             Ok::<_, Failure>((project, port))
         })??;
         if self.json {
-            context.out.json(&Removes {
-                project: name(project.path()),
-                path: raw::to_text(project.path().as_os_str()),
+            context.out.json(&RemoveJson {
+                project: ProjectJson::new(project.path()),
                 port: removed,
                 removed: removed.is_some(),
             })?;
@@ -259,34 +258,34 @@ impl Remove {
 }
 
 #[derive(Serialize)]
-struct Removes {
-    project: String,
-    path: String,
+struct RemoveJson {
+    #[serde(flatten)]
+    project: ProjectJson,
     port: Option<Port>,
     removed: bool,
 }
 
-/// How the answer is written.
-enum Form {
+/// The output format.
+enum Format {
     Text,
     Json,
     Bare,
 }
 
-impl Form {
-    fn of(json: bool, quiet: bool) -> Result<Form, Failure> {
+impl Format {
+    fn of(json: bool, quiet: bool) -> Result<Format, Failure> {
         match (json, quiet) {
-            (false, false) => Ok(Form::Text),
-            (true, false) => Ok(Form::Json),
-            (false, true) => Ok(Form::Bare),
+            (false, false) => Ok(Format::Text),
+            (true, false) => Ok(Format::Json),
+            (false, true) => Ok(Format::Bare),
             (true, true) => Err(Failure::usage(
-                "`--json` and `-q` are two forms of one answer; give one of them",
+                "`--json` and `-q` exclude each other; give one of them",
             )),
         }
     }
 }
 
-fn print(out: &mut Output, project: &Project, port: Port) -> Result<(), Failure> {
+fn print_project(out: &mut Output, project: &Project, port: Port) -> Result<(), Failure> {
     out.text(format_args!(
         "Project: {}\nPath:    {}\nPort:    {port}\n",
         Escaped(&name(project.path())),

@@ -1,6 +1,6 @@
-//! `ic prune`: give up mappings that nobody needs.
+//! `ic prune`: remove mappings that are not needed.
 //!
-//! What may go is decided in `registry::prune`; here, what is asked of the machine, and how the answer is written.
+//! Which mappings are removed is decided in `registry::prune`; here, which ports are in use, and how the result is printed.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +12,11 @@ use crate::registry::project::is_deleted;
 use crate::registry::prune::{Pruned, Reason, Recycling};
 use crate::registry::{Port, Registry};
 
+use super::mapping::{ProjectJson, print_mapping};
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{mappings, rounded};
-use crate::text::raw;
-use crate::text::{Escaped, name};
 
 /// remove mappings of deleted projects and, with --unused-for, of unused ports
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -61,7 +60,7 @@ impl Prune {
             place.update(prune)?
         };
         if self.json {
-            context.out.json(&Prunes::new(&pruned, self.dry_run))?;
+            context.out.json(&PruneJson::new(&pruned, self.dry_run))?;
             return Ok(Exit::Done);
         }
         if pruned.is_empty() {
@@ -79,25 +78,20 @@ impl Prune {
                 Reason::Deleted => "deleted".to_owned(),
                 Reason::Unused(time) => format!("unused for {}", rounded(*time)),
             };
-            context.out.text(format_args!(
-                "  Port {port:>5}  →  {project} ({why})\n             {path}\n",
-                port = port.get(),
-                project = Escaped(&name(path)),
-                path = Escaped(&raw::to_text(path.as_os_str())),
-            ))?;
+            print_mapping(context.out, path, *port, &why)?;
         }
         Ok(Exit::Done)
     }
 }
 
-/// Gives up what is not needed, as this machine shows it.
+/// Removes the mappings that are not needed on this machine.
 pub(crate) fn prune(registry: &mut Registry, recycling: Option<Recycling>) -> Vec<Pruned> {
-    // What cannot be bound for want of privileges cannot be seen to be free either.
+    // A port that cannot be probed may be in use.
     let is_listening = |port| availability(port) != Availability::Free;
     registry.prune(recycling, is_deleted, is_listening)
 }
 
-/// Unused for so long, seen from now.
+/// Returns the terms for ports that are unused for this long now.
 pub(crate) fn unused_for(unused_for: Duration) -> Recycling {
     Recycling {
         unused_for,
@@ -105,40 +99,34 @@ pub(crate) fn unused_for(unused_for: Duration) -> Recycling {
     }
 }
 
-/// The answer as a document.
+/// The JSON document of `ic prune`.
 #[derive(Serialize)]
-pub(crate) struct Prunes {
-    removed: Vec<Removed>,
+pub(crate) struct PruneJson {
+    removed: Vec<RemovedJson>,
     dry_run: bool,
 }
 
-impl Prunes {
-    pub(crate) fn new(pruned: &[Pruned], dry_run: bool) -> Prunes {
-        Prunes {
-            removed: pruned.iter().map(Removed::from).collect(),
-            dry_run,
-        }
-    }
-}
-
 #[derive(Serialize)]
-struct Removed {
-    project: String,
-    path: String,
+struct RemovedJson {
+    #[serde(flatten)]
+    project: ProjectJson,
     port: Port,
     reason: &'static str,
 }
 
-impl From<&Pruned> for Removed {
-    fn from(pruned: &Pruned) -> Removed {
-        Removed {
-            project: name(&pruned.path),
-            path: raw::to_text(pruned.path.as_os_str()),
+impl PruneJson {
+    pub(crate) fn new(pruned: &[Pruned], dry_run: bool) -> PruneJson {
+        let removed = |pruned: &Pruned| RemovedJson {
+            project: ProjectJson::new(&pruned.path),
             port: pruned.port,
             reason: match pruned.reason {
                 Reason::Deleted => "deleted",
                 Reason::Unused(_) => "unused",
             },
+        };
+        PruneJson {
+            removed: pruned.iter().map(removed).collect(),
+            dry_run,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `ic reset`: remove every mapping, once it is certain that this is meant.
+//! `ic reset`: remove all mappings, after a confirmation.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -32,12 +32,11 @@ impl Reset {
         if !self.yes {
             if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
                 return Err(Failure::usage(
-                    "reset asks before it removes all mappings, and there is no terminal to ask on; \
-                     `ic reset --yes` does not ask",
+                    "cannot ask for confirmation without a terminal; `ic reset --yes` does not ask",
                 ));
             }
             let count = place.read()?.len();
-            if !asked(&format!(
+            if !is_confirmed(&format!(
                 "Remove all {} from {}?",
                 mappings(count),
                 escaped_path(place.store.path())
@@ -55,11 +54,10 @@ impl Reset {
     }
 }
 
-/// Puts a question to the terminal. Only a plain yes is a yes; the end of input is a no.
-fn asked(question: &str) -> bool {
+/// Asks on the terminal. Only `y` and `yes` confirm; the end of input declines.
+fn is_confirmed(question: &str) -> bool {
     let mut terminal = io::stderr();
-    // In one piece, or what is typed ahead shows in the middle of it. A question that could not be put will not be
-    // answered with yes.
+    // In one write, so that text typed ahead does not appear inside it. If it fails, the answer decides.
     let _ = terminal.write_all(format!("{} [y/N] ", Escaped(question)).as_bytes());
     let mut answer = String::new();
     match io::stdin().read_line(&mut answer) {

@@ -1,4 +1,4 @@
-//! `ic export` and `ic import`: mappings that leave the registry, and mappings that come in.
+//! `ic export` and `ic import`: writing the mappings to a file, and reading mappings from one.
 //!
 //! Decided here: which files are readable, and how the result is printed. Conflicts are decided in `registry::import`.
 
@@ -14,12 +14,13 @@ use crate::registry::import::{Conflict, ConflictKind, ConflictPolicy, Import as 
 use crate::registry::recover::{Recovered, recover};
 use crate::registry::{Port, Registry};
 
+use super::mapping::{ProjectJson, print_mapping};
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line, mappings};
 use crate::text::raw;
-use crate::text::{Escaped, escaped_path, io_message, name};
+use crate::text::{escaped_path, io_message};
 
 /// export all mappings as JSON, for a backup or another machine
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -118,7 +119,7 @@ impl Import {
         let place = context.place()?;
         let theirs = stream.registry()?.remap_paths(&roots).map_err(|path| {
             Failure::could_not(format!(
-                "{stream} has two projects that `--map` makes one, `{}`; nothing was changed; \
+                "{stream} has two projects that `--map` maps to one path, `{}`; nothing was changed; \
                  give another --map",
                 escaped_path(&path)
             ))
@@ -135,7 +136,9 @@ impl Import {
             place.update(import)?
         };
         if self.json {
-            context.out.json(&Imports::new(&imported, self.dry_run))?;
+            context
+                .out
+                .json(&ImportJson::new(&imported, self.dry_run))?;
         } else {
             self.print(&imported, context.out)?;
         }
@@ -170,7 +173,7 @@ impl Import {
                     }
                     ConflictKind::HasPort(port) => format!("here it has port {port}"),
                 };
-                entry(out, path, *port, &why)?;
+                print_mapping(out, path, *port, &why)?;
             }
             if !self.replace {
                 return Ok(());
@@ -199,20 +202,11 @@ impl Import {
             (removed, "removed"),
         ] {
             for (path, port) in list {
-                entry(out, path, *port, why)?;
+                print_mapping(out, path, *port, why)?;
             }
         }
         Ok(())
     }
-}
-
-fn entry(out: &mut Output, path: &Path, port: Port, why: &str) -> Result<(), Failure> {
-    out.text(format_args!(
-        "  Port {port:>5}  →  {project} ({why})\n             {path}\n",
-        port = port.get(),
-        project = Escaped(&name(path)),
-        path = escaped_path(path),
-    ))
 }
 
 fn conflicts(count: usize) -> String {
@@ -222,49 +216,44 @@ fn conflicts(count: usize) -> String {
     }
 }
 
-/// The answer as a document.
+/// The JSON document of an import.
 #[derive(Serialize)]
-pub(crate) struct Imports {
-    added: Vec<MappingShown>,
-    moved: Vec<MappingShown>,
-    removed: Vec<MappingShown>,
+pub(crate) struct ImportJson {
+    added: Vec<MappingJson>,
+    moved: Vec<MappingJson>,
+    removed: Vec<MappingJson>,
     unchanged: usize,
-    conflicts: Vec<ConflictShown>,
+    conflicts: Vec<ConflictJson>,
     dry_run: bool,
 }
 
 #[derive(Serialize)]
-struct MappingShown {
-    project: String,
-    path: String,
+struct MappingJson {
+    #[serde(flatten)]
+    project: ProjectJson,
     port: Port,
 }
 
 #[derive(Serialize)]
-struct ConflictShown {
+struct ConflictJson {
     #[serde(flatten)]
-    theirs: MappingShown,
-    /// Whose the port is here, if that is the conflict.
+    theirs: MappingJson,
+    /// The project that has the port, if that is the conflict.
     port_of: Option<String>,
-    /// The project's port here, if that is the conflict.
+    /// The other port of the project, if that is the conflict.
     has_port: Option<Port>,
 }
 
-impl MappingShown {
-    fn new(path: &Path, port: Port) -> MappingShown {
-        MappingShown {
-            project: name(path),
-            path: raw::to_text(path.as_os_str()),
+impl ImportJson {
+    /// Describes the result of an import, or of a dry run of one.
+    pub(crate) fn new(imported: &Imported, dry_run: bool) -> ImportJson {
+        let mapping = |path: &Path, port| MappingJson {
+            project: ProjectJson::new(path),
             port,
-        }
-    }
-}
-
-impl Imports {
-    pub(crate) fn new(imported: &Imported, dry_run: bool) -> Imports {
+        };
         let all = |list: &[(PathBuf, Port)]| {
             list.iter()
-                .map(|(path, port)| MappingShown::new(path, *port))
+                .map(|(path, port)| mapping(path, *port))
                 .collect()
         };
         let conflict = |Conflict { path, port, here }: &Conflict| {
@@ -272,13 +261,13 @@ impl Imports {
                 ConflictKind::PortOf(owner) => (Some(raw::to_text(owner.as_os_str())), None),
                 ConflictKind::HasPort(port) => (None, Some(*port)),
             };
-            ConflictShown {
-                theirs: MappingShown::new(path, *port),
+            ConflictJson {
+                theirs: mapping(path, *port),
                 port_of,
                 has_port,
             }
         };
-        Imports {
+        ImportJson {
             added: all(&imported.added),
             moved: all(&imported.moved),
             removed: all(&imported.removed),
@@ -289,7 +278,7 @@ impl Imports {
     }
 }
 
-/// `FROM=TO` of `--map`: at the first `=`, both absolute.
+/// Parses `FROM=TO` of `--map`, split at the first `=`; both are absolute.
 fn roots(given: &SourcedValue) -> Result<(PathBuf, PathBuf), Failure> {
     let text = raw::to_text(given.path()?.as_os_str());
     let pair = text.split_once('=').map(|(from, to)| {
@@ -302,7 +291,7 @@ fn roots(given: &SourcedValue) -> Result<(PathBuf, PathBuf), Failure> {
         })
 }
 
-/// A file, or a standard stream in its place.
+/// A file, or a standard stream.
 enum Stream {
     Standard,
     File(PathBuf),
@@ -339,7 +328,7 @@ impl Stream {
         Ok(Stream::File(path.to_owned()))
     }
 
-    /// The registry that it holds, as far as it can be read: what cannot be is told on standard error.
+    /// Reads a registry, as far as it can be read; warns on standard error of the rest.
     fn registry(&self) -> Result<Registry, Failure> {
         let text = self.read().map_err(|error| {
             Failure::could_not(format!(
@@ -373,17 +362,17 @@ impl Stream {
     }
 }
 
-/// Mappings out of a text, and what of it could not be read.
+/// The mappings of a text, and a warning if some cannot be read.
 pub(crate) struct Readable {
     pub registry: Registry,
     pub warning: Option<String>,
 }
 
-/// The mappings in the text of an export, a registry file or a backup of one, which is called `named`.
+/// Reads the mappings of an export, a registry file or a backup; messages call the text `named`.
 ///
 /// # Errors
 ///
-/// "Could not": there are none in it.
+/// "Could not": it has no mappings.
 pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Failure> {
     let bad = |why: String| {
         Failure::could_not(format!(
@@ -402,15 +391,15 @@ pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable
         Ok(_) => return Err(bad("it has no `mappings`".to_owned())),
         Err(damage) => damage,
     };
-    // What is left of a damaged registry is what its backups are for.
+    // A backup of a damaged registry is damaged.
     let Recovered { registry, issues } = recover(text);
     if registry.is_empty() {
         return Err(bad(damage.to_string()));
     }
     let lost = match issues.len() {
         0 => String::new(),
-        1 => "; 1 could not be taken over".to_owned(),
-        many => format!("; {many} could not be taken over"),
+        1 => "; 1 could not be read".to_owned(),
+        many => format!("; {many} could not be read"),
     };
     let warning = format!(
         "{named} is damaged ({damage}); {} can be read{lost}",
@@ -422,13 +411,13 @@ pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable
     })
 }
 
-/// Writes a file whole or not at all; into a pipe or a device, just writes.
+/// Replaces a file atomically; writes to a pipe or a device directly.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let target = match fs::metadata(path) {
         Ok(found) if !found.is_file() => {
             return File::options().write(true).open(path)?.write_all(text);
         }
-        // Through a link, which stays.
+        // A symbolic link stays.
         Ok(_) => path.canonicalize()?,
         Err(_) => path.to_owned(),
     };
@@ -441,7 +430,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         fs::rename(&new, &target)
     });
     if written.is_err() {
-        // What was written of it is of no use; that it stays would be the smaller evil.
+        // A failure leaves an incomplete file behind, which does no harm.
         let _ = fs::remove_file(&new);
     }
     written
@@ -454,5 +443,5 @@ const TO_CSV: &str = "ic export | jq -r '.mappings | to_entries[] | [.key, .valu
 const FROM_CSV: &str =
     "jq -Rn '{mappings: [inputs / \",\" | {(.[0]): (.[1] | tonumber?)}] | add}' FILE | ic import -";
 
-/// In bytes; as large as a registry may be.
+/// In bytes; the limit of a registry file.
 const SIZE_MAX: u64 = 16 << 20;

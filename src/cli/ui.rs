@@ -16,7 +16,7 @@ use crate::serve::listen;
 use super::address::addresses;
 use super::settings::SourcedValue;
 use super::stop;
-use crate::cli::context::{Context, RegistryHandle, heard};
+use crate::cli::context::{Context, RegistryHandle, report_damage};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::httpd;
@@ -70,7 +70,7 @@ impl Ui {
         let RegistryHandle { store, range } = place;
         let app = Arc::new(AppState {
             auth,
-            registry: RegistryEditor::new(store, range, |warning| heard(Some(warning))),
+            registry: RegistryEditor::new(store, range, |warning| report_damage(Some(warning))),
             feeds: context.feed_folder(),
         });
         let stop = stop::signals()?;

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{json, to_value};
 
 use crate::cli::outcome::Failure;
-use crate::cli::prune::{Prunes, prune, unused_for};
+use crate::cli::prune::{PruneJson, prune, unused_for};
 use crate::cli::settings::SourcedValue;
-use crate::cli::transfer::{Imports, Readable, readable};
+use crate::cli::transfer::{ImportJson, Readable, readable};
 use crate::httpd::{Response, ResponseBody};
 use crate::registry::import::ConflictPolicy;
 use crate::registry::prune::allocate_or_prune;
@@ -123,7 +123,7 @@ fn allocate(app: &AppState, request: &Allocate) -> Result<Response, Response> {
             "port": given.allocated.port,
             "created": given.allocated.created,
             "missing": !project.path().exists(),
-            "pruned": Prunes::new(&given.pruned, false),
+            "pruned": PruneJson::new(&given.pruned, false),
         }),
     ))
 }
@@ -236,7 +236,10 @@ fn prune_projects(app: &AppState, request: &Prune) -> Result<Response, Response>
     } else {
         app.registry.change(|registry| prune(registry, recycling))?
     };
-    Ok(response::json(200, &Prunes::new(&pruned, request.dry_run)))
+    Ok(response::json(
+        200,
+        &PruneJson::new(&pruned, request.dry_run),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -270,7 +273,7 @@ fn import(app: &AppState, request: &Import) -> Result<Response, Response> {
     } else {
         app.registry.change(import)?
     };
-    let mut document = to_value(Imports::new(&imported, request.dry_run)).unwrap_or_default();
+    let mut document = to_value(ImportJson::new(&imported, request.dry_run)).unwrap_or_default();
     document["warning"] = json!(warning);
     Ok(response::json(200, &document))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::registry::store::{Snapshot, Store, StoreError, Warning};
+use crate::registry::store::{DamageReport, Loaded, Store, StoreError};
 use crate::registry::{PortRange, Registry};
 
 /// The registry, for all pages of this process.
@@ -14,7 +14,7 @@ pub struct RegistryEditor {
     store: Store,
     range: PortRange,
     /// Reports what was wrong with the file when a change repaired it.
-    warn: fn(Warning),
+    warn: fn(DamageReport),
     /// How many changes were made.
     changes: Mutex<u64>,
     changed: Condvar,
@@ -22,7 +22,7 @@ pub struct RegistryEditor {
 
 impl RegistryEditor {
     /// An editor of this registry file and allocation range.
-    pub fn new(store: Store, range: PortRange, warn: fn(Warning)) -> RegistryEditor {
+    pub fn new(store: Store, range: PortRange, warn: fn(DamageReport)) -> RegistryEditor {
         RegistryEditor {
             store,
             range,
@@ -47,7 +47,7 @@ impl RegistryEditor {
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub fn read(&self) -> Result<Snapshot, StoreError> {
+    pub fn read(&self) -> Result<Loaded, StoreError> {
         self.store.read()
     }
 

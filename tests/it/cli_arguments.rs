@@ -144,7 +144,7 @@ fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
     check(
         &home,
         &["show", "-q", "--json"],
-        "`--json` and `-q` are two forms of one answer; give one of them",
+        "`--json` and `-q` exclude each other; give one of them",
     );
     for command in ["show", "allocate", "remove"] {
         check(

@@ -178,7 +178,7 @@ fn a_port_is_for_a_folder() {
     assert_eq!(
         said,
         format!(
-            "`{}` is no folder; give the project's folder",
+            "`{}` is not a folder; give the project's folder",
             file.display()
         )
     );
@@ -196,16 +196,13 @@ fn a_port_is_for_a_folder() {
     assert_eq!(
         ran.err,
         format!(
-            "ic: note: there is no folder `{}` yet; if that is a slip, `ic remove` takes the port back\n",
+            "ic: note: the folder `{}` does not exist; if that is a mistake, `ic remove` removes the mapping\n",
             missing.display()
         )
     );
     assert_eq!(home.ic(["allocate", "-q", "../shpo"]).result(0), ran.out);
     let ran = home.ic(["run", "--mock", "--project", "../shpp", "--", "true"]);
-    assert!(
-        ran.err.starts_with("ic: note: there is no folder `"),
-        "{ran:?}"
-    );
+    assert!(ran.err.starts_with("ic: note: the folder `"), "{ran:?}");
 }
 
 #[test]

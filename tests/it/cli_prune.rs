@@ -167,7 +167,7 @@ fn a_pin_is_kept_and_taken_back() {
 
     let text = home.ic(["allocate", "--unpin"]).result(0);
     assert!(
-        text.ends_with("\n✓ Port was allocated already\n✓ Not pinned any more\n"),
+        text.ends_with("\n✓ Port was allocated already\n✓ Unpinned\n"),
         "{text}"
     );
     assert_eq!(home.ic(["show", "--json"]).json(0).get("pinned"), None);

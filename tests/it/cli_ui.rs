@@ -481,7 +481,7 @@ fn a_path_is_taken_as_it_is_typed_where_that_is_there() {
     assert_eq!(
         answer["error"],
         format!(
-            "`{}` is no folder; give the project's folder",
+            "`{}` is not a folder; give the project's folder",
             file.display()
         )
     );
