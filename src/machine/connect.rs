@@ -52,7 +52,11 @@ pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Stream, Unr
         ConnectError::Refused => Unreachable::Refused,
         ConnectError::Timeout => Unreachable::Timeout(limit),
         ConnectError::Failed(error) => Unreachable::Failed(io_message(&error)),
-        other => Unreachable::Failed(other.reply("").code.replace('_', " ")),
+        ConnectError::NoDescriptors => {
+            Unreachable::Failed("no file descriptors are left; raise `ulimit -n`".to_owned())
+        }
+        // Errors of TLS and of a proxy, neither of which is used.
+        _ => Unreachable::Failed("the connection failed".to_owned()),
     })
 }
 

@@ -201,7 +201,7 @@ fn variables_that_lead_astray_are_named() {
 }
 
 #[test]
-fn whoever_else_has_the_port_is_named() {
+fn another_holder_of_the_port_is_named() {
     let (mock, url) = mock();
     let quick = ["--target", &url, "--no-stream"];
     let (_listener, held) = held_port();
@@ -277,7 +277,7 @@ fn a_registry_that_is_damaged_is_named() {
 }
 
 #[test]
-fn whoever_holds_a_stream_back_is_named() {
+fn the_server_that_buffers_a_stream_is_named() {
     let (mock, _url) = mock();
     let hop = a_buffering_hop(mock.port);
     let home = Home::new();

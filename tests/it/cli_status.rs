@@ -128,7 +128,7 @@ fn an_interceptor_that_was_given_its_port_is_found_as_well() {
 }
 
 #[test]
-fn whoever_else_holds_a_projects_port_is_named_and_is_no_interceptor() {
+fn another_program_on_a_projects_port_is_named_and_is_not_an_interceptor() {
     if !tells_who_listens() {
         return;
     }
@@ -215,7 +215,7 @@ fn many_silent_programs_on_many_ports_are_no_obstacle() {
 }
 
 #[test]
-fn watching_goes_on_until_nobody_looks() {
+fn watching_ends_when_its_output_is_closed() {
     if !tells_who_listens() {
         return;
     }

@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -43,8 +43,13 @@ impl FeedSocket {
         let pid = std::process::id();
         let path = own_socket(folder);
         // A process in another container may have the same id.
-        if UnixStream::connect(&path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
+        match listen::connect_at_once(&path) {
+            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+            // Its queue is full, so a blocking connect would wait for it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            Err(_) => {}
         }
         let temporary = folder.join(format!(".{pid}.sock"));
         let listener = match UnixListener::bind(&temporary) {
