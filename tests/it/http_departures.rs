@@ -113,6 +113,10 @@ fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
     ] {
         for &leaves in Leaves::after(request) {
             let (origin, interceptor) = scripted();
+            // A Unix socket has no reset: it looks like the end of the client's side, after which a response may be awaited.
+            if interceptor.port == 0 && !keeps_its_connection(request) {
+                continue;
+            }
             let mut client = interceptor.client();
             client.send(request);
             let mut served = origin.accept();
