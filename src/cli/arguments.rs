@@ -95,28 +95,9 @@ fn normalize(
             // argh treats a lone dash as an option; written as a carried byte ([`raw`]) it is a value.
             "-" => normalized.push(format!("{}2d", raw::MARK)),
             _ if word.starts_with('-') => {
-                let (name, value) = match word.split_once('=') {
-                    Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-                    _ => level.letter_and_value(&word),
-                };
-                let option = level.option(name)?;
-                normalized.push(name.to_owned());
-                match (&option.kind, value) {
-                    (FlagInfoKind::Switch, None) => {}
-                    (FlagInfoKind::Switch, Some(_)) => {
-                        return Err(format!("`{name}` takes no value; {}", level.see()));
-                    }
-                    (FlagInfoKind::Option { .. }, Some(value)) => normalized.push(value),
-                    (FlagInfoKind::Option { arg_name }, None) => match words.next() {
-                        Some(value) => normalized.push(value),
-                        None => {
-                            return Err(format!(
-                                "`{name}` needs a value: `{name} {arg_name}`; {}",
-                                level.see()
-                            ));
-                        }
-                    },
-                }
+                let (option, value) = option_and_value(&word, &mut words, level)?;
+                normalized.push(option);
+                normalized.extend(value);
             }
             _ if level.command.is_none() => {
                 level.enter(&word)?;
@@ -132,6 +113,32 @@ fn normalize(
         }
     }
     Ok(Normalized::Words(normalized))
+}
+
+/// The option that `word` spells, and its value, which may be the next of `words`.
+fn option_and_value(
+    word: &str,
+    words: &mut impl Iterator<Item = String>,
+    level: &mut Level<'_>,
+) -> Result<(String, Option<String>), String> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+        _ => level.letter_and_value(word),
+    };
+    let value = match (&level.option(name)?.kind, value) {
+        (FlagInfoKind::Switch, Some(_)) => {
+            return Err(format!("`{name}` takes no value; {}", level.see()));
+        }
+        (FlagInfoKind::Option { arg_name }, None) => {
+            let value = words.next().ok_or_else(|| {
+                let see = level.see();
+                format!("`{name}` needs a value: `{name} {arg_name}`; {see}")
+            })?;
+            Some(value)
+        }
+        (_, value) => value,
+    };
+    Ok((name.to_owned(), value))
 }
 
 /// How far the line has been read: before the command, or after it.

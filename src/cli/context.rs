@@ -1,7 +1,7 @@
-//! The place where ports are recorded, the same for every command: a registry file and an allocation range.
+//! What all commands share: the global options, the environment, and access to the registry.
 //!
-//! Decided here: which file and which range, and that the store's warnings are always heard, on standard error and not
-//! in the log (`RUST_LOG=off` keeps them). What is done with the registry is decided by the commands.
+//! Decided here: which registry file, which allocation range and which project are meant, and that warnings of the store
+//! are printed on standard error and not logged, so that `RUST_LOG=off` does not hide them.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,16 +15,14 @@ use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
 use super::settings::{self, Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::Output;
-use crate::cli::output::eprint_line;
-use crate::text::raw;
-use crate::text::{escaped_path, io_message};
+use crate::cli::output::{Output, eprint_line};
+use crate::text::{escaped_path, io_message, raw};
 
-/// What every command is given.
+/// The input and output of every command.
 pub struct Context<'a> {
-    /// The options that stand before every command.
+    /// The options before the command.
     pub globals: Globals,
-    /// The variables.
+    /// The environment variables.
     pub environment: Environment<'a>,
     /// Where results go.
     pub out: &'a mut Output,
@@ -46,8 +44,7 @@ impl Context<'_> {
         feeds::folder(runtime.and_then(|given| given.path().ok().map(Path::to_owned)))
     }
 
-    /// The registry as it is and the range of ports, for who asks about ports: where no home folder is known there is no
-    /// registry, and ports are there all the same.
+    /// As [`Globals::ports`].
     pub fn ports(&self) -> Result<(PortRange, Registry), Failure> {
         self.globals.ports(&self.environment)
     }
@@ -63,7 +60,7 @@ impl Context<'_> {
     }
 }
 
-/// The options that stand before every command, as they were given.
+/// The options before the command, not parsed yet.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Globals {
     /// `--registry`
@@ -76,43 +73,43 @@ pub struct Globals {
     pub project_root: Option<String>,
 }
 
-/// Where ports are recorded and which ones may be given out: all that the commands of the registry need to know.
+/// The registry file and the allocation range.
 pub struct RegistryHandle {
-    /// The file of record.
+    /// The registry file.
     pub store: Store,
     /// The allocation range.
     pub range: PortRange,
 }
 
 impl RegistryHandle {
-    /// The registry as it is. Nothing is created or changed.
+    /// The content of the registry. Nothing is created or changed.
     ///
     /// # Errors
     ///
-    /// "Could not": the file is there and cannot be read.
+    /// "Could not": the file exists and cannot be read.
     pub fn read(&self) -> Result<Registry, Failure> {
         let snapshot = self.store.read()?;
         report_damage(snapshot.warning);
         Ok(snapshot.registry)
     }
 
-    /// The port that the next allocation would give.
+    /// The port that the next allocation would return.
     pub fn next_free(&self, registry: &Registry) -> Option<Port> {
         next_free(self.range, registry)
     }
 
-    /// Changes the registry, as one step for every process that shares it.
+    /// Changes the registry in one critical section across processes.
     ///
     /// # Errors
     ///
-    /// "Could not": the lock, the reading or the writing failed; the file is as it was.
+    /// "Could not": locking, reading or writing failed; the file is unchanged.
     pub fn update<T>(&self, change: impl FnMut(&mut Registry) -> T) -> Result<T, Failure> {
         let updated = self.store.update(change)?;
         report_damage(updated.warning);
         Ok(updated.value)
     }
 
-    /// The project's port, given out now if it had none.
+    /// The project's port, allocated now if it had none.
     ///
     /// # Errors
     ///
@@ -121,11 +118,11 @@ impl RegistryHandle {
         self.allocate_and(project, |_, _| {})
     }
 
-    /// As [`RegistryHandle::allocate`], with one more change in the same step.
+    /// As [`RegistryHandle::allocate`], with another change in the same critical section.
     ///
     /// # Errors
     ///
-    /// As [`RegistryHandle::allocate`]; then neither is made.
+    /// As [`RegistryHandle::allocate`]; then neither change is made.
     pub fn allocate_and(
         &self,
         project: &Project,
@@ -166,8 +163,8 @@ pub fn report_damage(warning: Option<DamageReport>) {
 }
 
 impl Globals {
-    /// Reads the flags and their variables, also where the command has no use for the range: a range that cannot be
-    /// is a mistake in the set-up that is better heard of early than when the next project wants a port.
+    /// The registry file and the range. The range is checked even if the command does not use it, so that an invalid
+    /// setup is reported early.
     ///
     /// # Errors
     ///
@@ -178,15 +175,15 @@ impl Globals {
         Ok(RegistryHandle { store, range })
     }
 
-    /// The range, and the registry as it is; an empty one, and a warning, where nothing says where it would be.
+    /// The range and the content of the registry. If no home folder is known, prints a warning and returns an empty registry.
     ///
     /// # Errors
     ///
     /// Bad usage as [`place`](Self::place), "could not" as [`RegistryHandle::read`].
     pub fn ports(&self, environment: &Environment<'_>) -> Result<(PortRange, Registry), Failure> {
         let range = self.range(environment)?;
-        let is_told = self.registry_file(environment).is_some();
-        if !is_told && let Err(error @ StoreError::NoHome) = Store::default_file() {
+        let is_given = self.registry_file(environment).is_some();
+        if !is_given && let Err(error @ StoreError::NoHome) = Store::default_file() {
             eprint_line(format_args!("warning: no registry is known: {error}"));
             return Ok((range, Registry::default()));
         }
@@ -194,12 +191,11 @@ impl Globals {
         Ok((range, RegistryHandle { store, range }.read()?))
     }
 
-    /// The project that PATH means, as it stands; without one, that of the current folder, or of the repository around
-    /// it where `--project-root git` says so.
+    /// The project at PATH. Without PATH: the current folder, or with `--project-root git` the repository around it.
     ///
     /// # Errors
     ///
-    /// As [`project_at`]; bad usage where `--project-root` has no such value.
+    /// As [`project_at`]; bad usage for another value of `--project-root`.
     pub fn project(
         &self,
         environment: &Environment<'_>,
@@ -215,10 +211,10 @@ impl Globals {
             Some(given) => match given.text()? {
                 "folder" => false,
                 "git" => true,
-                _ => return Err(given.refused("is no project root; give `git` or `folder`")),
+                _ => return Err(given.refused("is not a project root; give `git` or `folder`")),
             },
         };
-        // A PATH names its project: the repository around a deleted one would be another project.
+        // PATH names the project itself: the repository around a deleted folder would be another project.
         if path.is_some() || !of_repository {
             return project_at(path);
         }
@@ -226,11 +222,11 @@ impl Globals {
         Project::of_repository(&folder).map_err(|error| cannot_resolve(&folder, &error))
     }
 
-    /// The project that PATH names for whoever asks after what is recorded.
+    /// The project at PATH, for commands that look up its mapping, which may be recorded under another spelling.
     ///
     /// # Errors
     ///
-    /// As [`Globals::project`], unless PATH may still be what a mapping was recorded under.
+    /// As [`Globals::project`], unless a mapping may be recorded under PATH as it is.
     pub fn named(
         &self,
         environment: &Environment<'_>,
@@ -248,7 +244,7 @@ impl Globals {
         }
     }
 
-    /// What was given of all this, as the variables that say the same from anywhere.
+    /// The options and variables that are set, as variables that have the same meaning in any folder.
     ///
     /// # Errors
     ///
@@ -310,8 +306,8 @@ impl Globals {
         let file = match self.registry_file(environment) {
             Some(given) => {
                 let path = given.path()?;
-                // Shown in results, and used from elsewhere than the current folder: so it is made absolute. A
-                // current folder that is gone leaves it as it is; opening it will say so.
+                // Absolute, because results show it and other processes use it. It fails only without a current
+                // folder; opening the file then reports that.
                 std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
             }
             None => Store::default_file()?,
@@ -320,18 +316,18 @@ impl Globals {
     }
 }
 
-/// A project by its name of today and, where no mapping has that, by those that it may have been recorded under.
+/// A project, and the other spellings of its path under which a mapping may be recorded.
 pub struct Named {
     resolved: Result<Project, Failure>,
     spellings: Vec<Project>,
 }
 
 impl Named {
-    /// The project that is meant, and its port in this registry.
+    /// The project, and its port in this registry.
     ///
     /// # Errors
     ///
-    /// "Could not": PATH cannot be looked at, and no mapping is recorded under it.
+    /// "Could not": PATH cannot be resolved, and no mapping is recorded under it.
     pub fn among(&self, registry: &Registry) -> Result<(Project, Option<Port>), Failure> {
         let names = self.resolved.iter().chain(&self.spellings);
         match (registry.first_of(names), &self.resolved) {
@@ -342,12 +338,12 @@ impl Named {
     }
 }
 
-/// The project that PATH means; without one, the current folder.
+/// The project at PATH; without PATH, the current folder.
 ///
 /// # Errors
 ///
-/// Bad usage for an empty PATH (an unset variable in a script, and no wish to act on the current folder); "could not"
-/// for a folder that cannot be looked at.
+/// Bad usage for an empty PATH, which is more likely an unset variable in a script than the current folder; "could not" for
+/// a path that cannot be resolved.
 pub fn project_at(path: Option<&str>) -> Result<Project, Failure> {
     let path = match path {
         Some("") => {
@@ -364,7 +360,7 @@ pub fn project_at(path: Option<&str>) -> Result<Project, Failure> {
 fn current_folder() -> Result<PathBuf, Failure> {
     std::env::current_dir().map_err(|error| {
         Failure::could_not(format!(
-            "cannot tell the current folder: {}; give the project's PATH",
+            "cannot determine the current folder: {}; give the project's PATH",
             io_message(&error)
         ))
     })

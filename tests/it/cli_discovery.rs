@@ -119,7 +119,7 @@ fn with_project_root_git_the_repository_is_the_project() {
         .ic(["--project-root", "svn", "show"])
         .complaint(2);
     assert!(
-        complaint.starts_with("`--project-root svn` is no project root"),
+        complaint.starts_with("`--project-root svn` is not a project root"),
         "{complaint}"
     );
 }

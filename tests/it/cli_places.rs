@@ -84,7 +84,7 @@ fn a_current_folder_that_is_gone_is_named_and_a_path_still_works() {
     };
     let complaint = run("allocate").complaint(3);
     assert!(
-        complaint.starts_with("cannot tell the current folder: "),
+        complaint.starts_with("cannot determine the current folder: "),
         "{complaint}"
     );
     assert!(
