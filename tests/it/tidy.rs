@@ -88,6 +88,8 @@ const RULES: &[Rule] = &[
             "src/http/framing.rs",
             // The messages about malformed ones.
             "src/http/error.rs",
+            // An error message of the page's server.
+            "src/ui/server.rs",
             // What it never passes on.
             "src/http/trailer.rs",
             // The length of its own answers.
