@@ -1,25 +1,29 @@
-//! Packs the files of the page of `ic ui`, which every binary carries: a quarter of their size, and as browsers take them.
+//! Compresses the files of the page of `ic ui`, which the program contains: a quarter of their size, and as browsers accept them.
 
-use std::io::Write as _;
-use std::path::Path;
-use std::{env, fs, io};
+#[cfg(not(feature = "ui"))]
+fn main() {}
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+#[cfg(feature = "ui")]
+fn main() -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::path::Path;
+    use std::{env, fs, io};
 
-fn main() -> io::Result<()> {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    const PAGE: &str = "src/ui/page";
+
     println!("cargo::rerun-if-changed={PAGE}");
     let out = env::var_os("OUT_DIR").ok_or(io::ErrorKind::NotFound)?;
     for entry in fs::read_dir(PAGE)? {
         let entry = entry?;
         let mut name = entry.file_name();
         name.push(".gz");
-        let packed = fs::File::create(Path::new(&out).join(name))?;
-        let mut packer = GzEncoder::new(packed, Compression::best());
-        packer.write_all(&fs::read(entry.path())?)?;
-        packer.finish()?;
+        let compressed = fs::File::create(Path::new(&out).join(name))?;
+        let mut encoder = GzEncoder::new(compressed, Compression::best());
+        encoder.write_all(&fs::read(entry.path())?)?;
+        encoder.finish()?;
     }
     Ok(())
 }
-
-const PAGE: &str = "src/ui/page";

@@ -82,6 +82,7 @@ pub mod mock;
 pub mod registry;
 pub mod serve;
 pub mod text;
+#[cfg(feature = "ui")]
 pub mod ui;
 
 pub use registry::facade::{PortRegistry, RegistryError, RegistryInfo, RegistryOptions};

@@ -573,7 +573,7 @@ check('the browser that is opened has a code that is good once', async (home) =>
   assert.match(opened, /#code=[0-9a-f]{32}$/);
   assert.ok(!opened.includes(found[1].split('#token=')[1]), 'everybody can read a command line');
   await onPage(opened, (page) => projectRow(page, 'shop').waitFor());
-  await onPage(opened, (page) => page.getByText('this address was good once').waitFor(), { expects: /status of 401/ });
+  await onPage(opened, (page) => page.getByText('this address was valid once').waitFor(), { expects: /status of 401/ });
 });
 
 check('no other page can frame it, ask it, or read from it', async (home) => {
@@ -613,7 +613,7 @@ check('a page finds its `ic ui` again, and says meanwhile that it is gone', asyn
     await live(page);
     child.removeAllListeners('exit').kill('SIGTERM');
     await page.getByText('Reconnecting…').waitFor();
-    await button(page, 'JSON').click();
+    await button(page, 'Export').click();
     await toast(page, 'does not answer').waitFor();
     // Another one is another secret.
     const { found } = await home.start(['ui', '--no-open', '--port', port], /^(http:\S+)\n/m);

@@ -100,6 +100,7 @@ mod cli_tail;
 mod cli_transfer;
 
 /// `ic ui`: access, changes, and notifications.
+#[cfg(feature = "ui")]
 mod cli_ui;
 
 /// Standard output and standard error: closed, full, and with control characters.
