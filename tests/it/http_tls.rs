@@ -342,7 +342,7 @@ fn what_cannot_be_used_is_named_before_anything_listens() {
         &["--client-cert", &certificate, "--client-key", &key],
         &[],
         2,
-        &["other.pem", "one.pem", "belong together"],
+        &["other.pem", "one.pem", "does not match the certificate"],
     );
     check(&["--client-key", &key], &[], 2, &["--client-cert"]);
     // Nothing of it is looked at for a target that has no use for it.
