@@ -1,5 +1,5 @@
-//! Answers that are no good: a 502 as long as no head is out, a cut connection afterwards, and in no case
-//! something that looks like a whole answer, or a connection that carries the rest of one into the next.
+//! Invalid responses: a 502 if no head has been sent, a cut connection otherwise. They never look complete, and the rest of
+//! one never becomes part of the next response.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What the client may get instead of a bad answer.
+/// What the client may receive instead of an invalid response.
 #[derive(Clone, Copy, PartialEq)]
 enum Instead {
     /// The interceptor's own 502.
     Refused,
-    /// That, or a well-formed answer with this body, where the RFC lets a proxy mend what it got.
+    /// That, or a well-formed response with this body, where the RFC allows a proxy to repair it.
     OrMended(&'static str),
-    /// That, or a connection cut inside the answer.
+    /// That, or a connection that is cut within the response.
     OrCut,
 }
 
 use Instead::{OrCut, OrMended, Refused};
 
-/// How the origin sends its answer.
+/// How the origin sends its response.
 #[derive(Debug, Clone, Copy)]
 enum ReplyOptions {
     ThenOpen,
@@ -58,7 +58,7 @@ fn check(answer: &[u8], instead: Instead, why: &str) {
                     assert_eq!(response.text(), body, "{why}");
                     true
                 }
-                _ => panic!("a bad answer came through: {why}: {response:?}"),
+                _ => panic!("an invalid response was forwarded: {why}: {response:?}"),
             },
             Err(stop) => {
                 assert!(
@@ -71,7 +71,7 @@ fn check(answer: &[u8], instead: Instead, why: &str) {
         if mended && !mendable {
             continue;
         }
-        // The connection that carried it carries nothing more (RFC 9112 §6.3 (3), (5)).
+        // The connection is not used again (RFC 9112 §6.3 (3), (5)).
         let opened = origin.connections();
         let mut client = interceptor.client();
         client.send(GET);
@@ -84,7 +84,7 @@ fn check(answer: &[u8], instead: Instead, why: &str) {
 }
 
 #[test]
-fn a_bad_head_is_a_502() {
+fn an_invalid_response_head_is_a_502() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(300_000));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(3000));
     let rows: [(&[u8], Instead, &str); 38] = [
@@ -107,8 +107,8 @@ fn a_bad_head_is_a_502() {
         (b"220 mail.example ESMTP\r\n\r\n", Refused, "another protocol"),
         (b"\x15\x03\x03\x00\x02\x02\x46\r\n\r\n", Refused, "a TLS alert"),
         (b"HTTP/2 200 OK\r\n\r\n", Refused, "another version"),
-        (b"HTTP/2.0 200 OK\r\n\r\n", Refused, "another version with a digit more"),
-        (b"http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Refused, "versions have case"),
+        (b"HTTP/2.0 200 OK\r\n\r\n", Refused, "another version with a minor digit"),
+        (b"http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Refused, "versions are case-sensitive"),
         (b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n", Refused, "two digits (RFC 9112 §4)"),
         (b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", Refused, "four"),
         (b"HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", Refused, "none"),
@@ -119,11 +119,11 @@ fn a_bad_head_is_a_502() {
         (b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n", Refused, "a bare CR (RFC 9112 §2.2)"),
         (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", Refused, "LF alone"),
         (b"HTTP/1.1 200 OK\r\nX: a\nY: b\r\nContent-Length: 0\r\n\r\n", Refused, "a bare LF"),
-        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", OrMended(""), "obs-fold (RFC 9112 §5.2: 502 or mended)"),
-        (b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n", OrMended(""), "white space before the colon (RFC 9112 §5.1: taken away)"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", OrMended(""), "obs-fold (RFC 9112 §5.2: 502 or repaired)"),
+        (b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n", OrMended(""), "white space before the colon (RFC 9112 §5.1: removed)"),
         (b"HTTP/1.1 200 OK\r\nX Y: a\r\nContent-Length: 0\r\n\r\n", Refused, "a space in a name"),
         (b"HTTP/1.1 200 OK\r\nX\r\nContent-Length: 0\r\n\r\n", Refused, "no colon"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello", Refused, "a switch that nobody asked for (RFC 9110 §15.2.2)"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello", Refused, "a switch without a request for it (RFC 9110 §15.2.2)"),
         (long.as_bytes(), Refused, "a head of 300 kB"),
         (many.as_bytes(), Refused, "3000 fields"),
     ];
@@ -134,7 +134,7 @@ fn a_bad_head_is_a_502() {
 }
 
 #[test]
-fn a_head_that_is_never_finished_is_a_502() {
+fn an_unfinished_response_head_is_a_502() {
     for (part, why) in [
         ("", "nothing at all"),
         ("H", "one byte"),
@@ -146,7 +146,7 @@ fn a_head_that_is_never_finished_is_a_502() {
         ),
         (
             "HTTP/1.1 103 Early Hints\r\n\r\n",
-            "an interim answer and no final one",
+            "an interim response and no final one",
         ),
     ] {
         for method in ["GET", "POST"] {
@@ -164,12 +164,12 @@ fn a_head_that_is_never_finished_is_a_502() {
                 } else {
                     served.close()
                 }
-                // Nobody answers a second attempt, which the client would then wait for.
+                // A second attempt would get no response, and the client would wait.
                 let response = client.response(method);
                 check_own_error(&response, &[502]);
                 assert!(
                     origin.try_accept(Duration::ZERO).is_none(),
-                    "{method}, {why}: a connection that was new had not gone stale"
+                    "{method}, {why}: a new connection cannot be stale"
                 );
             }
         }
@@ -178,7 +178,7 @@ fn a_head_that_is_never_finished_is_a_502() {
 }
 
 #[test]
-fn what_is_logged_of_an_answer_that_breaks_off_says_where() {
+fn the_log_says_where_a_response_was_cut() {
     for (part, says) in [
         ("HTTP/1.1 200 OK\r\n", "broke off within its response head"),
         (
@@ -199,7 +199,7 @@ fn what_is_logged_of_an_answer_that_breaks_off_says_where() {
 }
 
 #[test]
-fn an_answer_that_breaks_off_never_looks_whole() {
+fn a_truncated_response_never_looks_complete() {
     let rows: [(&str, &str, &str); 14] = [
         ("Content-Length: 10\r\n\r\nhe", "", "RFC 9112 §8: by length"),
         (
@@ -280,7 +280,7 @@ fn an_answer_that_breaks_off_never_looks_whole() {
                 let (_, framing) = client.response_head("GET");
                 let mut body = Body::new(framing);
                 client.expect_some(&mut body, "he");
-                // The client has part of it: from here on only a cut is honest.
+                // The client has received a part, so only a cut can signal the error.
                 served.send(then);
                 if reset {
                     served.reset()
@@ -290,7 +290,7 @@ fn an_answer_that_breaks_off_never_looks_whole() {
                 client.expect_cut(&mut body);
                 assert!(
                     origin.try_accept(Duration::ZERO).is_none(),
-                    "nothing is sent again: {why}"
+                    "the request is not sent again: {why}"
                 );
             }
         }
@@ -299,7 +299,7 @@ fn an_answer_that_breaks_off_never_looks_whole() {
 }
 
 #[test]
-fn a_reset_inside_an_answer_until_close_is_no_end() {
+fn a_reset_does_not_end_a_response_until_close() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(GET);
@@ -314,7 +314,7 @@ fn a_reset_inside_an_answer_until_close_is_no_end() {
 }
 
 #[test]
-fn a_reset_that_the_upload_meets_first_is_no_end_either() {
+fn a_reset_found_by_the_upload_does_not_end_a_response_until_close() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
@@ -322,19 +322,19 @@ fn a_reset_that_the_upload_meets_first_is_no_end_either() {
     served.request_head();
     served.send("HTTP/1.1 200 OK\r\n\r\n");
     client.response_head("POST");
-    // The client does not read, so that in the end nobody reads the origin either: the reset is found by writing.
+    // The client does not read, so the interceptor stops reading the origin: the reset is found by writing.
     served.set_timeout(Duration::from_millis(200));
     while served.offer(vec![b'x'; 1 << 20]) {}
     served.reset();
     client.send("hello");
-    // Whoever is answered now came later than that.
+    // The response to this request proves that the reset was processed.
     interceptor.health();
     let (_, stop) = client.drain();
-    assert_eq!(stop, Stop::Reset, "an answer that was cut looks complete");
+    assert_eq!(stop, Stop::Reset, "a truncated response looks complete");
 }
 
 #[test]
-fn a_target_that_speaks_something_else_is_named_with_the_way_out() {
+fn an_error_names_the_protocol_of_a_target_that_does_not_speak_http() {
     for (answer, said) in [
         (
             &b"\x15\x03\x03\x00\x02\x02\x46"[..],
@@ -359,7 +359,7 @@ fn a_target_that_speaks_something_else_is_named_with_the_way_out() {
 }
 
 #[test]
-fn bytes_behind_an_answer_do_not_become_the_next_one() {
+fn bytes_after_a_response_do_not_become_the_next_response() {
     const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     let rows = [
         (
@@ -385,7 +385,7 @@ fn bytes_behind_an_answer_do_not_become_the_next_one() {
         ),
     ];
     for (method, answer, why) in rows {
-        // At once, and while the connection lies in the pool.
+        // Immediately, and while the connection is in the pool.
         for late in [false, true] {
             let (origin, interceptor) = scripted();
             let mut client = interceptor.client();
@@ -422,7 +422,7 @@ fn bytes_behind_an_answer_do_not_become_the_next_one() {
 }
 
 #[test]
-fn interim_answers_without_an_end_are_bounded() {
+fn the_number_of_interim_responses_is_bounded() {
     for line in [
         "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",

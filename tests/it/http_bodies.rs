@@ -1,16 +1,16 @@
-//! Where messages end: bodies in every framing, both ways, and answers that have none.
-//! What frames them badly is in `http_refused_framing`, `http_refused_bodies` and `http_bad_responses`.
+//! Message framing: bodies in every framing, in both directions, and responses without a body. Malformed framing is tested
+//! in `http_refused_framing`, `http_refused_bodies` and `http_bad_responses`.
 
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
-fn request_bodies_arrive_as_they_were_sent() {
+fn request_bodies_are_forwarded_unchanged() {
     let tiny = format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(3000));
     let rows: [(&str, &str, &str, &str); 17] = [
         ("Content-Length: 5\r\n", "hello", "hello", "by length"),
-        ("Content-Length: 0\r\n", "", "", "a length of nothing"),
+        ("Content-Length: 0\r\n", "", "", "length 0"),
         (
             "Content-Length: 00005\r\n",
             "hello",
@@ -46,7 +46,7 @@ fn request_bodies_arrive_as_they_were_sent() {
             "transfer-encoding:\tChunKed \r\n",
             "5\r\nhello\r\n0\r\n\r\n",
             "hello",
-            "codings have no case (RFC 9112 §7)",
+            "codings are case-insensitive (RFC 9112 §7)",
         ),
         (
             "Transfer-Encoding: chunked\r\n",
@@ -76,7 +76,7 @@ fn request_bodies_arrive_as_they_were_sent() {
             "Transfer-Encoding: chunked\r\n",
             "5;a=\"b;c\\\"d\";e=f\r\nhello\r\n0\r\n\r\n",
             "hello",
-            "quoted ones too",
+            "quoted extensions are skipped",
         ),
         (
             "Transfer-Encoding: chunked\r\n",
@@ -106,7 +106,7 @@ fn request_bodies_arrive_as_they_were_sent() {
                 let mut client = stage.interceptor.client();
                 assert!(client.offer_in_pieces(&request, pieces), "{why}");
                 assert_eq!(client.response(method).status, 200, "{why}");
-                // What follows on the connection is a request of its own: the end was found where it is.
+                // The next request on the connection is understood, so the end of the body was found.
                 client.send("GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n");
                 assert_eq!(client.response("GET").status, 200, "{why}");
                 let seen = stage.origin.requests();
@@ -123,7 +123,7 @@ fn request_bodies_arrive_as_they_were_sent() {
 }
 
 #[test]
-fn a_length_of_nothing_on_a_get_is_kept() {
+fn content_length_0_on_a_get_is_kept() {
     let stage = Stage::new();
     let seen = stage.forwarded("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(
@@ -133,22 +133,22 @@ fn a_length_of_nothing_on_a_get_is_kept() {
     );
     assert!(
         !stage.forwarded(GET).fields.has("content-length"),
-        "and what is not there is not invented"
+        "a missing length is not added"
     );
 }
 
 #[test]
-fn framing_is_passed_on_in_the_same_kind() {
+fn the_framing_of_a_request_body_is_kept() {
     let stage = Stage::new();
     let seen =
         stage.forwarded("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!(seen.framing, Framing::Length(3));
     let seen = stage.forwarded("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
-    assert_eq!(seen.framing, Framing::Chunked, "chunks pass through");
+    assert_eq!(seen.framing, Framing::Chunked, "chunked stays chunked");
 }
 
 #[test]
-fn equal_lengths_twice_are_refused_or_become_one() {
+fn equal_lengths_are_refused_or_merged() {
     // RFC 9110 §8.6 allows both, and refuses differing ones.
     let stage = Stage::new();
     for lines in [
@@ -162,7 +162,7 @@ fn equal_lengths_twice_are_refused_or_become_one() {
             "POST / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\nhello"
         ));
         let response = client.response("POST");
-        // The origin's strict reader takes no second length, so what it read had one.
+        // The parser of the origin accepts only one length.
         let bodies: Vec<String> = stage
             .origin
             .requests()
@@ -179,14 +179,14 @@ fn equal_lengths_twice_are_refused_or_become_one() {
 }
 
 #[test]
-fn answers_with_bodies_arrive_as_they_were_sent() {
+fn response_bodies_are_forwarded_unchanged() {
     let tiny = format!(
         "Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
         "1\r\nx\r\n".repeat(3000)
     );
     let rows: [(&str, &str, &str); 10] = [
         ("Content-Length: 5\r\n\r\nhello", "hello", "by length"),
-        ("Content-Length: 0\r\n\r\n", "", "a length of nothing"),
+        ("Content-Length: 0\r\n\r\n", "", "length 0"),
         (
             "Content-Length: 0005\r\n\r\nhello",
             "hello",
@@ -205,7 +205,7 @@ fn answers_with_bodies_arrive_as_they_were_sent() {
         (
             "Transfer-Encoding: Chunked\r\n\r\n1\r\nh\r\n4\r\nello\r\n0\r\n\r\n",
             "hello",
-            "two, and the coding in another case",
+            "two chunks, and the coding in another case",
         ),
         (
             "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0;c\r\n\r\n",
@@ -220,7 +220,7 @@ fn answers_with_bodies_arrive_as_they_were_sent() {
         (
             "Content-Length: 17\r\n\r\nHTTP/1.1 200 OK\r\n",
             "HTTP/1.1 200 OK\r\n",
-            "data that looks like an answer",
+            "data that looks like a response",
         ),
         (&tiny, &"x".repeat(3000), "many tiny chunks"),
     ];
@@ -236,7 +236,7 @@ fn answers_with_bodies_arrive_as_they_were_sent() {
                 "{why}"
             );
             assert_eq!(client.response("GET").text(), expected, "{why}");
-            // Both connections are at a boundary again.
+            // Both connections can be used again.
             client.send(GET);
             assert_eq!(served.request().method, "GET", "{why}");
             served.send(OK);
@@ -247,7 +247,7 @@ fn answers_with_bodies_arrive_as_they_were_sent() {
 }
 
 #[test]
-fn an_answer_until_close_is_whole_and_ends_the_connection() {
+fn a_response_until_close_is_complete_and_ends_the_connection() {
     for body in ["", "until close", "0\r\n\r\n"] {
         for version in ["HTTP/1.1", "HTTP/1.0"] {
             let (origin, interceptor) = scripted();
@@ -266,14 +266,14 @@ fn an_answer_until_close_is_whole_and_ends_the_connection() {
             if response.framing == Framing::UntilClose {
                 continue;
             }
-            // Re-framed as chunks the client's connection may go on.
+            // If re-framed as chunks, the client's connection may stay open.
             assert_eq!(response.framing, Framing::Chunked);
         }
     }
 }
 
 #[test]
-fn an_http_1_0_origin_is_answered_for_with_http_1_1() {
+fn the_response_of_an_http_1_0_origin_is_forwarded_as_http_1_1() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(GET);
@@ -286,7 +286,7 @@ fn an_http_1_0_origin_is_answered_for_with_http_1_1() {
         ("HTTP/1.1", "ok"),
         "RFC 9110 §2.5: a proxy's version is its own"
     );
-    // HTTP/1.0 does not persist unless it says so (RFC 9112 §9.3): the connection is not used again.
+    // HTTP/1.0 connections are not persistent by default (RFC 9112 §9.3): the connection is not used again.
     client.send(GET);
     let mut second = origin.accept();
     second.request();
@@ -295,7 +295,7 @@ fn an_http_1_0_origin_is_answered_for_with_http_1_1() {
 }
 
 #[test]
-fn answers_without_a_body_end_with_their_head() {
+fn responses_without_a_body_end_after_their_head() {
     let rows: [(&str, &str, Lines, &str); 8] = [
         (
             "HEAD",
@@ -313,13 +313,13 @@ fn answers_without_a_body_end_with_their_head() {
             "HEAD",
             "200 OK\r\nX: y\r\n",
             &[("X", "y")],
-            "no length, and yet no waiting for the close",
+            "no length, but no wait for the close",
         ),
         (
             "HEAD",
             "404 No\r\nContent-Length: 5\r\n",
             &[("Content-Length", "5")],
-            "an error too",
+            "an error",
         ),
         (
             "GET",
@@ -362,13 +362,13 @@ fn answers_without_a_body_end_with_their_head() {
             expected,
             "{why}"
         );
-        // The next answer on the same two connections proves that nothing was taken for a body.
+        // The next response on the same two connections proves that no bytes were taken as a body.
         client.send(GET);
         served.request();
         served.send(OK);
         assert_eq!(client.response("GET").text(), "ok", "{why}");
     }
-    count("framing: answers without a body", rows.len());
+    count("framing: responses without a body", rows.len());
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_204_with_a_length_still_has_no_body() {
     assert_eq!(
         client.response("GET").status,
         204,
-        "RFC 9110 §8.6 forbids it, servers send it; RFC 9112 §6.3 (1) frames it"
+        "RFC 9110 §8.6 forbids it, but servers send it; framing: RFC 9112 §6.3 (1)"
     );
     client.send(GET);
     if let Some(mut next) = next_request(&origin, &mut served) {
@@ -393,7 +393,7 @@ fn a_204_with_a_length_still_has_no_body() {
     assert_eq!(client.response("GET").text(), "ok");
 }
 
-/// The next request, on the connection it comes on: a new one, or (none) the one there was.
+/// The next request, and its connection if that is a new one.
 #[track_caller]
 fn next_request(origin: &Origin, served: &mut Conn) -> Option<Conn> {
     if let Ok(request) = served.try_request() {
@@ -406,7 +406,7 @@ fn next_request(origin: &Origin, served: &mut Conn) -> Option<Conn> {
 }
 
 #[test]
-fn trailers_go_both_ways() {
+fn trailers_are_forwarded_in_both_directions() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send("POST / HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n");
@@ -417,7 +417,7 @@ fn trailers_go_both_ways() {
     assert_eq!(
         seen.trailers.without(&[]),
         sent,
-        "trailer fields pass through"
+        "trailer fields are forwarded"
     );
     assert_eq!(seen.fields.one("trailer"), Some("X-Sum"));
     served.send("HTTP/1.1 200 OK\r\nTrailer: Grpc-Status\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nGrpc-Status: 0\r\nServer-Timing: a;dur=1\r\n\r\n");
@@ -433,8 +433,8 @@ fn trailers_go_both_ways() {
 }
 
 #[test]
-fn framing_and_routing_in_trailers_are_not_passed_on() {
-    // RFC 9110 §6.5.1: a recipient that merged them would be fooled.
+fn framing_and_routing_fields_in_trailers_are_not_forwarded() {
+    // RFC 9110 §6.5.1: a recipient that merges them could be attacked.
     let forbidden = [
         "Content-Length: 5",
         "Transfer-Encoding: chunked",
@@ -451,7 +451,7 @@ fn framing_and_routing_in_trailers_are_not_passed_on() {
         let mut client = interceptor.client();
         client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-A: 1\r\n{line}\r\nX-B: 2\r\n\r\n"));
         let mut served = origin.accept();
-        // Dropping the field is right; so is refusing the message.
+        // Both dropping the field and refusing the message are correct.
         if let Ok(seen) = served.try_request() {
             assert_eq!(
                 seen.trailers.without(&[]),
@@ -469,11 +469,14 @@ fn framing_and_routing_in_trailers_are_not_passed_on() {
             check_own_error(&client.response("POST"), &[400]);
         }
     }
-    count("framing: trailers not passed on", 2 * forbidden.len());
+    count(
+        "framing: trailers that are not forwarded",
+        2 * forbidden.len(),
+    );
 }
 
 #[test]
-fn what_connection_names_does_not_pass_as_a_trailer_either() {
+fn trailers_named_by_connection_are_not_forwarded() {
     // RFC 9110 §7.6.1: "remove any header or trailer field(s) from the message with the same name".
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
@@ -485,7 +488,7 @@ fn what_connection_names_does_not_pass_as_a_trailer_either() {
     let response = client.response("POST");
     assert_eq!(response.text(), "ok");
     assert_eq!(response.trailers.without(&[]), [("X-B", "2")]);
-    // What one message named, the next has not.
+    // The options of one message do not apply to the next.
     client.send("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Hop: 2\r\n\r\n");
     let seen = served
         .try_request()

@@ -1,12 +1,11 @@
-//! How long a client's connection lives and in which order it is answered: HTTP/1.0, keep-alive, pipelining, the end.
-//! The origin's connections are in `http_pool`.
+//! Connections of clients: HTTP/1.0, keep-alive, pipelining, and how they end. `http_pool` tests connections to the origin.
 
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
-fn an_http_1_0_client_gets_its_answer_and_the_end() {
+fn a_connection_of_an_http_1_0_client_is_closed_after_the_response() {
     let rows: [(&str, &str, &str, &str); 5] = [
         (
             "GET / HTTP/1.0\r\n\r\n",
@@ -18,7 +17,7 @@ fn an_http_1_0_client_gets_its_answer_and_the_end() {
             "GET / HTTP/1.0\r\n\r\n",
             "Transfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x\r\nk\r\n0\r\nX-T: y\r\n\r\n",
             "ok",
-            "chunks are taken off (RFC 9112 §6.1)",
+            "chunked framing is removed (RFC 9112 §6.1)",
         ),
         (
             "POST / HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello",
@@ -30,13 +29,13 @@ fn an_http_1_0_client_gets_its_answer_and_the_end() {
             "GET / HTTP/1.0\r\nConnection: close\r\n\r\n",
             "Content-Length: 2\r\n\r\nok",
             "ok",
-            "that says so itself",
+            "with Connection: close",
         ),
         (
             "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
             "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             "ok",
-            "an answer of unknown length ends with the connection",
+            "a response of unknown length ends with the connection",
         ),
     ];
     for (request, answer, expected, why) in rows {
@@ -72,7 +71,7 @@ fn an_http_1_0_client_gets_its_answer_and_the_end() {
 }
 
 #[test]
-fn an_http_1_0_client_can_keep_its_connection() {
+fn an_http_1_0_client_can_use_keep_alive() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     let mut connection = None;
@@ -88,7 +87,7 @@ fn an_http_1_0_client_can_keep_its_connection() {
                 .fields
                 .list("connection")
                 .contains(&"keep-alive".to_owned()),
-            "RFC 9112 §9.3, appendix C.2.2: it must be told so: {response:?}"
+            "RFC 9112 §9.3, appendix C.2.2: the response must say so: {response:?}"
         );
     }
     client.send("GET / HTTP/1.0\r\n\r\n");
@@ -100,7 +99,7 @@ fn an_http_1_0_client_can_keep_its_connection() {
 }
 
 #[test]
-fn an_http_1_0_client_is_told_of_no_coding_even_without_a_body() {
+fn a_response_to_an_http_1_0_client_has_no_transfer_encoding_even_without_a_body() {
     // RFC 9112 §6.1: never "unless the corresponding request indicates HTTP/1.1 (or later minor revisions)".
     for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
         for version in ["1.0", "1.1"] {
@@ -122,7 +121,7 @@ fn an_http_1_0_client_is_told_of_no_coding_even_without_a_body() {
                 "{method} {status}, HTTP/{version}"
             );
             assert_eq!(response.fields.one("x"), Some("y"));
-            // There was no body, so nothing ends with the connection.
+            // There is no body, so the connection does not have to end.
             client.send(format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n"));
             served.request();
             served.send(OK);
@@ -132,7 +131,7 @@ fn an_http_1_0_client_is_told_of_no_coding_even_without_a_body() {
 }
 
 #[test]
-fn a_cut_answer_does_not_look_complete_to_an_http_1_0_client() {
+fn a_truncated_response_does_not_look_complete_to_an_http_1_0_client() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send("GET / HTTP/1.0\r\n\r\n");
@@ -143,7 +142,7 @@ fn a_cut_answer_does_not_look_complete_to_an_http_1_0_client() {
     let mut body = Body::new(framing);
     client.expect_some(&mut body, "he");
     served.close();
-    // Only a reset tells this client that it was not the end.
+    // Only a reset tells this client that the response is incomplete.
     client.expect_cut(&mut body);
 }
 
@@ -195,7 +194,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_pipelined_request_waits_for_the_answer_before_it() {
+fn a_pipelined_request_waits_for_the_previous_response() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(
@@ -211,7 +210,7 @@ fn a_pipelined_request_waits_for_the_answer_before_it() {
 }
 
 #[test]
-fn a_flood_of_pipelined_requests_is_answered_as_it_is_read() {
+fn many_pipelined_requests_are_answered_while_they_are_read() {
     const REQUESTS: usize = 5000;
     let (_, interceptor) = &agreeing();
     let mut client = interceptor.client();
@@ -225,7 +224,7 @@ fn a_flood_of_pipelined_requests_is_answered_as_it_is_read() {
 }
 
 #[test]
-fn after_close_nothing_more_is_read() {
+fn requests_after_connection_close_are_ignored() {
     let (origin, interceptor) = agreeing();
     let mut client = interceptor.client();
     client.send("GET /1 HTTP/1.1\r\nHost: localhost\r\nConnection: x, Close\r\n\r\nGET /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -235,7 +234,7 @@ fn after_close_nothing_more_is_read() {
             .fields
             .list("connection")
             .contains(&"close".to_owned()),
-        "RFC 9112 §9.6: the last answer says so: {response:?}"
+        "RFC 9112 §9.6: the last response says so: {response:?}"
     );
     client.expect_end();
     let targets: Vec<String> = origin
@@ -247,8 +246,8 @@ fn after_close_nothing_more_is_read() {
 }
 
 #[test]
-fn a_last_answer_arrives_whole_even_if_the_client_goes_on_talking() {
-    // RFC 9112 §9.6: bytes that nobody reads turn a close into a reset, which overtakes what was sent before it.
+fn the_last_response_arrives_even_if_the_client_continues_to_send() {
+    // RFC 9112 §9.6: unread bytes turn a close into a reset, which overtakes the response.
     const SIZE: usize = 8 << 20;
     for (line, lines) in [
         (
@@ -265,7 +264,7 @@ fn a_last_answer_arrives_whole_even_if_the_client_goes_on_talking() {
         served.request();
         served.send(format!("HTTP/1.1 200 OK\r\n{lines}\r\n"));
         let (_, framing) = client.response_head("GET");
-        // More than anybody has room for who does not read it as a request.
+        // More than fits into buffers.
         let mut talker = client.twin();
         std::thread::scope(|scope| {
             scope.spawn(move || talker.offer("x".repeat(512 * 1024)));
@@ -281,10 +280,10 @@ fn a_last_answer_arrives_whole_even_if_the_client_goes_on_talking() {
                     Ok(piece) if piece.is_empty() => break,
                     Ok(piece) => total += piece.len(),
                     Err(stop) => panic!(
-                        "the answer broke off after {total} of {SIZE} bytes: {stop:?}, {line:?} {lines:?}"
+                        "the response ended after {total} of {SIZE} bytes: {stop:?}, {line:?} {lines:?}"
                     ),
                 }
-                // A reader that is not the fastest.
+                // A slow reader.
                 std::thread::yield_now();
             }
             assert_eq!(total, SIZE, "{line:?} {lines:?}");
@@ -293,11 +292,11 @@ fn a_last_answer_arrives_whole_even_if_the_client_goes_on_talking() {
 }
 
 #[test]
-fn connections_are_used_again_on_both_sides() {
+fn connections_are_reused_on_both_sides() {
     let (origin, interceptor) = agreeing();
     for _ in 0..3 {
         let mut client = interceptor.client();
-        // A POST may wait for proof that this origin keeps connections: the GETs before it are that.
+        // The GETs prove that the origin keeps connections; a POST may need that proof.
         for method in ["GET", "GET", "POST", "PUT", "POST"] {
             client.send(format!(
                 "{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
@@ -314,7 +313,7 @@ fn connections_are_used_again_on_both_sides() {
 }
 
 #[test]
-fn an_origins_close_is_its_own() {
+fn connection_close_of_the_origin_does_not_close_the_clients_connection() {
     let origin = Origin::answering(|_, _| {
         Reply::BytesThenClose(
             b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok".to_vec(),
@@ -327,7 +326,7 @@ fn an_origins_close_is_its_own() {
         assert_eq!(
             client.response("POST").text(),
             "ok",
-            "announced, so there is no race"
+            "the close was announced, so there is no race"
         );
     }
     assert_eq!((origin.connections(), origin.requests().len()), (10, 10));

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-/// Within this time the origin must know. The aim is a tenth of it; a loaded machine gets the rest.
+/// Time within which the origin must see the end. Normally a tenth of it suffices; the rest is for a loaded machine.
 const SOON: Duration = Duration::from_secs(1);
-/// For how long a connection is watched for what must not happen.
+/// How long a connection must stay silent.
 const WHILE: Duration = Duration::from_millis(300);
 
-/// Whether the sender of this keeps its connection: then the end of its side means that it has disconnected.
+/// Whether the client keeps its connection after this request: then a half-close means that it has disconnected.
 fn keeps_its_connection(request: &str) -> bool {
     request.contains("HTTP/1.1\r\n") && !request.contains("Connection: close")
 }
@@ -23,7 +23,7 @@ enum Leaves {
 }
 
 impl Leaves {
-    /// How a client may leave while it waits for the answer to `request`.
+    /// How a client may disconnect while it waits for the response to `request`.
     fn after(request: &str) -> &'static [Leaves] {
         if keeps_its_connection(request) {
             &[Leaves::ByClosing, Leaves::ByReset]
@@ -55,7 +55,7 @@ fn check_dropped(origin: &Origin, interceptor: &Interceptor, mut served: Conn, w
     );
     assert!(
         !latin1(&rest).contains("0\r\n\r\n"),
-        "a body that was not finished is not finished for the client: {why}: {:?}",
+        "a body that the client did not finish does not look finished: {why}: {:?}",
         latin1(&rest)
     );
     let mut client = interceptor.client();
@@ -67,7 +67,7 @@ fn check_dropped(origin: &Origin, interceptor: &Interceptor, mut served: Conn, w
 }
 
 #[test]
-fn a_client_that_leaves_inside_its_request_takes_it_along() {
+fn a_request_is_dropped_when_its_client_disconnects_within_it() {
     for leaves in [Leaves::ByClosing, Leaves::ByReset] {
         for (lines, part, seen) in [
             ("Content-Length: 10", "hello", "hello"),
@@ -103,7 +103,7 @@ fn a_client_that_leaves_inside_its_request_takes_it_along() {
 }
 
 #[test]
-fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
+fn a_request_is_dropped_when_its_client_disconnects_while_waiting() {
     for request in [
         GET,
         "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
@@ -113,7 +113,7 @@ fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
     ] {
         for &leaves in Leaves::after(request) {
             let (origin, interceptor) = scripted();
-            // A Unix socket has no reset: it looks like the end of the client's side, after which a response may be awaited.
+            // A Unix socket has no reset: it looks like a half-close, after which the client may wait for a response.
             if interceptor.port == 0 && !keeps_its_connection(request) {
                 continue;
             }
@@ -126,21 +126,21 @@ fn a_client_that_leaves_while_it_waits_takes_its_request_along() {
                 &origin,
                 &interceptor,
                 served,
-                &format!("{leaves:?} while waiting for the answer to {request:?}"),
+                &format!("{leaves:?} while waiting for the response to {request:?}"),
             );
         }
     }
     count("departures: while waiting", 8);
 }
 
-/// Sends until nothing more is taken.
+/// Sends until the buffers are full.
 fn fill_up(sender: &mut Conn, piece: &[u8]) {
     sender.set_timeout(WHILE);
     while sender.offer(piece) {}
     sender.set_timeout(DEADLINE);
 }
 
-/// Waits until the interceptor has let go of its only request; nobody has read anything meanwhile.
+/// Waits until the interceptor has dropped its only request, while both peers do not read.
 #[track_caller]
 fn wait_until_dropped(interceptor: &Interceptor, why: &str) {
     let since = Instant::now();
@@ -150,14 +150,14 @@ fn wait_until_dropped(interceptor: &Interceptor, why: &str) {
 }
 
 #[test]
-fn a_client_that_leaves_while_the_origin_takes_nothing_of_its_upload_takes_it_along() {
-    // By copying, and in the kernel.
+fn a_request_is_dropped_when_its_client_disconnects_while_the_origin_does_not_read() {
+    // Copied in user space, and spliced in the kernel.
     let chunk = [b"10000\r\n".as_slice(), &[b'x'; 1 << 16], b"\r\n"].concat();
     for (lines, piece) in [
         ("Transfer-Encoding: chunked", chunk.as_slice()),
         ("Content-Length: 10000000000", &[b'x'; 1 << 16]),
     ] {
-        // The end of a client that closes stands behind bytes that are not taken.
+        // A close would be behind bytes that are not read, so only a reset is visible.
         let why = format!("a reset in the middle of {lines}");
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
@@ -174,7 +174,7 @@ fn a_client_that_leaves_while_the_origin_takes_nothing_of_its_upload_takes_it_al
 }
 
 #[test]
-fn a_client_that_leaves_after_an_interim_answer_takes_its_request_along() {
+fn a_request_is_dropped_when_its_client_disconnects_after_an_interim_response() {
     for &leaves in Leaves::after(GET) {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
@@ -194,7 +194,7 @@ fn a_client_that_leaves_after_an_interim_answer_takes_its_request_along() {
 }
 
 #[test]
-fn a_client_that_leaves_at_the_first_byte_or_in_mid_stream_stops_the_origin() {
+fn a_client_that_disconnects_within_the_response_stops_the_origin() {
     for &leaves in Leaves::after(GET) {
         for (lines, part, seen) in [
             ("Transfer-Encoding: chunked", "", ""),
@@ -214,7 +214,7 @@ fn a_client_that_leaves_at_the_first_byte_or_in_mid_stream_stops_the_origin() {
             let mut body = Body::new(client.response_head("GET").1);
             client.expect_some(&mut body, seen);
             leaves.go(client);
-            // The origin sends nothing more: a model that thinks. It must learn of it all the same.
+            // The origin is silent, as a model is before its first token; it must still see the end.
             check_dropped(
                 &origin,
                 &interceptor,
@@ -227,7 +227,7 @@ fn a_client_that_leaves_at_the_first_byte_or_in_mid_stream_stops_the_origin() {
 }
 
 #[test]
-fn a_client_that_leaves_without_reading_stops_an_origin_that_is_still_sending() {
+fn a_client_that_disconnects_without_reading_stops_an_origin_that_is_sending() {
     for leaves in [Leaves::ByClosing, Leaves::ByReset] {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
@@ -250,7 +250,7 @@ fn a_client_that_leaves_without_reading_stops_an_origin_that_is_still_sending() 
 }
 
 #[test]
-fn a_client_that_leaves_between_two_requests_disturbs_nobody() {
+fn a_client_that_disconnects_between_two_requests_does_not_affect_other_clients() {
     for leaves in [Leaves::ByClosing, Leaves::ByReset] {
         let (origin, interceptor) = agreeing();
         for _ in 0..3 {
@@ -259,7 +259,7 @@ fn a_client_that_leaves_between_two_requests_disturbs_nobody() {
             assert_eq!(client.response("GET").text(), "ok");
             leaves.go(client);
         }
-        // The exchange is over: whether the origin's connection serves the next client is the pool's choice.
+        // The exchange is over: the pool may use the origin's connection for the next client.
         assert_eq!(origin.requests().len(), 3);
         let mut client = interceptor.client();
         client.send("GE");
@@ -267,12 +267,16 @@ fn a_client_that_leaves_between_two_requests_disturbs_nobody() {
         let mut client = interceptor.client();
         client.send(GET);
         assert_eq!(client.response("GET").text(), "ok");
-        assert_eq!(origin.requests().len(), 4, "half a head is no request");
+        assert_eq!(
+            origin.requests().len(),
+            4,
+            "an incomplete head is not a request"
+        );
     }
 }
 
 #[test]
-fn a_client_that_leaves_with_a_pipelined_request_waiting_takes_both_along() {
+fn both_requests_are_dropped_when_a_client_disconnects_with_a_pipelined_request_waiting() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(format!("{GET}{GET}"));
@@ -288,7 +292,7 @@ fn a_client_that_leaves_with_a_pipelined_request_waiting_takes_both_along() {
 }
 
 #[test]
-fn a_client_that_half_closes_gets_its_answer_unless_it_keeps_its_connection() {
+fn a_client_that_half_closes_gets_its_response_unless_it_keeps_its_connection() {
     let rows = [
         (GET, "Content-Length: 10\r\n\r\n", "GET"),
         (GET, "Transfer-Encoding: chunked\r\n\r\n", "GET, chunked"),
@@ -310,7 +314,7 @@ fn a_client_that_half_closes_gets_its_answer_unless_it_keeps_its_connection() {
         (
             "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             "Content-Length: 10\r\n\r\n",
-            "a client that said it would close",
+            "a client that sent Connection: close",
         ),
     ];
     for (request, lines, why) in rows {
@@ -318,7 +322,7 @@ fn a_client_that_half_closes_gets_its_answer_unless_it_keeps_its_connection() {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
         client.send(request);
-        // At once, also before there is a connection to the origin, unless there would then be none.
+        // Immediately, possibly before there is a connection to the origin, unless the request is then dropped.
         if !is_taken_for_departure {
             client.finish_writing();
         }
@@ -364,7 +368,7 @@ fn a_half_close_behind_pipelined_requests_that_keep_the_connection_drops_them() 
 }
 
 #[test]
-fn a_half_close_inside_a_request_is_a_broken_request() {
+fn a_half_close_within_a_request_is_a_malformed_request() {
     for part in [
         "GET / HTTP/1.1\r\nHost: loc",
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello",
@@ -378,7 +382,7 @@ fn a_half_close_inside_a_request_is_a_broken_request() {
         assert_ne!(stop, Stop::Silent, "{part:?}");
         assert!(
             answer.is_empty() || latin1(&answer).starts_with("HTTP/1.1 400 "),
-            "said or cut, never answered: {part:?}: {:?}",
+            "refused or cut, never answered: {part:?}: {:?}",
             latin1(&answer)
         );
         assert!(origin.requests().is_empty(), "{part:?}");
@@ -386,7 +390,7 @@ fn a_half_close_inside_a_request_is_a_broken_request() {
 }
 
 #[test]
-fn a_client_that_leaves_with_more_pipelined_than_anybody_reads_takes_its_request_along() {
+fn a_request_is_dropped_when_its_client_disconnects_with_unread_pipelined_requests() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(GET);

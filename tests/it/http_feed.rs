@@ -56,7 +56,7 @@ fn the_first_event_identifies_the_interceptor() {
     assert_eq!(hello["target"], origin.url());
     assert_eq!(hello["recording"], false);
     assert_eq!(hello["path"], interceptor.health()["project"]);
-    let path = hello["path"].as_str().expect("it has a project");
+    let path = hello["path"].as_str().expect("the event has a project");
     assert_eq!(
         hello["project"],
         path.rsplit('/').next().unwrap_or_default()
@@ -81,7 +81,7 @@ fn an_exchange_has_a_start_a_head_and_an_end() {
     assert_eq!(start["method"], "POST");
     assert_eq!(
         start["path"], "/v1/messages?beta=…",
-        "the names of a query, no values"
+        "the names of the query parameters, without values"
     );
     assert_eq!(start["version"], "1.1");
     let fields = json!([
@@ -90,7 +90,7 @@ fn an_exchange_has_a_start_a_head_and_an_end() {
         ["Authorization", "…"],
         ["Content-Length", body.len().to_string()],
     ]);
-    assert_eq!(start["fields"], fields, "in their order, without secrets");
+    assert_eq!(start["fields"], fields, "in order, without secrets");
     assert_eq!(start["length"], body.len());
 
     assert_eq!(
@@ -789,11 +789,11 @@ fn exchanges_cut_at_shutdown_end_before_bye() {
 }
 
 #[test]
-fn only_the_user_of_the_interceptor_may_listen() {
+fn only_the_user_of_the_interceptor_may_connect_to_the_feed() {
     let (_origin, interceptor) = agreeing();
     let feed = interceptor.feed();
     let mode = |path: &std::path::Path| {
-        let metadata = std::fs::metadata(path).expect("it is there");
+        let metadata = std::fs::metadata(path).expect("the socket exists");
         metadata.permissions().mode() & 0o777
     };
     assert_eq!(mode(&feed), 0o600);
@@ -801,7 +801,7 @@ fn only_the_user_of_the_interceptor_may_listen() {
 }
 
 #[test]
-fn without_a_place_for_the_feed_everything_else_works() {
+fn without_a_socket_for_the_feed_requests_are_served() {
     let open = scratch_folder();
     let taken = scratch_folder();
     let set = |path: &std::path::Path, mode| {
@@ -825,7 +825,7 @@ fn without_a_place_for_the_feed_everything_else_works() {
         let mut client = interceptor.client();
         client.send(GET);
         assert_eq!(client.response("GET").status, 200, "{why}");
-        let said = interceptor.wait_for_errors("that there is none", |said| {
+        let said = interceptor.wait_for_errors("the warning about the feed", |said| {
             said.contains("there is no live feed")
         });
         assert_eq!(

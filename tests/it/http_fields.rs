@@ -1,9 +1,9 @@
-//! Fields, both ways: everything unchanged, but for the few that belong to a hop.
-//! Those that the interceptor sets itself are in `http_identity`.
+//! Header fields are forwarded unchanged in both directions, except for hop-by-hop fields. `http_identity` tests the fields
+//! that the interceptor sets itself.
 
 use crate::support::*;
 
-/// The fields that the interceptor may set, move or drop on the way to the origin, and that tests of the others leave out.
+/// Fields of requests that the interceptor may set, move or remove; tests of the other fields ignore them.
 const ITS_OWN: [&str; 7] = [
     "host",
     "via",
@@ -61,13 +61,13 @@ fn fields_keep_their_names_case_order_and_values() {
 }
 
 #[test]
-fn white_space_around_a_value_is_not_part_of_it() {
+fn white_space_around_a_field_value_is_not_part_of_it() {
     let stage = Stage::new();
     for (line, value, why) in [
-        ("X:a", "a", "no white space at all (RFC 9112 §5.1)"),
-        ("X:   a", "a", "much of it"),
-        ("X:\ta\t ", "a", "tabs, and at the end"),
-        ("X: \t ", "", "nothing but white space is an empty value"),
+        ("X:a", "a", "no white space (RFC 9112 §5.1)"),
+        ("X:   a", "a", "several spaces"),
+        ("X:\ta\t ", "a", "tabs, also at the end"),
+        ("X: \t ", "", "only white space is an empty value"),
     ] {
         let seen = stage.forwarded(format!(
             "GET / HTTP/1.1\r\nHost: localhost\r\n{line}\r\nY: b\r\n\r\n"
@@ -102,7 +102,7 @@ fn empty_lines_before_a_request_are_skipped() {
 }
 
 #[test]
-fn what_belongs_to_the_clients_hop_stays_there() {
+fn hop_by_hop_fields_of_the_client_are_not_forwarded() {
     let rows: [(&str, Lines, &str); 13] = [
         (
             "Connection: keep-alive\r\nX: y\r\n",
@@ -112,12 +112,12 @@ fn what_belongs_to_the_clients_hop_stays_there() {
         (
             "Connection: X-A, x-b\r\nX-A: 1\r\nX-C: 3\r\nX-B: 2\r\n",
             &[("X-C", "3")],
-            "what it names goes with it",
+            "named fields are removed",
         ),
         (
             "X-A: 1\r\nConnection: X-A\r\nX-B: 2\r\nconnection: keep-alive, X-B\r\nX-C: 3\r\n",
             &[("X-C", "3")],
-            "over several lines, also above them",
+            "over several lines, also above the named fields",
         ),
         (
             "Connection: , X-A,, \tX-B\t ,\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3\r\n",
@@ -162,7 +162,7 @@ fn what_belongs_to_the_clients_hop_stays_there() {
         (
             "Upgrade: websocket\r\nX: y\r\n",
             &[("X", "y")],
-            "an Upgrade that Connection does not name is none (RFC 9110 §7.8)",
+            "an Upgrade that Connection does not name is ignored (RFC 9110 §7.8)",
         ),
         (
             "Connection: close, Upgrade\r\nX: y\r\n",
@@ -190,13 +190,13 @@ fn what_belongs_to_the_clients_hop_stays_there() {
     count("forwarding: hop-by-hop", 2 * rows.len());
 }
 
-/// What the interceptor says about its own connection to the origin speaks of nothing that it removed.
+/// The Connection field toward the origin does not name removed fields.
 #[track_caller]
 fn check_origins_connection(seen: &Request, why: &str) {
     for option in seen.fields.list("connection") {
         assert!(
             ["keep-alive", "te"].contains(&option.as_str()),
-            "`{option}` is no option of this hop: {why}: {seen:?}"
+            "`{option}` is not an option of this hop: {why}: {seen:?}"
         );
     }
     let te = seen.fields.list("te");
@@ -209,7 +209,7 @@ fn check_origins_connection(seen: &Request, why: &str) {
 }
 
 #[test]
-fn of_te_only_trailers_goes_on() {
+fn only_trailers_of_te_is_forwarded() {
     let rows = [
         (
             "TE: trailers\r\nConnection: TE\r\n",
@@ -243,8 +243,8 @@ fn of_te_only_trailers_goes_on() {
 }
 
 #[test]
-fn a_connection_option_cannot_take_away_framing_or_routing() {
-    // RFC 9110 §7.6.1: a sender must not name end-to-end fields; a hop that obeyed would smuggle.
+fn a_connection_option_cannot_remove_framing_or_routing_fields() {
+    // RFC 9110 §7.6.1: a sender must not name end-to-end fields; removing them would allow request smuggling.
     let rows = [
         "Content-Length",
         "Host",
@@ -278,16 +278,16 @@ fn a_connection_option_cannot_take_away_framing_or_routing() {
 }
 
 #[test]
-fn answers_come_back_as_they_are() {
+fn responses_are_forwarded_unchanged() {
     let long = format!("X-Long: {}", "v".repeat(30_000));
     /// Status and reason; fields; their lines; why.
     type Row<'a> = (&'a [u8], &'a [u8], &'a [&'a str], &'a str);
     let rows: [Row; 12] = [
         (b"200 OK", b"", &[], "the least"),
         (b"200 ", b"", &[], "an empty reason (RFC 9112 §4)"),
-        (b"200 Alles in Ordnung \t!", b"", &[], "a long one"),
-        (b"404 caf\xe9", b"", &[], "obs-text in it"),
-        (b"299 Odd", b"", &[], "a status nobody registered"),
+        (b"200 Alles in Ordnung \t!", b"", &[], "a long reason"),
+        (b"404 caf\xe9", b"", &[], "obs-text in a reason"),
+        (b"299 Odd", b"", &[], "an unregistered status"),
         (b"599 Odder", b"", &[], "likewise"),
         (b"429 Too Many Requests", b"Retry-After: 7\r\nx-ratelimit-remaining: 0\r\n", &["Retry-After: 7", "x-ratelimit-remaining: 0"], "limits"),
         (b"401 Unauthorized", b"WWW-Authenticate: Basic realm=\"a, b\"\r\n", &["WWW-Authenticate: Basic realm=\"a, b\""], "challenges"),
@@ -330,17 +330,17 @@ fn answers_come_back_as_they_are() {
 }
 
 #[test]
-fn what_belongs_to_the_origins_hop_stays_there() {
+fn hop_by_hop_fields_of_the_origin_are_not_forwarded() {
     let rows: [(&str, Lines, &str); 6] = [
         (
             "Connection: close\r\nX: y\r\n",
             &[("X", "y")],
-            "the client's connection has its own end",
+            "the client's connection stays open",
         ),
         (
             "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nX: y\r\n",
             &[("X", "y")],
-            "what it names goes with it (RFC 9110 §7.6.1)",
+            "named fields are removed (RFC 9110 §7.6.1)",
         ),
         (
             "X-Hop: 1\r\nConnection: keep-alive\r\nX: y\r\nConnection: x-hop\r\n",
@@ -368,7 +368,7 @@ fn what_belongs_to_the_origins_hop_stays_there() {
         let answer = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok");
         let (_, seen, mut client) =
             stage.exchange("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", answer);
-        // The interceptor may speak of the client's connection itself, but only of that.
+        // The interceptor may send its own options for the client's connection, but no others.
         assert!(
             seen.fields
                 .list("connection")
@@ -386,8 +386,8 @@ fn what_belongs_to_the_origins_hop_stays_there() {
         assert_eq!(
             client.response("GET").text(),
             "ok",
-            "the client's connection goes on: {why}"
+            "the client's connection stays open: {why}"
         );
     }
-    count("forwarding: hop-by-hop of answers", rows.len());
+    count("forwarding: hop-by-hop fields of responses", rows.len());
 }
