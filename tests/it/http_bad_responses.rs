@@ -13,12 +13,12 @@ enum Instead {
     /// The interceptor's own 502.
     Refused,
     /// That, or a well-formed response with this body, where the RFC allows a proxy to repair it.
-    OrMended(&'static str),
+    OrRepaired(&'static str),
     /// That, or a connection that is cut within the response.
     OrCut,
 }
 
-use Instead::{OrCut, OrMended, Refused};
+use Instead::{OrCut, OrRepaired, Refused};
 
 /// How the origin sends its response.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ fn check(answer: &[u8], instead: Instead, why: &str) {
                 false
             }
             Ok(response) => match instead {
-                OrMended(body) => {
+                OrRepaired(body) => {
                     assert_eq!(response.text(), body, "{why}");
                     true
                 }
@@ -88,11 +88,11 @@ fn an_invalid_response_head_is_a_502() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(300_000));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(3000));
     let rows: [(&[u8], Instead, &str); 38] = [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrMended("hello"), "RFC 9112 §6.3 (3): never both to the client"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrMended("hello"), "the other order"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrRepaired("hello"), "RFC 9112 §6.3 (3): never both to the client"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrRepaired("hello"), "the other order"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", Refused, "RFC 9112 §6.3 (5): differing"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello", Refused, "a list that differs"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", OrMended("hello"), "a list that does not"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", OrRepaired("hello"), "a list that does not"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", Refused, "a sign"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", Refused, "another"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5 5\r\n\r\nhello", Refused, "a space inside"),
@@ -102,7 +102,7 @@ fn an_invalid_response_head_is_a_502() {
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrCut, "RFC 9112 §6.1: not twice"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Refused, "an unknown coding"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\nhello", Refused, "an empty one"),
-        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrMended("hello"), "HTTP/1.0 has no codings (RFC 9112 §6.1: faulty framing)"),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", OrRepaired("hello"), "HTTP/1.0 has no codings (RFC 9112 §6.1: faulty framing)"),
         (b"HELLO\r\n\r\n", Refused, "no HTTP"),
         (b"220 mail.example ESMTP\r\n\r\n", Refused, "another protocol"),
         (b"\x15\x03\x03\x00\x02\x02\x46\r\n\r\n", Refused, "a TLS alert"),
@@ -119,8 +119,8 @@ fn an_invalid_response_head_is_a_502() {
         (b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n", Refused, "a bare CR (RFC 9112 §2.2)"),
         (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", Refused, "LF alone"),
         (b"HTTP/1.1 200 OK\r\nX: a\nY: b\r\nContent-Length: 0\r\n\r\n", Refused, "a bare LF"),
-        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", OrMended(""), "obs-fold (RFC 9112 §5.2: 502 or repaired)"),
-        (b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n", OrMended(""), "white space before the colon (RFC 9112 §5.1: removed)"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n", OrRepaired(""), "obs-fold (RFC 9112 §5.2: 502 or repaired)"),
+        (b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n", OrRepaired(""), "white space before the colon (RFC 9112 §5.1: removed)"),
         (b"HTTP/1.1 200 OK\r\nX Y: a\r\nContent-Length: 0\r\n\r\n", Refused, "a space in a name"),
         (b"HTTP/1.1 200 OK\r\nX\r\nContent-Length: 0\r\n\r\n", Refused, "no colon"),
         (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello", Refused, "a switch without a request for it (RFC 9110 §15.2.2)"),

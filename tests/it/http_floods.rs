@@ -1,9 +1,9 @@
-//! Large bodies, which may pass without entering the interceptor's memory: none of their bytes is lost, doubled or out of
-//! order, whatever their size, their framing, the pace of who reads them, and wherever they break off.
+//! Large bodies, which may be spliced in the kernel, arrive complete and unchanged, for all sizes, framings and speeds of the
+//! receiver, and wherever they are cut.
 
 use crate::support::*;
 
-/// Around the sizes at which the way of the bytes changes: a buffer, a pipe, a turn.
+/// Sizes around the limits of a buffer, of a pipe, and of one turn.
 const SIZES: [usize; 9] = [
     65_535, 131_071, 131_072, 196_609, 262_145, 1_048_575, 1_114_112, 1_114_113, 3_333_333,
 ];
@@ -50,7 +50,7 @@ impl Way {
     }
 }
 
-/// Bytes of which no two stretches are alike.
+/// Bytes without repetition.
 fn data(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut data = Vec::with_capacity(size + 8);
@@ -64,14 +64,14 @@ fn data(size: usize) -> Vec<u8> {
     data
 }
 
-/// What comes behind the bytes.
+/// What follows the bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Then {
     Nothing,
     End,
 }
 
-/// Sends from a thread of its own while `receive` takes what comes, and says what did.
+/// Sends in a second thread while `receive` reads; returns its result.
 fn while_sending<T>(sender: &Conn, bytes: Vec<u8>, then: Then, receive: impl FnOnce() -> T) -> T {
     let mut sender = sender.twin();
     std::thread::scope(|scope| {
@@ -104,7 +104,7 @@ fn check_same(taken: &[u8], sent: &[u8], why: &str) {
 }
 
 #[test]
-fn large_answers_arrive_to_the_byte() {
+fn large_responses_arrive_unchanged() {
     let (origin, interceptor) = scripted();
     for way in WAYS {
         for size in SIZES {
@@ -131,7 +131,7 @@ fn large_answers_arrive_to_the_byte() {
 }
 
 #[test]
-fn large_requests_arrive_to_the_byte_and_the_connection_goes_on() {
+fn large_requests_arrive_unchanged_and_the_connection_stays_open() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     for way in WAYS.into_iter().filter(|way| *way != Way::UntilClose) {
@@ -157,7 +157,7 @@ fn large_requests_arrive_to_the_byte_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_large_answer_that_breaks_off_is_cut_behind_what_came() {
+fn a_truncated_large_response_is_cut_after_the_received_part() {
     let (origin, interceptor) = scripted();
     let size = 2_000_000;
     let sent = data(size);
@@ -185,7 +185,7 @@ fn a_large_answer_that_breaks_off_is_cut_behind_what_came() {
 }
 
 #[test]
-fn a_client_that_leaves_in_a_flood_stops_the_origin_and_disturbs_nobody() {
+fn a_client_that_disconnects_in_a_large_response_does_not_affect_the_next() {
     let (origin, interceptor) = scripted();
     for _ in 0..8 {
         let mut client = interceptor.client();
@@ -207,7 +207,7 @@ fn a_client_that_leaves_in_a_flood_stops_the_origin_and_disturbs_nobody() {
             client.reset();
             served.expect_end();
         });
-        // A pipe with bytes of the one that left in it would hand them to the next.
+        // A reused pipe that still contained bytes would send them to the next client.
         let sent = data(1_000_000);
         let mut client = interceptor.client();
         client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -219,6 +219,6 @@ fn a_client_that_leaves_in_a_flood_stops_the_origin_and_disturbs_nobody() {
             collect(&mut client, &mut body)
         });
         assert_eq!(stop, None);
-        check_same(&taken, &sent, "behind a client that left");
+        check_same(&taken, &sent, "after a client that disconnected");
     }
 }

@@ -1,4 +1,4 @@
-//! Errors in the interceptor's own name, its two pages, and the guards against web pages from elsewhere.
+//! Error responses of the interceptor, its two pages, and the protection against web pages of other sites.
 
 use crate::support::tls::scheme;
 use crate::support::*;
@@ -6,7 +6,7 @@ use crate::support::*;
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
-fn an_origin_that_is_not_there_is_a_502_that_says_so() {
+fn a_refused_connection_to_the_origin_is_a_502() {
     let port = free_port();
     let interceptor = Launch::toward(format!("{}://127.0.0.1:{port}", scheme())).start();
     let mut client = interceptor.client();
@@ -19,7 +19,7 @@ fn an_origin_that_is_not_there_is_a_502_that_says_so() {
         assert_eq!(
             response.fields.one("retry-after"),
             Some("1"),
-            "trying again can help: {response:?}"
+            "a retry can succeed: {response:?}"
         );
         assert!(
             response.text().contains(&port.to_string()),
@@ -39,13 +39,13 @@ fn an_origin_that_is_not_there_is_a_502_that_says_so() {
     assert_eq!(
         (response.status, response.fields.has("x-ic-error")),
         (502, true),
-        "no body to HEAD (RFC 9110 §9.3.2)"
+        "no body in a response to HEAD (RFC 9110 §9.3.2)"
     );
 }
 
 #[test]
-fn an_error_does_not_need_the_whole_request() {
-    // The client sees why at once, and not only after 100 MB.
+fn an_error_is_sent_before_the_end_of_the_request() {
+    // The client sees the reason immediately, not only after 100 MB.
     let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
     let mut client = interceptor.client();
     client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\nhello");
@@ -53,7 +53,7 @@ fn an_error_does_not_need_the_whole_request() {
 }
 
 #[test]
-fn an_origin_that_appears_later_is_found() {
+fn an_origin_that_starts_later_is_used() {
     let port = free_port();
     let interceptor = Launch::toward(format!("{}://127.0.0.1:{port}", scheme())).start();
     let mut client = interceptor.client();
@@ -66,12 +66,12 @@ fn an_origin_that_appears_later_is_found() {
     served.request();
     served.send(OK);
     assert_eq!(client.response("GET").text(), "ok");
-    // Nothing is left to wait for once the interceptor is gone.
+    // When the interceptor has exited, there is nothing to wait for.
     drop(interceptor);
 }
 
 #[test]
-fn hosts_that_mean_this_machine_are_served() {
+fn host_values_of_this_machine_are_served() {
     let hosts = [
         "localhost",
         "LocalHost:8888",
@@ -99,7 +99,7 @@ fn hosts_that_mean_this_machine_are_served() {
 }
 
 #[test]
-fn hosts_that_mean_another_machine_are_not() {
+fn host_values_of_other_machines_are_refused() {
     let hosts = [
         "evil.example",
         "evil.example:8888",
@@ -142,7 +142,7 @@ fn hosts_that_mean_another_machine_are_not() {
             let mut client = interceptor.client();
             client.send(&request);
             let response = client.response("GET");
-            // Some of these are no host at all; that may be said instead.
+            // Some of these are malformed, which may be reported instead.
             check_own_error(
                 &response,
                 if host.contains("256") || host.contains('_') || !host.contains(char::is_alphabetic)
@@ -163,7 +163,7 @@ fn hosts_that_mean_another_machine_are_not() {
 }
 
 #[test]
-fn further_hosts_can_be_allowed() {
+fn allow_host_adds_a_host_value() {
     let stage = Stage::with(&["--allow-host", "dev.example", "--allow-host", "10.1.2.3"]);
     for host in [
         "dev.example",
@@ -187,7 +187,7 @@ fn further_hosts_can_be_allowed() {
 }
 
 #[test]
-fn a_listener_that_is_open_to_others_answers_to_any_host() {
+fn a_listener_beyond_loopback_accepts_any_host_value() {
     let stage = Stage::with(&["--host", "0.0.0.0"]);
     for host in ["localhost", "192.168.1.7:8888", "build.lan"] {
         stage.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
@@ -195,7 +195,7 @@ fn a_listener_that_is_open_to_others_answers_to_any_host() {
 }
 
 #[test]
-fn pages_of_this_machine_and_other_programs_are_served() {
+fn requests_of_local_pages_and_of_other_programs_are_served() {
     let origins = [
         "http://localhost",
         "http://localhost:3000",
@@ -218,14 +218,14 @@ fn pages_of_this_machine_and_other_programs_are_served() {
         assert_eq!(
             seen.fields.one("origin"),
             Some(origin),
-            "unchanged, like any field"
+            "forwarded unchanged, like any field"
         );
     }
     count("guards: origins served", origins.len());
 }
 
 #[test]
-fn pages_from_elsewhere_are_not() {
+fn requests_of_pages_of_other_sites_are_refused() {
     let origins = [
         "https://evil.example",
         "http://evil.example",
@@ -265,7 +265,7 @@ fn pages_from_elsewhere_are_not() {
 }
 
 #[test]
-fn further_origins_can_be_allowed() {
+fn allow_origin_adds_an_origin() {
     let stage = Stage::with(&[
         "--allow-origin",
         "https://app.example",
@@ -298,10 +298,10 @@ fn further_origins_can_be_allowed() {
 }
 
 #[test]
-fn health_says_who_it_is() {
+fn health_identifies_the_interceptor() {
     let origin = Origin::agreeing();
     let launch = Launch::before(&origin).args(["--instance-id", "me-1"]);
-    let folder = launch.folder().canonicalize().expect("the folder is there");
+    let folder = launch.folder().canonicalize().expect("the folder exists");
     let interceptor = launch.start();
     let health = interceptor.health();
     assert_eq!(health["status"], "healthy");
@@ -318,7 +318,7 @@ fn health_says_who_it_is() {
     let project = health["project"].to_string();
     let name = folder.file_name().expect("it has a name").to_string_lossy();
     assert!(project.contains(&*name), "the folder or its name: {health}");
-    assert!(origin.requests().is_empty(), "health is answered here");
+    assert!(origin.requests().is_empty(), "health is not forwarded");
     let mut client = interceptor.client();
     client.send("HEAD /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(
@@ -329,7 +329,7 @@ fn health_says_who_it_is() {
 }
 
 #[test]
-fn metrics_are_prometheus_text() {
+fn metrics_have_the_text_format_of_prometheus() {
     let (_, interceptor) = &agreeing();
     let mut client = interceptor.client();
     client.send(GET);
@@ -358,7 +358,7 @@ fn metrics_are_prometheus_text() {
 }
 
 #[test]
-fn a_failed_exchange_counts_once() {
+fn a_failed_exchange_is_counted_once() {
     let origin = Origin::answering(|request, _| match request.target.as_str() {
         "/fails" => Reply::Close,
         "/breaks" => {
@@ -379,7 +379,7 @@ fn a_failed_exchange_counts_once() {
 }
 
 #[test]
-fn its_own_pages_need_no_origin_and_leave_the_connection_usable() {
+fn the_interceptors_pages_need_no_origin_and_keep_the_connection_open() {
     let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
     let mut client = interceptor.client();
     for _ in 0..3 {

@@ -26,7 +26,7 @@ fn the_reference_parser_accepts_well_formed_messages() {
         (
             b"POST / HTTP/1.1\r\ntransfer-ENCODING:\tChunked \r\n\r\n",
             Framing::Chunked,
-            "names and codings have no case",
+            "names and codings are case-insensitive",
         ),
         (
             b"M-SEARCH * HTTP/1.0\r\n\r\n",
@@ -44,7 +44,7 @@ fn the_reference_parser_accepts_well_formed_messages() {
         assert_eq!(request_framing(&head), Ok(framing), "{why}");
     }
     let head = read_response_head(b"HTTP/1.1 304 \r\nContent-Length: 7\r\n\r\n")
-        .expect("an empty reason is one");
+        .expect("an empty reason is valid");
     assert_eq!(response_framing(&head, "GET"), Ok(Framing::Empty));
 }
 

@@ -1,10 +1,10 @@
-//! What the interceptor adds to a request: whom it is for, whom it comes from, which way it took.
+//! Fields that the interceptor adds to a request: the host of the target, the instance, the user's headers, and Via.
 
 use crate::support::tls::scheme;
 use crate::support::*;
 
 #[test]
-fn the_host_becomes_the_targets() {
+fn the_host_field_is_that_of_the_target() {
     let stage = Stage::new();
     let address = stage.origin.address().to_string();
     for line in [
@@ -35,15 +35,15 @@ fn the_host_becomes_the_targets() {
     assert_eq!(
         stage.origin.requests()[0].fields.one("host"),
         Some(&format!("localhost:{port}")[..]),
-        "the name, not the address"
+        "the host is the name, not the address"
     );
 }
 
 #[test]
-fn identification_is_set_and_replaces_what_the_client_sent() {
+fn identification_fields_are_set_and_replace_those_of_the_client() {
     let stage = Stage::with(&["--instance-id", "me-1"]);
     let rows = [
-        ("", "where there was none"),
+        ("", "without fields of the client"),
         ("x-memory-user-id: mallory\r\n", "one"),
         (
             "X-Memory-User-ID: mallory\r\nX-SOURCE: mallory\r\nX-PyCharm-Instance: mallory\r\n",
@@ -51,7 +51,7 @@ fn identification_is_set_and_replaces_what_the_client_sent() {
         ),
         (
             "x-source: a\r\nX-Other: b\r\nx-source: c\r\nX-Source:\r\n",
-            "every one of them",
+            "all lines are replaced",
         ),
         (
             "Connection: x-memory-user-id, x-source, x-pycharm-instance\r\n",
@@ -72,7 +72,7 @@ fn identification_is_set_and_replaces_what_the_client_sent() {
 }
 
 #[test]
-fn the_instance_is_named_after_the_project_unless_told_otherwise() {
+fn the_instance_is_named_after_the_project_by_default() {
     let folder = scratch_folder().join("my project");
     std::fs::create_dir(&folder).expect("a scratch folder can be written");
     let id_of = |change: &dyn Fn(Launch) -> Launch| {
@@ -86,7 +86,7 @@ fn the_instance_is_named_after_the_project_unless_told_otherwise() {
     assert_eq!(
         id_of(&|launch| launch),
         "pycharm-my project",
-        "the folder's full name"
+        "the full path of the folder"
     );
     assert_eq!(
         id_of(&|launch| launch.env("SUPERMEMORY_USERNAME", "me at {project}")),
@@ -95,7 +95,7 @@ fn the_instance_is_named_after_the_project_unless_told_otherwise() {
     assert_eq!(
         id_of(&|launch| launch.env("SUPERMEMORY_USERNAME", "")),
         "pycharm-my project",
-        "empty counts as unset"
+        "an empty variable is treated as unset"
     );
     let both = |launch: Launch| {
         launch
@@ -106,7 +106,7 @@ fn the_instance_is_named_after_the_project_unless_told_otherwise() {
 }
 
 #[test]
-fn extra_headers_are_set_and_replace_what_the_client_sent() {
+fn configured_headers_replace_those_of_the_client() {
     let stage = Stage::with(&[
         "--instance-id",
         "me-1",
@@ -121,18 +121,18 @@ fn extra_headers_are_set_and_replace_what_the_client_sent() {
         assert_eq!(
             seen.fields.one("x-source"),
             Some("mine"),
-            "the user's own word counts more than the default"
+            "a configured value wins over the default"
         );
     }
 }
 
 #[test]
-fn a_header_that_would_break_framing_or_routing_cannot_be_configured() {
-    // A value that does not parse is refused by name, exit 2, before anything is opened.
+fn a_header_for_framing_or_routing_cannot_be_configured() {
+    // An invalid value is refused by name with exit code 2, before the interceptor listens.
     let rows = [
         ("Transfer-Encoding: chunked", "framing"),
         ("Content-Length: 5", "framing"),
-        ("Connection: close", "belongs to the hop"),
+        ("Connection: close", "a hop-by-hop field"),
         ("no colon", "no field"),
         (": x", "no name"),
         ("Bad Name: x", "not a token"),
@@ -149,9 +149,9 @@ fn a_header_that_would_break_framing_or_routing_cannot_be_configured() {
 }
 
 #[test]
-fn via_is_appended_to_what_came() {
+fn via_is_appended() {
     let rows: [(&str, &[&str], &str); 4] = [
-        ("", &[], "the first to say so"),
+        ("", &[], "without a Via of the client"),
         ("Via: 1.0 fred\r\n", &["1.0 fred"], "one before"),
         (
             "Via: 1.0 fred, 1.1 p.example.net (a, comment)\r\n",
@@ -180,7 +180,7 @@ fn via_is_appended_to_what_came() {
 }
 
 #[test]
-fn a_request_that_went_round_five_times_is_a_loop() {
+fn a_request_that_passed_this_interceptor_five_times_is_a_loop() {
     let rows: [(&str, bool, &str); 6] = [
         (
             "Via: 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic\r\n",
@@ -200,12 +200,12 @@ fn a_request_that_went_round_five_times_is_a_loop() {
         (
             "Via: 1.1 ic, 1.1 ic, 1.1 fred, 1.1 ic, 1.1 ic, 1.1 ic, 1.1 x\r\n",
             true,
-            "with others between",
+            "with other proxies between",
         ),
         (
             "Via: 1.1 ice, 1.1 nic, 1.1 ic2, 1.1 i, 1.1 c, 1.1 ic.example\r\n",
             false,
-            "other names are others",
+            "other names are not counted",
         ),
         (
             "X-Via: 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic, 1.1 ic\r\n",
@@ -231,7 +231,7 @@ fn a_request_that_went_round_five_times_is_a_loop() {
 }
 
 #[test]
-fn two_interceptors_that_point_at_each_other_end_in_508() {
+fn two_interceptors_that_target_each_other_respond_with_508() {
     let ports = [free_port(), free_port()];
     let interceptors = [0, 1].map(|each| {
         Launch::toward(format!("http://127.0.0.1:{}", ports[1 - each]))

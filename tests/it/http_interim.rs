@@ -1,17 +1,17 @@
-//! Interim answers and the expectation of one: each reaches the client before the final answer, if it knows them.
+//! Interim responses and `Expect: 100-continue`: each interim response reaches an HTTP/1.1 client before the final one.
 
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
-fn interim_answers_reach_the_client_before_the_final_one() {
+fn interim_responses_reach_the_client_before_the_final_one() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(GET);
     let mut served = origin.accept();
     served.request();
-    // In lock-step: each is on its way before the next exists.
+    // Each is received before the next is sent.
     for number in 0..3 {
         served.send(format!(
             "HTTP/1.1 103 Early Hints\r\nLink: </{number}>\r\n\r\n"
@@ -40,7 +40,7 @@ fn interim_answers_reach_the_client_before_the_final_one() {
 }
 
 #[test]
-fn a_target_may_say_for_long_that_it_is_at_work() {
+fn a_target_may_send_many_interim_responses_over_time() {
     const MANY: usize = 1000;
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
@@ -57,7 +57,7 @@ fn a_target_may_say_for_long_that_it_is_at_work() {
 }
 
 #[test]
-fn an_http_1_0_client_gets_no_interim_answer() {
+fn an_http_1_0_client_gets_no_interim_response() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
@@ -74,7 +74,7 @@ fn an_http_1_0_client_gets_no_interim_answer() {
 }
 
 #[test]
-fn a_client_that_expects_100_gets_the_origins_100_before_it_sends() {
+fn a_client_that_expects_100_gets_the_100_of_the_origin_before_it_sends() {
     for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
@@ -86,7 +86,7 @@ fn a_client_that_expects_100_gets_the_origins_100_before_it_sends() {
         assert_eq!(
             head.fields.one("expect"),
             Some("100-continue"),
-            "the expectation is the origin's to meet (RFC 9110 §10.1.1)"
+            "the expectation is forwarded to the origin (RFC 9110 §10.1.1)"
         );
         served.send("HTTP/1.1 100 Continue\r\n\r\n");
         assert_eq!(client.response_head("POST").0.start[1], "100");
@@ -121,7 +121,7 @@ fn a_client_that_expects_100_may_send_without_waiting() {
     assert_eq!(
         latin1(&served.request().body),
         "hello",
-        "RFC 9110 §10.1.1: nothing makes the proxy wait for the 100"
+        "RFC 9110 §10.1.1: the proxy need not wait for the 100"
     );
     served.send(OK);
     assert_eq!(client.response("POST").text(), "ok");
@@ -131,7 +131,7 @@ fn a_client_that_expects_100_may_send_without_waiting() {
 fn a_refused_expectation_reaches_the_client_instead_of_a_100() {
     for (status, why) in [
         ("417 Expectation Failed", "RFC 9110 §15.5.18"),
-        ("413 Content Too Large", "what curl meets"),
+        ("413 Content Too Large", "as curl expects it"),
         ("401 Unauthorized", "authentication first"),
     ] {
         check_unsent_body(
@@ -145,12 +145,12 @@ fn a_refused_expectation_reaches_the_client_instead_of_a_100() {
     }
     check_unsent_body(
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno",
-        "a final answer needs no 100 before it",
+        "a final response needs no 100 before it",
     );
 }
 
-/// The client waits for a 100 and gets a final answer. Whether it then sends its body or its next request,
-/// the one must not be taken for the other (RFC 9110 §10.1.1).
+/// The client waits for a 100 and gets a final response. Then it sends its body or its next request; these must not be
+/// confused (RFC 9110 §10.1.1).
 #[track_caller]
 fn check_unsent_body(answer: &str, why: &str) {
     const BODY: &str = "GET /body HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -172,19 +172,18 @@ fn check_unsent_body(answer: &str, why: &str) {
     client.offer(BODY);
     client.finish_writing();
     let (rest, stop) = client.drain();
-    assert_ne!(
-        stop,
-        Stop::Silent,
-        "the connection ends, it does not hang: {why}"
-    );
-    assert_eq!(latin1(&rest), "", "a body is not answered: {why}");
+    assert_ne!(stop, Stop::Silent, "the connection is closed: {why}");
+    assert_eq!(latin1(&rest), "", "a body gets no response: {why}");
     if let Some(mut other) = origin.try_accept(std::time::Duration::ZERO) {
-        panic!("a body became a request: {why}: {:?}", other.try_request());
+        panic!(
+            "a body was parsed as a request: {why}: {:?}",
+            other.try_request()
+        );
     }
     let (rest, _) = served.drain();
     assert!(
         rest.is_empty() || latin1(&rest) == BODY,
-        "the body or nothing: {why}: {:?}",
+        "the body or no bytes: {why}: {:?}",
         latin1(&rest)
     );
 }

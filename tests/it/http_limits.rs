@@ -1,5 +1,5 @@
 //! Time limits, the connection limit, and waiting for an origin that is still loading.
-//! Every limit is set to a fraction of a second here, which also shows that fractions are understood.
+//! Every limit is set to a fraction of a second, which also tests that fractions are accepted.
 
 use std::net::{Shutdown, TcpListener};
 #[cfg(unix)]
@@ -23,11 +23,11 @@ fn with(arguments: &[&str]) -> (Origin, Interceptor) {
     (origin, interceptor)
 }
 
-/// Neither before the limit nor long after it.
+/// Checks that a wait ended after the limit, and not long after it.
 #[track_caller]
 fn check_lasted(since: Instant, why: &str) {
     let lasted = since.elapsed();
-    // A coarse clock may be early by a tick.
+    // The clock of the kernel may be early by a tick.
     assert!(
         lasted + Duration::from_millis(100) >= LIMIT_LASTS,
         "too early, after {lasted:?}: {why}"
@@ -39,7 +39,7 @@ fn check_lasted(since: Instant, why: &str) {
 }
 
 #[test]
-fn a_head_that_does_not_come_is_a_408() {
+fn a_request_head_that_is_not_completed_is_a_408() {
     for part in [
         "G",
         "GET / HTTP/1.1\r\n",
@@ -58,19 +58,16 @@ fn a_head_that_does_not_come_is_a_408() {
 }
 
 #[test]
-fn a_head_that_drips_is_a_408() {
+fn a_request_head_that_arrives_too_slowly_is_a_408() {
     let (_origin, interceptor) = with(&["--head-timeout", LIMIT]);
     let mut client = interceptor.client();
     let since = Instant::now();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\nX: ");
-    // Each byte in time, the head never: the limit is on the head, not on the silence (slowloris).
+    // Each byte arrives in time, but the head is never complete (slowloris): the limit is on the whole head.
     client.set_timeout(Duration::from_millis(20));
     while client.try_fill() == Err(Stop::Silent) {
         client.offer("y");
-        assert!(
-            since.elapsed() < DEADLINE,
-            "a dripping head is never refused"
-        );
+        assert!(since.elapsed() < DEADLINE, "a slow head is never refused");
     }
     client.set_timeout(DEADLINE);
     let response = client.response("GET");
@@ -79,7 +76,7 @@ fn a_head_that_drips_is_a_408() {
 }
 
 #[test]
-fn the_head_limit_is_on_heads_alone() {
+fn the_head_limit_does_not_apply_to_bodies_and_responses() {
     let (origin, interceptor) = with(&["--head-timeout", LIMIT]);
     let mut client = interceptor.client();
     client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nh");
@@ -94,18 +91,18 @@ fn the_head_limit_is_on_heads_alone() {
     assert_eq!(
         client.response("POST").text(),
         "ok",
-        "models think for minutes"
+        "a model may need minutes to respond"
     );
 }
 
 #[test]
-fn an_idle_client_is_let_go_without_a_word() {
+fn an_idle_connection_is_closed_without_a_response() {
     let (origin, interceptor) = with(&["--idle-timeout", LIMIT]);
     let mut client = interceptor.client();
     client.send(GET);
     let mut served = origin.accept();
     served.request();
-    // Waiting for an answer is not idling.
+    // A connection that waits for a response is not idle.
     client.expect_silence(2 * LIMIT_LASTS);
     served.send(OK);
     assert_eq!(client.response("GET").text(), "ok");
@@ -115,12 +112,12 @@ fn an_idle_client_is_let_go_without_a_word() {
 }
 
 #[test]
-fn a_client_that_never_says_anything_is_let_go() {
+fn a_connection_without_any_request_is_closed() {
     let (_origin, interceptor) = with(&["--idle-timeout", LIMIT, "--head-timeout", LIMIT]);
     let mut client = interceptor.client();
     let since = Instant::now();
     let (said, stop) = client.drain();
-    check_lasted(since, "silent from the start");
+    check_lasted(since, "no bytes at all");
     assert_ne!(stop, Stop::Silent);
     assert!(
         said.is_empty() || latin1(&said).starts_with("HTTP/1.1 408 "),
@@ -130,7 +127,7 @@ fn a_client_that_never_says_anything_is_let_go() {
 }
 
 #[test]
-fn a_first_byte_that_does_not_come_is_a_504() {
+fn a_missing_response_is_a_504() {
     for (method, answer) in [("GET", ""), ("POST", ""), ("GET", "HTTP/1.1 200 OK\r\nX: ")] {
         let (origin, interceptor) = with(&["--first-byte-timeout", LIMIT]);
         let mut client = interceptor.client();
@@ -147,15 +144,15 @@ fn a_first_byte_that_does_not_come_is_a_504() {
         served.expect_end();
         assert!(
             origin.try_accept(Duration::ZERO).is_none(),
-            "it is not sent again: the origin may be at work"
+            "the request is not sent again: the origin may be processing it"
         );
     }
 }
 
 #[test]
 #[cfg(unix)]
-fn a_first_byte_that_does_not_come_of_an_origin_that_wants_no_more_is_a_504() {
-    // Only on a Unix socket can an origin refuse to read and keep its other side open.
+fn a_missing_response_of_an_origin_that_stopped_reading_is_a_504() {
+    // Only on a Unix socket can an origin shut down reading and keep writing.
     let path = scratch_socket();
     let listener = UnixListener::bind(&path).expect("the temporary folder can be written");
     let interceptor = Launch::toward(format!("unix:{}", path.display()))
@@ -168,13 +165,13 @@ fn a_first_byte_that_does_not_come_of_an_origin_that_wants_no_more_is_a_504() {
     let since = Instant::now();
     client.send("twenty bytes of body");
     let response = client.response("POST");
-    check_lasted(since, "nobody reads it");
+    check_lasted(since, "the body is not read");
     check_own_error(&response, &[504]);
     std::fs::remove_file(&path).expect("it is there");
 }
 
 #[test]
-fn an_interim_answer_is_not_yet_the_answer_that_the_first_byte_limit_waits_for() {
+fn an_interim_response_does_not_end_the_first_byte_limit() {
     let (origin, interceptor) = with(&["--first-byte-timeout", LIMIT]);
     let mut client = interceptor.client();
     let since = Instant::now();
@@ -184,12 +181,12 @@ fn an_interim_answer_is_not_yet_the_answer_that_the_first_byte_limit_waits_for()
     served.send("HTTP/1.1 103 Early Hints\r\n\r\n");
     assert_eq!(client.response_head("GET").0.start[1], "103");
     check_own_error(&client.response("GET"), &[504]);
-    check_lasted(since, "behind a 103");
+    check_lasted(since, "after a 103");
     served.expect_end();
 }
 
 #[test]
-fn the_first_byte_limit_is_not_on_what_follows() {
+fn the_first_byte_limit_does_not_apply_to_the_rest_of_the_response() {
     let (origin, interceptor) = with(&["--first-byte-timeout", LIMIT]);
     let mut client = interceptor.client();
     client.send(GET);
@@ -203,7 +200,7 @@ fn the_first_byte_limit_is_not_on_what_follows() {
 }
 
 #[test]
-fn silence_inside_an_answer_cuts_it_where_that_is_asked_for() {
+fn the_body_timeout_cuts_a_response_that_stalls() {
     let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
     let mut client = interceptor.client();
     client.send(GET);
@@ -214,12 +211,12 @@ fn silence_inside_an_answer_cuts_it_where_that_is_asked_for() {
     client.expect_some(&mut body, "he");
     let since = Instant::now();
     client.expect_cut(&mut body);
-    check_lasted(since, "inside an answer");
+    check_lasted(since, "within a response");
     served.expect_end();
 }
 
 #[test]
-fn silence_inside_a_request_is_a_408_where_that_is_asked_for() {
+fn a_request_body_that_stalls_is_a_408_with_the_body_timeout() {
     let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
     let mut client = interceptor.client();
     client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello");
@@ -228,14 +225,14 @@ fn silence_inside_a_request_is_a_408_where_that_is_asked_for() {
     served.expect_some(&mut body, "hello");
     let since = Instant::now();
     let response = client.response("POST");
-    check_lasted(since, "inside a request");
+    check_lasted(since, "within a request");
     check_own_error(&response, &[408]);
     served.expect_end();
 }
 
 #[test]
-fn a_client_that_takes_nothing_of_its_answer_is_cut_where_that_is_asked_for() {
-    // By copying, and in the kernel.
+fn the_body_timeout_cuts_a_client_that_does_not_read() {
+    // Copied in user space, and spliced in the kernel.
     for lines in ["Transfer-Encoding: chunked", "Content-Length: 10000000000"] {
         let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
         let mut client = interceptor.client();
@@ -246,20 +243,20 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_where_that_is_asked_for() {
         client.response_head("GET");
         let chunk = format!("400\r\n{}\r\n", "x".repeat(1024)).repeat(256);
         while served.offer(&chunk) {}
-        // Before the client reads again, which would be the end of its stall.
+        // Checked before the client reads again, which would end its stall.
         served.set_timeout(LIMIT_LASTS);
         assert_ne!(
             served.drain().1,
             Stop::Silent,
-            "the origin is let go: {lines}"
+            "the origin's connection is closed: {lines}"
         );
         let (_, stop) = client.drain();
-        assert_eq!(stop, Stop::Reset, "it was cut: {lines}");
+        assert_eq!(stop, Stop::Reset, "the response is cut: {lines}");
     }
 }
 
 #[test]
-fn an_origin_that_takes_nothing_of_a_request_is_a_504_where_that_is_asked_for() {
+fn an_origin_that_does_not_read_is_a_504_with_the_body_timeout() {
     // Long enough to tell the limit from twice the limit on any machine.
     const SECONDS: u64 = 4;
     let (origin, interceptor) = with(&["--body-timeout", &SECONDS.to_string()]);
@@ -280,7 +277,7 @@ fn an_origin_that_takes_nothing_of_a_request_is_a_504_where_that_is_asked_for() 
 }
 
 #[test]
-fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
+fn the_body_timeout_does_not_cut_an_origin_that_reads_slowly() {
     // Over TCP and in TLS.
     for config in [None, Some(tls::usual())] {
         if config.is_some() && !cfg!(feature = "tls") {
@@ -289,7 +286,7 @@ fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
         let scheme = if config.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 8 << 10)
-            .expect("what it accepts has little room");
+            .expect("the receive buffer can be set");
         let address = listener.local_addr().expect("it is bound");
         let interceptor = Launch::toward(format!("{scheme}://{address}"))
             .args(["--body-timeout", "0.5"])
@@ -307,7 +304,7 @@ fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
         std::thread::scope(|scope| {
             scope.spawn(move || while writer.offer(vec![b'x'; 1 << 20]) {});
             scope.spawn(move || {
-                // What it is does not matter: it is taken, a little at a time.
+                // The content does not matter; it is read in small pieces.
                 let mut piece = [0; 1024];
                 while let Ok(1..) = std::io::Read::read(&mut &twin, &mut piece) {
                     std::thread::sleep(Duration::from_millis(30));
@@ -316,7 +313,7 @@ fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
             client.set_timeout(Duration::from_secs(4));
             let answered = client.try_fill();
             for stream in [served.stream(), client.stream()] {
-                // It may be over already.
+                // The connection may be closed already.
                 let _ = stream.shutdown(std::net::Shutdown::Both);
             }
             assert_eq!(answered, Err(Stop::Silent), "{scheme}");
@@ -325,7 +322,7 @@ fn an_origin_that_takes_a_request_slowly_is_none_that_takes_nothing() {
 }
 
 #[test]
-fn a_client_that_waits_for_a_100_is_not_silent() {
+fn a_client_that_waits_for_a_100_does_not_stall() {
     const HEAD: &str =
         "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     let (origin, interceptor) = with(&["--body-timeout", LIMIT]);
@@ -341,7 +338,7 @@ fn a_client_that_waits_for_a_100_is_not_silent() {
     served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     assert_eq!(client.response("POST").text(), "ok");
 
-    // With the 100, its time begins; and so it does where it has not waited.
+    // The limit starts with the 100, or immediately if the client does not wait for it.
     for part in ["", "he"] {
         let (mut client, since) = (interceptor.client(), Instant::now());
         client.send(format!("{HEAD}{part}"));
@@ -358,11 +355,11 @@ fn a_client_that_waits_for_a_100_is_not_silent() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_of_the_interceptors_own_pages_is_let_go() {
+fn a_client_that_does_not_read_the_interceptors_pages_is_disconnected() {
     const METRICS: &str = "GET /_ic/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (_origin, interceptor) = with(&["--body-timeout", LIMIT]);
     let mut client = interceptor.client();
-    // Until nothing more is taken: their answers have filled all there is to fill.
+    // Until the responses have filled all buffers.
     while client.offer(METRICS.repeat(1000)) {}
     let (_, stop) = client.drain();
     assert_ne!(stop, Stop::Silent);
@@ -395,7 +392,7 @@ fn unanswering() -> (
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_connection_that_does_not_come_about_is_a_504() {
+fn a_connection_to_the_origin_that_times_out_is_a_504() {
     let (_listener, _queue, address) = unanswering();
     let interceptor = Launch::toward(format!("http://{address}"))
         .args(["--connect-timeout", LIMIT])
@@ -409,7 +406,7 @@ fn a_connection_that_does_not_come_about_is_a_504() {
 }
 
 #[test]
-fn a_limit_that_is_no_number_is_refused() {
+fn an_invalid_limit_is_refused() {
     for (limit, value) in [
         ("--head-timeout", "-1"),
         ("--idle-timeout", "abc"),
@@ -427,12 +424,12 @@ fn a_limit_that_is_no_number_is_refused() {
         assert_eq!(code, Some(2), "{limit} {value:?}: {errors}");
         assert!(
             errors.starts_with("ic: ") && errors.contains(limit),
-            "it says which: {errors}"
+            "the error names the option: {errors}"
         );
     }
 }
 
-/// A client whose request was answered, as soon as there is room for it.
+/// A client that has received a response, as soon as the connection limit admits it.
 #[track_caller]
 fn served_client(interceptor: &Interceptor) -> Conn {
     let since = Instant::now();
@@ -445,12 +442,15 @@ fn served_client(interceptor: &Interceptor) -> Conn {
         {
             return client;
         }
-        assert!(since.elapsed() < DEADLINE, "room never comes");
+        assert!(
+            since.elapsed() < DEADLINE,
+            "no connection becomes available"
+        );
     }
 }
 
 #[test]
-fn one_connection_too_many_is_a_503() {
+fn a_connection_above_the_limit_is_a_503() {
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin)
         .args(["--max-connections", "2"])
@@ -465,7 +465,7 @@ fn one_connection_too_many_is_a_503() {
         assert_eq!(
             response.fields.one("retry-after"),
             Some("1"),
-            "trying again can help: {response:?}"
+            "a retry can succeed: {response:?}"
         );
         third.expect_end();
     }
@@ -473,14 +473,14 @@ fn one_connection_too_many_is_a_503() {
     assert_eq!(
         second.response("GET").text(),
         "ok",
-        "those who are in stay in"
+        "open connections stay open"
     );
     first.close();
     served_client(&interceptor);
 }
 
 #[test]
-fn who_is_turned_away_takes_nobodys_place() {
+fn refused_connections_do_not_count_toward_the_limit() {
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin)
         .args(["--max-connections", "1"])
@@ -490,7 +490,7 @@ fn who_is_turned_away_takes_nobodys_place() {
     turned_away[0].offer(GET);
     check_own_error(&turned_away[0].response("GET"), &[503]);
     first.close();
-    // None of them goes when it has its answer, and they come more quickly than they are let go.
+    // None of them disconnects after its response, and new ones arrive faster than the old ones are closed.
     let since = Instant::now();
     loop {
         let mut client = interceptor.client();
@@ -502,13 +502,13 @@ fn who_is_turned_away_takes_nobodys_place() {
         turned_away.push(client);
         assert!(
             since.elapsed() < DEADLINE,
-            "the place that is free is theirs"
+            "the free connection is available"
         );
     }
 }
 
 #[test]
-fn an_origin_that_is_still_loading_is_waited_for_where_that_is_asked_for() {
+fn hold_waits_for_an_origin_that_is_still_loading() {
     let port = free_port();
     let interceptor = Launch::toward(format!("{}://127.0.0.1:{port}", scheme()))
         .args(["--hold", "10"])
@@ -531,7 +531,7 @@ fn an_origin_that_is_still_loading_is_waited_for_where_that_is_asked_for() {
 }
 
 #[test]
-fn the_wait_for_a_loading_origin_ends() {
+fn hold_limits_the_wait_for_a_loading_origin() {
     let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port()))
         .args(["--hold", LIMIT])
         .start();
@@ -544,23 +544,23 @@ fn the_wait_for_a_loading_origin_ends() {
     assert_eq!(response.fields.one("retry-after"), Some("1"));
 }
 
-/// For how long, and how much of, what a client sends behind its last answer is read.
+/// How long, and how many bytes, the interceptor reads after the last response.
 const LINGERS: Duration = Duration::from_secs(2);
 const LINGERS_BYTES: usize = 512 << 20;
 
-/// What is answered, and is the last answer of its connection.
+/// Requests whose response is the last of the connection.
 const LAST: [(&str, u16, &str); 2] = [
     ("GET / HTTP/1.1\r\n\r\n", 400, "refused"),
     (
         "GET /_ic/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n",
         200,
-        "answered before its body was over",
+        "a response before the end of the request body",
     ),
 ];
 
 #[test]
-fn a_flood_behind_the_last_answer_ends_and_hinders_nobody() {
-    // A flood may begin after the answer, and what is sent last may be on its way when nobody reads any more.
+fn a_client_that_sends_without_end_after_the_last_response_is_cut() {
+    // The bytes may start after the response, and the last ones may arrive when the interceptor no longer reads.
     const BUFFERS: usize = 32 << 20;
     let (_, interceptor) = &agreeing();
     for (request, status, why) in LAST {
@@ -581,10 +581,10 @@ fn a_flood_behind_the_last_answer_ends_and_hinders_nobody() {
                 healthy.send(GET);
                 assert_eq!(healthy.response("GET").text(), "ok", "{why}");
             }
-            let sent = flood.join().expect("a flood ends");
+            let sent = flood.join().expect("the thread does not panic");
             assert!(sent <= LINGERS_BYTES + BUFFERS, "{sent} bytes: {why}");
         });
-        // A reset came behind it; what came before that is still there.
+        // Followed by a reset; the bytes before it can still be read.
         if let Ok(response) = client.try_response("GET") {
             assert_eq!(response.status, status, "{why}");
         }
@@ -592,7 +592,7 @@ fn a_flood_behind_the_last_answer_ends_and_hinders_nobody() {
 }
 
 #[test]
-fn a_trickle_behind_the_last_answer_ends() {
+fn a_client_that_sends_slowly_after_the_last_response_is_cut() {
     let (_, interceptor) = &agreeing();
     for (request, status, why) in LAST {
         let mut client = interceptor.client();
@@ -600,7 +600,7 @@ fn a_trickle_behind_the_last_answer_ends() {
         let response = client.response("GET");
         assert_eq!(response.status, status, "{why}");
         let since = Instant::now();
-        // There always is more to read, a little of it.
+        // A few more bytes arrive all the time.
         client.expect_eof();
         while client.offer("x") {
             let lasted = since.elapsed();
@@ -616,7 +616,7 @@ fn a_trickle_behind_the_last_answer_ends() {
 }
 
 #[test]
-fn slow_heads_do_not_hinder_a_healthy_client() {
+fn slow_heads_do_not_delay_other_clients() {
     const HEAD: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nX: ";
     let (_, interceptor) = &agreeing();
     let slow: Vec<Conn> = (0..200)
@@ -634,12 +634,12 @@ fn slow_heads_do_not_hinder_a_healthy_client() {
     drop(slow);
 }
 
-/// How many idle connections this process and the one it starts can have: `wanted`, unless the limit on open
-/// files, which is raised as far as it goes, leaves fewer.
+/// The number of idle connections that this process and its child can have: `wanted`, or fewer if the limit on open
+/// files requires it. That limit is raised to its maximum.
 #[cfg(target_os = "linux")]
 fn room_for_connections(wanted: u64) -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// What the other tests of this process need beside.
+    /// Descriptors for the other tests of this process.
     const OTHERS: u64 = 2000;
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(
@@ -659,8 +659,8 @@ fn room_for_connections(wanted: u64) -> u64 {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn ten_thousand_idle_connections_cost_little_and_hinder_nobody() {
-    /// A task, a descriptor, two limits, and what a kept half of a head takes. It needs about a quarter.
+fn ten_thousand_idle_connections_need_little_memory_and_no_cpu_time() {
+    /// A task, a descriptor, two timers and a partial head. About a quarter is used.
     const BYTES_EACH: u64 = 16 * 1024;
     let count = room_for_connections(10_000);
     let origin = Origin::agreeing();
@@ -676,7 +676,7 @@ fn ten_thousand_idle_connections_cost_little_and_hinder_nobody() {
         .map(|number| {
             let mut client = interceptor.client();
             match number % 4 {
-                // Some have said nothing yet, some have begun, some have had an answer.
+                // Without a request, with a partial head, and after a response.
                 0 => client.send("GET /half HTTP/1.1\r\nHost: loc"),
                 1 if number % 100 == 1 => {
                     client.send(GET);
@@ -695,8 +695,11 @@ fn ten_thousand_idle_connections_cost_little_and_hinder_nobody() {
         "{held} bytes for {count} connections"
     );
     let descriptors = interceptor.descriptors() as u64;
-    assert!(descriptors > count, "all of them are held: {descriptors}");
-    // Nothing is done for those who do nothing.
+    assert!(
+        descriptors > count,
+        "all connections are open: {descriptors}"
+    );
+    // Idle connections need no CPU time.
     let (worked, since) = (ticks(&interceptor), Instant::now());
     healthy.expect_silence(Duration::from_millis(500));
     let (worked, passed) = (ticks(&interceptor) - worked, since.elapsed());
@@ -710,7 +713,7 @@ fn ten_thousand_idle_connections_cost_little_and_hinder_nobody() {
     drop(idle);
     let since = Instant::now();
     while interceptor.descriptors() > 100 {
-        assert!(since.elapsed() < DEADLINE, "they are let go");
+        assert!(since.elapsed() < DEADLINE, "the connections are closed");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -731,14 +734,14 @@ fn ticks(interceptor: &Interceptor) -> u64 {
         .sum()
 }
 
-/// Lets it have no descriptor of this number or above; returns which limit there was.
+/// Limits the number of its descriptors; returns the previous limit.
 #[cfg(target_os = "linux")]
 fn limit_descriptors(interceptor: &Interceptor, limit: Option<u64>) -> Option<u64> {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let pid = Pid::from_raw(interceptor.pid().cast_signed());
     let limit = Rlimit {
         current: limit,
-        // As it is for this process, and so for its child.
+        // The child has inherited the limit of this process.
         maximum: getrlimit(Resource::Nofile).maximum,
     };
     let before = prlimit(pid, Resource::Nofile, limit).expect("a child's limit can be set");
@@ -747,10 +750,10 @@ fn limit_descriptors(interceptor: &Interceptor, limit: Option<u64>) -> Option<u6
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_request_that_no_descriptor_is_left_for_is_a_503_and_no_fault_of_the_target() {
+fn a_request_without_a_free_descriptor_is_a_503_and_not_a_failure_of_the_target() {
     let (origin, interceptor) = agreeing();
     let mut client = interceptor.client();
-    // Whoever is answered has been accepted.
+    // A response proves that the connection was accepted.
     client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.response("GET");
     let before = limit_descriptors(&interceptor, Some(0));
@@ -759,7 +762,10 @@ fn a_request_that_no_descriptor_is_left_for_is_a_503_and_no_fault_of_the_target(
     limit_descriptors(&interceptor, before);
     assert_eq!(check_own_error(&response, &[503]), "no_descriptors");
     let text = response.text();
-    assert!(text.contains("ulimit -n"), "what to do: {text}");
+    assert!(
+        text.contains("ulimit -n"),
+        "the error says what to do: {text}"
+    );
     assert_eq!(response.fields.one("retry-after"), Some("1"));
     assert!(origin.requests().is_empty());
     served_client(&interceptor);
@@ -767,18 +773,21 @@ fn a_request_that_no_descriptor_is_left_for_is_a_503_and_no_fault_of_the_target(
 
 #[test]
 #[cfg(target_os = "linux")]
-fn clients_that_no_descriptor_is_left_for_wait_and_the_log_says_so_once() {
+fn clients_without_a_free_descriptor_wait_and_the_log_warns_once() {
     const WARNING: &str = "cannot accept connections for now";
     let (_, interceptor) = &agreeing();
     let before = limit_descriptors(interceptor, Some(0));
     let mut clients: Vec<Conn> = (0..3).map(|_| interceptor.client()).collect();
     clients.iter_mut().for_each(|client| client.send(GET));
     interceptor.wait_for_errors("a warning", |said| said.contains(WARNING));
-    // Time for it to try again and again.
+    // Time for several attempts.
     clients[0].expect_silence(Duration::from_secs(1));
     let said = interceptor.errors();
     assert_eq!(said.matches(WARNING).count(), 1, "{said}");
-    assert!(said.contains("ulimit -n"), "what to do: {said}");
+    assert!(
+        said.contains("ulimit -n"),
+        "the warning says what to do: {said}"
+    );
     limit_descriptors(interceptor, before);
     for client in &mut clients {
         assert_eq!(client.response("GET").text(), "ok");
@@ -787,7 +796,7 @@ fn clients_that_no_descriptor_is_left_for_wait_and_the_log_says_so_once() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn running_out_of_descriptors_is_survived_without_a_spin() {
+fn the_interceptor_recovers_from_a_lack_of_descriptors_without_a_busy_loop() {
     const ROOM: u64 = 12;
     let (origin, interceptor) = agreeing();
     drop(served_client(&interceptor));
@@ -797,7 +806,7 @@ fn running_out_of_descriptors_is_survived_without_a_spin() {
     for client in &mut clients {
         client.offer(GET);
     }
-    // Some are served, some refused, some wait in the listener's queue; nobody burns a processor over it.
+    // Some are served, some refused, some wait in the queue of the listener; there must be no busy loop.
     let (before, since) = (ticks(&interceptor), Instant::now());
     clients
         .last_mut()
@@ -812,7 +821,7 @@ fn running_out_of_descriptors_is_survived_without_a_spin() {
         );
     }
     drop(clients);
-    // And it recovers by itself.
+    // It recovers by itself.
     let mut client = served_client(&interceptor);
     client.send(GET);
     assert_eq!(client.response("GET").text(), "ok");

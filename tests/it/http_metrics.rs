@@ -1,4 +1,4 @@
-//! What an interceptor counts: each request once, however it ended, and how long it took.
+//! The metrics of an interceptor: each request is counted once, with its outcome and its durations.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ fn wait_for(interceptor: &Interceptor, sample: &str, value: f64) -> HashMap<Stri
 }
 
 #[test]
-fn each_request_is_counted_once_with_its_bytes_and_its_times() {
+fn each_request_is_counted_once_with_its_bytes_and_durations() {
     let stage = Stage::new();
     let requests = [
         ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK", ""),
@@ -81,17 +81,14 @@ fn each_request_is_counted_once_with_its_bytes_and_its_times() {
         assert_eq!(found[sample], expected, "{sample}");
     }
     let connections = found["ic_target_connects_total"] + found["ic_target_reuses_total"];
-    assert_eq!(
-        connections, 4.0,
-        "each went out on a new connection or on a kept one"
-    );
+    assert_eq!(connections, 4.0, "each used a new or a kept connection");
     assert!(
         found["ic_time_to_first_byte_seconds_sum"] <= found["ic_request_duration_seconds_sum"],
-        "nothing begins after its end"
+        "no phase begins after the end"
     );
     assert!(
         found["ic_request_bytes_total"] > forwarded as f64,
-        "heads count as well"
+        "heads are included"
     );
     assert!(found["ic_response_bytes_total"] > 10.0);
 
@@ -105,7 +102,7 @@ fn each_request_is_counted_once_with_its_bytes_and_its_times() {
 }
 
 #[test]
-fn a_target_that_is_not_there_is_one_error_for_each_request() {
+fn a_target_that_is_down_is_one_error_for_each_request() {
     let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
     assert!(interceptor.health()["last_error"].is_null());
     for _ in 0..2 {
@@ -126,7 +123,7 @@ fn a_target_that_is_not_there_is_one_error_for_each_request() {
 }
 
 #[test]
-fn a_request_whose_client_leaves_is_in_flight_until_then() {
+fn a_request_is_in_flight_until_its_client_disconnects() {
     let (origin, interceptor) = &scripted();
     let mut client = interceptor.client();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -175,7 +175,7 @@ fn run_client(interceptor: &Interceptor, number: u64) {
         let keeps = match &outcome {
             Ok(response) if response.status == 200 => {
                 // The response is complete if the cut is after its last byte.
-                assert!(good, "{target}: a bad answer came through");
+                assert!(good, "{target}: an invalid response was forwarded");
                 assert!(
                     response.body == expected,
                     "{target}: {} bytes, not the {} expected: {:?}",
@@ -210,7 +210,7 @@ fn run_client(interceptor: &Interceptor, number: u64) {
 }
 
 #[test]
-fn every_answer_in_a_mix_is_right_or_visibly_failed() {
+fn every_response_in_a_mix_is_correct_or_visibly_failed() {
     let origin = Origin::answering(|request, _| answer(request));
     let interceptor = Interceptor::before(&origin);
     std::thread::scope(|scope| {
@@ -237,7 +237,7 @@ fn every_answer_in_a_mix_is_right_or_visibly_failed() {
             }
         )
     });
-    assert_eq!(malformed, None, "the origin was sent no HTTP");
+    assert_eq!(malformed, None, "the origin received malformed HTTP");
     count("mix: exchanges", (CLIENTS * EXCHANGES) as usize);
     #[cfg(target_os = "linux")]
     {
@@ -246,7 +246,7 @@ fn every_answer_in_a_mix_is_right_or_visibly_failed() {
         while interceptor.descriptors() > 40 {
             assert!(
                 since.elapsed() < DEADLINE,
-                "{} descriptors are left open",
+                "{} descriptors were not closed",
                 interceptor.descriptors()
             );
             std::thread::sleep(std::time::Duration::from_millis(5));

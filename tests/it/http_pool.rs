@@ -1,5 +1,5 @@
-//! Connections to the origin that are kept: used again, given up in time, and never the reason for an error
-//! that the client sees, nor for a request that is acted on twice.
+//! Kept connections to the origin: they are reused, closed in time, and cause neither errors for the client nor requests that
+//! are processed twice.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ fn have_ended(seen: &[Seen], each: usize) -> bool {
     carried.values().all(|&count| count < each)
 }
 
-/// Sends POSTs to an origin that closes each connection after `each` of them without a word. A close happens
-/// before the next request is sent: what is left to chance is only whether anybody looked.
+/// Sends POSTs to an origin that closes each connection after `each` of them without an announcement. It closes before the
+/// next request is sent; whether the interceptor has noticed that is left to chance.
 #[track_caller]
 fn check_posts(each: usize, new_client: bool) {
     const POSTS: usize = 200;
@@ -44,23 +44,23 @@ fn check_posts(each: usize, new_client: bool) {
         assert_eq!(response.status, 200, "POST {number}: {}", response.text());
         origin.wait_until("its own close", |seen| have_ended(seen, each));
     }
-    assert_eq!(origin.requests().len(), POSTS, "each was acted on once");
+    assert_eq!(origin.requests().len(), POSTS, "each was processed once");
 }
 
 #[test]
-fn posts_survive_an_origin_that_closes_after_each_answer() {
+fn posts_succeed_with_an_origin_that_closes_after_each_response() {
     check_posts(1, false);
     check_posts(1, true);
 }
 
 #[test]
-fn posts_survive_an_origin_that_closes_after_some_answers() {
+fn posts_succeed_with_an_origin_that_closes_after_some_responses() {
     check_posts(7, false);
     check_posts(3, true);
 }
 
 #[test]
-fn posts_survive_an_origin_that_resets_idle_connections() {
+fn posts_succeed_with_an_origin_that_resets_idle_connections() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     for _ in 0..50 {
@@ -74,7 +74,7 @@ fn posts_survive_an_origin_that_resets_idle_connections() {
 }
 
 #[test]
-fn posts_from_many_clients_survive_an_origin_that_announces_its_closes() {
+fn posts_from_many_clients_succeed_with_an_origin_that_announces_its_closes() {
     let origin = Origin::answering(|_, number| {
         if number == 4 {
             Reply::BytesThenClose(
@@ -97,11 +97,10 @@ fn posts_from_many_clients_survive_an_origin_that_announces_its_closes() {
             });
         }
     });
-    assert_eq!(origin.requests().len(), 400, "each was acted on once");
+    assert_eq!(origin.requests().len(), 400, "each was processed once");
 }
 
-/// A connection that has carried two exchanges, so that even a request that may not be repeated can be
-/// trusted to it.
+/// A connection after two exchanges, which is also used for requests that may not be repeated.
 #[track_caller]
 fn kept(origin: &Origin, client: &mut Conn) -> Conn {
     let mut connection = None;
@@ -116,13 +115,13 @@ fn kept(origin: &Origin, client: &mut Conn) -> Conn {
 }
 
 #[test]
-fn a_safe_request_on_a_connection_that_went_stale_is_sent_again() {
+fn a_safe_request_on_a_stale_connection_is_sent_again() {
     for method in ["GET", "HEAD", "OPTIONS"] {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
         let mut served = kept(&origin, &mut client);
         client.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        // The origin had its time-out while the request was on its way: it cuts without having read it.
+        // The origin timed out while the request was on its way: it closes without reading it.
         served.wait_for_arrival();
         served.close();
         let mut next = origin.accept();
@@ -144,14 +143,14 @@ fn a_post_is_never_sent_twice() {
     for (behaviour, why) in [
         (
             Origins::CutsUnread,
-            "the kernel had it; nobody can say whether the origin had",
+            "the kernel has received it; the origin may have processed it",
         ),
         (
             Origins::CutsRead,
-            "the origin read it, and may have acted on it",
+            "the origin has read it, and may have processed it",
         ),
-        (Origins::ClosesRead, "likewise in an orderly way"),
-        (Origins::AnswersHalf, "it even began to answer"),
+        (Origins::ClosesRead, "the same with an orderly close"),
+        (Origins::AnswersHalf, "the origin has begun its response"),
     ] {
         for warm in [true, false] {
             let (origin, interceptor) = scripted();
@@ -184,7 +183,7 @@ fn a_post_is_never_sent_twice() {
                 origin.try_accept(Duration::ZERO).is_none(),
                 "{behaviour:?}, warm: {warm}: {why}"
             );
-            // The client can go on at once.
+            // The client can send the next request.
             let mut client = interceptor.client();
             client.send(POST);
             let mut served = origin.accept();
@@ -196,14 +195,14 @@ fn a_post_is_never_sent_twice() {
     count("pool: a POST not sent twice", 8);
 }
 
-/// What servers say to a connection on which they have waited for long enough, before they close it.
+/// Responses that servers send on an idle connection before they close it.
 const TIMED_OUT: [&str; 2] = [
     "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n",
     "HTTP/1.0 408 Request Time-out\r\nConnection: close\r\nContent-Type: text/html\r\n\r\n<h1>408</h1>\n",
 ];
 
 #[test]
-fn a_safe_request_that_crosses_a_408_to_an_idle_connection_is_sent_again() {
+fn a_safe_request_that_crosses_a_408_on_an_idle_connection_is_sent_again() {
     for said in TIMED_OUT {
         for method in ["GET", "HEAD", "OPTIONS"] {
             let (origin, interceptor) = scripted();
@@ -218,7 +217,7 @@ fn a_safe_request_that_crosses_a_408_to_an_idle_connection_is_sent_again() {
             assert_eq!(client.response(method).status, 200);
         }
     }
-    // Once: what a fresh connection says is the answer.
+    // Only once: the response on a new connection is forwarded.
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     let mut served = kept(&origin, &mut client);
@@ -234,7 +233,7 @@ fn a_safe_request_that_crosses_a_408_to_an_idle_connection_is_sent_again() {
 }
 
 #[test]
-fn a_408_that_may_be_about_the_request_itself_is_passed_on() {
+fn a_408_that_may_concern_the_request_itself_is_forwarded() {
     let rows: [(&str, &str, &str); 3] = [
         (
             POST,
@@ -244,12 +243,12 @@ fn a_408_that_may_be_about_the_request_itself_is_passed_on() {
         (
             "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello",
             TIMED_OUT[0],
-            "a body that is not in memory any more, or not yet",
+            "a body that is not completely in memory",
         ),
         (
             GET,
             "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nslow",
-            "an origin that keeps its connection had it from behind",
+            "an origin that keeps its connection has read the request",
         ),
     ];
     for (request, said, why) in rows {
@@ -266,17 +265,17 @@ fn a_408_that_may_be_about_the_request_itself_is_passed_on() {
         assert_eq!(client.response(method).status, 408, "{why}");
         assert!(origin.try_accept(Duration::ZERO).is_none(), "{why}");
     }
-    count("pool: a 408 that is passed on", rows.len());
+    count("pool: a 408 that is forwarded", rows.len());
 }
 
 #[test]
-fn a_connection_on_which_an_origin_has_said_408_carries_no_request() {
+fn a_connection_with_an_unsolicited_408_is_not_used() {
     for said in TIMED_OUT {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
         let mut served = kept(&origin, &mut client);
         served.send(said);
-        // Whoever is answered now came later than that.
+        // The response to this request proves that the 408 was processed.
         interceptor.health();
         client.send(POST);
         let mut next = origin.accept();
@@ -288,8 +287,8 @@ fn a_connection_on_which_an_origin_has_said_408_carries_no_request() {
 }
 
 #[test]
-fn an_upload_that_has_begun_is_never_sent_twice() {
-    // Part of the body is gone from memory: not even an idempotent method could be repeated.
+fn an_upload_in_progress_is_never_sent_twice() {
+    // A part of the body is no longer in memory, so not even an idempotent request can be repeated.
     for method in ["PUT", "POST"] {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
@@ -307,7 +306,7 @@ fn an_upload_that_has_begun_is_never_sent_twice() {
 }
 
 #[test]
-fn an_idle_connection_is_dropped_after_its_time() {
+fn an_idle_connection_is_closed_after_the_idle_limit() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::listen()).collect();
     let interceptors: Vec<Interceptor> = origins.iter().map(Interceptor::before).collect();
     let announced = [
@@ -332,7 +331,7 @@ fn an_idle_connection_is_dropped_after_its_time() {
     short.expect_end();
     assert!(
         since.elapsed() < Duration::from_secs(1) + SLACK,
-        "before the origin's own second is over: {:?}",
+        "before the limit of one second that the origin announced: {:?}",
         since.elapsed()
     );
     let (ref mut silent, since) = served[0];
@@ -342,7 +341,7 @@ fn an_idle_connection_is_dropped_after_its_time() {
         idle > Duration::from_millis(1000) && idle < Duration::from_millis(1500) + SLACK,
         "after 1.5 s, came after {idle:?}"
     );
-    // By now the third has been idle for as long, and is used again: its origin announced a minute.
+    // The third has been idle for as long, but is reused: its origin announced a minute.
     let (ref mut long, _) = served[1];
     clients[1].send(POST);
     assert_eq!(
@@ -356,7 +355,7 @@ fn an_idle_connection_is_dropped_after_its_time() {
 
 #[cfg(all(target_os = "linux", not(ic_portable)))] // elsewhere it is found when it is to be used
 #[test]
-fn an_idle_connection_that_its_origin_closes_is_closed_at_once() {
+fn an_idle_connection_is_closed_when_its_origin_closes_it() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(GET);
@@ -368,17 +367,13 @@ fn an_idle_connection_that_its_origin_closes_is_closed_at_once() {
     served.expect_end_within(Duration::from_secs(5));
     client.send(POST);
     let mut served = origin.accept();
-    assert_eq!(
-        served.request().method,
-        "POST",
-        "on a connection of its own"
-    );
+    assert_eq!(served.request().method, "POST", "on a new connection");
     served.send(OK);
     assert_eq!(client.response("POST").text(), "ok");
 }
 
 #[test]
-fn posts_one_behind_the_other_come_to_share_a_connection() {
+fn consecutive_posts_share_a_connection() {
     let (_origin, interceptor) = agreeing();
     let mut client = interceptor.client();
     let mut post = || {
@@ -392,7 +387,7 @@ fn posts_one_behind_the_other_come_to_share_a_connection() {
         ["ic_target_connects_total ", "ic_target_reuses_total "].map(|name| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|number| number.parse::<u64>().ok())
-                .expect("it is counted")
+                .expect("the metric exists")
         })
     };
     let since = Instant::now();
@@ -411,5 +406,5 @@ fn posts_one_behind_the_other_come_to_share_a_connection() {
     );
 }
 
-/// What a loaded machine may add.
+/// Delay on a loaded machine.
 const SLACK: Duration = Duration::from_millis(800);

@@ -1,5 +1,4 @@
-//! The process around it: what it says at start, what it says when it cannot start, how it stops, and what it
-//! never says.
+//! The process: what it prints at start, why it does not start, how it stops, and what it must never print.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use crate::support::*;
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
-fn the_start_says_everything_there_is_to_know() {
+fn the_start_prints_the_url_the_target_and_the_source_of_the_port() {
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin)
         .args(["--instance-id", "me-1"])
@@ -20,7 +19,7 @@ fn the_start_says_everything_there_is_to_know() {
         said.contains(&interceptor.port.to_string()) && said.contains("me-1")
     });
     assert!(said.contains(&origin.url()), "the target: {said}");
-    assert!(said.contains("--port"), "where the port came from: {said}");
+    assert!(said.contains("--port"), "the source of the port: {said}");
     drop(interceptor);
 }
 
@@ -39,11 +38,11 @@ fn it_listens_on_both_loopback_addresses() {
 }
 
 #[test]
-fn it_listens_nowhere_else_unless_told_and_then_says_so_loudly() {
+fn it_listens_beyond_loopback_only_with_host_and_warns() {
     let origin = Origin::agreeing();
     let quiet = Interceptor::before(&origin);
     let said = quiet.errors().to_lowercase();
-    assert!(!said.contains("warn"), "nothing to warn of: {said}");
+    assert!(!said.contains("warn"), "no warning: {said}");
     // 127.0.0.2 is loopback, but not one of the two addresses: only a wildcard listener answers there.
     if cfg!(target_os = "linux") {
         let elsewhere = SocketAddr::from(([127, 0, 0, 2], quiet.port));
@@ -58,7 +57,7 @@ fn it_listens_nowhere_else_unless_told_and_then_says_so_loudly() {
         .to_lowercase();
     assert!(
         said.contains("warn") || said.contains("network") || said.contains("reach"),
-        "everybody can reach it: {said}"
+        "a warning that other machines can connect: {said}"
     );
     drop((quiet, loud));
 }
@@ -85,7 +84,7 @@ fn a_port_that_is_taken_is_an_error_that_names_the_holder() {
         if cfg!(target_os = "linux") && tells_who_listens() {
             assert!(
                 line.contains(&std::process::id().to_string()),
-                "who holds it: {line}"
+                "the holder of the port: {line}"
             );
         }
     }
@@ -108,7 +107,7 @@ fn a_second_interceptor_of_the_same_project_says_that_the_first_is_running() {
     assert_eq!(code, Some(3), "{errors}");
     assert!(
         errors.contains(&first.pid().to_string()) || !cfg!(target_os = "linux"),
-        "another project's is a holder like any other: {errors}"
+        "the interceptor of another project is named as a program: {errors}"
     );
     drop(first);
 }
@@ -128,16 +127,16 @@ fn a_target_that_is_the_interceptor_itself_is_refused() {
 }
 
 #[test]
-fn a_value_that_does_not_parse_is_refused_by_name() {
+fn an_invalid_value_is_refused_by_name() {
     let rows: [(&[&str], &str); 9] = [
-        (&["--target", "ftp://x"], "a scheme it does not speak"),
+        (&["--target", "ftp://x"], "an unsupported scheme"),
         (&["--target", "http://"], "no host"),
         (&["--target", "localhost:8764"], "no scheme"),
         (&["--target", "http://x:99999"], "no port"),
         (&["--target", "http://x/a b"], "a space"),
         (
             &["--target", "http://x/\r\nX: y"],
-            "a line break: it would go on the wire",
+            "a line break, which would be sent in a field",
         ),
         (
             &["--target", "http://x", "--instance-id", "a\r\nX: y"],
@@ -145,11 +144,11 @@ fn a_value_that_does_not_parse_is_refused_by_name() {
         ),
         (
             &["--target", "http://x", "--instance-id", "a\u{7}"],
-            "a control character in it",
+            "a control character in the id",
         ),
         (
             &["--target", "http://x", "--host", "no such host"],
-            "no host to listen on",
+            "not a host to listen on",
         ),
     ];
     for (arguments, why) in rows {
@@ -169,8 +168,8 @@ fn a_value_that_does_not_parse_is_refused_by_name() {
         );
     }
     for (host, why) in [
-        ("192.0.2.1", "of no machine"),
-        ("fe80::1", "of no interface"),
+        ("192.0.2.1", "of another machine"),
+        ("fe80::1", "without an interface"),
     ] {
         let (code, errors) = Launch::toward("http://x").args(["--host", host]).fail();
         assert_eq!(code, Some(3), "{why}: {errors}");
@@ -180,7 +179,7 @@ fn a_value_that_does_not_parse_is_refused_by_name() {
         );
     }
     let (code, errors) = Launch::toward("http://x").on(0).fail();
-    assert_eq!(code, Some(2), "no port to listen on: {errors}");
+    assert_eq!(code, Some(2), "not a port to listen on: {errors}");
 }
 
 fn send_event(served: &mut Conn, event: &str) {
@@ -200,18 +199,21 @@ fn streaming(origin: &Origin, interceptor: &Interceptor) -> (Conn, Conn, Body) {
     (served, client, body)
 }
 
-/// Waits until nobody listens there any more.
+/// Waits until connections to this address are refused.
 #[track_caller]
 fn wait_until_refused(address: SocketAddr) {
     let since = Instant::now();
     while TcpStream::connect_timeout(&address, DEADLINE).is_ok() {
-        assert!(since.elapsed() < DEADLINE, "{address} is still listened on");
+        assert!(
+            since.elapsed() < DEADLINE,
+            "{address} still accepts connections"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 #[test]
-fn a_signal_lets_what_is_in_flight_finish() {
+fn a_signal_lets_requests_in_flight_finish() {
     for signal in [Signal::TERM, Signal::INT] {
         let (origin, mut interceptor) = scripted();
         let (mut served, mut client, mut body) = streaming(&origin, &interceptor);
@@ -235,7 +237,7 @@ fn a_signal_lets_what_is_in_flight_finish() {
         assert_eq!(
             waiting.response("POST").text(),
             "ok",
-            "a request that waits for its answer is in flight"
+            "a request that waits for its response is in flight"
         );
         assert_eq!(
             interceptor.exit_within(Duration::from_secs(5)).code(),
@@ -243,14 +245,14 @@ fn a_signal_lets_what_is_in_flight_finish() {
             "{signal:?}: {}",
             interceptor.errors()
         );
-        // Not kept for a next request that nobody will serve.
+        // Closed, because a further request would not be served.
         client.expect_end();
         waiting.expect_end();
     }
 }
 
 #[test]
-fn a_signal_without_anything_in_flight_ends_it_at_once() {
+fn a_signal_without_requests_in_flight_ends_it_immediately() {
     let (_origin, mut interceptor) = scripted();
     let idle: Vec<Conn> = (0..5).map(|_| interceptor.client()).collect();
     interceptor.terminate();
@@ -262,7 +264,7 @@ fn a_signal_without_anything_in_flight_ends_it_at_once() {
 }
 
 #[test]
-fn what_does_not_finish_in_time_is_cut() {
+fn requests_that_do_not_finish_within_the_grace_period_are_cut() {
     let origin = Origin::listen();
     let mut interceptor = Launch::before(&origin).args(["--grace", "0.3"]).start();
     let (mut served, mut client, mut body) = streaming(&origin, &interceptor);
@@ -274,7 +276,7 @@ fn what_does_not_finish_in_time_is_cut() {
     );
     assert!(
         since.elapsed() > Duration::from_millis(200),
-        "it had its time: {:?}",
+        "cut before the end of the grace period: {:?}",
         since.elapsed()
     );
     client.expect_cut(&mut body);
@@ -282,7 +284,7 @@ fn what_does_not_finish_in_time_is_cut() {
 }
 
 #[test]
-fn without_any_grace_it_ends_at_once() {
+fn without_a_grace_period_it_ends_immediately() {
     let origin = Origin::listen();
     let mut interceptor = Launch::before(&origin).args(["--grace", "0"]).start();
     let streams = [(); 2].map(|()| streaming(&origin, &interceptor));
@@ -296,7 +298,7 @@ fn without_any_grace_it_ends_at_once() {
 }
 
 #[test]
-fn an_answer_that_ends_with_its_connection_is_reset_when_it_does_not_finish_in_time() {
+fn a_response_until_close_is_reset_at_the_end_of_the_grace_period() {
     let origin = Origin::listen();
     let mut interceptor = Launch::before(&origin).args(["--grace", "0.3"]).start();
     let mut client = interceptor.client();
@@ -313,7 +315,7 @@ fn an_answer_that_ends_with_its_connection_is_reset_when_it_does_not_finish_in_t
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_it_immediately() {
     let (origin, mut interceptor) = scripted();
     let (mut served, mut client, mut body) = streaming(&origin, &interceptor);
     interceptor.terminate();
@@ -362,7 +364,7 @@ fn secrets_never_reach_the_log() {
                 "POST /visible HTTP/1.1\r\nHost: localhost\r\n{fields}Transfer-Encoding: chunked\r\n\r\n6;{SECRET}\r\n{SECRET}\r\n0\r\nX: {SECRET}\r\n\r\n"
             ),
             format!("GET /bad?key={SECRET} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"),
-            // Malformed ones: what is quoted in an error is as secret as what is forwarded.
+            // Malformed requests: quotations in errors must not contain secrets either.
             format!(
                 "GET /visible?key={SECRET} HTTP/1.1\r\nHost: localhost\r\nAuthorization : {SECRET}\r\n\r\n"
             ),
@@ -389,10 +391,7 @@ fn secrets_never_reach_the_log() {
         interceptor.terminate();
         interceptor.exit_within(DEADLINE);
         let said = interceptor.errors();
-        assert!(
-            said.contains("/visible"),
-            "there is something to look through: {said}"
-        );
+        assert!(said.contains("/visible"), "the log is not empty: {said}");
         let leaks: Vec<&str> = said.lines().filter(|line| line.contains(SECRET)).collect();
         assert!(leaks.is_empty(), "RUST_LOG={level}: {leaks:#?}");
         let control = |line: &&str| {
@@ -408,7 +407,7 @@ fn secrets_never_reach_the_log() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn nothing_is_left_behind_by_many_exchanges() {
+fn many_exchanges_leak_no_memory_and_no_descriptors() {
     let (origin, interceptor) = agreeing();
     let exchange = |connection: &str| {
         let mut client = interceptor.client();

@@ -1,13 +1,13 @@
 //! `--use-proxy-env`: targets on other machines, reached through the proxy that the environment names.
 //!
-//! No name here leads anywhere: whatever arrives was sent to the proxy, which is played by the test.
+//! No name here can be resolved, so every request that arrives was sent to the proxy, which the test provides.
 
 use crate::support::{Launch, OK, Origin, check_own_error};
 
 const GET: &str = "GET /a?b HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const TARGET: &str = "http://llm.example.com:8764/base";
 
-/// `ic serve --use-proxy-env`, told of the proxy by `variable`, with a user name if one is given.
+/// `ic serve --use-proxy-env` with the proxy in `variable`, optionally with a user name.
 fn through(proxy: &Origin, variable: &str, user: &str, target: &str) -> Launch {
     let value = format!("http://{user}{}", proxy.address());
     Launch::toward(target)
@@ -16,7 +16,7 @@ fn through(proxy: &Origin, variable: &str, user: &str, target: &str) -> Launch {
 }
 
 #[test]
-fn a_plain_target_is_asked_for_by_its_whole_url() {
+fn a_request_to_a_plain_target_has_its_absolute_url() {
     let proxy = Origin::listen_in_plain();
     let interceptor = through(&proxy, "HTTP_PROXY", "", TARGET).start();
     let mut client = interceptor.client();
@@ -29,7 +29,7 @@ fn a_plain_target_is_asked_for_by_its_whole_url() {
     served.send(OK);
     assert_eq!(client.response("GET").text(), "ok");
 
-    // The connection to the proxy is kept like any other.
+    // The connection to the proxy is kept open.
     client.send("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(served.request().target, "http://llm.example.com:8764");
     served.send(OK);
@@ -42,7 +42,7 @@ fn a_plain_target_is_asked_for_by_its_whole_url() {
 }
 
 #[test]
-fn a_password_in_the_variable_is_sent_to_the_proxy_and_told_nobody() {
+fn a_password_in_the_variable_is_sent_only_to_the_proxy() {
     let proxy = Origin::listen_in_plain();
     let interceptor = through(&proxy, "http_proxy", "user:s%65cret@", TARGET)
         .env("RUST_LOG", "trace")
@@ -54,7 +54,7 @@ fn a_password_in_the_variable_is_sent_to_the_proxy_and_told_nobody() {
     assert_eq!(
         request.fields.all("proxy-authorization"),
         ["Basic dXNlcjpzZWNyZXQ="],
-        "in the place of what the client sent"
+        "instead of the field of the client"
     );
     served.send("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n");
     let response = client.response("GET");
@@ -74,7 +74,7 @@ fn a_password_in_the_variable_is_sent_to_the_proxy_and_told_nobody() {
 }
 
 #[test]
-fn a_proxy_that_does_not_listen_is_named_and_not_taken_for_the_target() {
+fn an_error_names_a_proxy_that_does_not_listen() {
     let proxy = Origin::listen_in_plain();
     let address = proxy.address();
     let launch = through(&proxy, "ALL_PROXY", "", TARGET);
@@ -91,7 +91,7 @@ fn a_proxy_that_does_not_listen_is_named_and_not_taken_for_the_target() {
 }
 
 #[test]
-fn a_target_on_this_machine_or_in_no_proxy_is_reached_without_one() {
+fn a_target_on_this_machine_or_in_no_proxy_is_reached_without_a_proxy() {
     let proxy = Origin::listen_in_plain();
     let origin = Origin::agreeing();
     let local = through(&proxy, "HTTP_PROXY", "", &origin.url()).start();
@@ -117,7 +117,7 @@ fn a_target_on_this_machine_or_in_no_proxy_is_reached_without_one() {
 }
 
 #[test]
-fn a_variable_that_names_no_proxy_is_refused_at_start() {
+fn an_invalid_proxy_variable_is_refused_at_start() {
     for (value, says) in [
         ("socks5://user:secret@proxy:1", "is not an http proxy"),
         ("https://proxy:1", "is not an http proxy"),
@@ -146,7 +146,7 @@ mod in_tls {
     const SECURE: &str = "https://llm.example.com/base";
     const CONNECT: &str = "CONNECT llm.example.com:443 HTTP/1.1\r\nHost: llm.example.com:443\r\n";
 
-    /// The connection to the target, behind a tunnel that stands.
+    /// The connection to the target through the tunnel.
     fn behind(tunnel: Conn) -> Conn {
         let config = Authority::known()
             .issue(&["llm.example.com"], |_| {})
@@ -159,7 +159,7 @@ mod in_tls {
     }
 
     #[test]
-    fn a_target_in_tls_is_reached_through_a_tunnel() {
+    fn an_https_target_is_reached_through_a_tunnel() {
         let proxy = Origin::listen_in_plain();
         let interceptor = through(&proxy, "HTTPS_PROXY", "user:secret@", SECURE).start();
         let mut client = interceptor.client();
@@ -178,14 +178,14 @@ mod in_tls {
             assert_eq!(client.response("GET").text(), "ok");
             client.send(GET);
         }
-        // A 407 of the target's own is an answer like any other.
+        // A 407 of the target is an ordinary response.
         served.request();
         served.send("HTTP/1.1 407 Odd\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(client.response("GET").status, 407);
     }
 
     #[test]
-    fn a_proxy_that_makes_no_tunnel_is_named_with_its_reason() {
+    fn an_error_names_a_proxy_that_refuses_the_tunnel_and_its_reason() {
         let rows: [(&[&str], &str, bool, &str); 6] = [
             (
                 &["HTTP/1.1 407 No\r\nContent-Length: 9\r\n\r\n"],
@@ -244,7 +244,7 @@ mod in_tls {
     }
 
     #[test]
-    fn a_proxy_that_does_not_answer_is_named_and_so_is_what_hangs_behind_it() {
+    fn an_error_names_a_proxy_or_a_target_behind_it_that_does_not_respond() {
         for (answer, code, says) in [
             ("", "proxy_timeout", "the proxy http://"),
             (
@@ -275,7 +275,7 @@ mod in_tls {
     }
 
     #[test]
-    fn what_a_header_says_to_the_proxy_is_said_to_it_and_not_to_the_target() {
+    fn configured_proxy_headers_are_sent_to_the_proxy_and_not_to_the_target() {
         let proxy = Origin::listen_in_plain();
         let interceptor = through(&proxy, "HTTPS_PROXY", "user:other@", SECURE)
             .args(["--header", "proxy-authorization: Bearer secret"])
@@ -310,7 +310,7 @@ mod in_tls {
     }
 
     #[test]
-    fn a_certificate_behind_a_proxy_is_looked_at_as_any_other() {
+    fn the_certificate_of_a_target_behind_a_proxy_is_verified() {
         let proxy = Origin::listen_in_plain();
         let interceptor = through(&proxy, "all_proxy", "", "https://other.example.com").start();
         let mut client = interceptor.client();

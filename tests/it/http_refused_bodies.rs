@@ -1,5 +1,5 @@
-//! Bodies that are refused. Their heads are good and may have gone on before the body is seen, as nothing is
-//! held back; what never goes on is the appearance of a whole request.
+//! Refused bodies. Their heads are valid, and may be forwarded before the body is received; but the origin never receives a
+//! complete request.
 
 use crate::support::refusal::{check_only_good, check_orderly_end};
 use crate::support::*;
@@ -11,7 +11,7 @@ enum Arrival {
     InPieces,
 }
 
-/// All rows at once before any in pieces: only the latter leave connections to the origin that end late.
+/// First all rows in one piece: rows in several pieces leave connections to the origin that end late.
 #[track_caller]
 fn check_all(rows: &[(&[u8], &str)]) {
     let (origin, interceptor) = agreeing();
@@ -62,9 +62,9 @@ fn check_cut(origin: &Origin, interceptor: &Interceptor, body: &[u8], arrival: A
             origin,
             interceptor,
             before,
-            &format!("it never looks whole, and nothing behind it is a request: {why}"),
+            &format!("it never looks complete, and no request follows: {why}"),
         );
-        // What went on of it went on in good form: the origin was cut off, not misled.
+        // The forwarded part was well-formed, and the connection to the origin was cut.
         let misled = |seen: &Seen| {
             matches!(
                 seen,
@@ -79,12 +79,12 @@ fn check_cut(origin: &Origin, interceptor: &Interceptor, body: &[u8], arrival: A
             "{why}: {:?}",
             origin.seen()
         );
-        // What came in one piece with its head is judged with it: nothing of either goes on.
+        // A body in one piece with its head is checked with it, so neither is forwarded.
         let came_at_once = arrival == Arrival::AtOnce && body.len() < 16 * 1024;
         let begun = |seen: &Seen| matches!(seen, Seen::Ended { inside: true, .. });
         assert!(
             !came_at_once || !origin.seen().iter().any(begun),
-            "nothing of it reaches the origin: {why}"
+            "no part of it reaches the origin: {why}"
         );
     }
 }
@@ -93,8 +93,8 @@ fn check_cut(origin: &Origin, interceptor: &Interceptor, body: &[u8], arrival: A
 fn malformed_chunks_are_refused() {
     let rows: [(&[u8], &str); 32] = [
         (b"\r\nhello\r\n", "RFC 9112 §7.1: no size"),
-        (b";x\r\nhello\r\n", "no size but an extension"),
-        (b"+5\r\nhello\r\n", "a sign; Rust's parse takes it"),
+        (b";x\r\nhello\r\n", "an extension without a size"),
+        (b"+5\r\nhello\r\n", "a sign, which Rust's `parse` accepts"),
         (b"-5\r\nhello\r\n", "another sign"),
         (b"0x5\r\nhello\r\n", "a prefix"),
         (b"5h\r\nhello\r\n", "a letter"),
@@ -114,13 +114,13 @@ fn malformed_chunks_are_refused() {
         (b"5\r\rhello\r\n", "two CRs"),
         (b"5\r\nhello\n", "a bare LF after the data"),
         (b"5\r\nhello\r", "a bare CR after the data"),
-        (b"5\r\nhello", "nothing after the data"),
+        (b"5\r\nhello", "no CRLF after the data"),
         (b"5\r\nhello!\r\n", "data longer than announced"),
         (b"5\r\nhell\r\n\r\n", "data shorter than announced"),
         (b"5;a\rb\r\nhello\r\n", "a bare CR in an extension"),
-        (b"5;a\nb\r\nhello\r\n", "a bare LF in an extension: two parsers, two ends"),
+        (b"5;a\nb\r\nhello\r\n", "a bare LF in an extension: parsers disagree on its end"),
         (b"5;a\0b\r\nhello\r\n", "NUL in an extension"),
-        (b"5;a=\"b\nhello\r\n", "a bare LF in a quoted one"),
+        (b"5;a=\"b\nhello\r\n", "a bare LF in a quoted extension"),
         (b"\x005\r\nhello\r\n", "NUL before the size"),
         (b"5\r\nhello\r\n0\nX: y\r\n\r\n", "a bare LF after the last size"),
         (b"5\r\nhello\r\n0\r\n\n", "a bare LF as the empty line"),
@@ -147,11 +147,11 @@ fn malformed_trailers_are_refused() {
         (b" X: a\r\n\r\n", "white space at the start"),
         (
             b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            "a request where trailers should be",
+            "a request instead of trailers",
         ),
-        (b"\rX", "a CR and no LF"),
-        (many.as_bytes(), "more fields than a head may have"),
-        (long.as_bytes(), "more bytes than a head may have"),
+        (b"\rX", "a CR without LF"),
+        (many.as_bytes(), "more fields than allowed"),
+        (long.as_bytes(), "more bytes than allowed"),
     ];
     let bodies = rows.map(|(trailers, _)| [b"5\r\nhello\r\n0\r\n", trailers].concat());
     let rows: Vec<(&[u8], &str)> = bodies
@@ -164,12 +164,12 @@ fn malformed_trailers_are_refused() {
 }
 
 #[test]
-fn chunk_overhead_has_a_budget() {
+fn chunk_overhead_is_limited() {
     let endless = format!("5;{}", "x".repeat(100_000));
     let mut dripping = format!("1;{}\r\nx\r\n", "e".repeat(3000)).repeat(3000);
     dripping.push_str("z\r\n");
     check_all(&[
-        (endless.as_bytes(), "one extension without an end"),
+        (endless.as_bytes(), "an extension without an end"),
         (
             dripping.as_bytes(),
             "9 MB of extensions on 3 KB of data, then an error at the latest",

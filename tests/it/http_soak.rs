@@ -69,7 +69,7 @@ fn the_origin_of_the_soak() {
             )
         };
         if let Some(seen) = origin.seen().into_iter().find(no_http) {
-            eprintln!("the origin was sent no HTTP: {seen:?}");
+            eprintln!("the origin received malformed HTTP: {seen:?}");
             std::process::exit(1);
         }
         origin.forget();
@@ -236,7 +236,10 @@ fn judge(
 ) -> (&'static str, bool) {
     match outcome {
         Ok(response) if response.status == 200 => {
-            assert!(GOOD.contains(&kind), "{target}: a bad answer came through");
+            assert!(
+                GOOD.contains(&kind),
+                "{target}: an invalid response was forwarded"
+            );
             assert!(
                 response.body == expected,
                 "{target}: {} bytes, not the {} expected: {:?}",
@@ -257,7 +260,7 @@ fn judge(
         Err(Stop::Closed | Stop::Reset) => ("cut", false),
         Err(Stop::Silent) => {
             assert!(["hang", "silent"].contains(&kind), "{target}: no answer");
-            ("waited in vain", false)
+            ("gave up waiting", false)
         }
         Err(stop @ Stop::Malformed(_)) => panic!("{target}: {stop:?}"),
     }
@@ -311,7 +314,7 @@ fn a_soak_test_gets_correct_responses_and_leaks_nothing() {
     for kind in GOOD {
         assert!(
             tally.contains_key(&(kind, "right")),
-            "{kind}: none was right: {tally:?}"
+            "{kind}: no correct response: {tally:?}"
         );
     }
     assert!(

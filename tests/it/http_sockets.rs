@@ -1,5 +1,5 @@
-//! Listening on a Unix socket: its file, whose it is, who may come, and what is served there. That everything else is as
-//! over TCP is tested by the other modules, with `IC_TEST_LISTEN=unix`.
+//! Listening on a Unix socket: its file, its owner and mode, who may connect, and what is served there. With
+//! `IC_TEST_LISTEN=unix`, the other modules run over such a socket.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,7 @@ use crate::support::*;
 
 const GET: &str = "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// `ic serve` where it is expected not to start: its exit code and its complaint.
+/// `ic serve` that must not start: its exit code and its error.
 #[track_caller]
 fn refused(socket: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let launch = Launch::bare().at(socket).args(["--mock"]);
@@ -36,11 +36,11 @@ fn check_serves(interceptor: &Interceptor, origin: &Origin) {
 }
 
 #[test]
-fn what_is_sent_through_a_socket_arrives_as_through_a_port() {
+fn requests_through_a_socket_are_forwarded_as_through_a_port() {
     let origin = Origin::listen();
     let interceptor = Launch::before(&origin).at(scratch_socket()).start();
 
-    // A request and its answer. The origin keeps nothing, so that each is one of its connections.
+    // A request and its response. The origin keeps no connections, so each request is a new one.
     let mut client = interceptor.client();
     client.send(GET);
     let mut served = origin.accept();
@@ -48,7 +48,7 @@ fn what_is_sent_through_a_socket_arrives_as_through_a_port() {
     served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     assert_eq!(client.response("GET").text(), "ok");
 
-    // A stream: each event leaves as it arrives.
+    // A stream: each event is forwarded as it arrives.
     client.send(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
     );
@@ -64,7 +64,7 @@ fn what_is_sent_through_a_socket_arrives_as_through_a_port() {
     served.send("0\r\n\r\n");
     client.expect_end_of(&mut body);
 
-    // Bodies so large that they stay in the kernel, up and down, and a client that only half-closes.
+    // Bodies that are large enough for splicing, in both directions, and a client that only half-closes.
     let large = vec![b'x'; 8 << 20];
     client.send("POST /files HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 8388608\r\n\r\n");
     let mut writer = client.twin();
@@ -74,14 +74,14 @@ fn what_is_sent_through_a_socket_arrives_as_through_a_port() {
         writer.finish_writing();
     });
     let mut served = origin.accept();
-    assert!(served.request().body == large, "it arrives whole");
-    upload.join().expect("it is taken");
+    assert!(served.request().body == large, "it arrives unchanged");
+    upload.join().expect("the thread does not panic");
     served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 8388608\r\n\r\n");
     let mut writer = served.twin();
     let sent = large.clone();
     let download = std::thread::spawn(move || writer.send(&sent));
     assert!(client.response("POST").body == large, "it comes back whole");
-    download.join().expect("it is taken");
+    download.join().expect("the thread does not panic");
     client.expect_eof();
 
     // A tunnel.
@@ -104,7 +104,7 @@ fn what_is_sent_through_a_socket_arrives_as_through_a_port() {
 }
 
 #[test]
-fn who_leaves_takes_the_request_along_and_who_finishes_gets_the_answer() {
+fn a_client_that_disconnects_is_dropped_and_one_that_half_closes_gets_its_response() {
     let origin = Origin::listen();
     let interceptor = Launch::before(&origin).at(scratch_socket()).start();
     let mut client = interceptor.client();
@@ -114,7 +114,7 @@ fn who_leaves_takes_the_request_along_and_who_finishes_gets_the_answer() {
     client.close();
     assert_ne!(served.drain().1, Stop::Silent);
 
-    // Where the system does not tell, it goes by what the client said.
+    // Where the system does not report the difference, the Connection field decides.
     let mut client = interceptor.client();
     client.send(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
     client.finish_writing();
@@ -127,26 +127,22 @@ fn who_leaves_takes_the_request_along_and_who_finishes_gets_the_answer() {
 }
 
 #[test]
-fn its_clients_are_no_browsers_so_that_any_host_is_served_and_no_foreign_origin() {
+fn any_host_is_served_on_a_socket_but_no_foreign_origin() {
     let (origin, socket) = (Origin::agreeing(), scratch_socket());
     let interceptor = Launch::before(&origin).at(&socket).start();
     let rows: &[(&str, u16, &str)] = &[
-        ("Host: localhost", 200, "as curl --unix-socket has it"),
-        (
-            "Host: ic.example.com",
-            200,
-            "as a reverse proxy passes it on",
-        ),
+        ("Host: localhost", 200, "as curl --unix-socket sends it"),
+        ("Host: ic.example.com", 200, "as a reverse proxy sends it"),
         (
             "Host: localhost\r\nOrigin: https://evil.example",
             403,
-            "a page, by way of such a proxy",
+            "a page, through such a proxy",
         ),
-        ("Host: a\r\nHost: b", 400, "no request at all"),
+        ("Host: a\r\nHost: b", 400, "two hosts"),
         (
             "Host: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
             400,
-            "nor this",
+            "two framings",
         ),
     ];
     for (fields, status, why) in rows {
@@ -156,20 +152,20 @@ fn its_clients_are_no_browsers_so_that_any_host_is_served_and_no_foreign_origin(
     }
     let served = rows.iter().filter(|(_, status, _)| *status == 200).count();
     assert_eq!(origin.requests().len(), served);
-    // Nobody else may connect: not even its group.
-    let mode = fs::metadata(&socket).expect("it is there").mode();
+    // Only its user may connect, not even its group.
+    let mode = fs::metadata(&socket).expect("the file exists").mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
-fn its_file_is_replaced_if_it_is_a_dead_ones_and_removed_at_the_end() {
+fn the_socket_of_a_dead_process_is_replaced_and_removed_at_exit() {
     let (origin, socket) = (Origin::agreeing(), scratch_socket());
     drop(UnixListener::bind(&socket).expect("a socket"));
     let mut interceptor = Launch::before(&origin)
         .at(&socket)
         .args(["--listen-mode", "660"])
         .start();
-    let mode = fs::metadata(&socket).expect("it is there").mode();
+    let mode = fs::metadata(&socket).expect("the file exists").mode();
     assert_eq!(mode & 0o777, 0o660);
     check_serves(&interceptor, &origin);
     let said = interceptor.errors();
@@ -182,7 +178,7 @@ fn its_file_is_replaced_if_it_is_a_dead_ones_and_removed_at_the_end() {
 }
 
 #[test]
-fn its_name_is_free_while_requests_are_still_served() {
+fn the_name_of_a_socket_is_free_during_shutdown() {
     let (origin, socket) = (Origin::listen(), scratch_socket());
     let mut before = Launch::before(&origin).at(&socket).start();
     let mut client = before.client();
@@ -191,7 +187,7 @@ fn its_name_is_free_while_requests_are_still_served() {
     served.request();
     before.terminate();
     before.wait_for_errors("a farewell", |said| said.contains("stopping;"));
-    // Whoever comes next takes over, and keeps what is its own.
+    // The next process takes over the name, and keeps its socket.
     let other = Origin::agreeing();
     let after = Launch::before(&other).at(&socket).start();
     served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
@@ -202,7 +198,7 @@ fn its_name_is_free_while_requests_are_still_served() {
 }
 
 #[test]
-fn a_file_that_is_not_a_dead_sockets_stays_and_its_owner_is_named() {
+fn a_file_that_is_not_the_socket_of_a_dead_process_is_kept_and_named() {
     let (origin, socket) = (Origin::agreeing(), scratch_socket());
     let shown = format!("unix:{}", socket.display());
     let interceptor = Launch::before(&origin)
@@ -237,12 +233,12 @@ fn a_file_that_is_not_a_dead_sockets_stays_and_its_owner_is_named() {
         );
     }
     drop(other);
-    fs::remove_file(&socket).expect("it is there");
+    fs::remove_file(&socket).expect("the file exists");
 
     let datagrams = UnixDatagram::bind(&socket).expect("a socket");
     assert_eq!(refused(&socket, &[]).0, Some(3));
     drop(datagrams);
-    fs::remove_file(&socket).expect("it is there");
+    fs::remove_file(&socket).expect("the file exists");
 
     fs::write(&socket, "notes").expect("it can be written");
     let (code, said) = refused(&socket, &[]);
@@ -251,17 +247,17 @@ fn a_file_that_is_not_a_dead_sockets_stays_and_its_owner_is_named() {
         said.contains("something that is no socket has that name"),
         "{said}"
     );
-    assert_eq!(fs::read(&socket).expect("it is there"), b"notes");
-    fs::remove_file(&socket).expect("it is there");
+    assert_eq!(fs::read(&socket).expect("the file exists"), b"notes");
+    fs::remove_file(&socket).expect("the file exists");
 }
 
 fn interceptor_folder(interceptor: &Interceptor) -> std::path::PathBuf {
     let project = interceptor.health()["project"].as_str().map(str::to_owned);
-    project.expect("it has one").into()
+    project.expect("it has a project").into()
 }
 
 #[test]
-fn what_contradicts_a_socket_is_refused_before_anything_is_made() {
+fn options_that_contradict_a_socket_are_refused_before_it_is_created() {
     let home = Home::new();
     let before = home.content();
     let path = home.path("ic.sock");
@@ -336,7 +332,7 @@ fn a_target_that_is_the_socket_itself_is_refused() {
 }
 
 #[test]
-fn neither_registry_nor_port_is_asked_for() {
+fn a_socket_needs_neither_registry_nor_port() {
     let home = Home::new().with("INTERCEPTOR_PORT", "no port");
     let socket = scratch_socket();
     let listen = format!("unix:{}", socket.display());
@@ -347,7 +343,7 @@ fn neither_registry_nor_port_is_asked_for() {
 }
 
 #[test]
-fn a_probe_asks_through_the_socket() {
+fn ic_health_connects_through_the_socket() {
     let (origin, socket) = (Origin::agreeing(), scratch_socket());
     let place = format!("unix:{}", socket.display());
     let home = Home::new();
@@ -375,16 +371,16 @@ fn a_probe_asks_through_the_socket() {
     );
     drop(interceptor);
 
-    // A socket on which nobody answers is none either.
+    // A listener that does not respond is not an interceptor.
     let silent = UnixListener::bind(&socket).expect("a socket");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).expect("it is ours");
     assert_eq!(home.ic(["health", &place]).complaint(1), expected);
     drop(silent);
-    fs::remove_file(&socket).expect("it is there");
+    fs::remove_file(&socket).expect("the file exists");
 }
 
 #[test]
-fn its_requests_are_shown_by_project() {
+fn ic_tail_shows_requests_of_a_project_on_a_socket() {
     let (origin, socket) = (Origin::agreeing(), scratch_socket());
     let mut interceptor = Launch::before(&origin).at(&socket).start();
     let folder = interceptor_folder(&interceptor);
@@ -397,13 +393,13 @@ fn its_requests_are_shown_by_project() {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("it can be started");
-    let told = BufReader::new(tail.stdout.take().expect("it is a pipe"));
+        .expect("the program can be started");
+    let told = BufReader::new(tail.stdout.take().expect("standard output is a pipe"));
     let mut lines = told.lines().map(|line| line.expect("text"));
     let hello: serde_json::Value = lines
         .next()
         .and_then(|line| serde_json::from_str(&line).ok())
-        .expect("it says hello");
+        .expect("the first line is text");
     assert_eq!(hello["port"], serde_json::Value::Null, "{hello}");
     check_serves(&interceptor, &origin);
     interceptor.terminate();
@@ -417,7 +413,7 @@ fn its_requests_are_shown_by_project() {
 }
 
 #[test]
-fn clients_are_counted_limited_and_waited_for_as_over_tcp() {
+fn limits_and_metrics_apply_to_clients_of_a_socket() {
     let origin = Origin::agreeing();
     let mut interceptor = Launch::before(&origin)
         .at(scratch_socket())

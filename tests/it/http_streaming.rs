@@ -1,6 +1,6 @@
-//! Nothing is held back and nothing piles up: every piece leaves as it arrives, in both directions at once, and
-//! a slow reader slows the writer instead of filling the interceptor. In lock-step: a peer sends the next
-//! piece only when the other has the one before, so a piece that is held back is a test that never ends.
+//! Streaming: every piece is forwarded as it arrives, in both directions at once, and a slow reader slows the writer instead of
+//! filling the interceptor. A peer sends the next piece only when the other has received the previous one, so a piece that is
+//! held back fails the test at its deadline.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ fn each_event_arrives_before_the_next_is_sent() {
         (
             "Transfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n",
             "1.1",
-            "chunked, as every LLM server does",
+            "chunked, as LLM servers send it",
         ),
         ("Content-Type: text/event-stream\r\n", "1.1", "until close"),
         ("Content-Length: 220\r\n", "1.1", "by length"),
         (
             "Transfer-Encoding: chunked\r\n",
             "1.0",
-            "with the chunks taken off",
+            "with chunked framing removed",
         ),
     ];
     for (lines, version, why) in rows {
@@ -34,7 +34,7 @@ fn each_event_arrives_before_the_next_is_sent() {
         let mut served = origin.accept();
         served.request();
         served.send(format!("HTTP/1.1 200 OK\r\n{lines}\r\n"));
-        // The head alone, before there is any body.
+        // The head, before there is a body.
         let (head, framing) = client.response_head("GET");
         assert_eq!(head.start[1], "200", "{why}");
         let mut body = Body::new(framing);
@@ -53,7 +53,7 @@ fn each_event_arrives_before_the_next_is_sent() {
     count("streaming: answers", rows.len());
 }
 
-/// One piece in the framing that these lines announce.
+/// One piece, in the framing of these field lines.
 fn send_piece(wire: &mut Conn, lines: &str, piece: &str) {
     if lines.contains("chunked") {
         wire.send(format!("{:x}\r\n{piece}\r\n", piece.len()));
@@ -63,7 +63,7 @@ fn send_piece(wire: &mut Conn, lines: &str, piece: &str) {
 }
 
 #[test]
-fn half_an_event_and_half_a_chunk_are_not_held_back_either() {
+fn partial_events_and_partial_chunks_are_forwarded_as_they_arrive() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(GET);
@@ -94,7 +94,7 @@ fn each_piece_of_an_upload_arrives_before_the_next_is_sent() {
         client.send(format!(
             "POST /upload HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"
         ));
-        // The head alone, before there is any body.
+        // The head, before there is a body.
         let mut served = origin.accept();
         let (_, framing) = served.request_head();
         let mut body = Body::new(framing);
@@ -113,13 +113,13 @@ fn each_piece_of_an_upload_arrives_before_the_next_is_sent() {
 }
 
 #[test]
-fn both_directions_flow_at_once() {
+fn request_and_response_bodies_are_forwarded_at_the_same_time() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     let mut served = origin.accept();
     let mut sent = Body::new(served.request_head().1);
-    // The answer begins before any of the request's body exists.
+    // The response begins before the request body.
     served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     let (head, framing) = client.response_head("POST");
     let mut echoed = Body::new(framing);
@@ -134,7 +134,7 @@ fn both_directions_flow_at_once() {
     served.expect_end_of(&mut sent);
     served.send("0\r\n\r\n");
     client.expect_end_of(&mut echoed);
-    // Whether the connections go on is the interceptor's choice, as long as it has said so (RFC 9112 §9.6).
+    // The interceptor may close the connections if it announces that (RFC 9112 §9.6).
     if head.fields.list("connection").contains(&"close".to_owned()) {
         client.expect_eof();
         return;
@@ -152,7 +152,7 @@ fn both_directions_flow_at_once() {
 }
 
 #[test]
-fn an_upload_may_end_after_its_answer() {
+fn an_upload_may_end_after_its_response() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send("POST /early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello");
@@ -164,9 +164,9 @@ fn an_upload_may_end_after_its_answer() {
     assert_eq!(
         response.text(),
         "ok",
-        "an answer that comes early is passed on at once"
+        "an early response is forwarded immediately"
     );
-    // Either side may now end the connection; if neither does, the rest of the body is still a body.
+    // Either side may now close the connection; otherwise the rest of the body is still a body.
     client.offer("GET /");
     client.offer(GET);
     client.finish_writing();
@@ -174,7 +174,7 @@ fn an_upload_may_end_after_its_answer() {
     assert_ne!(stop, Stop::Silent, "{:?}", latin1(&rest));
     assert!(
         !latin1(&rest).contains("x-ic-error"),
-        "what followed was a body, then a request: {:?}",
+        "the rest was a body, then a request: {:?}",
         latin1(&rest)
     );
 }
@@ -200,7 +200,7 @@ fn a_413_reaches_a_client_that_is_still_sending() {
         served.finish_writing();
         std::thread::scope(|scope| {
             let mut writer = client.twin();
-            // It goes on sending until it is stopped, and only then looks for the answer.
+            // It sends until it cannot, and only then reads the response.
             scope.spawn(move || {
                 let piece = "x".repeat(16 * 1024);
                 let piece = if lines.contains("chunked") {
@@ -227,14 +227,14 @@ fn a_413_reaches_a_client_that_is_still_sending() {
 }
 
 const MUCH: u64 = 256 << 20;
-/// What sockets' buffers on the way may hold, in the kernel: tens of megabytes at the most.
+/// Limit of the socket buffers in the kernel: tens of megabytes.
 const IN_FLIGHT: u64 = 64 << 20;
-/// What the process may hold in all. It needs about a tenth.
+/// Limit of the memory of the process. It uses about a tenth.
 #[cfg(target_os = "linux")]
 const MEMORY: u64 = 48 << 20;
 
 #[test]
-fn a_slow_client_slows_the_origin_and_fills_nothing() {
+fn a_slow_client_slows_the_origin_and_needs_no_memory() {
     for lines in [
         format!("Content-Length: {MUCH}\r\n"),
         "Transfer-Encoding: chunked\r\n".to_owned(),
@@ -251,7 +251,7 @@ fn a_slow_client_slows_the_origin_and_fills_nothing() {
 }
 
 #[test]
-fn a_slow_origin_slows_the_client_and_fills_nothing() {
+fn a_slow_origin_slows_the_client_and_needs_no_memory() {
     for lines in [
         format!("Content-Length: {MUCH}\r\n"),
         "Transfer-Encoding: chunked\r\n".to_owned(),
@@ -269,7 +269,7 @@ fn a_slow_origin_slows_the_client_and_fills_nothing() {
     }
 }
 
-/// Writes much to a reader that does not read, waits until the writer stands still, and then reads it all.
+/// Writes to a peer that does not read, waits until the writer blocks, and then reads everything.
 #[track_caller]
 fn check_back_pressure(
     mut writer: Conn,
@@ -301,7 +301,7 @@ fn check_back_pressure(
         let before = wait_until_still(&written);
         assert!(
             before < IN_FLIGHT,
-            "the writer was not held back: {before} bytes went into a reader that reads nothing"
+            "the writer did not block: it wrote {before} bytes although the reader does not read"
         );
         check_memory(interceptor);
         let mut total = 0;
@@ -309,7 +309,7 @@ fn check_back_pressure(
             match reader.try_some(body) {
                 Ok(piece) if piece.is_empty() => break,
                 Ok(piece) => total += piece.len() as u64,
-                Err(stop) => panic!("the body broke off after {total} bytes: {stop:?}"),
+                Err(stop) => panic!("the body ended after {total} bytes: {stop:?}"),
             }
             if total == MUCH {
                 break;
@@ -321,7 +321,7 @@ fn check_back_pressure(
     assert!(gone.load(Ordering::Relaxed));
 }
 
-/// The value that a counter keeps for a while.
+/// Waits until the value of a counter does not change for a while.
 fn wait_until_still(counter: &AtomicU64) -> u64 {
     const STILL: Duration = Duration::from_millis(150);
     let (mut value, mut since) = (counter.load(Ordering::Relaxed), Instant::now());
@@ -346,7 +346,7 @@ fn check_memory(interceptor: &Interceptor) {
 fn check_memory(_: &Interceptor) {}
 
 #[test]
-fn many_streams_flow_side_by_side() {
+fn many_streams_are_forwarded_in_parallel() {
     const CLIENTS: usize = 40;
     let (origin, interceptor) = scripted();
     let mut pairs: Vec<(Conn, Conn, Body)> = (0..CLIENTS)

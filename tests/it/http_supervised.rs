@@ -1,5 +1,4 @@
-//! Under a supervisor: it is told when the interceptor is ready and when it stops, and the interceptor ends by itself
-//! when nobody needs it.
+//! Supervisors: readiness notifications, socket activation, and `--idle-exit`.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -13,7 +12,7 @@ use crate::support::*;
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
-fn without_a_client_it_ends_and_says_why() {
+fn without_a_client_it_exits_and_prints_why() {
     let origin = Origin::agreeing();
     let (code, said) = Launch::before(&origin).args(["--idle-exit", "0.2"]).fail();
     assert_eq!(code, Some(0), "{said}");
@@ -24,7 +23,7 @@ fn without_a_client_it_ends_and_says_why() {
 }
 
 #[test]
-fn a_client_that_is_connected_keeps_it_even_between_requests() {
+fn a_connected_client_prevents_the_idle_exit() {
     let origin = Origin::agreeing();
     let mut interceptor = Launch::before(&origin).args(["--idle-exit", "1"]).start();
     let mut clients = [interceptor.client(), interceptor.client()];
@@ -38,7 +37,7 @@ fn a_client_that_is_connected_keeps_it_even_between_requests() {
 }
 
 #[test]
-fn a_program_with_a_client_of_its_own_does_not_end_before_it() {
+fn ic_run_refuses_idle_exit() {
     let home = Home::new();
     let said = home
         .ic(["run", "--idle-exit", "5", "--", "true"])
@@ -50,8 +49,8 @@ fn a_program_with_a_client_of_its_own_does_not_end_before_it() {
 }
 
 #[test]
-fn a_supervisor_is_told_when_it_is_ready_and_when_it_stops() {
-    // Not in the build folder, whose path may be longer than the 107 bytes that a socket's has.
+fn a_supervisor_is_notified_of_readiness_and_stop() {
+    // Not in the build folder, whose path may be longer than the 107 bytes of a socket's path.
     let path = std::env::temp_dir().join(format!("ic-notify-{}", std::process::id()));
     let mut sockets = vec![(
         path.to_str().expect("UTF-8").to_owned(),
@@ -71,7 +70,9 @@ fn a_supervisor_is_told_when_it_is_ready_and_when_it_stops() {
             .expect("a time can be set");
         let told = |expected: &str| {
             let mut state = [0; 256];
-            let length = socket.recv(&mut state).expect("it is told in time");
+            let length = socket
+                .recv(&mut state)
+                .expect("a notification arrives in time");
             assert_eq!(
                 String::from_utf8_lossy(&state[..length]),
                 expected,
@@ -88,11 +89,11 @@ fn a_supervisor_is_told_when_it_is_ready_and_when_it_stops() {
         told("STOPPING=1");
         assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
     }
-    std::fs::remove_file(path).expect("it is there");
+    std::fs::remove_file(path).expect("the socket exists");
 }
 
 #[test]
-fn a_supervisor_that_is_not_there_is_no_reason_not_to_serve() {
+fn a_missing_supervisor_does_not_prevent_serving() {
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin)
         .env("NOTIFY_SOCKET", "/nowhere/notify")
@@ -126,7 +127,7 @@ fn handed(home: &Home, socket: impl Into<OwnedFd>, arguments: &[&str]) -> Child 
         .expect("there is a shell")
 }
 
-/// The answer to a client that has asked how it is.
+/// Reads the response to a health request.
 #[track_caller]
 fn expect_health_of(ic: &Child, client: &mut Conn) {
     let text = client.response("GET").text();
@@ -134,16 +135,16 @@ fn expect_health_of(ic: &Child, client: &mut Conn) {
 }
 
 #[test]
-fn a_socket_that_was_handed_over_is_listened_on() {
+fn it_listens_on_a_passed_socket() {
     let home = Home::new().with("INTERCEPTOR_PORT", "1");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    // Whoever comes before it runs is served, too.
+    // A client that connects before the process runs is served.
     let mut client = Conn::connect("client", address);
     client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let ic = handed(&home, listener, &["--mock", "--idle-exit", "0.2"]);
     expect_health_of(&ic, &mut client);
-    // A page of the web that has a name for this machine is turned away here as well.
+    // A web page that uses DNS rebinding is refused here as well.
     client.send("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert_eq!(client.response("GET").status, 421);
     drop(client);
@@ -159,7 +160,7 @@ fn a_socket_that_was_handed_over_is_listened_on() {
 }
 
 #[test]
-fn a_unix_socket_that_was_handed_over_is_listened_on_and_stays() {
+fn a_passed_unix_socket_is_not_removed() {
     let home = Home::new().with("INTERCEPTOR_PORT", "1");
     let path = scratch_socket();
     let listener = UnixListener::bind(&path).expect("a socket");
@@ -174,11 +175,11 @@ fn a_unix_socket_that_was_handed_over_is_listened_on_and_stays() {
     assert!(ran.err.contains(&listening), "{ran:?}");
     assert!(ran.err.contains("Socket:     LISTEN_FDS"), "{ran:?}");
     assert!(!home.registry().exists(), "no registry is written");
-    std::fs::remove_file(path).expect("it is its maker's to remove");
+    std::fs::remove_file(path).expect("the socket still exists");
 }
 
 #[test]
-fn a_socket_on_a_mapped_loopback_address_is_one_of_this_machine() {
+fn a_passed_socket_on_an_ipv4_mapped_loopback_address_is_local() {
     let Ok(listener) = TcpListener::bind("[::ffff:127.0.0.1]:0") else {
         eprintln!("skipped: there is no IPv6 here");
         return;
@@ -195,11 +196,11 @@ fn a_socket_on_a_mapped_loopback_address_is_one_of_this_machine() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
+fn a_passed_descriptor_that_is_not_a_listener_is_refused_by_its_number() {
     let home = Home::new();
     let path = std::env::temp_dir().join(format!("ic-handed-{}", std::process::id()));
     let unix = UnixDatagram::bind(&path).expect("a socket");
-    let null = std::fs::File::open("/dev/null").expect("there is one");
+    let null = std::fs::File::open("/dev/null").expect("it exists");
     for socket in [OwnedFd::from(unix), OwnedFd::from(null)] {
         let ic = handed(&home, socket, &["--mock"]);
         let said = Ran::from(ic.wait_with_output().expect("it ends")).complaint(2);
@@ -208,12 +209,12 @@ fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
             "{said}"
         );
     }
-    std::fs::remove_file(path).expect("it is there");
-    // As `Accept=yes` hands them over, each with its client.
+    std::fs::remove_file(path).expect("the socket exists");
+    // As `Accept=yes` passes them: connections instead of listeners.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let client = std::net::TcpStream::connect(address).expect("it is listened on");
-    let (connection, _) = listener.accept().expect("there is one");
+    let (connection, _) = listener.accept().expect("it exists");
     let ic = handed(&home, connection, &["--mock"]);
     let said = Ran::from(ic.wait_with_output().expect("it ends")).complaint(2);
     assert!(
@@ -241,7 +242,7 @@ fn a_socket_that_cannot_be_listened_on_is_refused_by_its_place() {
 }
 
 #[test]
-fn systemd_starts_it_when_a_client_comes() {
+fn systemd_starts_it_when_a_client_connects() {
     let home = Home::new();
     let port = free_port();
     let [four, six] = [format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
@@ -274,7 +275,7 @@ fn systemd_starts_it_when_a_client_comes() {
     let mut client = Conn::connect("client", address);
     client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let response = client.response("GET");
-    // It becomes the program, so that it is the same process.
+    // It executes the program, so the process id stays the same.
     assert!(
         response.text().contains(&format!("\"pid\":{}", ic.id())),
         "{}",
