@@ -33,9 +33,9 @@ pub(super) fn mapping_of(
     {
         return Ok((None, given.port()?));
     }
-    let place = context.place()?;
+    let handle = context.registry_handle()?;
     let named = context.named(path)?;
-    match named.among(&place.read()?)? {
+    match named.among(&handle.read()?)? {
         (project, Some(port)) => Ok((Some(project), port)),
         (project, None) => Err(Failure::no(format!(
             "no port is assigned to `{}`; `ic allocate` assigns one",

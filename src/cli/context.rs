@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 
 use crate::machine::feeds;
 use crate::registry::project::Project;
-use crate::registry::prune::{Pruned, allocate_or_prune, next_free};
+use crate::registry::prune::{Pruned, allocate_or_prune};
 use crate::registry::store::{DamageReport, Store, StoreError};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
-use super::settings::{self, Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH};
+use super::settings::{Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH, SourcedValue};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
 use crate::text::{escaped_path, io_message, raw};
 
 /// The input and output of every command.
 pub struct Context<'a> {
-    /// The options before the command.
+    /// The global options.
     pub globals: Globals,
     /// The environment variables.
     pub environment: Environment<'a>,
@@ -29,13 +29,9 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The registry and the range of ports; nothing is opened.
-    ///
-    /// # Errors
-    ///
-    /// As [`Globals::place`].
-    pub fn place(&self) -> Result<RegistryHandle, Failure> {
-        self.globals.place(&self.environment)
+    /// As [`Globals::registry_handle`].
+    pub fn registry_handle(&self) -> Result<RegistryHandle, Failure> {
+        self.globals.registry_handle(&self.environment)
     }
 
     /// Returns the folder of this user's feed sockets, as [`feeds::folder`] has it.
@@ -44,9 +40,21 @@ impl Context<'_> {
         feeds::folder(runtime.and_then(|given| given.path().ok().map(Path::to_owned)))
     }
 
-    /// As [`Globals::ports`].
+    /// The range and the content of the registry. If no home folder is known, prints a warning and returns an empty registry.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage as [`Globals::registry_handle`], "could not" as [`RegistryHandle::read`].
     pub fn ports(&self) -> Result<(PortRange, Registry), Failure> {
-        self.globals.ports(&self.environment)
+        let (globals, environment) = (&self.globals, &self.environment);
+        let range = globals.range(environment)?;
+        let is_given = globals.registry_file(environment).is_some();
+        if !is_given && let Err(error @ StoreError::NoHome) = Store::default_file() {
+            eprint_line(format_args!("warning: no registry is known: {error}"));
+            return Ok((range, Registry::default()));
+        }
+        let store = globals.store(environment)?;
+        Ok((range, RegistryHandle { store, range }.read()?))
     }
 
     /// As [`Globals::project`].
@@ -54,13 +62,26 @@ impl Context<'_> {
         self.globals.project(&self.environment, path)
     }
 
-    /// As [`Globals::named`].
+    /// The project at PATH, for commands that look up its mapping, which may be recorded under another spelling.
+    ///
+    /// # Errors
+    ///
+    /// As [`Globals::project`], unless a mapping may be recorded under PATH as it is.
     pub fn named(&self, path: Option<&str>) -> Result<Named, Failure> {
-        self.globals.named(&self.environment, path)
+        let spellings = path.map_or_else(Vec::new, |path| {
+            Project::spellings(Path::new(&raw::from_text(path)))
+        });
+        match self.project(path) {
+            Err(failure) if failure.exit == Exit::BadUsage || spellings.is_empty() => Err(failure),
+            resolved => Ok(Named {
+                resolved,
+                spellings,
+            }),
+        }
     }
 }
 
-/// The options before the command, not parsed yet.
+/// The global options, not parsed yet.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Globals {
     /// `--registry`
@@ -93,11 +114,6 @@ impl RegistryHandle {
         Ok(snapshot.registry)
     }
 
-    /// The port that the next allocation would return.
-    pub fn next_free(&self, registry: &Registry) -> Option<Port> {
-        next_free(self.range, registry)
-    }
-
     /// Changes the registry in one critical section across processes.
     ///
     /// # Errors
@@ -109,21 +125,12 @@ impl RegistryHandle {
         Ok(updated.value)
     }
 
-    /// The project's port, allocated now if it had none.
+    /// The project's port, allocated now if it had none, and `also` another change in the same critical section.
     ///
     /// # Errors
     ///
-    /// "Could not": as [`RegistryHandle::update`], or the range has no port left.
-    pub fn allocate(&self, project: &Project) -> Result<Allocated, Failure> {
-        self.allocate_and(project, |_, _| {})
-    }
-
-    /// As [`RegistryHandle::allocate`], with another change in the same critical section.
-    ///
-    /// # Errors
-    ///
-    /// As [`RegistryHandle::allocate`]; then neither change is made.
-    pub fn allocate_and(
+    /// "Could not": as [`RegistryHandle::update`], or the range has no port left; then neither change is made.
+    pub fn allocate(
         &self,
         project: &Project,
         also: impl Fn(&mut Registry, Allocated),
@@ -169,26 +176,13 @@ impl Globals {
     /// # Errors
     ///
     /// Bad usage for a value that does not parse or an empty range; "could not" if there is no home folder.
-    pub fn place(&self, environment: &Environment<'_>) -> Result<RegistryHandle, Failure> {
+    pub fn registry_handle(
+        &self,
+        environment: &Environment<'_>,
+    ) -> Result<RegistryHandle, Failure> {
         let range = self.range(environment)?;
         let store = self.store(environment)?;
         Ok(RegistryHandle { store, range })
-    }
-
-    /// The range and the content of the registry. If no home folder is known, prints a warning and returns an empty registry.
-    ///
-    /// # Errors
-    ///
-    /// Bad usage as [`place`](Self::place), "could not" as [`RegistryHandle::read`].
-    pub fn ports(&self, environment: &Environment<'_>) -> Result<(PortRange, Registry), Failure> {
-        let range = self.range(environment)?;
-        let is_given = self.registry_file(environment).is_some();
-        if !is_given && let Err(error @ StoreError::NoHome) = Store::default_file() {
-            eprint_line(format_args!("warning: no registry is known: {error}"));
-            return Ok((range, Registry::default()));
-        }
-        let store = self.store(environment)?;
-        Ok((range, RegistryHandle { store, range }.read()?))
     }
 
     /// The project at PATH. Without PATH: the current folder, or with `--project-root git` the repository around it.
@@ -222,33 +216,11 @@ impl Globals {
         Project::of_repository(&folder).map_err(|error| cannot_resolve(&folder, &error))
     }
 
-    /// The project at PATH, for commands that look up its mapping, which may be recorded under another spelling.
-    ///
-    /// # Errors
-    ///
-    /// As [`Globals::project`], unless a mapping may be recorded under PATH as it is.
-    pub fn named(
-        &self,
-        environment: &Environment<'_>,
-        path: Option<&str>,
-    ) -> Result<Named, Failure> {
-        let spellings = path.map_or_else(Vec::new, |path| {
-            Project::spellings(Path::new(&raw::from_text(path)))
-        });
-        match self.project(environment, path) {
-            Err(failure) if failure.exit == Exit::BadUsage || spellings.is_empty() => Err(failure),
-            resolved => Ok(Named {
-                resolved,
-                spellings,
-            }),
-        }
-    }
-
     /// The options and variables that are set, as variables that have the same meaning in any folder.
     ///
     /// # Errors
     ///
-    /// As [`Globals::place`].
+    /// As [`Globals::registry_handle`].
     pub fn as_variables(
         &self,
         environment: &Environment<'_>,
@@ -275,10 +247,8 @@ impl Globals {
         let lowest = environment.flag_or_variable("--port-min", self.port_min.as_deref(), PORT_MIN);
         let highest =
             environment.flag_or_variable("--port-max", self.port_max.as_deref(), PORT_MAX);
-        let port = |given: &Option<settings::SourcedValue>, default: Port| {
-            given
-                .as_ref()
-                .map_or(Ok(default), settings::SourcedValue::port)
+        let port = |given: &Option<SourcedValue>, default: Port| {
+            given.as_ref().map_or(Ok(default), SourcedValue::port)
         };
         let default = PortRange::DEFAULT;
         let (start, end) = (
@@ -286,7 +256,7 @@ impl Globals {
             port(&highest, default.end())?,
         );
         PortRange::new(start, end).map_err(|_| {
-            let named = |given: Option<settings::SourcedValue>, otherwise: &str| match given {
+            let named = |given: Option<SourcedValue>, otherwise: &str| match given {
                 Some(given) => format!("`{given}`"),
                 None => otherwise.to_owned(),
             };
@@ -298,7 +268,7 @@ impl Globals {
         })
     }
 
-    fn registry_file(&self, environment: &Environment<'_>) -> Option<settings::SourcedValue> {
+    fn registry_file(&self, environment: &Environment<'_>) -> Option<SourcedValue> {
         environment.flag_or_variable("--registry", self.registry.as_deref(), REGISTRY_PATH)
     }
 
@@ -470,7 +440,7 @@ mod tests {
                 .collect();
             let read = |name: &str| environment(&set, name);
             let store = globals(flag, None, None).store(&Environment(&read));
-            assert_eq!(store.expect("a place").path(), expected);
+            assert_eq!(store.expect("a file").path(), expected);
         }
         check(Some("/a/b.json"), Some("/c.json"), Path::new("/a/b.json"));
         check(None, Some("/c.json"), Path::new("/c.json"));

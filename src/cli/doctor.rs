@@ -102,7 +102,7 @@ impl Doctor {
 
     fn examine(&self, context: &Context<'_>) -> Result<Vec<Finding>, Failure> {
         // Values that are refused are refused before anything is looked at.
-        let handle = context.place()?;
+        let handle = context.registry_handle()?;
         let project = context.project(self.path.as_deref())?;
         let model = match &self.model {
             Some(model) => Some(SourcedValue::flag("--model", model).text()?.to_owned()),

@@ -4,6 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 
 use crate::registry::probe::{Availability, availability};
+use crate::registry::prune::next_free;
 use crate::registry::{Port, PortRange};
 
 use crate::cli::context::Context;
@@ -32,18 +33,18 @@ pub struct List {
 
 impl List {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let place = context.place()?;
-        let (range, registry) = (place.range, place.read()?);
+        let handle = context.registry_handle()?;
+        let (range, registry) = (handle.range, handle.read()?);
         let inside = registry.assigned_in(range);
         let summary = Summary {
-            registry_file: raw::to_text(place.store.path().as_os_str()),
+            registry_file: raw::to_text(handle.store.path().as_os_str()),
             port_range: range,
             total_ports: range.len(),
             allocated_ports: registry.len(),
             // A mapping outside the range uses no port of it.
             available_ports: range.len() - inside,
             outsiders: registry.len() - inside as usize,
-            next_available: place.next_free(&registry),
+            next_available: next_free(range, &registry),
             mappings: registry
                 .mappings()
                 .map(|(path, port)| Mapping {

@@ -40,9 +40,9 @@ pub struct Show {
 impl Show {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let format = Format::of(self.json, self.quiet)?;
-        let place = context.place()?;
+        let handle = context.registry_handle()?;
         let named = context.named(self.path.as_deref())?;
-        let registry = place.read()?;
+        let registry = handle.read()?;
         let (project, port) = named.among(&registry)?;
         let is_pinned = port.is_some() && registry.note(project.path()).is_pinned;
         match (format, port) {
@@ -129,10 +129,10 @@ impl Allocate {
             (false, false) => None,
             (pin, _) => Some(pin),
         };
-        let place = context.place()?;
+        let handle = context.registry_handle()?;
         let project = context.project(self.path.as_deref())?;
         refuse_no_folder(project.path())?;
-        let allocated = place.allocate_and(&project, |registry, _| {
+        let allocated = handle.allocate(&project, |registry, _| {
             if let Some(pinned) = pinned {
                 registry.pin(&project, pinned);
             }
@@ -227,9 +227,9 @@ pub struct Remove {
 
 impl Remove {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let place = context.place()?;
+        let handle = context.registry_handle()?;
         let named = context.named(self.path.as_deref())?;
-        let (project, removed) = place.update(|registry| {
+        let (project, removed) = handle.update(|registry| {
             let (project, port) = named.among(registry)?;
             registry.remove(&project);
             Ok::<_, Failure>((project, port))

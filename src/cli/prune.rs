@@ -52,12 +52,12 @@ impl Prune {
             )),
             None => None,
         };
-        let place = context.place()?;
+        let handle = context.registry_handle()?;
         let prune = |registry: &mut Registry| prune(registry, recycling);
         let pruned = if self.dry_run {
-            prune(&mut place.read()?)
+            prune(&mut handle.read()?)
         } else {
-            place.update(prune)?
+            handle.update(prune)?
         };
         if self.json {
             context.out.json(&PruneJson::new(&pruned, self.dry_run))?;

@@ -28,27 +28,27 @@ pub struct Reset {
 
 impl Reset {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let place = context.place()?;
+        let handle = context.registry_handle()?;
         if !self.yes {
             if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
                 return Err(Failure::usage(
                     "cannot ask for confirmation without a terminal; `ic reset --yes` does not ask",
                 ));
             }
-            let count = place.read()?.len();
+            let count = handle.read()?.len();
             if !is_confirmed(&format!(
                 "Remove all {} from {}?",
                 mappings(count),
-                escaped_path(place.store.path())
+                escaped_path(handle.store.path())
             )) {
                 return Err(Failure::no("declined; nothing was changed"));
             }
         }
-        let removed = place.update(|registry| registry.reset(place.range))?;
+        let removed = handle.update(|registry| registry.reset(handle.range))?;
         context.out.text(format_args!(
             "✓ Registry reset: {} removed\n  Registry File: {}\n",
             mappings(removed),
-            escaped_path(place.store.path())
+            escaped_path(handle.store.path())
         ))?;
         Ok(Exit::Done)
     }

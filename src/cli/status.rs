@@ -39,7 +39,7 @@ pub struct Status {
 
 impl Status {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let handle = context.place()?;
+        let handle = context.registry_handle()?;
         let mut has_warned = false;
         loop {
             let registry = handle.read()?;

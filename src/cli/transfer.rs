@@ -42,10 +42,10 @@ pub struct Export {
 impl Export {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let file = Stream::given(self.file.as_deref().unwrap_or("-"), TO_CSV)?;
-        let place = context.place()?;
+        let handle = context.registry_handle()?;
         if let Stream::File(path) = &file
             && let (Ok(file), Ok(registry)) =
-                (path.canonicalize(), place.store.path().canonicalize())
+                (path.canonicalize(), handle.store.path().canonicalize())
             && file == registry
         {
             return Err(Failure::usage(format!(
@@ -53,7 +53,7 @@ impl Export {
                 escaped_path(path)
             )));
         }
-        let registry = place.read()?;
+        let registry = handle.read()?;
         let text = (registry.to_text() + "\n").into_bytes();
         match file {
             Stream::Standard => context.out.bytes(&text)?,
@@ -116,7 +116,7 @@ impl Import {
             .map(|pair| roots(&SourcedValue::flag("--map", pair)))
             .collect::<Result<Vec<_>, _>>()?;
         let stream = Stream::given(&self.file, FROM_CSV)?;
-        let place = context.place()?;
+        let handle = context.registry_handle()?;
         let theirs = stream.registry()?.remap_paths(&roots).map_err(|path| {
             Failure::could_not(format!(
                 "{stream} has two projects that `--map` maps to one path, `{}`; nothing was changed; \
@@ -131,9 +131,9 @@ impl Import {
         };
         let import = |registry: &mut Registry| registry.import(&theirs, policy);
         let imported = if self.dry_run {
-            import(&mut place.read()?)
+            import(&mut handle.read()?)
         } else {
-            place.update(import)?
+            handle.update(import)?
         };
         if self.json {
             context

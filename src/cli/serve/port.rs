@@ -11,6 +11,7 @@ use crate::cli::outcome::Failure;
 use crate::cli::project::note_if_missing;
 use crate::cli::settings::{self, Environment};
 use crate::registry::project::Project;
+use crate::registry::prune::next_free;
 use crate::registry::{Note, Port};
 
 /// How the port is found; [`resolve`](PortChoice::resolve) finds it.
@@ -96,7 +97,7 @@ impl PortChoice {
             PortChoice::Registry(registry, project) => (registry, project),
         };
         let note = Cell::new(Note::default());
-        let allocated = registry.allocate_and(project, |registry, allocated| {
+        let allocated = registry.allocate(project, |registry, allocated| {
             if allocated.created {
                 // The registry is written anyway.
                 registry.touch(project, SystemTime::now().into(), Duration::ZERO);
@@ -119,7 +120,7 @@ impl PortChoice {
     pub fn alternative(&self) -> Option<Port> {
         match self {
             PortChoice::Given(..) | PortChoice::None => None,
-            PortChoice::Registry(registry, _) => registry.next_free(&registry.read().ok()?),
+            PortChoice::Registry(registry, _) => next_free(registry.range, &registry.read().ok()?),
         }
     }
 }

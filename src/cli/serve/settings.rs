@@ -147,7 +147,7 @@ impl Serve {
             (Some(port), Err(_)) if self.project.is_none() && !needs_project => Ok((port, None)),
             (Some(port), project) => Ok((port, Some(project?))),
             (None, project) => {
-                let registry = globals.place(environment)?;
+                let registry = globals.registry_handle(environment)?;
                 let project = project?;
                 let port = PortChoice::Registry(Box::new(registry), project.clone());
                 Ok((port, Some(project)))

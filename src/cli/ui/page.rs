@@ -26,12 +26,12 @@ use super::open;
 /// Bad usage for a port that is none; "could not": it cannot listen, or the registry cannot be read.
 pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Result<Exit, Failure> {
     let wanted = wanted(port)?;
-    let place = context.place()?;
+    let handle = context.registry_handle()?;
     let ips = addresses("localhost")?;
     let listeners = match wanted {
         Wanted::Port(port) => bind(&ips, port).map_err(|error| cannot_listen(port, &error))?,
         Wanted::Any => bind_any(&ips)?,
-        Wanted::Usual => usual(&ips, place.range, &place.store.read()?.registry)?,
+        Wanted::Usual => usual(&ips, handle.range, &handle.store.read()?.registry)?,
     };
     let address = listeners
         .first()
@@ -45,7 +45,7 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
             io_message(&error)
         ))
     })?;
-    let RegistryHandle { store, range } = place;
+    let RegistryHandle { store, range } = handle;
     let app = Arc::new(AppState {
         auth,
         registry: RegistryEditor::new(store, range, |warning| report_damage(Some(warning))),
