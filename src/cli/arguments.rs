@@ -1,7 +1,7 @@
 //! Parses the arguments of the process with argh, and turns its errors into one line.
 //!
-//! A pass before argh adds what argh lacks: `--name=value`, arguments that are not UTF-8, `-` as a value, `--help` before
-//! or after the command, and errors that say what to do next. It takes the options from argh's description of the
+//! A pass before argh adds what argh lacks: `--name=value`, arguments that are not UTF-8, `-` as a value, global options
+//! and `--help` before or after the command, and errors that say what to do next. It takes the options from argh's description of the
 //! structs, so there is no second list of them.
 //!
 //! What the values mean is decided in `settings` and in the commands.
@@ -31,17 +31,20 @@ pub fn parse<T: FromArgs + ArgsInfo>(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Parsed<T>, String> {
     let program = description::<T>();
-    let mut level = Level::new(&program);
+    let mut line = Line {
+        program: &program,
+        command: None,
+        given: Vec::new(),
+        words: Vec::new(),
+    };
     let words = arguments.into_iter().map(|word| raw::to_text(&word));
-    match normalize(words, &mut level)? {
-        Normalized::Help(text) => Ok(Parsed::Help(text)),
-        Normalized::Words(words) => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            T::from_args(&[program.name], &words)
-                .map(Parsed::Command)
-                .map_err(|exit| one_line(&exit.output, &level))
-        }
+    if let Some(help) = line.normalize(words)? {
+        return Ok(Parsed::Help(help));
     }
+    let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+    T::from_args(&[program.name], &words)
+        .map(Parsed::Command)
+        .map_err(|exit| line.one_line(&exit.output))
 }
 
 /// The help of the whole program.
@@ -58,170 +61,169 @@ pub(super) fn description<T: ArgsInfo>() -> CommandInfoWithArgs {
     }
 }
 
-enum Normalized {
-    /// A command line for argh.
-    Words(Vec<String>),
-    /// A request for help; this is the help text.
-    Help(String),
-}
-
-/// Writes each word in the form that argh accepts, and reports the errors for which argh's message is not good enough.
-fn normalize(
-    mut words: impl Iterator<Item = String>,
-    level: &mut Level<'_>,
-) -> Result<Normalized, String> {
-    let mut normalized = Vec::new();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--" => {
-                normalized.push(word);
-                normalized.extend(words);
-                break;
-            }
-            "-h" | "--help" => {
-                let command = level
-                    .command
-                    .or_else(|| words.find_map(|word| level.command_named(&word)));
-                return Ok(Normalized::Help(help::help(level.program, command)));
-            }
-            // `ic help serve` is `ic serve --help`.
-            "help" if level.command.is_none() => {
-                let command = words.find(|word| !word.starts_with('-') && word != "help");
-                if let Some(command) = command {
-                    level.enter(&command)?;
-                }
-                return Ok(Normalized::Help(help::help(level.program, level.command)));
-            }
-            // argh treats a lone dash as an option; written as a carried byte ([`raw`]) it is a value.
-            "-" => normalized.push(format!("{}2d", raw::MARK)),
-            _ if word.starts_with('-') => {
-                let (option, value) = option_and_value(&word, &mut words, level)?;
-                normalized.push(option);
-                normalized.extend(value);
-            }
-            _ if level.command.is_none() => {
-                level.enter(&word)?;
-                normalized.push(word);
-            }
-            // The rest is another program's command line.
-            _ if level.command.is_some_and(takes_a_command_line) => {
-                normalized.push(word);
-                normalized.extend(words);
-                break;
-            }
-            _ => normalized.push(word),
-        }
-    }
-    Ok(Normalized::Words(normalized))
-}
-
-/// The option that `word` spells, and its value, which may be the next of `words`.
-fn option_and_value(
-    word: &str,
-    words: &mut impl Iterator<Item = String>,
-    level: &mut Level<'_>,
-) -> Result<(String, Option<String>), String> {
-    let (name, value) = match word.split_once('=') {
-        Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-        _ => level.letter_and_value(word),
-    };
-    let value = match (&level.option(name)?.kind, value) {
-        (FlagInfoKind::Switch, Some(_)) => {
-            return Err(format!("`{name}` takes no value; {}", level.see()));
-        }
-        (FlagInfoKind::Option { arg_name }, None) => {
-            let value = words.next().ok_or_else(|| {
-                let see = level.see();
-                format!("`{name}` needs a value: `{name} {arg_name}`; {see}")
-            })?;
-            Some(value)
-        }
-        (_, value) => value,
-    };
-    Ok((name.to_owned(), value))
-}
-
-/// How far the line has been read: before the command, or after it.
-struct Level<'a> {
+/// A command line, as far as it has been read.
+struct Line<'a> {
     program: &'a CommandInfoWithArgs,
     command: Option<&'a CommandInfoWithArgs>,
-    /// The long names of the options since then.
+    /// The long names of the options so far.
     given: Vec<&'static str>,
+    /// What argh is to parse: the global options, then everything else.
+    words: Vec<String>,
 }
 
-impl<'a> Level<'a> {
-    fn new(program: &'a CommandInfoWithArgs) -> Level<'a> {
-        Level {
-            program,
-            command: None,
-            given: Vec::new(),
+impl<'a> Line<'a> {
+    /// Writes each word in the form that argh accepts, and reports the errors for which argh's message is not good enough.
+    /// Returns the help text if help is requested.
+    fn normalize(
+        &mut self,
+        mut words: impl Iterator<Item = String>,
+    ) -> Result<Option<String>, String> {
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "-h" | "--help" => {
+                    let command = self
+                        .command
+                        .or_else(|| words.find_map(|word| self.command_named(&word)));
+                    return Ok(Some(help::help(self.program, command)));
+                }
+                // `ic help serve` is `ic serve --help`.
+                "help" if self.command.is_none() => {
+                    let command = words.find(|word| !word.starts_with('-') && word != "help");
+                    if let Some(command) = command {
+                        self.enter(&command)?;
+                    }
+                    return Ok(Some(help::help(self.program, self.command)));
+                }
+                // argh treats a lone dash as an option; written as a carried byte ([`raw`]) it is a value.
+                "-" => self.words.push(format!("{}2d", raw::MARK)),
+                _ if word.starts_with('-') && word != "--" => {
+                    self.read_option(&word, &mut words)?
+                }
+                _ => {
+                    // The rest is another program's command line.
+                    let is_last = word == "--" || self.command.is_some_and(takes_a_command_line);
+                    if !is_last && self.command.is_none() {
+                        self.enter(&word)?;
+                    }
+                    self.words.push(word);
+                    if is_last {
+                        self.words.extend(words);
+                        break;
+                    }
+                }
+            }
         }
+        Ok(None)
     }
 
-    fn command_named(&self, word: &str) -> Option<&'a CommandInfoWithArgs> {
-        self.program
-            .commands
-            .iter()
-            .find(|command| command.name == word)
-            .map(|command| &command.command)
-    }
-
-    fn enter(&mut self, word: &str) -> Result<(), String> {
-        let Some(command) = self.command_named(word) else {
-            let known = self.program.commands.iter().map(|command| command.name);
-            return Err(format!(
-                "there is no command `{word}`; {}",
-                did_you_mean(word, known).unwrap_or_else(|| self.see())
-            ));
+    /// Reads the option that `word` spells, and its value, which may be the next of `words`.
+    fn read_option(
+        &mut self,
+        word: &str,
+        words: &mut impl Iterator<Item = String>,
+    ) -> Result<(), String> {
+        let (name, value) = self.name_and_value(word);
+        let see = self.see();
+        let option = self.find_option(name).ok_or_else(|| {
+            let known = self.options().map(|option| option.long);
+            let next = did_you_mean(name, known).unwrap_or_else(|| see.clone());
+            format!("`{}` has no option `{name}`; {next}", self.name())
+        })?;
+        let value = match (&option.kind, value) {
+            (FlagInfoKind::Switch, None) => None,
+            (FlagInfoKind::Switch, Some(_)) => {
+                return Err(format!("`{name}` takes no value; {see}"));
+            }
+            (FlagInfoKind::Option { .. }, _)
+                if self.given.contains(&option.long)
+                    && option.optionality != Optionality::Repeating =>
+            {
+                return Err(format!("`{name}` is given more than once; {see}"));
+            }
+            (FlagInfoKind::Option { .. }, Some(value)) => Some(value.to_owned()),
+            (FlagInfoKind::Option { arg_name }, None) => Some(
+                words
+                    .next()
+                    .ok_or_else(|| format!("`{name}` needs a value: `{name} {arg_name}`; {see}"))?,
+            ),
         };
-        self.command = Some(command);
-        self.given.clear();
+        self.given.push(option.long);
+        // argh accepts the global options only before the command.
+        let is_global = self
+            .program
+            .flags
+            .iter()
+            .any(|flag| flag.long == option.long);
+        let at = if is_global { 0 } else { self.words.len() };
+        let words = [name.to_owned()].into_iter().chain(value);
+        self.words.splice(at..at, words);
         Ok(())
     }
 
-    /// The option `name` (`--json`, `-q`), if it is valid here.
-    fn option(&mut self, name: &str) -> Result<&'static FlagInfo<'static>, String> {
-        let level = self.command.unwrap_or(self.program);
-        if let Some(option) = find_option(level, name) {
-            let repeats = option.optionality == Optionality::Repeating;
-            if self.given.contains(&option.long) && !repeats && takes_value(option) {
-                return Err(format!("`{name}` is given more than once; {}", self.see()));
-            }
-            self.given.push(option.long);
-            return Ok(option);
-        }
-        if let (Some(command), Some(option)) = (self.command, find_option(self.program, name)) {
-            let value = match option.kind {
-                FlagInfoKind::Switch => String::new(),
-                FlagInfoKind::Option { arg_name } => format!(" {arg_name}"),
+    /// Splits `--name=value`, and `-n3` or `-n=3` if `-n` takes a value.
+    fn name_and_value<'w>(&self, word: &'w str) -> (&'w str, Option<&'w str>) {
+        if word.starts_with("--") {
+            return match word.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (word, None),
             };
-            return Err(format!(
-                "`{name}` stands before the command: `{} {name}{value} {} …`",
-                self.program.name, command.name
-            ));
         }
-        let known = level.flags.iter().map(|flag| flag.long);
-        Err(format!(
-            "`{}` has no option `{name}`; {}",
-            self.words(),
-            did_you_mean(name, known).unwrap_or_else(|| self.see())
-        ))
-    }
-
-    /// Splits `-n3` and `-n=3` into `-n` and its value, if `-n` takes one; returns any other word unchanged.
-    fn letter_and_value<'w>(&self, word: &'w str) -> (&'w str, Option<String>) {
         let end = word.char_indices().nth(2).map_or(word.len(), |(at, _)| at);
         let (letter, value) = word.split_at(end);
-        let level = self.command.unwrap_or(self.program);
-        let has_value = find_option(level, letter).is_some_and(takes_value);
-        if word.starts_with("--") || value.is_empty() || !has_value {
+        let option = self.find_option(letter);
+        let takes_value =
+            option.is_some_and(|option| matches!(option.kind, FlagInfoKind::Option { .. }));
+        if value.is_empty() || !takes_value {
             return (word, None);
         }
-        let value = value.strip_prefix('=').unwrap_or(value);
-        (letter, Some(value.to_owned()))
+        (letter, Some(value.strip_prefix('=').unwrap_or(value)))
     }
 
-    fn words(&self) -> String {
+    /// The option `name` (`--json`, `-q`), if it is valid here.
+    fn find_option(&self, name: &str) -> Option<&'static FlagInfo<'static>> {
+        let letter = name.strip_prefix('-').and_then(|rest| rest.parse().ok());
+        self.options()
+            .find(|option| option.long == name || (letter.is_some() && option.short == letter))
+    }
+
+    /// The options of the command and the global ones.
+    fn options(&self) -> impl Iterator<Item = &'static FlagInfo<'static>> {
+        let of_command = self.command.map_or(&[][..], |command| command.flags);
+        of_command.iter().chain(self.program.flags)
+    }
+
+    fn command_named(&self, word: &str) -> Option<&'a CommandInfoWithArgs> {
+        let mut commands = self.program.commands.iter();
+        let found = commands.find(|command| command.name == word);
+        found.map(|command| &command.command)
+    }
+
+    fn enter(&mut self, word: &str) -> Result<(), String> {
+        self.command = self.command_named(word);
+        if self.command.is_none() {
+            let known = self.program.commands.iter().map(|command| command.name);
+            let next = did_you_mean(word, known).unwrap_or_else(|| self.see());
+            return Err(format!("there is no command `{word}`; {next}"));
+        }
+        Ok(())
+    }
+
+    /// argh's message, for too few or too many arguments, as one line.
+    fn one_line(&self, output: &str) -> String {
+        let (command, see) = (self.name(), self.see());
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let output = output.trim();
+        if let Some(missing) = output.strip_prefix("Required positional arguments not provided:") {
+            return format!("`{command}` needs {}; {see}", words(missing));
+        }
+        if let Some(word) = output.strip_prefix("Unrecognized argument: ") {
+            return format!("unexpected argument `{word}` for `{command}`; {see}");
+        }
+        format!("{}; {see}", words(output))
+    }
+
+    /// The program, or the program and its command.
+    fn name(&self) -> String {
         match self.command {
             Some(command) => format!("{} {}", self.program.name, command.name),
             None => self.program.name.to_owned(),
@@ -229,42 +231,13 @@ impl<'a> Level<'a> {
     }
 
     fn see(&self) -> String {
-        format!("see `{} --help`", self.words())
+        format!("see `{} --help`", self.name())
     }
-}
-
-fn find_option(level: &CommandInfoWithArgs, name: &str) -> Option<&'static FlagInfo<'static>> {
-    let flags: &'static [FlagInfo<'static>] = level.flags;
-    let letter = name
-        .strip_prefix('-')
-        .and_then(|rest| rest.parse::<char>().ok());
-    flags
-        .iter()
-        .find(|flag| flag.long == name || (letter.is_some() && flag.short == letter))
 }
 
 fn takes_a_command_line(command: &CommandInfoWithArgs) -> bool {
     let last = command.positionals.last();
     last.is_some_and(|positional| positional.optionality == Optionality::Greedy)
-}
-
-fn takes_value(option: &FlagInfo<'_>) -> bool {
-    matches!(option.kind, FlagInfoKind::Option { .. })
-}
-
-/// argh's message, for too few or too many arguments, as one line.
-fn one_line(output: &str, level: &Level<'_>) -> String {
-    let (command, see) = (level.words(), level.see());
-    let output = output.trim();
-    if let Some(missing) = output.strip_prefix("Required positional arguments not provided:") {
-        let missing: Vec<&str> = missing.split_whitespace().collect();
-        return format!("`{command}` needs {}; {see}", missing.join(" "));
-    }
-    if let Some(word) = output.strip_prefix("Unrecognized argument: ") {
-        return format!("unexpected argument `{word}` for `{command}`; {see}");
-    }
-    let words: Vec<&str> = output.split_whitespace().collect();
-    format!("{}; {see}", words.join(" "))
 }
 
 /// `did you mean …?` if one of `known` is similar enough for `word` to be a typing error.
@@ -282,8 +255,7 @@ fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
-    // Bounds the cost for a word of any length.
-    for (i, a) in one.chars().take(WORD_LENGTH_MAX).enumerate() {
+    for (i, a) in one.chars().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
         for (j, b) in other.iter().enumerate() {
@@ -292,13 +264,10 @@ fn distance(one: &str, other: &str) -> usize {
             row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
         }
     }
-    row[other.len()] + one.chars().count().saturating_sub(WORD_LENGTH_MAX)
+    row[other.len()]
 }
 
 const PROGRAM: &str = "ic";
-
-/// No option or command is longer.
-const WORD_LENGTH_MAX: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -400,6 +369,32 @@ mod tests {
     }
 
     #[test]
+    fn global_options_stand_anywhere_before_two_dashes() {
+        #[track_caller]
+        fn check(words: &[&str], path: Option<&str>) {
+            let serve = Serve {
+                path: path.map(str::to_owned),
+                ..Serve::default()
+            };
+            let program = Program {
+                registry: Some("f".to_owned()),
+                version: false,
+                command: Some(Commands::Serve(serve)),
+            };
+            assert_eq!(asked(words), Ok(Parsed::Command(program)), "{words:?}");
+        }
+        check(&["--registry", "f", "serve"], None);
+        check(&["serve", "--registry", "f"], None);
+        check(&["serve", "a", "--registry=f"], Some("a"));
+        check(&["serve", "--registry", "f", "a"], Some("a"));
+        check(&["serve", "--registry", "f", "--", "-V"], Some("-V"));
+        let Ok(Parsed::Command(program)) = asked(&["serve", "--", "--registry"]) else {
+            panic!("not accepted");
+        };
+        assert_eq!(program.registry, None);
+    }
+
+    #[test]
     fn words_that_look_like_options_can_be_values() {
         let with_path = |path: &str| Serve {
             path: Some(path.to_owned()),
@@ -458,14 +453,14 @@ mod tests {
             "`ic serve` has no option `-xa`; see `ic serve --help`",
         );
         check(
-            &["serve", "--registry", "f"],
-            "`--registry` stands before the command: `ic --registry FILE serve …`",
+            &["--registry", "f", "serve", "--registry", "f"],
+            "`--registry` is given more than once; see `ic serve --help`",
+        );
+        check(
+            &["serve", "--regstry", "f"],
+            "`ic serve` has no option `--regstry`; did you mean `--registry`?",
         );
         check(&["-Vq"], "`ic` has no option `-Vq`; see `ic --help`");
-        check(
-            &["serve", "-V"],
-            "`-V` stands before the command: `ic -V serve …`",
-        );
         check(
             &["serve", "--header"],
             "`--header` needs a value: `--header FIELD`; see `ic serve --help`",

@@ -123,8 +123,8 @@ fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
     );
     check(
         &home,
-        &["list", "--registry", "f"],
-        "`--registry` stands before the command: `ic --registry FILE list …`",
+        &["--registry", "f", "list", "--registry", "f"],
+        "`--registry` is given more than once; see `ic list --help`",
     );
     check(
         &home,
@@ -261,14 +261,18 @@ fn a_value_that_does_not_parse_is_refused_by_name_before_anything_is_written() {
 fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
     #[track_caller]
     fn check(home: Home, flags: &[&str], start: u16, end: u16, registry: &Path) {
-        let mut arguments = flags.to_vec();
-        arguments.extend(["list", "--json"]);
-        let listed = home.ic(&arguments).json(0);
-        assert_eq!(
-            listed["port_range"],
-            serde_json::json!({"start": start, "end": end})
-        );
-        assert_eq!(listed["registry_file"].as_str(), registry.to_str());
+        // Before and after the command.
+        for arguments in [
+            [flags, &["list", "--json"]].concat(),
+            [&["list", "--json"], flags].concat(),
+        ] {
+            let listed = home.ic(&arguments).json(0);
+            assert_eq!(
+                listed["port_range"],
+                serde_json::json!({"start": start, "end": end})
+            );
+            assert_eq!(listed["registry_file"].as_str(), registry.to_str());
+        }
     }
     let home = Home::new();
     let default = home.registry();
