@@ -10,11 +10,13 @@
 //! | `allocate`, `prune`, `import` | how mappings are added, removed and merged |
 //! | `damage`, `recover` | what is wrong with a text, and which mappings can still be read |
 //! | `probe` | whether a port can be bound on this machine |
+//! | `documents` | how the result of a change is written as JSON |
 //! | `store` | how the text is read and replaced while other programs use the file |
 //! | `facade` | the same operations for programs that use this crate |
 
 pub mod allocate;
 mod damage;
+pub mod documents;
 pub mod facade;
 pub mod import;
 mod json;

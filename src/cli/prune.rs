@@ -1,18 +1,13 @@
 //! `ic prune`: remove mappings that are not needed.
 //!
-//! Which mappings are removed is decided in `registry::prune`; here, which ports are in use, and how the result is printed.
-
-use std::time::{Duration, SystemTime};
+//! Which mappings are removed is decided in `registry::prune`; here, how the result is printed.
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
 
-use crate::registry::probe::{Availability, availability};
-use crate::registry::project::is_deleted;
-use crate::registry::prune::{Pruned, Reason, Recycling};
-use crate::registry::{Port, Registry};
+use crate::registry::prune::{Pruned, Reason, prune_here};
+use crate::registry::{Registry, documents};
 
-use super::mapping::{ProjectJson, print_mapping};
+use super::mapping::print_mapping;
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -46,21 +41,21 @@ pub struct Prune {
 
 impl Prune {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let recycling = match &self.unused_for {
-            Some(given) => Some(unused_for(
-                SourcedValue::flag("--unused-for", given).period()?,
-            )),
+        let unused_for = match &self.unused_for {
+            Some(given) => Some(SourcedValue::flag("--unused-for", given).period()?),
             None => None,
         };
         let handle = context.registry_handle()?;
-        let prune = |registry: &mut Registry| prune(registry, recycling);
+        let prune = |registry: &mut Registry| prune_here(registry, unused_for);
         let pruned = if self.dry_run {
             prune(&mut handle.read()?)
         } else {
             handle.update(prune)?
         };
         if self.json {
-            context.out.json(&PruneJson::new(&pruned, self.dry_run))?;
+            context
+                .out
+                .json(&documents::pruned(&pruned, self.dry_run))?;
             return Ok(Exit::Done);
         }
         if pruned.is_empty() {
@@ -81,52 +76,5 @@ impl Prune {
             print_mapping(context.out, path, *port, &why)?;
         }
         Ok(Exit::Done)
-    }
-}
-
-/// Removes the mappings that are not needed on this machine.
-pub(crate) fn prune(registry: &mut Registry, recycling: Option<Recycling>) -> Vec<Pruned> {
-    // A port that cannot be probed may be in use.
-    let is_listening = |port| availability(port) != Availability::Free;
-    registry.prune(recycling, is_deleted, is_listening)
-}
-
-/// Returns the terms for ports that are unused for this long now.
-pub(crate) fn unused_for(unused_for: Duration) -> Recycling {
-    Recycling {
-        unused_for,
-        now: SystemTime::now().into(),
-    }
-}
-
-/// The JSON document of `ic prune`.
-#[derive(Serialize)]
-pub(crate) struct PruneJson {
-    removed: Vec<RemovedJson>,
-    dry_run: bool,
-}
-
-#[derive(Serialize)]
-struct RemovedJson {
-    #[serde(flatten)]
-    project: ProjectJson,
-    port: Port,
-    reason: &'static str,
-}
-
-impl PruneJson {
-    pub(crate) fn new(pruned: &[Pruned], dry_run: bool) -> PruneJson {
-        let removed = |pruned: &Pruned| RemovedJson {
-            project: ProjectJson::new(&pruned.path),
-            port: pruned.port,
-            reason: match pruned.reason {
-                Reason::Deleted => "deleted",
-                Reason::Unused(_) => "unused",
-            },
-        };
-        PruneJson {
-            removed: pruned.iter().map(removed).collect(),
-            dry_run,
-        }
     }
 }

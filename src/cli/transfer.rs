@@ -1,6 +1,6 @@
 //! `ic export` and `ic import`: writing the mappings to a file, and reading mappings from one.
 //!
-//! Decided here: which files are readable, and how the result is printed. Conflicts are decided in `registry::import`.
+//! Decided here: how the result is printed. What is readable, and what conflicts, is decided in `registry::import`.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -8,13 +8,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
 
-use crate::registry::import::{Conflict, ConflictKind, ConflictPolicy, Import as Imported};
-use crate::registry::recover::{Recovered, recover};
-use crate::registry::{Port, Registry};
+use crate::registry::import::{
+    Conflict, ConflictKind, ConflictPolicy, Import as Imported, Readable, readable,
+};
+use crate::registry::{Registry, documents};
 
-use super::mapping::{ProjectJson, print_mapping};
+use super::mapping::print_mapping;
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -138,7 +138,7 @@ impl Import {
         if self.json {
             context
                 .out
-                .json(&ImportJson::new(&imported, self.dry_run))?;
+                .json(&documents::imported(&imported, self.dry_run))?;
         } else {
             self.print(&imported, context.out)?;
         }
@@ -216,68 +216,6 @@ fn conflicts(count: usize) -> String {
     }
 }
 
-/// The JSON document of an import.
-#[derive(Serialize)]
-pub(crate) struct ImportJson {
-    added: Vec<MappingJson>,
-    moved: Vec<MappingJson>,
-    removed: Vec<MappingJson>,
-    unchanged: usize,
-    conflicts: Vec<ConflictJson>,
-    dry_run: bool,
-}
-
-#[derive(Serialize)]
-struct MappingJson {
-    #[serde(flatten)]
-    project: ProjectJson,
-    port: Port,
-}
-
-#[derive(Serialize)]
-struct ConflictJson {
-    #[serde(flatten)]
-    theirs: MappingJson,
-    /// The project that has the port, if that is the conflict.
-    port_of: Option<String>,
-    /// The other port of the project, if that is the conflict.
-    has_port: Option<Port>,
-}
-
-impl ImportJson {
-    /// Describes the result of an import, or of a dry run of one.
-    pub(crate) fn new(imported: &Imported, dry_run: bool) -> ImportJson {
-        let mapping = |path: &Path, port| MappingJson {
-            project: ProjectJson::new(path),
-            port,
-        };
-        let all = |list: &[(PathBuf, Port)]| {
-            list.iter()
-                .map(|(path, port)| mapping(path, *port))
-                .collect()
-        };
-        let conflict = |Conflict { path, port, here }: &Conflict| {
-            let (port_of, has_port) = match here {
-                ConflictKind::PortOf(owner) => (Some(raw::to_text(owner.as_os_str())), None),
-                ConflictKind::HasPort(port) => (None, Some(*port)),
-            };
-            ConflictJson {
-                theirs: mapping(path, *port),
-                port_of,
-                has_port,
-            }
-        };
-        ImportJson {
-            added: all(&imported.added),
-            moved: all(&imported.moved),
-            removed: all(&imported.removed),
-            unchanged: imported.unchanged,
-            conflicts: imported.conflicts.iter().map(conflict).collect(),
-            dry_run,
-        }
-    }
-}
-
 /// Parses `FROM=TO` of `--map`, split at the first `=`; both are absolute.
 fn roots(given: &SourcedValue) -> Result<(PathBuf, PathBuf), Failure> {
     let text = raw::to_text(given.path()?.as_os_str());
@@ -336,7 +274,7 @@ impl Stream {
                 io_message(&error)
             ))
         })?;
-        let Readable { registry, warning } = readable(&text, self)?;
+        let Readable { registry, warning } = readable(&text, self).map_err(Failure::could_not)?;
         if let Some(warning) = warning {
             eprint_line(format_args!("warning: {warning}"));
         }
@@ -360,55 +298,6 @@ impl Stream {
         }
         Ok(text)
     }
-}
-
-/// The mappings of a text, and a warning if some cannot be read.
-pub(crate) struct Readable {
-    pub registry: Registry,
-    pub warning: Option<String>,
-}
-
-/// Reads the mappings of an export, a registry file or a backup; messages call the text `named`.
-///
-/// # Errors
-///
-/// "Could not": it has no mappings.
-pub(crate) fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Failure> {
-    let bad = |why: String| {
-        Failure::could_not(format!(
-            "{named} holds no mappings: {why}; give an export, a registry file or a backup of one"
-        ))
-    };
-    if text.trim_ascii().is_empty() {
-        return Err(bad("it is empty".to_owned()));
-    }
-    let sound = |registry| Readable {
-        registry,
-        warning: None,
-    };
-    let damage = match Registry::parse(text) {
-        Ok(registry) if registry.has_mappings_field() => return Ok(sound(registry)),
-        Ok(_) => return Err(bad("it has no `mappings`".to_owned())),
-        Err(damage) => damage,
-    };
-    // A backup of a damaged registry is damaged.
-    let Recovered { registry, issues } = recover(text);
-    if registry.is_empty() {
-        return Err(bad(damage.to_string()));
-    }
-    let lost = match issues.len() {
-        0 => String::new(),
-        1 => "; 1 could not be read".to_owned(),
-        many => format!("; {many} could not be read"),
-    };
-    let warning = format!(
-        "{named} is damaged ({damage}); {} can be read{lost}",
-        mappings(registry.len())
-    );
-    Ok(Readable {
-        registry,
-        warning: Some(warning),
-    })
 }
 
 /// Replaces a file atomically; writes to a pipe or a device directly.

@@ -3,10 +3,12 @@
 //! Pure, and all or nothing: the caller decides beforehand what a conflict does.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::model::{Mapping, Registry};
 use super::port::Port;
+use super::recover::{Recovered, recover};
 
 /// What to do where two registries contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,51 @@ pub enum ConflictKind {
     PortOf(PathBuf),
     /// The project has this other port.
     HasPort(Port),
+}
+
+/// A registry to import, read from a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readable {
+    /// Everything that could be read.
+    pub registry: Registry,
+    /// Says what could not be read.
+    pub warning: Option<String>,
+}
+
+/// Reads an export, a registry file or a backup; messages call the text `named`.
+///
+/// # Errors
+///
+/// It has no mappings: a line that says why.
+pub fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, String> {
+    let bad = |why: &dyn fmt::Display| {
+        format!(
+            "{named} holds no mappings: {why}; give an export, a registry file or a backup of one"
+        )
+    };
+    if text.trim_ascii().is_empty() {
+        return Err(bad(&"it is empty"));
+    }
+    let damage = match Registry::parse(text) {
+        Ok(registry) if registry.has_mappings_field() => {
+            let warning = None;
+            return Ok(Readable { registry, warning });
+        }
+        Ok(_) => return Err(bad(&"it has no `mappings`")),
+        Err(damage) => damage,
+    };
+    // A backup of a damaged registry is damaged.
+    let Recovered { registry, issues } = recover(text);
+    if registry.is_empty() {
+        return Err(bad(&damage));
+    }
+    let warning = format!(
+        "{named} is damaged ({damage}); port mappings read: {}, unreadable entries: {}",
+        registry.len(),
+        issues.len()
+    );
+    let warning = Some(warning);
+    Ok(Readable { registry, warning })
 }
 
 impl Registry {

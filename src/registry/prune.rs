@@ -5,13 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::allocate::{Allocated, Exhausted};
 use super::model::Registry;
 use super::notes::Timestamp;
 use super::port::{Port, PortRange};
-use super::probe::Search;
+use super::probe::{Availability, Search, availability};
 use super::project::{Project, is_deleted};
 
 /// A removed mapping.
@@ -155,6 +155,15 @@ pub fn allocate_or_prune(
             refusal: search.refusal(),
             ..exhausted
         })
+}
+
+/// As [`Registry::prune`], with this machine's time, deleted folders and listening ports.
+pub fn prune_here(registry: &mut Registry, unused_for: Option<Duration>) -> Vec<Pruned> {
+    let now = SystemTime::now().into();
+    let recycling = unused_for.map(|unused_for| Recycling { unused_for, now });
+    // A port that cannot be probed may be in use.
+    let is_listening = |port| availability(port) != Availability::Free;
+    registry.prune(recycling, is_deleted, is_listening)
 }
 
 /// The port of `range` that the next allocation would give.

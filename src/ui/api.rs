@@ -5,23 +5,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{json, to_value};
+use serde_json::json;
 
-use crate::cli::outcome::Failure;
-use crate::cli::prune::{PruneJson, prune, unused_for};
-use crate::cli::settings::SourcedValue;
-use crate::cli::transfer::{ImportJson, Readable, readable};
 use crate::httpd::{Response, ResponseBody};
-use crate::registry::import::ConflictPolicy;
-use crate::registry::prune::allocate_or_prune;
+use crate::registry::import::{ConflictPolicy, Readable, readable};
+use crate::registry::prune::{allocate_or_prune, prune_here};
 use crate::registry::store::StoreError;
-use crate::registry::{Project, Registry};
-use crate::text::raw;
-use crate::text::{escaped_path, io_message, name};
+use crate::registry::{Exhausted, Project, Registry, documents};
+use crate::text::{escaped_path, io_message, name, raw};
 
 use super::app_state::AppState;
 use super::{assets, feeds, response};
@@ -90,12 +85,6 @@ impl From<StoreError> for Response {
     }
 }
 
-impl From<Failure> for Response {
-    fn from(failure: Failure) -> Response {
-        response::error(500, failure.to_string())
-    }
-}
-
 #[derive(Deserialize)]
 struct Allocate {
     path: String,
@@ -112,9 +101,8 @@ fn allocate(app: &AppState, request: &Allocate) -> Result<Response, Response> {
         }
         Ok(given)
     })?;
-    let given = given.map_err(|exhausted: crate::registry::Exhausted| {
-        response::error(500, exhausted.to_string())
-    })?;
+    let given =
+        given.map_err(|exhausted: Exhausted| response::error(500, exhausted.to_string()))?;
     Ok(response::json(
         200,
         &json!({
@@ -123,7 +111,7 @@ fn allocate(app: &AppState, request: &Allocate) -> Result<Response, Response> {
             "port": given.allocated.port,
             "created": given.allocated.created,
             "missing": !project.path().exists(),
-            "pruned": PruneJson::new(&given.pruned, false),
+            "pruned": documents::pruned(&given.pruned, false),
         }),
     ))
 }
@@ -138,7 +126,7 @@ fn typed(text: &str) -> Result<Project, Response> {
         return Err(response::error(
             400,
             format!(
-                "`{}` is no folder; give the project's folder",
+                "`{}` is not a folder; give the project's folder",
                 escaped_path(&path)
             ),
         ));
@@ -221,25 +209,22 @@ fn no_port(project: &Project) -> Response {
 
 #[derive(Deserialize)]
 struct Prune {
-    /// As `--unused-for`.
-    unused_for: Option<String>,
+    /// As `--unused-for`, in days.
+    unused_for_days: Option<u32>,
     dry_run: bool,
 }
 
 fn prune_projects(app: &AppState, request: &Prune) -> Result<Response, Response> {
-    let recycling = match &request.unused_for {
-        Some(time) => Some(unused_for(SourcedValue::argument(time).period()?)),
-        None => None,
-    };
+    let days = |days| Duration::from_secs(u64::from(days) * 86_400);
+    let unused_for = request.unused_for_days.map(days);
+    let prune = |registry: &mut Registry| prune_here(registry, unused_for);
     let pruned = if request.dry_run {
-        prune(&mut app.registry.read()?.registry, recycling)
+        prune(&mut app.registry.read()?.registry)
     } else {
-        app.registry.change(|registry| prune(registry, recycling))?
+        app.registry.change(prune)?
     };
-    Ok(response::json(
-        200,
-        &PruneJson::new(&pruned, request.dry_run),
-    ))
+    let document = documents::pruned(&pruned, request.dry_run);
+    Ok(response::json(200, &document))
 }
 
 #[derive(Deserialize)]
@@ -261,7 +246,8 @@ fn import(app: &AppState, request: &Import) -> Result<Response, Response> {
         .collect();
     let bytes = bytes.ok_or_else(malformed)?;
     let named = format!("`{}`", request.name);
-    let Readable { registry, warning } = readable(&bytes, &named)?;
+    let Readable { registry, warning } =
+        readable(&bytes, &named).map_err(|error| response::error(500, error))?;
     let policy = if request.replace {
         ConflictPolicy::Overwrite
     } else {
@@ -273,7 +259,7 @@ fn import(app: &AppState, request: &Import) -> Result<Response, Response> {
     } else {
         app.registry.change(import)?
     };
-    let mut document = to_value(ImportJson::new(&imported, request.dry_run)).unwrap_or_default();
+    let mut document = documents::imported(&imported, request.dry_run);
     document["warning"] = json!(warning);
     Ok(response::json(200, &document))
 }

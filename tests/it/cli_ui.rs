@@ -423,7 +423,7 @@ fn every_change_is_made() {
 
     page.change("allocate", json!({ "path": gone }));
     let before = list();
-    let question = |dry_run| json!({ "unused_for": "30d", "dry_run": dry_run });
+    let question = |dry_run| json!({ "unused_for_days": 30, "dry_run": dry_run });
     let shown = page.change("prune", question(true));
     assert_eq!(list(), before, "a look");
     let pruned = page.change("prune", question(false));

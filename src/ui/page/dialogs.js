@@ -75,13 +75,13 @@ export function allocate(ask) {
 export function prune(ask, keep) {
   return dialog('Prune', (close, element) => {
     const unused = h('select', { 'aria-label': 'Also ports not used for' },
-      [['', 'only deleted projects'], ['7d', 'and ports unused for 7 days'], ['30d', 'and ports unused for 30 days'],
-        ['90d', 'and ports unused for 90 days'], ['365d', 'and ports unused for a year']]
+      [['', 'only deleted projects'], ['7', 'and ports unused for 7 days'], ['30', 'and ports unused for 30 days'],
+        ['90', 'and ports unused for 90 days'], ['365', 'and ports unused for a year']]
         .map(([value, label]) => h('option', { value }, label)));
     const found = h('.found', { 'aria-live': 'polite' });
     const bar = buttons(close, 'Remove', 'danger');
     const go = bar.lastElementChild;
-    const question = (dry_run) => ({ unused_for: unused.value || null, dry_run });
+    const question = (dry_run) => ({ unused_for_days: Number(unused.value) || null, dry_run });
     let paths = [];
     const look = async () => {
       go.disabled = true;

@@ -18,6 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("serve", &["http", "text"]),
     ("httpd", &["http", "serve"]),
     ("mock", &["http", "httpd", "serve", "text"]),
+    ("machine", &["http", "serve", "text"]),
+    ("ui", &["http", "httpd", "machine", "registry", "text"]),
 ];
 
 /// Each file as a module path below the crate (`serve::feed`; empty: `lib.rs`), with the files that it imports.
