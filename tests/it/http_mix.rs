@@ -50,12 +50,12 @@ pub struct Drawn {
     pub method: &'static str,
     pub target: String,
     /// The body of a correct response.
-    pub expected: Vec<u8>,
+    expected: Vec<u8>,
     /// All bytes of the request, and the size of the pieces in which they are sent.
     pub whole: Vec<u8>,
     pub pieces: usize,
     /// Whether the client disconnects early.
-    pub is_left: bool,
+    pub disconnects: bool,
 }
 
 impl Drawn {
@@ -83,18 +83,36 @@ impl Drawn {
             expected,
             whole: [head.as_bytes(), &sent].concat(),
             pieces: [usize::MAX, 4000, 700][dice.roll(3) as usize],
-            is_left: dice.roll(12) == 0,
+            disconnects: dice.roll(12) == 0,
         }
     }
 
     /// Sends a part of the request and disconnects.
-    pub fn leave(&self, mut client: Conn, dice: &mut Dice) {
+    pub fn disconnect(&self, mut client: Conn, dice: &mut Dice) {
         client.offer(&self.whole[..dice.roll(self.whole.len() as u64) as usize]);
         if dice.roll(2) == 0 {
             client.reset()
         } else {
             client.close()
         }
+    }
+
+    /// Checks the body of a successful response; returns whether the connection stays open.
+    #[track_caller]
+    pub fn check_body(&self, response: &Response) -> bool {
+        assert!(
+            response.body == self.expected,
+            "{}: {} bytes, not the {} expected: {:?}",
+            self.target,
+            response.body.len(),
+            self.expected.len(),
+            excerpt(&response.body)
+        );
+        let closes = response
+            .fields
+            .list("connection")
+            .contains(&"close".to_owned());
+        response.framing != Framing::UntilClose && !closes
     }
 }
 
@@ -155,39 +173,20 @@ fn run_client(interceptor: &Interceptor, number: u64) {
     let mut client = interceptor.client();
     for exchange in 0..EXCHANGES {
         let drawn = Drawn::new(&mut dice, &KINDS, number, exchange);
-        if drawn.is_left {
-            drawn.leave(client, &mut dice);
+        if drawn.disconnects {
+            drawn.disconnect(client, &mut dice);
             client = interceptor.client();
             continue;
         }
-        let Drawn {
-            kind,
-            method,
-            target,
-            expected,
-            whole,
-            pieces,
-            ..
-        } = drawn;
-        client.offer_in_pieces(&whole, pieces);
-        let good = matches!(kind, "length" | "chunked" | "close" | "pieces");
-        let outcome = client.try_response(method);
+        client.offer_in_pieces(&drawn.whole, drawn.pieces);
+        let target = &drawn.target;
+        let good = matches!(drawn.kind, "length" | "chunked" | "close" | "pieces");
+        let outcome = client.try_response(drawn.method);
         let keeps = match &outcome {
             Ok(response) if response.status == 200 => {
                 // The response is complete if the cut is after its last byte.
                 assert!(good, "{target}: an invalid response was forwarded");
-                assert!(
-                    response.body == expected,
-                    "{target}: {} bytes, not the {} expected: {:?}",
-                    response.body.len(),
-                    expected.len(),
-                    excerpt(&response.body)
-                );
-                response.framing != Framing::UntilClose
-                    && !response
-                        .fields
-                        .list("connection")
-                        .contains(&"close".to_owned())
+                drawn.check_body(response)
             }
             Ok(response) => {
                 assert!(!good, "{target}: {response:?} {}", response.text());
@@ -199,7 +198,7 @@ fn run_client(interceptor: &Interceptor, number: u64) {
                     matches!(stop, Stop::Closed | Stop::Reset),
                     "{target}: {stop:?}"
                 );
-                assert!(!good, "{target}: broken off: {stop:?}");
+                assert!(!good, "{target}: cut: {stop:?}");
                 false
             }
         };

@@ -1,7 +1,7 @@
 //! Refused bodies. Their heads are valid, and may be forwarded before the body is received; but the origin never receives a
 //! complete request.
 
-use crate::support::refusal::{check_only_good, check_orderly_end};
+use crate::support::refusal::{check_only_good, check_orderly_end, read_refusal};
 use crate::support::*;
 
 /// How a request arrives.
@@ -42,21 +42,7 @@ fn check_cut(origin: &Origin, interceptor: &Interceptor, body: &[u8], arrival: A
             [before.as_bytes(), head.as_bytes(), body, tail.as_bytes()].concat(),
             pieces,
         );
-        if !before.is_empty() {
-            let good = client
-                .try_response("GET")
-                .unwrap_or_else(|stop| panic!("the good request is answered: {stop:?}: {why}"));
-            assert_eq!(good.text(), "ok", "{why}");
-        }
-        let response = client
-            .try_response("POST")
-            .unwrap_or_else(|stop| panic!("a refusal is said: {stop:?}: {why}"));
-        assert!(
-            [400, 413, 431].contains(&response.status),
-            "{why}: {response:?} {}",
-            response.text()
-        );
-        check_own_error(&response, &[400, 413, 431]);
+        read_refusal(&mut client, before, &[400, 413, 431], &why);
         check_orderly_end(client, &why);
         check_only_good(
             origin,

@@ -131,7 +131,7 @@ fn a_malformed_request_line_is_refused() {
             line("GET /bad HTTP/1.1 ", VERSION, "a space at the end"),
             line("GET /bad HTTP/1.1\t", VERSION, "a tab at the end"),
             line("GET HTTP/1.1", BAD, "no target"),
-            line("GET  HTTP/1.1", BAD, "an empty fragment"),
+            line("GET  HTTP/1.1", BAD, "an empty target"),
             line(
                 "GET /bad HTTP/1.1 HTTP/1.1",
                 BAD,

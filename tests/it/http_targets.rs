@@ -1,9 +1,9 @@
-//! Methods and targets, which reach the origin as they are, and the target's own base path and socket.
+//! Methods and targets are forwarded unchanged; a target may have a base path, or be a Unix socket.
 
 use crate::support::tls::scheme;
 use crate::support::{self, *};
 
-/// A port of 127.0.0.1 at which nobody answers: a full queue, which lets the requests for a connection lie.
+/// A port of 127.0.0.1 with a full queue, so that connections to it are neither accepted nor refused.
 #[cfg(target_os = "linux")]
 fn silent_port() -> (u16, Vec<std::net::TcpStream>, rustix::fd::OwnedFd) {
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
@@ -18,13 +18,13 @@ fn silent_port() -> (u16, Vec<std::net::TcpStream>, rustix::fd::OwnedFd) {
     let waiting = (0..64)
         .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok());
     let waiting: Vec<_> = waiting.collect();
-    assert!(waiting.len() < 64, "the queue has no end");
+    assert!(waiting.len() < 64, "the queue is never full");
     (port, waiting, listener)
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_silent_address_of_the_host_is_overtaken_by_another() {
+fn another_address_is_tried_while_one_does_not_respond() {
     if !has_ipv6() {
         eprintln!("skipped: there is no ::1 here");
         return;
@@ -46,51 +46,54 @@ fn a_silent_address_of_the_host_is_overtaken_by_another() {
 }
 
 #[test]
-fn targets_reach_the_origin_as_they_are() {
+fn targets_are_forwarded_unchanged() {
     let long = format!("/{}?{}", "a".repeat(4000), "b=c&".repeat(1000));
     let rows: [(&str, &str); 22] = [
         ("/", "the shortest"),
         ("/a", "a path"),
         ("/a?b=c", "a query"),
-        ("/?", "an empty query is not no query (RFC 3986 §3.4)"),
+        ("/?", "an empty query differs from no query (RFC 3986 §3.4)"),
         (
             "/a?b?c?d",
             "a query may contain question marks (RFC 3986 §3.4)",
         ),
         (
             "/%2F%2e%2E/%7Euser",
-            "escapes keep their spelling (RFC 3986 §6.2.2 is for comparing, not for forwarding)",
+            "escapes are not normalised (RFC 3986 §6.2.2 is about comparing, not forwarding)",
         ),
         (
             "/%00%0d%0a",
-            "escaped control characters are the origin's affair",
+            "escaped control characters are left to the origin",
         ),
-        ("/a//b", "an empty segment is a segment (RFC 3986 §3.3)"),
+        ("/a//b", "empty segments are kept (RFC 3986 §3.3)"),
         (
             "//a",
             "a path may begin with two slashes in origin-form (RFC 9112 §3.2.1)",
         ),
-        ("///", "nothing but empty segments"),
+        ("///", "only empty segments"),
         (
             "/a/./b/../c",
-            "dot segments are the origin's affair (RFC 9112 §3.2.1: unmodified)",
+            "dot segments are left to the origin (RFC 9112 §3.2.1: unmodified)",
         ),
-        ("/../../etc/passwd", "dot segments above the root too"),
+        ("/../../etc/passwd", "dot segments above the root"),
         ("/a;b=c,d", "parameters in a segment"),
         (
             "/~!$&'()*+,;=:@-._",
-            "every character that may stand bare in a segment (RFC 3986 §3.3)",
+            "every unescaped character of a segment (RFC 3986 §3.3)",
         ),
-        ("/?~!$&'()*+,;=:@-._/?", "and in a query"),
+        ("/?~!$&'()*+,;=:@-._/?", "the same in a query"),
         ("/http://example.org/", "a path that looks like a URI"),
         (
             "/?u=http://example.org/a?b#".trim_end_matches('#'),
-            "a query that looks like one",
+            "a query that looks like a URI",
         ),
-        ("/v1/messages?beta=true", "what the Anthropic clients send"),
-        ("/v1/chat/completions", "what the OpenAI clients send"),
-        ("/_ic", "only the interceptor's own two pages are shadowed"),
-        ("/_ic/healthy", "a longer name is another name"),
+        ("/v1/messages?beta=true", "sent by Anthropic clients"),
+        ("/v1/chat/completions", "sent by OpenAI clients"),
+        (
+            "/_ic",
+            "only the two pages of the interceptor are not forwarded",
+        ),
+        ("/_ic/healthy", "a longer name is forwarded"),
         (&long, "long, within the limit"),
     ];
     let stage = Stage::new();
@@ -110,11 +113,11 @@ fn targets_reach_the_origin_as_they_are() {
 }
 
 #[test]
-fn a_target_with_bytes_no_uri_has_is_forwarded_unchanged_or_refused_but_never_altered() {
+fn a_target_with_invalid_bytes_is_forwarded_unchanged_or_refused() {
     let rows: [(&[u8], &str); 9] = [
         (
             b"/a|b",
-            "a pipe: many clients send it, RFC 3986 has it nowhere",
+            "a pipe: many clients send it, but RFC 3986 does not allow it",
         ),
         (b"/a?q={x}", "braces"),
         (b"/a?q[0]=1", "brackets outside an IP literal"),
@@ -149,7 +152,7 @@ fn a_target_with_bytes_no_uri_has_is_forwarded_unchanged_or_refused_but_never_al
 }
 
 #[test]
-fn a_target_in_absolute_form_becomes_origin_form() {
+fn a_target_in_absolute_form_is_forwarded_in_origin_form() {
     let rows: [(&str, &str, &str, &str); 9] = [
         (
             "GET",
@@ -164,7 +167,7 @@ fn a_target_in_absolute_form_becomes_origin_form() {
             "GET",
             "HTTP://LOCALHOST/A",
             "/A",
-            "scheme and host have no case (RFC 9110 §4.2.3), the path has",
+            "scheme and host are case-insensitive (RFC 9110 §4.2.3), the path is not",
         ),
         (
             "GET",
@@ -176,19 +179,19 @@ fn a_target_in_absolute_form_becomes_origin_form() {
             "GET",
             "http://localhost?x=1",
             "/?x=1",
-            "also before a query",
+            "an empty path before a query",
         ),
         (
             "POST",
             "http://localhost//a//b",
             "//a//b",
-            "the path stays as it is",
+            "the path is not changed",
         ),
         (
             "OPTIONS",
             "http://localhost",
             "*",
-            "OPTIONS without a path is for the server as a whole (RFC 9112 §3.2.4)",
+            "OPTIONS without a path is about the whole server (RFC 9112 §3.2.4)",
         ),
     ];
     let stage = Stage::new();
@@ -216,7 +219,7 @@ fn a_target_in_absolute_form_becomes_origin_form() {
 }
 
 #[test]
-fn methods_reach_the_origin_as_they_are() {
+fn methods_are_forwarded_unchanged() {
     let methods = [
         "GET",
         "POST",
@@ -237,7 +240,7 @@ fn methods_reach_the_origin_as_they_are() {
         assert_eq!(
             (seen.method.as_str(), seen.target.as_str()),
             (method, "/m"),
-            "any token is a method, and case counts (RFC 9110 §9.1)"
+            "any token is a method, case-sensitive (RFC 9110 §9.1)"
         );
     }
     let seen = stage.forwarded("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -250,18 +253,18 @@ fn methods_reach_the_origin_as_they_are() {
 }
 
 #[test]
-fn a_base_path_goes_in_front_and_v1_is_not_doubled() {
+fn a_base_path_is_prepended_without_doubling_v1() {
     let rows = [
         ("", "/a", "/a", "no base path"),
-        ("/", "/a", "/a", "the root is none"),
+        ("/", "/a", "/a", "the root is no base path"),
         ("/base", "/a?b", "/base/a?b", "in front"),
         (
             "/base/",
             "/a",
             "/base/a",
-            "a slash at its end is not doubled",
+            "a slash at the end is not doubled",
         ),
-        ("/base", "/", "/base/", "in front of the root"),
+        ("/base", "/", "/base/", "before the root"),
         ("/base", "/base/a", "/base/base/a", "only /v1 is special"),
         ("/v1", "/v1/models", "/v1/models", "not doubled"),
         (
@@ -270,7 +273,7 @@ fn a_base_path_goes_in_front_and_v1_is_not_doubled() {
             "/v1/models?x=1",
             "not doubled with a slash at the end",
         ),
-        ("/v1", "/models", "/v1/models", "added where it is missing"),
+        ("/v1", "/models", "/v1/models", "added if it is missing"),
         (
             "/api/v1",
             "/v1/models",
@@ -288,14 +291,19 @@ fn a_base_path_goes_in_front_and_v1_is_not_doubled() {
             "/v1",
             "/v1beta/models",
             "/v1/v1beta/models",
-            "only the whole segment counts",
+            "only a whole segment is not doubled",
         ),
-        ("/v1", "/V1/models", "/v1/V1/models", "paths have case"),
+        (
+            "/v1",
+            "/V1/models",
+            "/v1/V1/models",
+            "paths are case-sensitive",
+        ),
         (
             "/v1",
             "/x/v1/models",
             "/v1/x/v1/models",
-            "only at the start counts",
+            "only at the start",
         ),
     ];
     for (base, target, expected, why) in rows {
@@ -350,7 +358,7 @@ fn a_target_can_be_a_unix_socket() {
             head.fields
                 .one("host")
                 .is_some_and(|host| !host.contains('/')),
-            "a path is no host: {head:?}"
+            "the path of a socket is not a host: {head:?}"
         );
         served
             .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")

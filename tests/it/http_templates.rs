@@ -1,11 +1,11 @@
-//! Values of `--header` with placeholders: what is filled in, from where, and what a field cannot hold.
+//! Placeholders in `--header`: their values, their sources, and characters that a field cannot contain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::*;
 
-/// What `x-t` is for an interceptor that is started in `folder`, and what was said at its start.
+/// Returns the value of `x-t` for an interceptor started in `folder`, and what it printed at start.
 fn sent(folder: &Path, value: &str, variables: &[(&str, &str)]) -> (String, String, u16) {
     let header = format!("x-t: {value}");
     let stage = Stage::launch("", |launch| {
@@ -18,7 +18,7 @@ fn sent(folder: &Path, value: &str, variables: &[(&str, &str)]) -> (String, Stri
     });
     let seen = stage.forwarded("GET / HTTP/1.1\r\nHost: localhost\r\nX-T: theirs\r\n\r\n");
     let errors = stage.interceptor.errors();
-    let value = seen.fields.one("x-t").expect("it is set").to_owned();
+    let value = seen.fields.one("x-t").expect("the field is set").to_owned();
     (value, errors, stage.interceptor.port)
 }
 
@@ -62,7 +62,7 @@ fn the_branch_is_read_from_every_kind_of_checkout() {
         &shop.join(".git/packed-refs"),
         &format!("{COMMIT} refs/heads/main\n"),
     );
-    assert_eq!(branch(&shop), "<main>", "packed references change nothing");
+    assert_eq!(branch(&shop), "<main>", "with packed references");
 
     let below = shop.join("a/b");
     fs::create_dir_all(&below).expect("a folder");
@@ -84,7 +84,7 @@ fn the_branch_is_read_from_every_kind_of_checkout() {
     write(&shop.join(".git/HEAD"), &format!("{COMMIT}\n"));
     assert_eq!(branch(&shop), "<0123456789ab>", "no branch: the commit");
 
-    // The scratch folders lie in a repository.
+    // The scratch folders are within a repository.
     let outside = tempfile::tempdir().expect("a temporary folder");
     let (value, errors, _) = sent(outside.path(), "<{branch}>", &[]);
     assert_eq!(value, "<>");
@@ -93,7 +93,7 @@ fn the_branch_is_read_from_every_kind_of_checkout() {
 }
 
 #[test]
-fn what_a_field_cannot_hold_is_percent_encoded_and_said() {
+fn characters_that_a_field_cannot_contain_are_percent_encoded_with_a_warning() {
     let project = folder("größe 100%");
     let (value, errors, _) = sent(&project, "p={project}", &[("SUPERMEMORY_USERNAME", "me")]);
     assert_eq!(value, "p=gr%C3%B6%C3%9Fe 100%25");
@@ -106,11 +106,11 @@ fn what_a_field_cannot_hold_is_percent_encoded_and_said() {
         "{user}",
         &[("USER", "a\r\nb: c"), ("SUPERMEMORY_USERNAME", "me")],
     );
-    assert_eq!(value, "a%0D%0Ab: c", "no second field");
+    assert_eq!(value, "a%0D%0Ab: c", "the value does not add a field");
 }
 
 #[test]
-fn an_unknown_placeholder_is_refused_before_anything_is_opened() {
+fn an_unknown_placeholder_is_refused_before_the_interceptor_listens() {
     let (exit, errors) = Launch::toward("http://localhost:1")
         .args(["--header", "x-t: {port} {brnach}"])
         .fail();

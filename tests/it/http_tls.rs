@@ -1,6 +1,6 @@
-//! Targets in TLS: whom they have to be, what is said of those that are not, and what TLS adds to the rules of HTTP/1.1.
+//! TLS targets: verification of certificates, error messages, and rules of HTTP/1.1 that depend on TLS.
 //!
-//! That everything else is as over TCP is tested by the other modules, with `IC_TEST_ORIGIN=https`.
+//! With `IC_TEST_ORIGIN=https`, the other modules run over TLS.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -22,7 +22,7 @@ fn answering(config: crate::support::tls::Config) -> Origin {
     Origin::answering_in_tls(config, |_, _| Reply::Bytes(OK.to_vec()))
 }
 
-/// The answer to a GET of a client of its own.
+/// The response to a GET on a new connection.
 #[track_caller]
 fn answer(interceptor: &Interceptor) -> Response {
     let mut client = interceptor.client();
@@ -30,7 +30,7 @@ fn answer(interceptor: &Interceptor) -> Response {
     client.response("GET")
 }
 
-/// What a client is told where TLS does not come about.
+/// The error message if the handshake fails.
 #[track_caller]
 fn refusal(interceptor: &Interceptor, code: &str) -> String {
     let response = answer(interceptor);
@@ -38,13 +38,13 @@ fn refusal(interceptor: &Interceptor, code: &str) -> String {
     assert_eq!(
         response.fields.one("x-should-retry"),
         Some("false"),
-        "it is the same tomorrow: {response:?}"
+        "a retry cannot succeed: {response:?}"
     );
     let document: serde_json::Value =
-        serde_json::from_slice(&response.body).expect("an own error is JSON");
+        serde_json::from_slice(&response.body).expect("an error of the interceptor is JSON");
     document["error"]["message"]
         .as_str()
-        .expect("it has a message")
+        .expect("the error has a message")
         .to_owned()
 }
 
@@ -68,7 +68,7 @@ fn a_target_is_reached_by_name_and_by_address() {
 }
 
 #[test]
-fn both_versions_of_tls_are_spoken() {
+fn tls_1_2_and_1_3_are_supported() {
     use rustls::version::{TLS12, TLS13};
     for version in [&TLS12, &TLS13] {
         let identity = Authority::known().issue(ON_LOOPBACK, |_| {});
@@ -79,7 +79,7 @@ fn both_versions_of_tls_are_spoken() {
 }
 
 #[test]
-fn a_certificate_that_is_not_good_is_named_with_its_fault_and_the_way_out() {
+fn an_error_names_the_fault_of_a_certificate_and_what_to_do() {
     #[track_caller]
     fn check(identity: &Identity, says: &[&str]) {
         let origin = answering(identity.server());
@@ -90,7 +90,7 @@ fn a_certificate_that_is_not_good_is_named_with_its_fault_and_the_way_out() {
         }
         assert!(message.contains(&origin.url()), "{message}");
         interceptor.wait_for_errors("the same in the log", |log| log.contains(&message));
-        assert!(origin.requests().is_empty(), "nothing was sent");
+        assert!(origin.requests().is_empty(), "no request was sent");
     }
     let known = Authority::known();
     let issued = |change: fn(&mut CertificateParams)| known.issue(ON_LOOPBACK, change);
@@ -130,7 +130,7 @@ fn a_certificate_that_is_not_good_is_named_with_its_fault_and_the_way_out() {
 }
 
 #[test]
-fn a_certificate_is_trusted_that_the_user_names() {
+fn ca_file_adds_a_trusted_certificate() {
     #[track_caller]
     fn check(identity: &Identity) {
         let folder = scratch_folder();
@@ -150,14 +150,14 @@ fn a_certificate_is_trusted_that_the_user_names() {
         std::fs::remove_dir_all(folder).unwrap();
     }
     check(&self_signed(ON_LOOPBACK, |_| {}));
-    // As `openssl req -x509` makes them.
+    // As `openssl req -x509` creates them.
     check(&self_signed(ON_LOOPBACK, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     }));
 }
 
 #[test]
-fn a_certificate_that_the_user_names_must_still_be_in_time_and_for_the_name() {
+fn a_certificate_trusted_by_ca_file_must_still_be_valid_for_date_and_name() {
     #[track_caller]
     fn check(names: &[&str], change: fn(&mut CertificateParams), says: &str) {
         let identity = self_signed(names, |params| {
@@ -184,7 +184,7 @@ fn a_certificate_that_the_user_names_must_still_be_in_time_and_for_the_name() {
 }
 
 #[test]
-fn the_systems_certificates_can_be_those_of_a_file_or_a_folder() {
+fn ssl_cert_file_and_ssl_cert_dir_replace_the_certificates_of_the_system() {
     let origin = answering(usual());
     let ca = &Authority::known().file;
     let folder = scratch_folder();
@@ -204,7 +204,7 @@ fn the_systems_certificates_can_be_those_of_a_file_or_a_folder() {
 }
 
 #[test]
-fn insecure_accepts_any_certificate_and_says_so_at_start() {
+fn insecure_accepts_any_certificate_and_warns_at_start() {
     let identity = self_signed(&["elsewhere.example"], |params| {
         params.not_after = rcgen::date_time_ymd(2021, 2, 3);
     });
@@ -218,7 +218,7 @@ fn insecure_accepts_any_certificate_and_says_so_at_start() {
     assert_eq!(warnings.count(), 1, "{said}");
     assert_eq!(interceptor.health()["insecure"], true);
 
-    // Where there is no certificate, there is nothing to warn of.
+    // Without TLS there is no warning.
     let plain = Launch::toward("http://localhost:1")
         .args(["--insecure"])
         .start();
@@ -227,7 +227,7 @@ fn insecure_accepts_any_certificate_and_says_so_at_start() {
 }
 
 #[test]
-fn a_client_certificate_is_shown_to_a_target_that_asks() {
+fn a_client_certificate_is_sent_to_a_target_that_requests_it() {
     use rustls::version::{TLS12, TLS13};
     let known = Authority::known();
     let folder = scratch_folder();
@@ -276,7 +276,7 @@ fn a_client_certificate_is_shown_to_a_target_that_asks() {
 }
 
 #[test]
-fn what_cannot_be_used_is_named_before_anything_listens() {
+fn an_unusable_certificate_or_key_is_named_before_the_interceptor_listens() {
     let folder = scratch_folder();
     let write = |name: &str, text: &str| {
         std::fs::write(folder.join(name), text).unwrap();
@@ -345,21 +345,21 @@ fn what_cannot_be_used_is_named_before_anything_listens() {
         &["other.pem", "one.pem", "does not match the certificate"],
     );
     check(&["--client-key", &key], &[], 2, &["--client-cert"]);
-    // Nothing of it is looked at for a target that has no use for it.
+    // Without TLS these variables are ignored.
     let plain = Launch::toward("http://localhost:1").args(["--ca-file", absent]);
     drop(plain.env("SSL_CERT_FILE", absent).start());
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn a_target_that_does_not_speak_tls_is_said_to_be_one() {
+fn an_error_names_a_target_that_does_not_use_tls() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let interceptor = Launch::toward(url).start();
     let origin = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
-        // As servers answer that take a handshake for a request.
+        // The response of servers that parse a handshake as a request.
         stream
             .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             .unwrap();
@@ -370,7 +370,7 @@ fn a_target_that_does_not_speak_tls_is_said_to_be_one() {
 }
 
 #[test]
-fn a_target_that_closes_during_the_handshake_may_be_tried_again() {
+fn a_target_that_closes_during_the_handshake_may_be_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let interceptor = Launch::toward(url).start();
@@ -385,7 +385,7 @@ fn a_target_that_closes_during_the_handshake_may_be_tried_again() {
 }
 
 #[test]
-fn a_handshake_that_does_not_end_is_within_the_limit_on_connecting() {
+fn the_connect_timeout_applies_to_the_handshake() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let interceptor = Launch::toward(url)
@@ -398,7 +398,7 @@ fn a_handshake_that_does_not_end_is_within_the_limit_on_connecting() {
 }
 
 #[test]
-fn a_body_that_ends_with_its_connection_is_cut_where_tls_does_not_say_that_it_ends() {
+fn a_response_until_close_is_cut_without_close_notify() {
     let origin = Origin::listen_in_tls(usual());
     let interceptor = Interceptor::before(&origin);
     for is_announced in [true, false] {
@@ -421,7 +421,7 @@ fn a_body_that_ends_with_its_connection_is_cut_where_tls_does_not_say_that_it_en
 }
 
 #[test]
-fn a_body_of_known_length_is_whole_whatever_ends_the_connection() {
+fn a_body_of_known_length_is_complete_without_close_notify() {
     let origin = Origin::listen_in_tls(usual());
     let interceptor = Interceptor::before(&origin);
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
@@ -437,7 +437,7 @@ fn a_body_of_known_length_is_whole_whatever_ends_the_connection() {
 }
 
 #[test]
-fn a_kept_connection_is_used_again_though_tickets_came_on_it() {
+fn a_kept_connection_is_reused_after_session_tickets() {
     let origin = Origin::listen_in_tls(usual());
     let interceptor = Interceptor::before(&origin);
     let mut client = interceptor.client();
@@ -453,12 +453,12 @@ fn a_kept_connection_is_used_again_though_tickets_came_on_it() {
 }
 
 #[test]
-fn a_kept_connection_that_was_closed_is_not_used_again() {
+fn a_kept_connection_that_was_closed_is_not_reused() {
     for is_announced in [true, false] {
         let origin = Origin::listen_in_tls(usual());
         let interceptor = Interceptor::before(&origin);
         let mut client = interceptor.client();
-        // A request that may not be sent twice.
+        // A request that must not be sent twice.
         let post = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
         client.send(post);
         let mut upstream = origin.accept();
@@ -479,7 +479,7 @@ fn a_kept_connection_that_was_closed_is_not_used_again() {
 }
 
 #[test]
-fn a_new_connection_goes_on_from_an_earlier_handshake() {
+fn a_new_connection_resumes_an_earlier_session() {
     let origin = Origin::listen_in_tls(usual());
     let interceptor = Interceptor::before(&origin);
     for is_resumed in [false, true, true] {
@@ -494,14 +494,14 @@ fn a_new_connection_goes_on_from_an_earlier_handshake() {
 }
 
 #[test]
-fn a_connection_that_is_let_go_is_closed_in_the_way_of_tls() {
+fn a_connection_is_closed_with_close_notify() {
     let origin = Origin::listen_in_tls(usual());
     let interceptor = Interceptor::before(&origin);
     let mut client = interceptor.client();
     client.send(GET);
     let mut upstream = origin.accept();
     upstream.request();
-    // The client leaves during the wait for the first byte.
+    // The client disconnects before the first byte.
     client.close();
     assert_eq!(
         upstream.expect_end_within(Duration::from_secs(5)),

@@ -1,5 +1,5 @@
-//! Protocol upgrades: a tunnel where the origin agrees, an ordinary answer where it does not, nothing where
-//! the protocol is not for tunnels; and CONNECT, which a reverse proxy has no use for.
+//! Protocol upgrades: a tunnel if the origin accepts, an ordinary response if it refuses, and no tunnel for other protocols.
+//! CONNECT is not supported.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const HANDSHAKE: &str = "GET /v1/realtime?model=x HTTP/1.1\r\nHost: localhost\r\
 
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: realtime\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
 
-/// A tunnel, open on both ends.
+/// A tunnel, with its client and its origin.
 fn tunnel() -> (Origin, Interceptor, Conn, Conn) {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
@@ -22,7 +22,7 @@ fn tunnel() -> (Origin, Interceptor, Conn, Conn) {
 }
 
 #[test]
-fn a_handshake_passes_whole_and_bytes_go_both_ways() {
+fn an_upgrade_opens_a_tunnel_in_both_directions() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(HANDSHAKE);
@@ -58,7 +58,7 @@ fn a_handshake_passes_whole_and_bytes_go_both_ways() {
     assert_eq!(
         seen.fields.one("x-source"),
         Some("pycharm-ai-chat"),
-        "identified like any request"
+        "with identification fields, like any request"
     );
     served.send(SWITCH);
     let (head, _) = client.response_head("GET");
@@ -86,13 +86,13 @@ fn a_handshake_passes_whole_and_bytes_go_both_ways() {
         served.send([0x81, number, b'!']);
         client.expect([0x81, number, b'!']);
     }
-    // No longer HTTP: nothing in it is looked at.
+    // The bytes are no longer HTTP and must not be parsed.
     client.send("GET / HTTP/1.1\r\nHost: evil\r\n\r\n\0");
     served.expect("GET / HTTP/1.1\r\nHost: evil\r\n\r\n\0");
 }
 
 #[test]
-fn bytes_that_came_with_the_handshake_are_not_lost() {
+fn bytes_received_with_the_handshake_are_forwarded() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(format!("{HANDSHAKE}early client"));
@@ -107,7 +107,7 @@ fn bytes_that_came_with_the_handshake_are_not_lost() {
 }
 
 #[test]
-fn interim_answers_may_come_before_the_switch() {
+fn interim_responses_may_precede_the_switch() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     client.send(HANDSHAKE);
@@ -120,7 +120,7 @@ fn interim_answers_may_come_before_the_switch() {
 }
 
 #[test]
-fn a_switch_that_comes_byte_by_byte_is_a_switch() {
+fn a_switch_may_arrive_byte_by_byte() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();
     assert!(client.offer_in_pieces(HANDSHAKE, 1));
@@ -132,7 +132,7 @@ fn a_switch_that_comes_byte_by_byte_is_a_switch() {
 }
 
 #[test]
-fn when_the_client_closes_first_the_origin_sees_it() {
+fn the_origin_sees_when_the_client_closes_first() {
     let (_origin, _interceptor, mut served, mut client) = tunnel();
     client.send("last");
     client.close();
@@ -141,7 +141,7 @@ fn when_the_client_closes_first_the_origin_sees_it() {
 }
 
 #[test]
-fn when_the_origin_closes_first_the_client_sees_it() {
+fn the_client_sees_when_the_origin_closes_first() {
     let (_origin, _interceptor, mut served, mut client) = tunnel();
     served.send("last");
     served.close();
@@ -150,7 +150,7 @@ fn when_the_origin_closes_first_the_client_sees_it() {
 }
 
 #[test]
-fn a_half_close_of_the_client_leaves_the_other_half_open() {
+fn a_half_close_of_the_client_keeps_the_other_direction_open() {
     let (_origin, _interceptor, mut served, mut client) = tunnel();
     client.send("all I have to say");
     client.finish_writing();
@@ -165,7 +165,7 @@ fn a_half_close_of_the_client_leaves_the_other_half_open() {
 }
 
 #[test]
-fn a_half_close_of_the_origin_leaves_the_other_half_open() {
+fn a_half_close_of_the_origin_keeps_the_other_direction_open() {
     let (_origin, _interceptor, mut served, mut client) = tunnel();
     served.send("all I have to say");
     served.finish_writing();
@@ -186,22 +186,22 @@ fn a_reset_on_one_side_resets_the_other() {
     assert_eq!(
         served.expect_end_within(Duration::from_secs(1)),
         Stop::Reset,
-        "what was cut does not look complete"
+        "a cut tunnel does not look complete"
     );
     let (_origin, _interceptor, served, mut client) = tunnel();
     served.reset();
     assert_eq!(
         client.expect_end_within(Duration::from_secs(1)),
         Stop::Reset,
-        "what was cut does not look complete"
+        "a cut tunnel does not look complete"
     );
 }
 
 #[test]
-fn a_tunnel_that_is_cut_by_the_end_of_the_program_is_reset() {
+fn shutdown_resets_a_tunnel() {
     let (_origin, interceptor, mut served, mut client) = tunnel();
     interceptor.terminate();
-    interceptor.wait_for_errors("a word on it", |said| said.contains("stopping"));
+    interceptor.wait_for_errors("the stop", |said| said.contains("stopping"));
     interceptor.terminate();
     let mut interceptor = interceptor;
     interceptor.exit_within(DEADLINE);
@@ -209,7 +209,7 @@ fn a_tunnel_that_is_cut_by_the_end_of_the_program_is_reset() {
     assert_eq!(client.expect_end(), Stop::Reset);
 }
 
-/// Waits until nothing is in flight any more.
+/// Waits until no request is in flight.
 #[track_caller]
 fn wait_until_over(interceptor: &Interceptor, why: &str) {
     wait_until(why, 0, || {
@@ -220,22 +220,21 @@ fn wait_until_over(interceptor: &Interceptor, why: &str) {
 }
 
 #[test]
-fn a_tunnel_ends_when_a_side_that_has_finished_is_reset_and_the_other_takes_no_notice() {
+fn a_tunnel_ends_when_a_half_closed_side_is_reset() {
     let (_origin, interceptor, mut served, mut client) = tunnel();
     client.send("last");
     client.finish_writing();
     served.expect("last");
     served.expect_eof();
-    // A reset shows wherever it comes from.
+    // A reset of either side.
     client.reset();
-    wait_until_over(&interceptor, "a client that finished and cut");
+    wait_until_over(&interceptor, "a client that half-closed and reset");
 }
 
-/// Much for a receiver that does not read, and little enough to be with the interceptor when its sender leaves: what that
-/// one still has itself, it takes along.
-const LAST_WORDS: usize = 400_000;
+/// Too much for a receiver that does not read, but little enough to have left the sender's buffers before it disconnects.
+const LAST_BYTES: usize = 400_000;
 
-/// Waits until the interceptor has written so many bytes toward one side.
+/// Waits until the interceptor has written this many bytes toward one side.
 #[track_caller]
 fn wait_until_relayed(interceptor: &Interceptor, metric: &str, bytes: usize) {
     let since = Instant::now();
@@ -245,7 +244,7 @@ fn wait_until_relayed(interceptor: &Interceptor, metric: &str, bytes: usize) {
         let text = client.response("GET").text();
         let line = text.lines().find_map(|line| line.strip_prefix(metric));
         let count = line.and_then(|count| count.trim().parse::<f64>().ok());
-        if count.expect("it is counted") >= bytes as f64 {
+        if count.expect("the metric exists") >= bytes as f64 {
             return;
         }
         assert!(since.elapsed() < DEADLINE, "{text}");
@@ -253,40 +252,40 @@ fn wait_until_relayed(interceptor: &Interceptor, metric: &str, bytes: usize) {
 }
 
 #[test]
-fn last_words_in_a_tunnel_arrive_however_their_sender_leaves_and_whatever_it_is_told() {
+fn the_last_bytes_in_a_tunnel_arrive_however_their_sender_disconnects() {
     const ONWARD: &str = "ic_request_bytes_total";
     const BACK: &str = "ic_response_bytes_total";
     #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Leaves {
-        Closes,
-        /// And it is sent something all the time.
-        ClosesInATalk,
-        Cuts,
+    enum End {
+        Close,
+        /// The same, while the sender receives data.
+        CloseWhileReceiving,
+        Reset,
     }
-    for leaves in [Leaves::Closes, Leaves::ClosesInATalk, Leaves::Cuts] {
-        for client_leaves in [true, false] {
-            let why = format!("{leaves:?}, the client: {client_leaves}");
+    for end in [End::Close, End::CloseWhileReceiving, End::Reset] {
+        for is_client in [true, false] {
+            let why = format!("{end:?}, the client: {is_client}");
             let (_origin, interceptor, served, client) = tunnel();
-            let (mut sender, mut receiver, metric) = if client_leaves {
+            let (mut sender, mut receiver, metric) = if is_client {
                 (client, served, ONWARD)
             } else {
                 (served, client, BACK)
             };
-            sender.send(vec![b'x'; LAST_WORDS]);
-            wait_until_relayed(&interceptor, metric, LAST_WORDS);
-            match leaves {
-                Leaves::Closes | Leaves::ClosesInATalk => sender.close(),
-                Leaves::Cuts => sender.reset(),
+            sender.send(vec![b'x'; LAST_BYTES]);
+            wait_until_relayed(&interceptor, metric, LAST_BYTES);
+            match end {
+                End::Close | End::CloseWhileReceiving => sender.close(),
+                End::Reset => sender.reset(),
             }
-            let mut talker = receiver.twin();
+            let mut twin = receiver.twin();
             std::thread::scope(|scope| {
-                if leaves == Leaves::ClosesInATalk {
+                if end == End::CloseWhileReceiving {
                     scope.spawn(move || {
-                        talker.set_timeout(Duration::from_millis(500));
-                        while talker.offer([b'y'; 1024]) {}
+                        twin.set_timeout(Duration::from_millis(500));
+                        while twin.offer([b'y'; 1024]) {}
                     });
                 }
-                // For a while nobody takes them.
+                // They are not read for a while.
                 interceptor
                     .client()
                     .expect_silence(Duration::from_millis(200));
@@ -297,20 +296,20 @@ fn last_words_in_a_tunnel_arrive_however_their_sender_leaves_and_whatever_it_is_
                         Err(stop) => break stop,
                     }
                 };
-                assert_eq!(taken, LAST_WORDS, "{why}; then {stop:?}");
-                match leaves {
-                    Leaves::Closes => assert_eq!(stop, Stop::Closed, "{why}"),
-                    Leaves::ClosesInATalk => assert_ne!(stop, Stop::Silent, "{why}"),
-                    Leaves::Cuts => assert_eq!(stop, Stop::Reset, "{why}"),
+                assert_eq!(taken, LAST_BYTES, "{why}; then {stop:?}");
+                match end {
+                    End::Close => assert_eq!(stop, Stop::Closed, "{why}"),
+                    End::CloseWhileReceiving => assert_ne!(stop, Stop::Silent, "{why}"),
+                    End::Reset => assert_eq!(stop, Stop::Reset, "{why}"),
                 }
             });
         }
     }
-    count("upgrade: last words", 6);
+    count("upgrade: last bytes", 6);
 }
 
 #[test]
-fn much_goes_both_ways_at_once() {
+fn large_data_flows_in_both_directions_at_once() {
     const SIZE: usize = 16 << 20;
     let (_origin, _interceptor, mut served, mut client) = tunnel();
     let pattern: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
@@ -327,7 +326,7 @@ fn much_goes_both_ways_at_once() {
 }
 
 #[test]
-fn a_refused_handshake_is_an_ordinary_answer() {
+fn a_refused_upgrade_is_an_ordinary_response() {
     let rows = [
         (
             "400 Bad Request",
@@ -338,7 +337,7 @@ fn a_refused_handshake_is_an_ordinary_answer() {
         (
             "200 OK",
             "Upgrade: websocket\r\nConnection: Upgrade\r\n",
-            "an origin that ignores the wish (RFC 9110 §7.8)",
+            "an origin that ignores the offer (RFC 9110 §7.8)",
         ),
         (
             "426 Upgrade Required",
@@ -389,7 +388,7 @@ fn a_refused_handshake_is_an_ordinary_answer() {
 }
 
 #[test]
-fn h2c_is_never_passed_on() {
+fn h2c_is_never_forwarded() {
     let rows = [
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
         "Connection: Upgrade\r\nUpgrade: H2C\r\n",
@@ -417,8 +416,8 @@ fn h2c_is_never_passed_on() {
 }
 
 #[test]
-fn what_is_no_upgrade_opens_no_tunnel() {
-    // The origin switches all the same: nobody asked it to, so its answer is a bad one.
+fn a_request_without_a_valid_upgrade_opens_no_tunnel() {
+    // The origin switches without a valid request for it, so its response is invalid.
     let rows = [
         (
             "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n",
@@ -434,11 +433,11 @@ fn what_is_no_upgrade_opens_no_tunnel() {
         ),
         (
             "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-            "a protocol that is stripped",
+            "a protocol that is removed",
         ),
         (
             "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            "nothing of the kind",
+            "no Upgrade at all",
         ),
     ];
     for (request, why) in rows {
@@ -461,17 +460,17 @@ fn connect_is_not_implemented() {
         (
             "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n",
             &[501],
-            "no forward proxy",
+            "it is not a forward proxy",
         ),
         (
             "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
             &[501, 421],
-            "a foreign host may be said first",
+            "the host of another machine may be reported first",
         ),
         (
             "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\nContent-Length: 5\r\n\r\nhello",
             &[400, 501],
-            "a body on it: refused either way",
+            "with a body",
         ),
         (
             "CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

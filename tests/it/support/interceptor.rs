@@ -416,7 +416,7 @@ impl Interceptor {
                     if health["pid"] == self.pid() {
                         client.expect_eof();
                         // Printed before the response, but the reading thread may be late.
-                        self.wait_for_errors("who it is", |said| said.contains("Target:  "));
+                        self.wait_for_errors("its address", |said| said.contains("Target:  "));
                         return None;
                     }
                 }

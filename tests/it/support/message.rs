@@ -27,7 +27,7 @@ impl Fields {
     #[track_caller]
     pub fn one(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
-        assert!(all.len() <= 1, "`{name}` must come at most once: {self:?}");
+        assert!(all.len() <= 1, "`{name}` must occur at most once: {self:?}");
         all.first().copied()
     }
 
@@ -193,7 +193,7 @@ pub fn request_framing(head: &Head) -> Result<Framing, String> {
         ([coding], []) if coding.eq_ignore_ascii_case("chunked") && head.start[2] == "HTTP/1.1" => {
             Ok(Framing::Chunked)
         }
-        _ => Err(format!("a doubtful framing: {:?}", head.fields)),
+        _ => Err(format!("an ambiguous framing: {:?}", head.fields)),
     }
 }
 
@@ -205,7 +205,7 @@ pub fn response_framing(head: &Head, method: &str) -> Result<Framing, String> {
         ([], []) => Framing::UntilClose,
         ([], [length]) => read_length(length)?,
         ([coding], []) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
-        _ => return Err(format!("a doubtful framing: {:?}", head.fields)),
+        _ => return Err(format!("an ambiguous framing: {:?}", head.fields)),
     };
     let status = head.start[1].as_str();
     let bodiless =

@@ -239,14 +239,14 @@ impl Origin {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "origin: {what} did not come true within {DEADLINE:?}; seen: {:?}",
+                "origin: {what} was not satisfied within {DEADLINE:?}; seen: {:?}",
                 *seen
             );
             seen = self
                 .book
                 .changed
                 .wait_timeout(seen, left)
-                .expect("the book is not poisoned")
+                .expect("no holder of this lock panics")
                 .0;
         }
         seen.clone()

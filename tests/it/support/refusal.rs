@@ -87,23 +87,7 @@ fn check_refused(
         [before.as_bytes(), &row.request, tail.as_bytes()].concat(),
         pieces,
     );
-    if !before.is_empty() {
-        let good = client
-            .try_response("GET")
-            .unwrap_or_else(|stop| panic!("the good request is answered: {stop:?}: {why}"));
-        assert_eq!(good.text(), "ok", "{why}");
-    }
-    let response = client
-        .try_response("GET")
-        .unwrap_or_else(|stop| panic!("a refusal is a response: {stop:?}: {why}"));
-    assert!(
-        row.statuses.contains(&response.status),
-        "{:?} expected, {} received: {why}: {}",
-        row.statuses,
-        response.status,
-        response.text()
-    );
-    check_own_error(&response, row.statuses);
+    let response = read_refusal(&mut client, before, row.statuses, &why);
     assert!(
         response
             .fields
@@ -116,7 +100,7 @@ fn check_refused(
         origin,
         interceptor,
         before,
-        &format!("nothing of it reaches the origin: {why}"),
+        &format!("no part of it reaches the origin: {why}"),
     );
     let broken: Vec<Seen> = origin
         .seen()
@@ -125,8 +109,30 @@ fn check_refused(
         .collect();
     assert!(
         broken.is_empty(),
-        "nothing of it reaches the origin: {why}: {broken:?}"
+        "no part of it reaches the origin: {why}: {broken:?}"
     );
+}
+
+/// Reads the response to the valid request `before`, if there is one, and the refusal, which is returned.
+#[track_caller]
+pub fn read_refusal(client: &mut Conn, before: &str, statuses: &[u16], why: &str) -> Response {
+    if !before.is_empty() {
+        let good = client
+            .try_response("GET")
+            .unwrap_or_else(|stop| panic!("the valid request gets a response: {stop:?}: {why}"));
+        assert_eq!(good.text(), "ok", "{why}");
+    }
+    let response = client
+        .try_response("GET")
+        .unwrap_or_else(|stop| panic!("a refusal is a response: {stop:?}: {why}"));
+    assert!(
+        statuses.contains(&response.status),
+        "{statuses:?} expected, {} received: {why}: {}",
+        response.status,
+        response.text()
+    );
+    check_own_error(&response, statuses);
+    response
 }
 
 /// After a refusal the connection is closed without further bytes.
@@ -135,7 +141,7 @@ pub fn check_orderly_end(mut client: Conn, why: &str) {
     let (rest, stop) = client.drain();
     assert!(
         rest.is_empty() && stop == Stop::Closed,
-        "an orderly end (RFC 9112 §9.6), for a reset may overtake the answer: {stop:?}, {:?}: {why}",
+        "an orderly end (RFC 9112 §9.6), because a reset may overtake the response: {stop:?}, {:?}: {why}",
         latin1(&rest)
     );
 }

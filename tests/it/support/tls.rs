@@ -43,12 +43,13 @@ pub struct Identity {
 
 impl Authority {
     fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
+        let mut params =
+            CertificateParams::new(Vec::new()).expect("an empty list of names is valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params
             .distinguished_name
             .push(rcgen::DnType::CommonName, format!("{name} of a test"));
-        let key = KeyPair::generate().expect("keys can be made");
+        let key = KeyPair::generate().expect("keys can be generated");
         let certificate = params
             .self_signed(&key)
             .expect("a CA can sign itself")
@@ -80,7 +81,9 @@ impl Authority {
 /// A self-signed certificate.
 pub fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
     let (params, key) = subject(names, change);
-    let certificate = params.self_signed(&key).expect("anybody can sign");
+    let certificate = params
+        .self_signed(&key)
+        .expect("a certificate can sign itself");
     Identity {
         certificate: certificate.pem(),
         key: key.serialize_pem(),
@@ -97,7 +100,7 @@ fn subject(
         .distinguished_name
         .push(rcgen::DnType::CommonName, "an origin of a test");
     change(&mut params);
-    (params, KeyPair::generate().expect("keys can be made"))
+    (params, KeyPair::generate().expect("keys can be generated"))
 }
 
 impl Identity {
@@ -125,7 +128,7 @@ impl Identity {
                 roots.add(root).expect("a CA");
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
                     .build()
-                    .expect("there is a root");
+                    .expect("there is a root certificate");
                 builder.with_client_cert_verifier(verifier)
             }
         };
@@ -134,7 +137,7 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("just made");
         let mut config = builder
             .with_single_cert(chain, key)
-            .expect("they belong together");
+            .expect("certificate and key match");
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }
