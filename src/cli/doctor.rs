@@ -1,28 +1,25 @@
 //! `ic doctor`: checks each part of the way from a client's variables to the target's stream.
 //!
-//! Here is the order of the checks. `probes` looks at the system; `checks`, `variables` and `stream` are pure functions of what the
-//! probes returned.
+//! Here is the order of the checks. `checks` and `variables` look at the system and return what they find; `chain` sends
+//! requests to the target and through an interceptor, and `stream` compares what returns.
 
+mod chain;
 mod checks;
 mod finding;
-mod probes;
 mod stream;
 mod variables;
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
+use serde_json::json;
 
-use crate::serve::Target;
-
-use self::checks::ProjectPort;
+use self::chain::{Chain, Route};
 use self::finding::{Finding, Verdict};
-use self::probes::Chain;
 use super::serve::{Serve, instance_id, instance_template, proxy_for, trust_of};
-use super::settings::{self, Environment, SourcedValue};
+use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
-use crate::registry::Registry;
-use crate::text::{Escaped, name as name_of};
+use crate::machine::interceptor::Identity;
+use crate::text::Escaped;
 
 /// check registry, port, target, variables and proxies, and whether streams are buffered
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -75,14 +72,10 @@ pub struct Doctor {
 impl Doctor {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let findings = self.examine(context)?;
-        let healthy = findings
-            .iter()
-            .all(|finding| finding.verdict != Verdict::Wrong);
+        let healthy = !findings.iter().any(Finding::is_wrong);
         if self.json {
-            context.out.json(&Document {
-                healthy,
-                findings: &findings,
-            })?;
+            let document = json!({ "healthy": healthy, "findings": findings });
+            context.out.json(&document)?;
         } else {
             for finding in &findings {
                 let mark = match finding.verdict {
@@ -103,78 +96,77 @@ impl Doctor {
     fn examine(&self, context: &Context<'_>) -> Result<Vec<Finding>, Failure> {
         // Values that are refused are refused before anything is looked at.
         let handle = context.registry_handle()?;
-        let project = context.project(self.path.as_deref())?;
-        let model = match &self.model {
-            Some(model) => Some(SourcedValue::flag("--model", model).text()?.to_owned()),
-            None => None,
-        };
-        let options = self.serve_options();
-        if let Some(options) = &options {
-            trust_of(options, &context.environment)?;
-        }
+        let path = self.path.as_deref();
+        let project = context.project(path)?;
+        let model = self.model.as_ref();
+        let model = model.map(|model| SourcedValue::flag("--model", model));
+        let model = model.as_ref().map(SourcedValue::text).transpose()?;
+        trust_of(&self.serve_options(), &context.environment)?;
         let template = instance_template(&context.environment, None);
         instance_id(template.text()?, Some(&project))?;
 
-        let mut findings = Vec::new();
-        let (state, registry) = probes::registry(&handle, &project);
-        findings.push(checks::registry(&state));
-        let port = probes::port(context, self.path.as_deref(), &registry, &project)?;
-        let is_given =
-            self.path.is_none() && context.environment.variable(settings::PORT).is_some();
-        findings.push(checks::port(&port, is_given));
-        check_variables(&context.environment, &port, &registry, &mut findings)?;
-        let route = self.route(context, &port, options, &mut findings)?;
+        let (finding, registry) = checks::registry(&handle, &project);
+        let mut findings = vec![finding];
+        let (finding, port, interceptor) = checks::port(context, path, &registry, &project)?;
+        findings.push(finding);
+        findings.extend(variables::base_urls(context, port, &registry)?);
+        findings.extend(variables::proxies(&context.environment));
+        let route = self.route(context, interceptor, &mut findings)?;
         if let Some(route) = route {
-            self.check_target(context, &port, route, model, &mut findings)?;
+            self.check_target(context, &route, model, &mut findings)?;
         }
         Ok(findings)
     }
 
-    /// Decides which target is checked, and how it is reached. `None`: the proxy variable is wrong, which is then a finding.
+    /// Decides which target is checked, and how it is reached; `running` is the project's interceptor. `None`: the proxy
+    /// variable is wrong, which is then a finding.
     fn route(
         &self,
         context: &Context<'_>,
-        port: &ProjectPort,
-        options: Option<Serve>,
+        running: Option<Identity>,
         findings: &mut Vec<Finding>,
     ) -> Result<Option<Route>, Failure> {
         let environment = &context.environment;
-        let running = port.interceptor();
-        let configured = environment.variable(settings::TARGET_URL);
-        let value = match (&self.target, running, &configured) {
+        let value = match (
+            &self.target,
+            &running,
+            environment.variable(settings::TARGET_URL),
+        ) {
             (Some(target), ..) => SourcedValue::flag("--target", target),
-            (None, Some(running), _) => SourcedValue::default(&running.target),
-            (None, None, Some(configured)) => configured.clone(),
+            (None, Some(running), configured) => {
+                findings.extend(checks::other_target(&running.target, configured));
+                SourcedValue::default(&running.target)
+            }
+            (None, None, Some(configured)) => configured,
             (None, None, None) => SourcedValue::default(super::serve::TARGET_URL),
         };
-        let (text, target) = (value.text()?, value.target()?);
-        let configured = configured.as_ref().and_then(|value| value.text().ok());
-        findings.extend(checks::other_target(
-            text,
-            configured,
-            running.map(|running| running.target.as_str()),
-        ));
-        let running = running.filter(|running| running.target == text);
-        let proxy = match &options {
-            None => running.and_then(|running| running.proxy.as_ref()?.parse().ok()),
-            Some(options) if options.use_proxy_env => match proxy_for(&target, environment) {
-                Ok(found) => found.and_then(|proxy| proxy.to_string().parse().ok()),
+        let target = value.target()?;
+        let text = target.to_string();
+        let has_options = self.serve_options() != Serve::default();
+        if let Some(running) = running.filter(|it| !has_options && it.target == text) {
+            return Ok(Some(Route {
+                target,
+                proxy: running.proxy.and_then(|proxy| proxy.parse().ok()),
+                is_insecure: running.insecure,
+                interceptor: running.address,
+            }));
+        }
+        let proxy = if self.use_proxy_env {
+            match proxy_for(&target, environment) {
+                Ok(proxy) => proxy.and_then(|proxy| proxy.to_string().parse().ok()),
                 Err(failure) => {
                     findings.push(Finding::wrong("Proxies", failure.to_string()));
                     return Ok(None);
                 }
-            },
-            Some(_) => None,
-        };
-        let is_insecure = match &options {
-            None => port.interceptor().is_some_and(|running| running.insecure),
-            Some(options) => options.insecure,
+            }
+        } else {
+            None
         };
         Ok(Some(Route {
             target,
             proxy,
-            is_insecure,
-            options,
+            is_insecure: self.insecure,
+            interceptor: None,
         }))
     }
 
@@ -182,100 +174,58 @@ impl Doctor {
     fn check_target(
         &self,
         context: &Context<'_>,
-        port: &ProjectPort,
-        route: Route,
-        model: Option<String>,
+        route: &Route,
+        model: Option<&str>,
         findings: &mut Vec<Finding>,
     ) -> Result<(), Failure> {
-        let Route {
-            target,
-            proxy,
-            is_insecure,
-            options,
-        } = route;
-        let reached = probes::reach(proxy.as_ref().unwrap_or(&target));
-        let finding = checks::target(&target, proxy.as_ref(), &reached);
-        let is_wrong = finding.verdict == Verdict::Wrong;
+        let finding = checks::target(&route.target, route.proxy.as_ref());
+        let is_wrong = finding.is_wrong();
         findings.push(finding);
         if is_wrong {
             return Ok(());
         }
-        let chain = Chain::new(context, &target, port, options, proxy.is_some())?;
-        let models = chain.models();
-        if let Some(finding) = checks::tls(&target, is_insecure, &models) {
-            let is_wrong = finding.verdict == Verdict::Wrong;
-            findings.push(finding);
-            if is_wrong {
+        let chain = Chain::new(context, route, self.serve_options())?;
+        let models = match chain.models() {
+            Ok(models) => models,
+            Err(why) => {
+                findings.push(Finding::wrong("API", format!("the interceptor {why}")));
                 return Ok(());
             }
+        };
+        if let Some(finding) = checks::own_error(&models) {
+            findings.push(finding);
+            return Ok(());
         }
-        findings.push(checks::api(&models));
+        if route.target.is_https() {
+            findings.push(checks::certificate(&route.target, route.is_insecure));
+        }
+        let (finding, first_model) = checks::api(&models);
+        findings.push(finding);
         if self.no_stream {
             return Ok(());
         }
-        findings.push(match model.or_else(|| checks::first_model(&models)) {
-            Some(model) if checks::may_stream(&models) => {
-                let measure = || stream::streaming(&chain.stream(&model));
-                let first = measure();
-                // A pause of this machine can look like a buffer.
-                if first.verdict == Verdict::Wrong {
-                    measure()
-                } else {
-                    first
-                }
-            }
-            _ => stream::no_stream(),
-        });
+        let Some(model) = model.map(str::to_owned).or(first_model) else {
+            findings.push(stream::no_stream());
+            return Ok(());
+        };
+        let mut finding = stream::streaming(&chain.stream(&model));
+        if finding.is_wrong() {
+            // A pause of this machine can look like a buffer.
+            finding = stream::streaming(&chain.stream(&model));
+        }
+        findings.push(finding);
         Ok(())
     }
 
-    /// Returns the options of `ic serve` that are given; `None` where none is.
-    fn serve_options(&self) -> Option<Serve> {
-        let options = Serve {
+    /// The options of `ic serve` that are given.
+    fn serve_options(&self) -> Serve {
+        Serve {
             ca_file: self.ca_file.clone(),
             client_cert: self.client_cert.clone(),
             client_key: self.client_key.clone(),
             insecure: self.insecure,
             use_proxy_env: self.use_proxy_env,
             ..Serve::default()
-        };
-        (options != Serve::default()).then_some(options)
-    }
-}
-
-/// How the target is reached.
-struct Route {
-    target: Target,
-    proxy: Option<Target>,
-    /// Certificates are not verified.
-    is_insecure: bool,
-    /// Those of a temporary interceptor; `None`: the project's interceptor is used, if it runs.
-    options: Option<Serve>,
-}
-
-fn check_variables(
-    environment: &Environment<'_>,
-    port: &ProjectPort,
-    registry: &Registry,
-    findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
-    for name in variables::BASE_URLS {
-        if let Some(value) = environment.variable(name.variable) {
-            let owner = |port| registry.path_of(port).map(name_of);
-            findings.push(variables::base_url(
-                name,
-                value.text()?,
-                port.number(),
-                owner,
-            ));
         }
     }
-    findings.extend(variables::proxies(&probes::proxies(environment)));
-    Ok(())
-}
-
-#[derive(Serialize)]
-struct Document<'a> {
-    healthy: bool,
-    findings: &'a [Finding],
 }

@@ -99,9 +99,10 @@ fn print(survey: &Survey, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn print_running(running: &Running, out: &mut Output) -> Result<(), Failure> {
+    let identity = &running.identity;
     let (project, path) = match (&running.project, &running.path) {
         (Some(project), Some(path)) => (project.as_str(), path.as_str()),
-        _ => (running.instance_id.as_str(), "(no project)"),
+        _ => (identity.instance_id.as_str(), "(no project)"),
     };
     out.text(format_args!(
         "  Port {port:>5}          ✓  →  {project}\n             {path}\n\
@@ -111,19 +112,19 @@ fn print_running(running: &Running, out: &mut Output) -> Result<(), Failure> {
         port = running.port,
         project = Escaped(project),
         path = Escaped(path),
-        target = Escaped(&running.target),
+        target = Escaped(&identity.target),
         reachable = if running.target_reachable {
             "✓ reachable"
         } else {
             "⚠ NOT REACHABLE"
         },
-        uptime = rounded(Duration::from_secs(running.uptime_seconds)),
-        pid = running.pid,
-        requests = running.requests,
-        errors = running.errors,
-        in_flight = running.in_flight,
+        uptime = rounded(Duration::from_secs(identity.uptime_seconds)),
+        pid = identity.pid,
+        requests = identity.requests,
+        errors = identity.errors,
+        in_flight = identity.in_flight,
     ))?;
-    if let Some(error) = &running.last_error {
+    if let Some(error) = &identity.last_error {
         out.text(format_args!(
             "             Last error, {} ago: {}\n",
             rounded(Duration::from_secs(error.seconds_ago)),

@@ -3,7 +3,6 @@
 //! Of a target in TLS only the TCP connection is made. Which certificates are trusted is known to its interceptor, which
 //! reports a failed handshake itself.
 
-use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -17,28 +16,17 @@ use crate::serve::upstream::error::ConnectError;
 use crate::serve::{Endpoint, connect_at_once};
 use crate::text::io_message;
 
-/// Why there is no connection, or no response on it. Displays as a predicate: `refuses connections`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unreachable {
-    /// Its host name has no address; the system's message.
-    NoAddress(String),
-    /// It does not listen.
-    Refused,
-    /// It has not answered within this limit.
-    Timeout(Duration),
-    /// Any other error; its message.
-    Failed(String),
+/// Why there is no connection, or no response on it, as a predicate: `refuses connections`.
+pub type Unreachable = String;
+
+/// The predicate for a time limit that has passed.
+pub fn timed_out(limit: Duration) -> Unreachable {
+    format!("does not answer in {} s", limit.as_secs_f32())
 }
 
-impl fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unreachable::NoAddress(message) => write!(f, "has no address ({message})"),
-            Unreachable::Refused => f.write_str("refuses connections"),
-            Unreachable::Timeout(limit) => write!(f, "does not answer in {} s", limit.as_secs()),
-            Unreachable::Failed(message) => write!(f, "cannot be reached: {message}"),
-        }
-    }
+/// The predicate for any other error.
+pub fn failed(error: &io::Error) -> Unreachable {
+    format!("cannot be reached: {}", io_message(error))
 }
 
 /// Connects to `endpoint` within `limit`.
@@ -48,15 +36,15 @@ impl fmt::Display for Unreachable {
 /// Why none of its addresses could be connected to.
 pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Stream, Unreachable> {
     once(endpoint, limit).await.map_err(|error| match error {
-        ConnectError::Unresolved(error) => Unreachable::NoAddress(io_message(&error)),
-        ConnectError::Refused => Unreachable::Refused,
-        ConnectError::Timeout => Unreachable::Timeout(limit),
-        ConnectError::Failed(error) => Unreachable::Failed(io_message(&error)),
+        ConnectError::Unresolved(error) => format!("has no address ({})", io_message(&error)),
+        ConnectError::Refused => "refuses connections".to_owned(),
+        ConnectError::Timeout => timed_out(limit),
+        ConnectError::Failed(error) => failed(&error),
         ConnectError::NoDescriptors => {
-            Unreachable::Failed("no file descriptors are left; raise `ulimit -n`".to_owned())
+            "cannot be reached: no file descriptors are left; raise `ulimit -n`".to_owned()
         }
         // Errors of TLS and of a proxy, neither of which is used.
-        _ => Unreachable::Failed("the connection failed".to_owned()),
+        _ => "cannot be reached".to_owned(),
     })
 }
 
@@ -67,7 +55,7 @@ pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Stream, Unr
 /// As [`connect`].
 pub fn reach(endpoint: &Endpoint, limit: Duration) -> Result<(), Unreachable> {
     reactor::block_on(connect(endpoint, limit))
-        .unwrap_or_else(|error| Err(Unreachable::Failed(io_message(&error))))
+        .unwrap_or_else(|error| Err(failed(&error)))
         .map(drop)
 }
 
@@ -117,11 +105,9 @@ mod tests {
         assert_eq!(reach(&format!("http://localhost:{port}")), Ok(()));
         drop(listener);
         let refused = reach(&format!("http://127.0.0.1:{port}"));
-        assert_eq!(refused, Err(Unreachable::Refused));
-        assert!(matches!(
-            reach("http://no-such-host.invalid"),
-            Err(Unreachable::NoAddress(_))
-        ));
+        assert_eq!(refused, Err("refuses connections".to_owned()));
+        let why = reach("http://no-such-host.invalid").expect_err("it has no address");
+        assert!(why.starts_with("has no address ("), "{why}");
         assert!(reach("unix:/no/such/socket").is_err());
     }
 
@@ -144,9 +130,6 @@ mod tests {
         };
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         let endpoint = Endpoint::Unix(path);
-        assert_eq!(
-            super::reach(&endpoint, limit),
-            Err(Unreachable::Timeout(limit))
-        );
+        assert_eq!(super::reach(&endpoint, limit), Err(timed_out(limit)));
     }
 }

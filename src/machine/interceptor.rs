@@ -16,27 +16,29 @@ use super::process::{Listener, Process};
 use crate::serve::{Endpoint, reactor};
 
 /// What an interceptor says of itself.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// Serialises as members of a document of `ic status`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Identity {
     /// `healthy`.
+    #[serde(skip_serializing)]
     pub status: String,
     /// What it adds to every request as `x-memory-user-id`.
     pub instance_id: String,
     /// The target that it forwards to.
     pub target: String,
     /// The proxy through which it reaches its target.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub proxy: Option<String>,
     /// Whether it does not verify the certificate of its target.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub insecure: bool,
     /// The path of the project that it was started for, as text that carries its bytes ([`raw`](crate::text::raw)).
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub project: Option<String>,
     /// Its process id, as seen from this process where that is known.
     pub pid: u32,
     /// The time since its start.
-    pub uptime_seconds: f64,
+    pub uptime_seconds: u64,
     /// The number of requests that it has answered.
     #[serde(default)]
     pub requests: u64,

@@ -7,7 +7,7 @@
 //! All are asked concurrently, each within a time limit, and so are their targets: a full registry costs no more time than
 //! an empty one. Where the system does not list sockets, each port of a project is asked, and the survey is partial.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use smol::LocalExecutor;
 use smol::lock::Semaphore;
 
 use super::connect::connect;
-use super::interceptor::{Identity, LastError, Service};
+use super::interceptor::{Identity, Service};
 use super::listeners::listeners;
 use crate::serve::{Target, reactor};
 use crate::text::{name, raw};
@@ -43,24 +43,11 @@ pub struct Running {
     pub project: Option<String>,
     /// The path of its project, as text that carries its bytes ([`raw`]).
     pub path: Option<String>,
-    /// What it adds to every request as `x-memory-user-id`.
-    pub instance_id: String,
-    /// Its process id.
-    pub pid: u32,
-    /// The time since its start.
-    pub uptime_seconds: u64,
-    /// The target that it forwards to.
-    pub target: String,
     /// Whether its target, or the proxy before it, accepts connections.
     pub target_reachable: bool,
-    /// The number of requests that it has answered.
-    pub requests: u64,
-    /// How many of them it answered with a status of 500 or above.
-    pub errors: u64,
-    /// The number of requests in flight.
-    pub in_flight: u64,
-    /// The last failure on the way to its target.
-    pub last_error: Option<LastError>,
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub identity: Identity,
 }
 
 /// A project's port on which something else than its interceptor listens.
@@ -93,14 +80,10 @@ pub fn survey<'a>(projects: impl IntoIterator<Item = (&'a Path, u16)>) -> io::Re
     let (services, is_partial) = services(projects.keys().copied());
     let (identities, reachable) = reactor::block_on(async {
         let identities = concurrently(&services, Service::identity).await;
-        let targets: BTreeMap<&str, ()> = identities
-            .iter()
-            .flatten()
-            .map(|identity| (identity.first_hop(), ()))
-            .collect();
-        let targets: Vec<String> = targets.into_keys().map(str::to_owned).collect();
-        let reachable =
-            concurrently(&targets, async |target: &String| is_reachable(target).await).await;
+        let known = identities.iter().flatten();
+        let targets: BTreeSet<String> = known.map(|it| it.first_hop().to_owned()).collect();
+        let targets: Vec<String> = targets.into_iter().collect();
+        let reachable = concurrently(&targets, async |target| is_reachable(target).await).await;
         let reachable: HashMap<String, bool> = targets.into_iter().zip(reachable).collect();
         (identities, reachable)
     })?;
@@ -109,34 +92,27 @@ pub fn survey<'a>(projects: impl IntoIterator<Item = (&'a Path, u16)>) -> io::Re
         ..Survey::default()
     };
     for (service, identity) in services.into_iter().zip(identities) {
-        let project = projects.get(&service.port).copied();
-        if let Some(path) = project {
-            let held = match &identity {
-                Some(identity) if is_for(identity, path) => None,
-                Some(identity) => Some((Some(identity.pid), None, Some(&identity.instance_id))),
-                // Nothing may listen there at all.
-                None if is_partial => None,
-                None => {
-                    let process = service.process.as_ref();
-                    let program = process.map(|process| process.program.clone());
-                    Some((process.map(|process| process.pid), program, None))
-                }
-            };
-            survey
-                .held
-                .extend(held.map(|(pid, program, instance_id)| Held {
-                    port: service.port,
-                    project: name(path),
-                    path: raw::to_text(path.as_os_str()),
-                    pid,
-                    program,
-                    instance_id: instance_id.cloned(),
-                }));
+        let port = service.port;
+        let holder = identity.as_ref();
+        if let Some(&path) = projects.get(&port)
+            && !holder.is_some_and(|holder| is_for(holder, path))
+            // Where the system does not list sockets, there may be none on the port.
+            && (holder.is_some() || !is_partial)
+        {
+            survey.held.push(held(path, service, holder));
         }
         if let Some(identity) = identity {
-            let is_reachable = reachable.get(identity.first_hop()) == Some(&true);
-            let running = running(service.port, identity, is_reachable);
-            survey.interceptors.push(running);
+            let path = identity.project.clone();
+            let project = path
+                .as_ref()
+                .map(|path| name(raw::from_text(path).as_ref()));
+            survey.interceptors.push(Running {
+                port,
+                project,
+                path,
+                target_reachable: reachable.get(identity.first_hop()) == Some(&true),
+                identity,
+            });
         }
     }
     Ok(survey)
@@ -165,24 +141,19 @@ fn services(ports: impl Iterator<Item = u16>) -> (Vec<Service>, bool) {
     }
 }
 
-fn running(port: u16, identity: Identity, target_reachable: bool) -> Running {
-    let path = identity.project;
-    Running {
-        port,
-        project: path
-            .as_ref()
-            .map(|path| name(Path::new(&raw::from_text(path)))),
-        path,
-        instance_id: identity.instance_id,
-        pid: identity.pid,
-        // Whole seconds; a value that is not a number becomes 0.
-        uptime_seconds: identity.uptime_seconds as u64,
-        target: identity.target,
-        target_reachable,
-        requests: identity.requests,
-        errors: identity.errors,
-        in_flight: identity.in_flight,
-        last_error: identity.last_error,
+/// The port of the project at `path`, on which `service` listens: another interceptor, or any other program.
+fn held(path: &Path, service: Service, interceptor: Option<&Identity>) -> Held {
+    let (pid, program) = match (interceptor, service.process) {
+        (Some(interceptor), _) => (Some(interceptor.pid), None),
+        (None, process) => process.map(|it| (it.pid, it.program)).unzip(),
+    };
+    Held {
+        port: service.port,
+        project: name(path),
+        path: raw::to_text(path.as_os_str()),
+        pid,
+        program,
+        instance_id: interceptor.map(|interceptor| interceptor.instance_id.clone()),
     }
 }
 

@@ -162,7 +162,7 @@ const RULES: &[Rule] = &[
             "src/machine/feeds.rs",
             "src/machine/connect.rs",
             // Whether a file could be written.
-            "src/cli/doctor/probes.rs",
+            "src/cli/doctor/checks.rs",
             // Whose process this is, and on which machine.
             "src/cli/serve/placeholders.rs",
             // A supervisor's socket, which may be an abstract one.

@@ -1,183 +1,181 @@
-//! The checks: pure functions from what the probes returned to a [`Finding`]. Those of variables are in `variables`, that of the
-//! stream in `stream`.
+//! The checks of the registry, the port, and the target. Those of variables are in `variables`, that of the stream in `stream`.
 
-use crate::machine::connect::Unreachable;
-use crate::machine::interceptor::Identity;
-use crate::machine::process::Process;
-use crate::registry::{Port, Refusal};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Access, access};
+
+use crate::cli::context::{Context, RegistryHandle};
+use crate::cli::outcome::Failure;
+use crate::cli::port_state::{PortState, port_state};
+use crate::cli::settings::{self, SourcedValue};
+use crate::machine::client::Response;
+use crate::machine::connect::reach;
+use crate::machine::interceptor::{Identity, interceptor_at};
+use crate::machine::survey::is_for;
+use crate::registry::project::Project;
+use crate::registry::{Port, Registry};
 use crate::serve::Target;
+use crate::text::{escaped_path, io_message};
 
 use super::finding::Finding;
 use super::variables::ENDPOINTS;
-use crate::machine::client::Response;
 
-/// The registry file.
-pub struct RegistryState {
-    pub file: String,
-    /// The number of mappings, or what is wrong.
-    pub reading: Result<usize, String>,
-    /// The path that cannot be written and the error, if there is one.
-    pub writing: Result<(), (String, String)>,
-    /// Whether the project has a port.
-    pub is_recorded: bool,
-}
-
-pub fn registry(state: &RegistryState) -> Finding {
+/// Checks the registry file; returns its content too.
+pub fn registry(handle: &RegistryHandle, project: &Project) -> (Finding, Registry) {
     const CHECK: &str = "Registry";
-    let RegistryState {
-        file,
-        reading,
-        writing,
-        is_recorded,
-    } = state;
-    match (reading, writing) {
-        (Err(why), _) => Finding::wrong(CHECK, why.clone()),
-        (Ok(_), Err((path, why))) => {
-            let consequence = if *is_recorded {
-                "new projects get no port"
-            } else {
-                "this project can get no port"
-            };
-            Finding::wrong(
-                CHECK,
-                format!(
-                    "`{path}` cannot be written ({why}): {consequence}; change its permissions, or give another file \
-                     with --registry or PORT_REGISTRY_PATH"
-                ),
-            )
+    let file = handle.store.path();
+    let snapshot = match handle.store.read() {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            let finding = Finding::wrong(CHECK, error.to_string());
+            return (finding, Registry::default());
         }
-        (Ok(mappings), Ok(())) => {
-            let s = if *mappings == 1 { "" } else { "s" };
-            Finding::good(CHECK, format!("{file}, {mappings} project{s}"))
-        }
-    }
-}
-
-/// The port of the project, and what listens on it.
-pub enum ProjectPort {
-    /// The project at this path, shown, has none.
-    None(String),
-    Free(Port),
-    NotPermitted(Port),
-    Unknown(Port, Refusal),
-    OwnInterceptor(Port, Identity),
-    OtherInterceptor(Port, Identity),
-    OtherProgram(Port, Option<Process>),
-}
-
-impl ProjectPort {
-    /// Returns this project's interceptor, if it runs.
-    pub fn interceptor(&self) -> Option<&Identity> {
-        match self {
-            ProjectPort::OwnInterceptor(_, identity) => Some(identity),
-            _ => None,
-        }
-    }
-
-    /// Returns the port, if the project has one.
-    pub fn number(&self) -> Option<Port> {
-        match self {
-            ProjectPort::None(_) => None,
-            ProjectPort::Free(port)
-            | ProjectPort::NotPermitted(port)
-            | ProjectPort::Unknown(port, _)
-            | ProjectPort::OwnInterceptor(port, _)
-            | ProjectPort::OtherInterceptor(port, _)
-            | ProjectPort::OtherProgram(port, _) => Some(*port),
-        }
-    }
-}
-
-/// `is_given`: the port is that of `INTERCEPTOR_PORT`, not of the registry.
-pub fn port(state: &ProjectPort, is_given: bool) -> Finding {
-    const CHECK: &str = "Port";
-    let way_out = if is_given {
-        "stop that, or give another port with INTERCEPTOR_PORT"
-    } else {
-        "stop that, or `ic remove` and `ic serve` for another port"
     };
-    match state {
-        ProjectPort::None(project) => Finding::note(
-            CHECK,
-            format!("none is assigned to `{project}`; `ic serve` assigns one and listens on it"),
-        ),
-        ProjectPort::Free(port) => Finding::note(
+    let registry = snapshot.registry;
+    let finding = match (snapshot.warning, writable(file)) {
+        (Some(warning), _) => Finding::wrong(CHECK, warning.to_string()),
+        (None, Err((path, error))) => {
+            let has_port = registry.port_of(project).is_some();
+            Finding::wrong(CHECK, not_writable(&path, &error, has_port))
+        }
+        (None, Ok(())) => {
+            let count = registry.len();
+            let s = if count == 1 { "" } else { "s" };
+            let file = escaped_path(file);
+            Finding::good(CHECK, format!("{file}, {count} project{s}"))
+        }
+    };
+    (finding, registry)
+}
+
+/// Checks whether the file can be replaced: by a new one in its folder, or in the nearest folder above that exists.
+fn writable(file: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let can_write = |path: &Path, access_wanted| match access(path, access_wanted) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err((path.to_owned(), io::Error::from(error))),
+    };
+    can_write(file, Access::WRITE_OK)?;
+    for folder in file.ancestors().skip(1) {
+        if can_write(folder, Access::WRITE_OK | Access::EXEC_OK)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn not_writable(path: &Path, error: &io::Error, has_port: bool) -> String {
+    let consequence = if has_port {
+        "new projects get no port"
+    } else {
+        "this project can get no port"
+    };
+    format!(
+        "`{}` cannot be written ({}): {consequence}; change its permissions, or give another file with --registry or \
+         PORT_REGISTRY_PATH",
+        escaped_path(path),
+        io_message(error)
+    )
+}
+
+/// Checks the project's port and what listens on it; returns the port and the project's interceptor too, if there are such.
+pub fn port(
+    context: &Context<'_>,
+    path: Option<&str>,
+    registry: &Registry,
+    project: &Project,
+) -> Result<(Finding, Option<Port>, Option<Identity>), Failure> {
+    const CHECK: &str = "Port";
+    let variable = context.environment.variable(settings::PORT);
+    let variable = variable.filter(|_| path.is_none());
+    let given = variable.map(|given| given.port()).transpose()?;
+    let Some(port) = given.or_else(|| registry.port_of(project)) else {
+        let path = escaped_path(project.path());
+        let message =
+            format!("none is assigned to `{path}`; `ic serve` assigns one and listens on it");
+        return Ok((Finding::note(CHECK, message), None, None));
+    };
+    if let Some(identity) = interceptor_at(port.get()) {
+        let Identity {
+            instance_id, pid, ..
+        } = &identity;
+        let is_ours = match identity.project {
+            Some(_) => is_for(&identity, project.path()),
+            // Started with a port and an instance id, it needs no project.
+            None => given.is_some(),
+        };
+        if is_ours {
+            let message = format!("{port}, this project's interceptor `{instance_id}` (pid {pid})");
+            return Ok((Finding::good(CHECK, message), Some(port), Some(identity)));
+        }
+        let holder = match &identity.project {
+            Some(project) => format!("the interceptor of another project, `{project}` (pid {pid})"),
+            None => format!("another interceptor, `{instance_id}` (pid {pid})"),
+        };
+        let finding = Finding::wrong(CHECK, held(port, &holder, given.is_some()));
+        return Ok((finding, Some(port), None));
+    }
+    let finding = match port_state(port) {
+        PortState::Free => Finding::note(
             CHECK,
             format!("nothing listens on {port}; `ic serve` starts this project's interceptor"),
         ),
-        ProjectPort::NotPermitted(port) => Finding::wrong(
+        PortState::NotPermitted => Finding::wrong(
             CHECK,
             format!("{port} takes privileges to listen on; choose one of 1024 or above"),
         ),
-        ProjectPort::Unknown(port, refusal) => Finding::wrong(
+        PortState::Unknown(refusal) => Finding::wrong(
             CHECK,
             format!("{port} cannot be tried ({refusal}); a sandbox may forbid sockets"),
         ),
-        ProjectPort::OwnInterceptor(port, identity) => Finding::good(
-            CHECK,
-            format!(
-                "{port}, this project's interceptor `{}` (pid {})",
-                identity.instance_id, identity.pid
-            ),
-        ),
-        ProjectPort::OtherInterceptor(port, identity) => {
-            let whose = match &identity.project {
-                Some(project) => format!("the interceptor of another project, `{project}`"),
-                None => format!("another interceptor, `{}`", identity.instance_id),
-            };
-            let pid = identity.pid;
-            Finding::wrong(
-                CHECK,
-                format!("{port} is held by {whose} (pid {pid}); {way_out}"),
-            )
+        PortState::InUse(process) => {
+            let holder = process.map(|process| process.to_string());
+            let holder = holder.unwrap_or_else(|| "a program that this user may not see".into());
+            Finding::wrong(CHECK, held(port, &holder, given.is_some()))
         }
-        ProjectPort::OtherProgram(port, holder) => {
-            let holder = match holder {
-                Some(holder) => holder.to_string(),
-                None => "a program that this user may not see".to_owned(),
-            };
-            Finding::wrong(CHECK, format!("{port} is held by {holder}; {way_out}"))
-        }
-    }
+    };
+    Ok((finding, Some(port), None))
 }
 
-/// A running interceptor whose target is not the one that `TARGET_LLM_URL` has: `configured`.
-pub fn other_target(
-    checked: &str,
-    configured: Option<&str>,
-    running: Option<&str>,
-) -> Option<Finding> {
-    let (configured, running) = (configured?, running?);
-    (configured != running && checked == running).then(|| {
+fn held(port: Port, holder: &str, is_given: bool) -> String {
+    let way_out = if is_given {
+        "give another port with INTERCEPTOR_PORT"
+    } else {
+        "`ic remove` and `ic serve` for another port"
+    };
+    format!("{port} is held by {holder}; stop that, or {way_out}")
+}
+
+/// Compares the target of the running interceptor with `TARGET_LLM_URL`.
+pub fn other_target(running: &str, configured: Option<SourcedValue>) -> Option<Finding> {
+    let configured = configured?;
+    (configured.text().ok()? != running).then(|| {
         Finding::note(
             "Target",
-            format!("the running interceptor leads to {running}, though TARGET_LLM_URL={configured}; restart it to change that"),
+            format!("the running interceptor leads to {running}, though {configured}; restart it to change that"),
         )
     })
 }
 
-/// A target, and whether it accepts connections; where it is reached through a proxy, whether that does.
-pub fn target(
-    target: &Target,
-    proxy: Option<&Target>,
-    reached: &Result<(), Unreachable>,
-) -> Finding {
+/// Checks the target's address, and whether it accepts connections, or the proxy that it is reached through.
+pub fn target(target: &Target, proxy: Option<&Target>) -> Finding {
     const CHECK: &str = "Target";
     let base = target.base_path();
     let wrong = |why: String| {
-        Finding::wrong(
-            CHECK,
-            format!("{target} {why}; give its address with --target or TARGET_LLM_URL"),
-        )
+        let way_out = "give its address with --target or TARGET_LLM_URL";
+        Finding::wrong(CHECK, format!("{target} {why}{way_out}"))
     };
     if let Some(end) = ENDPOINTS.iter().find(|end| base.ends_with(**end)) {
         return wrong(format!(
-            "is an endpoint: requests bring {end} along themselves"
+            "is an endpoint: requests bring {end} along themselves; "
         ));
     }
     if format!("{base}/").contains("/v1/v1/") {
-        return wrong("has /v1 twice".to_owned());
+        return wrong("has /v1 twice; ".to_owned());
     }
+    let reached = reach(proxy.unwrap_or(target).endpoint(), CONNECT_TIME_MAX);
     match (reached, proxy) {
         (Ok(()), None) => Finding::good(CHECK, format!("{target} accepts connections")),
         (Ok(()), Some(proxy)) => Finding::good(
@@ -191,96 +189,68 @@ pub fn target(
                  restart ic without --use-proxy-env"
             ),
         ),
-        (Err(why), None) => Finding::wrong(
-            CHECK,
-            format!(
-                "{target} {why}; start it, or give its address with --target or TARGET_LLM_URL"
-            ),
-        ),
+        (Err(why), None) => wrong(format!("{why}; start it, or ")),
     }
 }
 
-/// The certificate of a target in TLS, as the interceptor reports it.
-pub fn tls(
-    target: &Target,
-    is_insecure: bool,
-    models: &Result<Response, Unreachable>,
-) -> Option<Finding> {
+/// The error of an interceptor that could not get a response from its target: its certificate, or anything else.
+pub fn own_error(response: &Response) -> Option<Finding> {
+    let code = response.ic_error.as_ref()?;
+    let check = match code.as_str() {
+        "target_certificate" | "client_certificate" | "target_tls" => "TLS",
+        _ => "API",
+    };
+    let message = response.error_message();
+    Some(Finding::wrong(
+        check,
+        message.unwrap_or_else(|| format!("ic answers {code}")),
+    ))
+}
+
+/// The certificate of a target in TLS that has answered.
+pub fn certificate(target: &Target, is_insecure: bool) -> Finding {
     const CHECK: &str = "TLS";
-    let response = models.as_ref().ok().filter(|_| target.is_https())?;
-    let code = response.ic_error.as_deref();
-    Some(match code {
-        Some("target_certificate" | "client_certificate" | "target_tls") => {
-            let message = response.error_message();
-            Finding::wrong(
-                CHECK,
-                message.unwrap_or_else(|| format!("{target} cannot be reached in TLS")),
-            )
-        }
-        // There was no handshake.
-        Some(_) => return None,
-        None if is_insecure => Finding::note(
+    if is_insecure {
+        Finding::note(
             CHECK,
             format!(
                 "the certificate of {target} is not verified, since ic runs with --insecure; give its CA with --ca-file instead"
             ),
-        ),
-        None => Finding::good(CHECK, format!("{target} has a certificate that is trusted")),
-    })
-}
-
-/// The target's response to a request for its models.
-pub fn api(models: &Result<Response, Unreachable>) -> Finding {
-    const CHECK: &str = "API";
-    let response = match models {
-        Ok(response) => response,
-        Err(why) => return Finding::wrong(CHECK, format!("the interceptor {why}")),
-    };
-    let by = response
-        .server
-        .as_ref()
-        .map_or(String::new(), |server| format!(" by `{server}`"));
-    let status = response.status;
-    match (&response.ic_error, response.json()) {
-        (Some(code), _) => {
-            let message = response.error_message();
-            Finding::wrong(
-                CHECK,
-                message.unwrap_or_else(|| format!("ic answers {code}")),
-            )
-        }
-        (None, Some(document)) if status == 200 && document["data"].is_array() => {
-            let models = document["data"].as_array().map_or(0, Vec::len);
-            let s = if models == 1 { "" } else { "s" };
-            Finding::good(CHECK, format!("/v1/models lists {models} model{s}"))
-        }
-        (None, _) if matches!(status, 401 | 403) => Finding::note(
-            CHECK,
-            format!(
-                "/v1/models is answered with {status}{by}: it wants a key; set OPENAI_API_KEY to look further"
-            ),
-        ),
-        _ => Finding::wrong(
-            CHECK,
-            format!(
-                "/v1/models is answered with {status}{by}, not with a list of models; is this the LLM proxy's port and path?"
-            ),
-        ),
+        )
+    } else {
+        Finding::good(CHECK, format!("{target} has a certificate that is trusted"))
     }
 }
 
-/// Whether a stream can be requested: the target has answered, and not the interceptor in its place.
-pub fn may_stream(models: &Result<Response, Unreachable>) -> bool {
-    models
-        .as_ref()
-        .is_ok_and(|response| response.ic_error.is_none())
+/// Checks the target's response to a request for its models; returns the first of them too.
+pub fn api(response: &Response) -> (Finding, Option<String>) {
+    const CHECK: &str = "API";
+    let status = response.status;
+    let document = response.json().unwrap_or_default();
+    if let (200, Some(models)) = (status, document["data"].as_array()) {
+        let count = models.len();
+        let s = if count == 1 { "" } else { "s" };
+        let finding = Finding::good(CHECK, format!("/v1/models lists {count} model{s}"));
+        let first = document["data"][0]["id"].as_str();
+        return (finding, first.map(str::to_owned));
+    }
+    let by = response.server.as_ref();
+    let by = by.map_or(String::new(), |server| format!(" by `{server}`"));
+    let answered = format!("/v1/models is answered with {status}{by}");
+    let finding = if matches!(status, 401 | 403) {
+        let message = format!("{answered}: it wants a key; set OPENAI_API_KEY to look further");
+        Finding::note(CHECK, message)
+    } else {
+        let message = format!(
+            "{answered}, not with a list of models; is this the LLM proxy's port and path?"
+        );
+        Finding::wrong(CHECK, message)
+    };
+    (finding, None)
 }
 
-/// Returns the id of the first model that the target lists.
-pub fn first_model(models: &Result<Response, Unreachable>) -> Option<String> {
-    let document = models.as_ref().ok()?.json()?;
-    Some(document["data"][0]["id"].as_str()?.to_owned())
-}
+/// For a connection to a target or a proxy.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -298,61 +268,46 @@ mod tests {
     #[test]
     fn a_target_is_judged_by_its_address_and_by_whether_it_answers() {
         #[track_caller]
-        fn check(address: &str, reached: Result<(), Unreachable>, verdict: Verdict, says: &str) {
+        fn check(address: &str, verdict: Verdict, says: &str) {
             let address: Target = address.parse().expect("a target");
-            let finding = target(&address, None, &reached);
+            let finding = target(&address, None);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert!(finding.message.contains(says), "{finding:?}");
         }
-        check("http://a:1", Ok(()), Verdict::Good, "accepts");
-        check("http://a:1/v1", Ok(()), Verdict::Good, "accepts"); // not doubled by ic
-        check("http://a:1/v1/v1", Ok(()), Verdict::Wrong, "/v1 twice");
-        check(
-            "http://a:1/v1/chat/completions",
-            Ok(()),
-            Verdict::Wrong,
-            "is an endpoint",
-        );
-        check(
-            "http://a:1",
-            Err(Unreachable::Refused),
-            Verdict::Wrong,
-            "refuses connections; start it",
-        );
-        let unknown = Unreachable::NoAddress("unknown".to_owned());
-        check(
-            "http://a:1",
-            Err(unknown),
-            Verdict::Wrong,
-            "has no address (unknown)",
-        );
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        check(&url, Verdict::Good, "accepts");
+        // Not doubled by ic.
+        check(&format!("{url}/v1"), Verdict::Good, "accepts");
+        check("http://a:1/v1/v1", Verdict::Wrong, "/v1 twice");
+        let endpoint = "http://a:1/v1/chat/completions";
+        check(endpoint, Verdict::Wrong, "is an endpoint");
+        drop(listener);
+        check(&url, Verdict::Wrong, "refuses connections; start it");
+        let unknown = "http://no-such-host.invalid";
+        check(unknown, Verdict::Wrong, "has no address (");
     }
 
     #[test]
     fn an_api_is_one_that_lists_its_models() {
         #[track_caller]
-        fn check(response: Result<Response, Unreachable>, verdict: Verdict, says: &str) {
-            let finding = api(&response);
+        fn check(response: Response, verdict: Verdict, says: &str) {
+            let finding = own_error(&response).unwrap_or_else(|| api(&response).0);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert!(finding.message.contains(says), "{finding:?}");
         }
         let models = r#"{"object":"list","data":[{"id":"a"},{"id":"b"}]}"#;
-        check(Ok(response(200, models)), Verdict::Good, "lists 2 models");
-        check(Ok(response(401, "{}")), Verdict::Note, "OPENAI_API_KEY");
+        check(response(200, models), Verdict::Good, "lists 2 models");
+        check(response(401, "{}"), Verdict::Note, "OPENAI_API_KEY");
         check(
-            Ok(response(404, "<html>")),
+            response(404, "<html>"),
             Verdict::Wrong,
             "the LLM proxy's port",
         );
         check(
-            Ok(response(200, "<html>")),
+            response(200, "<html>"),
             Verdict::Wrong,
             "the LLM proxy's port",
-        );
-        check(
-            Err(Unreachable::Failed("connection reset".to_owned())),
-            Verdict::Wrong,
-            "connection reset",
         );
         // An error of ic itself, such as a bad certificate, is shown as it is.
         let own = Response {
@@ -362,22 +317,17 @@ mod tests {
                 r#"{"error":{"message":"the certificate has expired"}}"#,
             )
         };
-        check(Ok(own), Verdict::Wrong, "the certificate has expired");
+        check(own, Verdict::Wrong, "the certificate has expired");
     }
 
     #[test]
     fn a_registry_that_cannot_be_written_matters_for_who_has_no_port() {
-        let state = |is_recorded| RegistryState {
-            file: "/r.json".to_owned(),
-            reading: Ok(1),
-            writing: Err(("/r.json".to_owned(), "permission denied".to_owned())),
-            is_recorded,
+        let message = |has_port| {
+            let error = io::ErrorKind::PermissionDenied.into();
+            not_writable(Path::new("/r.json"), &error, has_port)
         };
-        let message = registry(&state(false)).message;
-        assert!(
-            message.starts_with("`/r.json` cannot be written (permission denied): this project")
-        );
-        let message = registry(&state(true)).message;
-        assert!(message.contains("new projects get no port"), "{message}");
+        let start = "`/r.json` cannot be written (permission denied): this project";
+        assert!(message(false).starts_with(start), "{}", message(false));
+        assert!(message(true).contains("new projects get no port"));
     }
 }

@@ -24,27 +24,27 @@ pub enum Verdict {
 }
 
 impl Finding {
-    pub fn good(check: &'static str, message: impl Into<String>) -> Finding {
+    pub fn good(check: &'static str, message: String) -> Finding {
+        Finding::new(check, Verdict::Good, message)
+    }
+
+    pub fn note(check: &'static str, message: String) -> Finding {
+        Finding::new(check, Verdict::Note, message)
+    }
+
+    pub fn wrong(check: &'static str, message: String) -> Finding {
+        Finding::new(check, Verdict::Wrong, message)
+    }
+
+    fn new(check: &'static str, verdict: Verdict, message: String) -> Finding {
         Finding {
             check,
-            verdict: Verdict::Good,
-            message: message.into(),
+            verdict,
+            message,
         }
     }
 
-    pub fn note(check: &'static str, message: impl Into<String>) -> Finding {
-        Finding {
-            check,
-            verdict: Verdict::Note,
-            message: message.into(),
-        }
-    }
-
-    pub fn wrong(check: &'static str, message: impl Into<String>) -> Finding {
-        Finding {
-            check,
-            verdict: Verdict::Wrong,
-            message: message.into(),
-        }
+    pub fn is_wrong(&self) -> bool {
+        self.verdict == Verdict::Wrong
     }
 }

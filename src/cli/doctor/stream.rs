@@ -18,59 +18,54 @@ const STREAMING: &str = "Streaming";
 
 /// The finding where there is no model to request a stream of.
 pub fn no_stream() -> Finding {
-    Finding::note(
-        STREAMING,
-        "not measured: no model is known; name one with --model",
-    )
+    not_measured("no model is known; name one with --model")
+}
+
+fn not_measured(why: &str) -> Finding {
+    Finding::note(STREAMING, format!("not measured: {why}"))
 }
 
 /// Compares both streams: which hop buffers, if one does.
 pub fn streaming(streams: &Streams) -> Finding {
-    let Streams {
-        target,
-        direct,
-        through,
-    } = streams;
-    let not_measured = |why: String| Finding::note(STREAMING, format!("not measured: {why}"));
-    let through = match through {
-        Ok(response) if response.is_event_stream() => response,
-        Ok(response) => return not_measured(no_events(response)),
-        Err(why) => return not_measured(format!("the interceptor {why}")),
-    };
-    let direct = match direct {
+    compare(streams).unwrap_or_else(|why| not_measured(&why))
+}
+
+/// The error is why there is nothing to compare.
+fn compare(streams: &Streams) -> Result<Finding, String> {
+    let target = &streams.target;
+    let through = event_stream(&streams.through, "the interceptor")?;
+    let direct = match &streams.direct {
+        Some(direct) => {
+            let direct = event_stream(direct, "the target");
+            Some(direct.map_err(|why| format!("without ic, {why}"))?)
+        }
         None => None,
-        Some(Ok(response)) if response.is_event_stream() => Some(response),
-        Some(Ok(response)) => return not_measured(format!("without ic, {}", no_events(response))),
-        Some(Err(why)) => return not_measured(format!("without ic, the target {why}")),
-    };
-    let server = through.server.as_deref();
-    let buffered_there = |how: String, also: &str| {
-        let who = server.map_or(String::new(), |server| format!("`{server}` at "));
-        let way_out = way_out(server);
-        Finding::wrong(
-            STREAMING,
-            format!(
-                "{who}{target}, or a server behind it, buffers the stream: {how}{also}; {way_out}"
-            ),
-        )
     };
     let without = direct.map(|response| flow(&response.arrivals));
-    match (without, flow(&through.arrivals)) {
-        (Some(Flow::Blocks(events, count, first)), _) => {
-            buffered_there(blocks(events, count, first), ", also without ic")
-        }
-        // Not measured without ic, which forwards each event as it arrives.
-        (None, Flow::Blocks(events, count, first)) => {
-            buffered_there(blocks(events, count, first), "")
-        }
-        (Some(_), Flow::Blocks(events, count, first)) => Finding::wrong(
+    let with = flow(&through.arrivals);
+    // Where it was not measured without ic, ic is not to blame: it forwards each event as it arrives.
+    if let Flow::Blocks(events, count, first) = without.unwrap_or(with) {
+        let server = through.server.as_deref();
+        let who = server.map_or(String::new(), |server| format!("`{server}` at "));
+        let also = without.map_or("", |_| ", also without ic");
+        let blocks = blocks(events, count, first);
+        return Ok(Finding::wrong(
+            STREAMING,
+            format!(
+                "{who}{target}, or a server behind it, buffers the stream: {blocks}{also}; {}",
+                way_out(server)
+            ),
+        ));
+    }
+    match (without, with) {
+        (_, Flow::Blocks(events, count, first)) => Ok(Finding::wrong(
             STREAMING,
             format!(
                 "ic buffers the stream: {}, but not without it; please report this",
                 blocks(events, count, first)
             ),
-        ),
-        (Some(Flow::Few(events)), _) | (_, Flow::Few(events)) => not_measured(format!(
+        )),
+        (Some(Flow::Few(events)), _) | (_, Flow::Few(events)) => Err(format!(
             "only {events} events came; name a model that says more with --model"
         )),
         (without, Flow::Steady(events, gap)) => {
@@ -79,21 +74,26 @@ pub fn streaming(streams: &Streams) -> Finding {
                 _ => String::new(),
             };
             let gap = ms(gap);
-            Finding::good(
+            Ok(Finding::good(
                 STREAMING,
                 format!("{events} events through ic, one every {gap}{without}"),
-            )
+            ))
         }
     }
 }
 
-fn no_events(response: &Response) -> String {
-    let Response {
-        status,
-        content_type,
-        ..
-    } = response;
-    match response.error_message() {
+/// The response of `sender` if it is a stream of events, or what it is instead.
+fn event_stream<'a>(
+    result: &'a Result<Response, Unreachable>,
+    sender: &str,
+) -> Result<&'a Response, String> {
+    let response = match result {
+        Ok(response) if response.is_event_stream() => return Ok(response),
+        Ok(response) => response,
+        Err(why) => return Err(format!("{sender} {why}")),
+    };
+    let (status, content_type) = (response.status, &response.content_type);
+    Err(match response.error_message() {
         Some(message) => {
             let message: String = message.chars().take(120).collect();
             format!("a chat is answered with {status}: {message}")
@@ -101,7 +101,7 @@ fn no_events(response: &Response) -> String {
         None => format!(
             "a chat is answered with {status} ({content_type}), not with events; name a model with --model"
         ),
-    }
+    })
 }
 
 fn blocks(events: usize, count: usize, first: Duration) -> String {

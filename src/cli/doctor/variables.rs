@@ -1,43 +1,49 @@
 //! The checks of the variables that clients read: base URLs and proxies.
 
-use crate::machine::connect::Unreachable;
-use crate::registry::Port;
+use crate::cli::context::Context;
+use crate::cli::outcome::Failure;
+use crate::cli::serve::{is_this_machine, matches_no_proxy};
+use crate::cli::settings::Environment;
+use crate::machine::connect::reach;
+use crate::registry::{Port, Registry};
 use crate::serve::{Endpoint, Target};
+use crate::text::name;
 
+use super::checks::CONNECT_TIME_MAX;
 use super::finding::Finding;
 
-/// A variable that holds the base URL of an API.
-#[derive(Debug, Clone, Copy)]
-pub struct BaseUrl {
-    pub variable: &'static str,
-    /// The path that its clients append to it.
-    endpoint: &'static str,
-}
-
-pub const BASE_URLS: [BaseUrl; 3] = [
-    BaseUrl {
-        variable: "OPENAI_BASE_URL",
-        endpoint: "/chat/completions",
-    },
-    BaseUrl {
-        variable: "OPENAI_API_BASE",
-        endpoint: "/chat/completions",
-    },
-    BaseUrl {
-        variable: "ANTHROPIC_BASE_URL",
-        endpoint: "/v1/messages",
-    },
+/// The variables that hold the base URL of an API, and the path that clients append to it.
+const BASE_URLS: [(&str, &str); 3] = [
+    ("OPENAI_BASE_URL", "/chat/completions"),
+    ("OPENAI_API_BASE", "/chat/completions"),
+    ("ANTHROPIC_BASE_URL", "/v1/messages"),
 ];
 
-/// Checks a client's base URL; `port` is this project's. `owner` returns the name of the project that has a port.
-pub fn base_url(
-    name: BaseUrl,
+/// Checks the base URLs that are set; `port` is this project's.
+pub fn base_urls(
+    context: &Context<'_>,
+    port: Option<Port>,
+    registry: &Registry,
+) -> Result<Vec<Finding>, Failure> {
+    let owner = |port| registry.path_of(port).map(name);
+    let mut findings = Vec::new();
+    for (variable, endpoint) in BASE_URLS {
+        if let Some(value) = context.environment.variable(variable) {
+            findings.push(base_url(variable, endpoint, value.text()?, port, owner));
+        }
+    }
+    Ok(findings)
+}
+
+/// Checks one base URL. `owner` returns the name of the project that has a port.
+fn base_url(
+    variable: &str,
+    endpoint: &str,
     value: &str,
     port: Option<Port>,
     owner: impl Fn(Port) -> Option<String>,
 ) -> Finding {
     const CHECK: &str = "Variables";
-    let BaseUrl { variable, endpoint } = name;
     let wrong = |why: String| {
         let message = format!("{variable}={value} {why}; `eval \"$(ic env)\"` sets it right");
         Finding::wrong(CHECK, message)
@@ -93,62 +99,40 @@ pub const ENDPOINTS: [&str; 5] = [
     "/models",
 ];
 
-fn is_this_machine(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse()
-            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback() || ip.is_unspecified())
-}
-
-/// A proxy that clients use.
-pub struct Proxy {
-    pub variable: &'static str,
-    /// Host and port.
-    pub authority: String,
-    /// Whether it accepts connections; `None` where its address does not parse.
-    pub reached: Option<Result<(), Unreachable>>,
-}
-
-/// The proxy variables.
-pub struct ProxyState {
-    pub proxies: Vec<Proxy>,
-    /// `NO_PROXY` and `no_proxy`, as far as they are set.
-    pub exceptions: Vec<(&'static str, String)>,
-}
-
-/// Checks whether clients would use a proxy for this machine. `None`: no proxy is set.
-pub fn proxies(state: &ProxyState) -> Option<Finding> {
+/// Checks whether clients would use the first proxy that is set for this machine. `None`: no proxy is set.
+pub fn proxies(environment: &Environment<'_>) -> Option<Finding> {
     const CHECK: &str = "Proxies";
-    let Proxy {
-        variable,
-        authority,
-        reached,
-    } = state.proxies.first()?;
-    let unreachable = match reached {
-        Some(Err(why)) => format!(" (which {why})"),
-        _ => String::new(),
+    let text = |name| {
+        let given = environment.variable(name)?;
+        Some((name, given.text().ok()?.to_owned()))
     };
-    let is_excepted = |list: &str| {
-        let hosts: Vec<&str> = list.split([',', ' ']).map(str::trim).collect();
-        hosts.contains(&"*")
-            || hosts
-                .iter()
-                .any(|host| host.eq_ignore_ascii_case("localhost"))
-    };
-    let lacking = state.exceptions.iter().find(|(_, list)| !is_excepted(list));
-    let why = match (lacking, state.exceptions.is_empty()) {
-        (Some((name, _)), _) => format!("{name} does not name it"),
-        (None, true) => "NO_PROXY is not set".to_owned(),
-        (None, false) => {
-            let message =
-                format!("{variable} leads to {authority}{unreachable}, but not for localhost");
+    let mut names = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].into_iter();
+    let (variable, value) = names.find_map(text)?;
+    let rest = value.split_once("://").map_or(&*value, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    // Without a user name and password.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let target: Option<Target> = format!("http://{host}").parse().ok();
+    let why_not = target.and_then(|target| reach(target.endpoint(), CONNECT_TIME_MAX).err());
+    let unreachable = why_not.map_or(String::new(), |why| format!(" (which {why})"));
+    // Each program reads one of the two.
+    let exceptions: Vec<_> = ["no_proxy", "NO_PROXY"]
+        .into_iter()
+        .filter_map(text)
+        .collect();
+    let mut lists = exceptions.iter();
+    let why = match lists.find(|(_, list)| !matches_no_proxy(list, "localhost", 80)) {
+        Some((name, _)) => format!("{name} does not name it"),
+        None if exceptions.is_empty() => "NO_PROXY is not set".to_owned(),
+        None => {
+            let message = format!("{variable} leads to {host}{unreachable}, but not for localhost");
             return Some(Finding::good(CHECK, message));
         }
     };
     Some(Finding::wrong(
         CHECK,
         format!(
-            "{variable} sends clients to {authority}{unreachable} for localhost as well, since {why}; \
+            "{variable} sends clients to {host}{unreachable} for localhost as well, since {why}; \
              `eval \"$(ic env)\"` adds it"
         ),
     ))
@@ -158,6 +142,7 @@ pub fn proxies(state: &ProxyState) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::cli::doctor::finding::Verdict;
+    use std::ffi::OsString;
 
     #[test]
     fn an_address_is_judged_by_what_a_client_would_ask_for() {
@@ -165,7 +150,8 @@ mod tests {
         fn check(at: usize, value: &str, verdict: Verdict, says: &str) {
             let port = Port::try_from(8888).expect("a port");
             let owner = |port: Port| (port.get() == 8889).then(|| "blog".to_owned());
-            let finding = base_url(BASE_URLS[at], value, Some(port), owner);
+            let (variable, endpoint) = BASE_URLS[at];
+            let finding = base_url(variable, endpoint, value, Some(port), owner);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert!(finding.message.contains(says), "{finding:?}");
         }
@@ -266,35 +252,25 @@ mod tests {
     #[test]
     fn a_proxy_is_wrong_where_it_would_be_asked_for_this_machine() {
         #[track_caller]
-        fn check(proxies: &[&'static str], exceptions: &[&str], expected: Option<Verdict>) {
-            let state = ProxyState {
-                proxies: proxies
-                    .iter()
-                    .map(|&variable| Proxy {
-                        variable,
-                        authority: "proxy:3128".to_owned(),
-                        reached: Some(Err(Unreachable::Refused)),
-                    })
-                    .collect(),
-                exceptions: exceptions
-                    .iter()
-                    .map(|list| ("NO_PROXY", (*list).to_owned()))
-                    .collect(),
+        fn check(set: &[(&str, &str)], expected: Option<Verdict>) {
+            let read = |name: &str| {
+                let (_, value) = set.iter().find(|(set, _)| *set == name)?;
+                Some(OsString::from(value))
             };
-            let finding = super::proxies(&state);
-            assert_eq!(finding.map(|finding| finding.verdict), expected);
+            let finding = super::proxies(&Environment(&read));
+            assert_eq!(finding.map(|finding| finding.verdict), expected, "{set:?}");
         }
-        check(&[], &[], None);
-        check(&[], &["corp"], None);
-        check(&["http_proxy"], &[], Some(Verdict::Wrong));
-        check(&["http_proxy"], &["corp"], Some(Verdict::Wrong));
-        check(&["http_proxy"], &["corp, localhost"], Some(Verdict::Good));
-        check(&["http_proxy"], &["*"], Some(Verdict::Good));
-        check(
-            &["http_proxy"],
-            &["localhost", "corp"],
-            Some(Verdict::Wrong),
-        ); // each program reads one of the two
-        check(&["http_proxy"], &["notlocalhost"], Some(Verdict::Wrong));
+        let proxy = ("http_proxy", "127.0.0.1:1");
+        check(&[], None);
+        check(&[("NO_PROXY", "corp")], None);
+        check(&[proxy], Some(Verdict::Wrong));
+        check(&[proxy, ("NO_PROXY", "corp")], Some(Verdict::Wrong));
+        let list = "corp, localhost";
+        check(&[proxy, ("NO_PROXY", list)], Some(Verdict::Good));
+        check(&[proxy, ("NO_PROXY", "*")], Some(Verdict::Good));
+        let both = [("no_proxy", "localhost"), ("NO_PROXY", "corp")];
+        check(&[proxy, both[0], both[1]], Some(Verdict::Wrong));
+        let other = ("NO_PROXY", "notlocalhost");
+        check(&[proxy, other], Some(Verdict::Wrong));
     }
 }

@@ -47,7 +47,8 @@ pub fn proxy(target: &Target, environment: &Environment<'_>) -> Result<Option<Pr
     Ok(None)
 }
 
-fn is_this_machine(host: &str) -> bool {
+/// Whether a host is this machine, which no proxy reaches.
+pub fn is_this_machine(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     match host.parse::<IpAddr>() {
         Ok(ip) => ip.to_canonical().is_loopback() || ip.is_unspecified(),
@@ -57,7 +58,7 @@ fn is_this_machine(host: &str) -> bool {
 
 /// Whether a list such as `.example.com, 10.0.0.0/8, host:8080` contains a host and port. A name matches itself and its
 /// subdomains.
-fn matches_no_proxy(list: &str, host: &str, port: u16) -> bool {
+pub fn matches_no_proxy(list: &str, host: &str, port: u16) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let ip: Option<IpAddr> = host.parse().ok();
     list.split([',', ' ', '\t'])
