@@ -1,4 +1,4 @@
-//! The command line: what is understood, what is refused, and which value wins.
+//! The command line: valid and invalid arguments, and which value wins.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cli_home::{Home, free_port};
 
 #[test]
-fn ic_alone_shows_its_help_as_no_result() {
+fn ic_without_arguments_prints_its_help_to_standard_error() {
     let home = Home::new();
     let ran = home.ic([""; 0]);
     assert_eq!((ran.exit, ran.out.as_str()), (Some(2), ""));
@@ -15,7 +15,7 @@ fn ic_alone_shows_its_help_as_no_result() {
 }
 
 #[test]
-fn the_version_is_the_packages() {
+fn the_version_is_that_of_the_package() {
     let home = Home::new();
     for version in ["--version", "-V"] {
         let expected = format!("ic {}\n", env!("CARGO_PKG_VERSION"));
@@ -24,7 +24,7 @@ fn the_version_is_the_packages() {
 }
 
 #[test]
-fn the_help_names_every_command_and_the_help_of_a_command_every_option() {
+fn the_help_lists_every_command_and_every_option() {
     let home = Home::new();
     let help = home.ic(["--help"]).result(0);
     for option in [
@@ -64,7 +64,7 @@ fn the_help_names_every_command_and_the_help_of_a_command_every_option() {
 }
 
 #[test]
-fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
+fn an_invalid_command_line_is_refused_with_a_hint() {
     let home = Home::new();
     let before = home.content();
     #[track_caller]
@@ -162,7 +162,7 @@ fn a_line_that_cannot_be_understood_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn a_value_that_does_not_parse_is_refused_by_name_before_anything_is_written() {
+fn an_invalid_value_is_refused_by_name_before_anything_is_written() {
     #[track_caller]
     fn check(home: Home, arguments: &[&str], expected: &str) {
         let before = home.content();
@@ -170,11 +170,11 @@ fn a_value_that_does_not_parse_is_refused_by_name_before_anything_is_written() {
         assert!(complaint.starts_with(expected), "{complaint}");
         assert!(
             complaint.contains("; give "),
-            "it says what would do: {complaint}"
+            "the error says what is valid: {complaint}"
         );
         assert_eq!(home.content(), before, "nothing was written");
     }
-    // Every command that has to do with the registry refuses a range that cannot be.
+    // Every command that uses the registry refuses an invalid range.
     let commands: [&[&str]; 7] = [
         &["list"],
         &["show"],
@@ -308,7 +308,7 @@ fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
         Path::new("/nowhere/by-flag.json"),
     );
 
-    // What a flag overrules is not even looked at.
+    // An overridden variable is not parsed.
     let home = Home::new()
         .with("INTERCEPTOR_PORT_MIN", "abc")
         .with("INTERCEPTOR_PORT_MAX", "0");
@@ -321,12 +321,12 @@ fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
         &default,
     );
 
-    // A relative registry is seen from the current folder.
+    // A relative path is resolved from the current folder.
     let home = Home::new();
     let here = home.path("shop/r.json");
     check(home, &["--registry", "r.json"], 8888, 9999, &here);
 
-    // These are other commands' variables.
+    // Variables of other commands.
     let home = Home::new()
         .with("INTERCEPTOR_PORT", "abc")
         .with("TARGET_LLM_URL", "nonsense")
@@ -336,7 +336,7 @@ fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
 }
 
 #[test]
-fn the_range_and_the_registry_that_were_given_are_the_ones_that_are_used() {
+fn the_given_range_and_registry_are_used() {
     let port = free_port();
     let home = Home::new();
     let range = format!("{port}");
@@ -354,7 +354,7 @@ fn the_range_and_the_registry_that_were_given_are_the_ones_that_are_used() {
     assert!(home.path("shop/r.json").is_file());
     assert!(!home.registry().exists());
 
-    // The one port is given away: whoever comes next is told what to do.
+    // The only port is assigned: the next project gets an error that says what to do.
     let other = home.folder("other");
     let mut allocate = arguments.to_vec();
     allocate.extend(["allocate", other.to_str().expect("UTF-8")]);
@@ -383,7 +383,7 @@ fn the_range_and_the_registry_that_were_given_are_the_ones_that_are_used() {
 }
 
 #[test]
-fn an_argument_behind_two_dashes_is_a_path() {
+fn an_argument_after_two_dashes_is_a_path() {
     let home = Home::new();
     for (words, path) in [
         (["show", "--", "--json"], "shop/--json"),
@@ -401,7 +401,7 @@ fn an_argument_behind_two_dashes_is_a_path() {
 }
 
 #[test]
-fn a_log_filter_that_is_not_understood_is_named_once_and_hinders_nobody() {
+fn an_invalid_log_filter_is_a_warning() {
     for filter in ["foo=bar", "a/b/c", "foo=bar,warn"] {
         let ran = Home::new().with("RUST_LOG", filter).ic(["list", "--json"]);
         assert_eq!(ran.exit, Some(0), "{ran:?}");

@@ -1,4 +1,4 @@
-//! The commands on the registry: their texts, their JSON, their exit codes.
+//! Commands on the registry: text output, JSON output and exit codes.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cli_home::{Home, free_port, held_port, unprivileged};
 
 #[test]
-fn list_shows_the_registry_in_the_known_shape() {
+fn list_prints_the_registry_in_the_documented_format() {
     let (_listener, held) = held_port();
     let (free, next) = (free_port(), free_port());
     let home = Home::new();
@@ -63,7 +63,7 @@ Project Mappings (2):
 }
 
 #[test]
-fn list_counts_as_the_seed_does() {
+fn list_counts_ports_within_the_range() {
     let home = Home::new().with_mappings(
         &[
             (Path::new("/home/me/a"), 8888),
@@ -74,7 +74,7 @@ fn list_counts_as_the_seed_does() {
         8891,
     );
     let listed = home.ic(["list", "--json"]).json(0);
-    // The one outside the range is a mapping, and takes nothing away from the range.
+    // A mapping outside the range does not reduce the available ports of the range.
     assert_eq!(
         (
             &listed["total_ports"],
@@ -91,13 +91,13 @@ fn list_counts_as_the_seed_does() {
     );
     assert!(
         text.contains("\n  Port   100 "),
-        "short ports stand to the right: {text}"
+        "ports are aligned to the right: {text}"
     );
     assert!(text.contains("\n  Port  8888 "), "{text}");
 }
 
 #[test]
-fn list_answers_without_a_registry() {
+fn list_works_without_a_registry() {
     let home = Home::new();
     let text = home.ic(["list"]).result(0);
     let registry = home.registry();
@@ -112,7 +112,7 @@ fn list_answers_without_a_registry() {
 }
 
 #[test]
-fn a_project_gets_its_port_once() {
+fn allocate_assigns_one_port_to_a_project() {
     let port = free_port();
     let text = port.to_string();
     let home = Home::new()
@@ -162,7 +162,7 @@ fn a_project_gets_its_port_once() {
     assert_eq!(created["created"], json!(true));
     assert_ne!(created["port"], json!(given));
 
-    // It keeps its port, also when it lies outside of today's range.
+    // A project keeps its port, even outside of the current range.
     let home = home
         .with("INTERCEPTOR_PORT_MIN", "1")
         .with("INTERCEPTOR_PORT_MAX", "2");
@@ -170,7 +170,7 @@ fn a_project_gets_its_port_once() {
 }
 
 #[test]
-fn a_port_is_for_a_folder() {
+fn allocate_needs_a_folder() {
     let home = Home::new();
     let (file, missing) = (home.path("shop/notes.txt"), home.path("shpo"));
     std::fs::write(&file, "").expect("a file");
@@ -190,7 +190,7 @@ fn a_port_is_for_a_folder() {
         assert_eq!(refused, said, "{command}");
     }
     assert!(!home.registry().exists());
-    // It may be made later, or was there once.
+    // The folder may not exist yet, or no longer.
     let ran = home.ic(["allocate", "-q", "../shpo"]);
     assert_eq!(ran.exit, Some(0), "{ran:?}");
     assert_eq!(
@@ -206,7 +206,7 @@ fn a_port_is_for_a_folder() {
 }
 
 #[test]
-fn a_project_without_a_port_is_a_no() {
+fn a_project_without_a_port_is_exit_code_1() {
     let home = Home::new();
     let path = home.path("shop");
     let shown = path.display();
@@ -240,12 +240,12 @@ fn a_project_without_a_port_is_a_no() {
 }
 
 #[test]
-fn a_removed_mapping_is_gone_and_its_port_is_free_for_others() {
+fn remove_frees_the_port_of_a_project() {
     let port = free_port();
     let home = Home::new();
     let (shop, other) = (home.path("shop"), home.path("old-project"));
     let home = home.with_mappings(&[(&other, port), (&shop, port + 1)], port);
-    // The folder is gone; the mapping can be named all the same.
+    // The mapping of a deleted folder can still be removed.
     let named = other.to_str().expect("UTF-8");
     assert_eq!(
         home.ic(["remove", named]).result(0),
@@ -260,7 +260,7 @@ fn a_removed_mapping_is_gone_and_its_port_is_free_for_others() {
 }
 
 #[test]
-fn check_tells_whose_a_port_is_and_whether_it_is_in_use() {
+fn check_prints_the_project_of_a_port_and_whether_it_is_in_use() {
     let (_listener, held) = held_port();
     let (assigned, free) = (free_port(), free_port());
     let home = Home::new();
@@ -309,7 +309,7 @@ fn check_tells_whose_a_port_is_and_whether_it_is_in_use() {
 
 #[test]
 #[cfg(all(target_os = "linux", not(ic_portable)))] // lsof cuts names
-fn the_holder_of_a_port_is_named() {
+fn check_names_the_holder_of_a_port() {
     let (_listener, held) = held_port();
     let home = Home::new();
     let home = {
@@ -333,10 +333,10 @@ fn the_holder_of_a_port_is_named() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_port_that_takes_privileges_is_not_available_and_says_so() {
+fn a_privileged_port_is_not_available() {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     if first_free.ok().and_then(|port| port.trim().parse().ok()) <= Some(83) {
-        eprintln!("skipped: on this machine everybody may bind every port");
+        eprintln!("skipped: every user may bind every port on this machine");
         return;
     }
     let home = Home::new();
@@ -353,7 +353,7 @@ fn a_port_that_takes_privileges_is_not_available_and_says_so() {
 }
 
 #[test]
-fn suggest_lists_what_allocation_would_take_in_its_order() {
+fn suggest_lists_free_ports_in_the_order_of_allocation() {
     let start = free_port();
     let home = Home::new();
     let other = home.path("other");
@@ -371,7 +371,7 @@ fn suggest_lists_what_allocation_would_take_in_its_order() {
     assert_eq!(five.len(), 5);
     let all = ports(home.ic(["suggest", "-n", "100"]));
     assert!(all.starts_with(&five), "{all:?}");
-    // Up from the recorded place, once around, without the one that is assigned.
+    // From the recorded next port up, wrapping around once, without the assigned port.
     let rotated = |port: &u16| (port + 10 - (start + 3)) % 10;
     assert!(all.is_sorted_by_key(rotated), "{all:?}");
     assert!(!all.contains(&start) && all.len() <= 9, "{all:?}");
@@ -387,7 +387,7 @@ fn suggest_lists_what_allocation_would_take_in_its_order() {
 }
 
 #[test]
-fn reset_without_a_terminal_needs_a_yes() {
+fn reset_without_a_terminal_needs_yes() {
     let home = Home::new();
     let (a, b) = (home.path("a"), home.path("b"));
     let home = home.with_mappings(&[(&a, 8888), (&b, 8890)], 8891);
@@ -404,14 +404,14 @@ fn reset_without_a_terminal_needs_a_yes() {
         )
     );
     let registry: Value =
-        serde_json::from_slice(&std::fs::read(home.registry()).expect("it is there"))
+        serde_json::from_slice(&std::fs::read(home.registry()).expect("the registry exists"))
             .expect("JSON");
     assert_eq!(registry["mappings"], json!({}));
     assert_eq!(registry["next_available"], json!(8888));
 }
 
 #[test]
-fn commands_that_only_ask_create_and_change_nothing() {
+fn read_only_commands_create_and_change_nothing() {
     let damaged = r#"{"mappings": {"/home/me/a": 8888, "/b": 8888, "c": 9"#;
     let homes = [
         Home::new(),
@@ -439,7 +439,7 @@ fn commands_that_only_ask_create_and_change_nothing() {
             assert_eq!(after, before, "{arguments:?}: {ran:?}");
         }
     }
-    // Nor do these, where there is nothing for them to do.
+    // Writing commands without anything to do.
     for home in &homes[..2] {
         let before = (home.content(), home.stamps());
         home.ic(["remove", "/home/me/nobody"]).complaint(1);
@@ -449,7 +449,7 @@ fn commands_that_only_ask_create_and_change_nothing() {
 }
 
 #[test]
-fn a_damaged_registry_is_answered_from_with_a_warning_that_no_log_filter_hides() {
+fn a_damaged_registry_is_read_with_a_warning_that_log_filters_do_not_hide() {
     let damaged = r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 8888, "/home/me/c": 9"#;
     for filter in ["off", "info"] {
         let home = Home::new().with_registry(damaged).with("RUST_LOG", filter);
@@ -463,7 +463,7 @@ fn a_damaged_registry_is_answered_from_with_a_warning_that_no_log_filter_hides()
         assert_eq!(warnings.len(), 1, "{}", ran.err);
         assert!(warnings[0].contains("damaged"), "{}", ran.err);
 
-        // A command that writes repairs it, and says where the damaged file is.
+        // A writing command repairs it, and prints the path of the backup.
         let ran = home.ic(["remove", "/home/me/a"]);
         assert_eq!(ran.exit, Some(0), "{ran:?}");
         assert!(ran.err.contains("port_registry.json.backup"), "{}", ran.err);

@@ -1,4 +1,4 @@
-//! Ports that are proposed where one is taken, and projects that are found by their repository.
+//! Proposed ports if a port is in use, and projects that are found by their repository.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli_home::{Home, free_port, held_port};
 
 #[test]
-fn a_port_that_is_taken_comes_with_one_that_is_not() {
+fn the_error_for_a_port_in_use_proposes_a_free_port() {
     let (_listener, held) = held_port();
     let home = Home::new();
     let shop = home.path("shop");
@@ -34,7 +34,7 @@ fn a_port_that_is_taken_comes_with_one_that_is_not() {
         complaint.ends_with(&format!("`ic remove` to get another port ({next} is free)")),
         "{complaint}"
     );
-    // Given outright, the registry is not asked, which is no file here.
+    // With an explicit port the registry, which is not a file here, is not read.
     let port = held.to_string();
     let given = home.ic([
         "--registry",
@@ -56,7 +56,7 @@ fn with_project_root_git_the_repository_is_the_project() {
     let git = ["--project-root", "git", "show", "--json"];
     #[track_caller]
     fn check(inside: &str, arguments: &[&str], variable: &str, expected: &str) {
-        // A repository, in it a worktree or submodule, and a `.git` that is neither.
+        // A repository, within it a worktree or submodule, and an invalid `.git`.
         let home = Home::new();
         for folder in [
             "work/repo/.git",
@@ -101,7 +101,7 @@ fn with_project_root_git_the_repository_is_the_project() {
         "git",
         "work/repo/src",
     );
-    // A PATH names its project, also one that is gone.
+    // PATH names the project, even if the folder does not exist.
     check(
         "work/bare",
         &["--project-root=git", "show", "--json", "../repo/src"],

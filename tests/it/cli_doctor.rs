@@ -1,4 +1,4 @@
-//! `ic doctor`: what is wrong is named, and nothing else is.
+//! `ic doctor` reports what is wrong, and nothing else.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::cli_home::{Home, Ran, free_port, held_port, unprivileged};
 use crate::support::{DEADLINE, Interceptor, Launch};
 
-/// An interceptor with the embedded mock, which is a target like any other.
+/// An interceptor with the embedded mock as its target.
 pub fn mock() -> (Interceptor, String) {
     let mock = Launch::bare().args(["--mock"]).start();
     let url = format!("http://127.0.0.1:{}", mock.port);
     (mock, url)
 }
 
-/// What `ic doctor` says is wrong, and no more: each line without its mark.
+/// The problems that `ic doctor` reports, each line without its mark.
 #[track_caller]
 pub fn wrong(ran: &Ran) -> Vec<String> {
     assert_eq!(ran.err, "", "{ran:?}");
@@ -30,7 +30,7 @@ pub fn wrong(ran: &Ran) -> Vec<String> {
     wrong
 }
 
-/// Exactly one thing is wrong, and this is how it is said.
+/// Checks that `ic doctor` reports exactly this problem.
 #[track_caller]
 fn check(home: &Home, arguments: &[&str], start: &str, way_out: &str) {
     let mut words = vec!["doctor"];
@@ -43,7 +43,7 @@ fn check(home: &Home, arguments: &[&str], start: &str, way_out: &str) {
 }
 
 #[test]
-fn a_whole_way_is_found_whole() {
+fn a_working_setup_has_no_problems() {
     let (_mock, url) = mock();
     let home = Home::new();
     let shop = home.path("shop");
@@ -82,7 +82,7 @@ fn a_whole_way_is_found_whole() {
 }
 
 #[test]
-fn nothing_is_wrong_where_nothing_runs_yet() {
+fn a_project_without_an_interceptor_has_no_problems() {
     let (_mock, url) = mock();
     let home = Home::new();
     let ran = home.ic(["doctor", "--target", &url]);
@@ -99,7 +99,7 @@ fn nothing_is_wrong_where_nothing_runs_yet() {
 }
 
 #[test]
-fn a_value_that_no_interceptor_would_take_is_refused() {
+fn a_value_that_serve_refuses_is_refused() {
     let home = Home::new();
     let refused = |home: &Home, arguments: &[&str]| home.ic(arguments).complaint(2);
     let said = refused(&home, &["doctor", "--target", "abc"]);
@@ -114,7 +114,7 @@ fn a_value_that_no_interceptor_would_take_is_refused() {
 }
 
 #[test]
-fn the_way_out_of_a_port_that_is_held_is_the_one_that_the_port_came_by() {
+fn the_hint_for_a_port_in_use_depends_on_the_source_of_the_port() {
     let (_listener, held) = held_port();
     let home = Home::new().with("INTERCEPTOR_PORT", held.to_string());
     let ran = home.ic(["doctor", "--no-stream"]);
@@ -127,7 +127,7 @@ fn the_way_out_of_a_port_that_is_held_is_the_one_that_the_port_came_by() {
 }
 
 #[test]
-fn a_target_that_is_down_or_something_else_is_named() {
+fn a_target_that_is_down_or_not_an_llm_server_is_reported() {
     let home = Home::new();
     let nobody = format!("http://127.0.0.1:{}", free_port());
     check(
@@ -160,7 +160,7 @@ fn a_target_that_is_down_or_something_else_is_named() {
 }
 
 #[test]
-fn variables_that_lead_astray_are_named() {
+fn wrong_environment_variables_are_reported() {
     let (_mock, url) = mock();
     let quick = ["--target", &url, "--no-stream"];
     let home = || {
@@ -201,7 +201,7 @@ fn variables_that_lead_astray_are_named() {
 }
 
 #[test]
-fn another_holder_of_the_port_is_named() {
+fn another_holder_of_the_port_is_reported() {
     let (mock, url) = mock();
     let quick = ["--target", &url, "--no-stream"];
     let (_listener, held) = held_port();
@@ -228,7 +228,7 @@ fn another_holder_of_the_port_is_named() {
 }
 
 #[test]
-fn a_registry_that_cannot_be_written_is_named() {
+fn a_registry_that_cannot_be_written_is_reported() {
     let (_mock, url) = mock();
     let home = Home::new();
     for content in [Some(r#"{"version":"1.0","mappings":{}}"#), None] {
@@ -240,9 +240,9 @@ fn a_registry_that_cannot_be_written_is_named() {
         let file = file.to_str().expect("UTF-8");
         let allow = |mode| {
             let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
-            std::fs::set_permissions(folder.path(), permissions).expect("it is this user's");
+            std::fs::set_permissions(folder.path(), permissions).expect("this user owns it");
         };
-        // Neither its owner nor anybody else writes there.
+        // Nobody can write there, not even the owner.
         allow(0o555);
         let asked = [
             "--registry",
@@ -258,7 +258,7 @@ fn a_registry_that_cannot_be_written_is_named() {
         let Some(ran) = ran else { return };
         let wrong = wrong(&ran);
         assert_eq!(wrong.len(), 1, "{ran:?}");
-        // Where there is no file yet, it is the folder that would have to take it.
+        // Without a file, the folder has to be writable.
         let named = content.map_or(folder.path().display().to_string(), |_| file.to_owned());
         let start = format!(
             "Registry `{named}` cannot be written (permission denied): this project can get no port"
@@ -268,7 +268,7 @@ fn a_registry_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn a_registry_that_is_damaged_is_named() {
+fn a_damaged_registry_is_reported() {
     let (_mock, url) = mock();
     let home = Home::new().with_registry(r#"{"version":"1.0","mappings":{"/a": "#);
     let ran = home.ic(["doctor", "--no-stream", "--target", &url]);
@@ -277,7 +277,7 @@ fn a_registry_that_is_damaged_is_named() {
 }
 
 #[test]
-fn the_server_that_buffers_a_stream_is_named() {
+fn a_server_that_buffers_a_stream_is_reported() {
     let (mock, _url) = mock();
     let hop = a_buffering_hop(mock.port);
     let home = Home::new();
@@ -289,18 +289,20 @@ fn the_server_that_buffers_a_stream_is_named() {
     );
 }
 
-/// A server that always answers this.
+/// A server that always sends this response.
 pub fn a_server(answer: &'static str) -> String {
     serve(move |mut client, _| {
         let _ = client.write_all(answer.as_bytes());
     })
 }
 
-/// A hop that passes an answer on when all of it is there.
+/// A hop that forwards a response only when it is complete.
 pub fn a_buffering_hop(port: u16) -> String {
     serve(move |mut client, request| {
         let mut origin = TcpStream::connect(("127.0.0.1", port)).expect("the mock listens");
-        origin.write_all(request).expect("it takes requests");
+        origin
+            .write_all(request)
+            .expect("a connection accepts bytes");
         let mut answer = Vec::new();
         origin.read_to_end(&mut answer).expect("it answers");
         let end = answer
@@ -312,7 +314,7 @@ pub fn a_buffering_hop(port: u16) -> String {
     })
 }
 
-/// Answers each connection's one request. Ends with the process.
+/// Responds to one request of each connection until the process exits.
 fn serve(answer: impl Fn(TcpStream, &[u8]) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -321,14 +323,14 @@ fn serve(answer: impl Fn(TcpStream, &[u8]) + Send + 'static) -> String {
             let mut client = client.expect("a client");
             let mut request = Vec::new();
             let mut piece = [0; 4096];
-            // The requests are short; a head that is there has its body behind it, or none.
+            // The requests are short, so a body arrives together with its head.
             while !is_whole(&request) {
                 match client.read(&mut piece) {
                     Ok(0) | Err(_) => break,
                     Ok(read) => request.extend_from_slice(&piece[..read]),
                 }
             }
-            // Somebody who only looked whether anyone is here sends none.
+            // A client that only tests the port sends no request.
             if is_whole(&request) {
                 answer(client, &close(&request));
             }
@@ -351,7 +353,7 @@ fn is_whole(request: &[u8]) -> bool {
     body.len() >= length.unwrap_or(0)
 }
 
-/// The request with a connection of its own.
+/// The request with `Connection: close`.
 fn close(request: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(request);
     text.replacen("\r\n", "\r\nConnection: close\r\n", 1)
@@ -359,7 +361,7 @@ fn close(request: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_proxy_on_the_way_that_is_down_is_named() {
+fn a_proxy_that_is_down_is_reported() {
     let home = Home::new();
     let shop = home.path("shop");
     let proxy = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -371,13 +373,9 @@ fn a_proxy_on_the_way_that_is_down_is_named() {
         .start();
     let home = home.with_mappings(&[(&shop, ic.port)], 8888);
     let ready = home.ic(["health", "--ready"]);
-    assert_eq!(
-        ready.exit,
-        Some(0),
-        "the proxy is what it connects to: {ready:?}"
-    );
+    assert_eq!(ready.exit, Some(0), "it connects to the proxy: {ready:?}");
     drop(proxy);
-    // A process that another test is just starting may have it open for a moment longer.
+    // A child process of another test may keep the socket open for a moment.
     let deadline = std::time::Instant::now() + DEADLINE;
     while TcpStream::connect(address).is_ok() {
         assert!(std::time::Instant::now() < deadline, "nobody accepts");

@@ -1,5 +1,5 @@
-//! `ic doctor` on set-ups as they come, each broken in one way: the one thing that is wrong is named, with the way out. A registry
-//! that cannot be written is in `cli_doctor`.
+//! `ic doctor` on typical setups, each with one fault, which is reported with what to do. `cli_doctor` tests a registry that
+//! cannot be written.
 
 use std::any::Any;
 use std::net::TcpStream;
@@ -10,11 +10,11 @@ use crate::cli_doctor::{a_buffering_hop, a_server, mock, wrong};
 use crate::cli_home::{Home, free_port, held_port};
 use crate::support::{DEADLINE, Launch};
 
-/// What somebody has built.
+/// A setup.
 struct SetUp {
     home: Home,
     arguments: Vec<String>,
-    /// What runs as long as it is looked at.
+    /// Processes and listeners that must run during the check.
     _running: Box<dyn Any>,
 }
 
@@ -27,14 +27,14 @@ impl SetUp {
         }
     }
 
-    /// In front of the mock, which is fine.
+    /// With the mock as its target, without a fault.
     fn sound(home: Home, running: impl Any) -> SetUp {
         let (mock, url) = mock();
         SetUp::new(home, &["--no-stream", "--target", &url], (mock, running))
     }
 }
 
-/// What is broken; the set-up; how the finding begins; and what it says to do.
+/// The fault; the setup; the start of the report; and what it says to do.
 type Row = (&'static str, fn() -> SetUp, &'static str, &'static str);
 
 const ROWS: &[Row] = &[
@@ -48,7 +48,7 @@ const ROWS: &[Row] = &[
         "start it, or give its address with --target or TARGET_LLM_URL",
     ),
     (
-        "the target is on another port, and this is something else's",
+        "the port of the target is that of another server",
         || {
             let other = a_server("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno");
             SetUp::new(Home::new(), &["--target", &other], ())
@@ -66,7 +66,7 @@ const ROWS: &[Row] = &[
         "ic env",
     ),
     (
-        "so has the target's",
+        "the URL of the target has a /v1 too much as well",
         || {
             let (mock, url) = mock();
             let target = format!("{url}/v1/v1");
@@ -76,7 +76,7 @@ const ROWS: &[Row] = &[
         "TARGET_LLM_URL",
     ),
     (
-        "nginx stands in between, as it is without being told",
+        "nginx with its default configuration is in between",
         || {
             let (mock, _) = mock();
             let (hop, nginx) = match Nginx::before(mock.port) {
@@ -111,7 +111,7 @@ const ROWS: &[Row] = &[
         "stop that, or `ic remove`",
     ),
     (
-        "a proxy variable leads clients nowhere",
+        "a proxy variable of clients names a port without a listener",
         || {
             let nowhere = format!("http://127.0.0.1:{}", free_port());
             SetUp::sound(Home::new().with("HTTP_PROXY", nowhere), ())
@@ -120,7 +120,7 @@ const ROWS: &[Row] = &[
         "NO_PROXY",
     ),
     (
-        "a proxy variable leads ic nowhere",
+        "a proxy variable of ic names a port without a listener",
         || {
             let nowhere = format!("http://127.0.0.1:{}", free_port());
             let home = Home::new()
@@ -134,7 +134,7 @@ const ROWS: &[Row] = &[
         "correct the variable that names it",
     ),
     (
-        "a proxy variable is none",
+        "a proxy variable is invalid",
         || {
             let home = Home::new().with("all_proxy", "socks5://127.0.0.1:1");
             let home = home.with("no_proxy", "localhost");
@@ -147,7 +147,7 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn the_one_thing_that_is_wrong_is_named() {
+fn the_only_fault_of_a_setup_is_reported() {
     for &(what, set_up, start, way_out) in ROWS {
         check(what, &set_up(), start, way_out);
     }
@@ -164,7 +164,7 @@ fn check(what: &str, set_up: &SetUp, start: &str, way_out: &str) {
     assert!(finding.contains(way_out), "{what}: {finding}");
 }
 
-/// N for each port.
+/// Replaces each port by N.
 fn without_ports(text: &str) -> String {
     let mut out = String::new();
     let mut digits = String::new();
@@ -182,7 +182,7 @@ fn without_ports(text: &str) -> String {
 }
 
 #[test]
-fn a_running_interceptor_goes_its_own_way_unless_another_is_given() {
+fn the_target_of_a_running_interceptor_is_used_unless_another_is_given() {
     let (_mock, url) = mock();
     let home = Home::new();
     let shop = home.path("shop");
@@ -191,11 +191,11 @@ fn a_running_interceptor_goes_its_own_way_unless_another_is_given() {
     let requests = || ic.health()["requests"].as_u64().expect("a number");
     assert_eq!(home.ic(["doctor", "--no-stream"]).exit, Some(0));
     let before = requests();
-    assert_eq!(before, 1, "it was asked");
-    // Its target is on this machine, so that no proxy counts.
+    assert_eq!(before, 1, "the target got a request");
+    // The target is on this machine, so proxies are not used.
     let ran = home.ic(["doctor", "--no-stream", "--use-proxy-env"]);
     assert_eq!(ran.exit, Some(0), "{ran:?}");
-    assert_eq!(requests(), before, "another one was");
+    assert_eq!(requests(), before, "only the given target got a request");
 }
 
 #[cfg(feature = "tls")]
@@ -223,7 +223,7 @@ mod tls {
     }
 
     #[test]
-    fn what_is_wrong_with_a_certificate_is_named_as_serve_with_the_same_options_would_meet_it() {
+    fn the_fault_of_a_certificate_is_reported_for_the_options_of_serve() {
         let late = |params: &mut CertificateParams| {
             params.not_before = rcgen::date_time_ymd(2020, 1, 1);
             params.not_after = rcgen::date_time_ymd(2021, 2, 3);
@@ -233,7 +233,7 @@ mod tls {
         let trusting = ["--ca-file", ca.as_str()];
         let elsewhere = known.issue(&["llm.example.com"], |_| {}).server();
         check(
-            "its name is another",
+            "it is for another name",
             &https(elsewhere, &trusting),
             "TLS the certificate of https://127.0.0.1:N is not for that name but for llm.example.com",
             "use one of its names",
@@ -245,7 +245,7 @@ mod tls {
             "renew it",
         );
         check(
-            "nobody here knows who has signed it",
+            "its issuer is unknown",
             &https(usual(), &[]),
             "TLS the certificate of https://127.0.0.1:N has an issuer that is not trusted here",
             "--ca-file",
@@ -255,7 +255,7 @@ mod tls {
             identity.server_of(rustls::DEFAULT_VERSIONS, Some(known))
         };
         check(
-            "it wants a certificate",
+            "the target requests a client certificate",
             &https(asks(), &trusting),
             "TLS ",
             "--client-cert",
@@ -312,7 +312,7 @@ mod tls {
     }
 }
 
-/// nginx with nothing said about buffering.
+/// nginx with its default buffering.
 struct Nginx {
     child: Child,
     port: u16,
@@ -320,7 +320,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// None where there is no nginx.
+    /// `None` without nginx.
     fn before(origin: u16) -> Option<Nginx> {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
@@ -345,12 +345,12 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn();
         let Ok(mut child) = started else {
-            eprintln!("skipped: there is no nginx here; another that holds back takes its place");
+            eprintln!("nginx is not installed; a buffering server of the test is used instead");
             return None;
         };
         let deadline = Instant::now() + DEADLINE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let ended = child.try_wait().expect("it is ours");
+            let ended = child.try_wait().expect("a child can be waited for");
             assert!(ended.is_none(), "nginx has ended: {ended:?}");
             assert!(Instant::now() < deadline, "nginx listens in time");
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! `ic env`: its variables, in every shell that is here.
+//! `ic env`: its variables, in every installed shell.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ export no_proxy=localhost,127.0.0.1,::1
 ";
 
 #[test]
-fn env_prints_what_each_client_looks_at() {
+fn env_prints_the_variables_of_each_client() {
     let home = shop();
     let before = home.content();
     assert_eq!(home.ic(["env"]).result(0), SH);
@@ -53,7 +53,7 @@ fn env_prints_what_each_client_looks_at() {
 }
 
 #[test]
-fn env_without_a_port_prints_nothing_that_could_be_evaluated() {
+fn env_without_a_port_prints_nothing_to_standard_output() {
     let home = shop();
     let before = home.content();
     for arguments in [
@@ -76,11 +76,11 @@ fn env_without_a_port_prints_nothing_that_could_be_evaluated() {
 }
 
 #[test]
-fn env_knows_the_port_that_serve_would_listen_on() {
+fn env_uses_the_port_that_serve_would_listen_on() {
     let home = shop().with("INTERCEPTOR_PORT", "9100");
     let port = |arguments: &[&str]| home.ic(arguments).json(0)["ANTHROPIC_BASE_URL"].clone();
     assert_eq!(port(&["env", "--json"]), "http://localhost:9100");
-    // Whoever names a project wants to know of that one.
+    // PATH names another project.
     assert_eq!(port(&["env", ".", "--json"]), "http://localhost:8888");
     let refused = home
         .with("INTERCEPTOR_PORT", "abc")
@@ -90,7 +90,7 @@ fn env_knows_the_port_that_serve_would_listen_on() {
 }
 
 #[test]
-fn a_shell_gets_exactly_what_the_variables_are_to_be() {
+fn every_shell_evaluates_the_variables_exactly() {
     const HOSTILE: &str =
         "a b,$(touch x),`touch x`,it's,\"q\",back\\slash,'; touch x; ',*.corp,日本,~,!!,#";
     let home = shop().with("NO_PROXY", HOSTILE).with("no_proxy", "other");
@@ -115,7 +115,7 @@ fn a_shell_gets_exactly_what_the_variables_are_to_be() {
         } else {
             "printf '%s\\n%s' \"$NO_PROXY\" \"$ANTHROPIC_BASE_URL\""
         };
-        // As many write it; fish makes one line of it then.
+        // The common form; fish joins the lines.
         let set = if evaluates {
             std::fs::write(home.path("set"), &set).expect("a file");
             format!("eval (cat {})\n", home.path("set").display())
@@ -137,9 +137,9 @@ fn a_shell_gets_exactly_what_the_variables_are_to_be() {
             "{shell}: {output:?}"
         );
         let left = std::fs::read_dir(home.path("empty"))
-            .expect("it is there")
+            .expect("the folder is readable")
             .count();
-        assert_eq!(left, 0, "{shell} ran what was in a value");
+        assert_eq!(left, 0, "{shell} executed a part of a value");
     }
-    assert!(shells > 0, "there is a shell on every Unix");
+    assert!(shells > 0, "every Unix has a shell");
 }

@@ -1,4 +1,4 @@
-//! `ic health`: what a container's probe is told.
+//! `ic health`, the probe for containers.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::cli_home::{Home, free_port, held_port};
 use crate::support::{Launch, Origin};
 
 #[test]
-fn health_knows_an_interceptor_that_is_up_by_port_and_by_project() {
+fn health_finds_a_running_interceptor_by_port_and_by_project() {
     let origin = Origin::agreeing();
     let ic = Launch::before(&origin)
         .args(["--instance-id", "me-1"])
@@ -51,7 +51,7 @@ fn health_knows_an_interceptor_that_is_up_by_port_and_by_project() {
 }
 
 #[test]
-fn health_says_what_is_there_instead() {
+fn health_reports_other_programs_and_invalid_values() {
     let home = Home::new();
     let free = free_port();
     assert_eq!(
@@ -87,7 +87,7 @@ fn health_says_what_is_there_instead() {
 }
 
 #[test]
-fn an_interceptor_without_its_target_is_up_but_not_ready() {
+fn an_interceptor_whose_target_is_down_is_up_but_not_ready() {
     let target = format!("http://127.0.0.1:{}", free_port());
     let ic = Launch::toward(&target).start();
     let (home, port) = (Home::new(), ic.port.to_string());

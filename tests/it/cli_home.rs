@@ -1,4 +1,4 @@
-//! A home folder of its own for each test, and `ic` run in it.
+//! A home folder for each test, and `ic` run in it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
@@ -22,10 +22,10 @@ pub struct Home {
 }
 
 impl Home {
-    /// An empty home, and in it the folder `shop` as the current one.
+    /// An empty home with the folder `shop` as the current folder.
     pub fn new() -> Home {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // Projects are known by their canonical paths; the temporary folder can lie behind a link.
+        // Projects have canonical paths; the path of the temporary folder may contain a link.
         let home = folder.path().canonicalize().expect("it exists");
         let current = home.join("shop");
         std::fs::create_dir(&current).expect("an empty home");
@@ -49,7 +49,7 @@ impl Home {
         path
     }
 
-    /// The registry where it is looked for without being told.
+    /// The registry at its default path.
     pub fn registry(&self) -> PathBuf {
         self.path(".config/litellm/port_registry.json")
     }
@@ -69,7 +69,7 @@ impl Home {
         self.with_registry(registry.to_string())
     }
 
-    /// Writes a registry file of any content.
+    /// Writes a registry file with this text.
     pub fn with_registry(self, content: impl AsRef<[u8]>) -> Home {
         let file = self.registry();
         std::fs::create_dir_all(file.parent().expect("it has a folder")).expect("a folder");
@@ -112,7 +112,7 @@ impl Home {
         )
     }
 
-    /// When each file and folder in it was changed in any way, and which it is.
+    /// The inode and the change time of each file and folder in it.
     pub fn stamps(&self) -> Vec<(PathBuf, u64, i64, i64)> {
         let names = self.content().into_iter().map(|(path, _)| path);
         names
@@ -125,7 +125,7 @@ impl Home {
             .collect()
     }
 
-    /// Every file and folder in it, with what the files hold.
+    /// Every file and folder in it, with the content of files.
     pub fn content(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         let mut folders = vec![self.path("")];
@@ -149,7 +149,7 @@ impl Home {
     }
 }
 
-/// What a run of `ic` came to.
+/// The result of a run of `ic`.
 #[derive(Debug)]
 pub struct Ran {
     pub exit: Option<i32>,
@@ -168,14 +168,14 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// It exited like this and said nothing beside its result, which is returned.
+    /// It exited with this code and without messages; returns its standard output.
     #[track_caller]
     pub fn result(self, exit: i32) -> String {
         assert_eq!((self.exit, self.err.as_str()), (Some(exit), ""), "{self:?}");
         self.out
     }
 
-    /// As [`result`](Ran::result), as JSON.
+    /// Like [`result`](Ran::result), as JSON.
     #[track_caller]
     pub fn json(self, exit: i32) -> Value {
         let out = self.result(exit);
@@ -187,7 +187,7 @@ impl Ran {
         serde_json::from_str(&out).expect("results are JSON")
     }
 
-    /// It exited like this, without a result, and said one line, which is returned without `ic: `.
+    /// It exited with this code, without a result and with one message, which is returned without `ic: `.
     #[track_caller]
     pub fn complaint(self, exit: i32) -> String {
         assert_eq!((self.exit, self.out.as_str()), (Some(exit), ""), "{self:?}");
@@ -217,9 +217,9 @@ impl Serving {
         let mut said = String::new();
         while !said.contains("Port from:") {
             let read = errors.read_line(&mut said).expect("text");
-            assert_ne!(read, 0, "it has ended: {said}");
+            assert_ne!(read, 0, "it has exited: {said}");
         }
-        // Kept open, for what it may still say.
+        // Kept open for later messages.
         child.stderr = Some(errors.into_inner());
         Serving(child)
     }
@@ -229,7 +229,7 @@ impl Serving {
         self.0.id()
     }
 
-    /// Tells it to stop, which it does.
+    /// Sends SIGTERM and waits for its exit.
     #[track_caller]
     pub fn stop(mut self) {
         kill_process(Pid::from_child(&self.0), Signal::TERM).expect("it runs");
@@ -240,7 +240,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // One that was stopped is as good as one that is killed now.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -249,15 +249,14 @@ impl Drop for Serving {
 /// The one line on standard error, without `ic: `.
 #[track_caller]
 pub fn one_line(err: &str) -> String {
-    let line = err.strip_suffix('\n').expect("a whole line");
+    let line = err.strip_suffix('\n').expect("a complete line");
     assert!(!line.contains(char::is_control), "one line: {err:?}");
     line.strip_prefix("ic: ")
-        .expect("a line of ic's")
+        .expect("a message of ic")
         .to_owned()
 }
 
-/// A port that nobody listens on: below the ports that systems hand out by themselves, where other tests get theirs,
-/// and each time another.
+/// A free port, different for each call. It is below the ephemeral ports, which other tests use.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const PORTS: std::ops::Range<u16> = 20_000..30_000;
@@ -269,7 +268,7 @@ pub fn free_port() -> u16 {
             let port = Port::try_from(port).expect("not 0");
             availability(port) == Availability::Free
         })
-        .expect("one of so many ports is free")
+        .expect("one of these ports is free")
 }
 
 /// A listener, and its port.
@@ -279,7 +278,7 @@ pub fn held_port() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// Runs `ic` as a user without privileges, if that can be done here; says so if not.
+/// Runs `ic` as an unprivileged user; prints a note if that is not possible.
 #[track_caller]
 pub fn unprivileged<A: AsRef<OsStr> + Debug>(home: &Home, arguments: &[A]) -> Option<Ran> {
     let run = |arguments: &[&OsStr]| {
@@ -301,7 +300,7 @@ pub fn unprivileged<A: AsRef<OsStr> + Debug>(home: &Home, arguments: &[A]) -> Op
         ic = command;
         ic.stdin(Stdio::null()).output()
     };
-    // The test's own folder is closed to others, so that it runs in the root folder.
+    // Other users cannot enter the folder of the test, so it runs in the root folder.
     let works = run(&["--version".as_ref()]).is_ok_and(|output| output.status.success());
     if !works {
         eprintln!("skipped: this machine cannot run ic as another user");

@@ -18,7 +18,7 @@ use crate::cli_doctor::a_server;
 use crate::cli_home::{Home, Serving, free_port};
 use crate::support::{DEADLINE, has_ipv6, wait_until};
 
-/// Whether `ic` lists the sockets of all processes here, on every address.
+/// Whether `ic` can list the sockets of all processes on this machine, on every address.
 const LISTS_SOCKETS: bool = cfg!(all(target_os = "linux", not(ic_portable)));
 
 /// A home whose project `shop` has a port, and that port.
@@ -28,7 +28,7 @@ fn home() -> (Home, u16) {
     (home.with_mappings(&[(&shop, port)], 8888), port)
 }
 
-/// Every command knows this project's interceptor, by this process id.
+/// Every command finds the interceptor of this project, with this process id.
 #[track_caller]
 fn check_known(home: &Home, port: u16, pid: u32, host: &str) {
     let shown = home.ic(["health", &port.to_string()]).result(0);
@@ -55,7 +55,7 @@ fn check_known(home: &Home, port: u16, pid: u32, host: &str) {
 }
 
 #[test]
-fn an_interceptor_on_another_loopback_address_is_known_to_every_command() {
+fn every_command_finds_an_interceptor_on_another_loopback_address() {
     if !LISTS_SOCKETS {
         return;
     }
@@ -65,7 +65,7 @@ fn an_interceptor_on_another_loopback_address_is_known_to_every_command() {
 }
 
 #[test]
-fn an_interceptor_in_another_pid_namespace_is_known_to_every_command() {
+fn every_command_finds_an_interceptor_in_another_pid_namespace() {
     let (home, port) = home();
     let wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--"];
     let can = Command::new(wrapper[0])
@@ -73,7 +73,7 @@ fn an_interceptor_in_another_pid_namespace_is_known_to_every_command() {
         .arg("true")
         .output();
     if !LISTS_SOCKETS || !can.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no PID namespace can be made here");
+        eprintln!("skipped: PID namespaces cannot be created here");
         return;
     }
     let mut command = home.command(["serve", "--mock"]);
@@ -118,13 +118,13 @@ impl Drop for Killed {
 }
 
 #[test]
-fn a_target_is_reached_at_its_second_address_where_the_first_is_silent() {
+fn the_second_address_of_a_target_is_used_if_the_first_does_not_respond() {
     if !has_ipv6() || cfg!(not(target_os = "linux")) {
         return;
     }
     let target_port = free_port();
     let _target = TcpListener::bind(("::1", target_port)).expect("a free port");
-    // Its queue is full: connections to it are neither accepted nor refused.
+    // Its queue is full, so connections are neither accepted nor refused.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, target_port));
     let silent = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     bind(&silent, &address).expect("a free port");
@@ -150,7 +150,7 @@ fn a_target_is_reached_at_its_second_address_where_the_first_is_silent() {
 }
 
 #[test]
-fn a_list_of_models_in_chunks_is_understood() {
+fn a_chunked_list_of_models_is_read() {
     let target = a_server(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
          8\r\n{\"data\":\r\nc\r\n[{\"id\":\"a\"},\r\nb\r\n{\"id\":\"b\"}]\r\n1\r\n}\r\n0\r\n\r\n",
@@ -159,7 +159,7 @@ fn a_list_of_models_in_chunks_is_understood() {
     assert!(ran.out.contains("/v1/models lists 2 models"), "{ran:?}");
 }
 
-/// A listener whose queue is full: a blocking connection to it would wait for ever.
+/// A listener whose queue is full: a blocking connection to it would block forever.
 fn full_socket(path: &Path) -> (OwnedFd, Vec<UnixStream>) {
     let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
     let address = SocketAddrUnix::new(path).expect("a short path");
@@ -174,19 +174,19 @@ fn full_socket(path: &Path) -> (OwnedFd, Vec<UnixStream>) {
             return (listener, queued);
         }
         queued.push(UnixStream::from(client));
-        assert!(queued.len() < 100, "the queue has an end");
+        assert!(queued.len() < 100, "the queue is limited");
     }
 }
 
 #[test]
-fn a_unix_socket_whose_queue_is_full_keeps_no_command_waiting() {
+fn a_unix_socket_with_a_full_queue_does_not_block_commands() {
     if cfg!(not(target_os = "linux")) {
         return;
     }
     let home = Home::new();
     let run = home.folder("run");
     let feeds = home.folder("run/ic");
-    fs::set_permissions(&feeds, Permissions::from_mode(0o700)).expect("it is ours");
+    fs::set_permissions(&feeds, Permissions::from_mode(0o700)).expect("this user owns it");
     let home = home.with("XDG_RUNTIME_DIR", &run);
     let path = feeds.join("8888.sock");
     let _full = full_socket(&path);

@@ -1,4 +1,4 @@
-//! `ic completions`, `ic man` and `--help`, as those read them whom they are for.
+//! `ic completions`, `ic man` and `--help`, checked with the programs that read them.
 
 use std::process::{Command, Stdio};
 
@@ -18,7 +18,7 @@ fn commands(home: &Home) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The output of a program, if it is on this machine; it must not complain.
+/// The output of a program, if it is installed; it must not print errors.
 #[track_caller]
 fn read_by(program: &str, arguments: &[&str], text: &str) -> Option<String> {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -41,7 +41,7 @@ fn read_by(program: &str, arguments: &[&str], text: &str) -> Option<String> {
 }
 
 #[test]
-fn completions_are_scripts_of_their_shells_and_know_every_command() {
+fn completions_are_valid_scripts_with_every_command() {
     let home = Home::new();
     let commands = commands(&home);
     assert!(commands.contains(&"completions".to_owned()), "{commands:?}");
@@ -54,7 +54,7 @@ fn completions_are_scripts_of_their_shells_and_know_every_command() {
         for command in &commands {
             assert!(script.contains(command), "{shell}: {command}");
         }
-        assert!(!script.contains("{{"), "{shell}: braces are written once");
+        assert!(!script.contains("{{"), "{shell}: no doubled braces");
         read_by(shell, check, &script);
     }
     let said = home.ic(["completions", "tcsh"]).complaint(2);
@@ -68,7 +68,7 @@ fn completions_are_scripts_of_their_shells_and_know_every_command() {
 fn bash_completes_commands_and_their_options() {
     let home = Home::new();
     let script = home.ic(["completions", "bash"]).result(0);
-    // As bash calls it, with the word to be completed as the last.
+    // As bash calls it, with the word to complete last.
     let complete = |words: &str| {
         let ask = format!(
             "{script}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ic; echo \"${{COMPREPLY[@]}}\""
@@ -81,13 +81,13 @@ fn bash_completes_commands_and_their_options() {
     assert_eq!(found, "health\n");
     assert_eq!(complete("ic serve --targ").as_deref(), Some("--target\n"));
     assert_eq!(complete("ic list --j").as_deref(), Some("--json\n"));
-    // Where nothing is offered, bash offers files.
+    // Without candidates, bash completes files.
     for line in ["ic remove ''", "ic show ''", "ic import ''", "ic health ''"] {
         assert_eq!(complete(line).as_deref(), Some("\n"), "{line}");
     }
     let found = complete("ic list ''").unwrap_or_default();
     assert_eq!(found, "--help --json\n");
-    // Only the first word behind the options is the command.
+    // Only the first word after the options is the command.
     let found = complete("ic allocate env --").unwrap_or_default();
     assert!(!found.contains("--shell"), "{found}");
     let found = complete("ic --port-min list env --sh").unwrap_or_default();
@@ -121,11 +121,11 @@ const KINDS: &str =
     "jetbrains continue codex claude junie aider systemd systemd-socket compose kubernetes";
 
 #[test]
-fn values_of_fixed_words_are_offered_by_every_shell() {
+fn every_shell_completes_the_values_of_an_option() {
     let home = Home::new();
     home.ic(["allocate"]).result(0);
     let script = |shell| home.ic(["completions", shell]).result(0);
-    // A kind that is new is offered as well.
+    // New kinds must be completed as well.
     let said = home.ic(["snippet", "no-such"]).complaint(2);
     let kinds = KINDS.replace(' ', ", ");
     assert!(said.ends_with(&format!("known are {kinds}")), "{said}");
@@ -136,7 +136,7 @@ fn values_of_fixed_words_are_offered_by_every_shell() {
         ("ic env --shell ", "sh fish powershell"),
         ("ic --project-root ", "folder git"),
     ] {
-        // They are what the command takes.
+        // The command accepts these values.
         for word in words.split(' ') {
             let mut line: Vec<&str> = line.split_whitespace().skip(1).collect();
             line.push(word);
@@ -169,7 +169,7 @@ fn values_of_fixed_words_are_offered_by_every_shell() {
             found.sort_unstable();
             assert_eq!(found, sorted, "fish: {line}");
         }
-        // What zsh is told, where completion asks for it.
+        // The specification for zsh.
         let function = match line.split_whitespace().nth(1) {
             Some(command) if !command.starts_with('-') => format!("_ic_{command}"),
             _ => "_ic".to_owned(),
@@ -191,7 +191,7 @@ fn values_of_fixed_words_are_offered_by_every_shell() {
 }
 
 #[test]
-fn the_manual_page_tells_of_every_command_and_formats_without_a_warning() {
+fn the_manual_page_lists_every_command_and_formats_without_warnings() {
     let home = Home::new();
     let page = home.ic(["man"]).result(0);
     for command in commands(&home) {
@@ -215,7 +215,7 @@ fn the_manual_page_tells_of_every_command_and_formats_without_a_warning() {
 }
 
 #[test]
-fn every_help_text_shows_how_a_command_is_used() {
+fn every_help_text_has_an_example() {
     let home = Home::new();
     for command in commands(&home) {
         let help = home.ic([&command, "--help"]).result(0);
@@ -232,7 +232,7 @@ fn every_help_text_shows_how_a_command_is_used() {
 }
 
 #[test]
-fn a_slip_of_the_hand_is_noticed_in_commands_and_in_options() {
+fn a_typing_error_in_a_command_or_an_option_gets_a_suggestion() {
     let home = Home::new();
     for command in commands(&home) {
         // Two letters swapped.
@@ -248,7 +248,7 @@ fn a_slip_of_the_hand_is_noticed_in_commands_and_in_options() {
             said.starts_with(&format!("there is no command `{slip}`")),
             "{said}"
         );
-        // Short ones are nearly as close to others.
+        // Short names are similar to several others.
         if command.len() > 4 {
             assert!(
                 said.contains(&format!("did you mean `{command}`?")),

@@ -1,4 +1,4 @@
-//! `ic mock`: how it ends. What it answers is asked through `ic serve --mock`.
+//! `ic mock`: how it exits. Its responses are tested through `ic serve --mock`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::cli_home::{Home, free_port};
 
 #[test]
-fn it_ends_well_when_it_is_told_to_also_as_the_first_process() {
+fn it_exits_with_code_0_on_a_signal_even_as_process_1() {
     let as_first = ["unshare", "--pid", "--fork", "--kill-child", "--"];
     for signal in [Signal::TERM, Signal::INT] {
         for around in [&[][..], &as_first] {
@@ -19,7 +19,7 @@ fn it_ends_well_when_it_is_told_to_also_as_the_first_process() {
                 Some((first, others)) => {
                     let can = Command::new(first).args(others).arg("true").output();
                     if !can.is_ok_and(|ran| ran.status.success()) {
-                        eprintln!("skipped: no process namespaces here");
+                        eprintln!("skipped: PID namespaces cannot be created here");
                         continue;
                     }
                     let mut command = Command::new(first);
@@ -33,7 +33,7 @@ fn it_ends_well_when_it_is_told_to_also_as_the_first_process() {
             let mut child = command
                 .stderr(Stdio::piped())
                 .spawn()
-                .expect("it can be run");
+                .expect("unshare can be run");
             let mut said = String::new();
             BufReader::new(child.stderr.take().expect("a pipe"))
                 .read_line(&mut said)
@@ -50,7 +50,7 @@ fn it_ends_well_when_it_is_told_to_also_as_the_first_process() {
     }
 }
 
-/// The one process that `pid` has started.
+/// The only child process of `pid`.
 fn child_of(pid: u32) -> Pid {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let child = children

@@ -1,4 +1,4 @@
-//! Standard output and standard error: closed, full, and with bytes on them that a terminal would obey.
+//! Standard output and standard error: closed, full, and with control characters in the output.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::cli_home::{Home, one_line};
 
-/// More than a pipe holds, so that `list` is still writing when its reader leaves.
+/// More mappings than fit into a pipe, so that `list` is still writing when its reader closes.
 fn crowded() -> Home {
     let paths: Vec<PathBuf> = (0..1500)
         .map(|n| PathBuf::from(format!("/home/me/{}/{n}", "long".repeat(25))))
@@ -17,7 +17,7 @@ fn crowded() -> Home {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn a_closed_reader_is_not_an_error() {
     let home = crowded();
     for arguments in [["list"].as_slice(), &["list", "--json"], &["--help"]] {
         let mut ic = home
@@ -26,7 +26,8 @@ fn a_reader_that_leaves_early_is_no_error() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program can be run");
-        let mut reader = BufReader::with_capacity(16, ic.stdout.take().expect("it is piped"));
+        let mut reader =
+            BufReader::with_capacity(16, ic.stdout.take().expect("standard output is piped"));
         if arguments == ["list"] {
             let mut line = String::new();
             reader.read_line(&mut line).expect("the first line");
@@ -34,7 +35,7 @@ fn a_reader_that_leaves_early_is_no_error() {
         }
         drop(reader);
         let mut err = String::new();
-        let mut stderr = ic.stderr.take().expect("it is piped");
+        let mut stderr = ic.stderr.take().expect("standard output is piped");
         stderr.read_to_string(&mut err).expect("UTF-8");
         let exit = ic.wait().expect("it ends").code();
         assert_eq!((exit, err.as_str()), (Some(0), ""), "{arguments:?}");
@@ -42,7 +43,7 @@ fn a_reader_that_leaves_early_is_no_error() {
 }
 
 #[test]
-fn a_command_whose_reader_has_gone_is_done_all_the_same() {
+fn a_command_with_a_closed_reader_is_carried_out() {
     let home = Home::new();
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -57,7 +58,7 @@ fn a_command_whose_reader_has_gone_is_done_all_the_same() {
     );
     home.ic(["show", "-q"]).result(0);
 
-    // And a no stays a no.
+    // The exit code 1 is kept.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let mut show = home.command(["show", "--json", "/home/me/nobody"]);
@@ -89,7 +90,7 @@ fn a_result_that_cannot_be_written_is_an_error() {
         let full = File::options()
             .write(true)
             .open("/dev/full")
-            .expect("Linux has it");
+            .expect("Linux has /dev/full");
         let ran = home
             .command(arguments)
             .stdout(full)
@@ -107,13 +108,13 @@ fn a_result_that_cannot_be_written_is_an_error() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_standard_error_that_cannot_be_written_changes_nothing() {
+fn an_unwritable_standard_error_does_not_change_the_result() {
     let home = Home::new();
     let full = || {
         File::options()
             .write(true)
             .open("/dev/full")
-            .expect("Linux has it")
+            .expect("Linux has /dev/full")
     };
     for (arguments, exit) in [(["show"].as_slice(), 1), (&["nonsense"], 2), (&[], 2)] {
         let ran = home
@@ -129,7 +130,7 @@ fn a_standard_error_that_cannot_be_written_changes_nothing() {
 }
 
 #[test]
-fn no_control_character_reaches_the_output_but_the_ends_of_lines() {
+fn the_output_has_no_control_characters_except_newlines() {
     let odd = "a\nb\u{1b}[31m\u{7}\u{9b}c\u{202e}d";
     for no_colour in [None, Some("1"), Some("")] {
         let home = Home::new();

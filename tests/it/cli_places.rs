@@ -1,4 +1,4 @@
-//! Paths and places that are not as they should be.
+//! Unusual paths, and registries in unusual places.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cli_home::{Home, Ran, unprivileged};
 
 #[test]
-fn every_spelling_of_a_folder_is_one_project() {
+fn all_spellings_of_a_folder_are_one_project() {
     let home = Home::new();
     let shop = home.path("shop");
     symlink(&shop, home.path("link")).expect("a link");
@@ -33,7 +33,7 @@ fn every_spelling_of_a_folder_is_one_project() {
         let shown = home.ic([OsStr::new("show"), OsStr::new("-q"), &spelling]);
         assert_eq!(shown.result(0), port, "{spelling:?}");
     }
-    // The same from inside it through a link, where $PWD says something else.
+    // The same within the folder through a link, where $PWD differs.
     let home = home.inside_link();
     assert_eq!(home.ic(["allocate", "-q"]).result(0), port);
 }
@@ -67,7 +67,7 @@ fn a_deleted_project_can_be_shown_and_removed() {
 }
 
 #[test]
-fn a_current_folder_that_is_gone_is_named_and_a_path_still_works() {
+fn a_deleted_current_folder_is_an_error_unless_a_path_is_given() {
     let home = Home::new();
     let run = |arguments: &str| {
         let gone = home.folder("gone");
@@ -94,13 +94,13 @@ fn a_current_folder_that_is_gone_is_named_and_a_path_still_works() {
     let shop = home.path("shop");
     run(&format!("allocate -q '{}'", shop.display())).result(0);
     run("list").result(0);
-    // A port that nobody has: the answer is about the folder, not about who listens on this machine.
+    // A free port: the result depends on the folder, not on the listeners of this machine.
     let port = crate::support::free_port();
     run(&format!("--registry relative.json check {port}")).complaint_or_answer();
 }
 
 impl Ran {
-    /// With no folder to stand in, a relative file cannot be found: an answer without it, or a clear line.
+    /// Without a current folder, a relative file cannot be found: a result without it, or one error message.
     #[track_caller]
     fn complaint_or_answer(self) {
         match self.exit {
@@ -111,7 +111,7 @@ impl Ran {
 }
 
 #[test]
-fn a_path_of_any_bytes_has_a_port_like_every_other() {
+fn a_path_that_is_not_utf_8_can_have_a_port() {
     let newline = "line\nbreak".as_bytes();
     let escape = b"\x1b[2Jclear".as_slice();
     let quotes = br#""quoted\" 'too' $HOME"#.as_slice();
@@ -134,7 +134,7 @@ fn a_path_of_any_bytes_has_a_port_like_every_other() {
         let checked = home.ic(["check", "--json", port.trim()]).result(0);
         assert_eq!(decoded_path(&checked), folder.as_os_str(), "{checked}");
 
-        // The same folder as the current one.
+        // The same folder as the current folder.
         let home = home.inside(&folder);
         assert_eq!(home.ic(["show", "-q"]).result(0), port, "{name:?}");
         assert_eq!(home.ic(["allocate", "-q"]).result(0), port, "{name:?}");
@@ -172,7 +172,7 @@ fn decoded_path(text: &str) -> OsString {
 }
 
 #[test]
-fn a_registry_in_a_folder_of_any_bytes_is_found() {
+fn a_registry_in_a_folder_that_is_not_utf_8_is_found() {
     let home = Home::new();
     let folder = home.path(OsStr::from_bytes(b"caf\xe9"));
     if fs::create_dir(&folder).is_err() {
@@ -192,7 +192,7 @@ fn a_registry_in_a_folder_of_any_bytes_is_found() {
 }
 
 #[test]
-fn long_paths_have_ports_up_to_the_systems_limit() {
+fn long_paths_can_have_ports_up_to_the_limit_of_the_system() {
     let home = Home::new();
     let mut long = home
         .path("shop")
@@ -215,7 +215,7 @@ fn long_paths_have_ports_up_to_the_systems_limit() {
 }
 
 #[test]
-fn a_path_that_leads_round_in_a_circle_is_refused() {
+fn a_path_with_a_symlink_loop_is_refused() {
     let home = Home::new();
     symlink(home.path("b"), home.path("a")).expect("a link");
     symlink(home.path("a"), home.path("b")).expect("a link");
@@ -231,7 +231,7 @@ fn a_path_that_leads_round_in_a_circle_is_refused() {
 }
 
 #[test]
-fn without_a_home_variable_the_systems_own_record_counts() {
+fn without_home_the_user_database_is_used() {
     let mut ic = Command::new(env!("CARGO_BIN_EXE_ic"));
     ic.args(["list", "--json"]).env_clear().stdin(Stdio::null());
     for home in [None, Some("")] {
@@ -240,7 +240,7 @@ fn without_a_home_variable_the_systems_own_record_counts() {
         }
         let ran = Ran::from(ic.output().expect("the program can be run"));
         if ran.exit == Some(3) {
-            // A user that the system does not know.
+            // A user without an entry.
             assert!(ran.complaint(3).contains("HOME"));
             continue;
         }
@@ -255,7 +255,7 @@ fn without_a_home_variable_the_systems_own_record_counts() {
 }
 
 #[test]
-fn a_relative_home_is_none() {
+fn a_relative_home_is_refused() {
     let home = Home::new().with("HOME", "relative");
     let before = home.content();
     for command in ["list", "allocate"] {
@@ -265,7 +265,7 @@ fn a_relative_home_is_none() {
             "{complaint}"
         );
     }
-    // Ports are there all the same.
+    // Commands work without a registry.
     for command in [&["check", "9999", "--json"][..], &["suggest", "-n", "1"]] {
         let ran = home.ic(command);
         assert!(ran.exit != Some(3) && !ran.out.is_empty(), "{ran:?}");
@@ -280,8 +280,8 @@ fn a_relative_home_is_none() {
 }
 
 #[test]
-fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
-    /// What `list` does there: a file under a file is as good as none to a reader.
+fn a_path_that_cannot_be_a_registry_is_an_error_and_is_not_changed() {
+    /// The exit code of `list`, which treats a path under a file as a missing registry.
     #[track_caller]
     fn check(home: &Home, registry: &Path, list: i32) {
         let registry = registry.to_str().expect("UTF-8");
@@ -297,7 +297,7 @@ fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
             arguments.extend(command);
             let complaint = home.ic(&arguments).complaint(3);
             assert!(complaint.contains(registry), "{complaint}");
-            assert!(complaint.contains("; "), "what to do next: {complaint}");
+            assert!(complaint.contains("; "), "what to do: {complaint}");
         }
         assert_eq!(home.content(), before);
     }
@@ -320,7 +320,7 @@ fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
 
     let fifo = home.path("fifo");
     let made = Command::new("mkfifo").arg(&fifo).status();
-    assert!(made.expect("mkfifo is everywhere").success());
+    assert!(made.expect("mkfifo is installed").success());
     check(&home, &fifo, 3);
 
     let large = home.path("large");
@@ -330,7 +330,7 @@ fn a_place_that_cannot_hold_a_registry_is_an_error_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_registry_of_nonsense_is_backed_up_and_replaced() {
+fn a_file_that_is_not_a_registry_is_backed_up_and_replaced() {
     let deep = "[".repeat(100_000);
     let noise: Vec<u8> = (0..=255).cycle().take(10_000).collect();
     let page = b"<!DOCTYPE html><title>\"/home/me/a\": 8888</title>";
@@ -341,7 +341,10 @@ fn a_registry_of_nonsense_is_backed_up_and_replaced() {
                 let listed = home.ic(["list", "--json"]);
                 assert_eq!(listed.exit, Some(0), "{listed:?}");
                 assert!(listed.err.starts_with("ic: warning: "), "{listed:?}");
-                assert_eq!(fs::read(home.registry()).expect("it is there"), text);
+                assert_eq!(
+                    fs::read(home.registry()).expect("the registry exists"),
+                    text
+                );
 
                 let allocated = home.ic(["allocate", "-q"]);
                 assert_eq!(allocated.exit, Some(0), "{allocated:?}");
@@ -358,11 +361,11 @@ fn a_registry_of_nonsense_is_backed_up_and_replaced() {
 }
 
 #[test]
-fn a_registry_that_may_not_be_written_still_answers() {
+fn a_registry_that_cannot_be_written_is_read() {
     let home = Home::new();
     let shop = home.path("shop");
     let home = home.with_mappings(&[(&shop, 8888)], 8889);
-    // Everybody may look, nobody may write; the folders above have to let others in.
+    // Readable but not writable; other users must be able to enter the parent folders.
     for folder in ["", ".config", ".config/litellm"] {
         fs::set_permissions(home.path(folder), fs::Permissions::from_mode(0o555)).expect("mine");
     }
@@ -372,21 +375,21 @@ fn a_registry_that_may_not_be_written_still_answers() {
         assert_eq!(shown.result(0), "8888\n");
         let again = |arguments: &[&str]| unprivileged(&home, arguments).expect("as before");
         again(&["list"]).result(0);
-        // It has its port: there is nothing to write.
+        // The project has a port already, so nothing is written.
         assert_eq!(again(&["allocate", "-q", shop]).result(0), "8888\n");
         for arguments in [["allocate", other], ["remove", shop], ["reset", "--yes"]] {
             let complaint = again(&arguments).complaint(3);
             assert!(complaint.contains("permission denied"), "{complaint}");
         }
     }
-    // So that it can be removed.
+    // Allows the removal of the folder.
     for folder in ["", ".config", ".config/litellm"] {
         fs::set_permissions(home.path(folder), fs::Permissions::from_mode(0o755)).expect("mine");
     }
 }
 
 #[test]
-fn a_mapping_is_reached_under_the_path_it_was_recorded_with() {
+fn a_mapping_can_be_used_with_its_recorded_path() {
     let home = Home::new();
     let (data, old) = (home.folder("data"), home.path("old"));
     let looped = home.path("looped");
@@ -395,7 +398,7 @@ fn a_mapping_is_reached_under_the_path_it_was_recorded_with() {
         &[(&old, 8888), (&looped, 8889), (Path::new(&upwards), 8890)],
         8891,
     );
-    // It was a folder when it got its port, and has been moved since.
+    // The folder was moved after the allocation.
     std::fs::create_dir(data.join("old")).expect("a folder");
     std::os::unix::fs::symlink(data.join("old"), &old).expect("a link");
     std::os::unix::fs::symlink(&looped, &looped).expect("a link");
@@ -414,7 +417,7 @@ fn a_mapping_is_reached_under_the_path_it_was_recorded_with() {
         let ran = home.ic(["snippet", "claude", path]);
         assert!(ran.out.contains(&format!(":{port}\"")), "{path}: {ran:?}");
     }
-    // It keeps giving ports to folders as they are today; and those go first.
+    // Allocation uses the current path, and existing folders take precedence.
     let today: u16 = home
         .ic(["allocate", "-q", "../old"])
         .result(0)

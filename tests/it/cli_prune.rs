@@ -1,4 +1,4 @@
-//! `ic prune`, pins, and the last use of ports: on real folders, with real interceptors.
+//! `ic prune`, pins, and the last use of ports, with real folders and interceptors.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::cli_home::{Home, Serving, free_port, held_port};
 
-/// The registry file as it is.
+/// The registry file as JSON.
 fn registry(home: &Home) -> Value {
-    serde_json::from_slice(&fs::read(home.registry()).expect("it is there")).expect("JSON")
+    serde_json::from_slice(&fs::read(home.registry()).expect("the registry exists")).expect("JSON")
 }
 
 #[test]
@@ -74,10 +74,10 @@ fn only_deleted_projects_are_pruned() {
     assert_eq!(
         home.content(),
         pruned,
-        "nor does a prune that finds nothing"
+        "a prune without a result changes nothing"
     );
 
-    // It comes back, and gets what it had.
+    // The project is created again, and gets its previous port.
     home.folder("gone");
     let text = ports[1].to_string();
     let given = home.ic([
@@ -91,7 +91,7 @@ fn only_deleted_projects_are_pruned() {
 }
 
 #[test]
-fn prune_answers_without_a_registry_and_refuses_what_is_no_time() {
+fn prune_works_without_a_registry_and_refuses_an_invalid_duration() {
     let home = Home::new();
     let before = home.content();
     assert_eq!(home.ic(["prune"]).result(0), "Nothing to prune.\n");
@@ -112,7 +112,7 @@ fn prune_answers_without_a_registry_and_refuses_what_is_no_time() {
 }
 
 #[test]
-fn an_allocation_that_finds_no_port_prunes_first_and_says_so() {
+fn an_allocation_without_a_free_port_prunes_deleted_projects() {
     let port = free_port();
     let text = port.to_string();
     let home = Home::new();
@@ -134,7 +134,7 @@ fn an_allocation_that_finds_no_port_prunes_first_and_says_so() {
             gone.display()
         )
     );
-    // Now nobody has been deleted.
+    // Now there are no deleted projects.
     let complaint = home.ic(["allocate"]).complaint(3);
     assert!(
         complaint.starts_with(&format!("no port is free in {text}-{text}: ")),
@@ -143,7 +143,7 @@ fn an_allocation_that_finds_no_port_prunes_first_and_says_so() {
 }
 
 #[test]
-fn a_pin_is_kept_and_taken_back() {
+fn a_project_can_be_pinned_and_unpinned() {
     let port = free_port();
     let home = Home::new();
     let home = home
@@ -175,7 +175,7 @@ fn a_pin_is_kept_and_taken_back() {
 }
 
 #[test]
-fn a_port_counts_as_unused_from_its_last_use_on() {
+fn the_unused_time_of_a_port_starts_at_its_last_use() {
     let home = Home::new();
     let (shop, never) = (home.path("shop"), home.folder("never"));
     let ports = [free_port(), free_port()];
@@ -194,7 +194,7 @@ fn a_port_counts_as_unused_from_its_last_use_on() {
     );
     assert!(!dry.contains("never"), "unknown use is never old: {dry}");
 
-    // While it runs it is in use, and that it ran is recorded: at the start, since the last record is old.
+    // A running interceptor uses its port. The use is recorded at start, because the last record is old.
     let before = Instant::now();
     let interceptor = Serving::start(&home, &[]);
     let json = home.ic(["prune", "--unused-for", "0s", "--json"]).json(0);
@@ -224,7 +224,7 @@ fn a_port_counts_as_unused_from_its_last_use_on() {
 }
 
 #[test]
-fn interceptors_that_come_and_go_write_once() {
+fn restarted_interceptors_record_the_use_once() {
     let port = free_port();
     let home = Home::new()
         .with("INTERCEPTOR_PORT_MIN", port.to_string())
@@ -238,13 +238,13 @@ fn interceptors_that_come_and_go_write_once() {
 }
 
 #[test]
-fn a_registry_that_cannot_be_written_does_not_keep_an_interceptor_from_running() {
-    // The live feed has its socket elsewhere.
+fn an_interceptor_runs_although_the_registry_cannot_be_written() {
+    // The socket of the live feed is in another folder.
     let runtime = tempfile::tempdir().expect("a temporary folder");
     let home = Home::new().with("XDG_RUNTIME_DIR", runtime.path());
     let shop = home.path("shop");
     let home = home.with_mappings(&[(&shop, free_port())], 8888);
-    // A folder where the lock belongs refuses root as well.
+    // A folder in place of the lock file is an error for root as well.
     let lock = home.folder(".config/litellm/port_registry.json.lock");
     let before = home.content();
     Serving::start(&home, &[]).stop();

@@ -1,4 +1,4 @@
-//! `ic run`: the program, its variables, its signals and its end.
+//! `ic run`: the program, its variables, its signals and its exit.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ fn started(home: &Home, port: u16, script: &str) -> (Child, BufReader<ChildStdou
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program can be run");
-    let out = BufReader::new(ic.stdout.take().expect("it is piped"));
+    let out = BufReader::new(ic.stdout.take().expect("the stream is piped"));
     (ic, out)
 }
 
@@ -46,27 +46,29 @@ fn a_program_runs_for_as_long_as_its_interceptor() {
             "http://localhost:{port}/v1 http://localhost:{port}/v1 http://localhost:{port} corp,localhost,127.0.0.1,::1"
         )
     );
-    // The program has started, so the port has been bound: no trying again.
+    // The port is bound before the program starts, so a retry is not needed.
     let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
-    client.set_read_timeout(Some(DEADLINE)).expect("it is set");
+    client
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a time limit can be set");
     client
         .write_all(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .expect("it takes requests");
+        .expect("the connection accepts bytes");
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("it answers");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 
-    let mut input = ic.stdin.take().expect("it is piped");
+    let mut input = ic.stdin.take().expect("the stream is piped");
     input
         .write_all(b"what is typed\n")
         .expect("the program reads it");
     assert_eq!(line(&mut out), "what is typed");
     assert_eq!(ic.wait().expect("it ends").code(), Some(0));
-    TcpStream::connect(("127.0.0.1", port)).expect_err("nobody listens any more");
+    TcpStream::connect(("127.0.0.1", port)).expect_err("the interceptor has exited");
 }
 
 #[test]
-fn the_programs_status_is_the_status() {
+fn the_exit_code_is_that_of_the_program() {
     let home = shop();
     let check = |command: &[&str], exit: i32| {
         let port = free_port().to_string();
@@ -80,7 +82,7 @@ fn the_programs_status_is_the_status() {
     check(&["--", "sh", "-c", "exit 255"], 255);
     check(&["--", "sh", "-c", "kill -KILL $$"], 137);
     check(&["--", "sh", "-c", "kill -TERM $$"], 143);
-    // What the program is given, and what it says.
+    // Its arguments, variables and output.
     assert_eq!(
         check(&["--", "echo", "--port", "--", "-h"], 0),
         "--port -- -h\n"
@@ -144,7 +146,7 @@ fn a_program_is_not_started_without_its_interceptor() {
     assert!(said.contains("CMD"), "{said}");
 }
 
-/// Whether whoever started the tests had them ignore `signal`, as nohup and background jobs do: `ic` keeps it so.
+/// Whether the tests were started with `signal` ignored, as by nohup; `ic` keeps that.
 fn is_ignored(signal: Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status
@@ -159,7 +161,7 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 #[test]
-fn signals_are_passed_on_to_the_program() {
+fn signals_are_forwarded_to_the_program() {
     let home = shop();
     for (signal, name) in [
         (Signal::HUP, "HUP"),
@@ -172,8 +174,8 @@ fn signals_are_passed_on_to_the_program() {
         if is_ignored(signal) {
             continue;
         }
-        // A shell looks at its traps when what it does is over, but `wait` is over at once. Were it a `read`, the line that ends it
-        // might come before the signal, and none after it.
+        // A shell runs a trap after the current command, but a signal ends `wait` immediately. With `read`, the line that ends it
+        // could arrive before the signal.
         let script = format!(
             "trap 'kill $!; echo got {name}; exit 9' {name}; sleep 60 >&2 & echo ready; wait"
         );
@@ -186,11 +188,11 @@ fn signals_are_passed_on_to_the_program() {
 }
 
 #[test]
-fn a_program_that_dies_of_a_signal_that_was_passed_on_is_told_of() {
+fn a_program_killed_by_a_forwarded_signal_is_reported() {
     let home = shop();
     let (mut ic, mut out) = started(&home, free_port(), "echo ready; exec cat");
     assert_eq!(line(&mut out), "ready");
-    // Waiting for `ic` would close it, and the program might end of that before the signal gets there.
+    // `wait` closes standard input, which could end the program before the signal.
     let input = ic.stdin.take();
     kill_process(Pid::from_child(&ic), Signal::TERM).expect("it runs");
     assert_eq!(ic.wait().expect("it ends").code(), Some(128 + 15));
@@ -198,7 +200,7 @@ fn a_program_that_dies_of_a_signal_that_was_passed_on_is_told_of() {
 }
 
 #[test]
-fn a_terminals_interrupt_reaches_the_program_once() {
+fn an_interrupt_of_the_terminal_reaches_the_program_once() {
     if is_ignored(Signal::INT) {
         return;
     }
@@ -208,7 +210,7 @@ fn a_terminals_interrupt_reaches_the_program_once() {
     let port = free_port().to_string();
     let script = "n=0; trap 'n=$((n+1)); echo int $n' INT; echo ready; \
                   while read line || [ $? -gt 128 ]; do [ \"$line\" = end ] && break; done; echo total $n; exit 4";
-    // The interceptor leads the terminal's session, as a shell's job would be in its foreground.
+    // The interceptor leads the session of the terminal, like a foreground job of a shell.
     let mut setsid = Command::new("setsid");
     setsid
         .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_ic")])
@@ -225,15 +227,19 @@ fn a_terminals_interrupt_reaches_the_program_once() {
     let mut shown = BufReader::new(person.try_clone().expect("a descriptor"));
     let mut wait_for = |what: &str| loop {
         let line = line(&mut shown);
-        assert!(!line.is_empty(), "{what} does not come");
+        assert!(!line.is_empty(), "{what} is missing");
         if line.ends_with(what) {
             break;
         }
     };
     wait_for("ready");
-    person.write_all(b"\x03").expect("the terminal takes it");
+    person
+        .write_all(b"\x03")
+        .expect("the terminal accepts input");
     wait_for("int 1");
-    person.write_all(b"end\n").expect("the terminal takes it");
+    person
+        .write_all(b"end\n")
+        .expect("the terminal accepts input");
     wait_for("total 1");
     assert_eq!(ic.wait().expect("it ends").code(), Some(4));
 }
@@ -252,7 +258,7 @@ fn a_signal_that_ic_ignores_stays_ignored_for_the_program() {
     let ran = ran.expect("there is a shell");
     let said = String::from_utf8_lossy(&ran.stdout);
     let Some(mask) = said.strip_prefix("SigIgn:") else {
-        eprintln!("skipped: this system does not tell which signals are ignored");
+        eprintln!("skipped: ignored signals cannot be queried on this system");
         return;
     };
     let mask = u64::from_str_radix(mask.trim(), 16).expect("a mask");
@@ -260,10 +266,10 @@ fn a_signal_that_ic_ignores_stays_ignored_for_the_program() {
 }
 
 #[test]
-fn as_process_1_it_waits_for_what_others_have_left() {
+fn as_process_1_it_reaps_orphaned_processes() {
     let home = shop();
     let port = free_port().to_string();
-    // Ends when no process is left that has ended and was not waited for.
+    // Exits when there is no zombie process.
     let script = "(true &) ; (sh -c 'exit 3' &) ; while grep -l 'State:.Z' /proc/[0-9]*/status; do :; done 2>&1; \
                   echo \"parent $PPID\"; exit 5";
     let mut unshare = Command::new("unshare");
@@ -281,10 +287,10 @@ fn as_process_1_it_waits_for_what_others_have_left() {
         .args(["--pid", "--fork", "--mount-proc", "--kill-child", "true"])
         .output();
     if !can.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: this machine makes no process 1");
+        eprintln!("skipped: PID namespaces cannot be created here");
         return;
     }
-    let output = unshare.output().expect("it has just been run");
+    let output = unshare.output().expect("it was run before");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.ends_with("parent 1\n"), "{output:?}");
     assert_eq!(output.status.code(), Some(5), "{output:?}");

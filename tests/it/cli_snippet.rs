@@ -1,4 +1,4 @@
-//! `ic snippet`: what is pasted where.
+//! `ic snippet`: configuration for each client.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::cli_home::Home;
 
-/// A project whose name means something to every syntax, on port 8888.
+/// A project on port 8888 whose name has special characters of every syntax.
 fn hostile() -> Home {
     let home = Home::new();
     let folder = home.folder("my \"shop\" 100% $x: #1");
     home.with_mappings(&[(&folder, 8888)], 8889).inside(folder)
 }
 
-/// The file that is printed, and where it is said to belong.
+/// The printed file, and the path that is printed for it.
 #[track_caller]
 fn snippet(home: &Home, arguments: &[&str]) -> (String, String) {
     let mut words = vec!["snippet"];
@@ -26,7 +26,7 @@ fn snippet(home: &Home, arguments: &[&str]) -> (String, String) {
 }
 
 #[test]
-fn each_client_gets_its_address_as_it_wants_it() {
+fn each_client_gets_its_address_in_its_format() {
     let home = hostile();
     let before = home.content();
     for (kind, address, place) in [
@@ -95,7 +95,7 @@ fn each_client_gets_its_address_as_it_wants_it() {
 }
 
 #[test]
-fn files_of_json_are_json() {
+fn json_snippets_are_valid() {
     let home = hostile();
     let read = |kind| -> Value { serde_json::from_str(&snippet(&home, &[kind]).0).expect(kind) };
     assert_eq!(
@@ -114,9 +114,9 @@ fn files_of_json_are_json() {
 }
 
 #[test]
-fn files_of_yaml_and_toml_hold_the_projects_name_as_it_is() {
+fn yaml_and_toml_snippets_contain_the_project_name_unchanged() {
     let home = hostile();
-    // Read by others than those who wrote them, where there are any.
+    // Read by independent parsers, if they are installed.
     let read = |module: &str, call: &str, text: &str| -> Option<Value> {
         let script =
             format!("import sys, json, {module}; print(json.dumps({module}.{call}(sys.argv[1])))");
@@ -161,7 +161,7 @@ fn files_of_yaml_and_toml_hold_the_projects_name_as_it_is() {
 }
 
 #[test]
-fn a_unit_of_systemd_is_one() {
+fn a_systemd_unit_is_valid() {
     let home = hostile().with("TARGET_LLM_URL", "http://localhost:4000/$100%");
     let (unit, _) = snippet(&home, &["systemd"]);
     assert!(
@@ -179,7 +179,7 @@ fn a_unit_of_systemd_is_one() {
         .args([&file, &socket_file])
         .output();
     let Some(verified) = verify.ok() else {
-        eprintln!("skipped: there is no systemd here");
+        eprintln!("skipped: systemd is not installed");
         return;
     };
     let said = String::from_utf8_lossy(&verified.stderr);
@@ -187,7 +187,7 @@ fn a_unit_of_systemd_is_one() {
 }
 
 #[test]
-fn what_starts_an_interceptor_gets_the_settings_it_was_made_with() {
+fn snippets_that_start_an_interceptor_contain_the_given_settings() {
     let lines = |unit: &str| -> Vec<String> {
         let given = unit
             .lines()
@@ -209,7 +209,7 @@ fn what_starts_an_interceptor_gets_the_settings_it_was_made_with() {
         "snippet",
         "systemd",
     ]);
-    // The link of the temporary folder stays in it: the file is not looked at.
+    // The path keeps the link of the temporary folder: the file is not opened.
     let [first, second, third] = &lines(&ran.out)[..] else {
         panic!("{ran:?}");
     };
@@ -247,7 +247,7 @@ fn what_starts_an_interceptor_gets_the_settings_it_was_made_with() {
     );
     let (pod, _) = snippet(&home, &["kubernetes"]);
     assert!(pod.contains("value: \"team shop $5\"}"), "{pod}");
-    // PATH names the port's project, so that the variable does not count.
+    // PATH names the project, so the variable is ignored.
     let (unit, _) = snippet(&home, &["systemd", "."]);
     assert!(
         !unit.contains("INTERCEPTOR_PORT=") && unit.contains(", port 8888\n"),
@@ -256,7 +256,7 @@ fn what_starts_an_interceptor_gets_the_settings_it_was_made_with() {
 }
 
 #[test]
-fn a_folder_of_any_name_is_found_by_its_unit_or_refused() {
+fn a_unit_starts_in_its_folder_or_the_name_is_refused() {
     let home = Home::new();
     let odd = home.folder(OsStr::from_bytes(b"a\nb\xe9\\"));
     let home = home.inside(&odd);
@@ -308,7 +308,7 @@ fn a_target_that_serve_would_refuse_is_refused() {
 }
 
 #[test]
-fn snippet_says_what_there_is_and_what_is_missing() {
+fn snippet_names_known_kinds_and_missing_ports() {
     let home = Home::new();
     let said = home.ic(["snippet", "emacs"]).complaint(2);
     assert!(

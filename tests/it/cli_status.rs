@@ -1,5 +1,5 @@
-//! `ic status`: real interceptors, impostors, and other programs on ports of projects. Interceptors of other tests run beside
-//! these, so that each test looks only at its own ports.
+//! `ic status` with real interceptors, false ones, and other programs on ports of projects. Interceptors of other tests run at the
+//! same time, so each test reads only its own ports.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cli_home::{Home, Serving, free_port, held_port};
 use crate::support::tells_who_listens;
 
-/// What `ic status --json` says of a port, under `interceptors` or under `held`.
+/// The entry of a port in `ic status --json`, under `interceptors` or `held`.
 #[track_caller]
 fn told(home: &Home, list: &str, port: u16) -> Option<Value> {
     let status = home.ic(["status", "--json"]).json(0);
@@ -23,7 +23,7 @@ fn told(home: &Home, list: &str, port: u16) -> Option<Value> {
     entries.iter().find(|entry| entry["port"] == port).cloned()
 }
 
-/// A home with a range of its own.
+/// A home with its own range.
 fn home() -> Home {
     let port = free_port();
     Home::new()
@@ -41,7 +41,7 @@ fn port_of(home: &Home) -> u16 {
 }
 
 #[test]
-fn a_projects_interceptor_is_shown_until_it_ends_however_it_ends() {
+fn the_interceptor_of_a_project_is_shown_until_it_exits() {
     if !tells_who_listens() {
         return;
     }
@@ -81,7 +81,7 @@ fn a_projects_interceptor_is_shown_until_it_ends_however_it_ends() {
         "{text}"
     );
 
-    // As kill -9 does: nothing of it is left to be wrong.
+    // SIGKILL leaves no wrong state.
     drop(serving);
     assert_eq!(told(&home, "interceptors", port), None);
     Serving::start(&home, &[]).stop();
@@ -89,7 +89,7 @@ fn a_projects_interceptor_is_shown_until_it_ends_however_it_ends() {
 }
 
 #[test]
-fn an_interceptor_that_was_given_its_port_is_found_as_well() {
+fn an_interceptor_with_an_explicit_port_is_found() {
     if !tells_who_listens() {
         return;
     }
@@ -99,7 +99,7 @@ fn an_interceptor_that_was_given_its_port_is_found_as_well() {
     let text = port.to_string();
     for (host, arguments) in [
         ("localhost", vec!["--port", &text, "--target", &target]),
-        // Where only its socket tells where to ask.
+        // Not on a default address, so only the listening socket tells where to connect.
         (
             "127.0.0.2",
             vec!["--port", &text, "--target", &target, "--host", "127.0.0.2"],
@@ -128,7 +128,7 @@ fn an_interceptor_that_was_given_its_port_is_found_as_well() {
 }
 
 #[test]
-fn another_program_on_a_projects_port_is_named_and_is_not_an_interceptor() {
+fn another_program_on_the_port_of_a_project_is_not_an_interceptor() {
     if !tells_who_listens() {
         return;
     }
@@ -137,14 +137,14 @@ fn another_program_on_a_projects_port_is_named_and_is_not_an_interceptor() {
     let home = Home::new();
     let (shop, blog) = (home.path("shop"), home.path("blog"));
     let home = home.with_mappings(&[(&shop, held), (&blog, port)], 8888);
-    // Another process says that it is the interceptor of this project: it is not the one that listens.
+    // A health response with the process id of another process is not accepted.
     let claim = json!({
         "status": "healthy", "instance_id": "pycharm-blog", "target": "http://a", "project": blog,
         "pid": 1, "uptime_seconds": 3,
     });
     let server = std::thread::spawn(move || answer(&impostor, &claim.to_string()));
     let status = home.ic(["status", "--json"]).json(0);
-    server.join().expect("no failure in the server");
+    server.join().expect("the thread does not panic");
     let find = |list: &str, port: u16| {
         let entries = status[list].as_array().expect("a list");
         entries.iter().find(|entry| entry["port"] == port).cloned()
@@ -165,7 +165,7 @@ fn another_program_on_a_projects_port_is_named_and_is_not_an_interceptor() {
 }
 
 #[test]
-fn the_interceptor_of_another_project_holds_a_port_too() {
+fn the_interceptor_of_another_project_is_a_holder_of_the_port() {
     if !tells_who_listens() {
         return;
     }
@@ -195,7 +195,7 @@ fn the_interceptor_of_another_project_holds_a_port_too() {
 }
 
 #[test]
-fn many_silent_programs_on_many_ports_are_no_obstacle() {
+fn many_unresponsive_programs_do_not_delay_status() {
     if !tells_who_listens() {
         return;
     }
@@ -215,7 +215,7 @@ fn many_silent_programs_on_many_ports_are_no_obstacle() {
 }
 
 #[test]
-fn watching_ends_when_its_output_is_closed() {
+fn watch_exits_when_its_output_is_closed() {
     if !tells_who_listens() {
         return;
     }
@@ -230,7 +230,7 @@ fn watching_ends_when_its_output_is_closed() {
         .expect("the program can be run");
     let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
     let mut is_running = || {
-        let line = lines.next().expect("it goes on").expect("text");
+        let line = lines.next().expect("there is another line").expect("text");
         let status: Value = serde_json::from_str(&line).expect("JSON");
         let interceptors = status["interceptors"].as_array().expect("a list");
         interceptors.iter().any(|entry| entry["port"] == port)
@@ -252,13 +252,13 @@ fn watching_ends_when_its_output_is_closed() {
         .expect("the program can be run");
     let mut first = [0; 8];
     let mut stream = plain.stdout.take().expect("a pipe");
-    stream.read_exact(&mut first).expect("a first look");
-    assert!(!first.contains(&0x1b), "no terminal, no escape codes");
+    stream.read_exact(&mut first).expect("the first output");
+    assert!(!first.contains(&0x1b), "no escape codes without a terminal");
     drop(stream);
     assert_eq!(plain.wait().expect("it ends").code(), Some(0));
 }
 
-/// Answers one request with this document.
+/// Responds to one request with this document.
 fn answer(listener: &TcpListener, document: &str) {
     let (mut stream, _) = listener.accept().expect("the question");
     let mut question = [0; 1024];

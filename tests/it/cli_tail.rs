@@ -31,9 +31,12 @@ impl Tail {
     #[track_caller]
     fn line(&mut self) -> String {
         let mut line = String::new();
-        let out = self.out.as_mut().expect("it is read");
+        let out = self.out.as_mut().expect("standard output is piped");
         out.read_line(&mut line).expect("text");
-        assert!(line.ends_with('\n'), "a line, and not the end: {line:?}");
+        assert!(
+            line.ends_with('\n'),
+            "a complete line instead of the end: {line:?}"
+        );
         line
     }
 
@@ -54,7 +57,7 @@ impl Drop for Tail {
     }
 }
 
-/// Sends requests until a tail that has just been started prints one, and returns its line.
+/// Sends requests until a newly started tail prints one; returns its line.
 #[track_caller]
 fn first_line(tail: &mut Tail, port: u16) -> String {
     let (found, line) = std::sync::mpsc::channel();
@@ -129,7 +132,7 @@ fn it_ends_on_a_signal_and_when_its_reader_leaves() {
     }
     let mut tail = Tail::start(&home, &["--json"]);
     tail.line();
-    // It notices that its reader has left at the next line.
+    // It detects the closed reader at the next line.
     drop(tail.out.take());
     get(port, "/v1/models");
     assert_eq!(tail.end(), (Some(0), String::new()));
@@ -210,7 +213,10 @@ fn the_socket_of_a_dead_process_is_removed() {
     let socket = home.path(format!(".cache/ic/run/{}.sock", serving.pid()));
     assert!(socket.exists());
     drop(serving);
-    assert!(socket.exists(), "it was killed");
+    assert!(
+        socket.exists(),
+        "a killed process does not remove its socket"
+    );
     home.ic(["tail"]).complaint(1);
     assert!(!socket.exists());
 }
@@ -222,13 +228,13 @@ fn ic_run_removes_the_socket_of_its_feed() {
     let ran = home
         .ic(["run", "--mock", "--", "sh", "-c", script])
         .result(0);
-    assert!(ran.ends_with(".sock\n"), "it has one: {ran:?}");
-    let left = std::fs::read_dir(home.path(".cache/ic/run")).expect("it was made");
+    assert!(ran.ends_with(".sock\n"), "a socket is printed: {ran:?}");
+    let left = std::fs::read_dir(home.path(".cache/ic/run")).expect("the folder was created");
     assert_eq!(left.count(), 0);
 }
 
 #[test]
-fn an_interceptor_with_its_feed_elsewhere_is_named() {
+fn an_interceptor_with_its_feed_in_another_folder_is_named() {
     let runtime = tempfile::tempdir().expect("a temporary folder");
     let (home, _, serving) = serving();
     let home = home.with("XDG_RUNTIME_DIR", runtime.path());
@@ -260,7 +266,7 @@ fn a_terminal_shows_colours_and_requests_in_flight() {
     let mut piece = [0; 1024];
     let mut read_until = |text: &str| {
         while !shown.contains(text) {
-            let count = person.read(&mut piece).expect("it is open");
+            let count = person.read(&mut piece).expect("the terminal is open");
             shown.push_str(&String::from_utf8_lossy(&piece[..count]));
         }
         shown.clone()

@@ -1,4 +1,4 @@
-//! The question of `ic reset`, on a terminal.
+//! The confirmation of `ic reset` on a terminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,24 +11,24 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::cli_home::Home;
 
-/// Both ends of a new terminal: the person's, and the program's. Neither goes on to the children of other tests, which
-/// would keep the terminal open.
+/// Both ends of a new terminal: that of the user and that of the program. Child processes of other tests do not inherit
+/// them, because that would keep the terminal open.
 pub fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     fcntl_setfd(&person, FdFlags::CLOEXEC).expect("mine");
     grantpt(&person).expect("mine");
     unlockpt(&person).expect("mine");
-    let name = ptsname(&person, Vec::new()).expect("it has a name");
+    let name = ptsname(&person, Vec::new()).expect("a terminal has a name");
     let program = open(
         &*name,
         OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .expect("the other end");
+    .expect("the other end can be opened");
     (person.into(), program.into())
 }
 
-/// Runs `ic reset` on a terminal where a person types `answer`; its exit code and what the terminal showed.
+/// Runs `ic reset` on a terminal where the user types `answer`; returns its exit code and its output.
 fn reset(home: &Home, answer: &[u8]) -> (Option<i32>, String) {
     let (mut person, program) = terminal();
     let same = || Stdio::from(program.try_clone().expect("a descriptor"));
@@ -41,7 +41,7 @@ fn reset(home: &Home, answer: &[u8]) -> (Option<i32>, String) {
         .expect("the program can be run");
     drop(program);
     let mut shown = Vec::new();
-    // A person answers when they have read the question.
+    // A user answers after reading the question.
     let mut piece = [0; 256];
     while !shown.ends_with(b" [y/N] ") {
         match person.read(&mut piece) {
@@ -49,11 +49,11 @@ fn reset(home: &Home, answer: &[u8]) -> (Option<i32>, String) {
             Ok(0) | Err(_) => break,
         }
     }
-    // Without a question there is nobody who would read the answer.
+    // Without a question, no answer is read.
     let _ = person.write_all(answer);
-    // A terminal that nobody has open any more ends with an error (EIO) on Linux, with an end of file elsewhere. Linux
-    // may tell that end before what was written last, when both come while it looks: so it is read once more when
-    // the program has ended. Not only then: elsewhere, a program's end waits for what it wrote to be read.
+    // Reading a terminal without open handles fails with EIO on Linux, and returns the end of file elsewhere. Linux may return
+    // EIO before the last bytes, so it is read again after the exit. Elsewhere the exit waits until the output has been read, so
+    // it must be read before as well.
     let _ = person.read_to_end(&mut shown);
     let exit = ic.wait().expect("it ends").code();
     let _ = person.read_to_end(&mut shown);
@@ -61,7 +61,7 @@ fn reset(home: &Home, answer: &[u8]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn reset_asks_on_a_terminal_and_only_yes_is_yes() {
+fn reset_asks_on_a_terminal_and_needs_yes() {
     const END_OF_INPUT: &[u8] = b"\x04";
     for (answer, yes) in [
         (&b"y\n"[..], true),
@@ -107,7 +107,7 @@ fn reset_asks_on_a_terminal_and_only_yes_is_yes() {
 }
 
 #[test]
-fn a_bad_value_is_refused_before_anything_is_asked() {
+fn an_invalid_value_is_refused_before_the_question() {
     let home = Home::new().with("INTERCEPTOR_PORT_MIN", "abc");
     let (exit, shown) = reset(&home, b"");
     assert_eq!(exit, Some(2));

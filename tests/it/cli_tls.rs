@@ -1,4 +1,4 @@
-//! What the commands say of a target in TLS and of its certificate.
+//! Commands with a TLS target: its certificate and its reachability.
 
 use rcgen::CertificateParams;
 
@@ -14,7 +14,7 @@ fn listing_models(config: crate::support::tls::Config) -> Origin {
 }
 
 #[test]
-fn doctor_names_what_is_wrong_with_a_certificate() {
+fn doctor_reports_the_fault_of_a_certificate() {
     #[track_caller]
     fn check(identity: &Identity, says: &str, way_out: &str) {
         let origin = listing_models(identity.server());
@@ -52,7 +52,7 @@ fn doctor_names_what_is_wrong_with_a_certificate() {
 }
 
 #[test]
-fn doctor_finds_a_certificate_good_that_the_interceptor_trusts() {
+fn doctor_accepts_a_certificate_that_the_interceptor_trusts() {
     let origin = listing_models(usual());
     let home = Home::new();
     let shop = home.path("shop");
@@ -68,7 +68,7 @@ fn doctor_finds_a_certificate_good_that_the_interceptor_trusts() {
 }
 
 #[test]
-fn a_target_that_anybody_may_pass_for_is_said_to_be_one() {
+fn doctor_and_health_show_an_unverified_certificate() {
     let origin = listing_models(
         Authority::known()
             .issue(&["elsewhere.example"], |_| {})
@@ -96,7 +96,7 @@ fn a_target_that_anybody_may_pass_for_is_said_to_be_one() {
 }
 
 #[test]
-fn a_target_in_tls_is_reachable_where_it_accepts_connections() {
+fn a_tls_target_is_reachable_if_it_accepts_connections() {
     let origin = listing_models(usual());
     let home = Home::new();
     let shop = home.path("shop");

@@ -1,4 +1,4 @@
-//! `ic export` and `ic import`: files, standard streams, conflicts, and files that are not as they should be.
+//! `ic export` and `ic import`: files, standard streams, conflicts, and invalid files.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli_home::{Home, Ran};
 
-/// Two mappings, one of them pinned, and a field of somebody else's.
+/// Two mappings, one of them pinned, and an unknown field.
 const EXPORTED: &str = r#"{
   "version": "1.0",
   "port_range": {
@@ -31,11 +31,11 @@ const EXPORTED: &str = r#"{
 }"#;
 
 fn mappings(home: &Home) -> Value {
-    let text = fs::read(home.registry()).expect("it is there");
+    let text = fs::read(home.registry()).expect("the registry exists");
     serde_json::from_slice::<Value>(&text).expect("JSON")["mappings"].clone()
 }
 
-/// `ic` with something on its standard input.
+/// `ic` with this standard input.
 #[track_caller]
 fn fed(home: &Home, arguments: &[&str], input: &[u8]) -> Ran {
     let mut command = home.command(arguments);
@@ -95,7 +95,7 @@ fn an_export_is_a_registry_file_that_another_home_imports() {
 #[test]
 fn csv_files_are_refused_with_a_jq_command() {
     let home = Home::new().with_registry(EXPORTED);
-    let registry = fs::read(home.registry()).expect("it is there");
+    let registry = fs::read(home.registry()).expect("the registry exists");
     let file = home.path("ports.CSV");
     let named = file.to_str().expect("UTF-8");
     let refused = home.ic(["export", named]).complaint(2);
@@ -105,7 +105,10 @@ fn csv_files_are_refused_with_a_jq_command() {
     let refused = home.ic(["import", named]).complaint(2);
     assert!(refused.contains("jq -Rn '"), "{refused}");
     assert!(refused.contains("| ic import -"), "{refused}");
-    assert_eq!(fs::read(home.registry()).expect("it is there"), registry);
+    assert_eq!(
+        fs::read(home.registry()).expect("the registry exists"),
+        registry
+    );
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn map_changes_the_folder_of_imported_projects() {
 }
 
 #[test]
-fn conflicts_change_nothing_unless_the_file_may_win() {
+fn conflicts_change_nothing_without_replace() {
     let here = r#"{"mappings": {"/home/me/b": 9000, "/home/me/c": 8888, "/home/me/d": 9001}}"#;
     let home = Home::new().with_registry(here);
     let file = home.path("ports.json");
@@ -188,8 +191,8 @@ fn conflicts_change_nothing_unless_the_file_may_win() {
 }
 
 #[test]
-fn what_corruption_left_can_be_imported() {
-    let torn = &EXPORTED[..EXPORTED.find("8890").expect("it is there") + 2];
+fn the_readable_part_of_a_damaged_file_can_be_imported() {
+    let torn = &EXPORTED[..EXPORTED.find("8890").expect("8890 is a port") + 2];
     let home = Home::new().with_registry(torn);
     // The next change repairs the file and keeps a backup.
     home.ic(["remove", "/home/me/a"]);
@@ -220,7 +223,7 @@ fn a_file_that_holds_no_mappings_is_refused() {
     for input in bad {
         let complaint = fed(&home, &["import", "-"], input).complaint(3);
         assert!(complaint.starts_with("standard input"), "{complaint}");
-        assert!(complaint.contains("; "), "what to do next: {complaint}");
+        assert!(complaint.contains("; "), "what to do: {complaint}");
     }
     for missing in [
         "/nowhere/ports.json",
@@ -242,13 +245,13 @@ fn a_file_that_holds_no_mappings_is_refused() {
     .complaint(3);
     assert!(one.contains("`/y`"), "{one}");
     assert_eq!(home.content(), before);
-    // No mappings are mappings, too.
+    // An empty set of mappings is valid.
     let none = fed(&home, &["import", "-"], b"{\"mappings\": {}}").result(0);
     assert_eq!(none, "✓ Imported 0 port mappings\n");
 }
 
 #[test]
-fn an_export_replaces_a_file_as_a_whole_and_never_the_registry() {
+fn an_export_replaces_a_file_atomically_and_never_the_registry() {
     let home = Home::new().with_registry(EXPORTED);
     let registry = home.registry();
     let registry = registry.to_str().expect("UTF-8");

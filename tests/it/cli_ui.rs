@@ -50,7 +50,7 @@ impl Page {
         }
     }
 
-    /// What `text` is answered: the status, the head and the body.
+    /// The response to `text`: its status, head and body.
     #[track_caller]
     fn exchange(&self, text: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).expect("it listens");
@@ -60,7 +60,7 @@ impl Page {
         stream.write_all(text.as_bytes()).expect("it reads");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it answers");
-        // The page's own files are packed.
+        // The files of the page are compressed.
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         let status = head[9..12].parse().expect("a status");
@@ -90,7 +90,7 @@ impl Page {
         (status, serde_json::from_str(&body).expect("JSON"))
     }
 
-    /// A change that is made.
+    /// A change that must succeed.
     #[track_caller]
     fn change(&self, name: &str, question: Value) -> Value {
         let (status, answer) = self.post(name, &question);
@@ -98,7 +98,7 @@ impl Page {
         answer
     }
 
-    /// The lines that a page is sent; HTTP/1.0, so that they come without chunks.
+    /// The event stream of a page; HTTP/1.0, so that it is not chunked.
     fn live(&self) -> impl Iterator<Item = Value> {
         let mut stream = TcpStream::connect(self.address).expect("it listens");
         stream
@@ -119,13 +119,13 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // One that was stopped is as good as one that is killed now.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A home with a range of its own, and its first port.
+/// A home with its own range, and its first port.
 fn home() -> (Home, u16) {
     let port = free_port();
     let home = Home::new()
@@ -135,7 +135,7 @@ fn home() -> (Home, u16) {
 }
 
 #[test]
-fn it_listens_on_both_loopback_addresses_until_it_is_told_to_stop() {
+fn it_listens_on_both_loopback_addresses_until_a_signal() {
     let (home, _) = home();
     let before = home.content();
     let mut page = Page::start(&home);
@@ -160,14 +160,14 @@ fn it_listens_on_both_loopback_addresses_until_it_is_told_to_stop() {
             "{error}"
         );
     }
-    assert_eq!(home.content(), before, "looking changes nothing");
+    assert_eq!(home.content(), before, "reading changes nothing");
     kill_process(Pid::from_child(&page.child), Signal::INT).expect("it runs");
     let status = page.child.wait().expect("a child can be waited for");
     assert_eq!(status.code(), Some(0));
 }
 
 #[test]
-fn a_port_that_was_asked_for_is_had_or_refused() {
+fn a_given_port_is_used_or_an_error() {
     let (home, port) = home();
     let page = Page::with(&home, &["--port", &port.to_string()]);
     assert_eq!(page.address.port(), port);
@@ -188,7 +188,7 @@ fn a_port_that_was_asked_for_is_had_or_refused() {
 }
 
 #[test]
-fn nobody_but_the_page_is_answered() {
+fn only_requests_of_the_page_are_accepted() {
     let (home, _) = home();
     home.ic(["allocate"]).result(0);
     let page = Page::start(&home);
@@ -217,7 +217,7 @@ fn nobody_but_the_page_is_answered() {
         ),
         (
             "GET /",
-            "another host, the page itself",
+            "the page through another host",
             &["Host: evil.example\r\n"],
             421,
         ),
@@ -229,7 +229,7 @@ fn nobody_but_the_page_is_answered() {
         ),
         (
             "GET /api/export",
-            "another server here",
+            "another server on this machine",
             &[&own, &token, "Origin: http://localhost:1\r\n"],
             403,
         ),
@@ -269,7 +269,7 @@ fn nobody_but_the_page_is_answered() {
         ("POST /api/session", "a guessed code", &[&own, json], 400),
         (
             "POST /api/nothing",
-            "no such change",
+            "an unknown change",
             &[&own, &token, json],
             404,
         ),
@@ -300,7 +300,7 @@ fn nobody_but_the_page_is_answered() {
 }
 
 #[test]
-fn nothing_of_a_body_is_waited_for_before_its_head_was_looked_at() {
+fn the_head_of_a_request_is_checked_before_its_body_arrives() {
     let (home, _) = home();
     let page = Page::start(&home);
     let own = format!("Host: {}\r\n", page.address);
@@ -339,7 +339,7 @@ fn nothing_of_a_body_is_waited_for_before_its_head_was_looked_at() {
             let (status, head, body) = page.exchange(&text);
             assert_eq!(status, expected, "{text}: {body}");
             assert!(head.contains("\r\nConnection: close"), "{text}: {head}");
-            // And no refusal is less guarded than an answer, or names options of others.
+            // Refusals have the same security headers, and do not name options of other commands.
             assert!(
                 head.contains("\r\nX-Content-Type-Options: nosniff\r\n"),
                 "{text}: {head}"
@@ -354,16 +354,16 @@ fn nothing_of_a_body_is_waited_for_before_its_head_was_looked_at() {
 }
 
 #[test]
-fn those_who_only_hold_connections_keep_nobody_out() {
+fn clients_that_send_no_complete_request_do_not_block_others() {
     let (home, _) = home();
     let page = Page::start(&home);
     let mut live = page.live();
-    live.next().expect("it is told");
+    live.next().expect("an event arrives");
     let idle: Vec<TcpStream> = (0..100)
         .map(|_| TcpStream::connect(page.address).expect("it listens"))
         .collect();
     for mut stream in &idle {
-        // Those that had to make room are closed.
+        // The oldest of them are closed to admit others.
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost:");
     }
     for _ in 0..3 {
@@ -375,7 +375,7 @@ fn those_who_only_hold_connections_keep_nobody_out() {
 }
 
 #[test]
-fn every_change_is_made() {
+fn every_change_is_applied() {
     let (home, port) = home();
     let page = Page::start(&home);
     let path = |name| home.path(name).to_str().expect("UTF-8").to_owned();
@@ -430,7 +430,7 @@ fn every_change_is_made() {
     assert_eq!(pruned["removed"], shown["removed"]);
     assert_eq!(pruned["removed"][0]["reason"], "deleted");
     page.change("allocate", json!({ "path": gone }));
-    assert_eq!(list(), before, "it gets its old port");
+    assert_eq!(list(), before, "the project gets its previous port");
 
     let file = json!({ "mappings": { &gone: port + 7, "/else/where": port } }).to_string();
     let question = |replace, dry_run| json!({ "name": "a.json", "bytes": file, "replace": replace, "dry_run": dry_run });
@@ -454,7 +454,7 @@ fn every_change_is_made() {
 }
 
 #[test]
-fn a_path_is_taken_as_it_is_typed_where_that_is_there() {
+fn a_typed_path_is_used_unchanged_if_it_exists() {
     let (home, _) = home();
     let page = Page::start(&home);
     let spaced = home.folder("shop ");
@@ -488,14 +488,14 @@ fn a_path_is_taken_as_it_is_typed_where_that_is_there() {
 }
 
 #[test]
-fn a_path_has_to_be_whole_and_may_be_any_bytes() {
+fn a_path_must_be_absolute_and_may_be_any_bytes() {
     let (home, _) = home();
     let page = Page::start(&home);
     for path in ["", "shop", "./shop", "~me/shop"] {
         let (status, answer) = page.post("allocate", &json!({ "path": path }));
         assert_eq!(status, 400, "{path:?}: {answer}");
     }
-    // As `raw` carries a byte that is no UTF-8.
+    // `raw` encodes bytes that are not UTF-8.
     let path = home
         .path("")
         .join("caf\0e9")
@@ -507,18 +507,18 @@ fn a_path_has_to_be_whole_and_may_be_any_bytes() {
     let projects = page
         .live()
         .find(|line| line["on"] == "projects")
-        .expect("it is told");
+        .expect("an event arrives");
     assert_eq!(projects["projects"][0]["path"], path);
     page.change("remove", json!({ "path": path }));
 }
 
 #[test]
-fn a_page_is_told_what_changes_wherever_it_is_changed() {
+fn a_page_receives_changes_by_other_commands() {
     let (home, port) = home();
     let page = Page::start(&home);
     let mut live = page.live();
     let mut projects = move || loop {
-        let line = live.next().expect("it goes on");
+        let line = live.next().expect("another event arrives");
         if line["on"] == "projects" {
             return line;
         }
@@ -535,11 +535,11 @@ fn a_page_is_told_what_changes_wherever_it_is_changed() {
     assert_eq!(projects()["projects"], json!([]));
 }
 
-/// What stands in an interceptor's place: a socket where feeds are looked for, and what is told on it.
+/// A stand-in for an interceptor: a socket in the folder of feeds.
 fn feed(home: &Home, pid: u32) -> UnixListener {
     let folder = home.folder("run/ic");
     for folder in [home.path("run"), folder.clone()] {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("it is ours");
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).expect("this user owns it");
     }
     UnixListener::bind(folder.join(format!("{pid}.sock"))).expect("a new socket")
 }
@@ -547,14 +547,14 @@ fn feed(home: &Home, pid: u32) -> UnixListener {
 const HELLO: &str = r#"{"event":"hello","protocol":1,"instance_id":"i","project":"shop","path":"/shop","port":9000,"pid":7,"target":"http://localhost:1","recording":false,"at":1.5}"#;
 
 #[test]
-fn what_an_interceptor_tells_is_passed_on_line_by_line_as_it_is() {
+fn the_lines_of_a_feed_are_forwarded_unchanged() {
     let home = Home::new();
     let run = home.folder("run");
     let home = home.with("XDG_RUNTIME_DIR", run);
     let interceptor = feed(&home, 7);
     let page = Page::start(&home);
     let mut events = page.live().filter(|line| line["on"] == "feed");
-    let (mut told, _) = interceptor.accept().expect("it is listened to");
+    let (mut told, _) = interceptor.accept().expect("the server connects");
     let lines = [
         HELLO,
         r#"{"event":"start","id":1,"path":"</script>\u0000\u2028\ud83d\ude00","fields":[["a","\""]]}"#,
@@ -570,33 +570,33 @@ fn what_an_interceptor_tells_is_passed_on_line_by_line_as_it_is() {
         .chain([r#"{"event":"bye"}"#, r#"{"event":"closed"}"#])
     {
         let expected: Value = serde_json::from_str(line).expect("JSON");
-        let event = events.next().expect("it goes on");
+        let event = events.next().expect("another event arrives");
         assert_eq!((&event["pid"], &event["event"]), (&json!(7), &expected));
     }
-    // It may have been a hiccup.
-    interceptor.accept().expect("it is listened to again");
+    // The server reconnects after an error.
+    interceptor.accept().expect("the server reconnects");
 }
 
 #[test]
-fn nobody_is_listened_to_while_no_page_is_open() {
+fn feeds_are_read_only_while_a_page_is_open() {
     let home = Home::new();
     let run = home.folder("run");
     let home = home.with("XDG_RUNTIME_DIR", run);
     let interceptor = feed(&home, 7);
     let page = Page::start(&home);
     let mut live = page.live();
-    live.next().expect("it is told");
-    let (mut told, _) = interceptor.accept().expect("it is listened to");
+    live.next().expect("an event arrives");
+    let (mut told, _) = interceptor.accept().expect("the server connects");
     drop(live);
     assert_eq!(
         told.read(&mut [0]).expect("an end"),
         0,
-        "with the page the listener leaves"
+        "the listener disconnects with the page"
     );
 }
 
 #[test]
-fn recording_is_switched_in_the_interceptor_that_was_meant() {
+fn recording_is_switched_in_the_selected_interceptor() {
     let home = Home::new();
     let run = home.folder("run");
     let home = home.with("XDG_RUNTIME_DIR", run);
@@ -605,7 +605,7 @@ fn recording_is_switched_in_the_interceptor_that_was_meant() {
     let other = page.post("record", &json!({ "pid": 8, "on": true }));
     assert_eq!(other.0, 500, "{}", other.1);
     let interceptor = std::thread::spawn(move || {
-        let (mut told, _) = interceptor.accept().expect("it is asked");
+        let (mut told, _) = interceptor.accept().expect("the server connects");
         writeln!(told, "{HELLO}").expect("it reads");
         let mut question = String::new();
         BufReader::new(&told)
@@ -628,7 +628,7 @@ fn a_damaged_registry_is_shown_with_a_warning() {
     let told = page
         .live()
         .find(|line| line["on"] == "projects")
-        .expect("it is told");
+        .expect("an event arrives");
     assert_eq!(told["projects"][0]["path"], "/p/a");
     assert!(
         told["warning"]
