@@ -16,7 +16,6 @@ mod options;
 mod peer;
 pub(crate) mod reactor;
 mod relay;
-mod service;
 mod site;
 mod target;
 mod transfer;
@@ -39,18 +38,13 @@ use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
 use self::conn::{Client, Stream};
-use self::deadline::Clock;
 use self::feed::{FeedSocket, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
-use self::metrics::Metrics;
 pub use self::options::{About, Options, Timeouts};
 pub use self::peer::listens;
 use self::reactor::{Source, Timer};
-use self::service::{Admission, Service};
 use self::site::Site;
 pub use self::target::{BadTarget, Endpoint, Target};
-use self::upstream::connect::Connector;
-use self::upstream::pool::Pool;
 pub use self::upstream::proxy::{BadProxy, Proxy};
 pub use self::upstream::tls::{Tls, TlsConfigError, Trust};
 pub use crate::http::guard::Guard;
@@ -174,37 +168,16 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
 
 /// The site of `options`; its background tasks run on `executor`.
 fn open_site(options: Options, feed: Rc<Hub>, executor: &LocalExecutor<'static>) -> Rc<Site> {
-    let clock = Clock::new();
-    let metrics = Rc::new(Metrics::new());
-    let connector = Connector::new(
-        options.target,
-        options.tls,
-        options.proxy,
-        Rc::clone(&metrics),
-    );
-    let service = Rc::new(Service::new(
-        connector,
-        Pool::new(&clock, Rc::clone(&metrics)),
-        clock,
-        options.timeouts,
-        options.connections_max,
-    ));
-    let shared = Rc::clone(&service);
+    let site = Rc::new(Site::new(options, feed));
+    let shared = Rc::clone(&site);
     executor
         .spawn(async move { shared.clock.run().await })
         .detach();
-    let shared = Rc::clone(&service);
+    let shared = Rc::clone(&site);
     executor
         .spawn(async move { shared.pool.sweep().await })
         .detach();
-    Rc::new(Site {
-        service,
-        about: options.about,
-        rewriter: options.rewriter,
-        guard: options.guard,
-        metrics,
-        feed,
-    })
+    site
 }
 
 /// Serves clients until a signal, a lack of clients or an error ends it; then waits for the requests in flight.
@@ -216,7 +189,6 @@ async fn serve_until_stopped(
     mut tell: impl FnMut(Option<Stop>),
     clients: &LocalExecutor<'static>,
 ) -> Result<(), ServeError> {
-    let service = &site.service;
     let mut acceptors = Vec::new();
     for listener in listeners {
         let listener = Source::listening(listener).map_err(ServeError::Reactor)?;
@@ -235,12 +207,12 @@ async fn serve_until_stopped(
         let signal = signals.next().await;
         signal.map(|()| Stop::Signal).map_err(ServeError::Signals)
     };
-    let idle_exit = service.timeouts.idle_exit.filter(|limit| !limit.is_zero());
+    let idle_exit = site.timeouts.idle_exit.filter(|limit| !limit.is_zero());
     let idle = async {
         let Some(limit) = idle_exit else {
             return future::pending().await;
         };
-        service.idle(limit).await;
+        site.idle(limit).await;
         Ok(Stop::Idle(limit))
     };
     let stop = future::or(future::or(signal, idle), async { Err(broken.await) }).await?;
@@ -250,17 +222,17 @@ async fn serve_until_stopped(
         feed.cancel().await;
     }
 
-    let grace = service.timeouts.grace;
+    let grace = site.timeouts.grace;
     log::info!(
         "stopping; requests in flight have {} s to finish",
         grace.as_secs_f32()
     );
-    service.clock.stop();
+    site.clock.stop();
     // Grace 0 means do not wait; elsewhere 0 disables a limit.
     if !grace.is_zero() {
-        let limit = service.clock.deadline();
+        let limit = site.clock.deadline();
         limit.set(Some(grace));
-        let finished = future::or(service.all_disconnected(), limit.passed());
+        let finished = future::or(site.all_disconnected(), limit.passed());
         future::or(finished, async { drop(signals.next().await) }).await;
     }
     Ok(())
@@ -287,24 +259,15 @@ async fn accept_all(
 
 /// Serves a client in a task of its own, or rejects it.
 fn admit(client: Client, site: &Rc<Site>, clients: &LocalExecutor<'static>) {
-    let admission = site.service.admit();
+    let guard = site.admit();
     let stream = match Stream::accepted(client) {
         Ok(stream) => stream,
         Err(error) => return log::warn!("a client cannot be served: {error}"),
     };
-    let site = Rc::clone(site);
-    match admission {
-        Admission::Serve(guard) => spawn(exchange::serve(stream, site, guard), clients),
-        Admission::Reject(guard) => {
-            spawn(
-                async move {
-                    let _guard = guard;
-                    exchange::turn_away(stream, &site).await;
-                },
-                clients,
-            );
-        }
-        Admission::Drop => {}
+    match guard {
+        Some(guard) if guard.is_served => spawn(exchange::serve(stream, guard), clients),
+        Some(guard) => spawn(exchange::turn_away(stream, guard), clients),
+        None => {}
     }
 }
 

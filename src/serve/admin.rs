@@ -40,7 +40,7 @@ impl Page {
 }
 
 fn health(site: &Site) -> String {
-    let (metrics, connector) = (&site.metrics, &site.service.connector);
+    let (metrics, connector) = (&site.metrics, &site.connector);
     let classes = metrics.classes();
     let last_error = metrics.last_error().map(|(age, message)| {
         json!({
@@ -134,7 +134,7 @@ fn numbers(site: &Site) -> [(&'static str, &'static str, &'static str, u64); 7] 
             "connections",
             "gauge",
             "Client connections.",
-            site.service.connections() as u64,
+            site.connections() as u64,
         ),
         (
             "uptime_seconds",

@@ -11,7 +11,6 @@ mod response;
 mod upload;
 
 use std::future::Future;
-use std::rc::Rc;
 use std::time::Duration;
 
 use smol::future;
@@ -27,8 +26,7 @@ use super::error::{ClientError, ForwardError, UpstreamError};
 use super::feed::{Outcome, Side};
 use super::reactor;
 use super::relay;
-use super::service::ConnectionGuard;
-use super::site::Site;
+use super::site::{ConnectionGuard, Site};
 use super::tunnel;
 use crate::http::body::{Body, BodyMode};
 use crate::http::connection::{AfterResponse, CloseReason, Persistence};
@@ -37,19 +35,19 @@ use crate::http::framing::{Framing, ResponseTo};
 use crate::http::reply::ReplyOptions;
 
 /// Serves a client's connection to its end, at which `guard` is dropped.
-pub fn serve(stream: Stream, site: Rc<Site>, guard: ConnectionGuard) -> impl Future<Output = ()> {
-    let mut connection = Connection::new(stream, &site);
+pub fn serve(stream: Stream, guard: ConnectionGuard) -> impl Future<Output = ()> {
+    let mut connection = Connection::new(stream, &guard.site);
     async move {
-        let _guard = guard;
+        let site = &guard.site;
         let mut requests = 0u32;
         loop {
             let answer = {
-                let incoming = request::read_request(&mut connection, &site).await;
+                let incoming = request::read_request(&mut connection, site).await;
                 if matches!(incoming, Incoming::End) {
                     return;
                 }
                 // In a box that exists only meanwhile: an exchange needs ten times the memory of an idle connection.
-                Box::pin(answer(connection, incoming, &site))
+                Box::pin(answer(connection, incoming, site))
             };
             match answer.await {
                 Some(persistent) => connection = persistent,
@@ -65,7 +63,8 @@ pub fn serve(stream: Stream, site: Rc<Site>, guard: ConnectionGuard) -> impl Fut
 }
 
 /// Rejects a connection that is one too many.
-pub async fn turn_away(stream: Stream, site: &Site) {
+pub async fn turn_away(stream: Stream, guard: ConnectionGuard) {
+    let site = &guard.site;
     let refusal = Refusal {
         fault: ClientError::TooMany.into(),
         head_only: false,
@@ -182,7 +181,7 @@ fn forward<'a>(
 ) -> impl Future<Output = Result<(u16, AfterResponse), ExchangeError>> {
     async move {
         let Connection { client, limit, .. } = connection;
-        let origin_limit = site.service.clock.deadline();
+        let origin_limit = site.clock.deadline();
         let limits = Limits {
             client: limit,
             origin: &origin_limit,
@@ -192,7 +191,7 @@ fn forward<'a>(
         let is_repeatable = request.is_idempotent && body.is_complete();
         let out = std::mem::take(out);
         let mut attempt = Attempt::new(request, site, limits, out, is_repeatable);
-        let mut kept = site.service.pool.reuse(is_repeatable);
+        let mut kept = site.pool.reuse(is_repeatable);
         loop {
             attempt.is_reused = kept.is_some();
             let origin = match &mut kept {
@@ -204,7 +203,7 @@ fn forward<'a>(
             match run(&attempt, client, origin, &mut body).await {
                 Ok(completion) => {
                     if attempt.is_reused {
-                        site.service.pool.set_persistent();
+                        site.pool.set_persistent();
                     }
                     let Completion { status, next, .. } = completion;
                     if next == AfterResponse::Tunnel {
@@ -251,7 +250,7 @@ fn keep(origin: Option<Conn>, persistence: Persistence, site: &Site) {
     if let Persistence::KeepAlive { announced_seconds } = persistence
         && let Some(origin) = origin.filter(|origin| origin.bytes().is_empty())
     {
-        site.service.pool.keep(origin, announced_seconds);
+        site.pool.keep(origin, announced_seconds);
     }
 }
 
@@ -301,9 +300,9 @@ async fn connect(
     limits: Limits<'_>,
     site: &Site,
 ) -> Result<Conn, ForwardError> {
-    let timeouts = &site.service.timeouts;
+    let timeouts = &site.timeouts;
     let connected = async {
-        let connector = &site.service.connector;
+        let connector = &site.connector;
         let connected = connector.connect(limits.origin, timeouts.connect, timeouts.hold);
         connected
             .await
@@ -323,7 +322,7 @@ async fn serve_page(
 ) -> Result<AfterResponse, ForwardError> {
     let state = ExchangeState {
         is_request_sent: true,
-        is_stopping: site.service.clock.is_stopping(),
+        is_stopping: site.clock.is_stopping(),
     };
     let next = forward::after_response(&request.context, Framing::Empty, BodyMode::Verbatim, state);
     // Its body, if it has one, is not read.
@@ -340,7 +339,7 @@ async fn serve_page(
     page.write(site, options, &mut out);
     let inactivity = InactivityTimeout {
         deadline: &connection.limit,
-        most: Some(site.service.timeouts.for_own_pages()),
+        most: Some(site.timeouts.for_own_pages()),
     };
     let written = connection.client.writer().write_within(&out, inactivity);
     written.await.map_err(|error| client_fault(error.kind))?;
@@ -349,7 +348,7 @@ async fn serve_page(
 
 /// Sends an error response, if the client can still read one, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
-    let target = site.service.connector.target().to_string();
+    let target = site.connector.target().to_string();
     let Some(reply) = refusal.fault.reply(&target) else {
         return;
     };
@@ -358,7 +357,7 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
         head_only: refusal.head_only,
         close: true,
     };
-    reply.write(&site.service.next_request_id(), options, &mut out);
+    reply.write(&site.next_request_id(), options, &mut out);
     log::debug!("answering {}: {}", reply.status, reply.message);
     let Connection { client, limit, .. } = &connection;
     let inactivity = InactivityTimeout {
@@ -403,7 +402,7 @@ fn report_response(status: u16, next: AfterResponse, request: &Request, site: &S
 fn report_fault(fault: &ForwardError, request: &Request, site: &Site) {
     let label = request.label.as_deref().unwrap_or("request");
     let explain = || {
-        let reply = fault.reply(&site.service.connector.target().to_string());
+        let reply = fault.reply(&site.connector.target().to_string());
         reply.map_or_else(String::new, |reply| reply.message.into_owned())
     };
     match fault {

@@ -113,7 +113,7 @@ impl<'a> Attempt<'a> {
     pub fn inactivity<'d>(&self, deadline: &'d Deadline) -> InactivityTimeout<'d> {
         InactivityTimeout {
             deadline,
-            most: self.site.service.timeouts.body,
+            most: self.site.timeouts.body,
         }
     }
 }
