@@ -24,7 +24,7 @@ pub(crate) mod upstream;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
-use self::conn::{Client, Stream};
+use self::conn::Stream;
 use self::feed::{FeedSocket, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
 pub use self::options::{About, Options, Timeouts};
@@ -247,7 +247,7 @@ async fn accept_all(
     let mut accepted = 0u32;
     loop {
         match listen::accept(&listener).await {
-            Ok(client) => admit(client, site, clients),
+            Ok(stream) => admit(stream, site, clients),
             Err(error) => return ServeError::Accept(error),
         }
         accepted = accepted.wrapping_add(1);
@@ -258,13 +258,8 @@ async fn accept_all(
 }
 
 /// Serves a client in a task of its own, or rejects it.
-fn admit(client: Client, site: &Rc<Site>, clients: &LocalExecutor<'static>) {
-    let guard = site.admit();
-    let stream = match Stream::accepted(client) {
-        Ok(stream) => stream,
-        Err(error) => return log::warn!("a client cannot be served: {error}"),
-    };
-    match guard {
+fn admit(stream: Stream, site: &Rc<Site>, clients: &LocalExecutor<'static>) {
+    match site.admit() {
         Some(guard) if guard.is_served => spawn(exchange::serve(stream, guard), clients),
         Some(guard) => spawn(exchange::turn_away(stream, guard), clients),
         None => {}
@@ -389,7 +384,7 @@ const OWN_DESCRIPTORS: u64 = 24;
 
 /// Receives signals, one byte each.
 struct Signals {
-    read: Source<UnixStream>,
+    read: Source,
     /// Kept open: without signals to register, `read` would be at its end.
     _write: UnixStream,
 }
@@ -401,7 +396,7 @@ impl Signals {
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
         }
         Ok(Signals {
-            read: Source::new(read)?,
+            read: Source::new(read.into())?,
             _write: write,
         })
     }
@@ -409,8 +404,8 @@ impl Signals {
     async fn next(&mut self) -> io::Result<()> {
         loop {
             poll_fn(|context| self.read.poll_readable(context)).await?;
-            match self.read.get_ref().read(&mut [0]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read.read_blocked(),
+            match Read::read(&mut &self.read, &mut [0]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result.map(drop),
             }
         }

@@ -8,174 +8,116 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Once;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt;
+use rustix::net::{Shutdown, getpeername, shutdown, sockopt};
 
 use super::buffers::{self, Buffer};
 use super::deadline::InactivityTimeout;
-use super::reactor::{self, Source, uninterrupted};
+use super::reactor::{self, Source};
 use super::upstream::tls::{Session, Tls};
-
-/// Runs `action` on the source of a plain socket, or `in_tls` on a TLS session.
-macro_rules! on_source {
-    ($stream:expr, $source:ident => $action:expr, $session:ident => $in_tls:expr) => {
-        match $stream {
-            Stream::Tcp($source) => $action,
-            Stream::Unix($source) => $action,
-            Stream::Tls($session) => $in_tls,
-        }
-    };
-}
 
 /// A connected byte stream that never blocks.
 #[derive(Debug)]
 pub enum Stream {
-    /// Over TCP.
-    Tcp(Source<TcpStream>),
-    /// Over a Unix domain socket.
-    Unix(Source<UnixStream>),
-    /// TLS over TCP. In a box: it is large and rare.
+    /// Over TCP or a Unix domain socket.
+    Plain(Source),
+    /// In TLS. In a box: it is large and rare.
     Tls(Box<Session>),
-}
-
-/// An accepted connection that is not registered with the reactor yet.
-#[derive(Debug)]
-pub enum Client {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a Unix domain socket.
-    Unix(UnixStream),
 }
 
 impl Stream {
     /// Connects to a TCP address.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = reactor::connect_tcp(address).await?;
-        tune(stream.get_ref());
-        Ok(Stream::Tcp(stream))
+        let source = reactor::connect_tcp(address).await?;
+        tune(&source);
+        Ok(Stream::Plain(source))
     }
 
     /// Connects to a Unix domain socket.
     pub async fn connect_unix(path: &Path) -> io::Result<Self> {
-        Ok(Stream::Unix(reactor::connect_unix(path).await?))
+        Ok(Stream::Plain(reactor::connect_unix(path).await?))
     }
 
-    /// Starts TLS on a TCP connection on which nothing has been read.
+    /// Starts TLS on a connection on which nothing has been read.
     pub async fn in_tls(self, tls: &Tls) -> io::Result<Self> {
         match self {
-            Stream::Tcp(stream) => Ok(Stream::Tls(Box::new(tls.connect(stream).await?))),
-            Stream::Unix(_) | Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Stream::Plain(source) => Ok(Stream::Tls(Box::new(tls.connect(source).await?))),
+            Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    /// Registers an accepted connection with this thread's reactor.
-    pub fn accepted(client: Client) -> io::Result<Self> {
-        Ok(match client {
-            Client::Tcp(stream) => Stream::Tcp(reactor::register_accepted(stream)?),
-            Client::Unix(stream) => Stream::Unix(reactor::register_accepted(stream)?),
-        })
-    }
-
-    /// The TCP socket, if it is one.
-    pub fn tcp(&self) -> Option<&TcpStream> {
+    /// The socket, in TLS the one under it.
+    fn source(&self) -> &Source {
         match self {
-            Stream::Tcp(stream) => Some(stream.get_ref()),
-            Stream::Unix(_) => None,
-            Stream::Tls(session) => Some(session.tcp()),
+            Stream::Plain(source) => source,
+            Stream::Tls(session) => session.source(),
         }
     }
 
-    /// The Unix domain socket, if it is one.
-    pub fn unix(&self) -> Option<&UnixStream> {
-        match self {
-            Stream::Unix(stream) => Some(stream.get_ref()),
-            Stream::Tcp(_) | Stream::Tls(_) => None,
-        }
+    /// The address of the peer, if it is one of TCP.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        getpeername(self.source()).ok()??.try_into().ok()
     }
 
     /// Whether the connection has been reset: the socket has no peer any more.
     pub fn is_reset(&self) -> bool {
-        fn has_no_peer<A>(peer_address: io::Result<A>) -> bool {
-            peer_address.is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
-        }
-        match (self.tcp(), self.unix()) {
-            (Some(tcp), _) => has_no_peer(tcp.peer_addr()),
-            (_, Some(unix)) => has_no_peer(unix.peer_addr()),
-            (None, None) => false,
-        }
+        getpeername(self.source()).is_err_and(|error| error == Errno::NOTCONN)
     }
 
     /// The socket, if the bytes on it are those of the stream: not in TLS.
-    #[cfg(all(target_os = "linux", not(ic_portable)))]
-    pub fn bare(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        on_source!(self, source => Some(source.get_ref().as_fd()), _session => None)
+    pub fn plain(&self) -> Option<&Source> {
+        match self {
+            Stream::Plain(source) => Some(source),
+            Stream::Tls(_) => None,
+        }
     }
 
     /// See [`Source::poll_readable`].
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_source!(self, source => source.poll_readable(context), session => session.poll_readable(context))
+        match self {
+            Stream::Plain(source) => source.poll_readable(context),
+            Stream::Tls(session) => session.poll_readable(context),
+        }
     }
 
     /// See [`Source::has_ended`].
     pub fn has_ended(&self) -> bool {
-        on_source!(self, source => source.has_ended(), session => session.has_ended())
+        self.source().has_ended()
     }
 
     /// See [`Source::poll_writable`].
     pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_source!(self, source => source.poll_writable(context), session => session.poll_writable(context))
-    }
-
-    /// Reports that a read of the [bare](Stream::bare) socket would have blocked.
-    #[cfg(all(target_os = "linux", not(ic_portable)))]
-    pub fn read_blocked(&self) {
-        on_source!(self, source => source.read_blocked(), _session => {});
-    }
-
-    /// Reports that a write to the [bare](Stream::bare) socket would have blocked.
-    #[cfg(all(target_os = "linux", not(ic_portable)))]
-    pub fn write_blocked(&self) {
-        on_source!(self, source => source.write_blocked(), _session => {});
+        self.source().poll_writable(context)
     }
 
     /// Reads what has arrived.
     pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        on_source!(self, source => {
-            let result = uninterrupted(|| source.get_ref().read(into));
-            match &result {
-                Ok(count) if *count < into.len() => source.read_emptied(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.read_blocked(),
-                _ => {}
-            }
-            result
-        }, session => session.try_read(into))
+        match self {
+            Stream::Plain(source) => Read::read(&mut &*source, into),
+            Stream::Tls(session) => session.try_read(into),
+        }
     }
 
     /// Writes what there is room for.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        on_source!(self, source => {
-            let result = uninterrupted(|| source.get_ref().write(bytes));
-            if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-                source.write_blocked();
-            }
-            result
-        }, session => session.try_write(bytes))
+        match self {
+            Stream::Plain(source) => Write::write(&mut &*source, bytes),
+            Stream::Tls(session) => session.try_write(bytes),
+        }
     }
 
     /// How many bytes of earlier writes a TLS session has sent since; 0 without TLS.
     fn flushed_bytes(&self) -> u64 {
         match self {
-            Stream::Tcp(_) | Stream::Unix(_) => 0,
+            Stream::Plain(_) => 0,
             Stream::Tls(session) => session.sent_bytes(),
         }
     }
@@ -183,7 +125,7 @@ impl Stream {
     /// Hands the socket what a TLS session still holds, as far as there is room.
     fn try_flush(&self) -> io::Result<()> {
         match self {
-            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+            Stream::Plain(_) => Ok(()),
             Stream::Tls(session) => session.try_flush(),
         }
     }
@@ -210,8 +152,10 @@ impl Stream {
 
     /// Whether the peer has neither sent anything nor closed.
     fn is_quiet(&self) -> bool {
-        let known =
-            on_source!(self, source => source.is_quiet(), session => Some(session.is_quiet()));
+        let known = match self {
+            Stream::Plain(source) => source.is_quiet(),
+            Stream::Tls(session) => Some(session.is_quiet()),
+        };
         known.unwrap_or_else(|| {
             let probe = self.try_read(&mut [0]);
             matches!(probe, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -220,10 +164,10 @@ impl Stream {
 
     /// Ends the direction that is written. In TLS by a close_notify: the protocol itself may still have to write to the socket.
     async fn finish(&self) -> io::Result<()> {
-        on_source!(self, source => source.get_ref().shutdown(Shutdown::Write), session => {
-            session.queue_close_notify();
-            session.flush().await
-        })
+        match self {
+            Stream::Plain(source) => Ok(shutdown(source, Shutdown::Write)?),
+            Stream::Tls(session) => session.close().await,
+        }
     }
 }
 
@@ -285,17 +229,15 @@ impl Conn {
 
     /// Wakes `waker` when the peer sends something or closes, unless a task waits to read later.
     pub fn watch(&self, waker: &Waker) {
-        on_source!(&self.stream, source => source.watch(waker), session => session.watch(waker));
+        self.stream.source().watch(waker);
     }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        if self.is_amid_message.get()
-            && let Some(stream) = self.stream.tcp()
-        {
+        if self.is_amid_message.get() {
             // A reset, which does not look like the end of a message. Unix sockets have none.
-            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+            let _ = sockopt::set_socket_linger(self.stream.source(), Some(Duration::ZERO));
             if let Stream::Tls(session) = &self.stream {
                 session.suppress_close_notify();
             }
@@ -621,24 +563,14 @@ impl ReadBuffer {
 }
 
 /// Sends without waiting to fill a packet, and probes idle peers to find dead ones. Accepted sockets inherit both from the
-/// listener. A sandbox that refuses the options costs speed and nothing else.
+/// listener. Errors are ignored: a sandbox that refuses the options costs speed and nothing else.
 pub fn tune(stream: impl AsFd) {
     let stream = stream.as_fd();
-    go_without_options([
-        sockopt::set_tcp_nodelay(stream, true),
-        sockopt::set_socket_keepalive(stream, true),
-        sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE),
-        sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL),
-        sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES),
-    ]);
-}
-
-/// Ignores that the system refuses options on which nothing depends; logs it once.
-pub fn go_without_options(results: impl IntoIterator<Item = Result<(), Errno>>) {
-    static LOGGED: Once = Once::new();
-    if let Some(error) = results.into_iter().find_map(Result::err) {
-        LOGGED.call_once(|| log::debug!("the system refuses socket options: {error}"));
-    }
+    let _ = sockopt::set_tcp_nodelay(stream, true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL);
+    let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES);
 }
 
 /// Models think for minutes without sending; middleboxes drop idle connections after some minutes.

@@ -8,8 +8,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily, bind, listen, sockopt};
 use self::socket::{BACKLOG, new_stream};
 use self::unix::SocketFile;
 pub use self::unix::{check_length, connect_at_once};
-use super::conn::{self, Client, Stream};
+use super::conn::{self, Stream};
 use super::reactor::{self, Source, Timer};
 
 /// Where to listen.
@@ -174,11 +174,11 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
         AddressFamily::INET6
     };
     let socket = new_stream(family)?;
-    // If a refused option was needed, `bind` fails.
-    conn::go_without_options([sockopt::set_socket_reuseaddr(&socket, true)]);
+    // A sandbox may refuse options; if one was needed, `bind` fails.
+    let _ = sockopt::set_socket_reuseaddr(&socket, true);
     if address.is_ipv6() {
         // The two address families are bound separately, so that one may be missing.
-        conn::go_without_options([sockopt::set_ipv6_v6only(&socket, true)]);
+        let _ = sockopt::set_ipv6_v6only(&socket, true);
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
@@ -187,12 +187,28 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts the next client. Temporary failures are waited out; an error is final for the listener.
-pub async fn accept(listener: &Source<Listener>) -> io::Result<Client> {
-    let client = next(listener).await?;
-    Ok(match listener.get_ref() {
-        Listener::Tcp(_) => Client::Tcp(client.into()),
-        Listener::Unix { .. } => Client::Unix(client.into()),
-    })
+pub async fn accept(listener: &Source<impl AsFd>) -> io::Result<Stream> {
+    loop {
+        poll_fn(|context| listener.poll_readable(context)).await?;
+        let error = match reactor::accept(listener) {
+            Ok(source) => return Ok(Stream::Plain(source)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                listener.read_blocked();
+                continue;
+            }
+            Err(error) => error,
+        };
+        match reaction(&error) {
+            Reaction::Continue => {}
+            Reaction::Wait => {
+                warn_now_and_then(&error);
+                listener.set_polled(false)?;
+                Timer::at(Instant::now() + PAUSE).await;
+                listener.set_polled(true)?;
+            }
+            Reaction::Stop => return Err(error),
+        }
+    }
 }
 
 /// As [`accept`], for a TCP listener and a thread that blocks.
@@ -207,36 +223,6 @@ pub fn accept_blocking(listener: &TcpListener) -> io::Result<TcpStream> {
             Reaction::Wait => {
                 warn_now_and_then(&error);
                 thread::sleep(PAUSE);
-            }
-            Reaction::Stop => return Err(error),
-        }
-    }
-}
-
-/// As [`accept`], for a Unix domain socket.
-pub async fn accept_unix(listener: &Source<UnixListener>) -> io::Result<Stream> {
-    let client = UnixStream::from(next(listener).await?);
-    Stream::accepted(Client::Unix(client))
-}
-
-async fn next(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
-    loop {
-        poll_fn(|context| listener.poll_readable(context)).await?;
-        let error = match reactor::accept(listener) {
-            Ok(stream) => return Ok(stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                listener.read_blocked();
-                continue;
-            }
-            Err(error) => error,
-        };
-        match reaction(&error) {
-            Reaction::Continue => {}
-            Reaction::Wait => {
-                warn_now_and_then(&error);
-                listener.set_polled(false)?;
-                Timer::at(Instant::now() + PAUSE).await;
-                listener.set_polled(true)?;
             }
             Reaction::Stop => return Err(error),
         }

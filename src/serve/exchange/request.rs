@@ -281,7 +281,7 @@ impl Caller<'_> {
         }
         let start = RequestStart {
             connection: *self.number,
-            client: self.stream.tcp().and_then(|tcp| tcp.peer_addr().ok()),
+            client: self.stream.peer_address(),
             head,
             path,
             framing,

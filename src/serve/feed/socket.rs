@@ -74,14 +74,14 @@ impl FeedSocket {
     /// Accepts subscribers and spawns a task for each, until accepting fails.
     pub async fn run(self, hub: Rc<Hub>, spawn: impl Fn(SubscriberTask)) {
         loop {
-            let stream = match listen::accept_unix(&self.listener).await {
+            let stream = match listen::accept(&self.listener).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     log::debug!("cannot accept more listeners of the live feed: {error}");
                     return;
                 }
             };
-            if stream.unix().is_some_and(peer::is_same_user) {
+            if stream.plain().is_some_and(peer::is_same_user) {
                 spawn(Box::pin(serve_subscriber(
                     stream,
                     Rc::clone(&hub),

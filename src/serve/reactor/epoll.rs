@@ -10,9 +10,8 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -24,15 +23,15 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
 use slab::Slab;
 
 /// The system calls that a sandbox must allow.
 pub const NEEDS: &str = "epoll_create1(2), epoll_ctl(2), epoll_pwait(2) and eventfd2(2)";
 
-/// A registered socket.
+/// A registered socket; by default a stream.
 #[derive(Debug)]
-pub struct Source<S> {
+pub struct Source<S = OwnedFd> {
     // Closed first, which removes it from the epoll set.
     socket: S,
     registration: Registration,
@@ -136,22 +135,17 @@ impl<S: AsFd> Source<S> {
     }
 }
 
-/// Accepts a connection, if one is waiting. [`register_accepted`] registers it.
-pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
+/// Accepts a connection, if one is waiting. Its request is read in the next turn, and not before: that turn also reports which
+/// kept connections the target closed before the client sent the request.
+pub fn accept(listener: &Source<impl AsFd>) -> io::Result<Source> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::accept_with(listener.get_ref(), flags)?;
     listener.read_blocked();
-    Ok(socket)
-}
-
-/// Registers an accepted connection. Its request is read in the next turn, and not before: that turn also reports which kept
-/// connections the target closed before the client sent the request.
-pub fn register_accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
-    Source::registered(stream, STREAM, Readiness::NEW)
+    Source::registered(socket, STREAM, Readiness::NEW)
 }
 
 /// Connects to a TCP address.
-pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source<TcpStream>> {
+pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -164,16 +158,14 @@ pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source<TcpStream>> {
         Err(error) => return Err(error.into()),
     }
     // Not earlier: epoll reports a socket that is not yet connecting as hung up.
-    let source = Source::registered(TcpStream::from(socket), STREAM, Readiness::NONE)?;
+    let source = Source::registered(socket, STREAM, Readiness::NONE)?;
     poll_fn(|context| source.poll_writable(context)).await?;
-    match source.get_ref().take_error()? {
-        Some(error) => Err(error),
-        None => Ok(source),
-    }
+    sockopt::socket_error(&source)??;
+    Ok(source)
 }
 
 /// Connects to a Unix domain socket.
-pub async fn connect_unix(path: &Path) -> io::Result<Source<UnixStream>> {
+pub async fn connect_unix(path: &Path) -> io::Result<Source> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -185,7 +177,7 @@ pub async fn connect_unix(path: &Path) -> io::Result<Source<UnixStream>> {
             Err(error) => return Err(error.into()),
         }
     }
-    Source::registered(UnixStream::from(socket), STREAM, Readiness::NEW)
+    Source::registered(socket, STREAM, Readiness::NEW)
 }
 
 /// A future that is ready at a time.

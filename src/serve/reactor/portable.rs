@@ -18,9 +18,9 @@ use rustix::io::FdFlags;
 /// The system calls that a sandbox must allow.
 pub const NEEDS: &str = "the system's poller and its timer";
 
-/// A registered socket.
+/// A registered socket; by default a stream.
 #[derive(Debug)]
-pub struct Source<S>(Async<S>);
+pub struct Source<S = OwnedFd>(Async<S>);
 
 impl<S: AsFd> Source<S> {
     /// Registers a socket and makes it non-blocking.
@@ -77,25 +77,22 @@ impl<S: AsFd> Source<S> {
 }
 
 /// Accepts a connection, if one is waiting.
-pub fn accept(listener: &Source<impl AsFd>) -> io::Result<OwnedFd> {
+pub fn accept(listener: &Source<impl AsFd>) -> io::Result<Source> {
     let socket = rustix::net::accept(listener.get_ref())?;
     rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
-    Ok(socket)
-}
-
-/// Registers an accepted connection.
-pub fn register_accepted<S: AsFd>(stream: S) -> io::Result<Source<S>> {
-    Source::new(stream)
+    Source::new(socket)
 }
 
 /// Connects to a TCP address.
-pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source<TcpStream>> {
-    Async::<TcpStream>::connect(address).await.map(Source)
+pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source> {
+    let stream = Async::<TcpStream>::connect(address).await?;
+    Source::new(stream.into_inner()?.into())
 }
 
 /// Connects to a Unix domain socket.
-pub async fn connect_unix(path: &Path) -> io::Result<Source<UnixStream>> {
-    Async::<UnixStream>::connect(path).await.map(Source)
+pub async fn connect_unix(path: &Path) -> io::Result<Source> {
+    let stream = Async::<UnixStream>::connect(path).await?;
+    Source::new(stream.into_inner()?.into())
 }
 
 /// A future that is ready at a time.

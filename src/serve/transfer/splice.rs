@@ -22,7 +22,7 @@ pub async fn transfer(
     inactivity: InactivityTimeout<'_>,
     moved: &mut impl FnMut(u64),
 ) -> Option<Moved> {
-    let (input, output) = (source.bare()?, sink.bare()?);
+    let (input, output) = (source.plain()?, sink.plain()?);
     let mut pipe = Pipe::take()?;
     let mut left = most;
     while left > 0 {
@@ -31,7 +31,7 @@ pub async fn transfer(
             Ok(0) => return Some(Moved::EndOfFile),
             Ok(piece) => piece,
             Err(Errno::AGAIN) => {
-                source.read_blocked();
+                input.read_blocked();
                 return Some(Moved::AllThereIs);
             }
             Err(Errno::INTR) => continue,
@@ -50,7 +50,7 @@ pub async fn transfer(
                     moved(count);
                 }
                 Err(Errno::AGAIN) => {
-                    sink.write_blocked();
+                    output.write_blocked();
                     let waited = match stall.begin_wait(sink, inactivity) {
                         Ok(()) => poll_fn(|context| stall.poll(context, sink, inactivity)).await,
                         late => late,

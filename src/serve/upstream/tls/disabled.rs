@@ -1,8 +1,7 @@
 //! A build without TLS: the same types, of which no value can exist.
 
 use std::io;
-use std::net::TcpStream;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::super::error::TlsError;
 use super::{TlsConfigError, Trust};
@@ -26,7 +25,7 @@ impl Tls {
     }
 
     /// Never called.
-    pub async fn connect(&self, _: Source<TcpStream>) -> io::Result<Session> {
+    pub async fn connect(&self, _: Source) -> io::Result<Session> {
         match *self {}
     }
 }
@@ -37,19 +36,11 @@ pub enum Session {}
 
 // Never called.
 impl Session {
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn source(&self) -> &Source {
         match *self {}
     }
 
     pub fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match *self {}
-    }
-
-    pub fn has_ended(&self) -> bool {
-        match *self {}
-    }
-
-    pub fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         match *self {}
     }
 
@@ -69,11 +60,7 @@ impl Session {
         match *self {}
     }
 
-    pub async fn flush(&self) -> io::Result<()> {
-        match *self {}
-    }
-
-    pub fn queue_close_notify(&self) {
+    pub async fn close(&self) -> io::Result<()> {
         match *self {}
     }
 
@@ -82,10 +69,6 @@ impl Session {
     }
 
     pub fn is_quiet(&self) -> bool {
-        match *self {}
-    }
-
-    pub fn watch(&self, _: &Waker) {
         match *self {}
     }
 }

@@ -3,24 +3,23 @@
 //! Reading: plaintext that is buffered makes the session readable, whatever the state of the socket. Ciphertext is read many
 //! records at a time into a borrowed buffer, which is returned when they are decrypted.
 //! Writing: plaintext is encrypted at once; ciphertext that the socket does not take is written first by the next write or by
-//! [`flush`](Session::flush).
+//! [`try_flush`](Session::try_flush).
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::net::TcpStream;
 use std::ops::Range;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use rustls::ClientConnection;
 
 use crate::serve::buffers::Buffer;
-use crate::serve::reactor::{Source, uninterrupted};
+use crate::serve::reactor::Source;
 
 /// A connected TLS stream.
 #[derive(Debug)]
 pub struct Session {
-    source: Source<TcpStream>,
+    source: Source,
     state: RefCell<State>,
     /// Close without a `close_notify`.
     is_silent: Cell<bool>,
@@ -40,10 +39,7 @@ struct State {
 
 impl Session {
     /// Performs the handshake.
-    pub async fn connect(
-        source: Source<TcpStream>,
-        connection: ClientConnection,
-    ) -> io::Result<Self> {
+    pub async fn connect(source: Source, connection: ClientConnection) -> io::Result<Self> {
         let session = Session {
             source,
             state: RefCell::new(State {
@@ -96,8 +92,8 @@ impl Session {
     }
 
     /// The socket under it.
-    pub fn tcp(&self) -> &TcpStream {
-        self.source.get_ref()
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Whether a read may bring something; else `context` is woken when it may.
@@ -106,16 +102,6 @@ impl Session {
             return Poll::Ready(Ok(()));
         }
         self.source.poll_readable(context)
-    }
-
-    /// Whether the socket under it is known to have come to its end.
-    pub fn has_ended(&self) -> bool {
-        self.source.has_ended()
-    }
-
-    /// Whether a write may take something; else `context` is woken when it may.
-    pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.source.poll_writable(context)
     }
 
     /// Reads what is available. An end without `close_notify` is an error, as it could be forged.
@@ -174,8 +160,9 @@ impl Session {
         self.state.borrow_mut().push(&self.source)
     }
 
-    /// Writes all buffered ciphertext.
-    pub async fn flush(&self) -> io::Result<()> {
+    /// Sends a `close_notify`, and all ciphertext before it.
+    pub async fn close(&self) -> io::Result<()> {
+        self.state.borrow_mut().connection.send_close_notify();
         poll_fn(|context| {
             loop {
                 match self.try_flush() {
@@ -186,11 +173,6 @@ impl Session {
             }
         })
         .await
-    }
-
-    /// Queues a `close_notify`; the next [`flush`](Session::flush) sends it.
-    pub fn queue_close_notify(&self) {
-        self.state.borrow_mut().connection.send_close_notify();
     }
 
     /// Sends no `close_notify` at the end, since the message is incomplete.
@@ -206,11 +188,6 @@ impl Session {
         }
         let probe = self.try_read(&mut [0]);
         matches!(probe, Err(error) if error.kind() == ErrorKind::WouldBlock)
-    }
-
-    /// See [`Source::watch`].
-    pub fn watch(&self, waker: &Waker) {
-        self.source.watch(waker);
     }
 }
 
@@ -233,25 +210,18 @@ enum Pulled {
 
 impl State {
     /// Writes ciphertext to the socket.
-    fn push(&mut self, source: &Source<TcpStream>) -> io::Result<()> {
+    fn push(&mut self, source: &Source) -> io::Result<()> {
         while self.connection.wants_write() {
-            let written = uninterrupted(|| self.connection.write_tls(&mut source.get_ref()));
-            match written {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent_bytes += count as u64,
-                Err(error) => {
-                    if error.kind() == ErrorKind::WouldBlock {
-                        source.write_blocked();
-                    }
-                    return Err(error);
-                }
+            match self.connection.write_tls(&mut &*source)? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                count => self.sent_bytes += count as u64,
             }
         }
         Ok(())
     }
 
     /// Reads and decrypts what is available.
-    fn pull(&mut self, source: &Source<TcpStream>) -> io::Result<Pulled> {
+    fn pull(&mut self, source: &Source) -> io::Result<Pulled> {
         let count = self.connection.read_tls(&mut Feed {
             ciphertext: &mut self.ciphertext,
             source,
@@ -283,7 +253,7 @@ impl Ciphertext {
 /// The socket, read ahead into a buffer.
 struct Feed<'a> {
     ciphertext: &'a mut Ciphertext,
-    source: &'a Source<TcpStream>,
+    source: &'a Source,
 }
 
 impl Read for Feed<'_> {
@@ -291,13 +261,7 @@ impl Read for Feed<'_> {
         let Ciphertext { buffer, used } = &mut *self.ciphertext;
         let bytes = buffer.get_or_insert_with(Buffer::take);
         if used.start == used.end {
-            let result = uninterrupted(|| self.source.get_ref().read(bytes.bytes_mut()));
-            match &result {
-                Ok(count) if *count < bytes.len() => self.source.read_emptied(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.source.read_blocked(),
-                _ => {}
-            }
-            match result {
+            match Read::read(&mut &*self.source, bytes.bytes_mut()) {
                 Ok(count) => *used = 0..count,
                 Err(error) => {
                     *buffer = None;

@@ -1,7 +1,6 @@
 //! Which certificates are trusted: the system's, those that the user adds, and Mozilla's where the system has none.
 
 use std::io;
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -90,7 +89,7 @@ impl Tls {
     }
 
     /// Performs the handshake on a connection.
-    pub async fn connect(&self, source: Source<TcpStream>) -> io::Result<Session> {
+    pub async fn connect(&self, source: Source) -> io::Result<Session> {
         let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone())
             .map_err(io::Error::other)?;
         Session::connect(source, connection).await
