@@ -20,11 +20,7 @@ pub fn command_line(input: &[u8]) {
         .map(OsStr::from_bytes)
         .collect();
     for word in &words {
-        assert_eq!(
-            raw::from_text(&raw::to_text(word)),
-            *word,
-            "bytes are carried"
-        );
+        assert_eq!(raw::from_text(&raw::to_text(word)), *word, "bytes are kept");
     }
     let is_variable = |word: &&OsStr| {
         let name = word

@@ -103,7 +103,7 @@ enum End {
 impl Play<'_> {
     fn run(&mut self) -> End {
         let ours = [("x-source".to_owned(), "ic".to_owned())];
-        let onward = RequestRewriter::new("o:1", "", &ours).expect("it is settable");
+        let onward = RequestRewriter::new("o:1", "", &ours).expect("the field is allowed");
         let mut used_origins = 0;
         let mut kept = None;
         loop {
@@ -473,7 +473,7 @@ impl<'i> Sender<'i> {
     }
 
     fn consume(&mut self, count: usize) {
-        assert!(count <= self.inbox().len(), "only what has arrived is used");
+        assert!(count <= self.inbox().len(), "only received bytes are used");
         self.used += count;
     }
 
@@ -531,14 +531,14 @@ impl Play<'_> {
             let is_last = index + 1 == self.exchanges.len();
             let sent = &self.client.bytes[at..];
             let Verdict::Taken(head) = reference::request(sent) else {
-                panic!("a head went on that is none: {}", sent.escape_ascii());
+                panic!("an invalid head was forwarded: {}", sent.escape_ascii());
             };
             let got = &self.origins[exchange.origin].got;
             let got = &got[exchange.origin_got.0..exchange.origin_got.1];
             let took = check_request(sent, &head, got, exchange.outcome);
             assert!(
                 took.is_some() || is_last,
-                "what is not whole is the last, {:?}",
+                "only the last message is incomplete, {:?}",
                 exchange.outcome
             );
             at += took.unwrap_or(0);
@@ -551,7 +551,7 @@ impl Play<'_> {
             End::ClientStopped => {
                 assert!(
                     !matches!(reference::request(rest), Verdict::Taken(_)),
-                    "a request was overlooked: {}",
+                    "a request was missed: {}",
                     rest.escape_ascii()
                 );
             }
@@ -614,7 +614,7 @@ impl Play<'_> {
                     (answer, reference::response(got))
                 else {
                     panic!(
-                        "no answer: {} became {}",
+                        "not a response: {} became {}",
                         sent.escape_ascii(),
                         got.escape_ascii()
                     );
@@ -627,17 +627,17 @@ impl Play<'_> {
                 check_fields(&sent_head.fields, &got_head.fields, &["connection"], true);
                 let (sent, got) = (&sent[sent_head.len..], &got[got_head.len..]);
                 if exchange.outcome == Outcome::Tunnel {
-                    assert_eq!(got, sent, "a tunnel changes nothing");
+                    assert_eq!(got, sent, "a tunnel forwards bytes unchanged");
                     return;
                 }
                 let framing = response_framing(&sent_head, request)
-                    .unwrap_or_else(|| panic!("an answer that contradicts itself went on"));
+                    .unwrap_or_else(|| panic!("a response with invalid framing was forwarded"));
                 let decoded = framing == Framing::Chunked && !knows_interim;
                 let named = reference::named(&sent_head.fields);
                 match exchange.outcome {
                     Outcome::Done(_) if decoded => {
                         let reference::Chunks::Taken((_, data)) = reference::chunked(sent) else {
-                            panic!("a broken body looks whole: {}", sent.escape_ascii());
+                            panic!("a malformed body looks complete: {}", sent.escape_ascii());
                         };
                         assert_eq!(got, data);
                     }
@@ -663,7 +663,7 @@ fn check_request(
     outcome: Outcome,
 ) -> Option<usize> {
     let framing = request_framing(head)
-        .unwrap_or_else(|| panic!("a request that contradicts itself went on"));
+        .unwrap_or_else(|| panic!("a request with invalid framing was forwarded"));
     let Verdict::Taken(next) = reference::request(got) else {
         panic!("no head: {}", got.escape_ascii());
     };
@@ -684,7 +684,7 @@ fn check_request(
     let (sent_body, got_body) = (&sent[head.len..], &got[next.len..]);
     if outcome == Outcome::Tunnel {
         assert_eq!(framing, Framing::Empty);
-        assert_eq!(got_body, sent_body, "a tunnel changes nothing");
+        assert_eq!(got_body, sent_body, "a tunnel forwards bytes unchanged");
         return None;
     }
     let mut named = reference::named(&head.fields);
@@ -728,15 +728,15 @@ fn check_body(sent: &[u8], got: &[u8], framing: Framing, nominated: &[String]) -
     match framing {
         Framing::Chunked => {
             let reference::Chunks::Taken((len, _)) = reference::chunked(sent) else {
-                panic!("a broken body looks whole: {}", sent.escape_ascii());
+                panic!("a malformed body looks complete: {}", sent.escape_ascii());
             };
             assert_eq!(
                 got.get(..len),
                 Some(&sent[..len]),
-                "chunks pass as they are"
+                "chunks are forwarded unchanged"
             );
             if sent[..len].ends_with(b"\r\n\r\n") && !is_trailing(&sent[..len]) {
-                assert_eq!(got.len(), len, "nothing behind it");
+                assert_eq!(got.len(), len, "no bytes after it");
                 return len;
             }
             match (
@@ -748,11 +748,11 @@ fn check_body(sent: &[u8], got: &[u8], framing: Framing, nominated: &[String]) -
                         let name = name.to_ascii_lowercase();
                         !reference::stays_out_of_trailers(&name) && !nominated.contains(&name)
                     });
-                    assert_eq!(got_lines, lines, "the trailers that may pass");
-                    assert_eq!(got.len(), len + got_len, "nothing behind it");
+                    assert_eq!(got_lines, lines, "the allowed trailers");
+                    assert_eq!(got.len(), len + got_len, "no bytes after it");
                     len + sent_len
                 }
-                _ => panic!("broken trailers look whole: {}", sent.escape_ascii()),
+                _ => panic!("malformed trailers look complete: {}", sent.escape_ascii()),
             }
         }
         Framing::UntilClose => {
@@ -787,7 +787,7 @@ fn check_partial(sent: &[u8], got: &[u8], framing: Framing) {
     assert_eq!(
         body_len(got, framing),
         None,
-        "it looks whole: {}",
+        "it looks complete: {}",
         got.escape_ascii()
     );
 }
@@ -873,7 +873,7 @@ fn check_own(bytes: &[u8]) {
     };
     assert!(has_own_code(&head), "{}", bytes.escape_ascii());
     let closes = |(name, value): &Line| name == "Connection" && value == b"close";
-    assert!(head.fields.iter().any(closes), "it says that it closes");
+    assert!(head.fields.iter().any(closes), "it announces the close");
     let body = &bytes[head.len..];
     let announced = reference::announced(&head.fields, true);
     let is_whole = announced == Some(Some(Framing::Length(body.len() as u64)));

@@ -91,17 +91,17 @@ fn agrees(
     for len in (0..input.len()).step_by(input.len() / 64 + 1) {
         let early = parse(&input[..len]);
         match early {
-            Ok(Parsed::Partial) => assert!(len < end, "an end was missed at {len}"),
+            Ok(Parsed::Partial) => assert!(len < end, "the end of the head was missed at {len}"),
             Ok(Parsed::Complete(_)) => {
                 assert!(len >= end, "complete at {len}");
                 assert_eq!(early, verdict);
             }
-            Err(_) => assert_eq!(early, verdict, "another verdict at {len}"),
+            Err(_) => assert_eq!(early, verdict, "the verdict changed at {len}"),
         }
         if len >= end && matches!(verdict, Ok(Parsed::Complete(_))) {
             assert!(
                 seen >= end || head::may_end(&input[..len], seen),
-                "the end was overlooked"
+                "the end of the head was missed"
             );
         }
         seen = len;
@@ -187,7 +187,7 @@ fn follow<'p>(
             } else {
                 match chunked.next(piece)? {
                     Piece::Data(count) => {
-                        assert_eq!(count, opaque, "data is what is opaque");
+                        assert_eq!(count, opaque, "only data is opaque");
                         data.extend_from_slice(&piece[..count]);
                         count
                     }
@@ -195,7 +195,7 @@ fn follow<'p>(
                     Piece::Trailers | Piece::End => break,
                 }
             };
-            assert_ne!(count, 0, "every step moves on");
+            assert_ne!(count, 0, "every step makes progress");
             len += count;
             piece = &piece[count..];
         }
@@ -234,7 +234,7 @@ pub fn body(input: &[u8]) {
         assert_eq!(passed.sent, bytes[..passed.taken]);
     } else if passed.is_complete {
         let (len, again) = (passed.sent.len(), pass(framing, [&passed.sent[..]]));
-        let again = again.expect("what is sent on is a body");
+        let again = again.expect("the output is a body");
         assert!(again.is_complete && again.taken == len && again.sent == passed.sent);
     }
 }
@@ -268,7 +268,7 @@ fn pass<'p>(framing: Framing, pieces: impl IntoIterator<Item = &'p [u8]>) -> Res
             };
             assert!(
                 count > 0 || body.has_trailers() || body.is_complete(),
-                "it moves on"
+                "it makes progress"
             );
             held.drain(..count);
             taken += count;
@@ -291,7 +291,7 @@ pub fn trailer(input: &[u8]) {
         let parsed = trailer::pass(bytes, |name| name.eq_ignore_ascii_case("ours"), &mut out)?;
         assert!(
             parsed != Parsed::Partial || out.is_empty(),
-            "nothing is sent on too early"
+            "nothing is forwarded too early"
         );
         Ok::<_, Error>((parsed, out))
     };
@@ -305,7 +305,7 @@ pub fn trailer(input: &[u8]) {
     let Ok((Parsed::Complete(_), out)) = verdict else {
         return;
     };
-    let again = parse(&out).expect("what passes passes again");
+    let again = parse(&out).expect("the output is a trailer section");
     assert_eq!(again, (Parsed::Complete(out.len()), out.clone()));
     let lines = String::from_utf8_lossy(&out).to_ascii_lowercase();
     for name in [
@@ -345,7 +345,7 @@ fn rewrite_request(input: &[u8]) {
         return;
     }
     let ours = [("x-source".to_owned(), "ic".to_owned())];
-    let onward = RequestRewriter::new("o:1", "/base/v1", &ours).expect("it is settable");
+    let onward = RequestRewriter::new("o:1", "/base/v1", &ours).expect("the field is allowed");
     let Ok(options) = ConnectionOptions::parse(head.fields) else {
         return;
     };
@@ -356,7 +356,7 @@ fn rewrite_request(input: &[u8]) {
     let Ok(Parsed::Complete(next)) = head::request(&out, &mut slots) else {
         panic!("no head: {}", out.escape_ascii());
     };
-    assert_eq!(next.len, out.len(), "nothing but a head");
+    assert_eq!(next.len, out.len(), "only a head");
     assert_eq!(next.method, head.method);
     assert_eq!(framing::of_request(&next), Ok(framing), "the same framing");
     let target = Target::parse(next.method, next.target);
@@ -375,7 +375,7 @@ fn rewrite_request(input: &[u8]) {
         let at = sent
             .iter()
             .rposition(|(found, _)| found == name)
-            .expect("it is set");
+            .expect("the field is set");
         assert_eq!(sent.remove(at).1, value.as_bytes(), "{name}");
     };
     if upgrades {
@@ -383,7 +383,7 @@ fn rewrite_request(input: &[u8]) {
             .fields
             .iter()
             .find(|field| field.name == "Upgrade")
-            .expect("it says to what");
+            .expect("the protocol is named");
         take("upgrade", &String::from_utf8_lossy(value.value));
         assert_eq!(framing, Framing::Empty);
         let protocols = String::from_utf8_lossy(value.value).to_ascii_lowercase();
@@ -413,7 +413,10 @@ fn rewrite_request(input: &[u8]) {
     take("via", received);
     take("x-source", "ic");
     take("host", "o:1");
-    assert_eq!(sent, expected, "the others pass, as they are and in order");
+    assert_eq!(
+        sent, expected,
+        "the others are forwarded unchanged and in order"
+    );
 }
 
 fn rewrite_response(input: &[u8]) {
@@ -454,7 +457,7 @@ fn check_response(
     let Ok(Parsed::Complete(next)) = head::response(out, &mut slots) else {
         panic!("no head: {}", out.escape_ascii());
     };
-    assert_eq!(next.len, out.len(), "nothing but a head");
+    assert_eq!(next.len, out.len(), "only a head");
     assert_eq!(next.status, head.status);
     assert!(next.status_and_reason.starts_with(head.status_and_reason));
     let expected = if decoded && framing == Framing::Chunked {
@@ -474,7 +477,10 @@ fn check_response(
     sent.retain(|field| !is_ours(field) && !is_framing(field));
     let mut expected = reference::end_to_end(&owned(head.fields));
     expected.retain(|field| !is_framing(field));
-    assert_eq!(sent, expected, "the others pass, as they are and in order");
+    assert_eq!(
+        sent, expected,
+        "the others are forwarded unchanged and in order"
+    );
 }
 
 /// The target for the origin is valid, starts with the base path, and contains one version. Lines of `input`: method, base path,
@@ -498,7 +504,7 @@ pub fn target(input: &[u8]) {
     let base = base.trim_end_matches('/');
     let mut out = Vec::new();
     parsed.write(method, base, &mut out);
-    let out = std::str::from_utf8(&out).expect("what goes in is ASCII");
+    let out = std::str::from_utf8(&out).expect("the input is ASCII");
     if out == "*" {
         assert_eq!(method, "OPTIONS");
         return;
@@ -506,20 +512,22 @@ pub fn target(input: &[u8]) {
     let path = match parsed {
         Target::Origin(path) => path,
         Target::Absolute { path, .. } => path,
-        Target::Asterisk => panic!("it stays one"),
+        Target::Asterisk => panic!("asterisk-form is kept"),
     };
     assert!(out.ends_with(path));
     let before = &out[..out.len() - path.len()];
     let before = if path.starts_with('/') {
         before
     } else {
-        before
-            .strip_suffix('/')
-            .expect("a path is put before a query")
+        before.strip_suffix('/').expect("the target has a path")
     };
     let segment = path.split(['/', '?']).nth(1);
     if base.ends_with("/v1") && path.starts_with("/v1") && segment == Some("v1") {
-        assert_eq!(before, base.strip_suffix("/v1").expect("it ends in it"));
+        assert_eq!(
+            before,
+            base.strip_suffix("/v1")
+                .expect("the base path ends with /v1")
+        );
     } else {
         assert_eq!(before, base);
     }

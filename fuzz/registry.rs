@@ -14,7 +14,7 @@ pub fn registry(input: &[u8]) {
     let Recovered { registry, issues } = recover(input);
     match Registry::parse(input) {
         Ok(parsed) => {
-            assert_eq!(issues, [], "nothing is wrong with what is taken");
+            assert_eq!(issues, [], "an accepted text has no issues");
             assert_eq!(mappings(&parsed), mappings(&registry));
             written(&parsed);
             allocates(parsed);
@@ -22,7 +22,7 @@ pub fn registry(input: &[u8]) {
         Err(damage) => {
             in_one_line(&damage.to_string());
             if let Damage::Inconsistent(found) = &damage {
-                assert_eq!(&issues, found, "both say the same of it");
+                assert_eq!(&issues, found, "both report the same issues");
                 assert!(!found.is_empty());
             }
         }
@@ -45,7 +45,7 @@ pub fn registry(input: &[u8]) {
 /// A written registry is read as the same registry, and is valid JSON.
 fn written(registry: &Registry) {
     let text = registry.to_text();
-    let again = Registry::parse(text.as_bytes()).expect("what is written can be read");
+    let again = Registry::parse(text.as_bytes()).expect("a written registry can be read");
     assert_eq!(again.to_text(), text);
     assert_eq!(mappings(&again), mappings(registry));
     let all = mappings(registry);
@@ -81,7 +81,7 @@ fn agrees_with_json(input: &[u8], registry: &Registry, issues: &[Issue]) {
 
 /// A new project gets an unused port of the range, and all others keep theirs.
 fn allocates(mut registry: Registry) {
-    let project = Project::recorded(Path::new("/a project of nobody's")).expect("it is absolute");
+    let project = Project::recorded(Path::new("/an unknown project")).expect("it is absolute");
     let before = mappings(&registry);
     let had = registry.port_of(&project);
     let is_free = |port: Port| !port.get().is_multiple_of(3);

@@ -1,4 +1,4 @@
-//! Any split of a body's bytes takes the same of them and sends the same on.
+//! The bytes consumed and forwarded of a body do not depend on how it is split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A chunked body ends where a naive decoder sees its end, however its bytes are split.
+//! A chunked body ends where a naive decoder finds its end, however its bytes are split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Any list of arguments is understood, or refused in one line.
+//! Any list of arguments is accepted, or refused with one line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What the origin gets is what the client sent, and the reverse, in whatever pieces it arrives.
+//! Each side receives the messages of the other, however their bytes are split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

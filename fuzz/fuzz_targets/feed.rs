@@ -1,4 +1,4 @@
-//! What traffic says of itself, and what listeners say, is the same however the bytes are split, and what JSON says.
+//! Observed bodies and commands do not depend on how the bytes are split, and equal the result of a naive parser.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

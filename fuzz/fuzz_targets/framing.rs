@@ -1,4 +1,4 @@
-//! A body is framed exactly as a naive reading of all its fields allows.
+//! The framing of a body equals that of a naive parser.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

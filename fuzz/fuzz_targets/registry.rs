@@ -1,4 +1,4 @@
-//! A registry is written as it is read, and what is read out of a damaged one is there in the text.
+//! A registry is written with the same meaning, and mappings recovered from a damaged text occur in it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A request head is taken exactly where a naive reader takes it, and no prefix of it sooner.
+//! A request head is accepted if and only if a naive parser accepts it, and no prefix of it is.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

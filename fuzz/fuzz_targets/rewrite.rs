@@ -1,4 +1,4 @@
-//! A head for the next hop is a head with the same framing, without this hop's fields, with ours set once.
+//! A head for the next hop has the same framing, no hop-by-hop fields, and the fields of the interceptor once.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A target for the origin is a target, behind its base path, with one version.
+//! A target for the origin is valid, starts with the base path, and contains one version.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

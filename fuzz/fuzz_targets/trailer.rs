@@ -1,4 +1,4 @@
-//! What passes of a trailer section is a trailer section, without what must not pass.
+//! A forwarded trailer section is a valid trailer section without forbidden fields.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-"""A private authority, as a company has one, and a certificate for `localhost` that it has signed; both for an hour."""
+"""A private certificate authority and a certificate for `localhost` that it has signed; both are valid for an hour."""
 
 import datetime
 
@@ -37,7 +37,7 @@ def sign(name, key, signing_key, authority):
         .issuer_name(authority.subject if authority else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # Clocks differ.
+        # Clocks may differ.
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)

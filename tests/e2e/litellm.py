@@ -1,11 +1,10 @@
-"""The whole way, with real programs: openai-python → `ic serve` → the LiteLLM proxy → a recording upstream.
+"""End-to-end checks with real programs: openai-python → `ic serve` → the LiteLLM proxy → a recording upstream.
 
-Two projects run at once, each with its interceptor on the port that the shared registry gave it. Checked: that every
-answer is the right one, that what reaches the model carries the identification of the project it came from and no
-other, that errors come through unchanged, that events arrive one by one, and that idle connections which LiteLLM has
-closed cost nobody a request. Measured beside it and printed: what the interceptor adds, against going direct.
+Two projects run at once, each with its interceptor on its port of the shared registry. Checked: every response is correct,
+requests that reach the model have the identification of their project and no other, errors arrive unchanged, events arrive
+one by one, and idle connections that LiteLLM has closed cause no failed request. The added latency is measured and printed.
 
-Nothing leaves this machine: one model is LiteLLM's own `mock_response`, the others are upstream.py.
+No request leaves this machine: one model is LiteLLM's `mock_response`, the others are upstream.py.
 """
 
 import concurrent.futures
@@ -37,20 +36,20 @@ from support import (
 KEY = "sk-end-to-end"
 MOCK_ANSWER = "The mock answers, without a model."
 SECONDS_MAX = 300
-# Differs between two answers to the same request; all else must not.
+# Fields that differ between two responses to the same request; all others must be equal.
 CHANGING_FIELDS = ("date", "x-litellm-call-id", "x-litellm-response-duration-ms", "x-litellm-callback-duration-ms")
 CHANGING_FIELDS += ("x-litellm-overhead-duration-ms", "llm_provider-date")
-# Each hop says these for itself (RFC 9110 §7.6.1); they are no part of what was answered.
+# Hop-by-hop fields (RFC 9110 §7.6.1), which are not compared.
 HOP_FIELDS = ("connection", "keep-alive", "transfer-encoding")
 
 
 class LiteLLM:
-    """The proxy from PyPI with a configuration of its own, as a user would start it."""
+    """The proxy from PyPI with its own configuration, started as a user does."""
 
     def __init__(self, folder, upstream, processes):
         self.port = free_port()
         config = folder / "litellm.json"
-        # JSON is YAML: no need for a second library here.
+        # JSON is valid YAML.
         config.write_text(json.dumps(self.configuration(upstream)))
         self.process = Process(
             "litellm",
@@ -59,7 +58,7 @@ class LiteLLM:
             folder / "litellm.log",
             env=clean_environment(
                 HOME=str(folder),
-                # Prices come from the package, not from the network; so does all else that it would look up.
+                # Prices and other data come from the package, not from the network.
                 LITELLM_LOCAL_MODEL_COST_MAP="True",
                 LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS="True",
                 LITELLM_LOCAL_POLICY_TEMPLATES="True",
@@ -84,7 +83,7 @@ class LiteLLM:
                 model("embedded", **recorded),
                 model("failing", **recorded),
             ],
-            # Without it LiteLLM keeps the identification fields to itself.
+            # Without it LiteLLM does not forward the identification fields.
             "general_settings": {"master_key": KEY, "forward_client_headers_to_llm_api": True},
             "litellm_settings": {"telemetry": False, "num_retries": 0},
             "router_settings": {"num_retries": 0, "disable_cooldowns": True},
@@ -97,7 +96,7 @@ class LiteLLM:
             answer = httpx.get(f"{self.url}/models", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
             return "failing" in answer.text
 
-        # Seen: 10 s on an idle machine, 47 s on a busy one.
+        # Measured: 10 s on an idle machine, 47 s on a busy one.
         until("LiteLLM is up", lambda: attempt(models), seconds=150, pause=0.2)
         return self
 
@@ -107,7 +106,7 @@ class LiteLLM:
 
 
 def attempt(ask):
-    """`ask`, where a connection that is not there yet is an ordinary no."""
+    """`ask`, with `False` if the connection fails."""
     try:
         return ask()
     except httpx.TransportError:
@@ -115,13 +114,13 @@ def attempt(ask):
 
 
 def client(base_url, key=KEY):
-    """openai-python as an application would make it; without its retries, which would hide what is lost."""
+    """openai-python as in an application, but without retries, which would hide lost requests."""
     http = httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=64, max_keepalive_connections=64))
     return openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=60, http_client=http)
 
 
 class Scene:
-    """Everything that runs: two projects and what stands behind them."""
+    """All processes: two interceptors, LiteLLM and the upstream."""
 
     def __init__(self, ic, folder, processes):
         self.folder = folder
@@ -136,7 +135,7 @@ class Scene:
             INTERCEPTOR_PORT_MIN=str(self.ports.start),
             INTERCEPTOR_PORT_MAX=str(self.ports.stop - 1),
         )
-        # `localhost`, while LiteLLM listens on 127.0.0.1 only: the way from ::1 to it is part of what is checked.
+        # `localhost`, while LiteLLM listens on 127.0.0.1 only: the fallback from ::1 is checked as well.
         target = f"http://localhost:{self.litellm.port}"
         named = {**self.environment, "SUPERMEMORY_USERNAME": "team-{project}"}
         self.alpha = Interceptor(ic, folder / "alpha", target, self.environment, processes)
@@ -201,11 +200,11 @@ def mock_chats(scene):
         stream = scene.clients[project].chat.completions.create(model="mock", messages=user("hello"), stream=True)
         pieces = [event.choices[0].delta.content or "" for event in stream if event.choices]
         assert "".join(pieces) == MOCK_ANSWER, pieces
-        assert len(pieces) > 3, f"one event for all of it is no stream: {pieces}"
+        assert len(pieces) > 3, f"one event is not a stream: {pieces}"
 
 
 def concurrent_chats_keep_apart(scene):
-    """48 chats at once, plain and streaming through both projects; each brings a forged identification along."""
+    """48 chats at once, plain and streaming through both projects; each with forged identification fields."""
 
     def chat(number):
         project = scene.projects[number % 2]
@@ -243,7 +242,7 @@ def embeddings_come_back(scene):
 def errors_are_the_same_as_direct(scene):
     bad_json = b'{"model": "mock", "messages": ['
     requests = (
-        # (what is wrong, key, body, the exception openai-python makes of it, None where it cannot send such a thing)
+        # (fault, key, body, exception of openai-python, or None if it cannot send such a request)
         ("unknown model", KEY, chat_body("no-such-model"), openai.BadRequestError),
         ("wrong key", "sk-not-the-key", chat_body("mock"), openai.APIStatusError),
         ("no key", None, chat_body("mock"), None),
@@ -272,17 +271,17 @@ def unknown_paths_are_the_targets(scene):
 
 
 def events_are_not_held_back(scene):
-    """20 events 50 ms apart take almost a second: whoever holds them back cannot deliver the first early."""
+    """20 events 50 ms apart take almost a second, so a buffered stream delivers the first event late."""
     for project in scene.projects:
         timing = timed_stream(scene.clients[project], "recorded", f"spread-{project.project.name}", 20, 50)
         timing.expect_spread(50)
 
 
 def idle_connections_lose_no_request(scene):
-    """LiteLLM closes what has been idle for 5 s: bursts around that moment, and around the end of the pool's own time."""
+    """LiteLLM closes connections that are idle for 5 s: bursts around that time, and around the idle limit of the pool."""
     for idle in (1.45, 4.9, 5.0, 5.1):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            # The waiting is the subject: nothing can be observed that would end it sooner.
+            # The check needs this pause: no event ends it earlier.
             for moment in ("before", "after"):
 
                 def chat(number, moment=moment, idle=idle):
@@ -298,12 +297,12 @@ def idle_connections_lose_no_request(scene):
 
 
 def measured_through_litellm(scene):
-    """Printed, not judged: LiteLLM's own milliseconds hide most of what an interceptor could add."""
+    """Printed, not checked: the latency of LiteLLM hides most of what an interceptor could add."""
     rounds, events, gap_ms = 12, 12, 15
     ways = {"direct": scene.direct, "through ic": scene.clients[scene.alpha]}
     timings = {way: [] for way in ways}
     for number in range(rounds + 1):
-        # Interleaved, so that a slow moment of the machine meets both alike; the first round only warms up.
+        # Interleaved, so that a slow period of the machine affects both equally; the first round is a warm-up.
         for way, through in ways.items():
             name = way.replace(" ", "-")
             timing = timed_stream(through, "recorded", f"timed-{name}-{number}", events, gap_ms)
@@ -331,13 +330,13 @@ def interceptors_stop_cleanly(scene):
     for project, signal_number in zip(scene.projects, (signal.SIGINT, signal.SIGTERM)):
         assert project.process.stop(signal_number) == 0, project.process.output()
         assert "panicked" not in project.process.output(), project.process.output()
-        assert KEY not in project.process.output(), "the key of a client stands in the log"
+        assert KEY not in project.process.output(), "the key of a client is in the log"
     after = without_uses(json.loads(scene.registry.read_text()))
     assert after == before, f"stopping has changed the registry: {before} became {after}"
 
 
 def without_uses(registry):
-    """All of the registry but when each port was last used: a stop over a minute after the start is recorded."""
+    """The registry without the times of the last use: a stop over a minute after the start is recorded."""
     for notes in registry.get("ic", {}).get("projects", {}).values():
         notes.pop("last_used", None)
     return registry
@@ -346,15 +345,15 @@ def without_uses(registry):
 CHECKS = (
     ("the registry holds both projects, each with a port of the range", registry_holds_both),
     ("each interceptor's health names its project", health_names_the_project),
-    ("the list of models is the target's", models_are_listed),
+    ("the list of models is that of the target", models_are_listed),
     ("plain and streaming chats with LiteLLM's mock model are answered", mock_chats),
     ("48 chats at once get their own answers and carry their own project's identification", concurrent_chats_keep_apart),
-    ("embeddings come back", embeddings_come_back),
-    ("errors are the same as direct, to the byte", errors_are_the_same_as_direct),
+    ("embeddings are returned", embeddings_come_back),
+    ("errors are identical to direct ones", errors_are_the_same_as_direct),
     ("unknown paths are answered by the target", unknown_paths_are_the_targets),
-    ("events are not held back", events_are_not_held_back),
-    ("connections that LiteLLM closed while idle cost no request", idle_connections_lose_no_request),
-    ("what the interceptor adds is measured", measured_through_litellm),
+    ("events are not buffered", events_are_not_held_back),
+    ("connections that LiteLLM closed while idle cause no failed request", idle_connections_lose_no_request),
+    ("the added latency is measured", measured_through_litellm),
     ("a dead target is a 502 that says so", dead_target_is_a_502),
     ("SIGINT and SIGTERM end the interceptors with 0 and leave the registry alone", interceptors_stop_cleanly),
 )
@@ -376,7 +375,7 @@ def raw_post(base_url, key, body):
 
 
 def comparable(answer):
-    """All of an answer that two equal requests have in common: names keep their order and their case."""
+    """The part of a response that is equal for equal requests, with the order and the case of field names."""
     fields = [(name.decode(), value.decode()) for name, value in answer.headers.raw]
     fields = [
         (name, "(changes)" if name.lower() in CHANGING_FIELDS else value)
@@ -399,7 +398,7 @@ def joined(stream):
 
 
 def expect_pieces(said, request_id, count):
-    """Every piece of the answer, in order, and nothing of another's."""
+    """Every piece of the response, in order, and no piece of another response."""
     pieces = [word.split("@")[0] for word in said.split()]
     assert pieces == [f"{request_id}:{index}" for index in range(count)], pieces
 

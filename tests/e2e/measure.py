@@ -1,4 +1,4 @@
-"""How long events are on their way, and how evenly they arrive.
+"""The latency of events, and how evenly they arrive.
 
 The recording upstream writes into each event when it was sent, on the clock that all processes of a machine share.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Timing:
-    """One stream, as its reader saw it."""
+    """The times of one stream at its reader."""
 
     asked_ns: int
     sent_ns: list
@@ -26,16 +26,16 @@ class Timing:
         return [(read - sent) / 1e6 for sent, read in zip(self.sent_ns, self.read_ns)]
 
     def expect_spread(self, gap_ms):
-        """Events sent `gap_ms` apart arrive about so far apart. Generous, so that only holding back can fail it."""
+        """Events sent `gap_ms` apart arrive about as far apart. The limits are wide, so that only buffering exceeds them."""
         whole_ms = (self.read_ns[-1] - self.read_ns[0]) / 1e6
         announced_ms = gap_ms * (len(self.read_ns) - 1)
-        assert whole_ms > announced_ms / 2, f"{len(self.read_ns)} events within {whole_ms:.0f} ms: held back"
-        assert statistics.median(self.gaps_ms()) > gap_ms / 2, f"events arrive in lumps: {self.gaps_ms()}"
+        assert whole_ms > announced_ms / 2, f"{len(self.read_ns)} events within {whole_ms:.0f} ms: buffered"
+        assert statistics.median(self.gaps_ms()) > gap_ms / 2, f"events arrive in groups: {self.gaps_ms()}"
         assert statistics.median(self.way_ms()) < gap_ms * 4, f"events arrive late: {self.way_ms()}"
 
 
 def timed_stream(client, model, request_id, events, gap_ms):
-    """One stream through openai-python, whose every piece must be there."""
+    """One stream through openai-python, which must contain every piece."""
     prompt = f"id={request_id} events={events} gap_ms={gap_ms}"
     sent, read = [], []
     asked = time.monotonic_ns()
@@ -54,7 +54,7 @@ def timed_stream(client, model, request_id, events, gap_ms):
 
 
 def table(title, timings):
-    """Medians over all runs of each way, and the slowest twentieth; one line for each way."""
+    """Medians over all runs of each route, and the slowest twentieth; one line for each route."""
     rows = [title, f"  {'':<12}{'first event':>12}{'gap p50':>10}{'gap p95':>10}{'way p50':>10}{'way p95':>10}"]
     for way, runs in timings.items():
         gaps = [gap for run in runs for gap in run.gaps_ms()]

@@ -1,7 +1,7 @@
-"""`ic snippet` for engines: what it prints for Compose, Kubernetes and systemd, judged by the schemas of those who read it.
+"""`ic snippet` for Compose, Kubernetes and systemd, validated with their schemas.
 
-No engine is asked: there is none where these checks run. Compose's schema is the one in its last release in Python,
-Kubernetes' are those that its own API describes itself with, read strictly: a field that it does not know is an error.
+No engine is needed. The schema of Compose is that of its last release in Python; those of Kubernetes are the descriptions
+of its API, applied strictly: an unknown field is an error.
 """
 
 import json
@@ -16,15 +16,15 @@ import yaml
 from support import Checks, clean_environment, ic_from_arguments, workplace
 
 SECONDS_MAX = 60
-# Sidecars are on by default since the first; the last is the newest that is known here.
+# The first version with sidecars by default, and the newest available one.
 KUBERNETES = ("1.29", "1.37")
-# As a folder may be called, and as somebody calls it who wants to see this fail.
+# A usual name, and one with special characters.
 PROJECTS = ("shop", 'my "shop" 100% $x: #1')
 
 
 def main():
     ic = ic_from_arguments()
-    checks = Checks("ic snippet, as its readers would take it")
+    checks = Checks("ic snippet, validated with the schemas of its readers")
     with workplace(SECONDS_MAX) as (folder, _):
         for name in PROJECTS:
             project = folder / name
@@ -32,19 +32,19 @@ def main():
             environment = clean_environment(HOME=str(folder), TARGET_LLM_URL="http://llm.example:4000/$base")
             run = Run(ic, project, environment)
             run("allocate")
-            checks.run(f"compose takes the service of {name}", compose, run("snippet", "compose"), name)
+            checks.run(f"compose accepts the service of {name}", compose, run("snippet", "compose"), name)
             for version in KUBERNETES:
                 text = run("snippet", "kubernetes")
                 checks.run(f"Kubernetes {version} takes the pod of {name}", kubernetes, text, version, name)
             if shutil.which("systemd-analyze"):
-                checks.run(f"systemd takes the units of {name}", systemd, run, folder)
+                checks.run(f"systemd accepts the units of {name}", systemd, run, folder)
             else:
                 print("  none  systemd is not here: its units are not checked", flush=True)
     sys.exit(checks.finish())
 
 
 class Run:
-    """`ic` in a project's folder; what it prints."""
+    """Runs `ic` in the folder of a project; returns its output."""
 
     def __init__(self, ic, project, environment):
         self.ic, self.options = ic, {"cwd": project, "env": environment}
@@ -55,7 +55,7 @@ class Run:
 
 
 def compose(text, name):
-    # Its package is there for this file only; nothing of it is run.
+    # Only this file of the package is used.
     path = next(file for file in files("docker-compose") if file.name == "compose_spec.json")
     schema = json.loads(path.read_text())
     document = yaml.safe_load(text)
@@ -74,7 +74,7 @@ def kubernetes(text, version, name):
         kubernetes_validate.validate({**document, "spce": {}}, version, strict=True)
     except kubernetes_validate.ValidationError:
         return
-    raise AssertionError("a field that there is not was not noticed")
+    raise AssertionError("an unknown field was accepted")
 
 
 def systemd(run, folder):

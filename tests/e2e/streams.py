@@ -1,8 +1,7 @@
-"""openai-python → `ic serve` → a recording upstream, with nothing between that has a mind of its own.
+"""openai-python → `ic serve` → a recording upstream, without other servers in between.
 
-Checked: that a client which goes away takes its upstream request with it at once, in every phase (a model that nobody
-listens to must stop), that events pass one by one, that large bodies arrive whole, and what the interceptor costs,
-measured against going direct.
+Checked: the request of a client that disconnects ends at the upstream immediately, in every phase, so that a model can
+stop; events are forwarded one by one; large bodies arrive unchanged. The added latency is measured.
 """
 
 import hashlib
@@ -26,16 +25,16 @@ from support import (
 )
 
 SECONDS_MAX = 180
-# How soon the upstream must see that its client has gone: about 1 ms is usual, a second is for a busy machine.
+# Time within which the upstream must see that its client has disconnected: usually about 1 ms, a second on a busy machine.
 GONE_WITHIN_MS = 1000
-# Far longer than the checks take: what ends such an answer is never its own end.
+# Far longer than the checks take, so that such a response never ends by itself.
 LONG_MS = 45000
-# Over every buffer between the two ends, so that it can only pass by streaming.
+# More than all buffers in between, so that it must be streamed.
 UPLOAD_BYTES = 64 << 20
 
 
 class Scene:
-    """One project's interceptor straight in front of the upstream."""
+    """The interceptor of one project, directly in front of the upstream."""
 
     def __init__(self, ic, folder, processes):
         self.upstream = Upstream(folder, processes)
@@ -61,12 +60,12 @@ def client(base_url):
 
 def main():
     ic = ic_from_arguments()
-    checks = Checks("an upstream that records, one interceptor, openai-python in front")
+    checks = Checks("a recording upstream, one interceptor, openai-python")
     with workplace(SECONDS_MAX) as (folder, processes):
         scene = checks.run("the interceptor starts", Scene, ic, folder, processes)
         if scene:
             for when, prompt, leave in PHASES:
-                checks.run(f"a client gone {when} ends its upstream request", client_gone, scene, prompt, leave)
+                checks.run(f"a client that disconnects {when} ends its upstream request", client_gone, scene, prompt, leave)
             for sentence, check in CHECKS:
                 checks.run(sentence, check, scene)
             if checks.failed:
@@ -84,7 +83,7 @@ def client_gone(scene, prompt, leave):
             recorded = scene.upstream.recorded(request_id)
             return recorded and recorded["ended"] and recorded
 
-        recorded = until(f"the upstream sees that {request_id} is gone", ended, seconds=15)
+        recorded = until(f"the upstream sees the end of {request_id}", ended, seconds=15)
         noticed_ms = (recorded["ended_ns"] - closed_ns) / 1e6
         assert recorded["ended"] == "client gone", recorded
         assert noticed_ms < GONE_WITHIN_MS, f"{noticed_ms:.0f} ms {way}"
@@ -108,7 +107,7 @@ def leave_before_the_answer(through, prompt):
 
 
 def run_into_timeout(through, prompt, stream):
-    """openai-python closes its connection when its own time limit is over."""
+    """openai-python closes its connection at its time limit."""
     seconds = 0.3
     asked_ns = time.monotonic_ns()
     try:
@@ -118,24 +117,24 @@ def run_into_timeout(through, prompt, stream):
     except openai.APITimeoutError:
         # It closed between these two moments; counting from the first can only make the check stricter.
         return asked_ns + int(seconds * 1e9)
-    raise AssertionError("an answer came that nobody can have sent")
+    raise AssertionError("a response arrived that was not sent")
 
 
 PHASES = (
-    # (when the client goes, what the upstream is asked for, how the client goes)
+    # (when the client disconnects, the request, how the client disconnects)
     ("between two events", f"events=4 gap_ms={LONG_MS}", close_between_events),
     ("before a stream's first byte", f"wait_ms={LONG_MS}", leave_before_the_stream),
-    ("before a plain answer", f"wait_ms={LONG_MS}", leave_before_the_answer),
+    ("before a plain response", f"wait_ms={LONG_MS}", leave_before_the_answer),
 )
 
 
 def events_are_not_held_back(scene):
-    """20 events 50 ms apart take almost a second: whoever holds them back cannot deliver the first early."""
+    """20 events 50 ms apart take almost a second, so a buffered stream delivers the first event late."""
     timed_stream(scene.through, "recorded", "spread", 20, 50).expect_spread(50)
 
 
 def uploads_arrive_whole(scene):
-    """One message of 64 MiB; the upstream answers with its checksum."""
+    """One message of 64 MiB; the upstream responds with its checksum."""
     noise = random.Random(7).randbytes(UPLOAD_BYTES // 2).hex()
     answer = scene.through.chat.completions.create(
         model="recorded", messages=[{"role": "system", "content": noise}, *user("id=upload events=1")]
@@ -150,7 +149,7 @@ def measured(scene):
     ways = {"direct": scene.direct, "through ic": scene.through}
     timings = {way: [] for way in ways}
     for number in range(rounds + 1):
-        # Interleaved, so that a slow moment of the machine meets both alike; the first round only warms up.
+        # Interleaved, so that a slow period of the machine affects both equally; the first round is a warm-up.
         for way, through in ways.items():
             timing = timed_stream(through, "recorded", f"timed-{way.replace(' ', '-')}-{number}", events, gap_ms)
             if number:
@@ -164,9 +163,9 @@ def stops_cleanly(scene):
 
 
 CHECKS = (
-    ("events are not held back", events_are_not_held_back),
-    ("a message of 64 MiB arrives whole", uploads_arrive_whole),
-    ("what the interceptor adds is measured", measured),
+    ("events are not buffered", events_are_not_held_back),
+    ("a message of 64 MiB arrives unchanged", uploads_arrive_whole),
+    ("the added latency is measured", measured),
     ("SIGTERM ends it with 0", stops_cleanly),
 )
 

@@ -1,4 +1,4 @@
-"""What the end-to-end checks share: a count of what passed, processes that cannot be left behind, ports that are free.
+"""Shared by the end-to-end checks: counting, processes that are always stopped, and free ports.
 
 Nothing in here knows what is being checked.
 """
@@ -18,12 +18,12 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Well below where systems hand out ephemeral ports (32768 on Linux, 49152 on macOS), so no client takes one meanwhile.
+# Below the ephemeral ports (from 32768 on Linux, 49152 on macOS), which clients use.
 PROBED_PORTS = range(20000, 32000)
 
 
 class Checks:
-    """Runs checks one after the other and counts them; one that fails does not keep the next from running."""
+    """Runs checks one after another and counts them; after a failure the next check still runs."""
 
     def __init__(self, title):
         self.passed = 0
@@ -31,7 +31,7 @@ class Checks:
         print(f"== {title}", flush=True)
 
     def run(self, sentence, check, *arguments):
-        """`sentence` is what passing proves. Returns what `check` returned, None when it failed."""
+        """`sentence` states what the check proves. Returns the result of `check`, or None if it failed."""
         started = time.monotonic()
         try:
             result = check(*arguments)
@@ -44,13 +44,13 @@ class Checks:
         return result
 
     def finish(self):
-        """The closing line, and the exit status that goes with it."""
+        """Prints the summary; returns the exit status."""
         print(f"{self.passed} passed, {self.failed} failed", flush=True)
         return 1 if self.failed or not self.passed else 0
 
 
 class Process:
-    """A child that was started here and ends here, with what it printed in a file."""
+    """A child process, whose output is in a file."""
 
     def __init__(self, name, command, log, **options):
         self.name = name
@@ -76,7 +76,7 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def stop(self, signal_number=signal.SIGTERM, seconds=15):
-        """Ends it and returns its exit status; one that does not obey is killed, and its status says so."""
+        """Terminates it, or kills it after a time limit; returns its exit status."""
         if self.is_running():
             self.child.send_signal(signal_number)
         try:
@@ -87,7 +87,7 @@ class Process:
 
 
 def die_with_parent():
-    """Even when these checks are killed nothing they started stays; where the system cannot do that, `stop` remains."""
+    """Ends the child when these checks are killed, if the system supports that."""
     if sys.platform == "linux":
         import ctypes
 
@@ -97,14 +97,14 @@ def die_with_parent():
 
 @contextlib.contextmanager
 def workplace(seconds):
-    """A folder of its own and a list of processes, which are all ended with it. After `seconds` everything is given up."""
+    """A temporary folder and a list of processes, which are stopped at the end. After `seconds` the checks are aborted."""
 
     def give_up(*_):
         raise TimeoutError(f"the checks took longer than {seconds} s")
 
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(seconds)
-    # A killed runner must still end what runs under it: this turns SIGTERM into an ordinary way out.
+    # SIGTERM becomes an exception, so that the processes are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     processes = []
     with tempfile.TemporaryDirectory(prefix="ic-e2e-") as folder:
@@ -117,7 +117,7 @@ def workplace(seconds):
 
 
 def until(what, attempt, seconds=30.0, pause=0.02):
-    """The first answer of `attempt` that is true; an exception or a false one means: not yet."""
+    """The first true result of `attempt`; an exception or a false result means: not yet."""
     deadline = time.monotonic() + seconds
     last = None
     while time.monotonic() < deadline:
@@ -136,7 +136,7 @@ def free_port():
 
 def free_range(length):
     """`length` neighbouring ports that can be bound on IPv4 and IPv6 right now."""
-    # Where the search starts differs from run to run, so that two of them seldom want the same ports.
+    # Each run starts at another port, so that two runs rarely use the same ports.
     offset = (os.getpid() * 131) % (len(PROBED_PORTS) - length)
     for step in range(0, len(PROBED_PORTS), length):
         start = PROBED_PORTS[(offset + step) % (len(PROBED_PORTS) - length)]
@@ -154,14 +154,14 @@ def can_bind(port):
         except OSError as error:
             import errno
 
-            # A machine without IPv6 has nothing there that could be in use.
+            # Without IPv6 the port cannot be in use there.
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 return False
     return True
 
 
 def get_json(url, authority=None, method="GET"):
-    """`authority` names the certificate that an https server must be signed with."""
+    """`authority` is the file of the CA certificate for https."""
     context = ssl.create_default_context(cafile=authority) if authority else None
     # No proxy from the environment: everything here is on loopback.
     handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
@@ -171,7 +171,7 @@ def get_json(url, authority=None, method="GET"):
 
 
 def clean_environment(**additions):
-    """This environment without what could steer the program under test or lead its traffic away."""
+    """This environment without variables that affect the program under test or its proxy."""
     steering = ("INTERCEPTOR_", "PORT_REGISTRY_PATH", "TARGET_LLM_URL", "SUPERMEMORY_", "OPENAI_", "LITELLM_", "RUST_LOG")
     kept = {
         name: value
@@ -182,7 +182,7 @@ def clean_environment(**additions):
 
 
 class Upstream:
-    """The recording upstream (upstream.py) as a process of its own, so that its pace is not that of the checks."""
+    """The recording upstream (upstream.py) as a separate process, so that its timing does not depend on the checks."""
 
     def __init__(self, folder, processes):
         self.process = Process(
@@ -196,7 +196,7 @@ class Upstream:
         self.port = int(self.process.child.stdout.readline())
 
     def recorded(self, request_id):
-        """What is known of one request, None before it arrived."""
+        """The record of one request, or None before it arrives."""
         return get_json(f"http://127.0.0.1:{self.port}/recorded").get(request_id)
 
     def recorded_all(self):
@@ -204,7 +204,7 @@ class Upstream:
 
 
 class Interceptor:
-    """`ic serve` in a project's folder, on the port that the registry gave that project."""
+    """`ic serve` in a project's folder, on the port that the registry assigned to the project."""
 
     def __init__(self, ic, project, target, environment, processes, *options):
         self.ic = ic
@@ -222,7 +222,7 @@ class Interceptor:
         self.port = None
 
     def ready(self):
-        """Waits until it listens. What answers must be this very process, not another that took the port."""
+        """Waits until it listens. The responding process must be this one, not another one on the port."""
 
         def healthy():
             if not self.process.is_running():
@@ -234,7 +234,7 @@ class Interceptor:
         return self
 
     def command(self, *arguments):
-        """What an `ic` command prints in this project's folder."""
+        """The output of an `ic` command in the folder of this project."""
         done = subprocess.run(
             [self.ic, *arguments],
             cwd=self.project,

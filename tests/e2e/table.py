@@ -1,10 +1,10 @@
 """Real clients against real servers, through `ic serve`: a table of what works, and exit status 1 if anything does not.
 
-Each kind of target gets an interceptor, each client is a program of its own (clients/) that does all its cases with it
-and says of each how it went. This file starts them, a few at a time, and prints the table, which also stays in
-target/e2e/table.txt. A cell is `ok`, a number that stands for the reason why there is no such case, or FAILED.
+Each kind of target has an interceptor. Each client is a program (clients/) that runs all its cases and reports each result.
+This file starts the clients, a few at a time, and prints the table, which is also written to target/e2e/table.txt. A cell
+is `ok`, FAILED, or the number of the reason why the case does not exist.
 
-ONLY=curl,ws (names of clients) makes a short run; SLOW_SECONDS=60 lets a first byte take as long as a model may think.
+ONLY=curl,ws (names of clients) makes a short run; SLOW_SECONDS=60 delays a first byte as long as a model may need.
 """
 
 import concurrent.futures
@@ -33,38 +33,38 @@ from support import (
 SLOW_SECONDS = float(os.environ.get("SLOW_SECONDS", 5))
 SECONDS_MAX = 480 + 4 * int(SLOW_SECONDS)
 CLIENT_SECONDS_MAX = 150
-# More at a time only wait for one another on two cores; fewer, and two of them sleep through the case `idle`.
+# More wait for one another on two cores; with fewer, the pauses of the case `idle` add up.
 CLIENTS_AT_ONCE = 8
 
-# The rows: a case, and what a cell that is ok has proved.
+# The rows: a case, and what `ok` proves.
 CASES = {
-    "plain": "method, path, query and body arrive as sent, the answer comes back",
+    "plain": "method, path, query and body arrive unchanged, and the response is returned",
     "events": "each event of a stream arrives before the next one is sent",
-    "upload": "a large body arrives whole",
-    "chunked": "so does one without a length",
-    "download": "a large answer arrives whole",
+    "upload": "a large body arrives unchanged",
+    "chunked": "a large body without a length arrives unchanged",
+    "download": "a large response arrives unchanged",
     "refused": "a 413 reaches a client that is still sending",
-    "leaves early": "a client that goes before the first byte ends its request at the target",
-    "leaves midway": "so does one that goes between two events",
-    "idle": "a request right after the server's idle close is answered",
-    "slow": "a first byte that takes long is waited for",
+    "leaves early": "a client that disconnects before the first byte ends its request at the target",
+    "leaves midway": "a client that disconnects between two events ends its request at the target",
+    "idle": "a request right after the idle close of the server gets a response",
+    "slow": "a slow first byte is awaited",
     "errors": "401, 429 and 500 arrive with their body and Retry-After",
-    "gzip": "a packed answer stays packed and is read",
-    "head": "an answer to HEAD has a length and no body",
+    "gzip": "a compressed response stays compressed and is read",
+    "head": "a response to HEAD has a length and no body",
     "together": "50 requests wait at the target at the same time",
-    "identity": "the target sees the project's identification and nothing that was forged",
-    "100-continue": "a body is sent when the target has said 100",
-    "h2c": "an offer to speak HTTP/2 ends at the interceptor",
-    "HTTP/1.0": "a client of 1996 is answered",
-    "TE": "an offer of transfer codings ends at the interceptor",
-    "addresses": "localhost, 127.0.0.1 and ::1 are all listened to",
+    "identity": "the target receives the identification of the project and no forged one",
+    "100-continue": "a body is sent after the 100 of the target",
+    "h2c": "an offer of HTTP/2 is not forwarded",
+    "HTTP/1.0": "an HTTP/1.0 client gets a response",
+    "TE": "an offer of transfer codings is not forwarded",
+    "addresses": "localhost, 127.0.0.1 and ::1 accept connections",
     "trailers": "fields after the body arrive",
-    "hints": "a 103 arrives before the answer",
-    "websocket": "text and binary messages come back, subprotocol and close code pass",
-    "deflate": "permessage-deflate is agreed on and works, with a frame of 8 MiB",
+    "hints": "a 103 arrives before the response",
+    "websocket": "text and binary messages are returned, subprotocol and close code are forwarded",
+    "deflate": "permessage-deflate is negotiated and works, with a frame of 8 MiB",
 }
 
-# The columns: a client, the program that drives it, and what it gets beside the scene.
+# The columns: a client, its program, and further arguments.
 PYTHON, NODE, JAVA = (sys.executable,), ("node",), ("java",)
 CLIENTS = {
     "openai-py": (*PYTHON, "python_sdks.py"),
@@ -85,7 +85,7 @@ CLIENTS = {
 
 @dataclass
 class Cell:
-    """How one case went for one client with one target."""
+    """The result of one case for one client and one target."""
 
     outcome: str
     why: str
@@ -93,16 +93,16 @@ class Cell:
 
 
 class Uvicorn:
-    """What LiteLLM and most of its kind run on."""
+    """The server of LiteLLM and most similar programs."""
 
-    # How long it keeps a connection that nobody uses.
+    # Its limit for idle connections.
     keeps_seconds = 5
-    # Which cases the server has not, or not for one client, and why.
+    # The cases that the server, or one client with it, does not support, and why.
     unable = {
         "trailers": "uvicorn sends no trailers",
         "hints": "uvicorn sends no 103",
-        # Asked without ic, too.
-        ("jdk", "websocket"): "uvicorn hangs up on the JDK's handshake, which says Content-Length: 0",
+        # The same without ic.
+        ("jdk", "websocket"): "uvicorn closes the connection at the JDK's handshake, which has Content-Length: 0",
     }
 
     def command(self, port, key=None, certificate=None):
@@ -112,7 +112,7 @@ class Uvicorn:
 
 
 class Gunicorn(Uvicorn):
-    """The same, as it is deployed: under a master, which closes idle connections after 2 s."""
+    """The same under gunicorn, which closes idle connections after 2 s."""
 
     keeps_seconds = 2
 
@@ -123,7 +123,7 @@ class Gunicorn(Uvicorn):
 
 
 class Node:
-    """What proxies in JavaScript run on."""
+    """The server of proxies in JavaScript."""
 
     keeps_seconds = 5
     unable = {}
@@ -135,7 +135,7 @@ class Node:
 
 @dataclass
 class Target:
-    """A server, and how it is spoken to."""
+    """A server, and its protocol."""
 
     server: object
     scheme: str = "http"
@@ -184,9 +184,9 @@ def main():
 
 
 def start(name, target, pems, ic, folder, processes):
-    """The target and an interceptor before it, in a project that is called like it; what its clients have to know."""
+    """A target with its interceptor in a project of the same name, and the parameters of its clients."""
     port = free_port()
-    # `Host` becomes the target's as it is written here.
+    # `Host` becomes the authority of this URL.
     url = f"{target.scheme}://localhost:{port}"
     environment = clean_environment(NODE_PATH=os.environ.get("NODE_PATH", ""))
     authority, *secure = pems if target.scheme == "https" else (None,)
@@ -213,7 +213,7 @@ def start(name, target, pems, ic, folder, processes):
         "ca": authority and str(authority),
         "instance": f"pycharm-{name}",
         "slow_seconds": SLOW_SECONDS,
-        # Just after the server has closed.
+        # Just after the server has closed the connection.
         "idle_seconds": target.server.keeps_seconds + 0.02,
     }
 
@@ -222,7 +222,7 @@ def drive(target, client, scene):
     """All cases of one client with one target."""
     interpreter, program = CLIENTS[client]
     cases = [case for case in CASES if not TARGETS[target].why_not(client, case)]
-    # Far over every buffer on the way; one client shows that more makes no difference.
+    # More than all buffers in between; for one client even more.
     scene = {**scene, "cases": cases, "bytes": (100 if client == "curl" else 16) << 20}
     command = [interpreter, HERE / "clients" / program, json.dumps(scene), client]
     row = {}
@@ -242,8 +242,8 @@ def drive(target, client, scene):
     for line in output.splitlines():
         said = json.loads(line)
         row[said["case"]] = Cell(said["cell"], said["why"], said["seconds"])
-    # Its last words stand with the first case that it said nothing of.
-    unsaid = f"the client said nothing of it and what follows\n{errors[-3000:]}"
+    # Its error output is printed with the first case without a result.
+    unsaid = f"the client reported no result from here on\n{errors[-3000:]}"
     for case in cases:
         if case not in row:
             row[case], unsaid = Cell("FAILED", unsaid), ""
@@ -251,7 +251,7 @@ def drive(target, client, scene):
 
 
 def table(clients, cells):
-    """The table as text, and how often each kind of cell stands in it."""
+    """The table as text, and the number of cells of each kind."""
     reasons, counts, lines = [], {"ok": 0, "n.a.": 0, "FAILED": 0}, []
     for target, kind in TARGETS.items():
         server = target.replace("-tls", ", which speaks TLS")
@@ -269,7 +269,7 @@ def table(clients, cells):
                     shown = f"({reasons.index(cell.why) + 1})"
                 row += f"{shown:>11}"
             lines.append(row)
-        # Printed, not judged: where a slow run spent its time.
+        # Printed, not checked: the time of each client.
         spent = (sum(cell.seconds for cell in cells[target, client].values()) for client in clients)
         lines.append(f"{'seconds':<15}" + "".join(f"{seconds:>11.1f}" for seconds in spent))
     lines += [""] + [f"{case:<15}{proves}" for case, proves in CASES.items()]

@@ -23,13 +23,13 @@ import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# A request nobody waits for any more must not keep a thread for ever.
+# An abandoned request must not keep a thread forever.
 WAIT_SECONDS_MAX = 60.0
 
 
 @dataclass
 class Prompt:
-    """How a request wants to be answered: `id=a7 events=5 gap_ms=20 wait_ms=0 status=200` in the last message."""
+    """The response that a request asks for: `id=a7 events=5 gap_ms=20 wait_ms=0 status=200` in the last message."""
 
     id: str = "-"
     events: int = 3
@@ -48,7 +48,7 @@ class Prompt:
 
 
 class Recorder:
-    """What was asked for and how it ended, by the id of the prompt."""
+    """The requests and how they ended, by the id of the prompt."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -81,12 +81,12 @@ class Recorder:
 
 
 class ClientGone(Exception):
-    """The other end closed its connection before its answer was complete."""
+    """The client closed its connection before its response was complete."""
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # An event must not wait in the kernel for the acknowledgement of the one before it.
+    # An event must not wait in the kernel for the acknowledgement of the previous one.
     disable_nagle_algorithm = True
 
     def do_GET(self):
@@ -156,21 +156,21 @@ class Handler(BaseHTTPRequestHandler):
         self._reply(200, json.dumps({"object": "list", "model": body["model"], "data": data, "usage": usage}))
 
     def _pause(self, seconds):
-        """Waits, and notices at once when the client goes: a model would stop generating here."""
+        """Waits, or ends when the client disconnects, as a model would stop generating."""
         deadline = time.monotonic() + min(seconds, WAIT_SECONDS_MAX)
         while (left := deadline - time.monotonic()) > 0:
             readable, _, _ = select.select([self.connection], [], [], left)
             if readable:
                 if self.connection.recv(1, socket.MSG_PEEK) == b"":
                     raise ClientGone
-                # The next request is already here; it does not end this answer.
+                # A pipelined request does not end this response.
                 time.sleep(max(0.0, deadline - time.monotonic()))
 
     def _event(self, document):
         self._chunk(b"data: " + json.dumps(document).encode() + b"\n\n")
 
     def _chunk(self, data):
-        # One write for each event: two would be two packets, and what is measured would be this upstream.
+        # One write for each event: two packets would distort the measurement.
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def _reply(self, status, text):
@@ -182,7 +182,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_):
-        """Silent: what matters is in the record."""
+        """Silent: the record contains the requests."""
 
 
 class Server(ThreadingHTTPServer):

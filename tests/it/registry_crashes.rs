@@ -1,7 +1,6 @@
-//! A writer that is killed, or refused by the system, at each of its system calls on the registry in turn.
+//! A writer that is killed, or gets an error, at each of its system calls on the registry in turn.
 //!
-//! `strace` counts the calls of one run, and lets the next runs fail at each of them. No kill at a random moment
-//! is needed to come upon the one that hurts.
+//! `strace` counts the calls of one run and injects a fault at each of them in further runs, so the test does not depend on chance.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -19,19 +18,19 @@ const SOUND: &str = r#"{"mappings": {"/home/me/a": 8888}, "next_available": 8889
 const FLAWED: &str =
     r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 0}, "next_available": 8889}"#;
 
-/// What a call can be made to do.
+/// A fault that `strace` injects at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// The process is killed before it.
     Kill,
-    /// It says that the disk is full or broken.
+    /// It returns the error of a full or broken disk.
     Error(&'static str),
 }
 
 #[test]
-fn a_writer_that_dies_or_fails_at_any_call_leaves_the_old_or_the_new_registry() {
+fn a_writer_that_is_killed_or_fails_at_any_call_leaves_the_old_or_the_new_registry() {
     if !can_trace() {
-        eprintln!("skipped: there is no strace here, or it may not trace");
+        eprintln!("skipped: strace is not installed or not permitted");
         return;
     }
     let cases: usize = thread::scope(|scope| {
@@ -44,14 +43,14 @@ fn a_writer_that_dies_or_fails_at_any_call_leaves_the_old_or_the_new_registry() 
     println!("cases: {cases}");
 }
 
-/// Python's `open(path).read()` takes no lock: what it has opened must not be emptied under its hands.
+/// Python's `open(path).read()` takes no lock, so a file must not be emptied while it may be open.
 #[test]
-fn the_old_file_is_left_alone_for_as_long_as_somebody_may_be_reading_it() {
+fn the_old_file_is_kept_while_a_program_may_be_reading_it() {
     if !can_trace() {
-        eprintln!("skipped: there is no strace here, or it may not trace");
+        eprintln!("skipped: strace is not installed or not permitted");
         return;
     }
-    // On a disk that takes no time.
+    // With an `fsync` that takes no time.
     let options = ["-ttt", "-e", "inject=fsync:retval=0"];
     let calls = Scene::new(Some(SOUND)).traced(&options);
     // Seconds, and the call.
@@ -67,7 +66,7 @@ fn the_old_file_is_left_alone_for_as_long_as_somebody_may_be_reading_it() {
     assert!(passed > 0.003, "{passed} s: {calls}");
 }
 
-/// Every fault at every call that a writer makes where `text` is; how many those are.
+/// Injects every fault at every call of a writer on `text`; returns the number of cases.
 fn check_all(text: Option<&'static str>) -> usize {
     let scene = Scene::new(text);
     let calls = scene.calls();
@@ -75,9 +74,9 @@ fn check_all(text: Option<&'static str>) -> usize {
     let mut cases = 0;
     for (call, count) in calls {
         let faults: &[Fault] = match call.as_str() {
-            // Nobody asks what came of it.
+            // Their results are not used.
             "close" | "fcntl" => &[],
-            // They change nothing, and are the same in each scene.
+            // They change nothing, and are the same for each text.
             "statx" | "lseek" | "read" | "readlink" if text != Some(SOUND) => &[],
             "statx" | "lseek" | "read" | "readlink" => &[Fault::Error("EIO")],
             _ => &[Fault::Error("EIO"), Fault::Error("ENOSPC"), Fault::Kill],
@@ -92,7 +91,7 @@ fn check_all(text: Option<&'static str>) -> usize {
     cases
 }
 
-/// A folder with a registry in it, or none, and `ic allocate` run in it.
+/// A folder with or without a registry, in which `ic allocate` runs.
 struct Scene {
     folder: TempDir,
     text: Option<&'static str>,
@@ -108,7 +107,7 @@ impl Scene {
         self.folder.path().join("registry").join(name)
     }
 
-    /// As it is before each run.
+    /// Restores the state before a run.
     fn set(&self) {
         let _ = fs::remove_dir_all(self.path(""));
         fs::create_dir(self.path("")).unwrap();
@@ -130,7 +129,7 @@ impl Scene {
             .unwrap()
     }
 
-    /// `strace`, watching the calls on the registry's files.
+    /// `strace` for the calls on the files of the registry.
     fn strace(&self, options: &[&str]) -> Vec<String> {
         let mut words = vec!["strace".to_owned()];
         for name in ["", "r.json", "r.json.new", "r.json.lock", "r.json.backup"] {
@@ -142,7 +141,7 @@ impl Scene {
         words
     }
 
-    /// How often a run without a fault makes which call.
+    /// The number of times that a run without a fault makes each call.
     fn calls(&self) -> BTreeMap<String, usize> {
         let mut calls = BTreeMap::new();
         for line in self.traced(&[]).lines() {
@@ -177,7 +176,7 @@ impl Scene {
         let said = String::from_utf8(ran.stderr).unwrap();
         let answered = String::from_utf8(ran.stdout).unwrap();
 
-        // The old registry or the new one, whole.
+        // The complete old or the complete new registry.
         let found = fs::read_to_string(self.path("r.json")).ok();
         let is_new = found != self.text.map(str::to_owned);
         if is_new {
@@ -194,7 +193,7 @@ impl Scene {
             let given = format!("\"/home/me/new\": {}", answered.trim());
             assert!(text.contains(&given), "{what}: {text}");
         }
-        // What was answered is so, and what was said as well.
+        // The printed result and the messages are true.
         match ran.status.code() {
             Some(0) => {
                 assert!(
@@ -223,12 +222,12 @@ impl Scene {
                 ran.status
             ),
         }
-        // A damaged file is not gone before its backup is there.
+        // A damaged file is kept until its backup exists.
         if is_new && self.text == Some(FLAWED) {
             let kept = fs::read_to_string(self.path("r.json.backup")).expect(&what);
             assert_eq!(kept, FLAWED, "{what}");
         }
-        // Whoever comes next goes on as if nothing had been, and clears away what was left.
+        // The next writer is not affected, and removes temporary files.
         let ran = self.ic(&[], &["allocate", "-q", "/home/me/next"]);
         assert!(ran.status.success(), "{what}: {ran:?}");
         let mut expected = vec!["r.json", "r.json.lock"];

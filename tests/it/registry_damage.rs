@@ -1,4 +1,4 @@
-//! Damaged registry files: what is refused, what is read out of them all the same, and that nothing is made up.
+//! Damaged registry files: what is refused, what is recovered, and that no mapping is invented.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use interceptor::registry::recover::{self, Recovered};
 use interceptor::registry::{Damage, Issue, Registry};
 
-/// A whole file, with fields before and behind the mappings.
+/// A complete file, with fields before and after the mappings.
 const WHOLE: &str = r#"{
   "version": "1.0",
   "port_range": {
@@ -25,9 +25,9 @@ const WHOLE: &str = r#"{
 }"#;
 
 #[test]
-fn a_file_torn_at_any_byte_loses_only_what_is_not_whole() {
+fn a_file_truncated_at_any_byte_loses_only_incomplete_mappings() {
     let whole = Registry::parse(WHOLE.as_bytes()).unwrap();
-    // A port is whole when what stands behind it has been read as well: the next field, or the end of the object.
+    // A port is complete if the text after it has been read: the next field, or the end of the object.
     let behind = |text: &str| WHOLE.find(text).unwrap() + text.len();
     let ends = [
         behind("\"/home/me/a\": 8888,"),
@@ -42,7 +42,7 @@ fn a_file_torn_at_any_byte_loses_only_what_is_not_whole() {
             matches!(Registry::parse(torn), Err(Damage::Torn(_))),
             "at {len}"
         );
-        // What a crash leaves of a file that had been made long enough, and what editors put at an end.
+        // Zero bytes that a crash can leave, and bytes that editors append.
         for padding in ["", "\n", "\0\0\0\0", "\r\n\0\0"] {
             let text = [torn, padding.as_bytes()].concat();
             let Recovered { registry, issues } = recover::recover(&text);
@@ -56,7 +56,7 @@ fn a_file_torn_at_any_byte_loses_only_what_is_not_whole() {
             for (path, port) in registry.mappings() {
                 assert_eq!(whole.path_of(port), Some(path), "at {len}");
             }
-            // At most the one that it ends in is named.
+            // At most the mapping at the end is named.
             match &issues[..] {
                 [] => {}
                 [Issue::BrokenOff { path }] => {
@@ -72,14 +72,14 @@ fn a_file_torn_at_any_byte_loses_only_what_is_not_whole() {
 }
 
 #[test]
-fn a_file_without_its_first_bytes_keeps_the_mappings_that_are_whole() {
+fn a_file_without_its_first_bytes_keeps_complete_mappings() {
     let whole = Registry::parse(WHOLE.as_bytes()).unwrap();
     let mappings = WHOLE.find("\"mappings\"").unwrap();
     for start in 1..WHOLE.len() {
         let rest = &WHOLE.as_bytes()[start..];
         let recovered = recover::recover(rest).registry;
         for (path, port) in recovered.mappings() {
-            // Without its beginning a field's value cannot be told from the mappings.
+            // Without its name, the value of a field cannot be distinguished from the mappings.
             let is_mapping = whole.path_of(port) == Some(path);
             let is_pin = (path, port.get()) == (Path::new("/home/me/f"), 9000);
             let is_note = path == Path::new("/not/a/mapping") || path == Path::new("/nor/this");
@@ -109,7 +109,7 @@ fn a_file_with_one_byte_changed_gains_no_mapping() {
             let without_space = |text: &str| text.split_whitespace().collect::<String>();
             let plain = without_space(&plain);
             for (path, port) in registry.mappings() {
-                // Known, or spelled out in the text with this very port.
+                // A known mapping, or one that is in the text with this port.
                 let known = whole.path_of(port) == Some(path);
                 let spelled = without_space(&format!("{}\":{port}", path.display()));
                 assert!(
@@ -117,7 +117,7 @@ fn a_file_with_one_byte_changed_gains_no_mapping() {
                     "{byte:#x} at {at}: {path:?} {port}"
                 );
             }
-            // One byte costs no more than the two mappings it stands between, but for one in the name of the whole.
+            // One byte affects at most the two adjacent mappings, unless it is in the key of the mappings.
             let is_in_name = (name..name + "\"mappings\"".len()).contains(&at);
             assert!(
                 registry.len() >= 2 || is_in_name,
@@ -129,8 +129,8 @@ fn a_file_with_one_byte_changed_gains_no_mapping() {
 }
 
 #[test]
-fn json_that_cannot_be_true_loses_only_what_is_wrong() {
-    /// The text of the mappings' values, what is kept of them, and what is said about the others.
+fn valid_json_with_invalid_mappings_loses_only_those() {
+    /// The text of the mappings, those that are kept, and the report about the others.
     #[track_caller]
     fn check(mappings: &str, kept: &[(&str, u16)], said: &str) {
         let text = format!(
@@ -237,14 +237,14 @@ fn json_that_cannot_be_true_loses_only_what_is_wrong() {
 }
 
 #[test]
-fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
+fn invalid_json_is_recovered_as_far_as_possible() {
     #[track_caller]
     fn check(text: &str, kept: &[(&str, u16)]) {
         let damage = Registry::parse(text.as_bytes()).expect_err(text);
         assert!(matches!(damage, Damage::Torn(_)), "{text}: {damage}");
         check_recovered(text, kept);
     }
-    // Beginnings without an end, ends without a beginning.
+    // Without an end, or without a beginning.
     check(r#"{"mappings": {"/a": 1, "/b": 2"#, &[("/a", 1)]);
     check(
         r#"{"mappings": {"/a": 1, "/b": 2}"#,
@@ -252,7 +252,7 @@ fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
     );
     check(r#""/a": 1, "/b": 2}}"#, &[("/a", 1), ("/b", 2)]);
     check(r#"/a": 1, "/b": 2}}"#, &[("/b", 2)]);
-    // Slips of a hand.
+    // Typing errors.
     check(
         r#"{"mappings": {"/a": 1, "/b": 2,}}"#,
         &[("/a", 1), ("/b", 2)],
@@ -301,7 +301,7 @@ fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
         "<<<<<<< HEAD\n\"/a\": 1,\n=======\n\"/b\": 1,\n>>>>>>>",
         &[("/a", 1)],
     );
-    // Numbers that are no port, or might have gone on.
+    // Numbers that are not ports, or may be incomplete.
     for odd in [
         "0",
         "65536",
@@ -324,7 +324,7 @@ fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
         );
         check(&format!("{{\"mappings\": {{\"/a\": {odd}"), &[]);
     }
-    // Fields' values are no mappings, also where they are torn.
+    // Values of fields are not mappings, even if truncated.
     check(
         r#"{"pins": {"/a": 1}, "mappings": {"/b": 2}, "x"#,
         &[("/b", 2)],
@@ -338,7 +338,7 @@ fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
         r#"{"mappings": {"/b": 2, "next_available": 4, "pins": {"/a": 1,"#,
         &[("/b", 2)],
     );
-    // A bracket that is missing or too many costs a field, and not the mappings.
+    // A missing or an extra bracket affects a field, not the mappings.
     check(
         r#"{"port_range": {"start": 1, "mappings": {"/a": 1, "/b": 2}, "next_available": 3}"#,
         &[("/a", 1), ("/b", 2)],
@@ -357,7 +357,7 @@ fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
         r#"{"mappings": {"/a": [{"/b": 2}, {"c": {"/d": 4}}], "/e": 5, "x"#,
         &[("/b", 2), ("/e", 5)],
     );
-    // Unless the mappings are found where they belong.
+    // Unless the mappings are in their place.
     check(
         r#"{"old": {"mappings": {"/a": 1}}, "mappings": {"/b": 2}, "x"#,
         &[("/b", 2)],
@@ -366,7 +366,7 @@ fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
         r#"{"old": {"mappings": {"/a": 1}}, "mappings": {}, "x"#,
         &[],
     );
-    // In a torn text the first counts: what follows a tear may be left over from an older text.
+    // In a damaged text the first mapping wins: the text after the damage may be left over from an older file.
     check(
         r#"{"mappings": {"/a": 1, "/b": 2}, "next_available": 3}ings": {"/a": 7, "/c": 1, "/d": 4}}"#,
         &[("/a", 1), ("/b", 2), ("/d", 4)],
@@ -375,7 +375,7 @@ fn what_is_no_json_is_read_as_far_as_it_makes_sense() {
 }
 
 #[test]
-fn fields_that_are_whole_outlive_a_tear() {
+fn complete_fields_are_kept_in_a_truncated_file() {
     let text = r#"{"version": "2.0", "pins": {"/a": [1, 2]}, "mappings": {"/b": 2}, "port_range": {"start": 1, "end": 9, "x": null}, "next_available": 5, "last_use": {"/b": 17"#;
     let recovered = recover::recover(text.as_bytes()).registry;
     let written = recovered.to_text();
@@ -392,7 +392,7 @@ fn fields_that_are_whole_outlive_a_tear() {
 }
 
 #[test]
-fn a_tear_is_named_with_its_place() {
+fn a_syntax_error_is_reported_with_its_position() {
     #[track_caller]
     fn check(text: &[u8], said: &str) {
         let damage = Registry::parse(text).expect_err(said);
@@ -429,9 +429,9 @@ fn a_tear_is_named_with_its_place() {
 }
 
 #[test]
-fn nothing_is_too_deep_too_long_or_too_binary() {
+fn deep_long_and_binary_files_are_handled() {
     const DEPTH: usize = 100_000;
-    // Whatever took the square of this in steps would not end.
+    // Quadratic time would not end.
     const LONG: usize = 1 << 20;
     let kept: &[(&str, u16)] = &[("/a", 1)];
     let deep = |open: &str, close: &str| {
@@ -442,7 +442,7 @@ fn nothing_is_too_deep_too_long_or_too_binary() {
         let registry = Registry::parse(text.as_bytes()).unwrap();
         assert_eq!(registry.len(), 1);
         assert!(registry.to_text().len() >= text.len());
-        // The same, torn.
+        // The same, truncated.
         check_recovered(&text[..text.len() - 1], kept);
         check_recovered(&text[..text.len() / 2], &[]);
     }
@@ -490,7 +490,7 @@ fn check_recovered(text: &str, kept: &[(&str, u16)]) {
     check_written(&registry);
 }
 
-/// What was recovered is a sound registry.
+/// The recovered registry is sound.
 #[track_caller]
 fn check_written(registry: &Registry) {
     let text = registry.to_text();
@@ -505,7 +505,7 @@ fn numbers(registry: &Registry) -> Vec<u16> {
 }
 
 #[test]
-fn the_mapping_that_a_text_breaks_off_in_is_named() {
+fn the_mapping_at_the_end_of_a_truncated_file_is_named() {
     #[track_caller]
     fn check(text: &str, expected: &[&str]) {
         let issues = recover::recover(text.as_bytes()).issues;

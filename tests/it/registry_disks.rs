@@ -1,4 +1,4 @@
-//! The registry on file systems that are full or read-only: small ones, mounted for the test where only it sees them.
+//! The registry on full and on read-only file systems: small ones, mounted in a mount namespace of the test.
 #![cfg(target_os = "linux")]
 
 use std::env;
@@ -12,12 +12,12 @@ use serde_json::json;
 use crate::cli_home::Home;
 
 #[test]
-fn a_full_disk_leaves_the_old_registry() {
+fn a_full_disk_keeps_the_old_registry() {
     run_inside("full");
 }
 
 #[test]
-fn a_read_only_disk_is_answered_from() {
+fn a_registry_on_a_read_only_disk_is_read() {
     run_inside("read_only");
 }
 
@@ -37,7 +37,7 @@ fn run_inside(role: &str) {
         .output();
     match ran {
         Ok(ran) if ran.status.success() => print!("{}", String::from_utf8_lossy(&ran.stdout)),
-        // What `unshare` itself says where it is not allowed to.
+        // The error of `unshare` if it is not permitted.
         Ok(ran) if ran.stderr.starts_with(b"unshare: ") => {
             eprintln!("skipped: {}", String::from_utf8_lossy(&ran.stderr));
         }
@@ -46,12 +46,12 @@ fn run_inside(role: &str) {
             String::from_utf8_lossy(&ran.stdout),
             String::from_utf8_lossy(&ran.stderr)
         ),
-        Err(error) => eprintln!("skipped: no unshare here: {error}"),
+        Err(error) => eprintln!("skipped: cannot run unshare: {error}"),
     }
 }
 
 #[test]
-#[ignore = "not a test: what runs in a mount namespace of its own"]
+#[ignore = "not a test: runs in a mount namespace"]
 fn inside() {
     let home = Home::new();
     match env::var("IC_TEST_ROLE").as_deref() {
@@ -73,7 +73,7 @@ fn full(home: &Home) {
     let filler = disk.join("filler");
     for text in [&sound, &damaged] {
         let (mut refused, mut done) = (0, 0);
-        // From a disk with no page left to one with room for all that is written.
+        // From a full disk to one with room for all files.
         for room in 0..24 {
             for name in ["port_registry.json.backup", "port_registry.json", "filler"] {
                 let _ = fs::remove_file(disk.join(name));
@@ -97,14 +97,14 @@ fn full(home: &Home) {
             assert!(complaint.ends_with("make room on that disk"), "{complaint}");
             let mut after = home.content();
             if text == &damaged {
-                // The backup may have had room; it is not taken back.
+                // The backup may have been written; it is kept.
                 after.retain(|(path, held)| {
                     !(path.ends_with("port_registry.json.backup") && held == text.as_bytes())
                 });
             }
             assert!(after == before, "{room} pages: something was left or lost");
             home.ic(["reset", "--yes"]);
-            // With room, the same works.
+            // With room, the command works.
             let _ = fs::remove_file(&filler);
             fs::write(home.registry(), text).unwrap();
             assert_eq!(home.ic(["allocate", "-q"]).exit, Some(0), "{room} pages");
@@ -113,7 +113,7 @@ fn full(home: &Home) {
         assert!(refused >= 3 && done >= 3, "{refused} {done}");
     }
 
-    // No name left is no room either.
+    // A lack of inodes is also a full disk.
     fs::write(home.registry(), &sound).unwrap();
     let mut names = 0;
     while File::create(disk.join(format!("name-{names}"))).is_ok() {
@@ -170,7 +170,7 @@ fn read_only(home: &Home) {
         let shown = home.ic(["show", "-q"]);
         assert_eq!(shown.exit, Some(i32::from(!is_known)), "{shown:?}");
         if is_known {
-            // There is nothing to write for these.
+            // These commands write nothing.
             assert_eq!(home.ic(["allocate", "-q"]).result(0), "8888\n");
             home.ic(["remove", "/home/me/nobody"]).complaint(1);
         }
@@ -189,7 +189,7 @@ fn read_only(home: &Home) {
     }
 }
 
-/// Puts a small file system in the folder's place, for this process and its children only.
+/// Mounts a small file system on the folder, for this process and its children only.
 fn mount(folder: &Path, options: &str) -> Result<(), ()> {
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", options, "tmpfs"])
@@ -198,7 +198,7 @@ fn mount(folder: &Path, options: &str) -> Result<(), ()> {
     match mounted {
         Ok(mounted) if mounted.status.success() => Ok(()),
         refused => {
-            println!("skipped: nothing can be mounted here: {refused:?}");
+            println!("skipped: mounting is not permitted: {refused:?}");
             Err(())
         }
     }
@@ -216,7 +216,7 @@ fn fill(filler: &PathBuf, room: u64) {
         .unwrap();
 }
 
-/// A registry with so many mappings: a few pages of text.
+/// A registry with this many mappings: a few pages of text.
 fn registry_of(count: u16) -> String {
     let mappings: serde_json::Map<String, serde_json::Value> = (0..count)
         .map(|number| (format!("/home/me/project-{number}"), json!(20_000 + number)))

@@ -1,4 +1,4 @@
-//! The registry as other programs use it: `PortRegistry`, with typed errors.
+//! `PortRegistry`, the registry as a library, with typed errors.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -19,7 +19,7 @@ fn registry(folder: &Path, port_min: u16, port_max: u16) -> PortRegistry {
 }
 
 #[test]
-fn a_project_gets_its_port_keeps_it_and_can_give_it_up() {
+fn a_project_gets_its_port_keeps_it_and_can_release_it() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().canonicalize().unwrap();
     let first = free_port();
@@ -29,11 +29,11 @@ fn a_project_gets_its_port_keeps_it_and_can_give_it_up() {
 
     assert_eq!(ports.get_port(&shop).unwrap(), None);
     assert!(!ports.remove_mapping(&shop).unwrap());
-    assert!(!home.join("r.json").exists(), "asking creates nothing");
+    assert!(!home.join("r.json").exists(), "reading creates nothing");
 
     let port = ports.get_or_allocate_port(&shop).unwrap();
     assert!((first..=first + 500).contains(&port.get()));
-    // Every spelling is one project, and a path need not exist.
+    // All spellings are one project, and the path need not exist.
     assert_eq!(
         ports.get_or_allocate_port(shop.join("../shop/")).unwrap(),
         port
@@ -62,7 +62,7 @@ fn a_project_gets_its_port_keeps_it_and_can_give_it_up() {
 }
 
 #[test]
-fn a_port_is_available_when_it_could_be_listened_on() {
+fn a_port_is_available_if_it_can_be_bound() {
     let folder = tempfile::tempdir().unwrap();
     let ports = registry(folder.path(), 8888, 9999);
     let (_listener, held) = held_port();
@@ -72,7 +72,7 @@ fn a_port_is_available_when_it_could_be_listened_on() {
 }
 
 #[test]
-fn what_goes_wrong_can_be_told_apart() {
+fn errors_can_be_distinguished() {
     let folder = tempfile::tempdir().unwrap();
     let (_listener, held) = held_port();
     let full = registry(folder.path(), held, held);

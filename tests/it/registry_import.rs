@@ -1,4 +1,4 @@
-//! Mappings of another registry, and mappings as comma-separated values: pure.
+//! Import of the mappings of another registry, as pure functions.
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ fn check(
     let imported = registry.import(&self::registry(theirs), policy);
     assert_eq!(&imported, expected);
     mapped(&registry, after);
-    // What is there is not taken over again.
+    // Existing mappings are not imported again.
     if policy == ConflictPolicy::Overwrite {
         let before = registry.clone();
         let again = registry.import(&self::registry(theirs), policy);
@@ -67,7 +67,7 @@ fn conflict(path: &str, number: u16, here: ConflictKind) -> Conflict {
 }
 
 #[test]
-fn without_conflicts_registries_are_merged() {
+fn registries_without_conflicts_are_merged() {
     for policy in [ConflictPolicy::Reject, ConflictPolicy::Overwrite] {
         check(
             &[("/a", 1), ("/b", 2)],
@@ -85,7 +85,7 @@ fn without_conflicts_registries_are_merged() {
 }
 
 #[test]
-fn one_conflict_keeps_everything_out() {
+fn one_conflict_refuses_the_whole_import() {
     let has = conflict("/a", 9, ConflictKind::HasPort(port(1)));
     let of = conflict("/c", 2, ConflictKind::PortOf("/b".into()));
     check(
@@ -101,7 +101,7 @@ fn one_conflict_keeps_everything_out() {
 }
 
 #[test]
-fn the_file_wins_each_conflict_and_other_mappings_stay() {
+fn with_replace_the_file_wins_each_conflict_and_other_mappings_are_kept() {
     let has = conflict("/a", 9, ConflictKind::HasPort(port(1)));
     let of = conflict("/c", 2, ConflictKind::PortOf("/b".into()));
     check(
@@ -117,7 +117,7 @@ fn the_file_wins_each_conflict_and_other_mappings_stay() {
         },
         &[("/c", 2), ("/stays", 3), ("/new", 7), ("/a", 9)],
     );
-    // Two that change places.
+    // Two projects that swap ports.
     let swapped = [
         conflict("/a", 2, ConflictKind::HasPort(port(1))),
         conflict("/a", 2, ConflictKind::PortOf("/b".into())),
@@ -138,7 +138,7 @@ fn the_file_wins_each_conflict_and_other_mappings_stay() {
 }
 
 #[test]
-fn what_is_noted_comes_along() {
+fn notes_are_imported() {
     let theirs = r#"{"mappings": {"/a": 1, "/b": 2},
         "ic": {"projects": {"/a": {"pinned": true, "last_used": 5}, "/b": {"pinned": true}}}}"#;
     let theirs = Registry::parse(theirs.as_bytes()).expect("a registry");
@@ -148,12 +148,12 @@ fn what_is_noted_comes_along() {
     assert!(note.is_pinned && note.last_used.is_some(), "{note:?}");
     assert!(
         !here.note(Path::new("/b")).is_pinned,
-        "what was here stays as it was"
+        "existing notes are kept"
     );
 }
 
 #[test]
-fn paths_are_moved_from_one_root_to_another() {
+fn paths_are_mapped_from_one_root_to_another() {
     let roots = |pairs: &[(&str, &str)]| -> Vec<(PathBuf, PathBuf)> {
         pairs
             .iter()
@@ -168,7 +168,7 @@ fn paths_are_moved_from_one_root_to_another() {
     ]);
     let moved = here.remap_paths(&roots(&[("/home/me", "/Users/me"), ("/srv", "/")]));
     mapped(
-        &moved.expect("no two become one"),
+        &moved.expect("the paths remain distinct"),
         &[
             ("/Users/me", 1),
             ("/Users/me/a/b", 2),
@@ -182,7 +182,7 @@ fn paths_are_moved_from_one_root_to_another() {
         ("/", "/z"),
     ]));
     mapped(
-        &longest.expect("no two become one"),
+        &longest.expect("the paths remain distinct"),
         &[("/x/me", 1), ("/y/b", 2), ("/x/meo", 3), ("/z/srv", 4)],
     );
     let one = here.remap_paths(&roots(&[("/home/me", "/srv")]));

@@ -1,11 +1,11 @@
-//! Which port a project gets: the order of the search, what is skipped, and what is said when nothing is left.
+//! Allocation of ports: the order of the search, which ports are skipped, and the error if no port is free.
 
 use std::path::Path;
 
 use interceptor::registry::{Allocated, Exhausted, Port, PortRange, Project, Registry};
 use serde_json::{Value, json};
 
-/// A registry in which these ports are given away, `/p/PORT` having each, and its `next_available`.
+/// A registry with these ports assigned, each to `/p/PORT`, and with this `next_available`.
 fn registry(assigned: &[u16], next_available: Value) -> Registry {
     let mappings: serde_json::Map<String, Value> = assigned
         .iter()
@@ -20,8 +20,8 @@ fn registry(assigned: &[u16], next_available: Value) -> Registry {
 }
 
 #[test]
-fn the_search_goes_up_from_next_available_and_once_around() {
-    /// Where the search in 10–15 starts, what is assigned and what cannot be bound; all ports in the order of the search.
+fn the_search_starts_at_next_available_and_wraps_around_once() {
+    /// The start of the search in 10–15, assigned ports, and ports that cannot be bound; all ports in the order of the search.
     #[track_caller]
     fn check(next: Value, assigned: &[u16], taken: &[u16], order: &[u16]) {
         let registry = registry(assigned, next);
@@ -38,7 +38,7 @@ fn the_search_goes_up_from_next_available_and_once_around() {
         let unassigned: Vec<u16> = (10..=15).filter(|port| !assigned.contains(port)).collect();
         assert_eq!(
             asked, unassigned,
-            "each port is asked for once, assigned ones never"
+            "each port is probed once, assigned ports never"
         );
     }
     let from_start = [10, 11, 12, 13, 14, 15];
@@ -57,7 +57,7 @@ fn the_search_goes_up_from_next_available_and_once_around() {
         &[],
         &[12, 13, 14, 15, 10, 11],
     );
-    // What lies outside of today's range, or is no port, starts at the start.
+    // A value outside of the current range, or not a port, starts at the first port.
     for odd in [
         json!(9),
         json!(16),
@@ -74,7 +74,7 @@ fn the_search_goes_up_from_next_available_and_once_around() {
 }
 
 #[test]
-fn the_first_and_the_last_port_there_are_can_be_the_range() {
+fn the_range_can_contain_the_lowest_and_the_highest_port() {
     let mut registry = registry(&[], json!(65535));
     let ends = range(65534, 65535);
     let given: Vec<u16> = ["/a", "/b"]
@@ -94,7 +94,7 @@ fn the_first_and_the_last_port_there_are_can_be_the_range() {
 }
 
 #[test]
-fn a_new_mapping_moves_the_search_on_and_records_the_range() {
+fn a_new_mapping_advances_the_search_and_records_the_range() {
     /// The recorded start, end and next port, as the Python tool reads them.
     #[track_caller]
     fn check(registry: &Registry, start: u16, end: u16, next: u16) {
@@ -118,17 +118,17 @@ fn a_new_mapping_moves_the_search_on_and_records_the_range() {
     assert_eq!(allocate(&mut registry, "/c", today), Ok(given(10, true)));
     check(&registry, 10, 13, 11);
 
-    // A port that has become free is not given out at once: whoever still knows it is left in peace for a round.
+    // A released port is not reused immediately, because clients may still use it.
     assert_eq!(registry.remove(&project("/c")), Some(port(10)));
     check(&registry, 10, 13, 11);
     assert_eq!(allocate(&mut registry, "/d", today), Ok(given(10, true)));
 }
 
 #[test]
-fn a_project_keeps_its_port_whatever_the_range_of_the_day() {
+fn a_project_keeps_its_port_if_the_range_changes() {
     let mut registry = registry(&[9000, 80], json!(9001));
     let before = registry.to_text();
-    let nothing_is_free = |_| -> bool { panic!("nobody is asked about a port that is assigned") };
+    let nothing_is_free = |_| -> bool { panic!("an assigned port is not probed") };
     for (path, number) in [("/p/9000", 9000), ("/p/80", 80)] {
         let kept = registry.allocate(&project(path), range(10, 11), nothing_is_free);
         assert_eq!(
@@ -142,7 +142,7 @@ fn a_project_keeps_its_port_whatever_the_range_of_the_day() {
 }
 
 #[test]
-fn the_recorded_range_is_never_todays() {
+fn the_recorded_range_does_not_replace_the_configured_one() {
     let recorded = r#"{"port_range": {"start": 1, "end": 3}, "mappings": {}, "next_available": 2}"#;
     let mut registry = Registry::parse(recorded.as_bytes()).unwrap();
     let first = registry.free_ports(PortRange::DEFAULT, |_| true).next();
@@ -152,7 +152,7 @@ fn the_recorded_range_is_never_todays() {
 }
 
 #[test]
-fn when_nothing_is_left_the_error_says_what_to_do_and_nothing_changes() {
+fn without_a_free_port_the_error_says_what_to_do_and_nothing_changes() {
     #[track_caller]
     fn check(assigned: &[u16], said: &str) {
         let mut registry = registry(assigned, json!(11));
@@ -187,7 +187,7 @@ fn when_nothing_is_left_the_error_says_what_to_do_and_nothing_changes() {
 }
 
 #[test]
-fn reset_starts_the_search_anew() {
+fn reset_restarts_the_search() {
     let mut registry = registry(&[9000, 10, 11], json!(12));
     assert_eq!(registry.reset(range(10, 12)), 3);
     assert!(registry.is_empty());

@@ -1,4 +1,4 @@
-//! Whether a port is in use: by whatever listens on any address, and by nothing else.
+//! A port is in use if a program listens on it, on any address, and only then.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ fn probe(port: u16) -> Availability {
 }
 
 #[test]
-fn a_listener_on_any_address_makes_a_port_taken() {
+fn a_port_with_a_listener_on_any_address_is_in_use() {
     let addresses: [IpAddr; 4] = [
         Ipv4Addr::LOCALHOST.into(),
         Ipv4Addr::UNSPECIFIED.into(),
@@ -28,26 +28,30 @@ fn a_listener_on_any_address_makes_a_port_taken() {
         };
         assert_eq!(probe(port), Availability::InUse, "{address}");
         drop(listener);
-        assert_eq!(probe(port), Availability::Free, "{address}: it is gone");
+        assert_eq!(
+            probe(port),
+            Availability::Free,
+            "{address}: the listener is closed"
+        );
     }
 }
 
 #[test]
 #[cfg(target_os = "linux")] // elsewhere the wildcard passes by listeners on one address
-fn a_listener_on_another_address_of_this_machine_makes_a_port_taken() {
+fn a_port_with_a_listener_on_another_address_of_this_machine_is_in_use() {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 9, 8, 7), 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     assert_eq!(probe(port), Availability::InUse);
 }
 
 #[test]
-fn those_who_probe_at_once_do_not_see_one_another() {
+fn concurrent_probes_do_not_affect_one_another() {
     let port = free_port();
     for (family, address) in [
         (AddressFamily::INET, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
         (AddressFamily::INET6, Ipv6Addr::UNSPECIFIED.into()),
     ] {
-        // Another process in the middle of its probe.
+        // Another process during its probe.
         let Ok(other) = socket(family, SocketType::STREAM, None) else {
             continue;
         };
@@ -67,13 +71,13 @@ fn those_who_probe_at_once_do_not_see_one_another() {
 }
 
 #[test]
-fn connections_that_are_over_do_not_make_a_port_taken() {
+fn a_port_with_closed_connections_is_free() {
     let port = free_port();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     server.write_all(b"bye").unwrap();
-    // Whoever closes first is left with TIME_WAIT: the side that has the port.
+    // The side that closes first enters TIME_WAIT: here the listening side.
     drop(server);
     let mut said = Vec::new();
     client.read_to_end(&mut said).unwrap();

@@ -1,4 +1,4 @@
-//! The registry file among many processes.
+//! The registry file with many processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -38,7 +38,7 @@ fn sixty_four_processes_at_once_lose_no_mapping_and_share_no_port() {
 }
 
 #[test]
-fn beside_the_other_tool_neither_side_loses_a_mapping() {
+fn neither_ic_nor_the_python_tool_loses_a_mapping_of_the_other() {
     for (name, other) in [("a stand-in", None), ("python3", Some("python3"))] {
         if other.is_some_and(|program| Command::new(program).arg("-V").output().is_err()) {
             eprintln!("skipped: no {name} here");
@@ -46,7 +46,7 @@ fn beside_the_other_tool_neither_side_loses_a_mapping() {
         }
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("port_registry.json");
-        // The Python tool makes the file when there is none, which is not what is looked at here.
+        // The Python tool creates a missing file, which is not tested here.
         fs::write(&file, Registry::default().to_text()).unwrap();
         let given = watch(&file, || {
             let other = match other {
@@ -74,7 +74,7 @@ fn beside_the_other_tool_neither_side_loses_a_mapping() {
 }
 
 #[test]
-fn writers_killed_at_any_moment_lose_nothing_that_they_have_answered() {
+fn killed_writers_lose_no_reported_allocation() {
     const ROUNDS: u32 = 30;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("port_registry.json");
@@ -92,7 +92,7 @@ fn writers_killed_at_any_moment_lose_nothing_that_they_have_answered() {
                 .iter()
                 .map(|prefix| (prefix, start("allocate", &file, prefix, usize::MAX)))
                 .collect();
-            // Somewhere between two answers: after so many looks at the file that is written first.
+            // Between two reported ports: after this number of checks of the temporary file.
             let mut said = BufReader::new(writers[0].1.child.stdout.take().unwrap());
             let mut line = String::new();
             let mut known: Vec<Port> = Vec::new();
@@ -119,7 +119,7 @@ fn writers_killed_at_any_moment_lose_nothing_that_they_have_answered() {
         }
         answered
     });
-    // Whoever comes next clears away what the last of them has left.
+    // The next writer removes the temporary file of the last one.
     finish(start("allocate", &file, "/p/last-", 1));
     assert!(!temp.exists());
     let registry = Registry::parse(&fs::read(&file).unwrap()).unwrap();
@@ -128,7 +128,7 @@ fn writers_killed_at_any_moment_lose_nothing_that_they_have_answered() {
         assert_eq!(
             registry.path_of(*port),
             Some(path.as_path()),
-            "it was answered"
+            "it was reported"
         );
     }
     println!(
@@ -138,7 +138,7 @@ fn writers_killed_at_any_moment_lose_nothing_that_they_have_answered() {
     );
 }
 
-/// The next port that a child has given out; `None` when it has ended.
+/// The next port that a child reports; `None` when it has exited.
 fn next_port(said: &mut impl BufRead, line: &mut String) -> Option<Port> {
     loop {
         line.clear();
@@ -151,22 +151,22 @@ fn next_port(said: &mut impl BufRead, line: &mut String) -> Option<Port> {
     }
 }
 
-/// Every port that was given out is in the file, for one project each.
+/// Every reported port is in the file, for one project each.
 #[track_caller]
 fn check_all_there(file: &Path, given: &[Port], count: usize) {
     let registry = Registry::parse(&fs::read(file).unwrap()).unwrap();
     let recorded: Vec<Port> = registry.mappings().map(|(_, port)| port).collect();
     let given: BTreeSet<Port> = given.iter().copied().collect();
-    assert_eq!(given.len(), count, "ports were given out twice");
+    assert_eq!(given.len(), count, "ports were assigned twice");
     assert_eq!(recorded.len(), count, "mappings are lost");
     assert_eq!(
         recorded,
         Vec::from_iter(given),
-        "what was answered is not what was recorded"
+        "the reported ports are not the recorded ones"
     );
 }
 
-/// Runs `work` while a reader sees to it that the file is sound at every instant.
+/// Runs `work` while a reader checks that the file is always sound.
 fn watch<R>(file: &Path, work: impl FnOnce() -> R) -> R {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -198,7 +198,7 @@ impl Drop for Running {
     }
 }
 
-/// Starts this test binary again, in one of the roles of [`child`].
+/// Starts this test binary in one of the roles of [`child`].
 fn start(role: &str, file: &Path, prefix: &str, count: usize) -> Running {
     let child = Command::new(env::current_exe().unwrap())
         .args([
@@ -218,7 +218,7 @@ fn start(role: &str, file: &Path, prefix: &str, count: usize) -> Running {
     Running { child }
 }
 
-/// The ports that a child has given out.
+/// The ports that a child has reported.
 fn finish(mut running: Running) -> Vec<Port> {
     let mut output = String::new();
     running
@@ -236,13 +236,13 @@ fn finish(mut running: Running) -> Vec<Port> {
 }
 
 #[test]
-#[ignore = "not a test: what the processes run that the tests here start"]
+#[ignore = "not a test: the child processes of these tests"]
 fn child() {
     let variable = |name: &str| env::var(name).expect("set by the test that starts this");
     let file = PathBuf::from(variable("IC_TEST_FILE"));
     let prefix = variable("IC_TEST_PREFIX");
     let count: usize = variable("IC_TEST_COUNT").parse().unwrap();
-    // One write for each line, so that a killed process has said all that it knows.
+    // One write for each line, so that a killed process has reported every port.
     let say = |port: Port| {
         std::io::stdout()
             .write_all(format!("\n{port}\n").as_bytes())
@@ -268,7 +268,7 @@ fn child() {
     }
 }
 
-/// The Python tool's way with the file; `python_tool.py` is the same again.
+/// The Python tool, reimplemented; `python_tool.py` does the same in Python.
 mod other_tool {
     use super::*;
 
@@ -304,7 +304,7 @@ mod other_tool {
     }
 
     fn write(file: &Path, registry: &Value) {
-        // Empties it before it is locked.
+        // Truncates the file before it is locked.
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)

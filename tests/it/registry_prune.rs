@@ -1,4 +1,4 @@
-//! Which mappings nobody needs, and what the registry remembers of projects beside their ports: pure.
+//! Which mappings can be pruned, and the notes of the registry on projects, as pure functions.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -87,13 +87,13 @@ fn check_pruned(
         assert_eq!(
             registry.note(Path::new(path)).former_port,
             self::registry().port_of(&project(path)),
-            "it is remembered"
+            "the project is remembered"
         );
     }
 }
 
 #[test]
-fn deleted_projects_lose_their_ports_unless_something_listens_or_they_are_pinned() {
+fn deleted_projects_are_pruned_unless_their_port_is_in_use_or_pinned() {
     let all = ["/p/forty", "/p/pinned", "/p/unknown", "/p/thirtyfive"];
     check_pruned(None, &[], &[], &[]);
     check_pruned(None, &["/p/unknown"], &[], &[("/p/unknown", "deleted")]);
@@ -108,7 +108,7 @@ fn deleted_projects_lose_their_ports_unless_something_listens_or_they_are_pinned
 }
 
 #[test]
-fn ports_that_are_not_used_are_recycled_least_recently_used_first() {
+fn unused_ports_are_pruned_least_recently_used_first() {
     check_pruned(Some(41), &[], &[], &[]);
     check_pruned(Some(40), &[], &[], &[("/p/forty", "40 days")]);
     check_pruned(
@@ -118,7 +118,7 @@ fn ports_that_are_not_used_are_recycled_least_recently_used_first() {
         &[("/p/forty", "40 days"), ("/p/thirtyfive", "35 days")],
     );
     check_pruned(Some(30), &[], &[8888], &[("/p/thirtyfive", "35 days")]);
-    // Unknown is never old, and deleted is the better reason.
+    // An unknown use is not old, and deletion takes precedence as the reason.
     check_pruned(
         Some(0),
         &["/p/forty"],
@@ -128,7 +128,7 @@ fn ports_that_are_not_used_are_recycled_least_recently_used_first() {
 }
 
 #[test]
-fn a_use_in_the_future_is_no_use_long_ago() {
+fn a_use_in_the_future_does_not_count_as_old() {
     let mut registry = registry();
     registry.touch(&project("/p/forty"), at(200 * DAY), NO_GRAIN);
     let recycling = Recycling {
@@ -140,13 +140,13 @@ fn a_use_in_the_future_is_no_use_long_ago() {
             .prune(Some(recycling), |_| false, |_| false)
             .is_empty()
     );
-    // And is put right by the next use.
+    // The next use corrects it.
     registry.touch(&project("/p/forty"), now(), DAY);
     assert_eq!(registry.note(Path::new("/p/forty")).last_used, Some(now()));
 }
 
 #[test]
-fn a_project_that_comes_back_gets_its_old_port_while_that_is_free() {
+fn a_pruned_project_gets_its_old_port_again_if_it_is_free() {
     let deleted = |path: &Path| path == Path::new("/p/unknown");
     let all = range(8888, 8899);
     let pruned = || {
@@ -179,7 +179,7 @@ fn a_project_that_comes_back_gets_its_old_port_while_that_is_free() {
 }
 
 #[test]
-fn allocation_prunes_deleted_projects_only_when_no_port_is_left() {
+fn allocation_prunes_deleted_projects_only_without_a_free_port() {
     let deleted = |path: &Path| path == Path::new("/p/unknown") || path == Path::new("/p/pinned");
     let new = project("/p/new");
 
@@ -195,12 +195,12 @@ fn allocation_prunes_deleted_projects_only_when_no_port_is_left() {
 
     for (why, listening, range) in [
         (
-            "something listens on the deleted one's port",
+            "the port of the deleted project is in use",
             8890,
             range(8888, 8891),
         ),
         (
-            "the deleted one lies outside the range",
+            "the port of the deleted project is outside the range",
             0,
             range(8888, 8889),
         ),
@@ -214,7 +214,7 @@ fn allocation_prunes_deleted_projects_only_when_no_port_is_left() {
 }
 
 #[test]
-fn what_is_not_known_in_a_note_stays_as_it_stands() {
+fn unknown_fields_of_a_note_are_kept() {
     let mut registry = registry();
     registry.touch(&project("/p/forty"), now(), NO_GRAIN);
     registry.pin(&project("/p/unknown"), true);
@@ -232,7 +232,7 @@ fn what_is_not_known_in_a_note_stays_as_it_stands() {
             "more": [1],
         })
     );
-    // As the Python tool would lay it out, so that its rewrites and ours are the same bytes.
+    // In the format of the Python tool, so that both write the same bytes.
     assert!(
         text.contains(
             "  \"ic\": {\n    \"projects\": {\n      \"/p/forty\": {\n        \"colour\""
@@ -244,7 +244,7 @@ fn what_is_not_known_in_a_note_stays_as_it_stands() {
 }
 
 #[test]
-fn a_foreign_ic_field_is_no_damage_and_no_note() {
+fn an_ic_field_of_another_type_is_kept_and_contains_no_notes() {
     for foreign in [
         r#""ic""#,
         "7",
@@ -264,7 +264,7 @@ fn a_foreign_ic_field_is_no_damage_and_no_note() {
 }
 
 #[test]
-fn a_removed_mapping_takes_its_note_along() {
+fn removing_a_mapping_removes_its_note() {
     let mut removed = registry();
     removed.remove(&project("/p/pinned"));
     assert_eq!(removed.note(Path::new("/p/pinned")), Default::default());
@@ -275,12 +275,12 @@ fn a_removed_mapping_takes_its_note_along() {
     assert_eq!(reset.notes().iter().count(), 0);
     assert!(
         reset.to_text().contains("\"more\""),
-        "what is not ours stays"
+        "unknown fields are kept"
     );
 }
 
 #[test]
-fn a_use_is_noted_in_coarse_steps_and_only_of_projects_that_have_a_port() {
+fn a_use_is_recorded_in_coarse_steps_and_only_for_projects_with_a_port() {
     let mut registry = registry();
     let before = registry.clone();
     registry.touch(&project("/p/nobody"), now(), NO_GRAIN);
@@ -301,7 +301,7 @@ fn a_use_is_noted_in_coarse_steps_and_only_of_projects_that_have_a_port() {
 }
 
 #[test]
-fn the_memory_of_pruned_projects_is_bounded() {
+fn the_number_of_remembered_projects_is_limited() {
     let mut registry = Registry::default();
     let range = range(1000, 3000);
     for number in 0..300 {
@@ -315,12 +315,16 @@ fn the_memory_of_pruned_projects_is_bounded() {
         .map(|(path, _)| path.to_owned())
         .collect();
     assert_eq!(remembered.len(), 256);
-    assert_eq!(remembered[0], Path::new("/p/44"), "the oldest go first");
+    assert_eq!(
+        remembered[0],
+        Path::new("/p/44"),
+        "the oldest are removed first"
+    );
     assert_eq!(remembered[255], Path::new("/p/299"));
 }
 
 #[test]
-fn torn_notes_are_not_taken_for_mappings() {
+fn truncated_notes_are_not_read_as_mappings() {
     let mut registry = registry();
     registry.prune(None, |path| path == Path::new("/p/unknown"), |_| false);
     let text = registry.to_text();

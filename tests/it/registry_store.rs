@@ -1,4 +1,4 @@
-//! What one process does to the registry file and its folder.
+//! Changes of the registry file and its folder by one process.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -14,11 +14,11 @@ use tempfile::TempDir;
 use crate::cli_home::{Home, unprivileged};
 
 const SOUND: &str = r#"{"mappings": {"/home/me/a": 8888}, "next_available": 8889}"#;
-/// Damaged, and whole: nobody waits a second for somebody to complete it.
+/// Damaged but syntactically complete, so that readers do not wait for a writer.
 const FLAWED: &str = r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 0}}"#;
 
 #[test]
-fn a_new_registry_comes_with_its_folders_and_its_lock_file_only() {
+fn a_new_registry_creates_only_its_folders_and_its_lock_file() {
     let folder = Folder::new();
     let file = folder.path("new/folders/r.json");
     allocate(&file, "/home/me/a").unwrap();
@@ -26,7 +26,7 @@ fn a_new_registry_comes_with_its_folders_and_its_lock_file_only() {
     assert_eq!(folder.names_in("new"), ["folders"]);
     assert_eq!(folder.names_in("new/folders"), ["r.json", "r.json.lock"]);
     assert_eq!(ports(&file), [8888]);
-    // As any file that a program creates: the umask decides.
+    // The mode follows the umask, as for any new file.
     let plain = folder.path("plain");
     fs::write(&plain, "").unwrap();
     assert_eq!(mode(&file), mode(&plain));
@@ -44,7 +44,7 @@ fn a_rewrite_and_a_backup_keep_permissions_and_owner() {
         for permissions in [0o600, 0o640, 0o664, 0o666, 0o444, 0o755] {
             fs::write(&file, text).unwrap();
             fs::set_permissions(&file, Permissions::from_mode(permissions)).unwrap();
-            // Only root can give a file away; what everybody has already costs nothing to keep.
+            // Only root can change the owner; other users keep their own.
             let owner = match chown(&file, Some(65_534), Some(65_533)) {
                 Ok(()) => (65_534, 65_533),
                 Err(_) => (
@@ -54,7 +54,7 @@ fn a_rewrite_and_a_backup_keep_permissions_and_owner() {
             };
             match allocate(&file, "/home/me/new") {
                 Ok(_) => {}
-                // Whoever is not root may not write a file that is read-only.
+                // Without root, a read-only file cannot be written.
                 Err(StoreError::Write { .. }) if permissions == 0o444 => continue,
                 Err(error) => panic!("{error}"),
             }
@@ -71,9 +71,9 @@ fn a_rewrite_and_a_backup_keep_permissions_and_owner() {
 }
 
 #[test]
-fn a_registry_that_would_change_hands_is_left_alone() {
+fn a_registry_whose_owner_would_change_is_not_written() {
     let home = Home::new().with_registry(SOUND);
-    // Everybody may write here, and would own what they write.
+    // All users may write here, and would own the new file.
     for folder in ["", ".config", ".config/litellm"] {
         fs::set_permissions(home.path(folder), Permissions::from_mode(0o777)).unwrap();
     }
@@ -85,7 +85,7 @@ fn a_registry_that_would_change_hands_is_left_alone() {
         return;
     };
     if ran.exit == Some(0) {
-        eprintln!("skipped: the tests run without privileges, the file belongs to their user");
+        eprintln!("skipped: the tests run without privileges, so the file belongs to their user");
         return;
     }
     let complaint = ran.complaint(3);
@@ -109,7 +109,7 @@ fn a_registry_that_would_change_hands_is_left_alone() {
 }
 
 #[test]
-fn a_symbolic_link_stays_and_what_it_leads_to_is_replaced() {
+fn a_symbolic_link_is_kept_and_its_target_replaced() {
     #[track_caller]
     fn check(folder: &Folder, link: &str, target: &str) {
         let (link, target) = (folder.path(link), folder.path(target));
@@ -140,7 +140,7 @@ fn a_symbolic_link_stays_and_what_it_leads_to_is_replaced() {
     check(&folder, "dangling", "real/new.json");
     check(&folder, "dangling", "real/new.json");
     check(&folder, "further", "real/made/new.json");
-    // Locks, backups and what is written first lie beside what is replaced, so that all names share them.
+    // Locks, backups and temporary files are next to the target, so that all links share them.
     fs::write(folder.path("real/r.json"), FLAWED).unwrap();
     check(&folder, "relative", "real/r.json");
     assert_eq!(
@@ -175,7 +175,7 @@ fn a_symbolic_link_stays_and_what_it_leads_to_is_replaced() {
 }
 
 #[test]
-fn a_second_name_of_the_old_file_keeps_what_it_had() {
+fn a_hard_link_keeps_the_old_content() {
     let folder = Folder::new();
     let (file, kept) = (folder.path("r.json"), folder.path("kept"));
     fs::write(&file, SOUND).unwrap();
@@ -186,7 +186,7 @@ fn a_second_name_of_the_old_file_keeps_what_it_had() {
 }
 
 #[test]
-fn what_a_killed_writer_has_left_behind_is_cleared_away() {
+fn temporary_files_of_killed_writers_are_removed() {
     let folder = Folder::new();
     let (file, temp, mine) = (
         folder.path("r.json"),
@@ -198,13 +198,13 @@ fn what_a_killed_writer_has_left_behind_is_cleared_away() {
     fs::write(&temp, "half a regis").unwrap();
     allocate(&file, "/home/me/b").unwrap();
     assert!(!temp.exists());
-    // A link in its place could lead anywhere: it is removed, and nothing is written through it.
+    // A symbolic link in its place is removed and never followed.
     symlink(&mine, &temp).unwrap();
     allocate(&file, "/home/me/c").unwrap();
     assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
     assert_eq!(ports(&file), [8888, 8889, 8890]);
     assert_eq!(folder.names(), ["mine", "r.json", "r.json.lock"]);
-    // A link in the place of the lock is not followed either.
+    // A symbolic link in place of the lock file is not followed either.
     fs::remove_file(folder.path("r.json.lock")).unwrap();
     symlink(&mine, folder.path("r.json.lock")).unwrap();
     let before = folder.state();
@@ -214,12 +214,12 @@ fn what_a_killed_writer_has_left_behind_is_cleared_away() {
 }
 
 #[test]
-fn a_change_that_changes_nothing_writes_nothing_and_waits_for_nobody() {
+fn a_change_without_effect_neither_writes_nor_waits() {
     let folder = Folder::new();
     let file = folder.path("r.json");
     fs::write(&file, SOUND).unwrap();
     let before = folder.state();
-    // Somebody has locked it, for ever.
+    // Locked by another program, forever.
     let locked = File::open(&file).unwrap();
     FileExt::lock_exclusive(&locked).unwrap();
     assert!(!allocate(&file, "/home/me/a").unwrap().value);
@@ -240,7 +240,7 @@ fn a_change_that_changes_nothing_writes_nothing_and_waits_for_nobody() {
 fn no_backup_is_ever_overwritten() {
     let folder = Folder::new();
     let file = folder.path("r.json");
-    // Each text is damaged; what the backups hold afterwards, the newest first.
+    // Damaged texts, and the content of the backups afterwards, newest first.
     let damaged = |text: &str, kept: &[&str]| {
         fs::write(&file, text).unwrap();
         let updated = allocate(&file, "/home/me/new").unwrap();
@@ -271,10 +271,10 @@ fn no_backup_is_ever_overwritten() {
         )
     );
     damaged(second, &[second, first]);
-    // The same again, as after a kill between the backup and the repair: one copy is enough.
+    // The same text again, as after a kill between backup and repair, needs no second copy.
     damaged(second, &[second, first]);
     damaged(first, &[first, first, second]);
-    // What else bears the name is moved on as well, be it somebody's folder.
+    // Anything else with this name is renamed as well, even a folder.
     fs::remove_file(&backup).unwrap();
     fs::create_dir(&backup).unwrap();
     damaged(third, &[third, first, second, ""]);
@@ -282,7 +282,7 @@ fn no_backup_is_ever_overwritten() {
 }
 
 #[test]
-fn a_lock_file_that_was_cleared_away_keeps_nobody_apart() {
+fn writers_exclude_each_other_even_if_the_lock_file_is_removed() {
     let folder = Folder::new();
     let (file, lock) = (folder.path("r.json"), folder.path("r.json.lock"));
     fs::write(&file, SOUND).unwrap();
@@ -309,7 +309,7 @@ fn a_lock_file_that_was_cleared_away_keeps_nobody_apart() {
             said,
             "waiting for another `ic` that is changing the registry"
         );
-        // Somebody tidies up, and somebody else's turn begins with a new lock file.
+        // The lock file is removed, and another writer locks a new one.
         fs::remove_file(&lock).unwrap();
         let new = open();
         FileExt::lock_exclusive(&new).unwrap();
@@ -319,16 +319,20 @@ fn a_lock_file_that_was_cleared_away_keeps_nobody_apart() {
             r#"{"mappings": {"/home/me/c": 8890}, "next_available": 8891}"#,
         )
         .unwrap();
-        assert!(!writer.is_finished(), "two had their turn at once");
+        assert!(!writer.is_finished(), "two writers hold the lock");
         drop(new);
         assert!(writer.join().unwrap().unwrap().value);
     });
     assert_eq!(ports(&file), [8890, 8891]);
-    assert_eq!(heard.load(Ordering::Relaxed), 1, "it is said once");
+    assert_eq!(
+        heard.load(Ordering::Relaxed),
+        1,
+        "the notice is printed once"
+    );
 }
 
 #[test]
-fn a_registry_as_large_as_can_be_is_read_and_a_larger_one_is_refused() {
+fn a_registry_of_the_maximum_size_is_read_and_a_larger_one_is_refused() {
     const SIZE_MAX: usize = 16 << 20;
     let folder = Folder::new();
     let file = folder.path("r.json");
@@ -355,7 +359,7 @@ fn a_registry_as_large_as_can_be_is_read_and_a_larger_one_is_refused() {
     assert_eq!(folder.state(), before);
 }
 
-/// Gives a project a port of 8888–9999; whether it is a new one.
+/// Assigns a port of 8888–9999 to a project; returns whether the mapping is new.
 fn allocate(file: &Path, path: &str) -> Result<Updated<bool>, StoreError> {
     allocate_in(&Store::new(file.to_owned()), path)
 }
@@ -384,7 +388,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// A folder of a test's own, and what is in it.
+/// A temporary folder.
 struct Folder {
     folder: TempDir,
 }
@@ -412,7 +416,7 @@ impl Folder {
         names
     }
 
-    /// Each name with what tells whether it was touched: inode, size, and when it was changed in any way.
+    /// Each name with its inode, size and change time, which show any change.
     fn state(&self) -> Vec<(String, u64, u64, i64, i64)> {
         let touched = |name: String| {
             let found = fs::symlink_metadata(self.path(&name)).unwrap();

@@ -1,4 +1,4 @@
-//! The registry as text: what it says, what a rewrite keeps, and that Python's `json` writes the same bytes.
+//! The registry as text: its format, what a rewrite keeps, and that Python's `json` writes the same bytes.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -10,7 +10,7 @@ use interceptor::registry::{Port, PortRange, Project, Registry};
 use serde_json::Value;
 
 #[test]
-fn a_fresh_registry_is_what_the_python_tool_starts_with() {
+fn a_new_registry_equals_that_of_the_python_tool() {
     let text = r#"{
   "version": "1.0",
   "port_range": {
@@ -26,8 +26,8 @@ fn a_fresh_registry_is_what_the_python_tool_starts_with() {
 }
 
 #[test]
-fn a_registry_in_the_known_layout_is_written_as_it_was_read() {
-    /// A file's text that comes out as it went in, and its mappings, the lowest port first.
+fn a_registry_in_the_known_layout_is_written_unchanged() {
+    /// The text of a file, which is written unchanged, and its mappings, the lowest port first.
     #[track_caller]
     fn check(why: &str, text: &str, mappings: &[(&str, u16)]) {
         let registry = Registry::parse(text.as_bytes()).expect(why);
@@ -48,7 +48,7 @@ fn a_registry_in_the_known_layout_is_written_as_it_was_read() {
     check("no mapping", &layout("", range, "{}", ""), &[]);
     check("in the file's order", &layout("", range, two, ""), &both);
     check(
-        "unknown fields behind, with what no reader's numbers carry",
+        "unknown fields after them, with numbers that no number type holds",
         &layout(
             "",
             range,
@@ -59,7 +59,7 @@ fn a_registry_in_the_known_layout_is_written_as_it_was_read() {
         &both,
     );
     check(
-        "unknown fields in front, in a layout of their own",
+        "unknown fields before them, in another layout",
         &layout(
             "  \"notes\":  {\"a\":[ ],\n\t\"b\" : null},\n",
             range,
@@ -99,15 +99,15 @@ fn a_registry_in_the_known_layout_is_written_as_it_was_read() {
         &[("/a", 65535)],
     );
     check(
-        "a field that occurs twice stays twice",
+        "a duplicate field is kept",
         &layout("  \"notes\": 1,\n  \"notes\": 2,\n", range, two, ""),
         &both,
     );
 }
 
 #[test]
-fn what_is_odd_but_harms_nobody_is_taken_as_it_is() {
-    /// A text without damage, where the next search in 8888–9999 starts, and its mappings.
+fn unusual_but_harmless_files_are_accepted() {
+    /// An undamaged text, the start of the next search in 8888–9999, and its mappings.
     #[track_caller]
     fn check(text: impl AsRef<[u8]>, next: u16, mappings: &[(&str, u16)]) {
         let text = text.as_ref();
@@ -116,10 +116,10 @@ fn what_is_odd_but_harms_nobody_is_taken_as_it_is() {
         assert_eq!(registry.next_in(PortRange::DEFAULT), port(next), "{shown}");
         assert_eq!(mappings_of(&registry), owned(mappings), "{shown}");
         let written = registry.to_text();
-        let again = Registry::parse(written.as_bytes()).expect("it was written by us");
+        let again = Registry::parse(written.as_bytes()).expect("ic wrote it");
         assert_eq!(again.to_text(), written, "{shown}");
         assert_eq!(mappings_of(&again), owned(mappings), "{shown}");
-        // The Python tool looks for each of these.
+        // The Python tool needs each of these.
         let value: Value = serde_json::from_str(&written).expect("it is JSON");
         for field in ["version", "port_range", "mappings", "next_available"] {
             assert!(value.get(field).is_some(), "{field} in {written}");
@@ -168,7 +168,7 @@ fn what_is_odd_but_harms_nobody_is_taken_as_it_is() {
             .to_text();
         assert!(
             written.contains(&format!("\"version\": {version},")),
-            "nobody's version is changed: {written}"
+            "the version is kept: {written}"
         );
     }
     for range in ["{}", "null", "[8888, 9999]", "{\"start\": \"x\"}", "7"] {
@@ -180,10 +180,10 @@ fn what_is_odd_but_harms_nobody_is_taken_as_it_is() {
     }
     check(
         r#"{"next_available": 9000, "next_available": 9001}"#,
-        9001, // every JSON reader goes by the last
+        9001, // the last duplicate wins, as in every JSON parser
         &[],
     );
-    // Paths that nobody's tool would write, and that are absolute all the same.
+    // Unusual paths, but absolute.
     check(
         r#"{"mappings": {"/": 1, "/a/../b/": 3, "/ ": 4, "/\n": 5}}"#,
         8888,
@@ -192,8 +192,8 @@ fn what_is_odd_but_harms_nobody_is_taken_as_it_is() {
 }
 
 #[test]
-fn a_path_of_any_bytes_is_spelled_as_python_spells_it() {
-    /// A path below `/`, and how it stands in the file.
+fn a_path_of_any_bytes_is_encoded_as_in_python() {
+    /// A path below `/`, and its encoding in the file.
     #[track_caller]
     fn check(name: &[u8], spelled: &str) {
         let path = Path::new(OsStr::from_bytes(name));
@@ -224,7 +224,7 @@ fn a_path_of_any_bytes_is_spelled_as_python_spells_it() {
 
 #[test]
 fn python_reads_what_is_written_and_writes_the_same_bytes() {
-    // As the other tool does it, and beside that each path as the bytes that the system knows.
+    // Like the Python tool, and prints each path as bytes.
     const ROUND: &str = "
 import json, os, sys
 registry = json.loads(sys.stdin.buffer.read())
@@ -232,7 +232,7 @@ for path in registry['mappings']:
     print(os.fsencode(path).hex())
 json.dump(registry, sys.stdout, indent=2)
 ";
-    // Every character there is but NUL, 32 768 in each name, and every byte that is not UTF-8 at its place.
+    // Every character except NUL, 32,768 in each name, and every byte that is not valid UTF-8.
     let mut names: Vec<Vec<u8>> = Vec::new();
     let characters: Vec<char> = ('\u{1}'..=char::MAX).collect();
     for some in characters.chunks(32_768) {
@@ -273,14 +273,14 @@ json.dump(registry, sys.stdout, indent=2)
     };
     assert!(
         seen.lines().eq(paths.iter().map(hex)),
-        "Python knows another path"
+        "Python reads another path"
     );
-    assert!(written == text, "Python writes it in another way");
+    assert!(written == text, "Python writes other bytes");
 }
 
 #[test]
-fn a_surrogate_without_a_partner_is_a_path_of_its_own() {
-    // Only U+DC80 to U+DCFF stand for bytes; what else Python can put into a file it cannot open a file by.
+fn an_unpaired_surrogate_is_a_distinct_path() {
+    // Only U+DC80 to U+DCFF encode bytes; Python can write other surrogates, but cannot open such paths.
     let text = r#"{"mappings": {"/\ud800": 1, "/\udc7f": 2, "/\udd00": 3, "/\udc80": 4, "/\udcff\ud83d": 5}}"#;
     let registry = Registry::parse(text.as_bytes()).unwrap();
     let paths: Vec<&[u8]> = registry
@@ -301,7 +301,7 @@ fn a_surrogate_without_a_partner_is_a_path_of_its_own() {
 }
 
 #[test]
-fn a_change_touches_nothing_but_what_it_means() {
+fn a_change_keeps_everything_else() {
     let before = r#"{
   "first": [1, 2.50, "\u00e9"],
   "version": "1.1",
@@ -369,7 +369,7 @@ fn a_change_touches_nothing_but_what_it_means() {
 
 #[test]
 fn all_spellings_of_one_path_are_one_project() {
-    // Whoever wrote them by hand meant one folder; the port that `show` names is the port that `remove` takes away.
+    // Paths written by hand mean one folder; `show` and `remove` must use the same port.
     let text = r#"{"mappings": {"/a/b/": 1, "/a/./c": 3, "/a//d": 4, "/\u0061/e": 5}}"#;
     let mut registry = Registry::parse(text.as_bytes()).unwrap();
     for (path, number) in [("/a/b", 1), ("/a/c", 3), ("/a/d", 4), ("/a/e", 5)] {

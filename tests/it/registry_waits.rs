@@ -1,6 +1,6 @@
-//! WaitReason for other programs: the Python tool in the middle of writing, another `ic`, somebody who never lets go.
+//! Waiting for other programs: the Python tool during a write, another `ic`, and programs that never release a lock.
 //!
-//! Each of these takes its seconds, so they are few, and run beside one another.
+//! Each test takes seconds, so there are few, and they run in parallel.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -21,8 +21,8 @@ const FOR_LOCK: &str = "ic: waiting for another program that has locked the regi
 const FOR_TEXT: &str = "ic: waiting for another program to finish writing the registry file";
 
 #[test]
-fn nobody_waits_longer_than_ten_seconds_and_whoever_gives_up_changes_nothing() {
-    /// `ic` beside a file that somebody holds a lock on all the time: it says `notice`, gives up, and says why.
+fn a_wait_ends_after_ten_seconds_without_a_change() {
+    /// `ic` with a file that stays locked: it prints `notice`, gives up, and prints why.
     #[track_caller]
     fn check(home: &Home, locked: &Path, arguments: &[&str], notice: &str) {
         let holder = OpenOptions::new()
@@ -56,7 +56,7 @@ fn nobody_waits_longer_than_ten_seconds_and_whoever_gives_up_changes_nothing() {
             "{arguments:?}: {waited:?}"
         );
         let mut after = home.content();
-        // Whoever waited for the other's lock on the registry had their turn, and so a lock file.
+        // A command that waits for the registry itself already holds the lock file.
         after.retain(|(path, _)| {
             before.iter().any(|(known, _)| known == path)
                 || !path.ends_with("port_registry.json.lock")
@@ -79,7 +79,7 @@ fn nobody_waits_longer_than_ten_seconds_and_whoever_gives_up_changes_nothing() {
                 check(&home, &home.registry(), arguments, FOR_LOCK);
             });
         }
-        // A torn text is somebody's who is writing it for as long as they hold its lock: no backup is made of it.
+        // While its writer holds the lock, an incomplete text is not damaged, so no backup is made.
         for arguments in [["list"].as_slice(), &["show"], &["allocate"]] {
             scope.spawn(move || {
                 let home = Home::new().with_registry(TORN);
@@ -90,7 +90,7 @@ fn nobody_waits_longer_than_ten_seconds_and_whoever_gives_up_changes_nothing() {
 }
 
 #[test]
-fn whoever_reads_a_whole_text_waits_for_nobody() {
+fn readers_of_a_complete_text_do_not_wait() {
     let home = Home::new().with_registry(SOUND);
     let lock = home.path(".config/litellm/port_registry.json.lock");
     let held = [home.registry(), lock].map(|path| {
@@ -102,7 +102,7 @@ fn whoever_reads_a_whole_text_waits_for_nobody() {
         FileExt::lock_exclusive(&file).unwrap();
         file
     });
-    // Who has to wait says so after half a second, and none of these says anything.
+    // A wait is reported after half a second; none of these prints anything.
     home.ic(["list"]).result(0);
     assert_eq!(home.ic(["show", "-q", "/home/me/a"]).result(0), "8888\n");
     let checked = home.ic(["check", "8888"]);
@@ -117,7 +117,7 @@ fn whoever_reads_a_whole_text_waits_for_nobody() {
 }
 
 #[test]
-fn a_text_that_nobody_completes_is_damaged_after_a_second() {
+fn a_text_that_is_not_completed_within_a_second_is_damaged() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let home = Home::new().with_registry(TORN);
@@ -127,7 +127,7 @@ fn a_text_that_nobody_completes_is_damaged_after_a_second() {
             assert!(since.elapsed() >= Duration::from_secs(1));
             assert_eq!((ran.exit, ran.out.as_str()), (Some(0), "8888\n"), "{ran:?}");
             let said: Vec<&str> = ran.err.lines().collect();
-            // Nobody holds it, so nobody is waited for.
+            // It is not locked, so the command does not wait.
             assert!(
                 said[0].starts_with("ic: warning: the registry file `"),
                 "{ran:?}"
@@ -156,7 +156,7 @@ fn a_text_that_nobody_completes_is_damaged_after_a_second() {
             );
             assert_eq!(home.ic(["show", "-q", "/home/me/a"]).result(0), "8888\n");
         });
-        // Emptied, as by a tool that was killed before it wrote: there is nothing in it to keep or to warn about.
+        // An empty file, as left by a tool that was killed before it wrote: nothing to keep, and no warning.
         scope.spawn(|| {
             let home = Home::new().with_registry("");
             let ran = home.ic(["list", "--json"]);
@@ -173,9 +173,9 @@ fn a_text_that_nobody_completes_is_damaged_after_a_second() {
 }
 
 #[test]
-fn a_text_that_is_just_being_written_is_waited_for() {
-    /// What a command makes of a file that is empty or torn at first, and is completed while the command waits, under the
-    /// writer's lock or after it was let go.
+fn readers_wait_for_a_text_that_is_being_written() {
+    /// A command with a file that is empty or incomplete at first, and is completed while the command waits, under the lock of
+    /// the writer or after it was released.
     #[track_caller]
     fn check(first: &str, locked: bool, arguments: &[&str]) -> (Home, Ran) {
         let home = Home::new().with_registry(first);
@@ -226,7 +226,7 @@ fn a_text_that_is_just_being_written_is_waited_for() {
 fn a_writer_that_waited_for_a_lock_adds_to_what_the_other_has_written() {
     let home = Home::new().with_registry(SOUND);
     let registry = home.registry();
-    // The Python tool between its flock and its write: the old text is gone, and what it writes is not there yet.
+    // The Python tool between its flock and its write: the file is empty.
     let holder = File::options().append(true).open(&registry).unwrap();
     FileExt::lock_exclusive(&holder).unwrap();
     let mut ic = WaitReason::start(&home, &["allocate", "-q"]);
@@ -237,13 +237,13 @@ fn a_writer_that_waited_for_a_lock_adds_to_what_the_other_has_written() {
     drop(holder);
     let ran = ic.end();
     assert_eq!((ran.exit, ran.err.as_str()), (Some(0), ""), "{ran:?}");
-    assert_ne!(ran.out, "8889\n", "it is taken by now");
+    assert_ne!(ran.out, "8889\n", "the other writer has assigned it");
     assert_eq!(home.ic(["show", "-q", "/home/me/z"]).result(0), "8889\n");
     assert_eq!(home.ic(["show", "-q"]).result(0), ran.out);
     assert!(fs::read_to_string(&registry).unwrap().contains("\"x\": 1"));
 }
 
-/// A command that is under way.
+/// A running command.
 struct WaitReason {
     child: Child,
     stderr: BufReader<ChildStderr>,
@@ -261,7 +261,7 @@ impl WaitReason {
         WaitReason { child, stderr }
     }
 
-    /// Blocks until it says this.
+    /// Blocks until it prints this line.
     #[track_caller]
     fn wait_for(&mut self, line: &str) {
         let mut said = String::new();
@@ -269,7 +269,7 @@ impl WaitReason {
         assert_eq!(said.trim_end(), line);
     }
 
-    /// How it ended, and what it has said since.
+    /// Its result, with the messages since then.
     fn end(mut self) -> Ran {
         let mut output = self.child.wait_with_output().unwrap();
         std::io::Read::read_to_end(&mut self.stderr, &mut output.stderr).unwrap();
