@@ -57,29 +57,6 @@ pub trait Handler: Send + Sync + 'static {
     fn error(&self, status: u16, message: &str) -> Response;
 }
 
-/// A response.
-pub struct Response {
-    /// The status code.
-    pub status: u16,
-    /// Its media type.
-    pub content_type: &'static str,
-    /// More field lines, each with its line end.
-    pub fields: Cow<'static, str>,
-    /// The body.
-    pub body: ResponseBody,
-}
-
-/// The body of a response.
-pub enum ResponseBody {
-    /// The whole body.
-    Bytes(Cow<'static, [u8]>),
-    /// A function that writes the body piece by piece. An error closes the connection.
-    Stream(Box<StreamBody>),
-}
-
-/// Writes a body piece by piece.
-pub type StreamBody = dyn FnOnce(&mut BodyWriter<'_>) -> io::Result<()>;
-
 /// Writes the body of a response piece by piece.
 pub struct BodyWriter<'a> {
     stream: &'a TcpStream,
@@ -102,11 +79,6 @@ impl BodyWriter<'_> {
         self.stream.write_all(&chunk)
     }
 
-    /// The connection, to see when the client disconnects.
-    pub fn connection(&self) -> &TcpStream {
-        self.stream
-    }
-
     fn finish(mut self) -> io::Result<()> {
         if self.is_chunked {
             self.stream.write_all(b"0\r\n\r\n")?;
@@ -114,6 +86,29 @@ impl BodyWriter<'_> {
         Ok(())
     }
 }
+
+/// A response.
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// Its media type.
+    pub content_type: &'static str,
+    /// More field lines, each with its line end.
+    pub fields: Cow<'static, str>,
+    /// The body.
+    pub body: ResponseBody,
+}
+
+/// The body of a response.
+pub enum ResponseBody {
+    /// The whole body.
+    Bytes(Cow<'static, [u8]>),
+    /// A function that writes the body piece by piece. An error closes the connection.
+    Stream(Box<StreamBody>),
+}
+
+/// Writes a body piece by piece.
+pub type StreamBody = dyn FnOnce(&mut BodyWriter<'_>) -> io::Result<()>;
 
 /// Accepts connections and answers their requests until a listener fails; returns that error.
 pub fn run<H: Handler>(listeners: Vec<TcpListener>, handler: Arc<H>) -> io::Error {
@@ -151,7 +146,7 @@ fn accept_all<H: Handler>(
             continue;
         };
         let handler = Arc::clone(handler);
-        // An error means that the client disconnected or was too slow; there is nobody to report it to. Without a thread
+        // An error means that the client disconnected or was too slow, so it cannot be reported. Without a thread
         // the connection is closed, and the client may try again.
         let _ = spawn("connection", move || {
             let _ = serve(stream, &handler, &slot);
@@ -174,34 +169,30 @@ fn serve<H: Handler>(stream: TcpStream, handler: &Arc<H>, slot: &Slot) -> io::Re
     let mut connection = Connection {
         stream,
         bytes: Vec::new(),
+        request: Request::UNREADABLE,
     };
     loop {
         slot.set_idle();
-        let (request, route) = match connection.read_head(&**handler)? {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                return connection.refuse(malformed(&**handler, error), Request::UNREADABLE);
-            }
-        };
-        let route = match route {
-            Ok(route) => route,
-            Err(response) if request.framing == Framing::Empty && request.persists => {
-                connection.send(response, request)?;
-                continue;
-            }
-            Err(response) => return connection.refuse(response, request),
-        };
-        if handler.is_trusted(&route) {
-            slot.set_busy();
+        match connection.receive(&**handler, slot) {
+            Ok((route, body)) => connection.send(handler.respond(route, body))?,
+            Err(ReceiveError::Refused(response)) => return connection.refuse(response),
+            Err(ReceiveError::Io(error)) => return Err(error),
         }
-        let body = match connection.read_body(request, &**handler)? {
-            Ok(body) => body,
-            Err(response) => return connection.refuse(response, request),
-        };
-        connection.send(handler.respond(route, body), request)?;
-        if !request.persists {
+        if !connection.request.persists {
             return Ok(());
         }
+    }
+}
+
+/// Why a request is not passed to the handler.
+enum ReceiveError {
+    Io(io::Error),
+    Refused(Response),
+}
+
+impl From<io::Error> for ReceiveError {
+    fn from(error: io::Error) -> ReceiveError {
+        ReceiveError::Io(error)
     }
 }
 
@@ -227,28 +218,39 @@ impl Request {
     };
 }
 
-type Routed<R> = (Request, Result<R, Response>);
-
 struct Connection {
     stream: TcpStream,
     /// Read and not yet used.
     bytes: Vec<u8>,
+    /// The current request.
+    request: Request,
 }
 
 impl Connection {
-    /// Reads the head of the next request.
-    fn read_head<H: Handler>(
+    /// Reads the next request.
+    fn receive<H: Handler>(
         &mut self,
         handler: &H,
-    ) -> io::Result<Result<Routed<H::Route>, Error>> {
+        slot: &Slot,
+    ) -> Result<(H::Route, Vec<u8>), ReceiveError> {
+        let route = self.read_head(handler)?;
+        if handler.is_trusted(&route) {
+            slot.set_busy();
+        }
+        Ok((route, self.read_body(handler)?))
+    }
+
+    fn read_head<H: Handler>(&mut self, handler: &H) -> Result<H::Route, ReceiveError> {
+        self.request = Request::UNREADABLE;
         let mut deadline = Instant::now() + IDLE_TIME_MAX;
         let mut seen = 0;
         loop {
             if seen == 0 || head::may_end(&self.bytes, seen) {
-                match self.take_head(handler) {
-                    Ok(Parsed::Complete(routed)) => return Ok(Ok(routed)),
-                    Ok(Parsed::Partial) => {}
-                    Err(error) => return Ok(Err(error)),
+                let parsed = self.take_head(handler);
+                if let Parsed::Complete(route) =
+                    parsed.map_err(|error| malformed(handler, error))?
+                {
+                    return route.map_err(ReceiveError::Refused);
                 }
             }
             seen = self.bytes.len();
@@ -260,7 +262,10 @@ impl Connection {
     }
 
     /// Parses and removes the head that the bytes begin with.
-    fn take_head<H: Handler>(&mut self, handler: &H) -> Result<Parsed<Routed<H::Route>>, Error> {
+    fn take_head<H: Handler>(
+        &mut self,
+        handler: &H,
+    ) -> Result<Parsed<Result<H::Route, Response>>, Error> {
         let mut slots = Slots::new();
         let Parsed::Complete(head) = head::request(&self.bytes, &mut slots)? else {
             return Ok(Parsed::Partial);
@@ -269,7 +274,7 @@ impl Connection {
         let framing = framing::of_request(&head)?;
         let is_http11 = head.version == Version::Http11;
         let expects_continue = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
-        let request = Request {
+        self.request = Request {
             framing,
             version: head.version,
             is_head: head.method == "HEAD",
@@ -280,39 +285,35 @@ impl Connection {
         let route = handler.route(&head, &target, framing);
         let len = head.len;
         self.bytes.drain(..len);
-        Ok(Parsed::Complete((request, route)))
+        Ok(Parsed::Complete(route))
     }
 
     /// Reads the body of an accepted request.
-    fn read_body<H: Handler>(
-        &mut self,
-        request: Request,
-        handler: &H,
-    ) -> io::Result<Result<Vec<u8>, Response>> {
-        let mut body = Body::new(request.framing);
+    fn read_body<H: Handler>(&mut self, handler: &H) -> Result<Vec<u8>, ReceiveError> {
+        let mut body = Body::new(self.request.framing);
         let mut data = Vec::new();
-        if request.expects_continue && !body.is_complete() {
+        if self.request.expects_continue && !body.is_complete() {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         loop {
             let drop_trailers = |_: &str| false;
-            match body.take_ready(&self.bytes, BodyMode::Dechunked, drop_trailers, &mut data) {
-                Ok(used) => drop(self.bytes.drain(..used)),
-                Err(error) => return Ok(Err(malformed(handler, error))),
-            }
+            let used = body
+                .take_ready(&self.bytes, BodyMode::Dechunked, drop_trailers, &mut data)
+                .map_err(|error| malformed(handler, error))?;
+            self.bytes.drain(..used);
             if data.len() > H::BODY_MIB_MAX << 20 {
                 let max = H::BODY_MIB_MAX;
                 let message = format!("the request body is over {max} MiB; send less");
-                return Ok(Err(handler.error(413, &message)));
+                return Err(ReceiveError::Refused(handler.error(413, &message)));
             }
             if body.is_complete() {
-                return Ok(Ok(data));
+                return Ok(data);
             }
             self.fill(Instant::now() + REQUEST_TIME_MAX)?;
         }
     }
 
-    fn send(&mut self, response: Response, request: Request) -> io::Result<()> {
+    fn send(&mut self, response: Response) -> io::Result<()> {
         let Response {
             status,
             content_type,
@@ -320,8 +321,8 @@ impl Connection {
             body,
         } = response;
         let options = ReplyOptions {
-            head_only: request.is_head,
-            close: !request.persists,
+            head_only: self.request.is_head,
+            close: !self.request.persists,
         };
         let mut out = Vec::new();
         match body {
@@ -330,10 +331,10 @@ impl Connection {
                 self.stream.write_all(&out)
             }
             ResponseBody::Stream(write) => {
-                let is_chunked = request.version == Version::Http11;
+                let is_chunked = self.request.version == Version::Http11;
                 reply::stream_head(content_type, &fields, is_chunked, options, &mut out);
                 self.stream.write_all(&out)?;
-                if request.is_head {
+                if options.head_only {
                     return Ok(());
                 }
                 let mut writer = BodyWriter {
@@ -347,15 +348,9 @@ impl Connection {
     }
 
     /// Answers a request whose body is not read, and closes the connection.
-    fn refuse(&mut self, response: Response, request: Request) -> io::Result<()> {
-        let persists = false;
-        self.send(
-            response,
-            Request {
-                persists,
-                ..request
-            },
-        )?;
+    fn refuse(&mut self, response: Response) -> io::Result<()> {
+        self.request.persists = false;
+        self.send(response)?;
         self.stream.shutdown(Shutdown::Write)?;
         // With unread bytes, closing resets the connection, and the client may lose the response (RFC 9112 §9.6).
         let deadline = Instant::now() + LINGER_TIME_MAX;
@@ -391,10 +386,10 @@ impl Connection {
     }
 }
 
-/// The response to a malformed request.
-fn malformed<H: Handler>(handler: &H, error: Error) -> Response {
+/// Refuses a malformed request.
+fn malformed<H: Handler>(handler: &H, error: Error) -> ReceiveError {
     let reply = error.reply();
-    handler.error(reply.status, &reply.message)
+    ReceiveError::Refused(handler.error(reply.status, &reply.message))
 }
 
 /// The value of the first field of that name.

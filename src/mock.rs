@@ -1,8 +1,7 @@
 //! A small OpenAI-compatible upstream, for trying out and for CI: no model, no key, no network.
 //!
-//! Decided here: how a request is taken, and when the events of a stream leave. What is answered is in `answers`. Equal
-//! requests get equal responses, and the identification fields of a request are part of its response, so that a first
-//! look shows whether they arrive.
+//! Decided here: how a request is read, and when the events of a stream are sent. `answers` decides the content. Equal
+//! requests get equal responses. A response repeats the identification fields of its request, to show whether they arrive.
 
 mod answers;
 
@@ -18,13 +17,6 @@ use crate::http::head::RequestHead;
 use crate::http::target::Target;
 use crate::httpd::{self, Handler, Response, ResponseBody};
 use crate::serve::listen;
-
-/// How the mock answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// The time between two events of a stream.
-    pub interval: Duration,
-}
 
 /// A mock that listens and does not answer yet.
 #[derive(Debug)]
@@ -56,13 +48,15 @@ impl Server {
         &self.addresses
     }
 
-    /// Answers until a listener fails; returns that error.
-    pub fn run(self, settings: Settings) -> io::Error {
-        httpd::run(self.listeners, Arc::new(Mock(settings)))
+    /// Answers until a listener fails; returns that error. `interval` is the time between two events of a stream.
+    pub fn run(self, interval: Duration) -> io::Error {
+        httpd::run(self.listeners, Arc::new(Mock { interval }))
     }
 }
 
-struct Mock(Settings);
+struct Mock {
+    interval: Duration,
+}
 
 impl Handler for Mock {
     type Route = Request;
@@ -96,7 +90,7 @@ impl Handler for Mock {
 
     fn respond(self: &Arc<Self>, request: Request, body: Vec<u8>) -> Response {
         let answer = answers::answer(&Request { body, ..request });
-        response(answer, self.0.interval)
+        response(answer, self.interval)
     }
 
     fn error(&self, status: u16, message: &str) -> Response {

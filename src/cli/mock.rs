@@ -87,10 +87,7 @@ impl Mock {
             "Mock:       http://{}:{}/v1\n",
             settings.host, settings.port
         ));
-        let settings = mock::Settings {
-            interval: settings.interval,
-        };
-        stop::run_until_signal(stop, "the mock", move || server.run(settings))
+        stop::run_until_signal(stop, "the mock", move || server.run(settings.interval))
     }
 }
 

@@ -1,14 +1,16 @@
-//! What the mock answers: pure functions of what was asked.
+//! The content of the mock's responses: pure functions of the request.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The fields that a request is told apart by, and that every answer echoes.
+/// The fields that identify the project of a request. Each completion repeats them.
 pub const IDENTIFICATION: [&str; 3] = ["x-memory-user-id", "x-pycharm-instance", "x-source"];
 
-/// A request, as far as the answer depends on it.
+/// The parts of a request that the answer depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The method.
@@ -21,7 +23,7 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// What the mock says.
+/// The content of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// One JSON document.
@@ -36,7 +38,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// A failure, as OpenAI's API tells it.
+    /// An error, in the form of OpenAI's API.
     pub fn error(status: u16, message: &str) -> Self {
         let error = json!({"error": {
             "message": message, "type": "invalid_request_error", "param": null, "code": null,
@@ -102,15 +104,12 @@ struct Chat {
     #[serde(default = "default_model")]
     model: String,
     messages: Vec<Message>,
-    #[serde(default)]
     stream: Option<bool>,
-    #[serde(default)]
     stream_options: Option<StreamOptions>,
 }
 
 #[derive(Deserialize)]
 struct StreamOptions {
-    #[serde(default)]
     include_usage: Option<bool>,
 }
 
@@ -127,11 +126,8 @@ impl Message {
         match &self.content {
             Value::String(text) => text.clone(),
             Value::Array(parts) => {
-                let texts: Vec<&str> = parts
-                    .iter()
-                    .filter_map(|part| part["text"].as_str())
-                    .collect();
-                texts.join(" ")
+                let texts = parts.iter().filter_map(|part| part["text"].as_str());
+                texts.collect::<Vec<_>>().join(" ")
             }
             _ => String::new(),
         }
@@ -143,79 +139,73 @@ fn default_model() -> String {
 }
 
 fn chat(request: &Request, chat: Chat) -> Answer {
-    let asked = chat
-        .messages
-        .iter()
-        .rev()
-        .find(|message| message.role == "user")
-        .map(Message::text);
-    let names: Vec<String> = IDENTIFICATION
+    let text = completion_text(request, &chat.messages);
+    let prompt_tokens: usize = chat.messages.iter().map(|m| words(&m.text())).sum();
+    let completion_tokens = words(&text);
+    let usage = json!({
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    });
+    if chat.stream == Some(true) {
+        let options = chat
+            .stream_options
+            .and_then(|options| options.include_usage);
+        let usage = (options == Some(true)).then_some(usage);
+        return chat_events(&chat.model, &text, usage);
+    }
+    let message = json!({"role": "assistant", "content": text});
+    let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"});
+    let mut document = chat_object("chat.completion", &chat.model, json!([choice]));
+    document["usage"] = usage;
+    Answer::document(&document)
+}
+
+/// Repeats the last message of the user and the identification fields.
+fn completion_text(request: &Request, messages: &[Message]) -> String {
+    let last = messages.iter().rfind(|message| message.role == "user");
+    let prompt = last.map(Message::text).unwrap_or_default();
+    let fields: Vec<String> = IDENTIFICATION
         .iter()
         .zip(&request.identification)
         .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("(none)")))
         .collect();
-    let text = format!(
-        "You said: {}\nIdentified by: {}",
-        asked.unwrap_or_default(),
-        names.join(", ")
-    );
-    let words = |text: &str| text.split_whitespace().count();
-    let prompt_tokens: usize = chat
-        .messages
-        .iter()
-        .map(|message| words(&message.text()))
-        .sum();
-    let usage = json!({
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": words(&text),
-        "total_tokens": prompt_tokens + words(&text),
-    });
-    let part = |object: &str, choice: Value| {
-        json!({
-            "id": "chatcmpl-mock", "object": object, "created": CREATED, "model": chat.model,
-            "choices": [choice],
-        })
-    };
-    if chat.stream != Some(true) {
-        let message = json!({"role": "assistant", "content": text});
-        let mut document = part(
-            "chat.completion",
-            json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}),
-        );
-        document["usage"] = usage;
-        return Answer::document(&document);
-    }
+    format!("You said: {prompt}\nIdentified by: {}", fields.join(", "))
+}
+
+/// The events of a streamed completion, one for each word.
+fn chat_events(model: &str, text: &str, usage: Option<Value>) -> Answer {
+    let chunk = |choices| chat_object("chat.completion.chunk", model, choices);
     let delta = |delta: Value, finish_reason: Value| {
-        part(
-            "chat.completion.chunk",
-            json!({"index": 0, "delta": delta, "finish_reason": finish_reason}),
-        )
+        chunk(json!([{"index": 0, "delta": delta, "finish_reason": finish_reason}]))
     };
-    let mut chunks = vec![delta(
-        json!({"role": "assistant", "content": ""}),
-        Value::Null,
-    )];
-    chunks.extend(
-        text.split_inclusive([' ', '\n'])
-            .map(|word| delta(json!({"content": word}), Value::Null)),
-    );
+    let role = json!({"role": "assistant", "content": ""});
+    let mut chunks = vec![delta(role, Value::Null)];
+    for word in text.split_inclusive([' ', '\n']) {
+        chunks.push(delta(json!({"content": word}), Value::Null));
+    }
     chunks.push(delta(json!({}), json!("stop")));
-    if chat
-        .stream_options
-        .and_then(|options| options.include_usage)
-        == Some(true)
-    {
-        let mut last = part("chat.completion.chunk", Value::Null);
-        last["choices"] = json!([]);
+    if let Some(usage) = usage {
+        let mut last = chunk(json!([]));
         last["usage"] = usage;
         chunks.push(last);
     }
-    let mut events: Vec<String> = chunks
-        .iter()
-        .map(|chunk| format!("data: {chunk}\n\n"))
-        .collect();
+    let event = |chunk: &Value| format!("data: {chunk}\n\n");
+    let mut events: Vec<String> = chunks.iter().map(event).collect();
     events.push("data: [DONE]\n\n".to_owned());
     Answer::Events(events)
+}
+
+fn chat_object(object: &str, model: &str, choices: Value) -> Value {
+    json!({
+        "id": "chatcmpl-mock", "object": object, "created": CREATED, "model": model,
+        "choices": choices,
+    })
+}
+
+/// The mock counts a word as a token.
+fn words(text: &str) -> usize {
+    text.split_whitespace().count()
 }
 
 #[derive(Deserialize)]
@@ -223,66 +213,50 @@ struct Embeddings {
     #[serde(default = "default_model")]
     model: String,
     input: Value,
-    #[serde(default)]
     encoding_format: Option<String>,
-    #[serde(default)]
     dimensions: Option<usize>,
 }
 
-fn embeddings(_request: &Request, asked: Embeddings) -> Answer {
-    let dimensions = asked.dimensions.unwrap_or(DIMENSIONS);
+fn embeddings(_: &Request, request: Embeddings) -> Answer {
+    let dimensions = request.dimensions.unwrap_or(DIMENSIONS);
     if !(1..=DIMENSIONS_MAX).contains(&dimensions) {
         return Answer::error(400, "dimensions has to be between 1 and 4096");
     }
-    let inputs = match asked.input {
+    let inputs = match request.input {
         Value::Array(inputs) if inputs.iter().any(|input| !input.is_number()) => inputs,
         one => vec![one],
     };
-    let as_base64 = asked.encoding_format.as_deref() == Some("base64");
-    let data: Vec<Value> = inputs
-        .iter()
-        .enumerate()
-        .map(|(index, input)| {
-            let vector = vector(&input.to_string(), dimensions);
-            let embedding = if as_base64 {
-                json!(base64(&vector))
-            } else {
-                json!(vector)
-            };
-            json!({"object": "embedding", "index": index, "embedding": embedding})
-        })
-        .collect();
-    let tokens: usize = inputs
-        .iter()
-        .map(|input| input.to_string().split_whitespace().count())
-        .sum();
+    let is_base64 = request.encoding_format.as_deref() == Some("base64");
+    let mut tokens = 0;
+    let mut data = Vec::new();
+    for (index, input) in inputs.iter().enumerate() {
+        let input = input.to_string();
+        tokens += words(&input);
+        let vector = vector(&input, dimensions);
+        let embedding = if is_base64 {
+            json!(base64(&vector))
+        } else {
+            json!(vector)
+        };
+        data.push(json!({"object": "embedding", "index": index, "embedding": embedding}));
+    }
     Answer::document(&json!({
-        "object": "list", "data": data, "model": asked.model,
+        "object": "list", "data": data, "model": request.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }))
 }
 
 /// A vector of length 1 that depends on every byte of `text`.
 fn vector(text: &str, dimensions: usize) -> Vec<f32> {
-    // FNV-1a, then xorshift: nothing depends on their quality.
-    let mut state = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }) | 1;
-    let raw: Vec<f32> = (0..dimensions)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
-        })
-        .collect();
-    let length = raw
-        .iter()
-        .map(|x| x * x)
-        .sum::<f32>()
-        .sqrt()
-        .max(f32::MIN_POSITIVE);
-    raw.iter().map(|x| x / length).collect()
+    let component = |index: usize| {
+        let mut hasher = DefaultHasher::new();
+        (text, index).hash(&mut hasher);
+        (hasher.finish() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    let components: Vec<f32> = (0..dimensions).map(component).collect();
+    let length = components.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let length = length.max(f32::MIN_POSITIVE);
+    components.iter().map(|x| x / length).collect()
 }
 
 /// Little-endian floats in base64 (RFC 4648 §4), which is what openai-python asks for.
@@ -291,16 +265,16 @@ fn base64(vector: &[f32]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
-/// The name of the mock's model; any other is taken as well.
+/// The name of the mock's model; requests may name any other.
 const MODEL: &str = "mock";
 
-/// A fixed moment, so that equal requests get equal answers: 2024-01-01 00:00:00 UTC.
+/// A fixed time, so that equal requests get equal answers: 2024-01-01 00:00:00 UTC.
 const CREATED: u64 = 1_704_067_200;
 
-/// What OpenAI's small model gives.
+/// As OpenAI's small model.
 const DIMENSIONS: usize = 1536;
 
-/// More than any model gives.
+/// More than any model of today returns.
 const DIMENSIONS_MAX: usize = 4096;
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn start_mock(interval: Duration) -> Result<Target, Failure> {
     let address = server.addresses()[0];
     std::thread::Builder::new()
         .name("mock".to_owned())
-        .spawn(move || server.run(mock::Settings { interval }))
+        .spawn(move || server.run(interval))
         .map_err(|error| failed(&error))?;
     format!("http://{address}")
         .parse()
