@@ -10,10 +10,8 @@ mod auth;
 mod feeds;
 mod live;
 mod queue;
-mod registry_editor;
 mod response;
 mod server;
 
-pub use self::app_state::AppState;
+pub use self::app_state::{AppState, Changes};
 pub use self::auth::Auth;
-pub use self::registry_editor::RegistryEditor;

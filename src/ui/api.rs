@@ -9,27 +9,28 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::httpd::{Response, ResponseBody};
 use crate::registry::import::{ConflictPolicy, Readable, readable};
-use crate::registry::prune::{allocate_or_prune, prune_here};
+use crate::registry::prune::{Allocation, allocate_or_prune, prune_here};
 use crate::registry::store::StoreError;
 use crate::registry::{Exhausted, Project, Registry, documents};
 use crate::text::{escaped_path, io_message, name, raw};
 
 use super::app_state::AppState;
-use super::{assets, feeds, response};
+use super::{feeds, response};
 
 /// The registry as a file.
 pub fn export(app: &AppState) -> Response {
-    match app.registry.read() {
-        Ok(snapshot) => Response {
-            status: 200,
-            content_type: "application/json",
-            fields: assets::FIELDS.into(),
-            body: ResponseBody::Bytes((snapshot.registry.to_text() + "\n").into_bytes().into()),
-        },
+    match app.store.read() {
+        Ok(snapshot) => {
+            let text = snapshot.registry.to_text() + "\n";
+            response::ok(
+                "application/json",
+                ResponseBody::Bytes(text.into_bytes().into()),
+            )
+        }
         Err(error) => error.into(),
     }
 }
@@ -44,7 +45,7 @@ pub fn session(app: &AppState, body: &[u8]) -> Response {
         return malformed();
     };
     match app.auth.redeem(code.as_bytes(), Instant::now()) {
-        Some(token) => response::json(200, &json!({ "token": token.to_string() })),
+        Some(token) => response::json(&json!({ "token": token.to_string() })),
         None => response::error(
             401,
             "this address was valid once; open the one that `ic ui` printed",
@@ -54,25 +55,28 @@ pub fn session(app: &AppState, body: &[u8]) -> Response {
 
 /// Makes a change.
 pub fn change(app: &AppState, name: &str, body: &[u8]) -> Response {
-    match name {
-        "allocate" => parsed(body, |request| allocate(app, &request)),
-        "remove" => parsed(body, |request| remove(app, &request)),
-        "pin" => parsed(body, |request| pin(app, &request)),
-        "prune" => parsed(body, |request| prune_projects(app, &request)),
-        "import" => parsed(body, |request| import(app, &request)),
-        "record" => parsed(body, |request| record(app, &request)),
-        _ => response::error(404, "not found"),
-    }
+    let result = match name {
+        "allocate" => parsed(body, app, allocate),
+        "remove" => parsed(body, app, remove),
+        "pin" => parsed(body, app, pin),
+        "prune" => parsed(body, app, prune),
+        "import" => parsed(body, app, import),
+        "record" => parsed(body, app, record),
+        _ => Err(response::error(404, "not found")),
+    };
+    result.map_or_else(|error| error, |document| response::json(&document))
 }
+
+/// A change: returns the document that describes what it did.
+type Change<R> = fn(&AppState, R) -> Result<Value, Response>;
 
 fn parsed<R: DeserializeOwned>(
     body: &[u8],
-    answer: impl FnOnce(R) -> Result<Response, Response>,
-) -> Response {
-    match serde_json::from_slice(body) {
-        Ok(request) => answer(request).unwrap_or_else(|error| error),
-        Err(_) => malformed(),
-    }
+    app: &AppState,
+    change: Change<R>,
+) -> Result<Value, Response> {
+    let request = serde_json::from_slice(body).map_err(|_| malformed())?;
+    change(app, request)
 }
 
 fn malformed() -> Response {
@@ -92,28 +96,25 @@ struct Allocate {
     pinned: bool,
 }
 
-fn allocate(app: &AppState, request: &Allocate) -> Result<Response, Response> {
+fn allocate(app: &AppState, request: Allocate) -> Result<Value, Response> {
     let project = typed(&request.path)?;
-    let given = app.registry.change(|registry| {
-        let given = allocate_or_prune(registry, &project, app.registry.range())?;
+    let allocation = app.change(|registry| {
+        let allocation = allocate_or_prune(registry, &project, app.range)?;
         if request.pinned {
             registry.pin(&project, true);
         }
-        Ok(given)
+        Ok(allocation)
     })?;
-    let given =
-        given.map_err(|exhausted: Exhausted| response::error(500, exhausted.to_string()))?;
-    Ok(response::json(
-        200,
-        &json!({
-            "project": name(project.path()),
-            "path": raw::to_text(project.path().as_os_str()),
-            "port": given.allocated.port,
-            "created": given.allocated.created,
-            "missing": !project.path().exists(),
-            "pruned": documents::pruned(&given.pruned, false),
-        }),
-    ))
+    let Allocation { allocated, pruned } =
+        allocation.map_err(|error: Exhausted| response::error(500, error.to_string()))?;
+    Ok(json!({
+        "project": name(project.path()),
+        "path": raw::to_text(project.path().as_os_str()),
+        "port": allocated.port,
+        "created": allocated.created,
+        "missing": !project.path().exists(),
+        "pruned": documents::pruned(&pruned, false),
+    }))
 }
 
 /// The project at a path as a user types it. Surrounding white space is removed unless the folder has it in its name.
@@ -122,24 +123,14 @@ fn typed(text: &str) -> Result<Project, Response> {
         Ok(path) if path.exists() => path,
         _ => absolute(text.trim())?,
     };
-    if std::fs::metadata(&path).is_ok_and(|found| !found.is_dir()) {
-        return Err(response::error(
-            400,
-            format!(
-                "`{}` is not a folder; give the project's folder",
-                escaped_path(&path)
-            ),
-        ));
+    let shown = escaped_path(&path);
+    if path.metadata().is_ok_and(|found| !found.is_dir()) {
+        let message = format!("`{shown}` is not a folder; give the project's folder");
+        return Err(response::error(400, message));
     }
     Project::resolve(&path).map_err(|error| {
-        response::error(
-            400,
-            format!(
-                "cannot resolve `{}`: {}",
-                escaped_path(&path),
-                io_message(&error)
-            ),
-        )
+        let why = io_message(&error);
+        response::error(400, format!("cannot resolve `{shown}`: {why}"))
     })
 }
 
@@ -153,14 +144,11 @@ fn absolute(text: &str) -> Result<PathBuf, Response> {
             })?,
         _ => PathBuf::from(raw::from_text(text)),
     };
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(response::error(
-            400,
-            "give an absolute path, beginning with `/` or `~/`",
-        ))
+    if !path.is_absolute() {
+        let message = "give an absolute path, beginning with `/` or `~/`";
+        return Err(response::error(400, message));
     }
+    Ok(path)
 }
 
 #[derive(Deserialize)]
@@ -168,11 +156,11 @@ struct Remove {
     path: String,
 }
 
-fn remove(app: &AppState, request: &Remove) -> Result<Response, Response> {
+fn remove(app: &AppState, request: Remove) -> Result<Value, Response> {
     let project = recorded(&request.path)?;
-    let removed = app.registry.change(|registry| registry.remove(&project))?;
+    let removed = app.change(|registry| registry.remove(&project))?;
     let port = removed.ok_or_else(|| no_port(&project))?;
-    Ok(response::json(200, &json!({ "port": port })))
+    Ok(json!({ "port": port }))
 }
 
 #[derive(Deserialize)]
@@ -181,14 +169,14 @@ struct Pin {
     pinned: bool,
 }
 
-fn pin(app: &AppState, request: &Pin) -> Result<Response, Response> {
+fn pin(app: &AppState, request: Pin) -> Result<Value, Response> {
     let project = recorded(&request.path)?;
-    let port = app.registry.change(|registry| {
+    let port = app.change(|registry| {
         registry.pin(&project, request.pinned);
         registry.port_of(&project)
     })?;
     port.ok_or_else(|| no_port(&project))?;
-    Ok(response::json(200, &json!({ "pinned": request.pinned })))
+    Ok(json!({ "pinned": request.pinned }))
 }
 
 /// A project by the path that the page got from here.
@@ -198,13 +186,8 @@ fn recorded(path: &str) -> Result<Project, Response> {
 }
 
 fn no_port(project: &Project) -> Response {
-    response::error(
-        404,
-        format!(
-            "no port is assigned to `{}` any more",
-            escaped_path(project.path())
-        ),
-    )
+    let path = escaped_path(project.path());
+    response::error(404, format!("no port is assigned to `{path}` any more"))
 }
 
 #[derive(Deserialize)]
@@ -214,17 +197,16 @@ struct Prune {
     dry_run: bool,
 }
 
-fn prune_projects(app: &AppState, request: &Prune) -> Result<Response, Response> {
+fn prune(app: &AppState, request: Prune) -> Result<Value, Response> {
     let days = |days| Duration::from_secs(u64::from(days) * 86_400);
     let unused_for = request.unused_for_days.map(days);
     let prune = |registry: &mut Registry| prune_here(registry, unused_for);
     let pruned = if request.dry_run {
-        prune(&mut app.registry.read()?.registry)
+        prune(&mut app.store.read()?.registry)
     } else {
-        app.registry.change(prune)?
+        app.change(prune)?
     };
-    let document = documents::pruned(&pruned, request.dry_run);
-    Ok(response::json(200, &document))
+    Ok(documents::pruned(&pruned, request.dry_run))
 }
 
 #[derive(Deserialize)]
@@ -238,7 +220,7 @@ struct Import {
     dry_run: bool,
 }
 
-fn import(app: &AppState, request: &Import) -> Result<Response, Response> {
+fn import(app: &AppState, request: Import) -> Result<Value, Response> {
     let bytes: Option<Vec<u8>> = request
         .bytes
         .chars()
@@ -255,13 +237,13 @@ fn import(app: &AppState, request: &Import) -> Result<Response, Response> {
     };
     let import = |here: &mut Registry| here.import(&registry, policy);
     let imported = if request.dry_run {
-        import(&mut app.registry.read()?.registry)
+        import(&mut app.store.read()?.registry)
     } else {
-        app.registry.change(import)?
+        app.change(import)?
     };
     let mut document = documents::imported(&imported, request.dry_run);
     document["warning"] = json!(warning);
-    Ok(response::json(200, &document))
+    Ok(document)
 }
 
 #[derive(Deserialize)]
@@ -271,20 +253,18 @@ struct Record {
     on: bool,
 }
 
-fn record(app: &AppState, request: &Record) -> Result<Response, Response> {
+fn record(app: &AppState, request: Record) -> Result<Value, Response> {
     let recorded = match &app.feeds {
         Some(folder) => feeds::record(folder, request.pid, request.on),
         None => Err(io::ErrorKind::NotFound.into()),
     };
-    match recorded {
-        Ok(()) => Ok(response::json(200, &json!({ "recording": request.on }))),
-        Err(error) => Err(response::error(
-            500,
-            format!(
-                "the interceptor with pid {} did not change its recording: {}; is it still running?",
-                request.pid,
-                io_message(&error)
-            ),
-        )),
-    }
+    recorded.map_err(|error| {
+        let Record { pid, .. } = request;
+        let why = io_message(&error);
+        let message = format!(
+            "the interceptor with pid {pid} did not change its recording: {why}; is it still running?"
+        );
+        response::error(500, message)
+    })?;
+    Ok(json!({ "recording": request.on }))
 }

@@ -9,8 +9,8 @@ use std::io::{self, BufRead, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -22,67 +22,62 @@ use super::queue::Queue;
 
 /// Passes on the events of every interceptor that has a socket in `folder`, until the queue is closed.
 pub fn follow(folder: &Path, queue: &Arc<Queue>) {
-    let subscriptions = Arc::new(Subscriptions::default());
-    // An interceptor that ended, or has too many subscribers, is not tried again at once.
-    let mut tried: HashMap<PathBuf, Instant> = HashMap::new();
+    let mut attempts: HashMap<PathBuf, Attempt> = HashMap::new();
     while queue.is_open() {
         let sockets = sockets(folder);
-        tried.retain(|tried, _| sockets.contains(tried));
+        attempts.retain(|socket, _| sockets.contains(socket));
         for socket in sockets {
-            let is_early = |at: &Instant| at.elapsed() < PAUSE_BEFORE_NEXT;
-            if tried.get(&socket).is_some_and(is_early)
-                || subscriptions.lock().contains_key(&socket)
-            {
-                continue;
-            }
-            tried.insert(socket.clone(), Instant::now());
-            if let Ok(feed) = Feed::at(&socket) {
-                // If no thread can be started, it is tried again later.
-                let _ = subscribe(socket, feed, queue, &subscriptions);
+            if !attempts.get(&socket).is_some_and(Attempt::is_current) {
+                let at = Instant::now();
+                let subscription = subscribe(&socket, queue);
+                attempts.insert(socket, Attempt { at, subscription });
             }
         }
         thread::sleep(PAUSE);
     }
-    for stream in subscriptions.lock().values() {
+    for subscription in attempts
+        .into_values()
+        .flat_map(|attempt| attempt.subscription)
+    {
         // Ends the thread that reads from it.
-        let _ = stream.shutdown(Shutdown::Both);
+        let _ = subscription.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// The connections to feeds for one page, by socket.
-#[derive(Default)]
-struct Subscriptions(Mutex<HashMap<PathBuf, UnixStream>>);
+/// The latest attempt to subscribe to a feed.
+struct Attempt {
+    at: Instant,
+    subscription: io::Result<Subscription>,
+}
 
-impl Subscriptions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, UnixStream>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Attempt {
+    /// Whether it is too early for another attempt. An interceptor that ended, or has too many subscribers, is not tried again
+    /// at once.
+    fn is_current(&self) -> bool {
+        let is_reading = |subscription: &Subscription| !subscription.thread.is_finished();
+        self.at.elapsed() < PAUSE_BEFORE_NEXT || self.subscription.as_ref().is_ok_and(is_reading)
     }
 }
 
-fn subscribe(
-    socket: PathBuf,
-    mut feed: Feed,
-    queue: &Arc<Queue>,
-    subscriptions: &Arc<Subscriptions>,
-) -> io::Result<()> {
+struct Subscription {
+    stream: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+fn subscribe(socket: &Path, queue: &Arc<Queue>) -> io::Result<Subscription> {
+    let mut feed = Feed::at(socket)?;
     let stream = feed.stream().try_clone()?;
-    subscriptions.lock().insert(socket.clone(), stream);
-    let (queue, others) = (Arc::clone(queue), Arc::clone(subscriptions));
-    let pass_all_on = {
-        let socket = socket.clone();
-        move || {
-            let pid = feed.hello.pid;
-            pass_on(pid, feed.first_line.as_bytes(), &queue);
-            pass_on(pid, feed.lines(), &queue);
-            others.lock().remove(&socket);
-            queue.put_event(page_line(pid, br#"{"event":"closed"}"#));
-        }
+    let queue = Arc::clone(queue);
+    let pass_all_on = move || {
+        let pid = feed.hello.pid;
+        pass_on(pid, feed.first_line.as_bytes(), &queue);
+        pass_on(pid, feed.lines(), &queue);
+        queue.put_event(page_line(pid, br#"{"event":"closed"}"#));
     };
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("feed".to_owned())
-        .spawn(pass_all_on)
-        .map(drop)
-        .inspect_err(|_| drop(subscriptions.lock().remove(&socket)))
+        .spawn(pass_all_on)?;
+    Ok(Subscription { stream, thread })
 }
 
 fn pass_on(pid: u32, mut reader: impl BufRead, queue: &Queue) {

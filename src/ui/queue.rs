@@ -17,6 +17,8 @@ pub struct Queue {
 #[derive(Default)]
 struct Waiting {
     states: BTreeMap<&'static str, Vec<u8>>,
+    /// The latest state of each kind, sent or not.
+    latest: BTreeMap<&'static str, Vec<u8>>,
     events: VecDeque<Vec<u8>>,
     /// The size of `events`.
     bytes: usize,
@@ -34,10 +36,14 @@ pub struct Batch {
 }
 
 impl Queue {
-    /// Replaces the state called `kind` by this line.
+    /// Replaces the state called `kind` by this line, unless it has not changed.
     pub fn put_state(&self, kind: &'static str, line: Vec<u8>) {
-        self.lock().states.insert(kind, line);
-        self.changed.notify_one();
+        let mut waiting = self.lock();
+        if waiting.latest.get(kind) != Some(&line) {
+            waiting.latest.insert(kind, line.clone());
+            waiting.states.insert(kind, line);
+            self.changed.notify_one();
+        }
     }
 
     /// Adds an event, or counts it as lost at the limit.
@@ -112,7 +118,8 @@ mod tests {
         queue.put_event(b"two".to_vec());
         let batch = queue.take(NOW).expect("it is open");
         assert_eq!(batch.lines, [&b"new"[..], b"one", b"two"]);
-        assert_eq!(queue.take(NOW), Some(Batch::default()));
+        queue.put_state("a", b"new".to_vec());
+        assert_eq!(queue.take(NOW), Some(Batch::default()), "nothing is new");
     }
 
     #[test]

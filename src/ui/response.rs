@@ -7,28 +7,34 @@ use crate::httpd::{Response, ResponseBody};
 
 use super::assets::{Asset, CODING, FIELDS};
 
-/// A JSON document.
-pub fn json(status: u16, document: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(document).unwrap_or_default();
+/// A body of any kind.
+pub fn ok(content_type: &'static str, body: ResponseBody) -> Response {
     Response {
-        status,
-        content_type: "application/json",
+        status: 200,
+        content_type,
         fields: FIELDS.into(),
-        body: ResponseBody::Bytes(body.into()),
+        body,
     }
+}
+
+/// A JSON document.
+pub fn json(document: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(document).unwrap_or_default();
+    ok("application/json", ResponseBody::Bytes(body.into()))
 }
 
 /// An error, with one line for the user.
 pub fn error(status: u16, message: impl Into<String>) -> Response {
-    json(status, &json!({ "error": message.into() }))
+    Response {
+        status,
+        ..json(&json!({ "error": message.into() }))
+    }
 }
 
 /// A file of the page.
 pub fn asset(asset: &'static Asset) -> Response {
     Response {
-        status: 200,
-        content_type: asset.content_type,
         fields: format!("{FIELDS}{CODING}").into(),
-        body: ResponseBody::Bytes(asset.packed.into()),
+        ..ok(asset.content_type, ResponseBody::Bytes(asset.packed.into()))
     }
 }

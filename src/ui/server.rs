@@ -64,20 +64,11 @@ impl Handler for AppState {
             Framing::Length(length) => length,
             Framing::Chunked | Framing::UntilClose => u64::MAX,
         };
-        match &route {
-            route if length <= body_bytes_max(route) => {}
-            Route::Change(name) if name == "import" => {
-                return Err(response::error(
-                    413,
-                    "the file is over 48 MiB, or the request has no Content-Length; use `ic import`",
-                ));
-            }
-            _ => {
-                return Err(response::error(
-                    413,
-                    "the request body is too large, or the request has no Content-Length",
-                ));
-            }
+        if length > body_bytes_max(&route) {
+            return Err(response::error(
+                413,
+                "the request body is too large or has no Content-Length; use `ic import` for a large file",
+            ));
         }
         Ok(route)
     }

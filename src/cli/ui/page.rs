@@ -15,7 +15,7 @@ use crate::cli::settings::SourcedValue;
 use crate::cli::stop;
 use crate::httpd;
 use crate::text::io_message;
-use crate::ui::{AppState, Auth, RegistryEditor};
+use crate::ui::{AppState, Auth, Changes};
 
 use super::open;
 
@@ -48,8 +48,11 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
     let RegistryHandle { store, range } = handle;
     let app = Arc::new(AppState {
         auth,
-        registry: RegistryEditor::new(store, range, |warning| report_damage(Some(warning))),
+        store,
+        range,
+        warn: |warning| report_damage(Some(warning)),
         feeds: context.feed_folder(),
+        changes: Changes::default(),
     });
     let stop = stop::signals()?;
     let url = format!("http://{address}/");
