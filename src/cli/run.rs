@@ -10,16 +10,13 @@ use std::sync::mpsc;
 use std::thread;
 
 use argh::{
-    ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, ErrorCodeInfo, FlagInfoKind, FromArgs,
-    Optionality, PositionalInfo, SubCommand,
+    ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, SubCommand,
 };
 
-use crate::registry::Port;
 use crate::serve::feed::own_socket;
 use crate::serve::{self, Address, Event, Options};
 
 use self::child::Launcher;
-use super::address;
 use super::env::variables;
 use super::serve::{Prepared, Serve};
 use crate::cli::context::Context;
@@ -29,12 +26,40 @@ use crate::text::io_message;
 use crate::text::raw;
 
 /// `ic run`, with every option of `ic serve`. argh cannot include one command's options in another, so its traits are
-/// implemented here with those of [`Serve`].
+/// implemented here with those of [`Serve`] and [`Program`].
 #[derive(Debug, PartialEq)]
 pub struct Run {
     serve: Serve,
-    /// The program and its arguments; at least the program.
-    command: Vec<String>,
+    program: Program,
+}
+
+/// run a program together with an interceptor
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "run",
+    help_triggers("-h", "--help"),
+    example = "ic run -- claude\n\
+               ic run --header 'x-branch: {{branch}}' -- aider --model openai/gpt-5\n\
+               ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
+    note = "Sets the variables that `ic env` prints. The program starts once the port is bound; signals\n\
+            sent to ic are forwarded to it, and the interceptor stops when it ends. The options are\n\
+            those of `ic serve`. Only errors are logged unless RUST_LOG is set.",
+    error_code(2, "an option or a variable has an invalid value"),
+    error_code(3, "the interceptor cannot start; the program is not run"),
+    error_code(126, "the program cannot be run"),
+    error_code(
+        127,
+        "there is no such program; otherwise the program's own status, 128 + N for signal N"
+    )
+)]
+struct Program {
+    /// the program to run
+    #[argh(positional, arg_name = "CMD")]
+    name: String,
+    /// its arguments, options included
+    #[argh(positional, arg_name = "ARG", greedy)]
+    arguments: Vec<String>,
 }
 
 impl Run {
@@ -50,7 +75,6 @@ impl Run {
             ));
         }
         let (prepared, options) = self.serve.prepare(context, None, &[])?;
-        let descriptors = child::DescriptorLimit::now();
         let launcher = Launcher::new().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
         })?;
@@ -59,11 +83,10 @@ impl Run {
         let feed = options.feed.as_deref().map(own_socket);
         let feed = feed.filter(|path| !path.exists());
         let authority = start(&prepared, options)?;
-        let mut words = self.command.iter().map(|word| raw::from_text(word));
-        let program = words.next().unwrap_or_default();
+        let Program { name, arguments } = &self.program;
+        let arguments = arguments.iter().map(|word| raw::from_text(word));
         let variables = variables(&authority, &context.environment);
-        let status = descriptors.during(|| launcher.spawn(&program, words, variables))?;
-        let status = status.wait();
+        let status = launcher.run(&raw::from_text(name), arguments, variables)?;
         prepared.record_stop();
         if let Some(path) = feed {
             let _ = std::fs::remove_file(path);
@@ -117,15 +140,12 @@ fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
 
 /// The host and port at which the program reaches an interceptor on `addresses`.
 fn authority(addresses: &[SocketAddr]) -> String {
-    let is_local = |ip: IpAddr| ip.is_unspecified() || ip == LOOPBACK[0] || ip == LOOPBACK[1];
+    let is_local =
+        |address: &SocketAddr| address.ip().is_unspecified() || LOOPBACK.contains(&address.ip());
     match addresses.first() {
-        Some(address) if !addresses.iter().any(|address| is_local(address.ip())) => {
-            address.to_string()
-        }
-        first => {
-            let port = first.and_then(|address| Port::try_from(address.port()).ok());
-            port.map(address::local).unwrap_or_default()
-        }
+        Some(first) if addresses.iter().any(is_local) => format!("localhost:{}", first.port()),
+        Some(first) => first.to_string(),
+        None => String::new(),
     }
 }
 
@@ -137,16 +157,9 @@ const LOOPBACK: [IpAddr; 2] = [
 impl FromArgs for Run {
     fn from_args(command_name: &[&str], words: &[&str]) -> Result<Run, EarlyExit> {
         let (options, command) = split(words);
-        if command.is_empty() {
-            return Err(EarlyExit {
-                // argh's own wording, which `arguments` reads.
-                output: "Required positional arguments not provided:\n    CMD".to_owned(),
-                status: Err(()),
-            });
-        }
         Ok(Run {
             serve: Serve::from_args(command_name, options)?,
-            command: command.iter().map(|&word| word.to_owned()).collect(),
+            program: Program::from_args(command_name, &[&["--"], command].concat())?,
         })
     }
 }
@@ -171,66 +184,17 @@ fn split<'a>(words: &'a [&'a str]) -> (&'a [&'a str], &'a [&'a str]) {
 }
 
 impl SubCommand for Run {
-    const COMMAND: &'static CommandInfo = &CommandInfo {
-        name: "run",
-        short: &'\0',
-        description: DESCRIPTION,
-    };
+    const COMMAND: &'static CommandInfo = Program::COMMAND;
 }
 
 impl ArgsInfo for Run {
     fn get_args_info() -> CommandInfoWithArgs {
         CommandInfoWithArgs {
-            name: Run::COMMAND.name,
-            short: Run::COMMAND.short,
-            description: DESCRIPTION,
-            examples: &[
-                "ic run -- claude\nic run --header 'x-branch: {branch}' -- aider --model openai/gpt-5\n\
-                 ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
-            ],
-            notes: &[
-                "Sets the variables that `ic env` prints. The program starts once the port is bound; signals\n\
-                 sent to ic are forwarded to it, and the interceptor stops when it ends. The options are\n\
-                 those of `ic serve`. Only errors are logged unless RUST_LOG is set.",
-            ],
-            error_codes: &[
-                ErrorCodeInfo {
-                    code: 2,
-                    description: "an option or a variable has an invalid value",
-                },
-                ErrorCodeInfo {
-                    code: 3,
-                    description: "the interceptor cannot start; the program is not run",
-                },
-                ErrorCodeInfo {
-                    code: 126,
-                    description: "the program cannot be run",
-                },
-                ErrorCodeInfo {
-                    code: 127,
-                    description: "there is no such program; otherwise the program's own status, 128 + N for signal N",
-                },
-            ],
-            positionals: &[
-                PositionalInfo {
-                    name: "CMD",
-                    description: "the program to run",
-                    optionality: Optionality::Required,
-                    hidden: false,
-                },
-                PositionalInfo {
-                    name: "ARG",
-                    description: "its arguments, options included",
-                    optionality: Optionality::Greedy,
-                    hidden: false,
-                },
-            ],
-            ..Serve::get_args_info()
+            flags: Serve::get_args_info().flags,
+            ..Program::get_args_info()
         }
     }
 }
-
-const DESCRIPTION: &str = "run a program together with an interceptor";
 
 #[cfg(test)]
 mod tests {

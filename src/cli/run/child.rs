@@ -21,8 +21,13 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::text::io_message;
 use crate::text::raw;
 
-/// Starts a program. Receives signals from its creation on, so that none is lost before the program runs.
-pub struct Launcher(SignalsInfo<WithOrigin>);
+/// Runs a program. Receives signals from its creation on, so that none is lost before the program runs.
+pub struct Launcher {
+    signals: SignalsInfo<WithOrigin>,
+    /// The limit on open files at its creation, which the program gets. The interceptor raises the limit for itself, but some
+    /// programs loop over all possible descriptors.
+    descriptors: Rlimit,
+}
 
 impl Launcher {
     /// From here on, signals no longer end `ic`.
@@ -32,30 +37,34 @@ impl Launcher {
             // `nohup` and `&` in scripts make a program ignore signals; a handler here would undo that.
             ignored >> (signal - 1) & 1 == 0
         });
-        Ok(Launcher(SignalsInfo::new(forwarded.chain([&SIGCHLD]))?))
+        Ok(Launcher {
+            signals: SignalsInfo::new(forwarded.chain([&SIGCHLD]))?,
+            descriptors: getrlimit(Resource::Nofile),
+        })
     }
 
-    /// Starts the program with these variables added to the environment.
+    /// Runs the program with these variables added to the environment; returns its status as a shell does.
     ///
     /// # Errors
     ///
     /// The program does not exist (status 127) or cannot be run (126).
-    pub fn spawn(
+    pub fn run(
         self,
         program: &OsStr,
         arguments: impl IntoIterator<Item = OsString>,
         variables: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> Result<Running, Failure> {
+    ) -> Result<u8, Failure> {
+        let raised = getrlimit(Resource::Nofile);
+        // Lowering the limit and raising it again up to the hard limit is always allowed.
+        let _ = setrlimit(Resource::Nofile, self.descriptors);
         let spawned = Command::new(program)
             .args(arguments)
             .envs(variables)
             .spawn();
+        let _ = setrlimit(Resource::Nofile, raised);
         let name = raw::to_text(program);
         match spawned {
-            Ok(child) => Ok(Running {
-                pid: Pid::from_child(&child),
-                signals: self.0,
-            }),
+            Ok(child) => Ok(self.wait(Pid::from_child(&child))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure {
                 exit: Exit::Status(NOT_FOUND),
                 message: format!("there is no program `{name}`; check its name and PATH"),
@@ -69,29 +78,21 @@ impl Launcher {
             }),
         }
     }
-}
 
-/// A running program.
-pub struct Running {
-    pid: Pid,
-    signals: SignalsInfo<WithOrigin>,
-}
-
-impl Running {
-    /// Forwards signals until the program ends; returns its status as a shell does.
-    pub fn wait(mut self) -> u8 {
+    /// Forwards signals until the program ends; returns its status.
+    fn wait(mut self, program: Pid) -> u8 {
         loop {
             // Collected first: another signal may arrive while one is forwarded.
             let signals: Vec<_> = self.signals.wait().collect();
             for signal in signals {
                 let sender = signal.process.as_ref().map(|sender| sender.pid);
-                let same_group = || is_in_our_group(self.pid);
-                if signal.signal != SIGCHLD && must_be_forwarded(sender, self.pid, same_group) {
+                let same_group = || is_in_our_group(program);
+                if signal.signal != SIGCHLD && must_be_forwarded(sender, program, same_group) {
                     // Fails only if the program has ended, which the next step notices.
-                    let _ = kill_process(self.pid, rustix_signal(signal.signal));
+                    let _ = kill_process(program, rustix_signal(signal.signal));
                 }
             }
-            if let Some(status) = reap(self.pid) {
+            if let Some(status) = reap(program) {
                 return status;
             }
         }
@@ -161,27 +162,6 @@ fn ignored(status: &str) -> u64 {
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.unwrap_or(0)
-}
-
-/// The limit on open files that the program gets. The interceptor raises the limit for itself, but some programs loop over
-/// all possible descriptors.
-pub struct DescriptorLimit(Rlimit);
-
-impl DescriptorLimit {
-    /// The current limit.
-    pub fn now() -> DescriptorLimit {
-        DescriptorLimit(getrlimit(Resource::Nofile))
-    }
-
-    /// Calls `start` under this limit.
-    pub fn during<T>(self, start: impl FnOnce() -> T) -> T {
-        let raised = getrlimit(Resource::Nofile);
-        // Lowering the limit and raising it again up to the hard limit is always allowed.
-        let _ = setrlimit(Resource::Nofile, self.0);
-        let started = start();
-        let _ = setrlimit(Resource::Nofile, raised);
-        started
-    }
 }
 
 /// The signals that ask a program to stop, to reload or to report.
