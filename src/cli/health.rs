@@ -188,21 +188,17 @@ fn ask(port: Port) -> Option<Identity> {
 
 fn not_up(port: Port) -> Failure {
     Failure::no(match port_state(port) {
-        PortState::InUse(process) => {
-            let by = process.map_or(String::new(), |process| format!(" by {process}"));
-            format!(
-                "no interceptor answers on port {port}, which is in use{by}; `ic doctor` says more"
-            )
-        }
         PortState::Free => {
             format!("nothing listens on port {port}; `ic serve` starts an interceptor")
         }
-        PortState::NotPermitted => {
-            format!("no interceptor answers on port {port}; `ic serve` starts one")
+        state @ PortState::InUse(_) => {
+            format!(
+                "no interceptor answers on port {port}, which is {state}; `ic doctor` says more"
+            )
         }
-        PortState::Unknown(refusal) => format!(
-            "no interceptor answers on port {port}, which cannot be tried ({refusal}); look for a sandbox"
-        ),
+        state => {
+            format!("no interceptor answers on port {port}, which {state}; `ic doctor` says more")
+        }
     })
 }
 

@@ -48,8 +48,6 @@ pub struct Hello {
     pub port: Option<u16>,
     /// Its process id.
     pub pid: u32,
-    /// The target that it forwards to.
-    pub target: String,
     /// Whether it records bodies.
     pub recording: bool,
 }

@@ -7,11 +7,11 @@ use crate::cli::outcome::Failure;
 use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
 use crate::machine::listeners::{process_on, process_on_socket};
 use crate::machine::process::Process;
+use crate::machine::survey::is_for;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::serve::{Address, ServeError};
-use crate::text::raw;
-use crate::text::{escaped_path, io_message, name};
+use crate::text::{escaped_path, io_message};
 
 use super::port::PortOrigin;
 
@@ -114,7 +114,7 @@ fn in_use(
     let by = match identity {
         Some(identity) => {
             let pid = identity.pid;
-            if project.is_some_and(|project| is_interceptor_of(project, &identity)) {
+            if project.is_some_and(|project| is_for(&identity, project.path())) {
                 return Failure::could_not(format!(
                     "this project's interceptor is already running on {place} (pid {pid}); let clients use that one, \
                      or stop it first"
@@ -125,13 +125,6 @@ fn in_use(
         None => process().map_or(String::new(), |process| format!(" by {process}")),
     };
     Failure::could_not(format!("{place} is in use{by}; stop it, or {remedy}"))
-}
-
-/// Whether the interceptor reports this project, by its path or by its name.
-fn is_interceptor_of(project: &Project, identity: &Identity) -> bool {
-    identity.project.as_deref().is_some_and(|theirs| {
-        theirs == raw::to_text(project.path().as_os_str()) || theirs == name(project.path())
-    })
 }
 
 #[cfg(test)]
@@ -203,7 +196,7 @@ mod tests {
         let ours = "this project's interceptor is already running on port N (pid 812); \
                     let clients use that one, or stop it first";
         check("/home/me/shop", PortOrigin::Registry, ours);
-        check("shop", PortOrigin::Flag, ours);
+        check("/home/me/shop", PortOrigin::Flag, ours);
         check(
             "/home/me/else",
             PortOrigin::Variable,

@@ -81,19 +81,13 @@ impl PortChoice {
     ///
     /// "Could not": the registry cannot be read or written, or no port is left.
     pub fn resolve(&self) -> Result<ResolvedPort, Failure> {
+        let unrecorded = |port| ResolvedPort {
+            port,
+            last_used: None,
+        };
         let (registry, project) = match self {
-            PortChoice::None => {
-                return Ok(ResolvedPort {
-                    port: None,
-                    last_used: None,
-                });
-            }
-            PortChoice::Given(port, origin) => {
-                return Ok(ResolvedPort {
-                    port: Some((*port, *origin)),
-                    last_used: None,
-                });
-            }
+            PortChoice::None => return Ok(unrecorded(None)),
+            PortChoice::Given(port, origin) => return Ok(unrecorded(Some((*port, *origin)))),
             PortChoice::Registry(registry, project) => (registry, project),
         };
         let note = Cell::new(Note::default());

@@ -104,22 +104,17 @@ fn without_port(entry: &str) -> (&str, Option<u16>) {
 fn contains(network: &str, ip: IpAddr) -> bool {
     let (address, length) = match network.split_once('/') {
         Some((address, length)) => (address, length.parse::<u32>().ok()),
-        None => (network, Some(u32::MAX)),
+        None => (network, Some(u128::BITS)),
     };
     let (Ok(address), Some(length)) = (address.parse::<IpAddr>(), length) else {
         return false;
     };
-    match (address, ip) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            let rest = 32u32.saturating_sub(length);
-            (a.to_bits() ^ b.to_bits()).checked_shr(rest).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            let rest = 128u32.saturating_sub(length);
-            (a.to_bits() ^ b.to_bits()).checked_shr(rest).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
+    let bits = |ip| match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let common = (bits(address) ^ bits(ip)).leading_zeros();
+    address.is_ipv4() == ip.is_ipv4() && common >= length.min(u128::BITS)
 }
 
 /// The variables that list hosts to reach without a proxy.

@@ -1,7 +1,7 @@
 //! How the certificate of an `https` target is verified: options and variables about certificates. The files are read only
 //! for a target that needs them.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
@@ -17,29 +17,22 @@ use super::arguments::Serve;
 ///
 /// Bad usage, naming the option or variable.
 pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Failure> {
-    let path = |name, value: &Option<String>| -> Result<Option<PathBuf>, Failure> {
-        match value {
-            Some(value) => Ok(Some(SourcedValue::flag(name, value).path()?.to_owned())),
-            None => Ok(None),
-        }
+    let to_path = |given: SourcedValue| given.path().map(Path::to_owned);
+    let path = |name, value: &Option<String>| {
+        let given = value.as_ref().map(|value| SourcedValue::flag(name, value));
+        given.map(to_path).transpose()
     };
+    let variable = |name| environment.variable(name).map(to_path).transpose();
     let certificate = path("--client-cert", &serve.client_cert)?;
     let key = path("--client-key", &serve.client_key)?;
     let client = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
         // One file often holds certificate and key.
-        (Some(certificate), None) => Some((certificate.clone(), certificate)),
+        (Some(certificate), key) => Some((certificate.clone(), key.unwrap_or(certificate))),
         (None, None) => None,
         (None, Some(_)) => {
             return Err(Failure::usage(
                 "`--client-key` is the key of a certificate; give `--client-cert` as well",
             ));
-        }
-    };
-    let variable = |name| -> Result<Option<PathBuf>, Failure> {
-        match environment.variable(name) {
-            Some(given) => Ok(Some(given.path()?.to_owned())),
-            None => Ok(None),
         }
     };
     let folders = variable(settings::SSL_CERT_DIR)?;

@@ -205,7 +205,6 @@ mod tests {
             path: None,
             port: None,
             pid: 1,
-            target: "t".to_owned(),
             recording: false,
         }
     }
