@@ -1,4 +1,4 @@
-// What the page tells of a request, without a page: exchange.js.
+// Tests of exchange.js, without a browser.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -12,7 +12,7 @@ function words(command) {
   return execFileSync('sh', ['-c', script], { env: { API_KEY: 'k"e y', PATH: process.env.PATH } }).toString().split('\0').slice(0, -1);
 }
 
-test('a shell takes a quoted text for one word and nothing else', () => {
+test('a shell reads a quoted text as one word', () => {
   const texts = ['plain', '', "it's", '$(id)', '`id`', '"', '\\', "'; rm -rf /; '", 'a\nb', '!!', '-o', '*', '~', 'ü', '#x', "'''", '\t'];
   for (const text of texts) {
     assert.deepEqual(words(`curl ${quoted(text)}`), [text], JSON.stringify(text));
@@ -20,7 +20,7 @@ test('a shell takes a quoted text for one word and nothing else', () => {
   assert.deepEqual(words(`curl ${quoted('a\0b')}`), ['ab']);
 });
 
-test('a request is repeated by its curl command, with the key for the shell to fill in', () => {
+test('the curl command repeats a request, with a shell variable for the key', () => {
   const fields = [
     ['Host', 'localhost:8888'], ['Authorization', 'Bearer …'], ['x-api-key', '…'], ['Accept-Encoding', 'gzip'], ['Content-Length', '9'],
     ['Content-Type', 'application/json'], ['X-Odd', "it's $HOME `id`"], ['X-Empty', ''], ['Connection', 'keep-alive'], ['Cookie', '…'],
@@ -35,13 +35,13 @@ test('a request is repeated by its curl command, with the key for the shell to f
   assert.deepEqual(words(curl({ method: 'DELETE', path: '/x' }, 9)), ['-X', 'DELETE', 'http://localhost:9/x']);
   assert.deepEqual(words(curl({ method: 'POST', path: '/x' }, 9)), ['-X', 'POST', 'http://localhost:9/x']);
   assert.deepEqual(words(curl({ method: 'GET', path: '/x' }, 9, 'body')), ['-X', 'GET', 'http://localhost:9/x', '--data-raw', 'body']);
-  // What cannot be a method comes out of no shell either.
+  // An invalid method is quoted too.
   assert.deepEqual(words(curl({ method: "A'; id", path: '/' }, 9)), ['-X', "A'; id", 'http://localhost:9/']);
 });
 
 const stream = (events) => events.map((event) => `event: x\ndata: ${typeof event === 'string' ? event : JSON.stringify(event)}\n\n`).join('');
 
-test('the pieces of a stream make the answer that the document says at once', () => {
+test('a stream is assembled to the same answer as the document', () => {
   const tool = { name: 'lookup', input: '{"q":"a b"}' };
   const rows = {
     'chat, streamed': [stream([
@@ -87,7 +87,7 @@ test('the pieces of a stream make the answer that the document says at once', ()
   }
 });
 
-test('what is no answer of a model does no harm', () => {
+test('text that is not an answer of a model is accepted', () => {
   const odd = [null, 7, 'x', [], {}, [null], { content: 7 }, { delta: null }];
   for (const value of odd) {
     for (const document of [{ choices: value }, { choices: [value] }, { choices: [{ message: value }] }, { output: [value] }, { type: 'message', content: [value] },
@@ -102,24 +102,24 @@ test('what is no answer of a model does no harm', () => {
   assembled(stream([{ choices: [{ delta: { tool_calls: [{ index: 1e9, function: {} }, { index: -1 }, { index: 'x' }] } }] }]));
 });
 
-test('bodies are unpacked where a browser can, and said to be what they are where not', async () => {
+test('bodies are decompressed if the browser can, and described if not', async () => {
   const gzip = { encoding: 'base64', data: gzipSync('{"a":1}').toString('base64') };
   const fields = [['Content-Encoding', 'gzip']];
   assert.deepEqual(await bodyText(gzip, fields), { text: '{"a":1}' });
   assert.deepEqual(await bodyText({ encoding: 'utf8', data: 'ü' }, []), { text: 'ü' });
   assert.deepEqual(await bodyText({ encoding: 'base64', data: Buffer.from('ü').toString('base64') }, []), { text: 'ü' });
-  assert.deepEqual(await bodyText({ encoding: 'base64', data: '/w==' }, []), { note: '1 bytes that are no text' });
-  assert.match((await bodyText(gzip, [['content-encoding', 'br']])).note, /packed with br/);
-  assert.match((await bodyText({ encoding: 'base64', data: 'AAAA' }, fields)).note, /cannot be unpacked/);
-  // What cannot be packed well comes out before the end.
+  assert.deepEqual(await bodyText({ encoding: 'base64', data: '/w==' }, []), { note: '1 bytes that are not text' });
+  assert.match((await bodyText(gzip, [['content-encoding', 'br']])).note, /compressed with br/);
+  assert.match((await bodyText({ encoding: 'base64', data: 'AAAA' }, fields)).note, /cannot be decompressed/);
+  // Incompressible data is decompressed before the end of the body.
   const text = Array.from({ length: 20_000 }, (_, at) => (at * 7919 % 10_007).toString(36)).join('');
   const long = gzipSync(text);
   const cut = { encoding: 'base64', data: long.subarray(0, long.length - 20).toString('base64'), truncated: true };
-  const unpacked = (await bodyText(cut, fields)).text;
-  assert.ok(unpacked.length > 10_000 && text.startsWith(unpacked), `${unpacked.length} of ${text.length}`);
+  const decompressed = (await bodyText(cut, fields)).text;
+  assert.ok(decompressed.length > 10_000 && text.startsWith(decompressed), `${decompressed.length} of ${text.length}`);
 });
 
-test('a request shows what is new since the one before it in its conversation', () => {
+test('a request shows what is new since the previous one of its conversation', () => {
   const [system, one, two, three] = [['system', 's'], ['user', 'one'], ['assistant', 'two'], ['user', 'three']].map(([role, content]) => ({ role, content }));
   const earlier = (...bodies) => bodies.map((body, id) => ({ exchange: { id }, body }));
   const check = (why, request, before, expected) => {

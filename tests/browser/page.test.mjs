@@ -1,4 +1,4 @@
-// The page of `ic ui`, as a person uses it: every action, live updates, hostile names, both colour schemes, a phone, the keyboard.
+// The page of `ic ui` in a browser: every action, live updates, hostile names, both colour schemes, a phone, the keyboard.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -10,7 +10,7 @@ import { Feed, Home, launch, onPage, shot, shutDown, until } from './support.mjs
 before(launch);
 after(() => shutDown());
 
-/** The home of the test that runs. */
+/** The home of the current test. */
 let here;
 
 /** A test with a home of its own, whose programs end with it. */
@@ -25,7 +25,7 @@ function check(name, run) {
   });
 }
 
-// Interceptors of the whole machine are listed, also those of somebody else's projects.
+// The page lists all interceptors of the machine, also those of other tests.
 const anyRow = (page, name) => page.locator('#projects-list .row', { hasText: name });
 const projectRow = (page, name) => anyRow(page, name).filter({ hasText: here.folder });
 const requestRow = (page, path) => page.locator('#requests-list .row').filter({ has: page.locator('.what', { hasText: path }) });
@@ -42,7 +42,7 @@ function three(home) {
     { ic: { projects: { [home.path('notes')]: { pinned: true, last_used: 1_700_000_000 } } } });
 }
 
-check('projects are listed with what is known of them', async (home) => {
+check('projects are listed with their state', async (home) => {
   three(home);
   await home.serve('shop');
   const { url } = await home.ui();
@@ -51,7 +51,6 @@ check('projects are listed with what is known of them', async (home) => {
     await projectRow(page, 'shop').filter({ hasText: 'http://127.0.0.1:' }).waitFor();
     await projectRow(page, 'gone').filter({ has: page.locator('.dot[aria-label="Folder is gone"]') }).waitFor();
     await projectRow(page, 'notes').filter({ hasText: 'pinned' }).waitFor();
-    // All interceptors of this machine are shown, also those of other tests beside this one.
     assert.match(await button(page, /^Deleted/).textContent(), /1$/);
     await button(page, /^Pinned/).click();
     await projectRow(page, 'shop').waitFor({ state: 'detached' });
@@ -62,7 +61,7 @@ check('projects are listed with what is known of them', async (home) => {
   });
 });
 
-check('requests that pass are counted and their rate is shown', async (home) => {
+check('the number of requests and their rate are shown', async (home) => {
   await home.serve('shop');
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -97,7 +96,7 @@ check('a port is allocated, and the allocation undone', async (home) => {
   }, { expects: /status of 400/ });
 });
 
-check('a slip in a folder’s name is told, and requests are shown only of what runs', async (home) => {
+check('a misspelled folder is reported, and only a running interceptor has a view of requests', async (home) => {
   await home.serve('shop');
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -107,7 +106,7 @@ check('a slip in a folder’s name is told, and requests are shown only of what 
     await page.keyboard.press('a');
     await page.getByLabel('Folder').fill('~/shpo');
     await button(page, 'Allocate').click();
-    await toast(page, 'there is no such folder yet').waitFor();
+    await toast(page, 'the folder does not exist yet').waitFor();
     await projectRow(page, 'shpo').click();
     await page.getByRole('heading', { name: 'shpo' }).waitFor();
     assert.ok(await page.locator('aside .buttons').getByRole('button', { name: 'Requests' }).isDisabled());
@@ -116,7 +115,7 @@ check('a slip in a folder’s name is told, and requests are shown only of what 
   });
 });
 
-check('a project is pinned and unpinned, by key and by pointer', async (home) => {
+check('a project is pinned and unpinned with the keyboard and the mouse', async (home) => {
   three(home);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -132,7 +131,7 @@ check('a project is pinned and unpinned, by key and by pointer', async (home) =>
   });
 });
 
-check('a project is removed after a question, and comes back with all that was noted', async (home) => {
+check('a project is removed after a confirmation, and undo restores its pin and last use', async (home) => {
   three(home);
   const before = fs.readFileSync(home.registry, 'utf8');
   const { url } = await home.ui();
@@ -143,7 +142,7 @@ check('a project is removed after a question, and comes back with all that was n
     await shot(page, 'remove');
     await page.keyboard.press('Escape');
     await page.locator('dialog').waitFor({ state: 'detached' });
-    assert.equal(fs.readFileSync(home.registry, 'utf8'), before, 'nothing without the answer');
+    assert.equal(fs.readFileSync(home.registry, 'utf8'), before, 'nothing changes before the confirmation');
     await page.keyboard.press('Delete');
     await button(page, 'Remove').last().click();
     await projectRow(page, 'notes').waitFor({ state: 'detached' });
@@ -156,7 +155,7 @@ check('a project is removed after a question, and comes back with all that was n
   });
 });
 
-check('pruning shows first what it removes', async (home) => {
+check('pruning shows the mappings before it removes them', async (home) => {
   three(home);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -173,8 +172,8 @@ check('pruning shows first what it removes', async (home) => {
     assert.equal(home.mappings()[home.path('gone')], home.port + 1);
     await button(page, 'Prune…').click();
     await page.locator('.mapping').waitFor();
-    await page.getByLabel('Also ports not used for').selectOption('30d');
-    // The one that is old is pinned.
+    await page.getByLabel('Also ports not used for').selectOption('30');
+    // The unused one is pinned.
     await until('another look', async () => await page.locator('.mapping').count() === 1);
     await button(page, 'Cancel').click();
   });
@@ -191,7 +190,7 @@ check('mappings are exported', async (home) => {
   });
 });
 
-check('mappings are imported after a look at what would change', async (home) => {
+check('an import shows its changes before it makes them', async (home) => {
   three(home);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -214,7 +213,7 @@ check('mappings are imported after a look at what would change', async (home) =>
   }, { expects: /status of 500/ });
 });
 
-check('an undo that conflicts says so', async (home) => {
+check('an undo that conflicts is reported', async (home) => {
   three(home);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -233,7 +232,7 @@ check('an undo that conflicts says so', async (home) => {
   });
 });
 
-check('what changes elsewhere shows, and so does who comes and goes', async (home) => {
+check('changes by other programs are shown, and interceptors that start and stop', async (home) => {
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await allocated(page, 0);
@@ -251,7 +250,7 @@ check('what changes elsewhere shows, and so does who comes and goes', async (hom
   });
 });
 
-check('1112 projects are there at once, and only what is in view is in the document', async (home) => {
+check('of 1112 projects only the visible rows are in the document', async (home) => {
   const mappings = Object.fromEntries(Array.from({ length: 1112 }, (_, at) => [`/work/service-${String(at).padStart(4, '0')}`, home.port + at]));
   home.writeRegistry(mappings);
   const { url } = await home.ui();
@@ -272,7 +271,7 @@ check('1112 projects are there at once, and only what is in view is in the docum
   });
 });
 
-check('the keyboard reaches everything, and where it is can be seen', async (home) => {
+check('the keyboard reaches everything, and the focus is visible', async (home) => {
   three(home);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -310,7 +309,7 @@ check('the keyboard reaches everything, and where it is can be seen', async (hom
     await page.locator('#requests').waitFor();
     await page.keyboard.press('1');
     await page.locator('#projects').waitFor();
-    // Every stop of Tab shows a ring.
+    // Every element that Tab reaches shows a focus ring.
     await page.locator('h1').evaluate((start) => ((start.tabIndex = -1), start.focus()));
     const stops = new Set();
     for (let n = 0; n < 40; n++) {
@@ -351,10 +350,10 @@ check('columns sort', async (home) => {
 
 const EVIL = '<img src=x onerror=window.pwned=1>"\'`</script><script>window.pwned=1</script>';
 
-check('hostile names of projects are text and nothing else', async (home) => {
+check('hostile names of projects are shown as text', async (home) => {
   const names = [EVIL.replaceAll('/', '∕'), 'javascript:window.pwned=1', '\u202egnp.exe', 'a\nb', '__proto__', 'constructor', '😀 ünïcode'];
   const mappings = Object.fromEntries(names.map((name, at) => [home.mkdir(name), home.port + at]));
-  // A byte that is no UTF-8, as Python's json writes it.
+  // A byte that is not UTF-8, as Python's json writes it.
   home.writeRegistry(mappings);
   fs.writeFileSync(home.registry, fs.readFileSync(home.registry, 'utf8').replace('"mappings":{', `"mappings":{"/caf\\udce9":${home.port + 99},`));
   const { url } = await home.ui();
@@ -370,7 +369,7 @@ check('hostile names of projects are text and nothing else', async (home) => {
     assert.equal(await anyRow(page, 'caf\\xe9').count(), 1);
     assert.equal(await page.locator('img:not(h1 img), script:not([type=module])').count(), 0);
     await shot(page, 'hostile');
-    // They can be changed like any other.
+    // They can be changed like others.
     await anyRow(page, 'caf\\xe9').click();
     await page.keyboard.press('Escape');
     await page.keyboard.press('p');
@@ -385,13 +384,13 @@ check('hostile names of projects are text and nothing else', async (home) => {
   });
 });
 
-check('hostile values in requests are text and nothing else', async (home) => {
+check('hostile values in requests are shown as text', async (home) => {
   const feed = new Feed(home, 4242, { project: EVIL, instance_id: EVIL, target: EVIL });
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
     await button(page, `Record ${EVIL}`).waitFor();
-    feed.tell('no json', '{"event":"start","id":', '[]', 'null', '7', '"x"', '{"event":"head","id":99}', '{"event":"start"}', '{"event":{}}');
+    feed.send('no json', '{"event":"start","id":', '[]', 'null', '7', '"x"', '{"event":"head","id":99}', '{"event":"start"}', '{"event":{}}');
     feed.exchange(1, {
       start: { method: EVIL, path: `/${EVIL}\u202e\u0000`, fields: [[EVIL, EVIL], ['x', '\u001b[31m\u0007']], client: EVIL },
       head: { reason: EVIL, fields: [['Content-Type', 'application/json'], [EVIL, EVIL]] },
@@ -433,7 +432,7 @@ check('requests of real interceptors appear as they start, and end', async (home
     assert.match(await row.locator('.pace').textContent(), /^\d+\.\d$/);
     assert.ok(await row.locator('.body').evaluate((bar) => bar.getBoundingClientRect().width) > 20, 'the waterfall');
     await row.click();
-    await page.getByText('Bodies are shown of requests that come while recording is on').waitFor();
+    await page.getByText('Bodies are recorded while recording is on').waitFor();
     assert.doesNotMatch(await page.locator('#requests').textContent(), /secret/);
 
     await button(page, 'Record shop').click();
@@ -452,7 +451,7 @@ check('requests of real interceptors appear as they start, and end', async (home
     await page.getByRole('button', { name: 'Show that request' }).click();
     await page.locator('#requests-list .row[aria-rowindex="2"][aria-selected=true]').waitFor();
 
-    // The command that is copied works, with the key from where the person has it.
+    // The copied command works with the key in the environment.
     await button(page, 'Copy as curl').click();
     await toast(page, 'Copied as curl').waitFor();
     const command = await clipboard(page);
@@ -461,7 +460,7 @@ check('requests of real interceptors appear as they start, and end', async (home
     assert.match(repeated, /data: \[DONE\]/);
     await until('a fourth row', async () => await requestRow(page, 'chat').count() === 4);
 
-    // A page that is opened later is told what was recorded.
+    // A page that is opened later gets what was recorded.
     await onPage(url, async (later) => {
       await later.keyboard.press('2');
       await button(later, 'Recording shop').waitFor();
@@ -506,7 +505,7 @@ check('requests are filtered by text, project, class and errors', async (home) =
   await Promise.all(feeds.map((feed) => feed.end()));
 });
 
-check('a page keeps the last thousand requests, and shows those in view', async (home) => {
+check('a page keeps the last thousand requests, and only visible rows are in the document', async (home) => {
   const feed = new Feed(home, 4242);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
@@ -514,12 +513,12 @@ check('a page keeps the last thousand requests, and shows those in view', async 
     await button(page, 'Record played').waitFor();
     for (let id = 1; id <= 1200; id++) {
       feed.exchange(id, { start: { at: 1_700_000_000 + id } });
-      // As fast as they are read.
+      // As fast as the page reads.
       if (id % 100 === 0) await requestRow(page, new RegExp(`^/v1/n${id}$`)).waitFor();
     }
     await page.getByText('the last 1\u2009000 are kept').waitFor();
     assert.ok(await page.locator('#requests-list .row').count() < 60);
-    // What is being read stays where it is while more comes on top.
+    // The visible rows stay in place while others are inserted above.
     const list = page.locator('#requests-list .scroller');
     await list.evaluate((scroller) => (scroller.scrollTop = 3000));
     const inView = () => page.evaluate(() => document.elementFromPoint(400, 400).closest('.row').querySelector('.what').textContent);
@@ -528,10 +527,10 @@ check('a page keeps the last thousand requests, and shows those in view', async 
     for (let id = 1201; id <= 1210; id++) feed.exchange(id, { start: { at: 1_700_000_000 + id } });
     await until('more on top', () => list.evaluate((scroller) => scroller.scrollTop > 3000));
     assert.equal(await inView(), before);
-    feed.tell({ event: 'lost', count: 7 });
+    feed.send({ event: 'lost', count: 7 });
     await page.getByText('7 lines missed').waitFor();
-    // Those that are left when it ends are not shown as if they went on.
-    feed.tell({ event: 'start', id: 9999, at: 1_800_000_000, method: 'GET', path: '/last', fields: [] });
+    // Requests that are open when the interceptor ends are not shown as in flight.
+    feed.send({ event: 'start', id: 9999, at: 1_800_000_000, method: 'GET', path: '/last', fields: [] });
     await list.evaluate((scroller) => (scroller.scrollTop = 0));
     await requestRow(page, '/last').waitFor();
     await feed.end();
@@ -539,7 +538,7 @@ check('a page keeps the last thousand requests, and shows those in view', async 
       });
 });
 
-check('nobody without the token sees anything, and the token does not stay in the address', async (home) => {
+check('the page needs the token, and removes it from the address bar', async (home) => {
   three(home);
   const { url } = await home.ui();
   const [address, token] = url.split('#token=');
@@ -548,7 +547,7 @@ check('nobody without the token sees anything, and the token does not stay in th
     assert.equal(await page.locator('#projects-list .row').count(), 0);
     await page.getByLabel('Address or token').fill('0'.repeat(32));
     await page.keyboard.press('Enter');
-    await page.getByText('The token is missing, or of an').waitFor();
+    await page.getByText('The token is missing or expired.').waitFor();
     await page.getByLabel('Address or token').fill(url);
     await page.keyboard.press('Enter');
     await projectRow(page, 'shop').waitFor();
@@ -563,7 +562,7 @@ check('nobody without the token sees anything, and the token does not stay in th
   });
 });
 
-check('the browser that is opened has a code that is good once', async (home) => {
+check('`ic ui` opens the browser with a code that is valid once', async (home) => {
   three(home);
   fs.mkdirSync(home.path('bin'));
   fs.writeFileSync(home.path('bin/xdg-open'), `#!/bin/sh\nprintf %s "$1" >"${home.path('opened.new')}" && mv "${home.path('opened.new')}" "${home.path('opened')}"\n`, { mode: 0o755 });
@@ -571,12 +570,12 @@ check('the browser that is opened has a code that is good once', async (home) =>
   const { found } = await home.start(['ui', '--port', '0'], /^(http:\S+)\n/m, { environment });
   const opened = await until('the browser', () => fs.existsSync(home.path('opened')) && fs.readFileSync(home.path('opened'), 'utf8'));
   assert.match(opened, /#code=[0-9a-f]{32}$/);
-  assert.ok(!opened.includes(found[1].split('#token=')[1]), 'everybody can read a command line');
+  assert.ok(!opened.includes(found[1].split('#token=')[1]), 'every user can read command lines');
   await onPage(opened, (page) => projectRow(page, 'shop').waitFor());
   await onPage(opened, (page) => page.getByText('this address was valid once').waitFor(), { expects: /status of 401/ });
 });
 
-check('no other page can frame it, ask it, or read from it', async (home) => {
+check('no other page can frame it, send it requests, or read from it', async (home) => {
   three(home);
   const { url } = await home.ui();
   const [address, token] = url.split('#token=');
@@ -604,7 +603,7 @@ check('no other page can frame it, ask it, or read from it', async (home) => {
   await new Promise((resolve) => evil.close(resolve));
 });
 
-check('a page finds its `ic ui` again, and says meanwhile that it is gone', async (home) => {
+check('a page reconnects to `ic ui`, and shows when it is disconnected', async (home) => {
   three(home);
   const { child, url } = await home.ui();
   const { port } = new URL(url);
@@ -615,7 +614,7 @@ check('a page finds its `ic ui` again, and says meanwhile that it is gone', asyn
     await page.getByText('Reconnecting…').waitFor();
     await button(page, 'Export').click();
     await toast(page, 'does not answer').waitFor();
-    // Another one is another secret.
+    // A restarted `ic ui` has another secret.
     const { found } = await home.start(['ui', '--no-open', '--port', port], /^(http:\S+)\n/m);
     await page.getByLabel('Address or token').fill(found[1]);
     await page.keyboard.press('Enter');
@@ -698,7 +697,7 @@ function faint(page) {
   });
 }
 
-check('it can be used on a phone', async (home) => {
+check('the page fits a phone', async (home) => {
   three(home);
   const feed = new Feed(home, 4242);
   const { url } = await home.ui();

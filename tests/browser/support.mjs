@@ -1,5 +1,5 @@
-// What the tests of the page share: a home of its own, the program in it, an interceptor that is only played, and a browser in
-// which anything that goes wrong behind a page's back fails the test.
+// Shared by the tests of the page: a home folder, `ic` in it, a simulated interceptor, and a browser in which any error of the
+// page fails the test.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
@@ -13,18 +13,18 @@ const { chromium } = createRequire(`${process.env.MODULES}/`)('playwright-core')
 const IC = process.env.IC;
 export const TIME_MAX = Number(process.env.TIME_MAX ?? 20_000);
 
-/** Waits until `look` finds something, and returns that. */
+/** Waits until `look` returns something, and returns it. */
 export async function until(what, look) {
   const deadline = Date.now() + TIME_MAX;
   for (;;) {
     const found = await look();
     if (found) return found;
-    assert.ok(Date.now() < deadline, `in vain: ${what}`);
+    assert.ok(Date.now() < deadline, `timed out: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
 }
 
-/** Ports that nobody else is given: below those that systems hand out, and below those of the other tests. */
+/** A range of its own for each home: below the ephemeral ports and the ports of the other tests. */
 let nextPort = 10_000 + (process.pid % 90) * 100;
 
 export class Home {
@@ -63,35 +63,35 @@ export class Home {
     return JSON.parse(fs.readFileSync(this.registry, 'utf8')).mappings;
   }
 
-  /** Runs `ic` to its end; what it prints. */
+  /** Runs `ic` to its end and returns its standard output. */
   ic(...words) {
     return execFileSync(IC, words, { env: this.environment, cwd: this.path('shop'), encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   }
 
-  /** Starts `ic`; resolves to the first line on either stream that `sign` fits. */
+  /** Starts `ic`; resolves to the first match of `sign` in its output. */
   start(words, sign, { cwd = 'shop', environment = {} } = {}) {
     const child = spawn(IC, words, { env: { ...this.environment, ...environment }, cwd: this.path(cwd), stdio: ['ignore', 'pipe', 'pipe'] });
     this.children.push(child);
     return new Promise((resolve, reject) => {
-      let said = '';
-      const hear = (text) => {
-        said += text;
-        const found = sign.exec(said);
+      let output = '';
+      const read = (text) => {
+        output += text;
+        const found = sign.exec(output);
         if (found) resolve({ child, found });
       };
-      child.stdout.on('data', hear);
-      child.stderr.on('data', hear);
-      child.on('exit', (code) => reject(new Error(`ic ${words.join(' ')} ended with ${code}: ${said}`)));
+      child.stdout.on('data', read);
+      child.stderr.on('data', read);
+      child.on('exit', (code) => reject(new Error(`ic ${words.join(' ')} ended with ${code}: ${output}`)));
     });
   }
 
-  /** `ic ui`; its address, with the token. */
+  /** Starts `ic ui`; returns its address with the token. */
   async ui(...words) {
     const { child, found } = await this.start(['ui', '--no-open', '--port', '0', ...words], /^(http:\S+)\n/m);
     return { child, url: found[1] };
   }
 
-  /** An interceptor for a project, with the mock as its target. */
+  /** Starts an interceptor for a project, with the mock as its target. */
   async serve(cwd = 'shop', ...words) {
     const { child } = await this.start(['serve', ...(words.includes('--target') ? [] : ['--mock']), ...words], /Port from:.*\n/, { cwd });
     return child;
@@ -109,37 +109,37 @@ export class Home {
   }
 }
 
-/** An interceptor that is only played: a socket where feeds are looked for, on which anything can be told. */
+/** A simulated interceptor: a feed socket on which a test sends anything. */
 export class Feed {
   constructor(home, pid, hello = {}) {
     this.hello = {
       event: 'hello', protocol: 1, instance_id: 'pycharm-played', project: 'played', path: '/played', port: 9, pid, target: 'http://localhost:1',
       recording: false, at: Date.now() / 1000, ...hello,
     };
-    this.heard = [];
+    this.received = [];
     this.listeners = new Set();
     this.server = net.createServer((socket) => {
       this.listeners.add(socket);
       socket.on('error', () => {}).on('close', () => this.listeners.delete(socket));
       socket.on('data', (data) => {
-        this.heard.push(data.toString());
+        this.received.push(data.toString());
         const [, on] = /"record":(true|false)/.exec(data) ?? [];
-        if (on) this.tell({ event: 'recording', on: (this.hello.recording = on === 'true') });
+        if (on) this.send({ event: 'recording', on: (this.hello.recording = on === 'true') });
       });
       socket.write(`${JSON.stringify(this.hello)}\n`);
     });
     this.server.listen(home.path(`run/ic/${pid}.sock`));
   }
 
-  tell(...events) {
+  send(...events) {
     for (const socket of this.listeners) socket.write(events.map((event) => `${typeof event === 'string' ? event : JSON.stringify(event)}\n`).join(''));
   }
 
-  /** A request from its start to its end. */
+  /** Sends the events of a whole request. */
   exchange(id, { start = {}, head = {}, bodies = {}, end = {} } = {}) {
     const at = start.at ?? Date.now() / 1000;
     const body = ([side, data]) => ({ event: 'body', id, side, encoding: 'utf8', data, truncated: false, total: data.length });
-    this.tell(
+    this.send(
       { event: 'start', id, at, connection: 1, client: '127.0.0.1:5', method: 'POST', path: `/v1/n${id}`, version: '1.1', fields: [], length: 2, ...start },
       { event: 'head', id, at, status: 200, reason: 'OK', fields: [['Content-Type', 'text/plain']], length: 2, ttfb_ms: 10, ...head },
       ...Object.entries(bodies).map(body),
@@ -156,15 +156,15 @@ export class Feed {
 let browser;
 
 export async function launch() {
-  // Chromium's sandbox cannot be had by root, nor in most containers; every page here is our own.
+  // Chromium's sandbox works neither for root nor in most containers; every page here is our own.
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] });
 }
 
 export const shutDown = () => browser.close();
 
 /**
- * Runs `use(page)` on a page at `url`. What the console complains of, what is thrown and not caught, what the
- * Content-Security-Policy has to stop, and whatever a hostile text managed to run (`window.pwned`) fails it, unless `expects` fits.
+ * Runs `use(page)` on a page at `url`. Console errors, uncaught exceptions, violations of the Content-Security-Policy, and a
+ * hostile text that ran as a script (`window.pwned`) fail the test, unless `expects` matches.
  */
 export async function onPage(url, use, { expects = /^$/, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 760 }, permissions: ['clipboard-read', 'clipboard-write'], ...options });
@@ -176,18 +176,18 @@ export async function onPage(url, use, { expects = /^$/, ...options } = {}) {
   page.setDefaultTimeout(TIME_MAX);
   page.on('console', (message) => ['error', 'warning'].includes(message.type()) && blame(message.text()));
   page.on('pageerror', (error) => blame(error.stack));
-  page.on('request', (request) => new URL(request.url()).host === new URL(url).host || request.url().startsWith('blob:') || blame(`asks elsewhere: ${request.url()}`));
+  page.on('request', (request) => new URL(request.url()).host === new URL(url).host || request.url().startsWith('blob:') || blame(`request to another host: ${request.url()}`));
   try {
     await page.goto(url);
     await use(page);
-    assert.equal(await page.evaluate(() => window.pwned), undefined, 'a text has become a script');
+    assert.equal(await page.evaluate(() => window.pwned), undefined, 'a text ran as a script');
     assert.deepEqual(problems, []);
   } finally {
     await context.close();
   }
 }
 
-/** Keeps a picture for a person to look at, where one is wanted. */
+/** Saves a screenshot if SHOTS is set. */
 export async function shot(page, name) {
   if (process.env.SHOTS) await page.screenshot({ path: path.join(process.env.SHOTS, `${name}.png`) });
 }

@@ -1,6 +1,6 @@
-// Questions to the person: each a modal dialog that Escape ends without an answer.
+// Modal dialogs. Escape closes each without an answer.
 
-import { h, plural, say, toast, visible } from './dom.js';
+import { h, plural, setText, toast, visible } from './dom.js';
 
 /** Shows a dialog; `build(close)` gives its content. Resolves to what `close` was called with. */
 export function dialog(title, build) {
@@ -17,7 +17,7 @@ export function dialog(title, build) {
       element.remove();
       resolve(answer);
     });
-    // A click beside it, not one that merely ends there.
+    // A click that begins outside the dialog, not one that only ends there.
     element.addEventListener('mousedown', (event) => event.target === element && close());
     document.body.append(element);
     element.showModal();
@@ -52,7 +52,7 @@ function mappingTable(rows) {
 
 const ROWS_MAX = 200;
 
-/** Asks for a folder and gives it a port; resolves to the server's answer. */
+/** Asks for a folder and allocates its port; resolves to the server's answer. */
 export function allocate(ask) {
   return dialog('Allocate a port', (close) => {
     const path = h('input', { type: 'text', required: true, spellcheck: false, autocomplete: 'off', placeholder: '~/work/shop', 'aria-label': 'Folder' });
@@ -60,18 +60,18 @@ export function allocate(ask) {
     const wrong = h('p.wrong', { role: 'alert' });
     return form([
       h('label.field', {}, h('span', {}, 'The project’s folder'), path),
-      h('label.check', {}, pinned, 'Pin it: `ic prune` never takes its port'),
+      h('label.check', {}, pinned, 'Pin it: `ic prune` never removes it'),
       wrong,
       buttons(close, 'Allocate'),
     ], async () => {
       const answer = await ask('allocate', { path: path.value, pinned: pinned.checked });
-      if (answer.error) say(wrong, answer.error);
+      if (answer.error) setText(wrong, answer.error);
       else close(answer);
     });
   });
 }
 
-/** Shows what pruning would remove before it does; `keep(paths)` resolves to what puts these projects back. */
+/** Shows what pruning would remove, then removes it; `keep(paths)` resolves to a function that restores these projects. */
 export function prune(ask, keep) {
   return dialog('Prune', (close, element) => {
     const unused = h('select', { 'aria-label': 'Also ports not used for' },
@@ -83,7 +83,7 @@ export function prune(ask, keep) {
     const go = bar.lastElementChild;
     const question = (dry_run) => ({ unused_for_days: Number(unused.value) || null, dry_run });
     let paths = [];
-    const look = async () => {
+    const preview = async () => {
       go.disabled = true;
       const answer = await ask('prune', question(true));
       if (!element.isConnected) return;
@@ -91,13 +91,13 @@ export function prune(ask, keep) {
       const rows = answer.removed.map((row) => ({ ...row, why: row.reason }));
       paths = rows.map((row) => row.path);
       found.replaceChildren(rows.length ? mappingTable(rows) : h('p.dim', {}, 'Nothing to prune.'));
-      say(go, rows.length ? `Remove ${plural(rows.length, 'mapping')}` : 'Remove');
+      setText(go, rows.length ? `Remove ${plural(rows.length, 'mapping')}` : 'Remove');
       go.disabled = rows.length === 0;
     };
-    unused.addEventListener('change', look);
-    queueMicrotask(look);
+    unused.addEventListener('change', preview);
+    queueMicrotask(preview);
     return form([
-      h('p.dim', {}, 'Pinned ports and ports in use stay. A project that comes back gets its port again while that is free.'),
+      h('p.dim', {}, 'Pinned ports and ports in use are kept. A project that returns gets its old port if it is still free.'),
       h('label.field', {}, h('span', {}, 'Remove'), unused), found, bar,
     ], async () => {
       const undo = await keep(paths);
@@ -115,7 +115,7 @@ export function conflictText(row) {
     : `port ${row.port} belongs to ${visible(row.port_of)} now`;
 }
 
-/** Each byte as one character: a registry file need not be text. */
+/** Encodes each byte as one character, because a registry file need not be text. */
 export function bytesOf(buffer) {
   const bytes = new Uint8Array(buffer);
   let text = '';
@@ -123,7 +123,7 @@ export function bytesOf(buffer) {
   return text;
 }
 
-/** Takes a file, shows what it would change, and imports it. */
+/** Asks for a file, shows what it would change, and imports it. */
 export function importFile(ask) {
   return dialog('Import mappings', (close) => {
     const file = h('input', { type: 'file', required: true, accept: '.json,.backup,application/json', 'aria-label': 'File' });
@@ -133,7 +133,7 @@ export function importFile(ask) {
     const go = bar.lastElementChild;
     let chosen = null;
     const question = (dry_run) => ({ ...chosen, replace: replace.checked, dry_run });
-    const look = async () => {
+    const preview = async () => {
       go.disabled = true;
       if (!chosen) return;
       const answer = await ask('import', question(true));
@@ -153,22 +153,22 @@ export function importFile(ask) {
         answer.conflicts.length && `${plural(answer.conflicts.length, 'conflict')}${blocked ? '; with one, nothing is changed' : ', the file wins'}`,
         changes && plural(changes, 'mapping'),
         answer.unchanged && `${answer.unchanged} here already`,
-      ].filter(Boolean).join(' · ') || 'Nothing is in it.';
+      ].filter(Boolean).join(' · ') || 'The file has no mappings.';
       found.replaceChildren(...[
         answer.warning && h('p.wrong', {}, answer.warning),
         h('p', { className: blocked ? 'wrong' : 'dim' }, summary),
         rows.length > 0 && mappingTable(rows),
       ].filter(Boolean));
-      say(go, changes ? `Import ${plural(changes, 'mapping')}` : 'Import');
+      setText(go, changes ? `Import ${plural(changes, 'mapping')}` : 'Import');
       go.disabled = blocked || changes === 0;
     };
     file.addEventListener('change', async () => {
       const [picked] = file.files;
       chosen = picked ? { name: picked.name, bytes: bytesOf(await picked.arrayBuffer()) } : null;
       found.replaceChildren();
-      look();
+      preview();
     });
-    replace.addEventListener('change', look);
+    replace.addEventListener('change', preview);
     go.disabled = true;
     return form([
       h('p.dim', {}, 'An export, a registry file, or a backup of one.'),
@@ -201,14 +201,15 @@ export function signIn(message) {
     const given = h('input', { type: 'text', required: true, autocomplete: 'off', spellcheck: false, placeholder: 'http://127.0.0.1:…/#token=…', 'aria-label': 'Address or token' });
     return form([
       h('p', {}, message),
-      h('p.dim', {}, '`ic ui` prints an address that ends in a secret, at each start another one. Paste it here:'),
+      h('p.dim', {}, 'At each start `ic ui` prints an address that ends in a new secret. Paste it here:'),
       given,
       h('.buttons', {}, h('button.primary', { type: 'submit' }, 'Continue')),
     ], () => close(given.value.trim().replace(/^.*#token=/, '')));
   });
 }
 
-export function tell(answer) {
+/** Whether the answer is no error; shows one. */
+export function succeeded(answer) {
   if (answer.error) toast(answer.error, { isError: true });
   return !answer.error;
 }

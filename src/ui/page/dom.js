@@ -1,5 +1,4 @@
-// Elements, lists and small talk. All text goes in as text: there is no way from a string to markup in this page, and the
-// Content-Security-Policy would refuse one.
+// Elements, lists and messages. Strings are inserted as text only: the Content-Security-Policy forbids markup made from strings.
 
 /** An element: its class after a dot, its properties and attributes, its children (elements, texts, nothing). */
 export function h(name, properties, ...children) {
@@ -16,17 +15,17 @@ export function h(name, properties, ...children) {
   return element;
 }
 
-/** Sets what has changed, so that nothing is laid out again for nothing. */
-export function say(element, text) {
+/** Sets the text only if it changed, which avoids a new layout. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export function mark(element, attribute, value) {
+export function setAttr(element, attribute, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(attribute);
   else if (element.getAttribute(attribute) !== String(value)) element.setAttribute(attribute, value);
 }
 
-/** A path or name as it can be shown: bytes that are no UTF-8 travel as NUL and two digits. */
+/** A path or name with escapes: the server sends a byte that is not UTF-8 as NUL and two digits. */
 export function visible(text) {
   return String(text).replace(/\0([0-9a-f]{2})/g, '\\x$1').replace(/[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
 }
@@ -48,7 +47,7 @@ export function plural(number, one, many = `${one}s`) {
 
 const toasts = document.getElementById('toasts');
 
-/** A line that goes by itself; longer where there is something to do about it. */
+/** A message that disappears after a while, later if it has an action or is an error. */
 export function toast(text, { action, label, isError } = {}) {
   const close = () => {
     clearTimeout(timer);
@@ -78,8 +77,8 @@ export function download(name, type, content) {
 }
 
 /**
- * A list of rows of equal height, of which only those in view are in the document. The focus stays on the list; the row that
- * keys act on is its active descendant.
+ * A list of rows of equal height. Only the visible rows are in the document. The focus stays on the list; keys act on its
+ * active descendant.
  */
 export class List {
   /** `create(row)` fills a new row, `update(row, item)` shows an item in it; `key(item)` tells items apart. */
@@ -103,7 +102,7 @@ export class List {
     return this.rowHeight ??= parseFloat(getComputedStyle(this.element).getPropertyValue('--row')) || 40;
   }
 
-  /** `isGrowing`: new items come at the top, and what is being read stays where it is. */
+  /** `isGrowing`: new items are inserted at the top, and the scroll position follows the visible ones. */
   show(items, emptyText, isGrowing) {
     const anchor = isGrowing && this.scroller.scrollTop > 0 ? this.items[Math.floor(this.scroller.scrollTop / this.height)] : null;
     this.items = items;
@@ -118,9 +117,9 @@ export class List {
         if (after !== before) this.scroller.scrollTop = after;
       }
     }
-    mark(this.scroller, 'aria-rowcount', items.length);
+    setAttr(this.scroller, 'aria-rowcount', items.length);
     this.empty.hidden = items.length > 0;
-    say(this.empty, emptyText ?? '');
+    setText(this.empty, emptyText ?? '');
     this.draw();
   }
 
@@ -145,15 +144,15 @@ export class List {
       stale.delete(key);
       const at = `translateY(${place * this.height}px)`;
       if (row.style.transform !== at) row.style.transform = at;
-      mark(row, 'aria-rowindex', place + 1);
-      mark(row, 'aria-selected', key === this.active);
+      setAttr(row, 'aria-rowindex', place + 1);
+      setAttr(row, 'aria-selected', key === this.active);
       this.update(row, item);
     }
     for (const key of stale) {
       this.rows.get(key).remove();
       this.rows.delete(key);
     }
-    mark(this.scroller, 'aria-activedescendant', this.rows.has(this.active) ? `${this.id}-${this.active}` : null);
+    setAttr(this.scroller, 'aria-activedescendant', this.rows.has(this.active) ? `${this.id}-${this.active}` : null);
   }
 
   get current() {
@@ -173,7 +172,7 @@ export class List {
     if (opens && this.current) this.open(this.current);
   }
 
-  /** Moves by so many rows; an open pane follows. */
+  /** Moves the active row by `by` rows; `follows`: the pane shows the new one. */
   move(by, follows) {
     if (!this.items.length) return;
     const place = this.places.get(this.active) ?? (by > 0 ? -1 : this.items.length);

@@ -1,24 +1,23 @@
-// What can be told of a request without a page: how it is repeated with curl, what its answer says, what is new in its
-// conversation. Nothing here knows an element.
+// Pure functions of a recorded request: its curl command, the text of its answer, and what is new in its conversation.
 
 const KEYS = /^(authorization|proxy-authorization|x-api-key|api-key|x-goog-api-key)$/i;
 
-/** Fields that curl makes itself, or that are of this connection only. */
+/** Fields that curl adds itself, or that concern one connection only. */
 const LEFT_OUT = /^(host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|proxy-connection|accept-encoding|cookie|http2-settings)$/i;
 
-/** For a POSIX shell: nothing within single quotes has a meaning but the quote. No argument can hold a NUL. */
+/** Quotes an argument for a POSIX shell. An argument cannot contain NUL. */
 export function quoted(given) {
   const text = given.replaceAll('\0', '');
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** The request as a command. A key was never told; it stands there as a variable for the shell to fill in. */
+/** The request as a curl command. The page does not have the keys, so the shell variable API_KEY replaces them. */
 export function curl(exchange, port, body) {
-  // Values of a query were never told: what stands in their place is no more allowed in a target than a space.
+  // The feed replaces query values by a character that is not allowed in a target.
   const path = (exchange.path ?? '/').replace(/\p{Surrogate}/gu, '\ufffd').replace(/[^\x21-\x7e]/gu, encodeURIComponent);
   const url = `http://localhost:${port}${path}`;
   const parts = ['curl'];
-  // Brackets and braces would be curl's own language.
+  // Without it curl expands brackets and braces.
   if (/[[\]{}]/.test(url)) parts.push('--globoff');
   if (exchange.method === 'HEAD') parts.push('--head');
   else if (exchange.method !== (body === undefined ? 'GET' : 'POST')) parts.push(`-X ${quoted(exchange.method ?? 'GET')}`);
@@ -30,7 +29,7 @@ export function curl(exchange, port, body) {
       const scheme = /^(bearer|basic)\s/i.exec(value)?.[0] ?? (/authorization$/i.test(name) ? 'Bearer ' : '');
       parts.push(`-H "${name}: ${scheme}$API_KEY"`);
     } else {
-      // `Name:` would take the field away.
+      // For curl, `Name:` removes the field, and `Name;` sends it empty.
       parts.push(`-H ${quoted(value === '' ? `${name};` : `${name}: ${value}`)}`);
     }
   }
@@ -48,7 +47,7 @@ function bytes({ encoding, data }) {
   return Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
 }
 
-/** A recorded body as text: unpacked where the browser can; of a truncated one what there is. */
+/** A recorded body as text, decompressed if the browser can; of a truncated body its beginning. */
 export async function bodyText(body, fields) {
   const coding = field(fields, 'content-encoding')?.trim().toLowerCase();
   if (!coding || coding === 'identity') {
@@ -57,11 +56,11 @@ export async function bodyText(body, fields) {
     try {
       return { text: new TextDecoder('utf-8', { fatal: true }).decode(raw) };
     } catch {
-      return { note: `${raw.length} bytes that are no text` };
+      return { note: `${raw.length} bytes that are not text` };
     }
   }
   const format = { gzip: 'gzip', 'x-gzip': 'gzip', deflate: 'deflate' }[coding];
-  if (!format) return { note: `packed with ${coding}, which is not unpacked here` };
+  if (!format) return { note: `compressed with ${coding}, which is not supported here` };
   const decoder = new TextDecoder();
   let text = '';
   try {
@@ -73,7 +72,7 @@ export async function bodyText(body, fields) {
       if (text.length > UNPACKED_MAX) return { text, note: 'cut at 8 MiB' };
     }
   } catch {
-    if (!text) return { note: `cannot be unpacked (${coding})` };
+    if (!text) return { note: `cannot be decompressed (${coding})` };
   }
   return { text: text + decoder.decode() };
 }
@@ -88,7 +87,7 @@ export function parsed(text) {
   }
 }
 
-/** The data of a stream's events, as far as they are JSON. */
+/** The JSON data of a stream's events; others are left out. */
 function events(text) {
   return text.split(/\r\n\r\n|\n\n|\r\r/).map((event) =>
     event.split(/\r\n|\n|\r/).filter((line) => line.startsWith('data:')).map((line) => line.slice(5).replace(/^ /, '')).join('\n'))
@@ -96,8 +95,8 @@ function events(text) {
 }
 
 /**
- * What a model answered, put together from a document or from the pieces of a stream, of OpenAI's chat and responses or of
- * Anthropic's messages: `{ text, reasoning, tools: [{ name, input }], stop }`; null where it is none of these.
+ * A model's answer as `{ text, reasoning, tools: [{ name, input }], stop }`, from a document or a stream of OpenAI's chat
+ * completions or responses, or of Anthropic's messages; null for anything else.
  */
 export function assembled(text) {
   const answer = { text: '', reasoning: '', tools: [], stop: null };
@@ -143,7 +142,7 @@ function takeItem(answer, item) {
   if (item?.type === 'function_call') answer.tools.push({ name: string(item.name), input: string(item.arguments) });
 }
 
-/** A function that takes one event of a stream and says whether it was of a known kind. */
+/** Returns a function that adds one event of a stream to the answer, and returns whether its kind is known. */
 function collector(answer) {
   const blocks = new Map();
   const tool = (index) => (answer.tools[Math.min(index ?? 0, 255)] ??= { name: '', input: '' });
@@ -200,7 +199,7 @@ function collector(answer) {
   };
 }
 
-/** The text of a content that is a text, or a list of parts. */
+/** The text of a content that is a string or a list of parts. */
 export function flat(content) {
   if (typeof content === 'string') return content;
   return list(content).map((part) => {
@@ -214,7 +213,7 @@ export function flat(content) {
   }).filter(Boolean).join('\n');
 }
 
-/** The messages of a request, in whichever of the three forms; null where it has none. */
+/** The messages of a request in any of the three APIs; null if it has none. */
 export function messages(request) {
   const said = request?.messages ?? request?.input;
   if (said === undefined || said === null) return null;
@@ -223,7 +222,7 @@ export function messages(request) {
   return system === undefined || system === null ? all : [{ role: 'system', content: system }, ...all];
 }
 
-/** A message as it is compared: marks for a cache move from message to message, and mean nothing. */
+/** A message for comparison, without cache marks, which move from message to message. */
 function essence(message) {
   return JSON.stringify(message, (key, value) => {
     if (key === 'cache_control') return undefined;
@@ -231,7 +230,7 @@ function essence(message) {
   });
 }
 
-/** One message as a person reads it. */
+/** A message as text. */
 export function spoken(message) {
   const calls = list(message?.tool_calls).map(({ function: call }) => `[calls ${call?.name} ${call?.arguments}]`);
   const item = message?.type === 'function_call' ? `[calls ${message.name} ${message.arguments}]`
@@ -240,8 +239,8 @@ export function spoken(message) {
 }
 
 /**
- * What is new in a request since the one before it in its conversation: of `earlier` requests (the latest first) the one with
- * which most of its first messages are the same. `{ previous, common, added, dropped, changed }`, or null.
+ * What is new in a request since the previous one of its conversation: the one of `earlier` (the latest first) that shares the
+ * most initial messages. `{ previous, common, added, dropped, changed }`, or null.
  */
 export function difference(request, earlier) {
   const said = messages(request);
@@ -254,7 +253,7 @@ export function difference(request, earlier) {
     if (!theirs) continue;
     let common = 0;
     while (common < own.length && common < theirs.length && own[common] === essence(theirs[common])) common++;
-    // The same instructions alone make no conversation.
+    // Equal instructions alone do not make a conversation.
     if (said.slice(0, common).some(isSpoken) && common > (best?.common ?? 0)) best = { exchange, body, common, theirs };
   }
   if (!best) return null;

@@ -1,6 +1,6 @@
-// The page: who may ask, what is told, which view is shown, and the keys that hold everywhere.
+// The page: signing in, the stream of updates, the two views, and the keys that work in both.
 
-import { mark, say, toast } from './dom.js';
+import { setAttr, setText, toast } from './dom.js';
 import * as dialogs from './dialogs.js';
 import { Projects } from './projects.js';
 import { Requests } from './requests.js';
@@ -10,7 +10,7 @@ const search = document.getElementById('search');
 const link = document.getElementById('link');
 const banner = document.getElementById('banner');
 
-/** Asks the server; an answer that is no success has an `error`. */
+/** Sends a request to the server and returns its answer, which has an `error` if the request failed. */
 async function ask(name, question) {
   const change = question !== undefined;
   try {
@@ -27,7 +27,7 @@ async function ask(name, question) {
   }
 }
 
-/** What is in the address goes into the tab's memory, and out of the address bar and the history. */
+/** Moves the secret in the address to the tab's session storage, and removes it from the address bar and the history. Returns an error. */
 async function takeToken() {
   const [, kind, secret] = location.hash.match(/^#(token|code)=(.+)$/) ?? [];
   if (!kind) return null;
@@ -62,37 +62,37 @@ projects.onRequests = (row) => {
   requests.focus();
 };
 
-function hear(message) {
+function receive(message) {
   switch (message.on) {
     case 'projects':
       banner.hidden = !(message.problem ?? message.warning);
-      say(banner, message.problem ?? message.warning ?? '');
-      if (!message.problem) projects.hearProjects(message);
+      setText(banner, message.problem ?? message.warning ?? '');
+      if (!message.problem) projects.setProjects(message);
       break;
     case 'status':
-      projects.hearStatus(message);
+      projects.setStatus(message);
       break;
     case 'feed':
-      requests.hear(message);
+      requests.receive(message);
       break;
     case 'lost':
-      requests.miss(message.count);
+      requests.addLost(message.count);
       break;
   }
 }
 
-function linked(state, text) {
-  mark(link, 'data-state', state);
-  say(link, text);
+function showConnection(state, text) {
+  setAttr(link, 'data-state', state);
+  setText(link, text);
 }
 
-/** Reads lines for ever. What is a line of its own stands whole in the stream, in however many pieces it comes. */
+/** Receives lines until the connection ends. A line can arrive in several pieces. */
 async function live() {
   const response = await fetch('/api/live', { headers: { 'X-Ic-Token': sessionStorage.getItem(TOKEN) ?? '' } });
   if (response.status === 401) return 'unknown';
   if (!response.ok) throw new Error(String(response.status));
-  linked('on', 'Live');
-  for (const view of Object.values(views)) view.begin?.();
+  showConnection('on', 'Live');
+  for (const view of Object.values(views)) view.reset?.();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (;;) {
@@ -102,16 +102,16 @@ async function live() {
     rest = lines.pop();
     for (const line of lines) {
       try {
-        hear(JSON.parse(line));
+        receive(JSON.parse(line));
       } catch (error) {
-        // One line that is not as it should be is no reason to hear nothing more.
+        // An unexpected line does not end the stream.
         console.error(error);
       }
     }
   }
 }
 
-async function listen() {
+async function stayConnected() {
   for (let pause = 250; ; pause = Math.min(pause * 2, 4000)) {
     let outcome = 'ended';
     try {
@@ -119,15 +119,15 @@ async function listen() {
       outcome = await live();
       if (performance.now() - started > 5000) pause = 250;
     } catch {
-      // It is tried again.
+      // The loop tries again.
     }
     if (outcome === 'unknown') {
-      linked('off', 'No access');
-      await signIn('The token is missing, or of an `ic ui` that has ended.');
+      showConnection('off', 'No access');
+      await signIn('The token is missing or expired.');
       pause = 125;
       continue;
     }
-    linked('off', 'Reconnecting…');
+    showConnection('off', 'Reconnecting…');
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
@@ -140,7 +140,7 @@ function show(chosen) {
   for (const tab of tabs) {
     const name = tab.id.slice(4);
     const isShown = name === chosen;
-    mark(tab, 'aria-selected', String(isShown));
+    setAttr(tab, 'aria-selected', String(isShown));
     tab.tabIndex = isShown ? 0 : -1;
     document.getElementById(name).hidden = !isShown;
     views[name].shown(isShown);
@@ -191,11 +191,11 @@ addEventListener('keydown', (event) => {
   event.preventDefault();
 });
 
-// An address that is pasted over an open page changes its hash only.
+// Pasting the printed address into the tab of an open page changes only the hash.
 addEventListener('hashchange', () => location.hash.includes('=') && location.reload());
 addEventListener('unhandledrejection', (event) => toast(String(event.reason), { isError: true }));
 
 show('projects');
 const refused = await takeToken();
 if (refused) await signIn(refused);
-listen();
+stayConnected();

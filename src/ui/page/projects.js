@@ -1,6 +1,6 @@
-// All projects and what runs on their ports.
+// The view of all projects and their interceptors.
 
-import { List, ago, copy, count, download, h, mark, plural, say, toast, visible } from './dom.js';
+import { List, ago, copy, count, download, h, setAttr, plural, setText, toast, visible } from './dom.js';
 import * as dialogs from './dialogs.js';
 
 const STATES = {
@@ -23,7 +23,7 @@ const SORTS = {
   used: (a, b) => (b.usedAt ?? 0) - (a.usedAt ?? 0) || a.port - b.port,
 };
 
-/** Samples of an interceptor's counter, and what they tell. */
+/** The request rate of an interceptor, from samples of its counter. */
 class Rate {
   constructor() {
     this.samples = [];
@@ -36,14 +36,14 @@ class Rate {
     if (this.samples.length > SAMPLES_MAX) this.samples.shift();
   }
 
-  /** Requests a second, over the last ten or so. */
+  /** Requests per second over the last 11 seconds. */
   get now() {
     const last = this.samples.at(-1);
     const first = this.samples.find(({ at }) => last.at - at <= 11_000);
     return last.at > first.at ? ((last.requests - first.requests) * 1000) / (last.at - first.at) : 0;
   }
 
-  /** For each interval, requests a second. */
+  /** Requests per second, for each interval. */
   get steps() {
     return this.samples.slice(1).map(({ requests, at }, place) => {
       const before = this.samples[place];
@@ -69,13 +69,13 @@ function drawSpark(svg, rate) {
   const top = Math.max(1, ...steps);
   const left = 60 - (steps.length - 1) * 2;
   const points = steps.map((step, place) => `${left + place * 2},${(15 - (14 * step) / top).toFixed(1)}`);
-  mark(svg.firstChild, 'points', points.join(' '));
+  setAttr(svg.firstChild, 'points', points.join(' '));
 }
 
 export class Projects {
   constructor(element, ask) {
     this.ask = ask;
-    this.told = { projects: [] };
+    this.registry = { projects: [] };
     this.undos = [];
     this.status = { interceptors: [], held: [] };
     this.rates = new Map();
@@ -111,24 +111,24 @@ export class Projects {
       h('.bar', {},
         h('.chips', { role: 'group', 'aria-label': 'Which projects' }, this.chips),
         h('.actions', {},
-          button('button.primary', 'Allocate…', 'Give a folder its port (a)', () => this.allocate()),
-          button('button', 'Prune…', 'Remove what is not needed', () => this.prune()),
-          button('button', 'Import…', 'Take over mappings from a file', () => this.import()),
-          button('button', 'Export', 'Everything in the registry, as JSON', () => this.export()),
+          button('button.primary', 'Allocate…', 'Allocate a port for a folder (a)', () => this.allocate()),
+          button('button', 'Prune…', 'Remove mappings that are not needed', () => this.prune()),
+          button('button', 'Import…', 'Import mappings from a file', () => this.import()),
+          button('button', 'Export', 'Save the registry as JSON', () => this.export()),
           this.undoButton)),
       h('.split', {}, this.list.element, this.pane),
       this.facts);
     this.showUndo();
   }
 
-  // What is heard.
+  // Updates from the server.
 
-  hearProjects(message) {
-    this.told = message;
+  setProjects(message) {
+    this.registry = message;
     this.draw();
   }
 
-  hearStatus(message) {
+  setStatus(message) {
     this.status = message;
     const now = performance.now();
     const pids = new Set();
@@ -142,13 +142,13 @@ export class Projects {
     this.draw();
   }
 
-  /** Projects with what runs for them, and what runs beside them. */
+  /** The rows: projects with their interceptors, and interceptors without a project. */
   merge() {
     const { interceptors, held } = this.status;
     const byPort = new Map(interceptors.map((one) => [one.port, one]));
     const heldBy = new Map(held.map((one) => [one.port, one]));
     const used = new Set();
-    const rows = this.told.projects.map((project) => {
+    const rows = this.registry.projects.map((project) => {
       const one = byPort.get(project.port);
       const interceptor = one?.path === project.path ? one : undefined;
       if (interceptor) used.add(interceptor);
@@ -159,7 +159,7 @@ export class Projects {
     const atHeldPort = new Map(rows.map((row) => [row.port, row]));
     for (const one of interceptors) {
       if (used.has(one)) continue;
-      // Listening without a mapping of its own (`--port`, INTERCEPTOR_PORT).
+      // It has no mapping (`--port`, INTERCEPTOR_PORT).
       rows.push({
         key: `i${one.pid}-${one.port}`, name: one.project ?? one.instance_id, path: one.path ?? '', port: one.port,
         interceptor: one, state: 'running', isMapped: false, isGuest: atHeldPort.has(one.port),
@@ -182,26 +182,26 @@ export class Projects {
     const found = words.length ? all.filter(matches) : all;
     for (const [place, [kind, , is]] of KINDS.entries()) {
       const number = found.filter(is).length;
-      say(this.chips[place].lastChild, count(number));
+      setText(this.chips[place].lastChild, count(number));
       this.chips[place].hidden = number === 0 && kind !== 'all' && kind !== this.kind;
     }
     const [, , is] = KINDS.find(([kind]) => kind === this.kind);
     this.rows = found.filter(is).sort(SORTS[this.sort]);
     for (const button of this.columns.querySelectorAll('[data-sort]')) {
       const isIt = button.dataset.sort === this.sort;
-      mark(button.parentElement, 'aria-sort', isIt ? (SORTS_DOWN.has(this.sort) ? 'descending' : 'ascending') : null);
+      setAttr(button.parentElement, 'aria-sort', isIt ? (SORTS_DOWN.has(this.sort) ? 'descending' : 'ascending') : null);
     }
-    this.list.show(this.rows, !this.told.range ? 'Loading…' : all.length ? 'No project matches.' : 'No project has a port yet. Allocate one with “a”.');
+    this.list.show(this.rows, !this.registry.range ? 'Loading…' : all.length ? 'No project matches.' : 'No project has a port yet. Allocate one with “a”.');
     if (!this.pane.hidden) {
       const row = all.find(({ key }) => key === this.openKey);
       if (row) this.fillPane(row);
       else this.close();
     }
-    const { range, assigned, projects, next_available, registry_file } = this.told;
+    const { range, assigned, projects, next_available, registry_file } = this.registry;
     if (range) {
       const total = range.end - range.start + 1;
       const outside = projects.length - assigned;
-      say(this.facts, `Ports ${range.start}–${range.end}: ${count(projects.length)} allocated${outside ? ` (${count(outside)} outside the range)` : ''}, ${count(total - assigned)} available, `
+      setText(this.facts, `Ports ${range.start}–${range.end}: ${count(projects.length)} allocated${outside ? ` (${count(outside)} outside the range)` : ''}, ${count(total - assigned)} available, `
         + `${next_available ? `next ${next_available}` : 'none free'} · ${registry_file}`);
     }
   }
@@ -237,31 +237,31 @@ export class Projects {
   updateRow(row, item) {
     const { cells } = row;
     const { interceptor } = item;
-    mark(row, 'data-state', item.state);
-    mark(cells.dot, 'aria-label', STATES[item.state]);
-    mark(cells.dot, 'title', STATES[item.state]);
-    say(cells.name, visible(item.name));
+    setAttr(row, 'data-state', item.state);
+    setAttr(cells.dot, 'aria-label', STATES[item.state]);
+    setAttr(cells.dot, 'title', STATES[item.state]);
+    setText(cells.name, visible(item.name));
     const badge = item.pinned ? 'pinned' : item.isMapped ? '' : item.isGuest ? 'on another’s port' : 'not in the registry';
-    say(cells.badge, badge);
+    setText(cells.badge, badge);
     cells.badge.hidden = !badge;
-    say(cells.path, visible(item.path) || 'no project');
-    mark(cells.path, 'title', visible(item.path));
-    say(cells.port, String(item.port));
+    setText(cells.path, visible(item.path) || 'no project');
+    setAttr(cells.path, 'title', visible(item.path));
+    setText(cells.port, String(item.port));
     const [target, note, isBad] = targetOf(item);
-    say(cells.target, target);
-    mark(cells.target, 'title', target);
-    say(cells.targetNote, note);
+    setText(cells.target, target);
+    setAttr(cells.target, 'title', target);
+    setText(cells.targetNote, note);
     cells.targetNote.classList.toggle('bad', isBad);
-    say(cells.requests, interceptor ? count(interceptor.requests) : '');
-    say(cells.failed, interceptor?.errors ? `${count(interceptor.errors)} failed` : interceptor?.in_flight ? `${count(interceptor.in_flight)} in flight` : '');
+    setText(cells.requests, interceptor ? count(interceptor.requests) : '');
+    setText(cells.failed, interceptor?.errors ? `${count(interceptor.errors)} failed` : interceptor?.in_flight ? `${count(interceptor.in_flight)} in flight` : '');
     cells.failed.classList.toggle('bad', Boolean(interceptor?.errors));
-    say(cells.rate, interceptor ? rateText(item.rate) : '');
+    setText(cells.rate, interceptor ? rateText(item.rate) : '');
     cells.spark.toggleAttribute('hidden', !interceptor);
     if (interceptor) drawSpark(cells.spark, item.rateOf);
-    say(cells.used, usedText(item));
-    say(row.pin, item.pinned ? 'Unpin' : 'Pin');
-    mark(row.pin, 'aria-label', item.pinned ? 'Unpin' : 'Pin');
-    mark(row.pin, 'title', item.pinned ? 'Unpin (p)' : 'Pin: prune leaves it alone (p)');
+    setText(cells.used, usedText(item));
+    setText(row.pin, item.pinned ? 'Unpin' : 'Pin');
+    setAttr(row.pin, 'aria-label', item.pinned ? 'Unpin' : 'Pin');
+    setAttr(row.pin, 'title', item.pinned ? 'Unpin (p)' : 'Pin: prune never removes it (p)');
     row.pin.hidden = row.discard.hidden = !item.isMapped;
   }
 
@@ -282,7 +282,7 @@ export class Projects {
   }
 
   fillPane(item) {
-    // Built once for a project; then only its texts change, so that nothing is taken from under a pointer.
+    // Built once for each project; then only texts change, so that an update does not replace a button during a click.
     if (this.paneKey !== item.key) {
       this.paneKey = item.key;
       const fact = (name) => [h('dt', {}, name), h('dd')];
@@ -300,10 +300,9 @@ export class Projects {
     }
     this.item = item;
     const { interceptor, holder } = item;
-    say(this.paneTitle, visible(item.name));
-    // Where nothing runs there are none of its own to be shown.
+    setText(this.paneTitle, visible(item.name));
     this.paneRequests.disabled = !interceptor;
-    say(this.panePin, item.pinned ? 'Unpin' : 'Pin');
+    setText(this.panePin, item.pinned ? 'Unpin' : 'Pin');
     this.panePin.hidden = this.paneRemove.hidden = !item.isMapped;
     const url = addressOf(item);
     const values = {
@@ -318,11 +317,11 @@ export class Projects {
     };
     for (const [name, [term, value]] of this.paneFacts) {
       term.hidden = value.hidden = !values[name];
-      say(value, values[name] ? visible(values[name]) : '');
+      setText(value, values[name] ? visible(values[name]) : '');
     }
   }
 
-  // What is done.
+  // Actions.
 
   filter(text) {
     this.filterText = text;
@@ -332,7 +331,7 @@ export class Projects {
 
   choose(kind) {
     this.kind = kind;
-    for (const [place, [name]] of KINDS.entries()) mark(this.chips[place], 'aria-pressed', String(name === kind));
+    for (const [place, [name]] of KINDS.entries()) setAttr(this.chips[place], 'aria-pressed', String(name === kind));
     this.draw();
   }
 
@@ -350,7 +349,7 @@ export class Projects {
     if (isShown) this.list.draw();
   }
 
-  /** Keys of the whole view. */
+  /** Keys of the view. */
   press(key) {
     const keys = { a: () => this.allocate(), u: () => this.undo(), Escape: () => this.pane.hidden || this.close() };
     if (key in keys) keys[key]();
@@ -374,7 +373,7 @@ export class Projects {
     copy(addressOf(row), addressOf(row));
   }
 
-  /** Shows what was done; `undo` sends the request that reverts it and resolves to its answer. */
+  /** Reports a change; `undo` sends the request that reverts it and resolves to its answer. */
   offerUndo(text, undo) {
     if (!undo) return toast(text);
     const entry = { text, undo };
@@ -393,7 +392,7 @@ export class Projects {
   async undo(entry = this.undos.at(-1)) {
     if (!this.undos.includes(entry)) return;
     const answer = await entry.undo();
-    if (!dialogs.tell(answer)) return;
+    if (!dialogs.succeeded(answer)) return;
     if (answer.conflicts?.length) {
       toast(`Cannot undo: ${dialogs.conflictText(answer.conflicts[0])}`, { isError: true });
       return;
@@ -403,7 +402,7 @@ export class Projects {
     toast(`Undone: ${entry.text}`);
   }
 
-  /** What the registry holds of these projects, as an import that puts it back; `null` if it cannot be read. */
+  /** Returns a function that restores the current mappings of these projects by an import; `null` if they cannot be read. */
   async keep(paths) {
     const { blob } = await this.ask('export');
     if (!blob) return null;
@@ -417,16 +416,16 @@ export class Projects {
   async pin(row) {
     const answer = await this.ask('pin', { path: row.path, pinned: !row.pinned });
     const undo = () => this.ask('pin', { path: row.path, pinned: row.pinned });
-    if (dialogs.tell(answer)) this.offerUndo(`${answer.pinned ? 'Pinned' : 'Unpinned'} ${visible(row.name)}`, undo);
+    if (dialogs.succeeded(answer)) this.offerUndo(`${answer.pinned ? 'Pinned' : 'Unpinned'} ${visible(row.name)}`, undo);
   }
 
   async remove(row) {
-    const lines = [`${visible(row.path)} loses port ${row.port}, which another project can get then.`];
-    if (row.state === 'running') lines.push('Its interceptor is running and goes on until it is stopped.');
+    const lines = [`${visible(row.path)} loses port ${row.port}, which another project may get then.`];
+    if (row.state === 'running') lines.push('Its interceptor keeps running until it is stopped.');
     if (!await dialogs.confirm(`Remove ${visible(row.name)}?`, lines, 'Remove')) return this.list.focus();
     const undo = await this.keep([row.path]);
     const answer = await this.ask('remove', { path: row.path });
-    if (dialogs.tell(answer)) this.offerUndo(`Removed ${visible(row.name)}`, undo);
+    if (dialogs.succeeded(answer)) this.offerUndo(`Removed ${visible(row.name)}`, undo);
     this.list.focus();
   }
 
@@ -435,7 +434,7 @@ export class Projects {
     if (!answer) return;
     const text = answer.created ? `${visible(answer.project)} has port ${answer.port}` : `${visible(answer.project)} had port ${answer.port} already`;
     const undo = answer.created && (() => this.ask('remove', { path: answer.path }));
-    this.offerUndo(answer.missing ? `${text}; there is no such folder yet` : text, undo);
+    this.offerUndo(answer.missing ? `${text}; the folder does not exist yet` : text, undo);
     this.list.pick(`p${answer.port}`, false);
   }
 
@@ -452,11 +451,11 @@ export class Projects {
   async export() {
     const answer = await this.ask('export');
     if (answer.blob) download('port_registry.json', answer.blob.type, answer.blob);
-    else dialogs.tell(answer);
+    else dialogs.succeeded(answer);
   }
 }
 
-/** Enough for what a user remembers to have done. */
+/** More than a user remembers. */
 const UNDOS_MAX = 20;
 
 const SORTS_DOWN = new Set(['requests', 'rate', 'used']);
@@ -470,7 +469,7 @@ function holderText(holder) {
   return holder.pid ? `${visible(holder.program)}, pid ${holder.pid}` : 'a program that cannot be seen';
 }
 
-/** The target's column: a line, a note below it, and whether that is bad news. */
+/** The target's column: a line, a note below it, and whether the note is an error. */
 function targetOf({ interceptor, holder, state }) {
   if (interceptor) {
     const trouble = interceptor.target_reachable ? '' : 'not reachable';

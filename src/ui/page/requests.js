@@ -1,14 +1,14 @@
-// Requests as they happen: a list on a common time axis, and one of them in detail.
+// The view of live requests: a list with a common time axis, and details of one request.
 
-import { List, copy, count, h, mark, plural, say, visible } from './dom.js';
+import { List, copy, count, h, setAttr, plural, setText, visible } from './dom.js';
 import * as dialogs from './dialogs.js';
 import { assembled, bodyText, curl, difference, field, parsed } from './exchange.js';
 
-/** More than a person looks through; a day of a busy machine does not fill a tab. */
+/** Bounds the memory of the tab. */
 const EXCHANGES_MAX = 1000;
-/** Characters of bodies that are kept, over all of them. */
+/** The size of all kept bodies, in characters. */
 const BODIES_MAX = 48 << 20;
-/** Of a body that is shown at once. */
+/** The shown length of a body, in characters. */
 const SHOWN_MAX = 200_000;
 
 const isFailed = (one) => one.status >= 400 || ['client_gone', 'origin_cut', 'refused', 'error', 'unknown'].includes(one.outcome);
@@ -23,8 +23,8 @@ const KINDS = [
 
 const OUTCOMES = {
   __proto__: null,
-  complete: 'complete', client_gone: 'the client went away', origin_cut: 'cut by the target', refused: 'refused by ic',
-  error: 'no answer from the target', tunnel: 'tunnel, closed', unknown: 'not followed to its end',
+  complete: 'complete', client_gone: 'the client disconnected', origin_cut: 'cut by the target', refused: 'refused by ic',
+  error: 'no answer from the target', tunnel: 'tunnel, closed', unknown: 'its end was not seen',
 };
 
 export class Requests {
@@ -40,7 +40,7 @@ export class Requests {
     this.kind = 'all';
     this.project = '';
     this.build(element);
-    // What is in flight grows older.
+    // Updates the durations of requests in flight.
     setInterval(() => this.isShown && this.exchanges.some((one) => !one.outcome) && this.draw(), 250);
   }
 
@@ -55,7 +55,7 @@ export class Requests {
       head('Time', 'time'), head('Project', 'source'), head('Request', 'line'), head('Status', 'status'), head('First byte', 'num.ttfb'),
       head('Duration', 'num.duration'), head('Size', 'num.size'), head('Model', 'model'), head('Tokens', 'num.tokens'),
       head('ms/token', 'num.pace'), this.axisHead = head('', 'axis'));
-    this.axisHead.title = 'From the first start to the last end of what is in view';
+    this.axisHead.title = 'From the first start to the last end of the visible requests';
     this.list = new List({
       label: 'Requests', columns: this.columns, key: (one) => one.key,
       create: (row) => this.createRow(row), update: (row, one) => this.updateRow(row, one),
@@ -67,14 +67,14 @@ export class Requests {
     this.facts = h('p.facts');
     element.append(
       h('.bar', {}, h('.chips', { role: 'group', 'aria-label': 'Which requests' }, this.chips),
-        h('.actions', {}, this.recorders, this.projects, h('button', { type: 'button', title: 'Forget what is listed here', onclick: () => this.clear() }, 'Clear'))),
+        h('.actions', {}, this.recorders, this.projects, h('button', { type: 'button', title: 'Clear this list', onclick: () => this.clear() }, 'Clear'))),
       h('.split', {}, this.list.element, this.pane),
       this.facts);
   }
 
-  // What is heard.
+  // Updates from the server.
 
-  hear({ pid, event }) {
+  receive({ pid, event }) {
     if (typeof event !== 'object' || !event) return;
     const feed = this.feeds.get(pid);
     switch (event.event) {
@@ -88,10 +88,10 @@ export class Requests {
         this.drawFeeds();
         break;
       case 'lost':
-        this.miss(event.count);
+        this.addLost(event.count);
         break;
       case 'full':
-        this.facts.textContent = `${feed?.name ?? 'An interceptor'} has as many listeners as it can; close another page.`;
+        this.facts.textContent = `${feed?.name ?? 'An interceptor'} has too many subscribers; close another page.`;
         break;
       case 'closed':
         this.abandon(pid);
@@ -104,14 +104,14 @@ export class Requests {
     this.draw();
   }
 
-  /** Lines were dropped on the way: whose end that concerns is not known. */
-  miss(number) {
+  /** Counts lines that were dropped on the way. */
+  addLost(number) {
     this.lost += number;
     this.draw();
   }
 
-  /** Begins anew: the stream of lines was broken, and what is in flight may have ended since. */
-  begin() {
+  /** Starts again after a lost connection: requests in flight may have ended since. */
+  reset() {
     for (const pid of this.feeds.keys()) this.abandon(pid);
     this.feeds.clear();
     this.drawFeeds();
@@ -125,11 +125,11 @@ export class Requests {
     const key = `${feed.pid}-${feed.port}-${event.id}`;
     let one = this.byKey.get(key);
     if (!one) {
-      // Its beginning was missed.
+      // Its start was missed.
       if (event.event !== 'start') return;
       one = { key, pid: feed.pid, port: feed.port, source: feed.name, sourcePath: feed.path, id: event.id, bodies: {}, revision: 0 };
       this.byKey.set(key, one);
-      // Lines of several interceptors come mixed, and recorded ones late.
+      // Lines of several interceptors are mixed, and recorded ones arrive late.
       let place = 0;
       while (place < this.exchanges.length && this.exchanges[place].at > event.at) place++;
       this.exchanges.splice(place, 0, one);
@@ -192,10 +192,10 @@ export class Requests {
     const known = new Map([...this.recorders.children].map((button) => [button.dataset.pid, button]));
     this.recorders.replaceChildren(...feeds.map((feed) => {
       const button = known.get(String(feed.pid)) ?? h('button.record', { type: 'button', 'data-pid': String(feed.pid), onclick: () => this.record(feed.pid) });
-      mark(button, 'aria-pressed', String(feed.recording));
-      say(button, feed.recording ? `Recording ${visible(feed.name)}` : `Record ${visible(feed.name)}`);
-      button.title = feed.recording ? 'Bodies are kept in the interceptor’s memory; click to stop and forget them'
-        : 'Keep the bodies of its last requests, in its memory only';
+      setAttr(button, 'aria-pressed', String(feed.recording));
+      setText(button, feed.recording ? `Recording ${visible(feed.name)}` : `Record ${visible(feed.name)}`);
+      button.title = feed.recording ? 'Bodies are kept in the interceptor’s memory; click to stop and delete them'
+        : 'Keep the bodies of the last requests, in the interceptor’s memory only';
       return button;
     }));
     const names = [['', 'All projects'], ...feeds.map((feed) => [String(feed.pid), `${visible(feed.name)} · ${feed.port}`])];
@@ -210,7 +210,7 @@ export class Requests {
   draw() {
     if (!this.isShown || this.isDue) return;
     this.isDue = true;
-    // However many lines come at once, once a frame.
+    // At most once per frame, however many lines arrive.
     requestAnimationFrame(() => {
       this.isDue = false;
       this.drawNow();
@@ -224,7 +224,7 @@ export class Requests {
     const found = this.exchanges.filter(matches);
     for (const [place, [kind, , is]] of KINDS.entries()) {
       const number = found.filter(is).length;
-      say(this.chips[place].lastChild, count(number));
+      setText(this.chips[place].lastChild, count(number));
       this.chips[place].hidden = number === 0 && !['all', 'failed', this.kind].includes(kind);
     }
     const [, , is] = KINDS.find(([kind]) => kind === this.kind);
@@ -236,20 +236,20 @@ export class Requests {
       if (one) this.fillPane(one);
       else this.close();
     }
-    say(this.facts, [
+    setText(this.facts, [
       `${plural(shown.length, 'request')}`, `${plural(this.feeds.size, 'interceptor')}`,
       this.exchanges.length === EXCHANGES_MAX && `the last ${count(EXCHANGES_MAX)} are kept`,
       this.lost && `${plural(this.lost, 'line')} missed: this page or its server was too slow`,
     ].filter(Boolean).join(' · '));
   }
 
-  /** The time axis: from the first start to the last end of what is in view. */
+  /** Sets the time axis: from the first start to the last end of the visible requests. */
   measure(inView) {
     const now = Date.now() / 1000;
     const from = Math.min(...inView.map((one) => one.at));
     const to = Math.max(from + 0.001, ...inView.map((one) => one.at + (durationOf(one, now) ?? 0) / 1000));
     this.axis = { from, span: to - from, now };
-    say(this.axisHead, inView.length ? `Timeline ${spell((to - from) * 1000)}` : '');
+    setText(this.axisHead, inView.length ? `Timeline ${spell((to - from) * 1000)}` : '');
   }
 
   createRow(row) {
@@ -268,22 +268,22 @@ export class Requests {
     const { cells } = row;
     const { from, span, now } = this.axis;
     const duration = durationOf(one, now);
-    mark(row, 'data-state', !one.outcome ? 'open' : isFailed(one) ? 'failed' : 'done');
-    mark(row, 'data-class', one.status ? String(Math.floor(one.status / 100)) : null);
-    say(cells.time, clock(one.at));
-    say(cells.source, visible(one.source));
-    say(row.method, one.method ? visible(one.method) : '—');
-    say(row.path, one.path ? visible(one.path) : 'a request that cannot be read');
-    mark(row.path, 'title', one.path && visible(one.path));
-    say(cells.status, statusOf(one));
-    mark(cells.status, 'title', one.outcome && OUTCOMES[one.outcome]);
-    say(cells.ttfb, spell(one.ttfb_ms));
-    say(cells.duration, spell(duration));
-    say(cells.size, size(one.response_bytes));
-    say(cells.model, one.model ? visible(one.model) : '');
-    mark(cells.model, 'title', one.model && visible(one.model));
-    say(cells.tokens, tokens(one));
-    say(cells.pace, pace(one));
+    setAttr(row, 'data-state', !one.outcome ? 'open' : isFailed(one) ? 'failed' : 'done');
+    setAttr(row, 'data-class', one.status ? String(Math.floor(one.status / 100)) : null);
+    setText(cells.time, clock(one.at));
+    setText(cells.source, visible(one.source));
+    setText(row.method, one.method ? visible(one.method) : '—');
+    setText(row.path, one.path ? visible(one.path) : 'a request that cannot be read');
+    setAttr(row.path, 'title', one.path && visible(one.path));
+    setText(cells.status, statusOf(one));
+    setAttr(cells.status, 'title', one.outcome && OUTCOMES[one.outcome]);
+    setText(cells.ttfb, spell(one.ttfb_ms));
+    setText(cells.duration, spell(duration));
+    setText(cells.size, size(one.response_bytes));
+    setText(cells.model, one.model ? visible(one.model) : '');
+    setAttr(cells.model, 'title', one.model && visible(one.model));
+    setText(cells.tokens, tokens(one));
+    setText(cells.pace, pace(one));
     const start = ((one.at - from) / span) * 100;
     const wait = (Math.min(one.ttfb_ms ?? duration ?? 0, duration ?? Infinity) / 10 / span);
     const all = (duration ?? 0) / 10 / span;
@@ -328,11 +328,11 @@ export class Requests {
     }
     const feed = this.feeds.get(one.pid);
     this.paneRecord.hidden = !feed;
-    mark(this.paneRecord, 'aria-pressed', String(Boolean(feed?.recording)));
-    say(this.paneRecord, feed?.recording ? 'Recording bodies' : 'Record bodies');
-    say(this.paneTitle, `${visible(one.method ?? '')} ${visible(one.path ?? '')}`);
-    say(this.paneStatus, [one.status && `${one.status} ${visible(one.reason ?? '')}`.trim(), one.outcome ? OUTCOMES[one.outcome] ?? visible(one.outcome) : 'in flight', one.error && visible(one.error)].filter(Boolean).join(' · '));
-    mark(this.paneStatus, 'data-state', isFailed(one) ? 'failed' : null);
+    setAttr(this.paneRecord, 'aria-pressed', String(Boolean(feed?.recording)));
+    setText(this.paneRecord, feed?.recording ? 'Recording bodies' : 'Record bodies');
+    setText(this.paneTitle, `${visible(one.method ?? '')} ${visible(one.path ?? '')}`);
+    setText(this.paneStatus, [one.status && `${one.status} ${visible(one.reason ?? '')}`.trim(), one.outcome ? OUTCOMES[one.outcome] ?? visible(one.outcome) : 'in flight', one.error && visible(one.error)].filter(Boolean).join(' · '));
+    setAttr(this.paneStatus, 'data-state', isFailed(one) ? 'failed' : null);
     const values = {
       Started: new Date(one.at * 1000).toLocaleString(),
       'First byte': spell(one.ttfb_ms), Duration: spell(durationOf(one, now)),
@@ -345,7 +345,7 @@ export class Requests {
     };
     for (const [name, [term, value]] of this.paneFacts) {
       term.hidden = value.hidden = !values[name];
-      say(value, values[name] ? visible(String(values[name])) : '');
+      setText(value, values[name] ? visible(String(values[name])) : '');
     }
     if (this.paneRevision !== one.revision) {
       this.paneRevision = one.revision;
@@ -367,13 +367,13 @@ export class Requests {
       request && this.section('request', bodyTitle('Request body', one.bodies.request), textView(request, field(one.requestFields, 'content-type'))),
       one.responseFields && this.section('responseHead', 'Response fields', fieldsView(one.responseFields)),
       response && this.section('response', bodyTitle('Response body', one.bodies.response), textView(response, field(one.responseFields, 'content-type'))),
-      !request && !response && h('p.dim', {}, this.feeds.get(one.pid)?.recording ? (one.outcome ? 'No body was recorded for this request.' : 'Bodies are shown when they are over.')
-        : 'Bodies are shown of requests that come while recording is on. They stay in the interceptor’s memory.'),
+      !request && !response && h('p.dim', {}, this.feeds.get(one.pid)?.recording ? (one.outcome ? 'No body was recorded for this request.' : 'Bodies are shown when they are complete.')
+        : 'Bodies are recorded while recording is on, in the interceptor’s memory only.'),
     ];
     this.paneSections.replaceChildren(...sections.filter(Boolean));
   }
 
-  /** What is open stays open from request to request. */
+  /** A section of the pane, folded as the user left it for another request. */
   section(name, title, content) {
     this.folded ??= new Set(['requestHead', 'responseHead', 'response']);
     return h('details', {
@@ -395,7 +395,7 @@ export class Requests {
     return difference(request, earlier.filter(({ body }) => body));
   }
 
-  // What is done.
+  // Actions.
 
   act(key, one) {
     if (key !== 'c') return false;
@@ -417,7 +417,7 @@ export class Requests {
 
   async record(pid) {
     const feed = this.feeds.get(pid);
-    if (feed) dialogs.tell(await this.ask('record', { pid, on: !feed.recording }));
+    if (feed) dialogs.succeeded(await this.ask('record', { pid, on: !feed.recording }));
   }
 
   of(row) {
@@ -434,7 +434,7 @@ export class Requests {
 
   choose(kind) {
     this.kind = kind;
-    for (const [place, [name]] of KINDS.entries()) mark(this.chips[place], 'aria-pressed', String(name === kind));
+    for (const [place, [name]] of KINDS.entries()) setAttr(this.chips[place], 'aria-pressed', String(name === kind));
     this.draw();
   }
 
@@ -448,7 +448,7 @@ export class Requests {
   }
 }
 
-/** A conversation goes on from one of its latest requests. */
+/** How many earlier requests are searched for the same conversation. */
 const EARLIER_MAX = 40;
 
 function durationOf(one, now) {
@@ -485,7 +485,7 @@ function pace({ output_tokens, first_event_ms, last_event_ms }) {
 }
 
 function statusOf(one) {
-  // An answer that began well can end badly.
+  // A response with a good status can fail later.
   if (one.status) return one.status < 400 && isFailed(one) ? `${one.status} ×` : String(one.status);
   return one.outcome ? one.outcome === 'client_gone' ? 'left' : one.outcome === 'unknown' ? '?' : 'failed' : '…';
 }
@@ -498,7 +498,7 @@ function fieldsView(fields) {
   return h('dl.fields', {}, (fields ?? []).map(([name, value]) => [h('dt', {}, visible(name)), h('dd', {}, visible(value))]));
 }
 
-/** Text of any kind; line breaks and tabs stay. */
+/** Text with escapes, except for line breaks and tabs. */
 function pre(text) {
   return h('pre', { tabIndex: 0 }, text.slice(0, SHOWN_MAX).split(/([\n\t])/).map((piece) => (/^[\n\t]$/.test(piece) ? piece : visible(piece))).join(''));
 }
@@ -529,6 +529,6 @@ function newsView({ common, added, dropped, changed }, goThere) {
   return h('.text', {},
     h('p.dim', {}, `${plural(common, 'message')} as before. `, h('button.link', { type: 'button', onclick: goThere }, 'Show that request')),
     dropped.map(message('gone')), added.map(message('new')),
-    !added.length && h('p.dim', {}, 'No message is new.'),
+    !added.length && h('p.dim', {}, 'There is no new message.'),
     changed.map(({ key, before, after }) => h('p.change', {}, h('code', {}, visible(key)), ` ${visible(value(before))} → ${visible(value(after))}`)));
 }
