@@ -1,10 +1,10 @@
 //! `ic check` and `ic suggest`: the state of a port, and free ports.
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
+use serde_json::json;
 
 use crate::registry::Port;
-use crate::registry::probe::{Availability, Search, availability};
+use crate::registry::probe::Search;
 use crate::registry::prune::next_free;
 
 use super::settings::SourcedValue;
@@ -24,7 +24,8 @@ use crate::text::{Escaped, escaped_path, name};
                ic check 8888 --json",
     error_code(0, "the port is available"),
     error_code(1, "the port is in use, or binding it requires privileges"),
-    error_code(2, "PORT is not a port")
+    error_code(2, "PORT is not a port"),
+    error_code(3, "the port cannot be tried")
 )]
 pub struct Check {
     /// port, 1 to 65535
@@ -40,58 +41,46 @@ impl Check {
         let port = SourcedValue::argument(&self.port).port()?;
         let (range, registry) = context.ports()?;
         let owner = registry.path_of(port);
-        let available = if self.json {
-            let available = availability(port) == Availability::Free;
-            context.out.json(&Checks {
-                port,
-                available,
-                project: owner.map(name),
-                path: owner.map(|path| raw::to_text(path.as_os_str())),
-            })?;
-            available
+        let state = port_state(port);
+        if self.json {
+            context.out.json(&json!({
+                "port": port,
+                "available": state == PortState::Free,
+                "project": owner.map(name),
+                "path": owner.map(|path| raw::to_text(path.as_os_str())),
+            }))?;
         } else {
-            context.out.text(format_args!("Port {port}:\n"))?;
-            match owner {
-                Some(path) => context.out.text(format_args!(
-                    "  Status:       Assigned to project\n  Project:      {}\n  Path:         {}\n",
+            let assigned = match owner {
+                Some(path) => format!(
+                    "Assigned to project\n  Project:      {}\n  Path:         {}",
                     Escaped(&name(path)),
                     escaped_path(path)
-                ))?,
-                None => context.out.text("  Status:       Not assigned\n")?,
-            }
-            let state = port_state(port);
-            match &state {
-                PortState::Free => context.out.text("  Available:    Yes\n")?,
-                taken => context
-                    .out
-                    .text(format_args!("  Available:    No ({taken})\n"))?,
-            }
-            if is_held_by_another_program(&state)
+                ),
+                None => "Not assigned".to_owned(),
+            };
+            let available = match &state {
+                PortState::Free => "Yes".to_owned(),
+                taken => format!("No ({taken})"),
+            };
+            context.out.text(format_args!(
+                "Port {port}:\n  Status:       {assigned}\n  Available:    {available}\n"
+            ))?;
+            if let PortState::InUse(process) = &state
+                // An interceptor is expected there.
+                && process.as_ref().is_none_or(|process| process.program != "ic")
                 && let Some(free) = next_free(range, &registry)
             {
                 context.out.text(format_args!("  Next Free:    {free}\n"))?;
             }
-            state == PortState::Free
-        };
-        Ok(if available { Exit::Done } else { Exit::No })
+        }
+        match state {
+            PortState::Free => Ok(Exit::Done),
+            PortState::InUse(_) | PortState::NotPermitted => Ok(Exit::No),
+            PortState::Unknown(refusal) => Err(Failure::could_not(format!(
+                "port {port} cannot be tried ({refusal}); look for a sandbox, or a limit on open files"
+            ))),
+        }
     }
-}
-
-/// Whether a program other than an interceptor holds the port, so that another port is worth suggesting.
-fn is_held_by_another_program(state: &PortState) -> bool {
-    match state {
-        PortState::InUse(Some(process)) => process.program != "ic",
-        PortState::InUse(None) => true,
-        PortState::Free | PortState::NotPermitted | PortState::Unknown(_) => false,
-    }
-}
-
-#[derive(Serialize)]
-struct Checks {
-    port: Port,
-    available: bool,
-    project: Option<String>,
-    path: Option<String>,
 }
 
 /// list free, unassigned ports in the order of allocation
@@ -127,7 +116,7 @@ impl Suggest {
             .collect();
         let found = !ports.is_empty();
         if self.json {
-            context.out.json(&Suggests { ports })?;
+            context.out.json(&json!({ "ports": ports }))?;
         } else {
             for port in ports {
                 context.out.text(format_args!("{port}\n"))?;
@@ -147,11 +136,6 @@ impl Suggest {
             )))
         }
     }
-}
-
-#[derive(Serialize)]
-struct Suggests {
-    ports: Vec<Port>,
 }
 
 /// The default of `-n`.

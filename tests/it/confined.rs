@@ -147,8 +147,8 @@ fn ports_that_cannot_be_probed_are_neither_free_nor_in_use() {
     const DENIED: &str = "operation not permitted";
     const MANY: &str = "too many open files";
     let rows: &[(&str, &str, i32, &str)] = &[
-        ("socket:error=EPERM", "check 9997", 1, DENIED),
-        ("socket:error=EMFILE", "check 9997", 1, MANY),
+        ("socket:error=EPERM", "check 9997", 3, DENIED),
+        ("socket:error=EMFILE", "check 9997", 3, MANY),
         ("socket:error=EPERM", "suggest", 3, DENIED),
         ("bind:error=ENOSYS", "suggest", 3, "not implemented"),
         ("socket:error=EPERM", "allocate /var", 3, DENIED),
