@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::registry::Port;
@@ -35,10 +36,9 @@ impl Environment<'_> {
         value: Option<&str>,
         variable: &'static str,
     ) -> Option<SourcedValue> {
-        match value {
-            Some(value) => Some(SourcedValue::flag(flag, value)),
-            None => self.variable(variable),
-        }
+        value
+            .map(|value| SourcedValue::flag(flag, value))
+            .or_else(|| self.variable(variable))
     }
 }
 
@@ -54,7 +54,6 @@ enum Source {
     Flag(&'static str),
     Variable(&'static str),
     Argument,
-    Default,
 }
 
 impl SourcedValue {
@@ -74,12 +73,9 @@ impl SourcedValue {
         }
     }
 
-    /// A default.
+    /// A default; displays like an argument.
     pub fn default(value: &str) -> SourcedValue {
-        SourcedValue {
-            source: Source::Default,
-            value: value.into(),
-        }
+        SourcedValue::argument(value)
     }
 
     /// Whether it came from a variable.
@@ -89,50 +85,40 @@ impl SourcedValue {
 
     /// A port, 1 to 65535.
     pub fn port(&self) -> Result<Port, Failure> {
-        self.value
-            .to_str()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| self.refused("is not a port; give a number from 1 to 65535"))
+        self.parsed(
+            |text| text.parse().ok(),
+            "is not a port; give a number from 1 to 65535",
+        )
     }
 
     /// A whole number, at least `lowest`.
     pub fn count(&self, lowest: usize) -> Result<usize, Failure> {
-        self.value
-            .to_str()
-            // `"+5".parse::<usize>()` is 5.
-            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|text| text.parse::<usize>().ok())
-            .filter(|&count| count >= lowest)
-            .ok_or_else(|| {
-                self.refused(format_args!(
-                    "is not a valid number; give a whole number of at least {lowest}"
-                ))
-            })
+        let count = |text: &str| number(text).filter(|&count| count >= lowest);
+        let why = format!("is not a valid number; give a whole number of at least {lowest}");
+        self.parsed(count, &why)
     }
 
     /// Seconds, fractions allowed, at most a year.
     pub fn seconds(&self) -> Result<Duration, Failure> {
-        let is_plain = |text: &str| {
-            text.bytes().any(|byte| byte.is_ascii_digit())
-                && text
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        let seconds = |text: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+            let plain = text.bytes().all(is_plain).then_some(text)?;
+            let seconds = plain
+                .parse()
+                .ok()
+                .filter(|&seconds| seconds <= SECONDS_MAX)?;
+            Duration::try_from_secs_f64(seconds).ok()
         };
-        self.value
-            .to_str()
-            .filter(|text| is_plain(text))
-            .and_then(|text| text.parse::<f64>().ok())
-            .filter(|&seconds| seconds <= SECONDS_MAX)
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .ok_or_else(|| {
-                self.refused("is not a duration in seconds; give a number such as `30` or `0.5`")
-            })
+        self.parsed(
+            seconds,
+            "is not a duration in seconds; give a number such as `30` or `0.5`",
+        )
     }
 
     /// A duration with a unit: `30d`.
     pub fn period(&self) -> Result<Duration, Failure> {
-        let seconds = |text: &str| {
-            let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let period = |text: &str| {
+            let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
             let seconds: u64 = match unit {
                 "s" => 1,
                 "m" => 60,
@@ -141,19 +127,18 @@ impl SourcedValue {
                 "w" => 7 * 86_400,
                 _ => return None,
             };
-            let is_plain = number.bytes().all(|byte| byte.is_ascii_digit());
-            let number: u64 = is_plain.then(|| number.parse().ok())??;
-            number.checked_mul(seconds)
+            let seconds = number::<u64>(count)?.checked_mul(seconds)?;
+            Some(Duration::from_secs(seconds))
         };
-        self.value
-            .to_str()
-            .and_then(seconds)
-            .map(Duration::from_secs)
-            .ok_or_else(|| {
-                self.refused(
-                    "is not a valid duration; give a number and one of s, m, h, d, w, such as `30d`",
-                )
-            })
+        self.parsed(
+            period,
+            "is not a valid duration; give a number and one of s, m, h, d, w, such as `30d`",
+        )
+    }
+
+    fn parsed<T>(&self, parse: impl FnOnce(&str) -> Option<T>, why: &str) -> Result<T, Failure> {
+        let text = self.value.to_str();
+        text.and_then(parse).ok_or_else(|| self.refused(why))
     }
 
     /// Text without control characters, not empty.
@@ -217,7 +202,7 @@ impl fmt::Display for SourcedValue {
         match self.source {
             Source::Flag(name) => write!(f, "{name} ")?,
             Source::Variable(name) => write!(f, "{name}=")?,
-            Source::Argument | Source::Default => {}
+            Source::Argument => {}
         }
         let value = raw::to_text(&self.value);
         match value.char_indices().nth(SHOWN_LENGTH_MAX) {
@@ -225,6 +210,12 @@ impl fmt::Display for SourcedValue {
             None => f.write_str(&value),
         }
     }
+}
+
+/// A number of digits only: `"+5".parse::<usize>()` is 5.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_plain.then(|| text.parse().ok())?
 }
 
 /// The time between the events of a stream of the mock: of `ic mock` and of `ic serve --mock`.
