@@ -1,17 +1,16 @@
 //! `ic list`: the registry, and which of its ports are in use.
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::registry::probe::{Availability, availability};
 use crate::registry::prune::next_free;
-use crate::registry::{Port, PortRange};
+use crate::registry::{Registry, documents};
 
-use crate::cli::context::Context;
+use crate::cli::context::{Context, RegistryHandle};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::Output;
-use crate::text::raw;
-use crate::text::{Escaped, name};
+use crate::text::{Escaped, escaped_path, name, raw};
 
 /// show the registry: file, port range, and the port of each project
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -34,121 +33,84 @@ pub struct List {
 impl List {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let handle = context.registry_handle()?;
-        let (range, registry) = (handle.range, handle.read()?);
-        let inside = registry.assigned_in(range);
-        let summary = Summary {
-            registry_file: raw::to_text(handle.store.path().as_os_str()),
-            port_range: range,
-            total_ports: range.len(),
-            allocated_ports: registry.len(),
-            // A mapping outside the range uses no port of it.
-            available_ports: range.len() - inside,
-            outsiders: registry.len() - inside as usize,
-            next_available: next_free(range, &registry),
-            mappings: registry
-                .mappings()
-                .map(|(path, port)| Mapping {
-                    project: name(path),
-                    path: raw::to_text(path.as_os_str()),
-                    port,
-                    availability: availability(port),
-                })
-                .collect(),
-        };
+        let registry = handle.read()?;
         if self.json {
-            context.out.json(&summary)?;
+            context.out.json(&document(&handle, &registry))?;
         } else {
-            summary.print(context.out)?;
+            print(context.out, &handle, &registry)?;
         }
         Ok(Exit::Done)
     }
 }
 
-/// The JSON document.
-#[derive(Serialize)]
-struct Summary {
-    registry_file: String,
-    port_range: PortRange,
-    total_ports: u32,
-    allocated_ports: usize,
-    available_ports: u32,
-    /// The number of allocated ports outside the range.
-    #[serde(skip)]
-    outsiders: usize,
-    /// The port that the next allocation would assign.
-    next_available: Option<Port>,
-    mappings: Vec<Mapping>,
+fn document(handle: &RegistryHandle, registry: &Registry) -> Value {
+    let range = handle.range;
+    let mappings = registry.mappings().map(|(path, port)| {
+        let mut mapping = documents::mapping(path, port);
+        mapping["available"] = json!(availability(port) == Availability::Free);
+        mapping
+    });
+    json!({
+        "registry_file": raw::to_text(handle.store.path().as_os_str()),
+        "port_range": range,
+        "total_ports": range.len(),
+        "allocated_ports": registry.len(),
+        // A mapping outside the range uses no port of it.
+        "available_ports": range.len() - registry.assigned_in(range),
+        "next_available": next_free(range, registry),
+        "mappings": mappings.collect::<Value>(),
+    })
 }
 
-#[derive(Serialize)]
-struct Mapping {
-    project: String,
-    path: String,
-    port: Port,
-    #[serde(rename = "available", serialize_with = "is_free")]
-    availability: Availability,
-}
-
-fn is_free<S: serde::Serializer>(
-    availability: &Availability,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(*availability == Availability::Free)
-}
-
-impl Summary {
-    fn print(&self, out: &mut Output) -> Result<(), Failure> {
-        let double_rule = "=".repeat(WIDTH);
-        let next = match self.next_available {
-            Some(port) => port.to_string(),
-            None => "none".to_owned(),
+fn print(out: &mut Output, handle: &RegistryHandle, registry: &Registry) -> Result<(), Failure> {
+    let range = handle.range;
+    let inside = registry.assigned_in(range);
+    let double_rule = "=".repeat(WIDTH);
+    out.text(format_args!(
+        "{double_rule}\n\
+         Port Registry Information\n\
+         {double_rule}\n\
+         Registry File:    {file}\n\
+         Port Range:       {range}\n\
+         Total Ports:      {total}\n\
+         Allocated Ports:  {allocated}{outside}\n\
+         Available Ports:  {available}\n\
+         Next Available:   {next}\n\
+         {double_rule}\n\
+         \n",
+        file = escaped_path(handle.store.path()),
+        total = range.len(),
+        allocated = registry.len(),
+        outside = match registry.len() - inside as usize {
+            0 => String::new(),
+            count => format!(" ({count} outside the range)"),
+        },
+        available = range.len() - inside,
+        next = next_free(range, registry).map_or("none".to_owned(), |port| port.to_string()),
+    ))?;
+    if registry.is_empty() {
+        return out.text("No project mappings found.\n");
+    }
+    out.text(format_args!(
+        "Project Mappings ({}):\n{}\n",
+        registry.len(),
+        "-".repeat(WIDTH)
+    ))?;
+    for (path, port) in registry.mappings() {
+        let state = match availability(port) {
+            Availability::Free => "      ✓",
+            Availability::InUse => "⚠ IN USE",
+            Availability::NotPermitted => "⚠ DENIED",
+            Availability::Untried(_) => "       ?",
         };
         out.text(format_args!(
-            "{double_rule}\n\
-             Port Registry Information\n\
-             {double_rule}\n\
-             Registry File:    {file}\n\
-             Port Range:       {range}\n\
-             Total Ports:      {total}\n\
-             Allocated Ports:  {allocated}{outside}\n\
-             Available Ports:  {available}\n\
-             Next Available:   {next}\n\
-             {double_rule}\n\
-             \n",
-            file = Escaped(&self.registry_file),
-            range = self.port_range,
-            total = self.total_ports,
-            allocated = self.allocated_ports,
-            outside = match self.outsiders {
-                0 => String::new(),
-                count => format!(" ({count} outside the range)"),
-            },
-            available = self.available_ports,
+            "  Port {port:>5}    {state}  →  {project}\n             {path}\n",
+            port = port.get(),
+            project = Escaped(&name(path)),
+            path = escaped_path(path),
         ))?;
-        if self.mappings.is_empty() {
-            return out.text("No project mappings found.\n");
-        }
-        out.text(format_args!(
-            "Project Mappings ({}):\n{}\n",
-            self.mappings.len(),
-            "-".repeat(WIDTH)
-        ))?;
-        for mapping in &self.mappings {
-            let state = match mapping.availability {
-                Availability::Free => "      ✓",
-                Availability::InUse => "⚠ IN USE",
-                Availability::NotPermitted => "⚠ DENIED",
-                Availability::Untried(_) => "       ?",
-            };
-            out.text(format_args!(
-                "  Port {port:>5}    {state}  →  {project}\n             {path}\n",
-                port = mapping.port.get(),
-                project = Escaped(&mapping.project),
-                path = Escaped(&mapping.path),
-            ))?;
-        }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Columns of the rules above, between and below.

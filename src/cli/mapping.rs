@@ -1,30 +1,11 @@
-//! How the commands print a project and its port, as JSON members and as text.
+//! How the commands print a mapping.
 
 use std::path::Path;
-
-use serde::Serialize;
 
 use super::outcome::Failure;
 use super::output::Output;
 use crate::registry::Port;
-use crate::text::{Escaped, escaped_path, name, raw};
-
-/// The members `project` and `path` of a JSON document.
-#[derive(Serialize)]
-pub struct ProjectJson {
-    project: String,
-    path: String,
-}
-
-impl ProjectJson {
-    /// Describes the project recorded under `path`.
-    pub fn new(path: &Path) -> ProjectJson {
-        ProjectJson {
-            project: name(path),
-            path: raw::to_text(path.as_os_str()),
-        }
-    }
-}
+use crate::text::{Escaped, escaped_path, name};
 
 /// Prints a mapping in two lines, with the reason why it is listed.
 ///

@@ -41,16 +41,6 @@ impl Output {
         self.check(written)
     }
 
-    /// Writes bytes unchanged: a file's content, not text for a terminal.
-    ///
-    /// # Errors
-    ///
-    /// As [`Output::text`].
-    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let written = self.stream.write_all(bytes);
-        self.check(written)
-    }
-
     /// Writes one JSON document and a newline. Text may carry raw bytes ([`raw`](crate::text::raw)): they become lone surrogates
     /// (`\udcff`), as Python's `json` and `os.fsdecode` write and read such paths.
     ///
@@ -132,25 +122,27 @@ pub fn eprint_text(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// `count` with its noun: `1 port mapping`.
+/// `count` with its noun: `1 conflict`, `2 conflicts`.
+pub fn counted(count: impl fmt::Display, noun: &str) -> String {
+    let count = count.to_string();
+    let plural = if count == "1" { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// `1 port mapping`
 pub fn mappings(count: usize) -> String {
-    match count {
-        1 => "1 port mapping".to_owned(),
-        _ => format!("{count} port mappings"),
-    }
+    counted(count, "port mapping")
 }
 
 /// A duration in its largest whole unit: `41 days`.
 pub fn rounded(time: Duration) -> String {
     let seconds = time.as_secs();
-    let (number, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7200 => (seconds / 60, "minute"),
-        7200..172_800 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {unit}{plural}")
+    match seconds {
+        0..120 => counted(seconds, "second"),
+        120..7200 => counted(seconds / 60, "minute"),
+        7200..172_800 => counted(seconds / 3600, "hour"),
+        _ => counted(seconds / 86_400, "day"),
+    }
 }
 
 /// Formats JSON on one line, with carried bytes as lone surrogates and all control characters escaped.

@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use argh::{ArgsInfo, FromArgs};
-use serde::Serialize;
+use serde_json::json;
 
-use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
+use crate::registry::{Port, documents};
 
-use super::mapping::ProjectJson;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
@@ -46,12 +45,15 @@ impl Show {
         let (project, port) = named.among(&registry)?;
         let is_pinned = port.is_some() && registry.note(project.path()).is_pinned;
         match (format, port) {
-            (Format::Json, port) => context.out.json(&ShowJson {
-                project: ProjectJson::new(project.path()),
-                port,
-                available: port.map(|port| availability(port) == Availability::Free),
-                pinned: is_pinned,
-            })?,
+            (Format::Json, port) => {
+                let mut document = documents::mapping(project.path(), port);
+                let available = port.map(|port| availability(port) == Availability::Free);
+                document["available"] = json!(available);
+                if is_pinned {
+                    document["pinned"] = json!(true);
+                }
+                context.out.json(&document)?;
+            }
             (Format::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
             (Format::Text, Some(port)) => {
                 print_project(context.out, &project, port)?;
@@ -75,18 +77,6 @@ impl Show {
             ))),
         }
     }
-}
-
-#[derive(Serialize)]
-struct ShowJson {
-    #[serde(flatten)]
-    project: ProjectJson,
-    port: Option<Port>,
-    /// Null if there is no port.
-    available: Option<bool>,
-    /// Omitted if false.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pinned: bool,
 }
 
 /// assign a port to a project, or show the one it has
@@ -142,12 +132,14 @@ impl Allocate {
             note_if_missing(&project);
         }
         match format {
-            Format::Json => context.out.json(&AllocateJson {
-                project: ProjectJson::new(project.path()),
-                port,
-                created,
-                pinned,
-            })?,
+            Format::Json => {
+                let mut document = documents::mapping(project.path(), port);
+                document["created"] = json!(created);
+                if let Some(pinned) = pinned {
+                    document["pinned"] = json!(pinned);
+                }
+                context.out.json(&document)?;
+            }
             Format::Bare => context.out.text(format_args!("{port}\n"))?,
             Format::Text => {
                 print_project(context.out, &project, port)?;
@@ -195,17 +187,6 @@ pub fn note_if_missing(project: &Project) {
     }
 }
 
-#[derive(Serialize)]
-struct AllocateJson {
-    #[serde(flatten)]
-    project: ProjectJson,
-    port: Port,
-    created: bool,
-    /// Omitted without `--pin` and `--unpin`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pinned: Option<bool>,
-}
-
 /// remove the mapping of a project, which frees its port
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
@@ -235,11 +216,9 @@ impl Remove {
             Ok::<_, Failure>((project, port))
         })??;
         if self.json {
-            context.out.json(&RemoveJson {
-                project: ProjectJson::new(project.path()),
-                port: removed,
-                removed: removed.is_some(),
-            })?;
+            let mut document = documents::mapping(project.path(), removed);
+            document["removed"] = json!(removed.is_some());
+            context.out.json(&document)?;
         } else if removed.is_some() {
             context.out.text(format_args!(
                 "✓ Removed port mapping for project: {}\n  Path: {}\n",
@@ -255,14 +234,6 @@ impl Remove {
             ))),
         }
     }
-}
-
-#[derive(Serialize)]
-struct RemoveJson {
-    #[serde(flatten)]
-    project: ProjectJson,
-    port: Option<Port>,
-    removed: bool,
 }
 
 /// The output format.

@@ -62,12 +62,13 @@ impl Prune {
             context.out.text("Nothing to prune.\n")?;
             return Ok(Exit::Done);
         }
-        let count = mappings(pruned.len());
-        if self.dry_run {
-            context.out.text(format_args!("Would remove {count}:\n"))?;
+        let change = if self.dry_run {
+            "Would remove"
         } else {
-            context.out.text(format_args!("✓ Removed {count}:\n"))?;
-        }
+            "✓ Removed"
+        };
+        let count = mappings(pruned.len());
+        context.out.text(format_args!("{change} {count}:\n"))?;
         for Pruned { path, port, reason } in &pruned {
             let why = match reason {
                 Reason::Deleted => "deleted".to_owned(),

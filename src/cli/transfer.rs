@@ -2,7 +2,6 @@
 //!
 //! Decided here: how the result is printed. What is readable, and what conflicts, is decided in `registry::import`.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use super::mapping::print_mapping;
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::{Output, eprint_line, mappings};
+use crate::cli::output::{Output, counted, eprint_line, mappings};
 use crate::text::raw;
 use crate::text::{escaped_path, io_message};
 
@@ -41,9 +40,9 @@ pub struct Export {
 
 impl Export {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let file = Stream::given(self.file.as_deref().unwrap_or("-"), TO_CSV)?;
+        let file = file_argument(self.file.as_deref().unwrap_or("-"))?;
         let handle = context.registry_handle()?;
-        if let Stream::File(path) = &file
+        if let Some(path) = &file
             && let (Ok(file), Ok(registry)) =
                 (path.canonicalize(), handle.store.path().canonicalize())
             && file == registry
@@ -54,24 +53,23 @@ impl Export {
             )));
         }
         let registry = handle.read()?;
-        let text = (registry.to_text() + "\n").into_bytes();
-        match file {
-            Stream::Standard => context.out.bytes(&text)?,
-            Stream::File(path) => {
-                replace(&path, &text).map_err(|error| {
-                    Failure::could_not(format!(
-                        "cannot write `{}`: {}; nothing was exported; give another FILE",
-                        escaped_path(&path),
-                        io_message(&error)
-                    ))
-                })?;
-                context.out.text(format_args!(
-                    "✓ Exported {}\n  File: {}\n",
-                    mappings(registry.len()),
-                    escaped_path(&path)
-                ))?;
-            }
-        }
+        let text = registry.to_text() + "\n";
+        let Some(path) = file else {
+            context.out.text(text)?;
+            return Ok(Exit::Done);
+        };
+        replace(&path, text.as_bytes()).map_err(|error| {
+            Failure::could_not(format!(
+                "cannot write `{}`: {}; nothing was exported; give another FILE",
+                escaped_path(&path),
+                io_message(&error)
+            ))
+        })?;
+        context.out.text(format_args!(
+            "✓ Exported {}\n  File: {}\n",
+            mappings(registry.len()),
+            escaped_path(&path)
+        ))?;
         Ok(Exit::Done)
     }
 }
@@ -110,16 +108,28 @@ pub struct Import {
 
 impl Import {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let roots = self
-            .map
-            .iter()
-            .map(|pair| roots(&SourcedValue::flag("--map", pair)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let stream = Stream::given(&self.file, FROM_CSV)?;
+        let folders: Result<Vec<_>, _> = self.map.iter().map(|pair| folders(pair)).collect();
+        let folders = folders?;
+        let file = file_argument(&self.file)?;
         let handle = context.registry_handle()?;
-        let theirs = stream.registry()?.remap_paths(&roots).map_err(|path| {
+        let source = match &file {
+            Some(path) => format!("`{}`", escaped_path(path)),
+            None => "standard input".to_owned(),
+        };
+        let text = read(file.as_deref()).map_err(|error| {
             Failure::could_not(format!(
-                "{stream} has two projects that `--map` maps to one path, `{}`; nothing was changed; \
+                "cannot read {source}: {}; give another FILE",
+                io_message(&error)
+            ))
+        })?;
+        let Readable { registry, warning } =
+            readable(&text, &source).map_err(Failure::could_not)?;
+        if let Some(warning) = warning {
+            eprint_line(format_args!("warning: {warning}"));
+        }
+        let theirs = registry.remap_paths(&folders).map_err(|path| {
+            Failure::could_not(format!(
+                "{source} has two projects that `--map` maps to one path, `{}`; nothing was changed; \
                  give another --map",
                 escaped_path(&path)
             ))
@@ -142,31 +152,22 @@ impl Import {
         } else {
             self.print(&imported, context.out)?;
         }
-        match imported.conflicts.len() {
-            0 => Ok(Exit::Done),
-            _ if self.replace => Ok(Exit::Done),
-            count => Err(Failure::no(format!(
-                "{}; nothing was changed; `--replace` lets the file win",
-                conflicts(count)
-            ))),
+        if self.replace || imported.conflicts.is_empty() {
+            return Ok(Exit::Done);
         }
+        Err(Failure::no(format!(
+            "{}; nothing was changed; `--replace` lets the file win",
+            counted(imported.conflicts.len(), "conflict")
+        )))
     }
 
     fn print(&self, imported: &Imported, out: &mut Output) -> Result<(), Failure> {
-        let Imported {
-            added,
-            moved,
-            removed,
-            unchanged,
-            conflicts: contradicted,
-        } = imported;
-        if !contradicted.is_empty() {
+        let conflicts = &imported.conflicts;
+        if !conflicts.is_empty() {
             let resolved = if self.replace { ", the file wins" } else { "" };
-            out.text(format_args!(
-                "{}{resolved}:\n",
-                conflicts(contradicted.len())
-            ))?;
-            for Conflict { path, port, here } in contradicted {
+            let count = counted(conflicts.len(), "conflict");
+            out.text(format_args!("{count}{resolved}:\n"))?;
+            for Conflict { path, port, here } in conflicts {
                 let why = match here {
                     ConflictKind::PortOf(owner) => {
                         format!("here it is the port of {}", escaped_path(owner))
@@ -184,22 +185,18 @@ impl Import {
         } else {
             "✓ Imported"
         };
-        let count = mappings(added.len() + moved.len());
-        let already = match unchanged {
+        let changed = imported.added.len() + imported.moved.len();
+        let unchanged = match imported.unchanged {
             0 => String::new(),
-            1 => ", 1 is here already".to_owned(),
-            many => format!(", {many} are here already"),
+            count => format!(", {count} unchanged"),
         };
-        let colon = if added.len() + moved.len() > 0 {
-            ":"
-        } else {
-            ""
-        };
-        out.text(format_args!("{change} {count}{already}{colon}\n"))?;
+        let end = if changed > 0 { ":" } else { "" };
+        let count = mappings(changed);
+        out.text(format_args!("{change} {count}{unchanged}{end}\n"))?;
         for (list, why) in [
-            (added, "new"),
-            (moved, "another port"),
-            (removed, "removed"),
+            (&imported.added, "new"),
+            (&imported.moved, "another port"),
+            (&imported.removed, "removed"),
         ] {
             for (path, port) in list {
                 print_mapping(out, path, *port, why)?;
@@ -209,110 +206,51 @@ impl Import {
     }
 }
 
-fn conflicts(count: usize) -> String {
-    match count {
-        1 => "1 conflict".to_owned(),
-        _ => format!("{count} conflicts"),
-    }
-}
-
 /// Parses `FROM=TO` of `--map`, split at the first `=`; both are absolute.
-fn roots(given: &SourcedValue) -> Result<(PathBuf, PathBuf), Failure> {
-    let text = raw::to_text(given.path()?.as_os_str());
-    let pair = text.split_once('=').map(|(from, to)| {
-        let path = |text: &str| PathBuf::from(raw::from_text(text));
-        (path(from), path(to))
-    });
-    pair.filter(|(from, to)| from.is_absolute() && to.is_absolute())
+fn folders(pair: &str) -> Result<(PathBuf, PathBuf), Failure> {
+    let path = |text: &str| PathBuf::from(raw::from_text(text));
+    pair.split_once('=')
+        .map(|(from, to)| (path(from), path(to)))
+        .filter(|(from, to)| from.is_absolute() && to.is_absolute())
         .ok_or_else(|| {
-            given.refused("is not two absolute paths; give them as `--map /home/me=/Users/me`")
+            SourcedValue::flag("--map", pair)
+                .refused("is not two absolute paths; give them as `--map /home/me=/Users/me`")
         })
 }
 
-/// A file, or a standard stream.
-enum Stream {
-    Standard,
-    File(PathBuf),
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Stream::Standard => f.write_str("standard input"),
-            Stream::File(path) => write!(f, "`{}`", escaped_path(path)),
-        }
+/// The path that FILE names; `None` is the standard stream.
+fn file_argument(file: &str) -> Result<Option<PathBuf>, Failure> {
+    match PathBuf::from(raw::from_text(file)) {
+        path if path == Path::new("") => Err(Failure::usage("FILE is empty; give a file, or `-`")),
+        path if path == Path::new("-") => Ok(None),
+        path => Ok(Some(path)),
     }
 }
 
-impl Stream {
-    /// The stream that FILE names; `csv_hint` says how to convert a FILE that is named as CSV.
-    fn given(word: &str, csv_hint: &str) -> Result<Stream, Failure> {
-        let given = SourcedValue::argument(word);
-        let path = given
-            .path()
-            .map_err(|_| Failure::usage("FILE is empty; give a file, or `-`"))?;
-        if path == Path::new("-") {
-            return Ok(Stream::Standard);
-        }
-        if path
-            .extension()
-            .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
-        {
-            return Err(Failure::usage(format!(
-                "`{}` is a CSV file, and only JSON is supported; use `{csv_hint}`",
-                escaped_path(path)
-            )));
-        }
-        Ok(Stream::File(path.to_owned()))
+/// Reads the file, or standard input.
+fn read(file: Option<&Path>) -> io::Result<Vec<u8>> {
+    let source: &mut dyn Read = match file {
+        Some(path) => &mut File::open(path)?,
+        None => &mut io::stdin(),
+    };
+    let mut text = Vec::new();
+    source.take(SIZE_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > SIZE_MAX {
+        let limit = SIZE_MAX >> 20;
+        return Err(io::Error::other(format!("it is larger than {limit} MiB")));
     }
-
-    /// Reads a registry, as far as it can be read; warns on standard error of the rest.
-    fn registry(&self) -> Result<Registry, Failure> {
-        let text = self.read().map_err(|error| {
-            Failure::could_not(format!(
-                "cannot read {self}: {}; give another FILE",
-                io_message(&error)
-            ))
-        })?;
-        let Readable { registry, warning } = readable(&text, self).map_err(Failure::could_not)?;
-        if let Some(warning) = warning {
-            eprint_line(format_args!("warning: {warning}"));
-        }
-        Ok(registry)
-    }
-
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        match self {
-            Stream::Standard => io::stdin()
-                .lock()
-                .take(SIZE_MAX + 1)
-                .read_to_end(&mut text)?,
-            Stream::File(path) => File::open(path)?
-                .take(SIZE_MAX + 1)
-                .read_to_end(&mut text)?,
-        };
-        if text.len() as u64 > SIZE_MAX {
-            let limit = SIZE_MAX >> 20;
-            return Err(io::Error::other(format!("it is larger than {limit} MiB")));
-        }
-        Ok(text)
-    }
+    Ok(text)
 }
 
 /// Replaces a file atomically; writes to a pipe or a device directly.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let target = match fs::metadata(path) {
-        Ok(found) if !found.is_file() => {
-            return File::options().write(true).open(path)?.write_all(text);
-        }
-        // A symbolic link stays.
-        Ok(_) => path.canonicalize()?,
-        Err(_) => path.to_owned(),
-    };
-    let mut new = target.as_os_str().to_owned();
+    // A symbolic link stays.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if target.exists() && !target.is_file() {
+        return fs::write(target, text);
+    }
+    let mut new = target.clone().into_os_string();
     new.push(format!(".{}.new", std::process::id()));
-    let new = PathBuf::from(new);
     let written = File::create_new(&new).and_then(|mut file| {
         file.write_all(text)?;
         file.sync_all()?;
@@ -324,13 +262,6 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     }
     written
 }
-
-/// How to get CSV out of an export.
-const TO_CSV: &str = "ic export | jq -r '.mappings | to_entries[] | [.key, .value] | @csv'";
-
-/// How to import CSV of paths and ports; a header line is skipped, because its second value is not a number.
-const FROM_CSV: &str =
-    "jq -Rn '{mappings: [inputs / \",\" | {(.[0]): (.[1] | tonumber?)}] | add}' FILE | ic import -";
 
 /// In bytes; the limit of a registry file.
 const SIZE_MAX: u64 = 16 << 20;

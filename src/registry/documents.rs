@@ -1,7 +1,8 @@
-//! The JSON documents that describe what a change of the registry did, for the commands and for the page.
+//! The JSON documents that describe mappings and what a change of the registry did, for the commands and for the page.
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::import::{Conflict, ConflictKind, Import};
@@ -50,6 +51,7 @@ pub fn imported(imported: &Import, dry_run: bool) -> Value {
     })
 }
 
-fn mapping(path: &Path, port: Port) -> Value {
+/// Describes a project and its port; a command adds members of its own.
+pub fn mapping(path: &Path, port: impl Serialize) -> Value {
     json!({ "project": name(path), "path": raw::to_text(path.as_os_str()), "port": port })
 }
