@@ -111,10 +111,8 @@ impl Command {
     /// The log filter if `RUST_LOG` is not set.
     fn log_filter(&self) -> &'static str {
         match self {
-            // The terminal belongs to the program that is run.
-            Command::Run(_) => "error",
-            // Errors of its interceptor are part of the result.
-            Command::Doctor(_) => "error",
+            // The terminal belongs to the program that is run; errors of doctor's interceptor are part of its result.
+            Command::Run(_) | Command::Doctor(_) => "error",
             _ => "info",
         }
     }

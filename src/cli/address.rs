@@ -37,11 +37,16 @@ pub(super) fn mapping_of(
     let named = context.named(path)?;
     match named.among(&handle.read()?)? {
         (project, Some(port)) => Ok((Some(project), port)),
-        (project, None) => Err(Failure::no(format!(
-            "no port is assigned to `{}`; `ic allocate` assigns one",
-            escaped_path(project.path())
-        ))),
+        (project, None) => Err(no_port(&project)),
     }
+}
+
+/// The failure for a project without a port.
+pub(super) fn no_port(project: &Project) -> Failure {
+    Failure::no(format!(
+        "no port is assigned to `{}`; `ic allocate` assigns one",
+        escaped_path(project.path())
+    ))
 }
 
 /// The base URL for clients of the OpenAI API, which append `/chat/completions`.

@@ -38,13 +38,13 @@ fn page(program: &CommandInfoWithArgs) -> String {
          .SH SYNOPSIS\n.B {usage}\n\
          .SH DESCRIPTION\n{description}\n",
         version = env!("CARGO_PKG_VERSION"),
-        name = text(&lower(&unescaped(program.description))),
+        name = text(unescaped(program.description).trim_end_matches('.')),
         usage = text(&usage(program, None)),
         description = text(DESCRIPTION),
     );
-    section("OPTIONS", &mut page);
+    page.push_str(".SH OPTIONS\n");
     options(program, &mut page);
-    section("COMMANDS", &mut page);
+    page.push_str(".SH COMMANDS\n");
     for command in &program.commands {
         let command = &command.command;
         // Writing into a String cannot fail.
@@ -58,7 +58,9 @@ fn page(program: &CommandInfoWithArgs) -> String {
             entry(positional.name, positional.description, &mut page);
         }
         options(command, &mut page);
-        paragraphs(command.notes, &mut page);
+        for note in command.notes {
+            let _ = writeln!(page, ".PP\n{}", text(&unescaped(note)));
+        }
         if !command.examples.is_empty() {
             page.push_str(".PP\nExamples:\n.nf\n.RS\n");
             for line in command.examples.iter().flat_map(|lines| lines.lines()) {
@@ -74,16 +76,17 @@ fn page(program: &CommandInfoWithArgs) -> String {
             );
         }
     }
-    section("EXIT STATUS", &mut page);
+    page.push_str(".SH EXIT STATUS\n");
     for exit in program.error_codes {
         entry(&exit.code.to_string(), exit.description, &mut page);
     }
-    section("ENVIRONMENT", &mut page);
-    page.push_str("An option wins over its variable. An empty variable counts as unset.\n");
+    page.push_str(
+        ".SH ENVIRONMENT\nAn option wins over its variable. An empty variable counts as unset.\n",
+    );
     for (variable, meaning) in VARIABLES {
         entry(variable, meaning, &mut page);
     }
-    section("FILES", &mut page);
+    page.push_str(".SH FILES\n");
     entry(
         "~/.config/litellm/port_registry.json",
         "the registry; the lock file beside it is permanent",
@@ -92,19 +95,9 @@ fn page(program: &CommandInfoWithArgs) -> String {
     page
 }
 
-fn section(heading: &str, page: &mut String) {
-    let _ = writeln!(page, ".SH {heading}");
-}
-
 fn options(command: &CommandInfoWithArgs, page: &mut String) {
     for flag in help::options(command) {
         entry(&label(flag), flag.description, page);
-    }
-}
-
-fn paragraphs(notes: &[&str], page: &mut String) {
-    for note in notes {
-        let _ = writeln!(page, ".PP\n{}", text(&unescaped(note)));
     }
 }
 
@@ -128,15 +121,6 @@ fn text(plain: &str) -> String {
         }
     });
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// A sentence as the NAME line of a manual page has it: lower case, no full stop.
-fn lower(description: &str) -> String {
-    let description = description.trim_end_matches('.');
-    let mut characters = description.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(characters).collect()
-    })
 }
 
 const DESCRIPTION: &str = "\

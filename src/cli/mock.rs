@@ -37,7 +37,7 @@ pub struct Mock {
     pub interval_ms: Option<String>,
 }
 
-/// What `ic mock` was asked for.
+/// The options of `ic mock`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MockSettings {
     /// A name or address of this machine.
@@ -65,10 +65,8 @@ impl Mock {
             interval: mock_interval("--interval-ms", self.interval_ms.as_deref())?,
         })
     }
-}
 
-impl Mock {
-    /// Answers until the process is told to stop.
+    /// Runs the mock until a signal.
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let settings = self.resolve()?;
         let listen: Vec<SocketAddr> = addresses(&settings.host)?

@@ -73,8 +73,6 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
-
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         Failure::could_not(error.to_string())

@@ -9,6 +9,7 @@ use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
+use super::address::no_port;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
@@ -71,10 +72,7 @@ impl Show {
         }
         match port {
             Some(_) => Ok(Exit::Done),
-            None => Err(Failure::no(format!(
-                "no port is assigned to `{}`; `ic allocate` assigns one",
-                escaped_path(project.path())
-            ))),
+            None => Err(no_port(&project)),
         }
     }
 }

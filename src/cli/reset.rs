@@ -60,12 +60,10 @@ fn is_confirmed(question: &str) -> bool {
     // In one write, so that text typed ahead does not appear inside it. If it fails, the answer decides.
     let _ = terminal.write_all(format!("{} [y/N] ", Escaped(question)).as_bytes());
     let mut answer = String::new();
-    match io::stdin().read_line(&mut answer) {
-        Ok(0) => {
-            let _ = writeln!(terminal);
-            false
-        }
-        Ok(_) => matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"),
-        Err(_) => false,
+    // What an error leaves in `answer` confirms nothing.
+    let _ = io::stdin().read_line(&mut answer);
+    if answer.is_empty() {
+        let _ = writeln!(terminal);
     }
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
