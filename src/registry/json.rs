@@ -38,7 +38,7 @@ pub struct SyntaxError {
     pub expected: &'static str,
 }
 
-/// A [`SyntaxError`] error whose line has not been counted yet: whoever reads on does not want it counted.
+/// A [`SyntaxError`] without its line, which is counted only if the error is reported.
 pub(super) struct Expected {
     what: &'static str,
     at: usize,

@@ -157,7 +157,7 @@ impl Registry {
         self.field(FIELD)
     }
 
-    /// Writes notes down, without those that nobody can want any more.
+    /// Writes the notes, without outdated ones.
     fn put(&mut self, mut notes: Notes) {
         let mapped: HashSet<&Path> = self
             .mappings

@@ -1,4 +1,4 @@
-//! Which requests the page's server answers, and for whom.
+//! Which requests the server of the page accepts.
 //!
 //! The files of the page are no secret. Everything else requires the token; a browser that says where a request comes from
 //! (`Origin` and `Sec-Fetch-Site`, which no script can set) has to name a page of this very server; and changes require

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
@@ -20,7 +19,7 @@ use crate::serve::Target;
 use crate::text::{escaped_path, io_message};
 
 use super::finding::Finding;
-use super::variables::ENDPOINTS;
+use super::variables::{CONNECT_TIME_MAX, ENDPOINTS};
 
 /// Checks the registry file; returns its content too.
 pub fn registry(handle: &RegistryHandle, project: &Project) -> (Finding, Registry) {
@@ -248,9 +247,6 @@ pub fn api(response: &Response) -> (Finding, Option<String>) {
     };
     (finding, None)
 }
-
-/// For a connection to a target or a proxy.
-pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,7 @@
 //! The checks of the variables that clients read: base URLs and proxies.
 
+use std::time::Duration;
+
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
 use crate::cli::serve::{is_this_machine, matches_no_proxy};
@@ -9,7 +11,6 @@ use crate::registry::{Port, Registry};
 use crate::serve::{Endpoint, Target};
 use crate::text::name;
 
-use super::checks::CONNECT_TIME_MAX;
 use super::finding::Finding;
 
 /// The variables that hold the base URL of an API, and the path that clients append to it.
@@ -89,6 +90,9 @@ fn base_url(
         None => Finding::note(CHECK, format!("{variable} leads to port {leads_to}")),
     }
 }
+
+/// For a connection to a target or a proxy.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// The paths that clients append to a base URL.
 pub const ENDPOINTS: [&str; 5] = [
