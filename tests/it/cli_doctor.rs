@@ -129,11 +129,11 @@ fn the_hint_for_a_port_in_use_depends_on_the_source_of_the_port() {
 #[test]
 fn a_target_that_is_down_or_not_an_llm_server_is_reported() {
     let home = Home::new();
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let closed = format!("http://127.0.0.1:{}", free_port());
     check(
         &home,
-        &["--target", &nobody],
-        &format!("Target {nobody} refuses connections"),
+        &["--target", &closed],
+        &format!("Target {closed} refuses connections"),
         "start it",
     );
     check(

@@ -41,8 +41,8 @@ const ROWS: &[Row] = &[
     (
         "the target is down",
         || {
-            let nobody = format!("http://127.0.0.1:{}", free_port());
-            SetUp::new(Home::new(), &["--target", &nobody], ())
+            let closed = format!("http://127.0.0.1:{}", free_port());
+            SetUp::new(Home::new(), &["--target", &closed], ())
         },
         "Target http://127.0.0.1:N refuses connections",
         "start it, or give its address with --target or TARGET_LLM_URL",

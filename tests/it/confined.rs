@@ -26,7 +26,7 @@ const ROWS: &[(&str, &str)] = &[
         "exec strace -DDD -f -qq -o /dev/null -e inject=setsockopt:error=EPERM \"$@\"",
     ),
     (
-        "moves within the kernel: splice(2)",
+        "transfers within the kernel: splice(2)",
         "exec strace -DDD -f -qq -o /dev/null -e inject=splice:error=ENOSYS \"$@\"",
     ),
     (
@@ -47,7 +47,7 @@ fn it_works_under_the_restrictions_of_a_container() {
             wrapper.splice(0..0, ["unshare", "--mount"]);
         }
         if script.contains("strace") && !may_trace() {
-            println!("skipped: {what}: there is no strace here, or it may not trace");
+            println!("skipped: {what}: strace is not installed or not permitted");
             continue;
         }
         let origin = Origin::answering(|request, _| {
@@ -71,7 +71,7 @@ fn it_works_under_the_restrictions_of_a_container() {
             "without {what}"
         );
     }
-    count("confined: what is withheld", ROWS.len());
+    count("confined: restrictions", ROWS.len());
 }
 
 #[test]
@@ -94,7 +94,10 @@ fn clients_get_a_503_when_there_are_no_descriptors() {
     }
     answers.sort_unstable();
     let expected = [[200; 16].as_slice(), &[503; 4]].concat();
-    assert_eq!(answers, expected, "sixteen are served, the others are told");
+    assert_eq!(
+        answers, expected,
+        "sixteen are served, the others get a 503"
+    );
     drop(clients);
     // Descriptors are free again after it has noticed the disconnects.
     let since = Instant::now();
@@ -104,7 +107,10 @@ fn clients_get_a_503_when_there_are_no_descriptors() {
         if client.response("GET").status == 200 {
             break;
         }
-        assert!(since.elapsed() < DEADLINE, "room never comes");
+        assert!(
+            since.elapsed() < DEADLINE,
+            "no connection becomes available"
+        );
     }
 }
 
@@ -141,7 +147,7 @@ fn the_commands_on_the_registry_work_on_a_read_only_file_system() {
 #[test]
 fn ports_that_cannot_be_probed_are_neither_free_nor_in_use() {
     if !may_trace() {
-        println!("skipped: there is no strace here, or it may not trace");
+        println!("skipped: strace is not installed or not permitted");
         return;
     }
     const DENIED: &str = "operation not permitted";

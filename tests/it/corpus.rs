@@ -1,5 +1,5 @@
-//! The seeds of the fuzz targets, replayed against the very properties that the targets search to break. What
-//! a fuzzer has once found stays found: its input is committed under `fuzz/seeds` with a name that tells it.
+//! The seeds of the fuzz targets, replayed against the properties of the targets. An input that a fuzzer has found is committed
+//! under `fuzz/seeds` with a name that describes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,12 +29,12 @@ const TARGETS: [Target; 12] = [
 fn every_seed_keeps_its_property() {
     for (name, property) in TARGETS {
         let seeds = files_in(&fuzz_folder().join("seeds").join(name));
-        assert!(seeds.len() >= 5, "{name} has hardly any seeds");
+        assert!(seeds.len() >= 5, "{name} has too few seeds");
         for seed in seeds {
             println!("{}", seed.display());
             let bytes = fs::read(&seed).expect("a seed is readable");
             property(&bytes);
-            // Half a message, and one with another behind it, are worth as much as a whole one.
+            // Also a partial message, and a message followed by another.
             for len in 0..bytes.len() {
                 property(&bytes[..len]);
             }
@@ -44,7 +44,7 @@ fn every_seed_keeps_its_property() {
 }
 
 #[test]
-fn every_fuzz_target_has_its_seeds_replayed() {
+fn the_seeds_of_every_fuzz_target_are_replayed() {
     let names = |folder: &str| -> Vec<String> {
         let stem = |path: &PathBuf| {
             path.file_stem()
@@ -61,7 +61,7 @@ fn every_fuzz_target_has_its_seeds_replayed() {
     assert_eq!(names("seeds"), expected, "fuzz/seeds");
 }
 
-/// What is in `folder`, sorted.
+/// The content of `folder`, sorted.
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let entries =
         fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));

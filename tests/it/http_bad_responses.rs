@@ -130,7 +130,7 @@ fn an_invalid_response_head_is_a_502() {
     for (answer, instead, why) in rows {
         check(answer, instead, why);
     }
-    count("bad answers: heads", rows.len());
+    count("invalid responses: heads", rows.len());
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_truncated_response_never_looks_complete() {
         (
             "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
             "2\nhe\r\n0\r\n\r\n",
-            "a bare LF behind a size",
+            "a bare LF after a size",
         ),
         (
             "Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
@@ -418,7 +418,7 @@ fn bytes_after_a_response_do_not_become_the_next_response() {
             served.expect_end();
         }
     }
-    count("bad answers: bytes behind", 2 * rows.len());
+    count("invalid responses: bytes after them", 2 * rows.len());
 }
 
 #[test]

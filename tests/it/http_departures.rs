@@ -402,6 +402,6 @@ fn a_request_is_dropped_when_its_client_disconnects_with_unread_pipelined_reques
         &origin,
         &interceptor,
         served,
-        "by a reset behind 160 kB of further requests",
+        "by a reset after 160 kB of further requests",
     );
 }

@@ -723,7 +723,7 @@ fn ten_thousand_idle_connections_need_little_memory_and_no_cpu_time() {
 fn ticks(interceptor: &Interceptor) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", interceptor.pid()))
         .expect("a running process has a status");
-    // Behind the program's name in parentheses: utime and stime are the 12th and 13th.
+    // After the name of the program in parentheses: utime and stime are the 12th and 13th field.
     let (_, rest) = stat
         .rsplit_once(')')
         .expect("the name stands in parentheses");

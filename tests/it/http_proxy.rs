@@ -147,7 +147,7 @@ mod in_tls {
     const CONNECT: &str = "CONNECT llm.example.com:443 HTTP/1.1\r\nHost: llm.example.com:443\r\n";
 
     /// The connection to the target through the tunnel.
-    fn behind(tunnel: Conn) -> Conn {
+    fn in_tunnel(tunnel: Conn) -> Conn {
         let config = Authority::known()
             .issue(&["llm.example.com"], |_| {})
             .server();
@@ -168,7 +168,7 @@ mod in_tls {
         tunnel.expect(CONNECT);
         tunnel.expect("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n\r\n");
         tunnel.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n");
-        let mut served = behind(tunnel);
+        let mut served = in_tunnel(tunnel);
         for _ in 0..2 {
             let request = served.request();
             assert_eq!(request.target, "/base/a?b");
@@ -287,7 +287,7 @@ mod in_tls {
         tunnel.expect(CONNECT);
         tunnel.expect("Proxy-Authorization: Bearer secret\r\n\r\n");
         tunnel.send("HTTP/1.1 200 OK\r\n\r\n");
-        let mut served = behind(tunnel);
+        let mut served = in_tunnel(tunnel);
         let request = served.request();
         assert!(!request.fields.has("proxy-authorization"), "{request:?}");
         assert_eq!(request.fields.one("x-team"), Some("blue"));

@@ -31,7 +31,7 @@ fn check_cut(origin: &Origin, interceptor: &Interceptor, body: &[u8], arrival: A
     };
     for before in ["", "GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
         let why = format!(
-            "{why} ({:?} in pieces of {pieces}, behind {before:?})",
+            "{why} ({:?} in pieces of {pieces}, after {before:?})",
             excerpt(body)
         );
         origin.forget();
@@ -94,7 +94,7 @@ fn malformed_chunks_are_refused() {
         (b"5 5\r\nhello\r\n", "a space inside"),
         (b"10000000000000005\r\nhello\r\n", "17 digits: wraps to 5 in 64 bits"),
         (b"fffffffffffffffff\r\nhello\r\n", "17 digits"),
-        (b"00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000005\r\nhello\r\n\0", "zeros without an end, or the NUL behind them"),
+        (b"00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000005\r\nhello\r\n\0", "endless zeros, or the NUL after them"),
         (b"5\nhello\r\n", "a bare LF after it"),
         (b"5\rhello\r\n", "a bare CR after it"),
         (b"5\r\rhello\r\n", "two CRs"),

@@ -154,7 +154,7 @@ fn a_transfer_encoding_other_than_chunked_is_refused() {
             framed(
                 "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
                 BAD,
-                "nor on two lines",
+                "chunked twice, on two lines",
             ),
             framed("Transfer-Encoding: chunked, identity", CODING, "not last"),
             framed("Transfer-Encoding: identity, chunked", CODING, "not alone"),

@@ -1,17 +1,17 @@
-//! The README's examples, run against the real program as a reader would run them.
+//! The examples of the README, run against the real program as a reader would run them.
 //!
-//! A fenced `console` block is a transcript: `$ ` begins a command (a `\` at its end continues it), and the lines below
-//! it are what it prints on both its streams. Within a line `…` stands for any text; alone on a line, for any lines.
-//! Blocks inside an HTML comment are run as well: they set the scene without being shown.
+//! A fenced `console` block is a transcript: `$ ` begins a command (`\` at its end continues it), and the lines below it are
+//! its output on both streams. Within a line `…` stands for any text; alone on a line, for any lines. Blocks inside an HTML
+//! comment are run as well: they prepare an example without being shown.
 //!
-//! - A section (`## `) has a home folder of its own, shown as `/home/me`; its commands share the current folder and
-//!   exported variables.
-//! - `ic serve` and `ic mock` go on running until their section ends; they count as started when all that the README
-//!   shows of them has been printed.
-//! - `cargo run -- …` is the program under test; `curl` is run where there is one, and `ic status`
-//!   where the machine can tell what listens.
-//! - The README's ports are the default ones, which may be taken here: the tests use others of the same width and
-//!   translate both ways (see [`Ports`]).
+//! - A section (`## `) has its own home folder, shown as `/home/me`; its commands share the current folder and exported
+//!   variables.
+//! - `ic serve` and `ic mock` run until their section ends; they count as started when all output in the README has been
+//!   printed.
+//! - `cargo run -- …` is the program under test; `curl` is run if it is installed, and `ic status` if the machine can list
+//!   listening sockets.
+//! - The ports in the README are the default ones, which may be in use: the tests use others of the same width and translate
+//!   in both directions (see [`Ports`]).
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ use crate::support::tells_who_listens;
 
 const README: &str = include_str!("../../README.md");
 
-/// Generous: an example takes milliseconds, and a busy machine is no reason to fail.
+/// An example takes milliseconds; the limit allows for a busy machine.
 const EXAMPLE_TIME_MAX: Duration = Duration::from_secs(30);
 
 #[test]
@@ -37,7 +37,7 @@ fn the_examples_of_the_readme_are_true() {
 }
 
 #[test]
-fn the_readme_tells_of_every_command() {
+fn the_readme_describes_every_command() {
     let help = Command::new(IC)
         .arg("--help")
         .output()
@@ -54,7 +54,7 @@ fn the_readme_tells_of_every_command() {
 }
 
 #[test]
-fn the_test_command_of_the_readme_is_what_ci_runs() {
+fn ci_runs_the_test_command_of_the_readme() {
     let ci = include_str!("../../.ci/run");
     let command = "cargo test";
     assert!(
@@ -69,17 +69,17 @@ fn the_test_command_of_the_readme_is_what_ci_runs() {
 
 const IC: &str = env!("CARGO_BIN_EXE_ic");
 
-/// A part of the README under one `## ` heading, with what can be run in it.
+/// A part of the README under one `## ` heading, with its examples.
 #[derive(Debug, PartialEq)]
 struct Section<'a> {
     title: &'a str,
     examples: Vec<Example>,
 }
 
-/// A command and what it prints.
+/// A command and its output.
 #[derive(Debug, PartialEq)]
 struct Example {
-    /// Where its `$ ` stands, counted from 1.
+    /// The line of its `$ `, counted from 1.
     line: usize,
     command: String,
     expected: Vec<String>,
@@ -105,7 +105,7 @@ fn sections(readme: &str) -> Vec<Section<'_>> {
             let section = sections.last_mut().expect("there is one from the start");
             section.examples.extend(examples(&block));
         } else if line.starts_with("```") {
-            // Some other block: a `## ` in there is no heading.
+            // Another block, in which `## ` is not a heading.
             lines.by_ref().find(|(_, line)| *line == "```");
         }
     }
@@ -137,7 +137,7 @@ fn examples(block: &[(usize, &str)]) -> Vec<Example> {
     }
     assert!(!examples.is_empty(), "an empty console block");
     for example in &mut examples {
-        // An empty line before the next command is there for the eye.
+        // An empty line before the next command is only formatting.
         while example.expected.last().is_some_and(String::is_empty) {
             example.expected.pop();
         }
@@ -145,7 +145,7 @@ fn examples(block: &[(usize, &str)]) -> Vec<Example> {
     examples
 }
 
-/// Runs a section and returns what did not come out as the README says.
+/// Runs a section and returns the differences from the README.
 fn run(section: &Section<'_>) -> String {
     let mut failures = String::new();
     if section.examples.is_empty() {
@@ -176,15 +176,15 @@ fn run(section: &Section<'_>) -> String {
     failures
 }
 
-/// How an example came out, in the README's own terms.
+/// The result of an example, with the paths and ports of the README.
 struct Followed {
     printed: String,
     as_it_says: bool,
-    /// What is to be said of its end beside that.
+    /// A note on how it ended.
     end: &'static str,
 }
 
-/// Someone who follows the README: a home, a shell in it, and the servers that were started.
+/// A reader who follows the README: a home, a shell in it, and the started servers.
 struct Reader {
     folder: PathBuf,
     ports: Ports,
@@ -200,8 +200,8 @@ impl Reader {
             .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
             .collect();
         let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(folder.join("home")).expect("a folder of one's own");
-        let folder = folder.canonicalize().expect("it was just made");
+        fs::create_dir_all(folder.join("home")).expect("a folder can be created");
+        let folder = folder.canonicalize().expect("the folder exists");
         Reader {
             folder,
             ports: Ports::probe(),
@@ -210,14 +210,14 @@ impl Reader {
         }
     }
 
-    /// Runs the example; or says why it cannot be run here.
+    /// Runs the example, or returns why it cannot be run here.
     fn follow(&mut self, example: &Example) -> Result<Followed, &'static str> {
         let command = example.command.replace("cargo run -- ", "ic ");
         if command.contains("curl ") && !is_installed("curl") {
-            return Err("there is no curl");
+            return Err("curl is not installed");
         }
         if command.starts_with("ic status") && !tells_who_listens() {
-            return Err("there is no lsof");
+            return Err("lsof is not installed");
         }
         let serves = ["ic serve", "ic mock"]
             .iter()
@@ -232,14 +232,17 @@ impl Reader {
         let mut child = self.shell(&command, serves, &sink);
         let deadline = Instant::now() + EXAMPLE_TIME_MAX;
         loop {
-            // Asked first, so that nothing printed before the end can be missed.
-            let ended = child.try_wait().expect("a child can be asked").is_some();
+            // Checked before reading, so that no output before the end is missed.
+            let ended = child
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some();
             let printed = self.in_the_readmes_terms(&read(&sink));
-            // Empty lines at the end cannot be told from those between two examples.
+            // Empty lines at the end cannot be distinguished from those between two examples.
             let lines: Vec<&str> = printed.trim_end().lines().map(str::trim_end).collect();
             let fits = matches(&example.expected, &lines);
             let (as_it_says, end) = match (serves, ended) {
-                (true, true) => (false, ", and it has ended"),
+                (true, true) => (false, ", and it has exited"),
                 (true, false) if fits => {
                     self.servers.push(child);
                     return Ok(Followed {
@@ -253,7 +256,7 @@ impl Reader {
                     std::thread::sleep(Duration::from_millis(5));
                     continue;
                 }
-                (_, false) => (false, ", and it goes on"),
+                (_, false) => (false, ", and it is still running"),
             };
             stop(&mut child);
             return Ok(Followed {
@@ -264,7 +267,7 @@ impl Reader {
         }
     }
 
-    /// The command in a shell that takes over the folder and the variables of the one before.
+    /// The command in a shell that continues with the folder and the variables of the previous one.
     fn shell(&self, command: &str, serves: bool, printed: &Path) -> Child {
         let home = self.home();
         let command = self.ports.to_ours(command).replace(HOME_SHOWN, &home);
@@ -279,7 +282,7 @@ impl Reader {
         let program = Path::new(IC).parent().expect("a file has a folder");
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::iter::once(program.to_owned()).chain(std::env::split_paths(&path));
-        let sink = File::create(printed).expect("the folder is our own");
+        let sink = File::create(printed).expect("the folder can be written");
         Command::new("sh")
             .args(["-c", &script])
             .arg(self.folder.join("state"))
@@ -287,7 +290,7 @@ impl Reader {
             .env_clear()
             .env(
                 "PATH",
-                std::env::join_paths(path).expect("it was a list of paths"),
+                std::env::join_paths(path).expect("a list of paths can be joined"),
             )
             .env("HOME", &home)
             .env("INTERCEPTOR_PORT_MIN", self.ports.first.to_string())
@@ -299,7 +302,7 @@ impl Reader {
             .stdout(sink.try_clone().expect("a file can be shared"))
             .stderr(sink)
             .spawn()
-            .expect("there is a shell")
+            .expect("a shell can be started")
     }
 
     fn in_the_readmes_terms(&self, text: &str) -> String {
@@ -326,13 +329,13 @@ impl Drop for Reader {
 const HOME_SHOWN: &str = "/home/me";
 
 fn stop(child: &mut Child) {
-    // One that has ended by itself is as good as one that was ended.
+    // It may have exited already.
     let _ = child.kill();
     let _ = child.wait();
 }
 
 fn read(printed: &Path) -> String {
-    let bytes = fs::read(printed).expect("it was made before the child started");
+    let bytes = fs::read(printed).expect("the file was created before the child");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -341,10 +344,10 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// The default range of ports, moved to where its first ports are free.
+/// The default range of ports, moved to a place where its first ports are free.
 ///
-/// Four digits stay four digits, so that the columns of a listing stay where they are. The range keeps its length,
-/// which is shown as well; only its first few ports are ever bound.
+/// Ports keep four digits, so that the columns of a listing do not move. The range keeps its length, which is shown as
+/// well; only its first few ports are bound.
 struct Ports {
     first: u16,
 }
@@ -353,13 +356,13 @@ impl Ports {
     const README_FIRST: u16 = 8888;
     const COUNT: u16 = 1112;
     const BOUND: u16 = 16;
-    /// From here on no four digits are a year, and below 8764 nothing is a default port of `ic`.
+    /// Not a year, and below 8764 there is no default port of `ic`.
     const OURS_FIRST: u16 = 3000;
     const OURS_LAST: u16 = 7500;
 
     fn probe() -> Ports {
         let steps = (Ports::OURS_LAST - Ports::OURS_FIRST) / Ports::BOUND;
-        // Test runs beside this one start their search elsewhere.
+        // Parallel test runs start at different ports.
         let offset = (std::process::id() % u32::from(steps)) as u16;
         let first = (0..steps)
             .map(|step| Ports::OURS_FIRST + (offset + step) % steps * Ports::BOUND)
@@ -377,7 +380,7 @@ impl Ports {
     }
 }
 
-/// Moves every number of four digits that lies in the range beginning with `from` to the one beginning with `to`.
+/// Moves every four-digit number of the range that starts at `from` to the range that starts at `to`.
 fn translate(text: &str, from: u16, to: u16) -> String {
     let mut translated = String::with_capacity(text.len());
     let mut rest = text;
@@ -401,7 +404,7 @@ fn translate(text: &str, from: u16, to: u16) -> String {
 
 fn can_bind(port: u16) -> bool {
     let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    // Where there is no IPv6, nothing can be in use there.
+    // Without IPv6 the port cannot be in use there.
     let v6 = match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
         Ok(_) => true,
         Err(error) => error.kind() != std::io::ErrorKind::AddrInUse,
@@ -420,7 +423,7 @@ fn commands(help: &str) -> impl Iterator<Item = &str> {
         .filter_map(|line| line.split_whitespace().next())
 }
 
-/// Whether `printed` is what `expected` describes, where a line `…` is any number of lines.
+/// Whether `printed` matches `expected`, where a line `…` stands for any number of lines.
 fn matches(expected: &[impl AsRef<str>], printed: &[&str]) -> bool {
     match (expected.split_first(), printed.split_first()) {
         (None, rest) => rest.is_none(),
@@ -434,7 +437,7 @@ fn matches(expected: &[impl AsRef<str>], printed: &[&str]) -> bool {
     }
 }
 
-/// Whether a line is what `expected` describes, where `…` is any text.
+/// Whether a line matches `expected`, where `…` stands for any text.
 fn line_matches(expected: &str, line: &str) -> bool {
     match expected.split_once('…') {
         None => expected == line,
@@ -448,7 +451,7 @@ fn line_matches(expected: &str, line: &str) -> bool {
 }
 
 #[test]
-fn an_ellipsis_stands_for_any_text_and_nothing_else_does() {
+fn only_an_ellipsis_stands_for_any_text() {
     #[track_caller]
     fn check(expected: &str, printed: &str, fits: bool) {
         let expected: Vec<&str> = expected.lines().collect();
@@ -496,7 +499,7 @@ fn only_ports_of_the_range_are_translated() {
 }
 
 #[test]
-fn a_console_block_is_read_as_commands_and_their_output() {
+fn a_console_block_is_parsed_as_commands_and_their_output() {
     let readme = "# t\n\n<!--\n```console\n$ mkdir a\n```\n-->\n\n## One\n\n```sh\n## no heading\n$ not run\n```\n\n\
         ```console\n$ ic list | \\\n  head -1\na\n\nb\n\n$ ic show\n```\n";
     let example = |line, command: &str, expected: &[&str]| Example {

@@ -28,12 +28,12 @@ const WHOLE: &str = r#"{
 fn a_file_truncated_at_any_byte_loses_only_incomplete_mappings() {
     let whole = Registry::parse(WHOLE.as_bytes()).unwrap();
     // A port is complete if the text after it has been read: the next field, or the end of the object.
-    let behind = |text: &str| WHOLE.find(text).unwrap() + text.len();
+    let after = |text: &str| WHOLE.find(text).unwrap() + text.len();
     let ends = [
-        behind("\"/home/me/a\": 8888,"),
-        behind("8889,"),
-        behind("1\": 88,"),
-        behind("65535\n  }"),
+        after("\"/home/me/a\": 8888,"),
+        after("8889,"),
+        after("1\": 88,"),
+        after("65535\n  }"),
     ];
     let ports = [8888, 8889, 88, 65535];
     for len in 1..WHOLE.len() {

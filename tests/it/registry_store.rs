@@ -223,14 +223,14 @@ fn a_change_without_effect_neither_writes_nor_waits() {
     let locked = File::open(&file).unwrap();
     FileExt::lock_exclusive(&locked).unwrap();
     assert!(!allocate(&file, "/home/me/a").unwrap().value);
-    let nobody = project("/home/me/nobody");
-    let removed = Store::new(file.clone()).update(|registry| registry.remove(&nobody));
+    let unknown = project("/home/me/unknown");
+    let removed = Store::new(file.clone()).update(|registry| registry.remove(&unknown));
     assert_eq!(removed.unwrap().value, None);
     assert_eq!(Store::new(file.clone()).read().unwrap().registry.len(), 1);
     assert_eq!(folder.state(), before, "no lock file either");
 
     let nowhere = folder.path("no/where/r.json");
-    let removed = Store::new(nowhere.clone()).update(|registry| registry.remove(&nobody));
+    let removed = Store::new(nowhere.clone()).update(|registry| registry.remove(&unknown));
     assert_eq!(removed.unwrap().value, None);
     assert!(Store::new(nowhere).read().unwrap().registry.is_empty());
     assert_eq!(folder.state(), before);

@@ -21,7 +21,7 @@ impl Root {
     /// Returns `None` without a binary or without permission for chroot.
     fn new() -> Option<Root> {
         let Some(ic) = std::env::var_os("IC_STATIC") else {
-            println!("skipped: IC_STATIC names no static binary");
+            println!("skipped: IC_STATIC is not set");
             return None;
         };
         let folder = tempfile::tempdir().expect("a folder");
@@ -30,7 +30,7 @@ impl Root {
         let copied = Command::new("cp").arg(ic).arg(folder.path()).status();
         assert!(
             copied.is_ok_and(|status| status.success()),
-            "it can be copied"
+            "the file can be copied"
         );
         let root = Root(folder);
         let may = root.ic(&["--version"]).output();
@@ -38,7 +38,7 @@ impl Root {
         if rustix::process::getuid().is_root() || may.is_ok_and(|ran| ran.status.success()) {
             return Some(root);
         }
-        println!("skipped: this user may have no other root");
+        println!("skipped: this user has no permission for chroot");
         None
     }
 
@@ -83,16 +83,16 @@ impl Root {
                     let ic = Some(ic);
                     return Server { ic, address };
                 }
-                if ic.try_wait().expect("it is ours").is_some() {
+                if ic.try_wait().expect("a child can be waited for").is_some() {
                     let ran = Ran::from(ic.wait_with_output().expect("it has ended"));
                     assert_eq!(ran.exit, Some(3), "{ran:?}");
                     break;
                 }
-                assert!(Instant::now() < deadline, "it listens in time");
+                assert!(Instant::now() < deadline, "it does not listen");
                 std::thread::yield_now();
             }
         }
-        panic!("no port could be had in {ATTEMPTS} attempts");
+        panic!("no free port in {ATTEMPTS} attempts");
     }
 }
 
@@ -114,7 +114,8 @@ impl Server {
     fn stop(mut self) -> String {
         let ic = self.ic.take().expect("it runs");
         let pid = rustix::process::Pid::from_child(&ic);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .expect("a child can be waited for");
         let ran = Ran::from(ic.wait_with_output().expect("it ends"));
         assert_eq!(ran.exit, Some(0), "{ran:?}");
         assert!(!ran.err.contains("panicked"), "{ran:?}");
@@ -213,7 +214,7 @@ fn names_of_targets_are_resolved_without_resolver_files() {
     let server = root.serve(&named);
     assert_eq!(server.answer("/").text(), "ok");
     server.stop();
-    answers.join().expect("three were answered");
+    answers.join().expect("the thread does not panic");
 }
 
 #[cfg(feature = "tls")]
@@ -233,7 +234,7 @@ fn certificates_are_verified_with_the_built_in_list_and_the_ca_file() {
     );
     assert!(response.text().contains("--ca-file"), "{}", response.text());
     server.stop();
-    fs::copy(&Authority::known().file, root.path().join("ca.pem")).expect("it can be copied");
+    fs::copy(&Authority::known().file, root.path().join("ca.pem")).expect("the file can be copied");
     let server = root.serve(&["--target", &target, "--ca-file", "/ca.pem"]);
     assert_eq!(server.answer("/").status, 200);
     server.stop();

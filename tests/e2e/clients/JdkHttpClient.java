@@ -1,7 +1,7 @@
-// The JDK's HttpClient as it is made by default: it offers HTTP/2 with its first request on each connection, as
-// langchain4j and Spring do without knowing. cases.py says what each case proves.
+// The JDK's HttpClient with its defaults: it offers HTTP/2 with the first request on each connection, and so do
+// langchain4j and Spring. cases.py documents the cases.
 //
-// Usage: java JdkHttpClient.java SCENE (JSON; ../table.py says what is in it)
+// Usage: java JdkHttpClient.java SCENE (JSON; see ../table.py)
 
 import java.io.BufferedReader;
 import java.io.ByteArrayInputStream;
@@ -59,7 +59,7 @@ public class JdkHttpClient {
     final String target;
     final int length;
     final HttpClient client = HttpClient.newHttpClient();
-    // A client of its own for what goes past the interceptor.
+    // A separate client for requests directly to the target.
     final HttpClient direct;
 
     JdkHttpClient(String scene) throws Exception {
@@ -81,7 +81,7 @@ public class JdkHttpClient {
             String why = "";
             if (!rows.containsKey(name)) {
                 cell = "n.a.";
-                why = "the client has no such thing";
+                why = "the client does not support it";
             } else {
                 try {
                     rows.get(name).run("jdk-" + name.replace(' ', '-'));
@@ -144,7 +144,7 @@ public class JdkHttpClient {
         BufferedReader lines = new BufferedReader(new InputStreamReader(answer.body()));
         for (int index = 0; index < EVENTS; index++) {
             equal(String.valueOf(index), number(nextEvent(lines), "index"));
-            // Only now the target sends the next: an event that was held back would never come.
+            // The target sends the next event only now, so a buffered event would never arrive.
             if (index < EVENTS - 1) {
                 control("next", name);
             }
@@ -163,7 +163,7 @@ public class JdkHttpClient {
                 return line.substring(6);
             }
         }
-        throw new AssertionError("the stream ended before its end");
+        throw new AssertionError("the stream ended too early");
     }
 
     void upload(String name) throws Exception {
@@ -208,7 +208,7 @@ public class JdkHttpClient {
 
     void idle(String name) throws Exception {
         told(send(request(name + "-0", "").POST(bytes("{}".getBytes()))));
-        // The waiting is the case: nothing can be observed that would end it sooner.
+        // The case needs this pause: no event ends it earlier.
         Thread.sleep(Math.round(1000 * Double.parseDouble(number(scene, "idle_seconds"))));
         told(send(request(name + "-1", "").POST(bytes("{}".getBytes()))));
     }
@@ -228,7 +228,7 @@ public class JdkHttpClient {
         }
     }
 
-    // HttpClient unpacks nothing by itself, so this is what came over the wire.
+    // HttpClient does not decompress, so these are the received bytes.
     void packed(String name) throws Exception {
         HttpResponse<byte[]> answer = send(request(name, "gzip").header("Accept-Encoding", "gzip"));
         equal(List.of("gzip"), answer.headers().allValues("content-encoding"));
@@ -241,7 +241,7 @@ public class JdkHttpClient {
         equal(200, answer.statusCode());
         equal(0, answer.body().length);
         equal(true, answer.headers().firstValueAsLong("content-length").getAsLong() > 50);
-        // Where the next request on the same connection begins shows whether all agree that there was no body.
+        // The next request on the same connection shows that all sides agree that there was no body.
         told(send(request(name + "-after", "")));
     }
 
@@ -278,8 +278,8 @@ public class JdkHttpClient {
         equal(List.of("100-Continue"), field(seen(name), "expect"));
     }
 
-    // A connection of its own, so that this is the request which offers to change the protocol. What the target gets
-    // must not know of the offer, and have its body: servers that know it by half drop the body, or hang.
+    // A new connection, so that this request offers the upgrade. The target must receive the body without the offer:
+    // servers with partial support drop the body, or hang.
     void offersHttp2(String name) throws Exception {
         byte[] body = "{\"upgrade\": false}".getBytes();
         HttpClient fresh = HttpClient.newHttpClient();
@@ -306,7 +306,7 @@ public class JdkHttpClient {
         equal("4001 as asked", messages.next());
     }
 
-    // What comes in: a text as it is, bytes as their sum, the end as its code and reason.
+    // Received messages: a text unchanged, bytes as their checksum, the close as its code and reason.
     static class Messages implements WebSocket.Listener {
         private final BlockingQueue<String> whole = new LinkedBlockingQueue<>();
         private final StringBuilder text = new StringBuilder();
@@ -352,7 +352,7 @@ public class JdkHttpClient {
         }
     }
 
-    // Asks the target itself, past the interceptor.
+    // Sends a request directly to the target.
     String control(String what, String name) throws Exception {
         HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(target + "/" + what + "?case=" + name));
         request.method(what.equals("next") ? "POST" : "GET", BodyPublishers.noBody());
@@ -367,7 +367,7 @@ public class JdkHttpClient {
         until(name, "\"ended\": ?\"" + how + "\"");
     }
 
-    // What the target knows of a request, once that holds `sign`.
+    // The target's record of a request, when it contains `sign`.
     String until(String name, String sign) throws Exception {
         long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(15);
         String record = "";
@@ -409,7 +409,7 @@ public class JdkHttpClient {
         }
     }
 
-    // The JDK reads no JSON. What the target and the table write is flat enough for these.
+    // The JDK has no JSON parser. These suffice for the flat documents of the target and the table.
     static String text(String json, String name) {
         return find(json, "\"" + name + "\": ?\"([^\"]*)\"");
     }
@@ -440,7 +440,7 @@ public class JdkHttpClient {
         return "\"" + escaped.replace("\n", "\\n").replace("\t", "  ").replace("\r", "") + "\"";
     }
 
-    // Bytes that differ from place to place.
+    // Bytes without repetition.
     static byte[] noise(int length) {
         ByteBuffer whole = ByteBuffer.allocate(length);
         for (int index = 0; whole.remaining() >= 4; index++) {

@@ -1,7 +1,7 @@
-// The cases for clients that run in node; cases.py, which says more, has the same for Python.
+// The cases for clients in node. cases.py has the same for Python, and documents them.
 //
-// A client has `send` (a whole answer), `open` (an answer that is read line by line) and `leave` (asks, and goes once
-// `arrived` has come true).
+// A client has `send` (a complete response), `open` (a response that is read line by line) and `leave` (sends a request,
+// and disconnects when `arrived` is fulfilled).
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -22,14 +22,14 @@ const FORGED = {
 };
 const PATH = '/v1/any?x=1&y=two&empty=';
 
-// What the table tells a client on its command line.
+// The parameters of a client on its command line.
 class Scene {
   constructor(told) {
     Object.assign(this, told);
     this.ca = told.ca ? fs.readFileSync(told.ca) : undefined;
   }
 
-  // Asks the target itself, past the interceptor and with a connection of its own.
+  // Sends a request directly to the target, on a new connection.
   control(what, name) {
     const url = `${this.target}/${what}?case=${name}`;
     const method = what === 'next' ? 'POST' : 'GET';
@@ -68,8 +68,8 @@ async function until(what, attempt, seconds = 15) {
   throw new Error(`${what}: not within ${seconds} s`);
 }
 
-// As `run` in cases.py: a row that is a text, and `otherwise` for the rows that are missing, is why there is none.
-async function run(make, rows, otherwise = 'the client has no such thing') {
+// As `run` in cases.py: a row that is a text, and `otherwise` for missing rows, is the reason why there is no such case.
+async function run(make, rows, otherwise = 'the client does not support it') {
   const scene = new Scene(JSON.parse(process.argv[2]));
   const client = process.argv[3];
   const subject = make(scene);
@@ -99,7 +99,7 @@ function send(client, name, { want = '', method = 'GET', fields = {}, body } = {
   return client.send(method, PATH, { 'x-case': name, 'x-want': want, ...fields }, body);
 }
 
-// What the target says that it got.
+// The request as the target received it.
 function told(answer) {
   assert.equal(answer.status, 200, String(answer.body));
   return JSON.parse(answer.body);
@@ -115,7 +115,7 @@ async function events(scene, client, name) {
   const stream = await client.open(PATH, { 'x-case': name, 'x-want': `events=${EVENTS}` });
   for (let index = 0; index < EVENTS; index += 1) {
     assert.deepEqual(await nextEvent(stream), { index });
-    // Only now the target sends the next: an event that was held back would never come.
+    // The target sends the next event only now, so a buffered event would never arrive.
     if (index < EVENTS - 1) await scene.control('next', name);
   }
   assert.equal(await nextEvent(stream), null);
@@ -146,7 +146,7 @@ async function upload(scene, client, name) {
   assert.deepEqual([got.bytes, got.sha256], [body.length, sha256(body)]);
 }
 
-// A body whose length nobody has said.
+// A body without a length.
 async function chunked(scene, client, name) {
   const body = noise(1 << 20);
   async function* pieces() {
@@ -165,7 +165,7 @@ async function download(scene, client, name) {
   assert.equal(sha256(answer.body), (await scene.seen(name)).sent_sha256);
 }
 
-// The target says 413 before it has read anything of what is still being sent.
+// The target responds with 413 before it reads the body, which is still being sent.
 async function refused(scene, client, name) {
   const answer = await send(client, name, { want: 'refuse', method: 'POST', body: noise(scene.bytes) });
   assert.equal(answer.status, 413);
@@ -187,7 +187,7 @@ async function leavesMidway(scene, client, name) {
 async function idle(scene, client, name) {
   const options = { method: 'POST', body: Buffer.from('{}') };
   told(await send(client, `${name}-0`, options));
-  // The waiting is the case: nothing can be observed that would end it sooner.
+  // The case needs this pause: no event ends it earlier.
   await sleep(scene.idle_seconds * 1000);
   told(await send(client, `${name}-1`, options));
 }
@@ -217,11 +217,11 @@ async function head(scene, client, name) {
   const answer = await send(client, name, { method: 'HEAD' });
   assert.deepEqual([answer.status, answer.body.length], [200, 0]);
   assert.ok(Number(answer.fields.get('content-length')) > 50);
-  // Where the next request on the same connection begins shows whether all agree that there was no body.
+  // The next request on the same connection shows that all sides agree that there was no body.
   told(await send(client, `${name}-after`));
 }
 
-// The target answers when all of them are waiting.
+// The target responds when all of them are waiting.
 async function together(scene, client, name) {
   const numbers = [...Array(TOGETHER).keys()];
   const options = (number) => ({ want: `together=${TOGETHER}`, method: 'POST', body: Buffer.from(`{"n": ${number}}`) });
@@ -248,7 +248,7 @@ function fieldsOf(record) {
   return fields;
 }
 
-// Bytes that differ from place to place.
+// Bytes without repetition.
 function noise(length) {
   const block = Buffer.alloc(64 << 10, createHash('sha512').update('noise').digest());
   const whole = Buffer.alloc(length);
@@ -263,7 +263,7 @@ function sha256(data) {
   return createHash('sha256').update(data).digest('hex');
 }
 
-// What every client of plain HTTP is asked.
+// The cases of every HTTP client.
 const HTTP = {
   plain,
   events,

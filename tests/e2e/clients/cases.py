@@ -1,10 +1,10 @@
-"""The cases, for clients that Python can drive: what each one asks for and what must come of it.
+"""The cases for clients in Python: the request of each, and the expected result.
 
-A client is a class with `send` (a whole answer), `open` (an answer that is read line by line) and `leave` (asks, and
-goes once `arrived` returns); the cases are written once for all of them. They print one line of JSON each, which
-../table.py gathers. cases.js has the same for node.
+A client is a class with `send` (a complete response), `open` (a response that is read line by line) and `leave` (sends a
+request, and disconnects when `arrived` returns); the cases are written once for all of them. Each prints one line of JSON,
+which ../table.py collects. cases.js has the same for node.
 
-Nothing sleeps but where a server's own time is the case.
+There are no pauses except where a time limit of a server is the case.
 """
 
 import concurrent.futures
@@ -23,14 +23,14 @@ from support import get_json, until  # noqa: E402
 EVENTS = 5
 TOGETHER = 50
 IDENTIFICATION = ("x-memory-user-id", "x-pycharm-instance", "x-source")
-# What a client might claim to be; other fields of its own must arrive as they are.
+# Forged identification fields of a client; its other fields must arrive unchanged.
 FORGED = {"x-memory-user-id": "somebody-else", "X-Source": "elsewhere", "x-of-the-client": "kept, as it is"}
 JSON = {"Content-Type": "application/json"}
 
 
 @dataclass
 class Scene:
-    """What the table tells a client on its command line."""
+    """The parameters of a client on its command line."""
 
     through: str
     target: str
@@ -39,11 +39,11 @@ class Scene:
     bytes: int
     slow_seconds: float
     idle_seconds: float
-    # What signed the target's certificate, where it has one.
+    # The CA of the target's certificate, if it has one.
     ca: str
 
     def control(self, what, case):
-        """Asks the target itself, past the interceptor."""
+        """Sends a request directly to the target."""
         return get_json(f"{self.target}/{what}?case={case}", self.ca, "POST" if what == "next" else "GET")
 
     def seen(self, case):
@@ -63,18 +63,18 @@ class Answer:
     body: bytes = b""
 
     def told(self):
-        """What the target says that it got."""
+        """The request as the target received it."""
         assert self.status == 200, (self.status, self.body[:300])
         return json.loads(self.body)
 
 
 class NotApplicable(Exception):
-    """Why a client has no such case."""
+    """The reason why a client does not support a case."""
 
 
-def run(client, make, rows, otherwise="the client has no such thing"):
-    """`make` gets the scene and gives what each case is called with. A row that is a text, and `otherwise` for the rows
-    that are missing, is why there is no such case."""
+def run(client, make, rows, otherwise="the client does not support it"):
+    """`make` creates the argument of each case from the scene. A row that is a text, and `otherwise` for missing rows, is
+    the reason why there is no such case."""
     scene = Scene(**json.loads(sys.argv[1]))
     subject = make(scene)
     for case in scene.cases:
@@ -112,7 +112,7 @@ def events(scene, client, case):
     with client.open("/v1/any", {"x-case": case, "x-want": f"events={EVENTS}"}) as stream:
         for index in range(EVENTS):
             assert next_event(stream) == {"index": index}
-            # Only now the target sends the next: an event that was held back would never come.
+            # The target sends the next event only now, so a buffered event would never arrive.
             if index < EVENTS - 1:
                 scene.control("next", case)
         assert next_event(stream) is None
@@ -125,7 +125,7 @@ def next_event(stream):
             return None
         if line.startswith(b"data: "):
             return json.loads(line[6:])
-    raise AssertionError("the stream ended before its end")
+    raise AssertionError("the stream ended too early")
 
 
 def upload(scene, client, case):
@@ -135,7 +135,7 @@ def upload(scene, client, case):
 
 
 def chunked(scene, client, case):
-    """A body whose length nobody has said."""
+    """A body without a length."""
     body = noise(1 << 20)
     pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000))
     told = send(client, case, method="POST", body=pieces).told()
@@ -152,14 +152,14 @@ def download(scene, client, case):
 
 
 def refused(scene, client, case):
-    """The target says 413 before it has read anything of what is still being sent."""
+    """The target responds with 413 before it reads the body, which is still being sent."""
     answer = send(client, case, "refuse", method="POST", body=noise(scene.bytes))
     assert answer.status == 413, answer.status
     assert json.loads(answer.body)["error"]["message"] == "too large", answer.body
 
 
 def leaves_early(scene, client, case):
-    """Gone before the first byte: nobody knows of it but by the connection."""
+    """Disconnects before the first byte, which only the connection shows."""
     client.leave("/v1/any", {"x-case": case, "x-want": "hold"}, lambda: scene.seen(case))
     scene.ended(case, "gone")
 
@@ -171,9 +171,9 @@ def leaves_midway(scene, client, case):
 
 
 def idle(scene, client, case):
-    """Servers close what has been idle for some seconds: a request right after must not meet a dead connection."""
+    """Servers close connections that are idle for some seconds: a request right after that must not fail."""
     for number in range(2):
-        # The waiting is the case: nothing can be observed that would end it sooner.
+        # The case needs this pause: no event ends it earlier.
         if number:
             time.sleep(scene.idle_seconds)
         send(client, f"{case}-{number}", method="POST", body=b"{}").told()
@@ -204,12 +204,12 @@ def head(scene, client, case):
     answer = send(client, case, method="HEAD")
     assert answer.status == 200 and answer.body == b"", answer
     assert int(answer.fields["content-length"]) > 50, answer.fields
-    # Where the next request on the same connection begins shows whether all agree that there was no body.
+    # The next request on the same connection shows that all sides agree that there was no body.
     send(client, f"{case}-after").told()
 
 
 def together(scene, client, case):
-    """The target answers when all of them are waiting."""
+    """The target responds when all of them are waiting."""
     with concurrent.futures.ThreadPoolExecutor(TOGETHER) as pool:
         body = b'{"number": "%d"}'
         asked = [
@@ -241,7 +241,7 @@ def fields_of(record):
 
 
 def noise(length):
-    """Bytes that differ from place to place; random enough that nothing can be lost or change places."""
+    """Bytes without repetition, so that lost or reordered pieces are detected."""
     block = hashlib.sha512(b"noise").digest() * 1024
     return b"".join(index.to_bytes(8, "big") + block[8:] for index in range(length // len(block) + 1))[:length]
 
@@ -250,7 +250,7 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-# What every client of plain HTTP is asked.
+# The cases of every HTTP client.
 HTTP = {
     "plain": plain,
     "events": events,

@@ -1,4 +1,4 @@
-"""curl: the cases of every HTTP client, and what only curl says on the wire.
+"""curl: the cases of every HTTP client, and those that only curl supports.
 
 Usage: curl.py SCENE (JSON; ../table.py says what is in it)
 """
@@ -14,7 +14,7 @@ from cases import HTTP, Answer, fields_of, next_event, noise, run, send, sha256
 
 
 class Curl:
-    """One process for each request, as in anybody's shell."""
+    """One process for each request, as in a shell."""
 
     def __init__(self, scene, *options):
         self.scene = scene
@@ -24,7 +24,7 @@ class Curl:
         url = f"{self.scene.through}{path}"
         chosen = ["--head"] if method == "HEAD" else ["--request", method]
         given = [word for name, value in fields.items() for word in ("--header", f"{name}: {value}")]
-        # `--disable` comes first: no ~/.curlrc of whoever runs this.
+        # `--disable` comes first, so that ~/.curlrc is ignored.
         quiet = ["curl", "--disable", "--silent", "--show-error", "--noproxy", "*"]
         return [*quiet, *chosen, *given, *self.options, *options, url]
 
@@ -38,7 +38,7 @@ class Curl:
                 (folder / "sent").write_bytes(body)
                 options += ["--data-binary", f"@{folder / 'sent'}"]
             elif body:
-                # What comes from a pipe has no length.
+                # A body from a pipe has no length.
                 options += ["--upload-file", "-"]
                 body = b"".join(body)
             command = self.command(method, path, fields, *options)
@@ -47,7 +47,7 @@ class Curl:
             heads = (folder / "head").read_bytes().decode("latin-1").strip().split("\r\n\r\n")
             answer = folder / "body"
             body = answer.read_bytes() if answer.exists() and method != "HEAD" else b""
-            # From the last status line on it is the answer, trailers included; what stands before it is interim.
+            # From the last status line on it is the final response with its trailers; interim responses precede it.
             final = max(index for index, head in enumerate(heads) if head.startswith("HTTP/"))
             status, *lines = [line for head in heads[final:] for line in head.split("\r\n")]
             fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -74,14 +74,14 @@ class Curl:
 
 
 def addresses(scene, client, case):
-    """Both loopback addresses and the name that may mean either."""
+    """Both loopback addresses, and the name for both."""
     port = scene.through.rpartition(":")[2]
     for number, host in enumerate(("localhost", "127.0.0.1", "[::1]")):
         send(Curl(replace(scene, through=f"http://{host}:{port}")), f"{case}-{number}").told()
 
 
 def awaits_100(scene, client, case):
-    """Over 1 MiB curl asks before it sends; one that only timed out would take a second longer, and say no 100."""
+    """Above 1 MiB curl sends `Expect`; after a timeout it would be a second later, and show no 100."""
     body = noise(2 << 20)
     curl = Curl(scene, "--expect100-timeout", "60")
     told = send(curl, case, method="POST", body=body).told()
@@ -91,10 +91,10 @@ def awaits_100(scene, client, case):
 
 
 def refused_at_once(scene, client, case):
-    """Asked with `Expect`, and refused: nothing of the body needs to be sent."""
+    """A refusal of `Expect`: the body need not be sent."""
     answer = send(Curl(scene, "--expect100-timeout", "60"), case, "refuse", "POST", body=noise(scene.bytes))
     assert answer.status == 413, answer
-    # And without asking first.
+    # The same without `Expect`.
     answer = send(client, f"{case}-unasked", "refuse", "POST", {"Expect": ""}, noise(scene.bytes))
     assert answer.status == 413, answer
     assert json.loads(answer.body)["error"]["message"] == "too large", answer.body
@@ -104,14 +104,14 @@ def http_1_0(scene, client, case):
     old = Curl(scene, "--http1.0")
     body = b'{"old": true}'
     assert send(old, case, method="POST", body=body).told()["sha256"] == sha256(body)
-    # Nobody speaks chunks to such a client: its stream ends with the connection.
+    # Such a client gets no chunks: its stream ends with the connection.
     with old.open("/v1/any", {"x-case": f"{case}-events", "x-want": "events=1"}) as stream:
         assert next_event(stream) == {"index": 0}
         assert stream.read() == b"\ndata: [DONE]\n\n"
 
 
 def h2c(scene, client, case):
-    """`--http2` offers to change the protocol; what the target gets must not know of it, and have its body."""
+    """`--http2` offers an upgrade; the target must receive the body without the offer."""
     body = b'{"upgrade": false}'
     assert send(Curl(scene, "--http2"), case, method="POST", body=body).told()["sha256"] == sha256(body)
     fields = fields_of(scene.seen(case))
@@ -119,7 +119,7 @@ def h2c(scene, client, case):
 
 
 def transfer_codings(scene, client, case):
-    """`TE: gzip` is between curl and the next hop only."""
+    """`TE: gzip` is for the next hop only."""
     send(Curl(scene, "--tr-encoding"), case).told()
     fields = fields_of(scene.seen(case))
     assert "te" not in fields and "TE" not in str(fields.get("connection")), fields
@@ -145,6 +145,6 @@ if __name__ == "__main__":
         "TE": transfer_codings,
         "trailers": trailers,
         "hints": hints,
-        "idle": "every request has a connection of its own",
+        "idle": "every request has a new connection",
     }
     run("curl", Curl, {**HTTP, **rows})

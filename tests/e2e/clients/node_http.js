@@ -1,6 +1,6 @@
-// fetch, which is undici, and node:http, which most other libraries for node stand on.
+// fetch, which is undici, and node:http, which most other libraries for node use.
 //
-// Usage: node_http.js SCENE fetch|node:http (JSON; ../table.py says what is in it)
+// Usage: node_http.js SCENE fetch|node:http (JSON; see ../table.py)
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -44,7 +44,7 @@ class NodeHttp {
     return http.request(this.base + path, { method, headers: fields, agent: this.agent });
   }
 
-  // `watch` gets the request before it goes out, for what has events of its own.
+  // `watch` gets the request before it is sent, to add event handlers.
   async send(method, path, fields, body, watch = () => {}) {
     const asking = this.request(method, path, fields);
     watch(asking);
@@ -84,7 +84,7 @@ class NodeHttp {
 function answerTo(asking) {
   return new Promise((resolve, reject) => {
     asking.on('response', (answer) => {
-      // A server that has said all it wants may hang up while the rest of a body is still on its way.
+      // After its response, a server may close the connection while the rest of a body is on its way.
       asking.on('error', () => {});
       resolve(answer);
     });

@@ -1,6 +1,6 @@
-// OpenAI's and Anthropic's libraries for node, without their retries, which would hide what is lost.
+// OpenAI's and Anthropic's libraries for node, without their retries, which would hide lost requests.
 //
-// Usage: node_sdks.js SCENE CLIENT (JSON; ../table.py says what is in it)
+// Usage: node_sdks.js SCENE CLIENT (JSON; see ../table.py)
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -53,7 +53,7 @@ function ask(client, name, want = '', { content = 'hello', stream = false, field
   return client.create(content, stream, { headers: { 'x-case': name, 'x-want': want, ...fields }, ...options });
 }
 
-// What the target says that it got, out of the text of its answer.
+// The request as the target received it, from the text of its response.
 function told(client, answer) {
   return JSON.parse(client.text(answer));
 }
@@ -69,7 +69,7 @@ async function events(scene, client, name) {
     const piece = client.piece(event);
     if (piece === undefined) continue;
     said.push(piece);
-    // Only now the target sends the next: an event that was held back would never come.
+    // The target sends the next event only now, so a buffered event would never arrive.
     if (said.length < EVENTS) await scene.control('next', name);
   }
   assert.deepEqual(said, ['0 ', '1 ', '2 ', '3 ', '4 ']);
@@ -80,7 +80,7 @@ async function upload(scene, client, name) {
   const content = randomBytes(scene.bytes / 2).toString('hex');
   const answer = told(client, await ask(client, name, '', { content }));
   assert.ok(answer.bytes > content.length);
-  // Twice the same: whatever was lost on the way would be lost in the same place only by chance.
+  // Twice the same text, so that a loss in only one of them is detected.
   assert.deepEqual(told(client, await ask(client, `${name}-again`, '', { content })), answer);
 }
 
@@ -113,7 +113,7 @@ async function leavesMidway(scene, client, name) {
 
 async function idle(scene, client, name) {
   told(client, await ask(client, `${name}-0`));
-  // The waiting is the case: nothing can be observed that would end it sooner.
+  // The case needs this pause: no event ends it earlier.
   await sleep(scene.idle_seconds * 1000);
   told(client, await ask(client, `${name}-1`));
 }
@@ -168,4 +168,4 @@ const rows = {
   identity,
 };
 const make = process.argv[3] === 'openai-js' ? (scene) => new ForOpenAI(scene) : (scene) => new ForAnthropic(scene);
-run(make, rows, 'the library sends and reads JSON and events only');
+run(make, rows, 'the library supports only JSON and events');

@@ -1,6 +1,6 @@
-// `ws`, the library of most programs for node that speak WebSocket.
+// `ws`, the WebSocket library of most programs for node.
 //
-// Usage: node_ws.js SCENE ws (JSON; ../table.py says what is in it)
+// Usage: node_ws.js SCENE ws (JSON; see ../table.py)
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -37,7 +37,7 @@ async function websocket(scene, client, name) {
   for (const message of ['text, and äöü', Buffer.from([0, 255]), '', noise(FRAME_BYTES)]) {
     await comesBack(socket, message);
   }
-  // The target closes, with a code and a reason of its own.
+  // The target closes, with its own code and reason.
   const closed = once(socket, 'close');
   socket.send('close 4001');
   const [code, reason] = await closed;
@@ -60,7 +60,7 @@ async function identity(scene, client, name) {
   socket.close();
 }
 
-// Without a closing frame, as a program that was killed.
+// Without a close frame, like a killed program.
 async function leavesMidway(scene, client, name) {
   const socket = await client.connect(name, []);
   await comesBack(socket, 'here');
@@ -69,4 +69,4 @@ async function leavesMidway(scene, client, name) {
 }
 
 const rows = { websocket, deflate, identity, 'leaves midway': leavesMidway };
-run((scene) => new Messages(scene), rows, 'the client speaks WebSocket only');
+run((scene) => new Messages(scene), rows, 'the client supports only WebSocket');

@@ -14,7 +14,7 @@ import requests
 from cases import HTTP, TOGETHER, Answer, fields_of, run, sha256
 
 SECONDS_MAX = 90
-# How soon a client that can only leave by its own time limit does so: the request must have arrived by then.
+# The time limit of clients that disconnect only after one: the request must have arrived by then.
 PATIENCE_SECONDS = 2
 
 
@@ -52,7 +52,7 @@ class Requests:
     @contextlib.contextmanager
     def open(self, path, fields):
         with self.session.get(self.base + path, headers=fields, stream=True, timeout=SECONDS_MAX) as answer:
-            # By the byte: requests waits for a full buffer otherwise, whoever sends.
+            # Byte by byte, because requests would wait for a full buffer.
             yield answer.iter_lines(chunk_size=1)
 
     def leave(self, path, fields, arrived):
@@ -62,7 +62,7 @@ class Requests:
 
 
 class Aiohttp:
-    """On a loop in a thread of its own, so that the cases can stay plain functions."""
+    """Runs on an event loop in a thread, so that the cases can be synchronous."""
 
     def __init__(self, scene):
         self.base = scene.through
@@ -108,14 +108,14 @@ async def pieces(body):
 
 
 def awaits_100(scene, client, case):
-    """aiohttp sends its body when the 100 has come, and not before."""
+    """aiohttp sends its body only after the 100."""
     body = b"asked first"
     answer = client.send("POST", "/v1/any", {"x-case": case, "x-want": ""}, body, expect100=True)
     assert answer.told()["sha256"] == sha256(body), answer
     assert fields_of(scene.seen(case))["expect"] == ["100-continue"]
 
 
-# Which client is meant, and what it can do beyond the others.
+# The clients, with their additional cases.
 CLIENTS = {
     "httpx": (Httpx, {}),
     "requests": (Requests, {}),

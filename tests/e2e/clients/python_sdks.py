@@ -1,4 +1,4 @@
-"""OpenAI's and Anthropic's libraries for Python, without their retries, which would hide what is lost.
+"""OpenAI's and Anthropic's libraries for Python, without their retries, which would hide lost requests.
 
 Usage: python_sdks.py SCENE CLIENT (JSON; ../table.py says what is in it)
 """
@@ -15,7 +15,7 @@ import openai
 from cases import EVENTS, FORGED, TOGETHER, expect_identity, fields_of, run
 
 SECONDS_MAX = 90
-# How soon a client that can only leave by its own time limit does so: the request must have arrived by then.
+# The time limit of clients that disconnect only after one: the request must have arrived by then.
 PATIENCE_SECONDS = 2
 
 
@@ -71,7 +71,7 @@ def ask(client, case, want="", fields=(), text="hello", **options):
 
 
 def told(client, answer):
-    """What the target says that it got, out of the text of its answer."""
+    """The request as the target received it, from the text of its response."""
     return json.loads(client.text(answer))
 
 
@@ -86,7 +86,7 @@ def events(scene, client, case):
     for event in ask(client, case, f"events={EVENTS}", stream=True):
         if piece := client.piece(event):
             said.append(piece)
-            # Only now the target sends the next: an event that was held back would never come.
+            # The target sends the next event only now, so a buffered event would never arrive.
             if len(said) < EVENTS:
                 scene.control("next", case)
     assert said == [f"{index} " for index in range(EVENTS)], said
@@ -94,11 +94,11 @@ def events(scene, client, case):
 
 
 def upload(scene, client, case):
-    """A message as long as they come: its sum is that of the body which the library made of it."""
+    """A very long message: the checksum is that of the body that the library sends."""
     text = hashlib.shake_256(b"text").hexdigest(scene.bytes // 2)
     answer = told(client, ask(client, case, text=text))
     assert answer["bytes"] > len(text), answer
-    # Twice the same: whatever was lost on the way would be lost in the same place only by chance.
+    # Twice the same text, so that a loss in only one of them is detected.
     assert told(client, ask(client, f"{case}-again", text=text)) == answer
 
 
@@ -123,7 +123,7 @@ def leaves_midway(scene, client, case):
 
 def idle(scene, client, case):
     told(client, ask(client, f"{case}-0"))
-    # The waiting is the case: nothing can be observed that would end it sooner.
+    # The case needs this pause: no event ends it earlier.
     time.sleep(scene.idle_seconds)
     told(client, ask(client, f"{case}-1"))
 
@@ -142,7 +142,7 @@ def errors(scene, client, case):
 
 
 class expect(contextlib.AbstractContextManager):
-    """The error that must come, kept for a closer look."""
+    """The expected error."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -171,7 +171,7 @@ def identity(scene, client, case):
     expect_identity(scene, case)
 
 
-OTHERWISE = "the library sends and reads JSON and events only"
+OTHERWISE = "the library supports only JSON and events"
 ROWS = {
     "plain": plain,
     "events": events,

@@ -1,4 +1,4 @@
-"""`websockets`, the library of most Python programs that speak WebSocket.
+"""`websockets`, the WebSocket library of most Python programs.
 
 Usage: python_websockets.py SCENE (JSON; ../table.py says what is in it)
 """
@@ -30,7 +30,7 @@ def websocket(scene, client, case):
         for message in ("text, and äöü", b"\x00binary\xff", "", noise(FRAME_BYTES)):
             socket.send(message)
             assert socket.recv(SECONDS_MAX) == message
-        # The target closes, with a code and a reason of its own.
+        # The target closes, with its own code and reason.
         socket.send("close 4001")
         closed = closing(socket)
         assert (closed.code, closed.reason) == (4001, "as asked"), closed
@@ -53,7 +53,7 @@ def identity(scene, client, case):
 
 
 def leaves_midway(scene, client, case):
-    """Without a closing frame, as a program that was killed."""
+    """Without a close frame, like a killed program."""
     socket = client.connect(case)
     socket.send("here")
     assert socket.recv(SECONDS_MAX) == "here"
@@ -66,10 +66,10 @@ def closing(socket):
         socket.recv(SECONDS_MAX)
     except ConnectionClosed as closed:
         return closed.rcvd
-    raise AssertionError("a message came in place of the close")
+    raise AssertionError("a message arrived instead of the close")
 
 
-OTHERWISE = "the client speaks WebSocket only"
+OTHERWISE = "the client supports only WebSocket"
 
 if __name__ == "__main__":
     rows = {"websocket": websocket, "deflate": deflate, "identity": identity, "leaves midway": leaves_midway}

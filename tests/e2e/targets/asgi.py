@@ -1,4 +1,4 @@
-"""A target under uvicorn: what a proxy such as LiteLLM runs on, without a mind of its own.
+"""A target under uvicorn, the server of proxies such as LiteLLM.
 
 It answers as each request wants it, `x-want: events=3` (see `answer`), and in the shape that the path asks for,
 OpenAI's, Anthropic's or a plain one. What arrived is told under `/seen?case=ID`, by the name that the request gave
@@ -23,11 +23,11 @@ waiting = {}
 
 
 class ClientGone(Exception):
-    """The other end closed its connection before its answer was complete."""
+    """The client closed its connection before its response was complete."""
 
 
 class Exchange:
-    """One request, and what has been said to it."""
+    """One request and its response."""
 
     def __init__(self, scope, receive, send):
         self.scope = scope
@@ -49,7 +49,7 @@ class Exchange:
         return next((value for given, value in self.fields if given == name), "")
 
     async def read(self):
-        """The whole body, of which only the sum is kept."""
+        """Reads the complete body; keeps only its checksum."""
         more = True
         while more:
             message = await self.receive()
@@ -60,7 +60,7 @@ class Exchange:
             more = message.get("more_body", False)
 
     async def unless_gone(self, waited_for):
-        """Waits, but not for a client that is no longer there: a model would stop generating here."""
+        """Waits, or ends when the client disconnects, as a model would stop generating."""
         gone = asyncio.ensure_future(self.receive())
         wait = asyncio.ensure_future(waited_for)
         await asyncio.wait((gone, wait), return_when=asyncio.FIRST_COMPLETED)
@@ -107,7 +107,7 @@ async def app(scope, receive, send):
 async def answer(exchange):
     want, argument = exchange.want, exchange.argument
     if want == "refuse":
-        # Said before the body is read, as servers do that have a limit.
+        # Sent before the body is read, as by servers with a size limit.
         await exchange.reply(problem(413, "too large"), 413)
         return
     await exchange.read()
@@ -135,7 +135,7 @@ async def download(exchange, length):
     digest = hashlib.sha256()
     sent = 0
     while sent < length:
-        # Every block differs, so that none can be lost or change places.
+        # Every block differs, so that lost or reordered blocks are detected.
         block = (sent.to_bytes(8, "big") * (BLOCK_BYTES // 8))[: length - sent]
         digest.update(block)
         sent += len(block)
@@ -168,7 +168,7 @@ async def all_of(group, count):
 
 
 def shape(exchange):
-    """What arrived, as a plain answer or inside one of OpenAI's or Anthropic's."""
+    """The received request, as a plain response or within one of OpenAI's or Anthropic's format."""
     told = {
         "method": exchange.scope["method"],
         "target": exchange.record["target"],
@@ -186,7 +186,7 @@ def shape(exchange):
 
 
 def stream_shape(exchange):
-    """What comes before the events, how one is made, and what comes after them."""
+    """The text before the events, the format of an event, and the text after them."""
     path = exchange.scope["path"]
     if path.endswith("/chat/completions"):
         return (
@@ -232,7 +232,7 @@ def named(document):
 
 
 async def echo_messages(scope, receive, send):
-    """Every message back as it came; the text `close 4001` closes with that code."""
+    """Returns every message unchanged; the text `close 4001` closes with that code."""
     exchange = Exchange(scope, receive, send)
     await receive()
     await send({"type": "websocket.accept", "subprotocol": "chat.v2" if "chat.v2" in scope["subprotocols"] else None})

@@ -1,7 +1,7 @@
-// A target on node's HTTP server: asgi.py, which says what the two have in common, for another kind of server. It keeps
-// idle connections as long as uvicorn does, but announces that, and it can send trailers and a 103.
+// A target on node's HTTP server, like asgi.py, which documents both. Its limit for idle connections is that of uvicorn,
+// but it announces the limit, and it can send trailers and a 103.
 //
-// Usage: server.js PORT [KEY CERTIFICATE]   (with these two files it speaks TLS)
+// Usage: server.js PORT [KEY CERTIFICATE]   (with these two files it uses TLS)
 'use strict';
 
 const { createHash } = require('node:crypto');
@@ -17,13 +17,13 @@ const RETRY_AFTER = { 'Retry-After': '7' };
 
 const seen = new Map();
 const groups = new Map();
-// For each case, how many events its reader has let go so far.
+// For each case, the number of events that its reader has requested so far.
 const released = new Map();
 const releases = new EventEmitter().setMaxListeners(0);
 
 class ClientGone extends Error {}
 
-// One request, and what has been said to it.
+// One request and its response.
 class Exchange {
   constructor(request, response = new EventEmitter()) {
     Object.assign(this, { request, response });
@@ -41,7 +41,7 @@ class Exchange {
     this.gone.catch(() => {});
   }
 
-  // The whole body, of which only the sum is kept.
+  // Reads the complete body; keeps only its checksum.
   async read() {
     const digest = createHash('sha256');
     this.length = 0;
@@ -52,7 +52,7 @@ class Exchange {
     this.sha256 = digest.digest('hex');
   }
 
-  // Waits, but not for a client that is no longer there.
+  // Waits, or ends when the client disconnects.
   unlessGone(waitedFor) {
     return Promise.race([waitedFor, this.gone]);
   }
@@ -132,7 +132,7 @@ async function download(exchange, length) {
   exchange.response.writeHead(200, { 'Content-Length': length });
   const digest = createHash('sha256');
   for (let sent = 0; sent < length; ) {
-    // Every block differs, so that none can be lost or change places.
+    // Every block differs, so that lost or reordered blocks are detected.
     const mark = Buffer.alloc(8);
     mark.writeBigUInt64BE(BigInt(sent));
     const block = Buffer.alloc(Math.min(BLOCK_BYTES, length - sent), mark);
@@ -169,7 +169,7 @@ function allOf(group, count) {
   return entry.everybody;
 }
 
-// What arrived, as a plain answer or inside one of OpenAI's or Anthropic's.
+// The received request, as a plain response or within one of OpenAI's or Anthropic's format.
 function shape(exchange) {
   const { method, url } = exchange.request;
   const told = { method, target: url, bytes: exchange.length, sha256: exchange.sha256 };
@@ -183,7 +183,7 @@ function shape(exchange) {
   return told;
 }
 
-// What comes before the events, how one is made, and what comes after them.
+// The text before the events, the format of an event, and the text after them.
 function streamShape(exchange) {
   const path = pathOf(exchange);
   if (path.endsWith('/chat/completions')) {

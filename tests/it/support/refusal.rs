@@ -76,7 +76,7 @@ fn check_refused(
     tail: &str,
 ) {
     let why = format!(
-        "{} ({:?} in pieces of {pieces}, behind {before:?}, before {tail:?})",
+        "{} ({:?} in pieces of {pieces}, after {before:?}, before {tail:?})",
         row.why,
         excerpt(&row.request)
     );
