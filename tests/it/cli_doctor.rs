@@ -304,7 +304,7 @@ pub fn a_buffering_hop(port: u16) -> String {
             .write_all(request)
             .expect("a connection accepts bytes");
         let mut answer = Vec::new();
-        origin.read_to_end(&mut answer).expect("it answers");
+        origin.read_to_end(&mut answer).expect("the mock responds");
         let end = answer
             .windows(4)
             .position(|end| end == b"\r\n\r\n")
@@ -378,7 +378,10 @@ fn a_proxy_that_is_down_is_reported() {
     // A child process of another test may keep the socket open for a moment.
     let deadline = std::time::Instant::now() + DEADLINE;
     while TcpStream::connect(address).is_ok() {
-        assert!(std::time::Instant::now() < deadline, "nobody accepts");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the socket is still open"
+        );
     }
     let expected = format!(
         "Target http://llm.example.com is reached through the proxy http://{address}, which refuses connections"

@@ -55,7 +55,9 @@ fn a_program_runs_for_as_long_as_its_interceptor() {
         .write_all(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .expect("the connection accepts bytes");
     let mut answer = String::new();
-    client.read_to_string(&mut answer).expect("it answers");
+    client
+        .read_to_string(&mut answer)
+        .expect("the interceptor responds");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 
     let mut input = ic.stdin.take().expect("the stream is piped");

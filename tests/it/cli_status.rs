@@ -263,5 +263,5 @@ fn answer(listener: &TcpListener, document: &str) {
     let (mut stream, _) = listener.accept().expect("the question");
     let mut question = [0; 1024];
     assert_ne!(stream.read(&mut question).expect("the question"), 0);
-    write!(stream, "HTTP/1.1 200 OK\r\n\r\n{document}").expect("the answer");
+    write!(stream, "HTTP/1.1 200 OK\r\n\r\n{document}").expect("a response can be sent");
 }

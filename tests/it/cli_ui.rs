@@ -59,7 +59,9 @@ impl Page {
             .expect("a limit");
         stream.write_all(text.as_bytes()).expect("it reads");
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("it answers");
+        stream
+            .read_to_end(&mut answer)
+            .expect("the server responds");
         // The files of the page are compressed.
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");

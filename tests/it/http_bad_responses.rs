@@ -174,7 +174,7 @@ fn an_unfinished_response_head_is_a_502() {
             }
         }
     }
-    count("bad answers: unfinished heads", 24);
+    count("invalid responses: unfinished heads", 24);
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn a_truncated_response_never_looks_complete() {
             }
         }
     }
-    count("bad answers: broken off", 4 * rows.len());
+    count("invalid responses: truncated", 4 * rows.len());
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn response_bodies_are_forwarded_unchanged() {
             assert_eq!(client.response("GET").text(), "ok", "{why}");
         }
     }
-    count("framing: answers", 2 * rows.len());
+    count("framing: responses", 2 * rows.len());
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Leaves {
     }
 }
 
-/// The origin sees the end of this connection soon, and the next client's request comes on another.
+/// The origin sees the end of this connection soon, and the next request arrives on another.
 #[track_caller]
 fn check_dropped(origin: &Origin, interceptor: &Interceptor, mut served: Conn, why: &str) {
     let (rest, stop) = {

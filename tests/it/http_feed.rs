@@ -125,7 +125,7 @@ fn an_exchange_has_a_start_a_head_and_an_end() {
 }
 
 #[test]
-fn the_bytes_of_a_peer_stay_inside_their_string() {
+fn bytes_of_a_peer_are_escaped_in_their_string() {
     let (start, head, end) = events_of(
         &post("x-!#$%&'*: \u{9b}31m\"\\\t</script>\u{202e}\r\n", "x"),
         b"HTTP/1.1 299 \xff\"\\\t<i>\r\nx: \x80\xff\"\r\nx-note: use sk-0123456789abcdef\r\nContent-Length: 0\r\n\r\n",
@@ -267,7 +267,7 @@ fn every_listener_gets_the_exchanges_of_all_clients() {
 }
 
 #[test]
-fn the_pages_of_the_interceptor_are_left_out() {
+fn requests_for_the_pages_of_the_interceptor_have_no_events() {
     let (_origin, interceptor) = agreeing();
     let mut listener = Listener::of(&interceptor);
     interceptor.health();
@@ -447,11 +447,11 @@ type Misdeed = (
     (&'static str, Option<&'static str>),
 );
 
-const MISDEEDS: &[Misdeed] = &[
+const CLIENT_FAILURES: &[Misdeed] = &[
     (
         "it stalls within its body",
         |client, served| {
-            // The target goes on until it is cut off.
+            // The target sends until its connection is closed.
             while served.offer("5\r\nhello\r\n") {
                 drop(client.try_fill());
             }
@@ -481,8 +481,8 @@ const MISDEEDS: &[Misdeed] = &[
 ];
 
 #[test]
-fn a_failure_of_the_client_within_the_response_is_not_laid_to_the_target() {
-    for &(why, play, (outcome, error)) in MISDEEDS {
+fn a_failure_of_the_client_within_the_response_is_not_reported_for_the_target() {
+    for &(why, play, (outcome, error)) in CLIENT_FAILURES {
         let origin = Origin::listen();
         let interceptor = Launch::before(&origin)
             .args(["--body-timeout", "0.5"])
@@ -658,7 +658,7 @@ fn a_body_that_passes_while_recording_is_off_is_not_kept() {
 }
 
 #[test]
-fn a_listener_that_connects_within_an_exchange_gets_its_end() {
+fn a_listener_that_connects_during_an_exchange_gets_its_end() {
     let (origin, interceptor) = scripted();
     let mut first = Listener::of(&interceptor);
     let mut client = interceptor.client();
@@ -805,7 +805,8 @@ fn without_a_socket_for_the_feed_requests_are_served() {
     let open = scratch_folder();
     let taken = scratch_folder();
     let set = |path: &std::path::Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .expect("this user owns it");
     };
     std::fs::create_dir(open.join("ic")).expect("a folder");
     set(&open.join("ic"), 0o755);
@@ -841,7 +842,7 @@ fn without_a_socket_for_the_feed_requests_are_served() {
         if let Some(name) = stays {
             assert!(runtime.join(name).exists(), "{why}");
         }
-        std::fs::remove_dir_all(runtime).expect("it is ours");
+        std::fs::remove_dir_all(runtime).expect("this user owns it");
     }
 }
 
@@ -862,5 +863,5 @@ fn a_runtime_folder_is_used_if_it_belongs_to_the_user() {
             .start();
         assert!(interceptor.feed().exists(), "{other}");
     }
-    std::fs::remove_dir_all(runtime).expect("it is ours");
+    std::fs::remove_dir_all(runtime).expect("this user owns it");
 }

@@ -326,7 +326,7 @@ fn responses_are_forwarded_unchanged() {
         assert_eq!(lines, expected, "{why}");
         assert_eq!(seen.body, b"\x1f\x8b\x00\xff", "{why}");
     }
-    count("forwarding: answers", rows.len());
+    count("forwarding: responses", rows.len());
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn large_responses_arrive_unchanged() {
             check_same(&taken, &sent, &why);
         }
     }
-    count("floods: answers", WAYS.len() * SIZES.len());
+    count("floods: responses", WAYS.len() * SIZES.len());
 }
 
 #[test]

@@ -373,7 +373,7 @@ fn ic_health_connects_through_the_socket() {
 
     // A listener that does not respond is not an interceptor.
     let silent = UnixListener::bind(&socket).expect("a socket");
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).expect("this user owns it");
     assert_eq!(home.ic(["health", &place]).complaint(1), expected);
     drop(silent);
     fs::remove_file(&socket).expect("the file exists");

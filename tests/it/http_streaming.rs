@@ -50,7 +50,7 @@ fn each_event_arrives_before_the_next_is_sent() {
         }
         client.expect_end_of(&mut body);
     }
-    count("streaming: answers", rows.len());
+    count("streaming: responses", rows.len());
 }
 
 /// One piece, in the framing of these field lines.
@@ -77,7 +77,7 @@ fn partial_events_and_partial_chunks_are_forwarded_as_they_arrive() {
     client.expect_some(&mut body, ": x");
     served.send("\n\n..\r\n");
     client.expect_some(&mut body, "\n\n..");
-    // A chunk whose first line comes in two halves, then its data.
+    // A chunk whose first line arrives in two parts, then its data.
     served.send("0000");
     served.send("5;ext\r");
     served.send("\nhello");

@@ -57,13 +57,13 @@ mod cli_commands;
 /// `ic env`: its variables, in every installed shell.
 mod cli_env;
 
-/// `ic doctor`: problems are named, and nothing else is.
+/// `ic doctor`: problems are reported, and nothing else.
 mod cli_doctor;
 
 /// `ic doctor` on broken set-ups.
 mod cli_doctor_setups;
 
-/// Commands with targets in TLS.
+/// Commands with TLS targets.
 #[cfg(feature = "tls")]
 mod cli_tls;
 
@@ -73,7 +73,7 @@ mod cli_health;
 /// `ic run`: the program, its variables, its signals and its end.
 mod cli_run;
 
-/// `ic mock`: its end.
+/// `ic mock`: how it exits.
 mod cli_mock;
 
 /// `ic snippet`: settings and their places.
@@ -81,7 +81,7 @@ mod cli_snippet;
 /// Unused mappings, and the notes about projects beside their ports; without I/O.
 mod registry_prune;
 
-/// Mappings of another registry, and mappings as comma-separated values: pure.
+/// Import of the mappings of another registry; without I/O.
 mod registry_import;
 
 /// Suggested ports, and projects that are found by their repository.
@@ -90,7 +90,7 @@ mod cli_discovery;
 /// `ic prune`, pins, and the last use of ports.
 mod cli_prune;
 
-/// `ic status`: interceptors, impostors, and other programs on ports of projects.
+/// `ic status`: interceptors, false ones, and other programs on ports of projects.
 mod cli_status;
 
 /// `ic tail`: which requests it shows, as text and as JSON, and its end.
@@ -109,9 +109,9 @@ mod cli_output;
 /// Unusual and invalid paths.
 mod cli_places;
 
-/// The question of `ic reset`, on a terminal.
+/// The confirmation of `ic reset` on a terminal.
 mod cli_terminal;
-// The README's examples, run as a reader would run them.
+// The examples of the README, run as a reader would run them.
 mod readme;
 
 // The peers of the http_ tests: client, origin, and the program between them.
@@ -144,9 +144,9 @@ mod http_streaming;
 // Clients that disconnect, and origins that close pooled connections.
 mod http_departures;
 mod http_pool;
-// Targets behind a proxy.
+// Targets that are reached through a proxy.
 mod http_proxy;
-// Targets in TLS.
+// TLS targets.
 #[cfg(feature = "tls")]
 mod http_tls;
 // Guards, errors of the interceptor, its own pages, time limits and the connection limit.

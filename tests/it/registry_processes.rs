@@ -132,7 +132,7 @@ fn killed_writers_lose_no_reported_allocation() {
         );
     }
     println!(
-        "cases: {} answers, {} mappings",
+        "cases: {} reported ports, {} mappings",
         answered.len(),
         registry.len()
     );

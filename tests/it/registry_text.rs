@@ -68,7 +68,7 @@ fn a_registry_in_the_known_layout_is_written_unchanged() {
         )
         .replace(
             "\"notes\":  {",
-            "\"notes\": {", // what stands between key and value is ours
+            "\"notes\": {", // the layout between key and value is that of ic
         ),
         &both,
     );
