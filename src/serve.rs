@@ -28,7 +28,6 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -111,17 +110,7 @@ impl fmt::Display for ServeError {
     }
 }
 
-impl std::error::Error for ServeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ServeError::Bind(_, error)
-            | ServeError::Signals(error)
-            | ServeError::Accept(error)
-            | ServeError::Reactor(error) => Some(error),
-            ServeError::TargetIsSelf(_) => None,
-        }
-    }
-}
+impl std::error::Error for ServeError {}
 
 /// Runs an interceptor until a signal or [`Timeouts::idle_exit`] stops it. Calls `tell` with what happens.
 pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), ServeError> {
@@ -150,9 +139,9 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
             })
             .detach();
         let site = open_site(options, Rc::clone(&feed), &clients);
-        let tell = |stop: Option<Stop>| {
-            tell(stop.map_or(Event::Listening(&addresses), Event::Stopping));
-        };
+        let listeners: io::Result<Vec<_>> = listeners.into_iter().map(Source::listening).collect();
+        let listeners = listeners.map_err(ServeError::Reactor)?;
+        tell(Event::Listening(&addresses));
         serve_until_stopped(&site, listeners, feed_task, signals, tell, &clients).await
     };
     reactor::block_on(clients.run(main)).map_err(ServeError::Reactor)??;
@@ -183,19 +172,16 @@ fn open_site(options: Options, feed: Rc<Hub>, executor: &LocalExecutor<'static>)
 /// Serves clients until a signal, a lack of clients or an error ends it; then waits for the requests in flight.
 async fn serve_until_stopped(
     site: &Rc<Site>,
-    listeners: Vec<Listener>,
+    listeners: Vec<Source<Listener>>,
     feed: Option<Task<()>>,
     mut signals: Signals,
-    mut tell: impl FnMut(Option<Stop>),
+    tell: &mut dyn FnMut(Event<'_>),
     clients: &LocalExecutor<'static>,
 ) -> Result<(), ServeError> {
-    let mut acceptors = Vec::new();
-    for listener in listeners {
-        let listener = Source::listening(listener).map_err(ServeError::Reactor)?;
-        acceptors.push(Box::pin(accept_all(listener, site, clients)));
-    }
-    tell(None);
-
+    let acceptors = listeners.into_iter();
+    let mut acceptors: Vec<_> = acceptors
+        .map(|listener| Box::pin(accept_all(listener, site, clients)))
+        .collect();
     // The failure of one listener ends the program: half an interceptor is worse than one that is restarted.
     let broken = poll_fn(|context| {
         let mut ends = acceptors
@@ -216,7 +202,7 @@ async fn serve_until_stopped(
         Ok(Stop::Idle(limit))
     };
     let stop = future::or(future::or(signal, idle), async { Err(broken.await) }).await?;
-    tell(Some(stop));
+    tell(Event::Stopping(stop));
     drop(acceptors);
     if let Some(feed) = feed {
         feed.cancel().await;
@@ -331,11 +317,11 @@ fn leads_back(target: &Target, addresses: &[Address]) -> bool {
     let (host, port) = match target.endpoint() {
         Endpoint::Tcp(host, port) => (host, port),
         Endpoint::Unix(path) => {
+            let Ok(path) = path.canonicalize() else {
+                return false;
+            };
             let is_that = |address: &Address| match address {
-                Address::Unix(own) => {
-                    let same = |path: &PathBuf| path.canonicalize().ok();
-                    same(path).is_some_and(|path| same(own) == Some(path))
-                }
+                Address::Unix(own) => own.canonicalize().is_ok_and(|own| own == path),
                 Address::Tcp(_) => false,
             };
             return addresses.iter().any(is_that);

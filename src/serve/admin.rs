@@ -68,21 +68,45 @@ fn health(site: &Site) -> String {
 
 fn metrics(site: &Site) -> String {
     let metrics = &site.metrics;
-    let mut text = String::new();
-    family(
-        &mut text,
-        "requests_total",
-        "counter",
-        "Requests by class of status.",
+    let mut text = String::from(
+        "# HELP ic_requests_total Requests by class of status.\n\
+         # TYPE ic_requests_total counter\n",
     );
     for (class, count) in CLASS_NAMES.iter().zip(metrics.classes()) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "ic_requests_total{{class=\"{class}\"}} {count}");
     }
-    for (name, kind, help, value) in numbers(site) {
-        family(&mut text, name, kind, help);
-        let _ = writeln!(text, "ic_{name} {value}");
-    }
+    let _ = write!(
+        text,
+        "# HELP ic_requests_in_flight Requests being served.\n\
+         # TYPE ic_requests_in_flight gauge\n\
+         ic_requests_in_flight {}\n\
+         # HELP ic_request_bytes_total Bytes relayed to the target.\n\
+         # TYPE ic_request_bytes_total counter\n\
+         ic_request_bytes_total {}\n\
+         # HELP ic_response_bytes_total Bytes relayed to clients.\n\
+         # TYPE ic_response_bytes_total counter\n\
+         ic_response_bytes_total {}\n\
+         # HELP ic_target_connects_total Connections made to the target.\n\
+         # TYPE ic_target_connects_total counter\n\
+         ic_target_connects_total {}\n\
+         # HELP ic_target_reuses_total Requests on a kept connection.\n\
+         # TYPE ic_target_reuses_total counter\n\
+         ic_target_reuses_total {}\n\
+         # HELP ic_connections Client connections.\n\
+         # TYPE ic_connections gauge\n\
+         ic_connections {}\n\
+         # HELP ic_uptime_seconds Seconds since the start.\n\
+         # TYPE ic_uptime_seconds gauge\n\
+         ic_uptime_seconds {}\n",
+        metrics.in_flight(),
+        metrics.bytes_up.get(),
+        metrics.bytes_down.get(),
+        metrics.connects.get(),
+        metrics.reuses.get(),
+        site.connections(),
+        metrics.uptime().as_secs(),
+    );
     metrics.first_byte.write(
         "ic_time_to_first_byte_seconds",
         "From the first byte of a request to the first of its response.",
@@ -94,59 +118,6 @@ fn metrics(site: &Site) -> String {
         &mut text,
     );
     text
-}
-
-/// Name, kind, meaning and value of each number without labels.
-fn numbers(site: &Site) -> [(&'static str, &'static str, &'static str, u64); 7] {
-    let metrics = &site.metrics;
-    [
-        (
-            "requests_in_flight",
-            "gauge",
-            "Requests being served.",
-            metrics.in_flight(),
-        ),
-        (
-            "request_bytes_total",
-            "counter",
-            "Bytes relayed to the target.",
-            metrics.bytes_up.get(),
-        ),
-        (
-            "response_bytes_total",
-            "counter",
-            "Bytes relayed to clients.",
-            metrics.bytes_down.get(),
-        ),
-        (
-            "target_connects_total",
-            "counter",
-            "Connections made to the target.",
-            metrics.connects.get(),
-        ),
-        (
-            "target_reuses_total",
-            "counter",
-            "Requests on a kept connection.",
-            metrics.reuses.get(),
-        ),
-        (
-            "connections",
-            "gauge",
-            "Client connections.",
-            site.connections() as u64,
-        ),
-        (
-            "uptime_seconds",
-            "gauge",
-            "Seconds since the start.",
-            metrics.uptime().as_secs(),
-        ),
-    ]
-}
-
-fn family(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP ic_{name} {help}\n# TYPE ic_{name} {kind}");
 }
 
 const CLASS_NAMES: [&str; 6] = ["gone", "1xx", "2xx", "3xx", "4xx", "5xx"];

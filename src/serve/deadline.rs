@@ -64,13 +64,7 @@ impl Clock {
                 if self.next_check.get() != planned {
                     return Poll::Ready(());
                 }
-                let mut runner = self.runner.borrow_mut();
-                if !runner
-                    .as_ref()
-                    .is_some_and(|waker| waker.will_wake(context.waker()))
-                {
-                    *runner = Some(context.waker().clone());
-                }
+                self.runner.replace(Some(context.waker().clone()));
                 match &mut timer {
                     Some(timer) => Pin::new(timer).poll(context).map(drop),
                     None => Poll::Pending,
@@ -185,15 +179,21 @@ impl Deadline {
         if has_passed || (ends_with_stop && self.clock.is_stopping()) {
             return Poll::Ready(());
         }
-        if !entry
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(context.waker()))
-        {
-            entry.waker = Some(context.waker().clone());
+        match &mut entry.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => entry.waker = Some(context.waker().clone()),
         }
         Poll::Pending
     }
+}
+
+/// The deadlines of an exchange, one for each side.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits<'a> {
+    /// Times waits for the client.
+    pub client: &'a Deadline,
+    /// Times waits for the origin.
+    pub origin: &'a Deadline,
 }
 
 /// How long nothing may be sent or taken, and the deadline that times it.
@@ -211,16 +211,11 @@ impl InactivityTimeout<'_> {
         self,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> impl Future<Output = Option<T>> {
-        self.begin();
+        self.deadline.set(self.most);
         poll_fn(move |context| {
             let result = poll(context);
             self.poll(context, result)
         })
-    }
-
-    /// Starts the time.
-    pub fn begin(self) {
-        self.deadline.set(self.most);
     }
 
     /// Starts one of `parts` equal parts of the time.

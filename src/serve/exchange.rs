@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use smol::future;
 
-use self::attempt::{Attempt, Completion, Limits, client_fault};
-use self::request::{Connection, Incoming, Refusal, Request};
+use self::attempt::{Attempt, Completion, client_fault};
+use self::request::{Connection, Refusal, Request};
 use self::upload::wait_for_disconnect;
 use super::admin::Page;
 use super::buffers::Scratch;
 use super::conn::{Conn, Reader, Stream};
-use super::deadline::InactivityTimeout;
+use super::deadline::{InactivityTimeout, Limits};
 use super::error::{ClientError, ForwardError, UpstreamError};
 use super::feed::{Outcome, Side};
 use super::reactor;
@@ -42,10 +42,9 @@ pub fn serve(stream: Stream, guard: ConnectionGuard) -> impl Future<Output = ()>
         let mut requests = 0u32;
         loop {
             let answer = {
-                let incoming = request::read_request(&mut connection, site).await;
-                if matches!(incoming, Incoming::End) {
+                let Some(incoming) = request::read_request(&mut connection, site).await else {
                     return;
-                }
+                };
                 // In a box that exists only meanwhile: an exchange needs ten times the memory of an idle connection.
                 Box::pin(answer(connection, incoming, site))
             };
@@ -85,17 +84,14 @@ enum Ending {
 /// Answers one request. Returns the connection if it serves another one, else closes it.
 fn answer(
     mut connection: Connection,
-    mut incoming: Incoming,
+    mut incoming: Result<(Request, Scratch), Refusal>,
     site: &Site,
 ) -> impl Future<Output = Option<Connection>> {
     async move {
         // By reference: a future holds both what it takes apart and the parts.
         let ending = match incoming {
-            Incoming::Request(ref request, ref mut out) => {
-                exchange(&mut connection, request, out, site).await
-            }
-            Incoming::Refused(refusal) => Ending::Refuse(refusal),
-            Incoming::End => Ending::Reset,
+            Ok((ref request, ref mut out)) => exchange(&mut connection, request, out, site).await,
+            Err(refusal) => Ending::Refuse(refusal),
         };
         match ending {
             Ending::Next(AfterResponse::KeepAlive) => return Some(connection),
@@ -207,7 +203,8 @@ fn forward<'a>(
                     }
                     let Completion { status, next, .. } = completion;
                     if next == AfterResponse::Tunnel {
-                        Box::pin(run_tunnel(client, origin, limits, request, site)).await;
+                        let (metrics, trace) = (&site.metrics, request.trace.as_deref());
+                        Box::pin(tunnel::run(client, origin, limits, metrics, trace)).await;
                     } else if attempt.is_sent() && body.is_complete() {
                         keep(kept.take(), completion.persistence, site);
                     }
@@ -252,26 +249,6 @@ fn keep(origin: Option<Conn>, persistence: Persistence, site: &Site) {
     {
         site.pool.keep(origin, announced_seconds);
     }
-}
-
-/// Relays a tunnel to its end.
-async fn run_tunnel(
-    client: &mut Conn,
-    origin: &mut Conn,
-    limits: Limits<'_>,
-    request: &Request,
-    site: &Site,
-) {
-    let trace = request.trace.as_deref();
-    if let Some(trace) = trace {
-        trace.start_tunnel();
-    }
-    let limits = tunnel::Limits {
-        client: limits.client,
-        origin: limits.origin,
-    };
-    let counts = (&site.metrics.bytes_up, &site.metrics.bytes_down);
-    tunnel::run(client, origin, limits, counts, trace).await;
 }
 
 /// Takes what has arrived of a request's body, to be written together with its head.
@@ -339,7 +316,7 @@ async fn serve_page(
     page.write(site, options, &mut out);
     let inactivity = InactivityTimeout {
         deadline: &connection.limit,
-        most: Some(site.timeouts.for_own_pages()),
+        most: Some(LINGER),
     };
     let written = connection.client.writer().write_within(&out, inactivity);
     written.await.map_err(|error| client_fault(error.kind))?;
@@ -422,8 +399,8 @@ fn report_fault(fault: &ForwardError, request: &Request, site: &Site) {
 /// After this many requests of one connection, the others have their turn.
 const TURN_REQUESTS: u32 = 64;
 
-/// How long what a client sends after its last response is read.
+/// How long what a client sends after its last response is read, and how long it may take nothing of a page or an error response.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// And how much of it: the largest file that OpenAI takes, since many clients read a response only after their upload.
+/// How much of what it sends then is read: the largest file that OpenAI takes, since many clients read a response only after their upload.
 const LINGER_BYTES: usize = 512 << 20;

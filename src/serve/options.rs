@@ -68,14 +68,3 @@ pub struct Timeouts {
     /// The program stops after this time without a client.
     pub idle_exit: Option<Duration>,
 }
-
-impl Timeouts {
-    /// Maximum stall of a client that reads one of the interceptor's own pages; there always is one.
-    pub fn for_own_pages(&self) -> Duration {
-        let configured = self.body.filter(|body| !body.is_zero());
-        configured.unwrap_or(OWN_PAGES)
-    }
-}
-
-/// A page fits into a socket's buffer unless its reader has stopped reading.
-const OWN_PAGES: Duration = Duration::from_secs(10);

@@ -12,32 +12,26 @@ use std::time::Duration;
 use smol::future;
 
 use super::conn::{Conn, Reader, Stream, Writer};
-use super::deadline::{Deadline, InactivityTimeout};
+use super::deadline::{Deadline, InactivityTimeout, Limits};
 use super::feed::{self, BodyTap, Trace};
-use super::metrics::Counter;
+use super::metrics::{Counter, Metrics};
 use super::relay::{self, RelayError, RelayOptions};
 use crate::http::body::{Body, BodyMode};
 use crate::http::framing::Framing;
 
-/// The deadlines of a tunnel, one for each side. Silence is not limited; they time pauses.
-#[derive(Clone, Copy)]
-pub struct Limits<'a> {
-    /// Times pauses at the client's end.
-    pub client: &'a Deadline,
-    /// Times pauses at the origin's end.
-    pub origin: &'a Deadline,
-}
-
-/// Relays bytes between two connections, those that were already read first. Returns when both sides have ended, or one of
+/// Relays bytes between two connections, those that were already read first. Silence is not limited; `limits` time pauses. Returns when both sides have ended, or one of
 /// them has failed and the other had time to read the last bytes.
 pub async fn run(
     client: &mut Conn,
     origin: &mut Conn,
     limits: Limits<'_>,
-    counts: (&Counter, &Counter),
+    metrics: &Metrics,
     trace: Option<&Trace>,
 ) {
-    relay_both(client, origin, limits, counts, trace).await;
+    if let Some(trace) = trace {
+        trace.start_tunnel();
+    }
+    relay_both(client, origin, limits, metrics, trace).await;
     let client = linger(client, limits.client);
     let origin = linger(origin, limits.origin);
     future::zip(client, origin).await;
@@ -47,7 +41,7 @@ async fn relay_both(
     client: &mut Conn,
     origin: &mut Conn,
     limits: Limits<'_>,
-    (bytes_up, bytes_down): (&Counter, &Counter),
+    metrics: &Metrics,
     trace: Option<&Trace>,
 ) {
     let (client_reader, client_writer) = client.split();
@@ -63,14 +57,14 @@ async fn relay_both(
         client_reader,
         origin_writer,
         limits.origin,
-        (bytes_up, tap(feed::Side::Request)),
+        (&metrics.bytes_up, tap(feed::Side::Request)),
         [&client_side, &origin_side],
     );
     let down = relay_one(
         origin_reader,
         client_writer,
         limits.origin,
-        (bytes_down, tap(feed::Side::Response)),
+        (&metrics.bytes_down, tap(feed::Side::Response)),
         [&origin_side, &client_side],
     );
     let both = async {

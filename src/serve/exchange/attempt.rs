@@ -5,17 +5,10 @@ use std::cell::Cell;
 use crate::http::connection::{AfterResponse, Persistence};
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::WriteErrorKind;
-use crate::serve::deadline::{Deadline, InactivityTimeout};
+use crate::serve::deadline::{Deadline, InactivityTimeout, Limits};
 use crate::serve::error::{ClientError, ForwardError, UpstreamError};
 use crate::serve::exchange::request::Request;
 use crate::serve::site::Site;
-
-/// The time limits of an exchange, one for each side.
-#[derive(Clone, Copy)]
-pub struct Limits<'a> {
-    pub client: &'a Deadline,
-    pub origin: &'a Deadline,
-}
 
 /// One attempt at a request.
 pub struct Attempt<'a> {

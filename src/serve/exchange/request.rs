@@ -1,5 +1,6 @@
 //! Waits for the head of a request, and decides by [`forward`] what becomes of it.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
@@ -27,7 +28,7 @@ pub struct Connection {
     pub client: Conn,
     pub limit: Deadline,
     /// Its number in the feed; 0 until it has one.
-    number: u64,
+    number: Cell<u64>,
 }
 
 impl Connection {
@@ -36,19 +37,9 @@ impl Connection {
         Connection {
             client: Conn::new(stream),
             limit: site.clock.deadline(),
-            number: 0,
+            number: Cell::new(0),
         }
     }
-}
-
-/// What came on a connection.
-pub enum Incoming {
-    /// A request, and its head as the origin gets it.
-    Request(Request, Scratch),
-    /// A request that is not served.
-    Refused(Refusal),
-    /// No further request: the client has ended its side or was idle for too long, or the program stops.
-    End,
 }
 
 /// What an exchange needs to know of a request whose head has been rewritten.
@@ -102,14 +93,23 @@ pub struct Refusal {
     pub head_only: bool,
 }
 
-/// Reads the next request, and writes its head for the origin.
-pub async fn read_request(connection: &mut Connection, site: &Site) -> Incoming {
+/// Reads the next request, and writes its head for the origin; the error is why it is not served. `None` if there is none: the
+/// client has ended its side or was idle for too long, or the program stops.
+pub async fn read_request(
+    connection: &mut Connection,
+    site: &Site,
+) -> Option<Result<(Request, Scratch), Refusal>> {
     let Connection {
         client,
         limit,
         number,
     } = connection;
     let mut reader = client.reader();
+    let caller = Caller {
+        site,
+        stream: reader.stream(),
+        number,
+    };
     let mut seen = 0;
     let mut began = None;
     limit.set(site.timeouts.idle);
@@ -125,33 +125,26 @@ pub async fn read_request(connection: &mut Connection, site: &Site) -> Incoming 
             let is_news = seen == 0 || head::may_end(bytes, seen) || reader.is_full();
             if is_news {
                 let mut out = Scratch::take();
-                let caller = Caller {
-                    stream: reader.stream(),
-                    number,
-                };
-                match take_request(bytes, began, site, caller, &mut out) {
+                match take_request(bytes, began, caller, &mut out) {
                     Ok(Parsed::Complete((request, len))) => {
                         limit.set(None);
                         reader.consume(len);
-                        return Incoming::Request(request, out);
+                        return Some(Ok((request, out)));
                     }
                     Ok(Parsed::Partial) => {}
-                    Err(refusal) => return Incoming::Refused(refusal),
+                    Err(refusal) => return Some(Err(refusal)),
                 }
             }
             seen = bytes.len();
         }
         match fill_within(&mut reader, limit, is_idle).await {
             Some(Ok(Filled::Some)) => {}
-            Some(Ok(Filled::EndOfFile) | Err(_)) => return Incoming::End,
-            None if is_idle => return Incoming::End,
+            Some(Ok(Filled::EndOfFile) | Err(_)) => return None,
+            None if is_idle => return None,
             None => {
-                let caller = Caller {
-                    stream: reader.stream(),
-                    number,
-                };
                 let began = began.unwrap_or_else(reactor::now);
-                return Incoming::Refused(head_timeout(reader.bytes(), began, site, caller));
+                let fault = ClientError::HeadTimeout.into();
+                return Some(Err(caller.refuse(reader.bytes(), began, fault, false)));
             }
         }
     }
@@ -176,42 +169,20 @@ async fn fill_within(
     .await
 }
 
-/// The refusal of a head that took too long; `bytes` are what has arrived of it.
-#[cold]
-fn head_timeout(bytes: &[u8], began: Instant, site: &Site, caller: Caller<'_>) -> Refusal {
-    let fault = ClientError::HeadTimeout.into();
-    if site.feed.is_active() {
-        trace_refusal(bytes, began, site, caller, &fault);
-    }
-    Refusal {
-        fault,
-        head_only: false,
-    }
-}
-
 /// Takes the request at the start of `bytes` if its head is all there, and says how long that is.
 fn take_request(
     bytes: &[u8],
     began: Instant,
-    site: &Site,
     caller: Caller<'_>,
     out: &mut Scratch,
 ) -> Result<Parsed<(Request, usize)>, Refusal> {
+    let site = caller.site;
     let mut slots = Slots::new();
     let taken = forward::request(bytes, &mut slots, &site.guard, &site.rewriter, out);
-    let taken = match taken {
-        Ok(taken) => taken,
-        Err(refused) => {
-            let fault = ClientError::Refused(refused.error).into();
-            if site.feed.is_active() {
-                trace_refusal(bytes, began, site, caller, &fault);
-            }
-            return Err(Refusal {
-                fault,
-                head_only: refused.head_only,
-            });
-        }
-    };
+    let taken = taken.map_err(|refused| {
+        let fault = ClientError::Refused(refused.error).into();
+        caller.refuse(bytes, began, fault, refused.head_only)
+    })?;
     let Parsed::Complete(forwarded) = taken else {
         return Ok(Parsed::Partial);
     };
@@ -227,7 +198,7 @@ fn take_request(
     let trace = is_traced.then(|| {
         let head = Some(&forwarded.head);
         let target = forwarded.target.path();
-        Box::new(caller.begin(site, head, Some(target), forwarded.framing, began))
+        Box::new(caller.begin(head, Some(target), forwarded.framing, began))
     });
     let request = Request {
         context: forwarded.context,
@@ -260,55 +231,53 @@ fn may_wait(forwarded: &ForwardedRequest<'_, '_>, site: &Site) -> bool {
         && head.fields.iter().any(expects)
 }
 
-/// The client of a request, for the feed.
+/// Where a request comes from, for the feed.
+#[derive(Clone, Copy)]
 struct Caller<'a> {
+    site: &'a Site,
     stream: &'a Stream,
     /// The connection's number; 0 until it has one.
-    number: &'a mut u64,
+    number: &'a Cell<u64>,
 }
 
 impl Caller<'_> {
     fn begin(
         self,
-        site: &Site,
         head: Option<&RequestHead<'_, '_>>,
         path: Option<&str>,
         framing: Framing,
         began: Instant,
     ) -> Trace {
-        if *self.number == 0 {
-            *self.number = site.feed.next_connection_id();
+        if self.number.get() == 0 {
+            self.number.set(self.site.feed.next_connection_id());
         }
         let start = RequestStart {
-            connection: *self.number,
+            connection: self.number.get(),
             client: self.stream.peer_address(),
             head,
             path,
             framing,
             began,
         };
-        Trace::start(&site.feed, &start)
+        Trace::start(&self.site.feed, &start)
     }
-}
 
-/// Tells the feed of a request that is not served, and as much of it as can be read.
-#[cold]
-fn trace_refusal(
-    bytes: &[u8],
-    began: Instant,
-    site: &Site,
-    caller: Caller<'_>,
-    fault: &ForwardError,
-) {
-    let mut slots = Slots::new();
-    let head = match head::request(bytes, &mut slots) {
-        Ok(Parsed::Complete(head)) => Some(head),
-        _ => None,
-    };
-    let path = head.as_ref().and_then(|head| {
-        let target = Target::parse(head.method, head.target).ok()?;
-        Some(target.path())
-    });
-    let trace = caller.begin(site, head.as_ref(), path, Framing::Empty, began);
-    trace.fail(fault, false);
+    /// Refuses a request. The feed is sent as much of it as can be read.
+    #[cold]
+    fn refuse(self, bytes: &[u8], began: Instant, fault: ForwardError, head_only: bool) -> Refusal {
+        if self.site.feed.is_active() {
+            let mut slots = Slots::new();
+            let head = match head::request(bytes, &mut slots) {
+                Ok(Parsed::Complete(head)) => Some(head),
+                _ => None,
+            };
+            let path = head.as_ref().and_then(|head| {
+                let target = Target::parse(head.method, head.target).ok()?;
+                Some(target.path())
+            });
+            let trace = self.begin(head.as_ref(), path, Framing::Empty, began);
+            trace.fail(&fault, false);
+        }
+        Refusal { fault, head_only }
+    }
 }

@@ -504,8 +504,8 @@ fn token(generation: u32, key: usize) -> EventData {
 
 fn wait(place: &mut Option<Waker>, waker: &Waker) {
     match place {
-        Some(present) if present.will_wake(waker) => {}
-        _ => *place = Some(waker.clone()),
+        Some(present) => present.clone_from(waker),
+        None => *place = Some(waker.clone()),
     }
 }
 
