@@ -70,6 +70,9 @@ pub struct Serve {
     /// maximum number of simultaneous client connections; default: 1024
     #[argh(option, arg_name = "N")]
     pub max_connections: Option<String>,
+    /// removed; refused with a hint for one release
+    #[argh(option, arg_name = "N", hidden_help)]
+    pub threads: Option<String>,
     /// how long requests in flight may continue after SIGINT or SIGTERM; default: 10
     #[argh(option, arg_name = "SECS")]
     pub grace: Option<String>,

@@ -32,14 +32,26 @@ pub fn connections_max(serve: &Serve) -> Result<usize, Failure> {
     }
 }
 
+/// Refuses `--threads`, which no longer exists.
+pub fn refuse_threads(serve: &Serve) -> Result<(), Failure> {
+    match serve.threads {
+        Some(_) => Err(Failure::usage(
+            "`--threads` is removed: one thread serves tens of thousands of requests a second; \
+             for more, run several interceptors behind a load balancer",
+        )),
+        None => Ok(()),
+    }
+}
+
 fn seconds(
     name: &'static str,
     value: &Option<String>,
     default: &'static str,
 ) -> Result<Duration, Failure> {
-    let default = || SourcedValue::default(default);
-    let given = value.as_ref().map(|value| SourcedValue::flag(name, value));
-    given.unwrap_or_else(default).seconds()
+    match value {
+        Some(value) => SourcedValue::flag(name, value).seconds(),
+        None => SourcedValue::default(default).seconds(),
+    }
 }
 
 /// A connection costs two sockets and about 20 KiB; many systems allow a process 1024 open files by default.

@@ -84,6 +84,7 @@ impl Serve {
         let trust = trust(self, environment)?;
         let timeouts = limits::timeouts(self)?;
         let connections_max = limits::connections_max(self)?;
+        limits::refuse_threads(self)?;
 
         // Folders are looked at last, after every value that can be checked without them.
         let needs_project = identity::needs_project(template, &headers);
@@ -375,6 +376,14 @@ mod tests {
             },
             &[],
             "`--max-connections 0` is not",
+        );
+        check(
+            Serve {
+                threads: some("2"),
+                ..serve()
+            },
+            &[],
+            "`--threads` is removed",
         );
         check(
             Serve {
