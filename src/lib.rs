@@ -49,7 +49,7 @@
 //! | [`cli`] | the commands; the only place that prints results |
 //! | [`registry`] | which port is whose: text ↔ value, allocation, the shared file, its repair |
 //! | [`http`] | HTTP/1.1 without I/O |
-//! | [`serve`] | runs an interceptor: options, the site, sockets, time limits, exchanges |
+//! | [`serve`] | runs an interceptor: options, sites, the service that they share, sockets, time limits, exchanges |
 //! | [`serve::feed`] | the exchanges as events, for subscribers on a Unix socket |
 //! | [`machine`] | this machine: who listens, which interceptors run, what accepts connections |
 //! | [`ui`] | the page of `ic ui`: its API, its live stream, its files |

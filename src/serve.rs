@@ -16,6 +16,7 @@ mod options;
 mod peer;
 pub(crate) mod reactor;
 mod relay;
+mod service;
 mod site;
 mod target;
 mod transfer;
@@ -160,11 +161,11 @@ fn open_site(options: Options, feed: Rc<Hub>, executor: &LocalExecutor<'static>)
     let site = Rc::new(Site::new(options, feed));
     let shared = Rc::clone(&site);
     executor
-        .spawn(async move { shared.clock.run().await })
+        .spawn(async move { shared.service.clock.run().await })
         .detach();
     let shared = Rc::clone(&site);
     executor
-        .spawn(async move { shared.pool.sweep().await })
+        .spawn(async move { shared.service.pool.sweep().await })
         .detach();
     site
 }
@@ -193,12 +194,16 @@ async fn serve_until_stopped(
         let signal = signals.next().await;
         signal.map(|()| Stop::Signal).map_err(ServeError::Signals)
     };
-    let idle_exit = site.timeouts.idle_exit.filter(|limit| !limit.is_zero());
+    let idle_exit = site
+        .service
+        .timeouts
+        .idle_exit
+        .filter(|limit| !limit.is_zero());
     let idle = async {
         let Some(limit) = idle_exit else {
             return future::pending().await;
         };
-        site.idle(limit).await;
+        site.service.idle(limit).await;
         Ok(Stop::Idle(limit))
     };
     let stop = future::or(future::or(signal, idle), async { Err(broken.await) }).await?;
@@ -208,17 +213,17 @@ async fn serve_until_stopped(
         feed.cancel().await;
     }
 
-    let grace = site.timeouts.grace;
+    let grace = site.service.timeouts.grace;
     log::info!(
         "stopping; requests in flight have {} s to finish",
         grace.as_secs_f32()
     );
-    site.clock.stop();
+    site.service.clock.stop();
     // Grace 0 means do not wait; elsewhere 0 disables a limit.
     if !grace.is_zero() {
-        let limit = site.clock.deadline();
+        let limit = site.service.clock.deadline();
         limit.set(Some(grace));
-        let finished = future::or(site.all_disconnected(), limit.passed());
+        let finished = future::or(site.service.all_disconnected(), limit.passed());
         future::or(finished, async { drop(signals.next().await) }).await;
     }
     Ok(())

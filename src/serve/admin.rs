@@ -40,7 +40,7 @@ impl Page {
 }
 
 fn health(site: &Site) -> String {
-    let (metrics, connector) = (&site.metrics, &site.connector);
+    let (metrics, connector) = (&site.metrics, &site.service.connector);
     let classes = metrics.classes();
     let last_error = metrics.last_error().map(|(age, message)| {
         json!({
@@ -104,7 +104,7 @@ fn metrics(site: &Site) -> String {
         metrics.bytes_down.get(),
         metrics.connects.get(),
         metrics.reuses.get(),
-        site.connections(),
+        site.service.connections(),
         metrics.uptime().as_secs(),
     );
     metrics.first_byte.write(

@@ -177,7 +177,7 @@ fn forward<'a>(
 ) -> impl Future<Output = Result<(u16, AfterResponse), ExchangeError>> {
     async move {
         let Connection { client, limit, .. } = connection;
-        let origin_limit = site.clock.deadline();
+        let origin_limit = site.service.clock.deadline();
         let limits = Limits {
             client: limit,
             origin: &origin_limit,
@@ -187,7 +187,7 @@ fn forward<'a>(
         let is_repeatable = request.is_idempotent && body.is_complete();
         let out = std::mem::take(out);
         let mut attempt = Attempt::new(request, site, limits, out, is_repeatable);
-        let mut kept = site.pool.reuse(is_repeatable);
+        let mut kept = site.service.pool.reuse(is_repeatable);
         loop {
             attempt.is_reused = kept.is_some();
             let origin = match &mut kept {
@@ -199,7 +199,7 @@ fn forward<'a>(
             match run(&attempt, client, origin, &mut body).await {
                 Ok(completion) => {
                     if attempt.is_reused {
-                        site.pool.set_persistent();
+                        site.service.pool.set_persistent();
                     }
                     let Completion { status, next, .. } = completion;
                     if next == AfterResponse::Tunnel {
@@ -247,7 +247,7 @@ fn keep(origin: Option<Conn>, persistence: Persistence, site: &Site) {
     if let Persistence::KeepAlive { announced_seconds } = persistence
         && let Some(origin) = origin.filter(|origin| origin.bytes().is_empty())
     {
-        site.pool.keep(origin, announced_seconds);
+        site.service.pool.keep(origin, announced_seconds);
     }
 }
 
@@ -277,9 +277,9 @@ async fn connect(
     limits: Limits<'_>,
     site: &Site,
 ) -> Result<Conn, ForwardError> {
-    let timeouts = &site.timeouts;
+    let timeouts = &site.service.timeouts;
     let connected = async {
-        let connector = &site.connector;
+        let connector = &site.service.connector;
         let connected = connector.connect(limits.origin, timeouts.connect, timeouts.hold);
         connected
             .await
@@ -299,7 +299,7 @@ async fn serve_page(
 ) -> Result<AfterResponse, ForwardError> {
     let state = ExchangeState {
         is_request_sent: true,
-        is_stopping: site.clock.is_stopping(),
+        is_stopping: site.service.clock.is_stopping(),
     };
     let next = forward::after_response(&request.context, Framing::Empty, BodyMode::Verbatim, state);
     // Its body, if it has one, is not read.
@@ -325,7 +325,7 @@ async fn serve_page(
 
 /// Sends an error response, if the client can still read one, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
-    let target = site.connector.target().to_string();
+    let target = site.service.connector.target().to_string();
     let Some(reply) = refusal.fault.reply(&target) else {
         return;
     };
@@ -334,7 +334,7 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
         head_only: refusal.head_only,
         close: true,
     };
-    reply.write(&site.next_request_id(), options, &mut out);
+    reply.write(&site.service.next_request_id(), options, &mut out);
     log::debug!("answering {}: {}", reply.status, reply.message);
     let Connection { client, limit, .. } = &connection;
     let inactivity = InactivityTimeout {
@@ -379,7 +379,7 @@ fn report_response(status: u16, next: AfterResponse, request: &Request, site: &S
 fn report_fault(fault: &ForwardError, request: &Request, site: &Site) {
     let label = request.label.as_deref().unwrap_or("request");
     let explain = || {
-        let reply = fault.reply(&site.connector.target().to_string());
+        let reply = fault.reply(&site.service.connector.target().to_string());
         reply.map_or_else(String::new, |reply| reply.message.into_owned())
     };
     match fault {

@@ -106,7 +106,7 @@ impl<'a> Attempt<'a> {
     pub fn inactivity<'d>(&self, deadline: &'d Deadline) -> InactivityTimeout<'d> {
         InactivityTimeout {
             deadline,
-            most: self.site.timeouts.body,
+            most: self.site.service.timeouts.body,
         }
     }
 }

@@ -128,7 +128,7 @@ impl Attempt<'_> {
             }
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
             if self.request.context.version == Version::Http11 {
-                let limit = self.site.clock.deadline();
+                let limit = self.site.service.clock.deadline();
                 let written = client.write_within(out, self.inactivity(&limit)).await;
                 written.map_err(|error| client_fault(error.kind))?;
             }

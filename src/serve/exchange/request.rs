@@ -36,7 +36,7 @@ impl Connection {
     pub fn new(stream: Stream, site: &Site) -> Self {
         Connection {
             client: Conn::new(stream),
-            limit: site.clock.deadline(),
+            limit: site.service.clock.deadline(),
             number: Cell::new(0),
         }
     }
@@ -112,14 +112,14 @@ pub async fn read_request(
     };
     let mut seen = 0;
     let mut began = None;
-    limit.set(site.timeouts.idle);
+    limit.set(site.service.timeouts.idle);
     loop {
         let bytes = reader.bytes();
         // A line ending that follows a body is not yet a request (RFC 9112 §2.2).
         let is_idle = matches!(bytes, b"" | b"\r" | b"\r\n");
         if !is_idle {
             let began = *began.get_or_insert_with(|| {
-                limit.set(site.timeouts.head);
+                limit.set(site.service.timeouts.head);
                 reactor::now()
             });
             let is_news = seen == 0 || head::may_end(bytes, seen) || reader.is_full();
@@ -219,7 +219,7 @@ fn take_request(
 
 /// RFC 9110 §10.1.1. Not looked for where there is no inactivity timeout.
 fn may_wait(forwarded: &ForwardedRequest<'_, '_>, site: &Site) -> bool {
-    let limit = site.timeouts.body.unwrap_or_default();
+    let limit = site.service.timeouts.body.unwrap_or_default();
     let ForwardedRequest { head, framing, .. } = forwarded;
     let expects = |field: &Field<'_>| {
         field.name.eq_ignore_ascii_case("Expect")

@@ -30,7 +30,7 @@ pub async fn read_response(
             !bytes.is_empty() && (seen == 0 || head::may_end(bytes, seen) || origin.is_full());
         if is_news && let Parsed::Complete((response, len)) = take_response(bytes, attempt, out)? {
             origin.consume(len);
-            if let Some(proxy) = attempt.site.connector.request_proxy()
+            if let Some(proxy) = attempt.site.service.connector.request_proxy()
                 && response.status == PROXY_AUTHENTICATION_REQUIRED
             {
                 // The client does not know the proxy.
@@ -64,7 +64,7 @@ fn take_response(
 ) -> Result<Parsed<(Response, usize)>, UpstreamError> {
     let state = ExchangeState {
         is_request_sent: attempt.is_sent(),
-        is_stopping: attempt.site.clock.is_stopping(),
+        is_stopping: attempt.site.service.clock.is_stopping(),
     };
     let request = attempt.request;
     let mut slots = Slots::new();

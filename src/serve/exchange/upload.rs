@@ -53,7 +53,7 @@ impl Attempt<'_> {
             }
             // The origin has the whole request, or takes no more of it: now it has to respond.
             if !self.has_response.get() {
-                let first_byte = self.site.timeouts.first_byte;
+                let first_byte = self.site.service.timeouts.first_byte;
                 self.limits.origin.set(first_byte);
             }
             Err(wait_for_disconnect(&mut client, self.request, self.limits.client).await)
@@ -202,7 +202,7 @@ async fn unread_disconnect(client: &Stream, request: &Request, site: &Site) -> F
     loop {
         // As long as everything is read that arrives, so is the end.
         drop(readable().await);
-        let pause = site.clock.deadline();
+        let pause = site.service.clock.deadline();
         pause.set(Some(DISCONNECT_PAUSE));
         pause.passed().await;
         drop(readable().await);
