@@ -31,7 +31,6 @@ pub mod store;
 
 pub use allocate::{Allocated, Exhausted};
 pub use damage::{Damage, Issue};
-pub use json::SyntaxError;
 pub use model::Registry;
 pub use notes::{Note, Timestamp};
 pub use port::{EmptyRange, NotAPort, Port, PortRange};

@@ -3,15 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::json::SyntaxError;
 use super::port::Port;
 use crate::text::{Escaped, escaped_path};
 
 /// Why a text is not a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Damage {
-    /// It is not one JSON object. A write may be in progress.
-    Torn(SyntaxError),
+    /// It is not one JSON object, with the reason. A write may be in progress.
+    Torn(String),
     /// It is JSON, but its mappings are invalid or contradict one another.
     Inconsistent(Vec<Issue>),
 }
@@ -19,7 +18,7 @@ pub enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Damage::Torn(syntax) => syntax.fmt(f),
+            Damage::Torn(reason) => f.write_str(reason),
             Damage::Inconsistent(issues) => list(issues, f),
         }
     }
@@ -76,67 +75,44 @@ impl fmt::Display for Issue {
         match self {
             Issue::MappingsNoObject => f.write_str("`mappings` is not an object"),
             Issue::MappingsTwice => f.write_str("`mappings` occurs twice"),
-            Issue::NotAbsolute { path } if path.as_os_str().as_encoded_bytes().contains(&0) => {
-                write!(
-                    f,
-                    "the path `{}` contains a NUL character",
-                    escaped_path(path)
-                )
+            Issue::NotAbsolute { path } => {
+                let problem = if path.as_os_str().as_encoded_bytes().contains(&0) {
+                    "contains a NUL character"
+                } else {
+                    "is not absolute"
+                };
+                write!(f, "the path `{}` {problem}", escaped_path(path))
             }
             Issue::BrokenOff { path } => {
-                write!(
-                    f,
-                    "the file ends before the port of `{}`",
-                    escaped_path(path)
-                )
-            }
-            Issue::NotAbsolute { path } => {
-                write!(f, "the path `{}` is not absolute", escaped_path(path))
+                let path = escaped_path(path);
+                write!(f, "the file ends before the port of `{path}`")
             }
             Issue::NoPort { path, value } => {
-                let mut characters = value.chars();
-                let value: String = characters.by_ref().take(VALUE_SHOWN_MAX).collect();
-                let more = if characters.next().is_some() {
-                    "…"
-                } else {
-                    ""
-                };
-                write!(
-                    f,
-                    "`{}` has `{}{more}`, which is not a port",
-                    escaped_path(path),
-                    Escaped(&value)
-                )
-            }
-            Issue::PathTwice {
-                path,
-                kept,
-                dropped,
-            } if kept == dropped => {
-                write!(f, "`{}` occurs twice", escaped_path(path))
+                let path = escaped_path(path);
+                let start: String = value.chars().take(VALUE_SHOWN_MAX).collect();
+                let more = if start.len() < value.len() { "…" } else { "" };
+                let start = Escaped(&start);
+                write!(f, "`{path}` has `{start}{more}`, which is not a port")
             }
             Issue::PathTwice {
                 path,
                 kept,
                 dropped,
             } => {
-                write!(
-                    f,
-                    "`{}` keeps port {kept} and loses {dropped}",
-                    escaped_path(path)
-                )
+                let path = escaped_path(path);
+                if kept == dropped {
+                    write!(f, "`{path}` occurs twice")
+                } else {
+                    write!(f, "`{path}` keeps port {kept} and loses {dropped}")
+                }
             }
             Issue::PortTwice {
                 port,
                 kept,
                 dropped,
             } => {
-                write!(
-                    f,
-                    "port {port} stays with `{}`, `{}` loses it",
-                    escaped_path(kept),
-                    escaped_path(dropped)
-                )
+                let (kept, dropped) = (escaped_path(kept), escaped_path(dropped));
+                write!(f, "port {port} stays with `{kept}`, `{dropped}` loses it")
             }
         }
     }

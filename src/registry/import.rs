@@ -147,7 +147,7 @@ impl Registry {
             .collect();
         self.mappings.extend(taken.iter().cloned());
         if !notes.is_empty() {
-            self.take_notes(notes);
+            self.set_notes(notes);
         }
         import
     }
@@ -205,7 +205,7 @@ impl Registry {
             .map(|(path, note)| (moved(path).unwrap_or_else(|| path.to_owned()), note))
             .collect();
         remapped.forget_all();
-        remapped.take_notes(notes.iter().map(|(path, note)| (path.as_path(), *note)));
+        remapped.set_notes(notes.iter().map(|(path, note)| (path.as_path(), *note)));
         Ok(remapped)
     }
 }

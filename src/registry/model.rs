@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::damage::{Damage, Issue};
-use super::json::{self, decode_path, object_text};
+use super::json::{self, Member, decode_path, object_text};
 use super::port::{Port, PortRange};
 use super::project::Project;
 
@@ -15,18 +15,10 @@ use super::project::Project;
 /// No port occurs twice, and every path is absolute. Equal registries have the same text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
-    /// Every top-level field, in the file's order.
-    pub(super) fields: Vec<Field>,
+    /// Every top-level field, in the file's order. The value of `mappings` is empty here.
+    pub(super) fields: Vec<Member>,
     /// In the file's order. At most 65,535, so a linear search is cheap.
     pub(super) mappings: Vec<Mapping>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Field {
-    /// Stands for the mappings, to keep their position among the fields.
-    Mappings,
-    /// Any other field; both parts are JSON text.
-    Other { key: String, value: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +47,15 @@ impl Registry {
         if text.trim_ascii().is_empty() {
             return Ok(Registry::default());
         }
-        let (registry, issues) = Registry::admit_fields(&json::object(text).map_err(Damage::Torn)?);
+        let fields = json::object(text).map_err(|error| {
+            // The message would quote the text.
+            Damage::Torn(if error.is_data() {
+                "it is not a JSON object".to_owned()
+            } else {
+                error.to_string()
+            })
+        })?;
+        let (registry, issues) = Registry::admit_fields(fields);
         if issues.is_empty() {
             Ok(registry)
         } else {
@@ -64,71 +64,59 @@ impl Registry {
     }
 
     /// Returns the registry of these top-level fields, and what in them cannot be used.
-    pub(super) fn admit_fields(members: &[json::Member<'_>]) -> (Registry, Vec<Issue>) {
-        let mut registry = Registry {
-            fields: Vec::new(),
-            mappings: Vec::new(),
-        };
+    pub(super) fn admit_fields(members: Vec<Member>) -> (Registry, Vec<Issue>) {
+        let mut fields: Vec<Member> = Vec::new();
         let mut issues = Vec::new();
         let mut entries = Vec::new();
-        let mut seen = false;
+        let mut has_mappings = false;
         for member in members {
-            if json::decode(member.key) != MAPPINGS.as_bytes() {
-                registry.fields.push(Field::other(member.key, member.value));
+            if member.name() != MAPPINGS.as_bytes() {
+                fields.push(member);
                 continue;
             }
             match json::object(member.value.as_bytes()) {
                 Ok(more) => entries.extend(more),
                 Err(_) => issues.push(Issue::MappingsNoObject),
             }
-            if seen {
+            if has_mappings {
                 // JSON readers use the last one; the next rewrite would lose the mappings of the others.
                 issues.push(Issue::MappingsTwice);
             } else {
-                registry.fields.push(Field::Mappings);
+                fields.push(Member::new(MAPPINGS, ""));
             }
-            seen = true;
+            has_mappings = true;
         }
         let (mappings, more_issues) = admit_mappings(entries, Repeated::LastCounts);
-        registry.mappings = mappings;
         issues.extend(more_issues);
-        (registry, issues)
+        (Registry { fields, mappings }, issues)
     }
 
     /// Returns the text of the file in the layout of Python's `json.dump(…, indent=2)`, without a final line break. Unknown
     /// fields are unchanged.
     pub fn to_text(&self) -> String {
-        let mut complete = self.fields.clone();
-        // The Python tool needs each of its fields.
-        for field in Registry::written().fields {
-            if !self.fields.iter().any(|present| present.is(&field)) {
-                complete.push(field);
-            }
-        }
-        let fields: Vec<_> = complete
-            .iter()
-            .map(|field| match field {
-                Field::Mappings => ("\"mappings\"", self.mappings_text()),
-                Field::Other { key, value } => (key.as_str(), value.clone()),
-            })
-            .collect();
-        object_text(&fields, "")
-    }
-
-    fn mappings_text(&self) -> String {
         let entries: Vec<_> = self
             .mappings
             .iter()
-            .map(|mapping| (mapping.key.as_str(), mapping.port.to_string()))
+            .map(|mapping| Member {
+                key: mapping.key.clone(),
+                value: mapping.port.to_string(),
+            })
             .collect();
-        object_text(&entries, "  ")
+        let mut fields = self.fields.clone();
+        // The Python tool needs each of its fields.
+        for field in Registry::new_file().fields {
+            if !fields.iter().any(|present| present.name() == field.name()) {
+                fields.push(field);
+            }
+        }
+        let mappings = object_text(&entries, "  ");
+        json::set(&mut fields, Member::new(MAPPINGS, mappings));
+        object_text(&fields, "")
     }
 
     /// Whether the text had a `mappings` field, even an empty one: other JSON documents do not.
     pub fn has_mappings_field(&self) -> bool {
-        self.fields
-            .iter()
-            .any(|field| matches!(field, Field::Mappings))
+        self.field(MAPPINGS).is_some()
     }
 
     /// The port of a project, if it has one.
@@ -201,94 +189,40 @@ impl Registry {
     }
 
     /// Returns a registry with the fields of a new file.
-    fn written() -> Registry {
+    fn new_file() -> Registry {
         let mut registry = Registry {
-            fields: Vec::new(),
+            fields: vec![Member::new(VERSION, "\"1.0\"")],
             mappings: Vec::new(),
         };
-        registry.set_field(VERSION, json::encode(b"1.0"));
         registry.record(PortRange::DEFAULT, PortRange::DEFAULT.start());
-        registry.fields.insert(2, Field::Mappings);
+        registry.fields.insert(2, Member::new(MAPPINGS, ""));
         registry
     }
 
     pub(super) fn record(&mut self, range: PortRange, next: Port) {
-        let inside = self
-            .field(PORT_RANGE)
-            .and_then(|text| json::object(text.as_bytes()).ok());
-        let mut members: Vec<_> = inside
-            .unwrap_or_default()
-            .into_iter()
-            .map(|member| (member.key.to_owned(), member.value.to_owned()))
-            .collect();
-        for (name, port) in [("start", range.start()), ("end", range.end())] {
-            let same = |(key, _): &&mut (String, String)| json::decode(key) == name.as_bytes();
-            match members.iter_mut().rev().find(same) {
-                Some((_, value)) => *value = port.to_string(),
-                None => members.push((json::encode(name.as_bytes()), port.to_string())),
-            }
-        }
-        let members: Vec<_> = members
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.clone()))
-            .collect();
-        self.set_field(PORT_RANGE, object_text(&members, "  "));
-        self.set_field(NEXT_AVAILABLE, next.to_string());
+        let mut members = json::members(self.field(PORT_RANGE).unwrap_or_default());
+        json::set(&mut members, Member::new("start", range.start()));
+        json::set(&mut members, Member::new("end", range.end()));
+        self.set_field(Member::new(PORT_RANGE, object_text(&members, "  ")));
+        self.set_field(Member::new(NEXT_AVAILABLE, next));
     }
 
-    /// Returns the text of a top-level field; the last one if it is repeated, as in other JSON readers.
+    /// Returns the text of a top-level field.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().rev().find_map(|field| match field {
-            Field::Other { key, value } if json::decode(key) == name.as_bytes() => {
-                Some(value.as_str())
-            }
-            _ => None,
-        })
+        json::get(&self.fields, name)
     }
 
-    pub(super) fn set_field(&mut self, name: &str, text: String) {
-        let field = Field::Other {
-            key: json::encode(name.as_bytes()),
-            value: text,
-        };
-        match self
-            .fields
-            .iter_mut()
-            .rev()
-            .find(|present| present.is(&field))
-        {
-            Some(present) => *present = field,
-            None => self.fields.push(field),
-        }
+    pub(super) fn set_field(&mut self, field: Member) {
+        json::set(&mut self.fields, field);
     }
 }
 
 impl Default for Registry {
     /// An empty registry without `next_available`: the first search starts at the start of the range.
     fn default() -> Self {
-        let mut registry = Registry::written();
+        let mut registry = Registry::new_file();
         registry.fields.truncate(3);
         registry
-    }
-}
-
-impl Field {
-    pub(super) fn other(key: &str, value: &str) -> Field {
-        Field::Other {
-            key: key.to_owned(),
-            value: value.to_owned(),
-        }
-    }
-
-    /// Whether both have the same name, in any spelling.
-    fn is(&self, other: &Field) -> bool {
-        match (self, other) {
-            (Field::Mappings, Field::Mappings) => true,
-            (Field::Other { key, .. }, Field::Other { key: other, .. }) => {
-                json::decode(key) == json::decode(other)
-            }
-            _ => false,
-        }
     }
 }
 
@@ -304,74 +238,58 @@ impl Mapping {
 
 /// Returns the valid mappings among these entries of a `mappings` object, in order, and what is wrong with the others.
 /// The first of two paths with one port keeps it.
-pub(super) fn admit_mappings<'a>(
-    entries: impl IntoIterator<Item = json::Member<'a>>,
+pub(super) fn admit_mappings(
+    entries: Vec<Member>,
     repeated: Repeated,
 ) -> (Vec<Mapping>, Vec<Issue>) {
     let mut issues = Vec::new();
     let mut mappings: Vec<Mapping> = Vec::new();
-    for json::Member { key, value } in entries {
-        let path = decode_path(key);
+    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    for Member { key, value } in entries {
+        let path = decode_path(&key);
         if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
             issues.push(Issue::NotAbsolute { path });
             continue;
         }
-        match value.parse::<Port>() {
-            Ok(port) => mappings.push(Mapping {
-                key: key.to_owned(),
-                path,
-                port,
-            }),
-            Err(_) => issues.push(Issue::NoPort {
-                path,
-                value: value.to_owned(),
-            }),
-        }
-    }
-    // The first entry of a path stays, with the port that `repeated` selects; so does the first path of a port.
-    let mut ports: Vec<Option<Port>> = mappings.iter().map(|mapping| Some(mapping.port)).collect();
-    let mut places: HashMap<&Path, usize> = HashMap::with_capacity(mappings.len());
-    for (at, Mapping { path, port, .. }) in mappings.iter().enumerate() {
-        match places.entry(path) {
-            Entry::Vacant(free) => drop(free.insert(at)),
-            Entry::Occupied(earlier) => {
-                ports[at] = None;
-                let earlier = ports[*earlier.get()].get_or_insert(*port);
+        let Ok(port) = value.parse::<Port>() else {
+            issues.push(Issue::NoPort { path, value });
+            continue;
+        };
+        match places.entry(path.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(mappings.len());
+                mappings.push(Mapping { key, path, port });
+            }
+            Entry::Occupied(place) => {
+                let earlier = &mut mappings[*place.get()].port;
                 let (kept, dropped) = match repeated {
-                    Repeated::LastCounts => (*port, std::mem::replace(earlier, *port)),
-                    Repeated::FirstCounts => (*earlier, *port),
+                    Repeated::LastCounts => (port, std::mem::replace(earlier, port)),
+                    Repeated::FirstCounts => (*earlier, port),
                 };
                 issues.push(Issue::PathTwice {
-                    path: path.clone(),
+                    path,
                     kept,
                     dropped,
                 });
             }
         }
     }
-    let mut owners: HashMap<Port, &Path> = HashMap::with_capacity(mappings.len());
-    for (Mapping { path, .. }, counts) in mappings.iter().zip(&mut ports) {
-        let Some(port) = *counts else { continue };
-        match owners.entry(port) {
-            Entry::Vacant(free) => drop(free.insert(path)),
-            Entry::Occupied(owner) => {
-                *counts = None;
-                issues.push(Issue::PortTwice {
-                    port,
-                    kept: owner.get().to_path_buf(),
-                    dropped: path.clone(),
-                });
-            }
+    let mut owners: HashMap<Port, PathBuf> = HashMap::new();
+    mappings.retain(|Mapping { path, port, .. }| match owners.entry(*port) {
+        Entry::Vacant(owner) => {
+            owner.insert(path.clone());
+            true
         }
-    }
-    let counting = |(mapping, port): (Mapping, Option<Port>)| {
-        Some(Mapping {
-            port: port?,
-            ..mapping
-        })
-    };
-    let mappings = mappings.into_iter().zip(ports).filter_map(counting);
-    (mappings.collect(), issues)
+        Entry::Occupied(owner) => {
+            issues.push(Issue::PortTwice {
+                port: *port,
+                kept: owner.get().clone(),
+                dropped: path.clone(),
+            });
+            false
+        }
+    });
+    (mappings, issues)
 }
 
 /// Which port counts for a path that occurs twice.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::allocate::{Allocated, Exhausted};
 use super::model::Registry;
-use super::notes::Timestamp;
+use super::notes::{Note, Timestamp};
 use super::port::{Port, PortRange};
 use super::probe::{Availability, Search, availability};
 use super::project::{Project, is_deleted};
@@ -87,7 +87,16 @@ impl Registry {
         }
         pruned.sort_by_key(|(last_used, pruned)| (*last_used, pruned.port));
         let pruned: Vec<Pruned> = pruned.into_iter().map(|(_, pruned)| pruned).collect();
-        self.remove_pruned(&pruned);
+        let paths: HashSet<&Path> = pruned.iter().map(|pruned| pruned.path.as_path()).collect();
+        self.mappings
+            .retain(|mapping| !paths.contains(mapping.path.as_path()));
+        self.set_notes(pruned.iter().map(|pruned| {
+            let note = Note {
+                former_port: Some(pruned.port),
+                ..Note::default()
+            };
+            (pruned.path.as_path(), note)
+        }));
         pruned
     }
 
@@ -121,20 +130,6 @@ impl Registry {
         let allocated = roomier.allocate(project, range, is_free)?;
         *self = roomier;
         Ok(Allocation { allocated, pruned })
-    }
-
-    fn remove_pruned(&mut self, pruned: &[Pruned]) {
-        if pruned.is_empty() {
-            return;
-        }
-        let paths: HashSet<&Path> = pruned.iter().map(|pruned| pruned.path.as_path()).collect();
-        self.mappings
-            .retain(|mapping| !paths.contains(mapping.path.as_path()));
-        self.remember_only_ports(
-            pruned
-                .iter()
-                .map(|pruned| (pruned.path.as_path(), pruned.port)),
-        );
     }
 }
 

@@ -5,9 +5,12 @@
 
 use std::collections::HashSet;
 
+use serde_json::Deserializer;
+use serde_json::value::RawValue;
+
 use super::damage::Issue;
-use super::json::{self, Cursor, Member, decode_path};
-use super::model::{BYTE_ORDER_MARK, Field, MAPPINGS, Registry, Repeated, admit_mappings};
+use super::json::{self, Member, decode, decode_path};
+use super::model::{BYTE_ORDER_MARK, MAPPINGS, Registry, Repeated, admit_mappings};
 
 /// What can be read out of a damaged text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub fn recover(text: &[u8]) -> Recovered {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     match json::object(text) {
         Ok(members) => {
-            let (registry, issues) = Registry::admit_fields(&members);
+            let (registry, issues) = Registry::admit_fields(members);
             Recovered { registry, issues }
         }
         Err(_) => {
@@ -36,24 +39,30 @@ pub fn recover(text: &[u8]) -> Recovered {
                 .iter()
                 .rposition(|byte| !b" \t\r\n\0".contains(byte))
                 .map_or(0, |last| last + 1);
-            Scan::of(&text[..end]).recovered()
+            let mut scan = Scan {
+                text: &text[..end],
+                ..Scan::default()
+            };
+            scan.run();
+            scan.recovered()
         }
     }
 }
 
 /// A scan of torn text for strings, colons and brackets, which skips everything else.
+#[derive(Default)]
 struct Scan<'a> {
-    cursor: Cursor<'a>,
+    text: &'a [u8],
+    at: usize,
     /// The sections that the open brackets belong to.
     open: Vec<Section>,
-    entries: Vec<Member<'a>>,
+    entries: Vec<Member>,
     /// Used if `mappings` is not among the fields.
-    inner_entries: Vec<Member<'a>>,
+    inner_entries: Vec<Member>,
     has_mappings: bool,
-    fields: Vec<Member<'a>>,
-    text: &'a [u8],
-    /// The path of a mapping that the end of the text cuts off.
-    broken_off: Option<&'a str>,
+    fields: Vec<Member>,
+    /// The key of a mapping that the end of the text cuts off.
+    broken_off: Option<String>,
 }
 
 /// The part of the registry that a `"name": value` belongs to.
@@ -69,30 +78,50 @@ enum Section {
     InnerMappings,
 }
 
-impl<'a> Scan<'a> {
-    fn of(text: &'a [u8]) -> Self {
-        let mut scan = Scan {
-            cursor: Cursor::new(text),
-            open: Vec::new(),
-            entries: Vec::new(),
-            inner_entries: Vec::new(),
-            has_mappings: false,
-            fields: Vec::new(),
-            text,
-            broken_off: None,
-        };
-        while let Some(byte) = scan.cursor.peek() {
+impl Scan<'_> {
+    fn run(&mut self) {
+        while let Some(byte) = self.peek() {
             match byte {
-                b'"' => scan.string(),
-                b'{' | b'[' => scan.enter(scan.section()),
+                b'"' => self.string(),
+                b'{' | b'[' => self.enter(self.section()),
                 b'}' | b']' => {
-                    scan.open.pop();
-                    scan.cursor.eat(byte);
+                    self.open.pop();
+                    self.at += 1;
                 }
-                _ => drop(scan.cursor.eat(byte)),
+                _ => self.at += 1,
             }
         }
-        scan
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    /// Reads one JSON value.
+    fn value(&mut self) -> Option<String> {
+        let mut values = Deserializer::from_slice(&self.text[self.at..]).into_iter::<&RawValue>();
+        let value = values.next()?.ok()?;
+        self.at += values.byte_offset();
+        Some(value.get().to_owned())
+    }
+
+    /// Skips a string that is not valid, at most up to the end of the line.
+    fn skip_string(&mut self) {
+        self.at += 1;
+        while let Some(byte @ 0x20..) = self.peek() {
+            self.at += 1;
+            match (byte, self.peek()) {
+                (b'"', _) => return,
+                (b'\\', Some(b'"' | b'\\')) => self.at += 1,
+                _ => {}
+            }
+        }
     }
 
     fn section(&self) -> Section {
@@ -100,34 +129,34 @@ impl<'a> Scan<'a> {
     }
 
     fn enter(&mut self, section: Section) {
-        if self.cursor.eat(b'{') || self.cursor.eat(b'[') {
+        if let Some(b'{' | b'[') = self.peek() {
+            self.at += 1;
             self.open.push(section);
         }
     }
 
     fn string(&mut self) {
-        // A string that breaks off (usually at the end of the line) is skipped up to there.
-        let Ok(string) = self.cursor.string() else {
-            return;
+        let Some(string) = self.value() else {
+            return self.skip_string();
         };
-        let end = self.cursor.at();
-        self.cursor.skip_space();
-        match self.cursor.peek() {
+        let end = self.at;
+        self.skip_space();
+        match self.peek() {
             Some(b':') => {
-                self.cursor.eat(b':');
-                self.cursor.skip_space();
+                self.at += 1;
+                self.skip_space();
                 self.member(string);
             }
-            None if json::decode(string).starts_with(b"/") => self.breaks_off(string),
+            None if decode(&string).starts_with(b"/") => self.breaks_off(string),
             Some(b',' | b'}' | b']') | None => {}
             // Nothing else can follow: a quote is missing, and the closing quote may be an opening one.
-            Some(_) => self.cursor.go_to(end - 1),
+            Some(_) => self.at = end - 1,
         }
     }
 
     /// Reads the value after `key` and its colon.
-    fn member(&mut self, key: &'a str) {
-        let name = json::decode(key);
+    fn member(&mut self, key: String) {
+        let name = decode(&key);
         let is_path = name.starts_with(b"/");
         match self.section() {
             Section::Foreign if name == MAPPINGS.as_bytes() => self.enter(Section::InnerMappings),
@@ -146,8 +175,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn entry(&mut self, key: &'a str, is_path: bool) {
-        if let Some(b'{' | b'[') = self.cursor.peek() {
+    fn entry(&mut self, key: String, is_path: bool) {
+        if let Some(b'{' | b'[') = self.peek() {
             // A port has no brackets: this bracket is superfluous, and what follows belongs to the same section.
             let section = if is_path {
                 self.section()
@@ -156,71 +185,54 @@ impl<'a> Scan<'a> {
             };
             return self.enter(section);
         }
-        let start = self.cursor.at();
-        match self.cursor.value() {
-            Ok(value) if self.is_whole() => match self.section() {
-                Section::InnerMappings => self.inner_entries.push(Member { key, value }),
-                _ => self.entries.push(Member { key, value }),
-            },
-            _ => {
-                self.cursor.go_to(start);
-                let rest = &self.text[start..];
-                if is_path && rest.iter().all(u8::is_ascii_digit) {
-                    self.breaks_off(key);
-                }
-            }
+        let rest = &self.text[self.at..];
+        match (self.whole_value(), self.section()) {
+            (Some(value), Section::InnerMappings) => self.inner_entries.push(Member { key, value }),
+            (Some(value), _) => self.entries.push(Member { key, value }),
+            (None, _) if is_path && rest.iter().all(u8::is_ascii_digit) => self.breaks_off(key),
+            (None, _) => {}
         }
     }
 
     /// The text ends in the mapping of `key`.
-    fn breaks_off(&mut self, key: &'a str) {
+    fn breaks_off(&mut self, key: String) {
         if !matches!(self.section(), Section::Foreign) {
             self.broken_off = Some(key);
         }
     }
 
-    fn field(&mut self, key: &'a str) {
-        let start = self.cursor.at();
-        match self.cursor.value() {
-            Ok(value) if self.is_whole() => self.fields.push(Member { key, value }),
-            _ => {
-                self.cursor.go_to(start);
-                self.enter(Section::Foreign);
-            }
+    fn field(&mut self, key: String) {
+        match self.whole_value() {
+            Some(value) => self.fields.push(Member { key, value }),
+            None => self.enter(Section::Foreign),
         }
     }
 
-    /// Whether the value that ends here is complete.
-    fn is_whole(&mut self) -> bool {
-        let end = self.cursor.at();
-        let followed = self.cursor.peek();
-        self.cursor.skip_space();
-        let then = self.cursor.peek();
-        self.cursor.go_to(end);
-        match (followed, then) {
+    /// Reads a value if the text after it shows that it is complete.
+    fn whole_value(&mut self) -> Option<String> {
+        let start = self.at;
+        let value = self.value();
+        let end = self.at;
+        let followed = self.peek();
+        self.skip_space();
+        let is_whole = match (followed, self.peek()) {
             (Some(b',' | b'}'), _) => true,
             (Some(b' ' | b'\t' | b'\r' | b'\n'), Some(then)) => {
                 !then.is_ascii_alphanumeric() && !b".+-_".contains(&then)
             }
             _ => false,
-        }
+        };
+        let value = value.filter(|_| is_whole);
+        self.at = if value.is_some() { end } else { start };
+        value
     }
 
-    fn recovered(self) -> Recovered {
-        let mut registry = Registry::default();
+    fn recovered(mut self) -> Recovered {
         let mut names = HashSet::new();
-        for Member { key, value } in self.fields {
-            let name = json::decode(key);
-            if !names.insert(name.clone()) {
-                continue;
-            }
-            match Registry::KNOWN
-                .iter()
-                .find(|known| known.as_bytes() == name)
-            {
-                Some(known) => registry.set_field(known, value.to_owned()),
-                None => registry.fields.push(Field::other(key, value)),
-            }
+        self.fields.retain(|field| names.insert(field.name()));
+        let mut registry = Registry::default();
+        for field in self.fields {
+            registry.set_field(field);
         }
         let mut entries = self.entries;
         if !self.has_mappings {
@@ -228,7 +240,7 @@ impl<'a> Scan<'a> {
         }
         let (mappings, mut issues) = admit_mappings(entries, Repeated::FirstCounts);
         if let Some(key) = self.broken_off {
-            let path = decode_path(key);
+            let path = decode_path(&key);
             issues.push(Issue::BrokenOff { path });
         }
         registry.mappings = mappings;

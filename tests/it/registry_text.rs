@@ -53,7 +53,7 @@ fn a_registry_in_the_known_layout_is_written_unchanged() {
             "",
             range,
             two,
-            ",\n  \"pins\": [1.0, 1e999, 123456789012345678901234567890, -0, NaN, -Infinity],\n  \
+            ",\n  \"pins\": [1.0, 1e999, 123456789012345678901234567890, -0],\n  \
              \"empty\": {}",
         ),
         &both,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::registry::model::{Mapping, Registry};
+use crate::registry::notes;
 use crate::registry::port::Port;
 
 impl Registry {
@@ -36,8 +37,8 @@ impl Registry {
         let (before, after, other) = (base.by_path(), self.by_path(), other_registry.by_path());
         let added = |(path, port)| before.get(path) == Some(port) || other.get(path) == Some(port);
         let removed = |path| after.contains_key(path) || !other.contains_key(path);
-        let is_noted = self.notes_text() == base.notes_text()
-            || self.notes_text() == other_registry.notes_text();
+        let is_noted = self.field(notes::FIELD) == base.field(notes::FIELD)
+            || self.field(notes::FIELD) == other_registry.field(notes::FIELD);
         after.iter().all(added) && before.keys().all(removed) && is_noted
     }
 }
