@@ -155,104 +155,33 @@ impl Store {
         paths.create_folder()?;
         let _lock = paths.lock(&mut deadline)?;
         deadline.restart();
-        let mut is_replaced = false;
-        self.apply_until_stable(&paths, &mut deadline, change, &mut is_replaced)
-            .map_err(|error| {
-                if is_replaced {
-                    error.unconfirmed()
-                } else {
-                    error
-                }
-            })
-    }
-
-    /// Makes the change under the registry lock, and repeats it while other programs overwrite it. Sets `is_replaced`
-    /// once the file was replaced.
-    fn apply_until_stable(
-        &self,
-        paths: &StorePaths,
-        deadline: &mut LockDeadline<'_>,
-        change: &mut dyn FnMut(&mut Registry),
-        is_replaced: &mut bool,
-    ) -> Result<Option<DamageReport>, StoreError> {
-        let mut warning = None;
-        let mut late_write: Option<LateWrite> = None;
+        let mut update = Update {
+            file: &self.file,
+            paths,
+            deadline,
+            is_replaced: false,
+            warning: None,
+            late_write: None,
+        };
         loop {
-            let snapshot = read_stable(|| FileSnapshot::to_replace(paths.target()), deadline)?;
-            let Recovered {
-                registry: current,
-                issues,
-            } = snapshot
-                .as_ref()
-                .map(FileSnapshot::recovered)
-                .unwrap_or_default();
-            let damage = snapshot
-                .as_ref()
-                .and_then(|snapshot| snapshot.parsed.as_ref().err());
-            let text = snapshot.as_ref().map(|snapshot| snapshot.text.as_slice());
-            let mut next = late_write.as_ref().map_or_else(
-                || current.clone(),
-                |late_write| late_write.onto(&current, text),
-            );
-            let base = next.clone();
-            change(&mut next);
-            if next == current && damage.is_none() {
-                return Ok(warning);
+            match update.attempt(change) {
+                Ok(true) => return Ok(update.warning),
+                Ok(false) => {}
+                Err(error) if update.is_replaced => return Err(error.unconfirmed()),
+                Err(error) => return Err(error),
             }
-            if let (Some(snapshot), Some(damage)) = (&snapshot, damage) {
-                let backup = paths.back_up(snapshot)?;
-                warning.get_or_insert_with(|| DamageReport {
-                    file: self.file.clone(),
-                    damage: damage.clone(),
-                    issues,
-                    kept: current.len(),
-                    backup: Some(backup),
-                });
-            }
-            let next_text = next.to_text();
-            let Some(replaced) = paths.replace(snapshot.as_ref(), &next_text, deadline)? else {
-                deadline.wait(WaitReason::Writer)?;
-                continue;
-            };
-            // The change is made. Check that it was not overwritten, and that no other change was lost.
-            *is_replaced = true;
-            paths.sync()?;
-            late_write = match snapshot {
-                None => {
-                    thread::sleep(OVERWRITE_WATCH.saturating_sub(replaced.elapsed()));
-                    None
-                }
-                Some(snapshot) => {
-                    LateWrite::watch(snapshot, current, &next_text, replaced, deadline)?
-                }
-            };
-            if late_write.is_some() {
-                continue;
-            }
-            if fs::read(paths.target()).is_ok_and(|text| text == next_text.as_bytes()) {
-                return Ok(warning);
-            }
-            // Another program has written the file, and may still be writing.
-            let snapshot = read_stable(|| FileSnapshot::at(paths.target()), deadline)?;
-            let is_in =
-                |snapshot: &FileSnapshot| next.change_is_in(&base, &snapshot.recovered().registry);
-            if snapshot.as_ref().is_none_or(is_in) {
-                return Ok(warning);
-            }
-            deadline.wait(WaitReason::Writer)?;
         }
     }
 
     /// Whether the file is undamaged and `change` changes nothing.
     fn is_unchanged_by(&self, change: &mut dyn FnMut(&mut Registry)) -> Result<bool, StoreError> {
-        let current = match FileSnapshot::at(&self.file)? {
-            None => Registry::default(),
-            Some(snapshot) if snapshot.is_whole() => match snapshot.parsed {
-                Ok(registry) => registry,
-                Err(_) => return Ok(false),
-            },
-            Some(_) => return Ok(false),
-        };
+        let snapshot = FileSnapshot::at(&self.file)?;
+        let needs_lock = |now: &FileSnapshot| !now.is_whole() || now.damage().is_some();
+        if snapshot.as_ref().is_some_and(needs_lock) {
+            return Ok(false);
+        }
+        let recovered = snapshot.as_ref().map(FileSnapshot::recovered);
+        let current = recovered.unwrap_or_default().registry;
         let mut next = current.clone();
         change(&mut next);
         Ok(next == current)
@@ -268,6 +197,90 @@ impl fmt::Debug for Store {
         f.debug_struct("Store")
             .field("file", &self.file)
             .finish_non_exhaustive()
+    }
+}
+
+/// A change in progress, under the registry lock.
+struct Update<'a> {
+    file: &'a Path,
+    paths: StorePaths,
+    deadline: LockDeadline<'a>,
+    /// Whether the file was replaced, so that an error no longer means that nothing has changed.
+    is_replaced: bool,
+    warning: Option<DamageReport>,
+    late_write: Option<LateWrite>,
+}
+
+impl Update<'_> {
+    /// Makes the change to the present file. Returns false if another program interfered: then it must be made again.
+    fn attempt(&mut self, change: &mut dyn FnMut(&mut Registry)) -> Result<bool, StoreError> {
+        let snapshot = read_stable(
+            || FileSnapshot::to_replace(self.paths.target()),
+            &mut self.deadline,
+        )?;
+        let recovered = snapshot.as_ref().map(FileSnapshot::recovered);
+        let Recovered {
+            registry: current,
+            issues,
+        } = recovered.unwrap_or_default();
+        let text = snapshot.as_ref().map(|snapshot| snapshot.text.as_slice());
+        let base = match &self.late_write {
+            Some(late_write) => late_write.onto(&current, text),
+            None => current.clone(),
+        };
+        let mut next = base.clone();
+        change(&mut next);
+        let damage = snapshot.as_ref().and_then(FileSnapshot::damage);
+        if next == current && damage.is_none() {
+            return Ok(true);
+        }
+        if let (Some(snapshot), Some(damage)) = (&snapshot, damage) {
+            let backup = self.paths.back_up(snapshot)?;
+            self.warning.get_or_insert_with(|| DamageReport {
+                file: self.file.to_owned(),
+                damage: damage.clone(),
+                issues,
+                kept: current.len(),
+                backup: Some(backup),
+            });
+        }
+        let text = next.to_text();
+        let replaced = self
+            .paths
+            .replace(snapshot.as_ref(), &text, &mut self.deadline)?;
+        let Some(replaced) = replaced else {
+            self.deadline.wait(WaitReason::Writer)?;
+            return Ok(false);
+        };
+        self.is_replaced = true;
+        self.paths.sync()?;
+        self.late_write = match snapshot {
+            None => {
+                thread::sleep(OVERWRITE_WATCH.saturating_sub(replaced.elapsed()));
+                None
+            }
+            Some(old) => LateWrite::watch(old, current, &text, replaced, &mut self.deadline)?,
+        };
+        Ok(self.late_write.is_none() && self.is_kept(&base, &next, &text)?)
+    }
+
+    /// Whether the change is still in the file: another program may have overwritten it.
+    fn is_kept(
+        &mut self,
+        base: &Registry,
+        next: &Registry,
+        text: &str,
+    ) -> Result<bool, StoreError> {
+        if fs::read(self.paths.target()).is_ok_and(|now| now == text.as_bytes()) {
+            return Ok(true);
+        }
+        // The other program may still be writing.
+        let snapshot = read_stable(|| FileSnapshot::at(self.paths.target()), &mut self.deadline)?;
+        if snapshot.is_none_or(|now| next.change_is_in(base, &now.recovered().registry)) {
+            return Ok(true);
+        }
+        self.deadline.wait(WaitReason::Writer)?;
+        Ok(false)
     }
 }
 

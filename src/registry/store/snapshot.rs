@@ -115,36 +115,34 @@ impl FileSnapshot {
             Err(error) => return Err(fail(error.into())),
         };
         refuse_other_kinds(path, &file.metadata().map_err(&fail)?)?;
-        let (text, version, is_steady) = read_all(&file).map_err(&fail)?;
-        if text.len() as u64 > SIZE_MAX {
+        let snapshot = FileSnapshot::of(path.to_owned(), file).map_err(fail)?;
+        if snapshot.text.len() as u64 > SIZE_MAX {
             return Err(StoreError::TooLarge {
                 file: path.to_owned(),
             });
         }
-        let parsed = Registry::parse(&text);
-        Ok(Some(FileSnapshot {
-            path: path.to_owned(),
-            file,
-            text,
-            parsed,
-            version,
-            is_steady,
-        }))
+        Ok(Some(snapshot))
     }
 
-    /// Reads the same open file again, even if its name leads to another file now.
-    pub(super) fn reopen(&self) -> Result<FileSnapshot, StoreError> {
-        let file = self.file.try_clone().map_err(|error| self.unread(error))?;
-        let (text, version, is_steady) = read_all(&file).map_err(|error| self.unread(error))?;
+    fn of(path: PathBuf, file: File) -> io::Result<FileSnapshot> {
+        let (text, version, is_steady) = read_all(&file)?;
         let parsed = Registry::parse(&text);
         Ok(FileSnapshot {
-            path: self.path.clone(),
+            path,
             file,
             text,
             parsed,
             version,
             is_steady,
         })
+    }
+
+    /// Reads the same open file again, even if its name leads to another file now.
+    pub(super) fn reopen(&self) -> Result<FileSnapshot, StoreError> {
+        self.file
+            .try_clone()
+            .and_then(|file| FileSnapshot::of(self.path.clone(), file))
+            .map_err(|error| self.unread(error))
     }
 
     /// Returns the current text of the same open file.
@@ -158,6 +156,11 @@ impl FileSnapshot {
             file: self.path.clone(),
             source,
         }
+    }
+
+    /// What is wrong with the text, if anything.
+    pub(super) fn damage(&self) -> Option<&Damage> {
+        self.parsed.as_ref().err()
     }
 
     /// Whether the text is complete, so that no write is in progress.
