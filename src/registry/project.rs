@@ -1,7 +1,6 @@
-//! What a path means: a project is a folder, and a folder has one spelling.
+//! Projects: each is a folder, known by the canonical form of its path.
 //!
-//! Whether the folder exists is not decided here: a deleted project still has its port, and must be
-//! found to be shown or removed.
+//! The folder need not exist: the mapping of a deleted project can still be shown and removed.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -16,7 +15,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// The project that `path` means, seen from the current folder.
+    /// Returns the project at `path`, relative to the current folder.
     ///
     /// Where a part of the path does not exist, the part before it is resolved and the rest is cleaned lexically,
     /// as `realpath -m` and Python's `Path.resolve` do.
@@ -26,22 +25,10 @@ impl Project {
     /// An empty path (most often a shell variable that is not set), a loop of symbolic links, a name that is too
     /// long for the system, or a relative path while the current folder is gone.
     pub fn resolve(path: &Path) -> io::Result<Project> {
-        if path.as_os_str().is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the path is empty",
-            ));
-        }
-        match fs::canonicalize(path) {
-            Ok(path) => Ok(Project { path }),
-            Err(error) if cleans_lexically(&error) => Ok(Project {
-                path: resolve_missing(path)?,
-            }),
-            Err(error) => Err(error),
-        }
+        resolve(path).map(|path| Project { path })
     }
 
-    /// The project of the Git repository or worktree that `folder` lies in, the nearest one; outside of any, the folder's own.
+    /// Returns the project of the nearest Git repository or worktree around `folder`; outside of any, that of `folder`.
     ///
     /// # Errors
     ///
@@ -54,19 +41,19 @@ impl Project {
         })
     }
 
-    /// The project recorded under `path`, taken as it stands; `None` where that is not absolute.
+    /// Returns the project recorded under `path`, without resolving it; `None` if it is not absolute.
     ///
-    /// For paths that come out of a registry: they were resolved when they went in, and resolving them again
-    /// could find another folder (a project replaced by a symbolic link).
+    /// Paths in a registry were resolved when they were recorded; resolving them again could return another folder (a
+    /// project replaced by a symbolic link).
     pub fn recorded(path: &Path) -> Option<Project> {
         path.is_absolute().then(|| Project {
             path: path.to_owned(),
         })
     }
 
-    /// The projects that `path` may have been recorded as and no longer leads to, because a link has come or gone on it
-    /// since, or because the registry was written by hand: the path made absolute and cleaned without looking at the
-    /// disk, then the path to the letter.
+    /// Returns projects under which `path` may be recorded although it does not resolve to them, because a symbolic link
+    /// was added or removed since, or because the registry was written by hand: the path made absolute and cleaned
+    /// lexically, then the path unchanged.
     pub fn spellings(path: &Path) -> Vec<Project> {
         let mut cleaned = PathBuf::new();
         for step in std::path::absolute(path)
@@ -87,15 +74,24 @@ impl Project {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    /// The folder's full name, `/` for the root. What is not UTF-8 is shown as `�`.
-    pub fn name(&self) -> String {
-        name_of(&self.path)
+/// Returns the canonical form of `path`; see [`Project::resolve`].
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path is empty",
+        ));
+    }
+    match fs::canonicalize(path) {
+        Err(error) if cleans_lexically(&error) => resolve_missing(path),
+        resolved => resolved,
     }
 }
 
-/// Whether the project recorded under `path` was deleted: there is nothing under that name, and the folder above it is
-/// there. A disk that is not mounted, or a folder that may not be looked into, is no deletion.
+/// Whether the project recorded under `path` was deleted: the path does not exist, but its parent folder does. A disk that
+/// is not mounted, or a folder without read permission, is not a deletion.
 pub fn is_deleted(path: &Path) -> bool {
     let is_gone =
         fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
@@ -103,23 +99,15 @@ pub fn is_deleted(path: &Path) -> bool {
     is_gone && above.is_some_and(Path::is_dir)
 }
 
-/// What a project recorded under `path` is called: its folder's full name, `/` for the root.
-pub fn name_of(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// Whether Git would take the folder for the top of a working tree: a repository, or the file that a worktree or a
-/// submodule has in its place. An empty `.git` is neither.
+/// Whether the folder is the top of a Git working tree: `.git` is a repository, or the file that a worktree or a submodule
+/// has instead. An empty `.git` is neither.
 fn has_repository(folder: &Path) -> bool {
     let git = folder.join(".git");
     git.join("HEAD").is_file() || fs::read(git).is_ok_and(|text| text.starts_with(b"gitdir:"))
 }
 
-/// The path with every symbolic link on it followed, those that lead nowhere included; from the first
-/// missing folder on there are none, so that `..` can be taken literally.
+/// Follows every symbolic link on the path, dangling ones included. From the first missing folder on there are none, so `..`
+/// is resolved lexically.
 fn resolve_missing(path: &Path) -> io::Result<PathBuf> {
     let mut resolved = if path.is_absolute() {
         PathBuf::new()
@@ -171,8 +159,8 @@ fn steps(path: &Path) -> impl DoubleEndedIterator<Item = Step> + '_ {
     })
 }
 
-/// Whether the path goes on where nothing can be looked up. A folder that may not be entered counts: its
-/// projects keep their ports.
+/// Whether the rest of the path is cleaned lexically after this error. A folder without permission counts: its projects keep
+/// their ports.
 fn cleans_lexically(error: &io::Error) -> bool {
     matches!(
         error.kind(),

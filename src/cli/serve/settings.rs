@@ -201,7 +201,10 @@ mod tests {
         assert_eq!(settings.instance_id, "pycharm-my.shop");
         assert!(settings.headers.is_empty());
         assert_eq!(
-            settings.project.map(|project| project.name()).as_deref(),
+            settings
+                .project
+                .map(|project| crate::text::name(project.path()))
+                .as_deref(),
             Some("my.shop")
         );
         let timeouts = settings.timeouts;

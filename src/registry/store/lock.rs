@@ -9,27 +9,21 @@ use fs2::FileExt;
 
 use super::error::{StoreError, WAIT_MAX, WaitReason};
 
-/// Takes the exclusive `flock`, which the Python tool writes under as well.
+/// Takes the exclusive `flock`, under which the Python tool writes as well. `failed` converts the error of a file that
+/// cannot be locked.
 pub(super) fn lock(
     file: &File,
     waiting: WaitReason,
     deadline: &mut LockDeadline<'_>,
-) -> Result<(), LockError> {
+    failed: impl Fn(io::Error) -> StoreError,
+) -> Result<(), StoreError> {
     loop {
         match file.try_lock_exclusive() {
             Ok(()) => return Ok(()),
-            Err(error) if is_contended(&error) => {
-                deadline.wait(waiting).map_err(LockError::Busy)?
-            }
-            Err(error) => return Err(LockError::Refused(error)),
+            Err(error) if is_contended(&error) => deadline.wait(waiting)?,
+            Err(error) => return Err(failed(error)),
         }
     }
-}
-
-/// Why a lock was not taken.
-pub(super) enum LockError {
-    Busy(StoreError),
-    Refused(io::Error),
 }
 
 pub(super) fn is_contended(error: &io::Error) -> bool {

@@ -11,9 +11,10 @@ use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
 
 use super::error::{StoreError, WaitReason};
-use super::lock::{LockDeadline, LockError, lock};
+use super::lock::{LockDeadline, lock};
 use super::snapshot::{FileSnapshot, read_stable};
 use crate::registry::model::Registry;
+use crate::registry::project;
 
 /// The path of the registry file behind links, and of the files beside it.
 pub(super) struct StorePaths {
@@ -34,8 +35,8 @@ impl StorePaths {
             step: "following its links",
             source,
         };
-        let target = follow_links(file).map_err(fail)?;
-        let Some(name) = target.file_name() else {
+        let target = project::resolve(file).map_err(fail)?;
+        let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(StoreError::NotAFile {
                 file: file.to_owned(),
                 what: "a folder",
@@ -44,19 +45,14 @@ impl StorePaths {
         let beside = |suffix: &str| {
             let mut name = name.to_owned();
             name.push(suffix);
-            target.with_file_name(name)
+            folder.join(name)
         };
-        let (lock, temp, backup) = (beside(".lock"), beside(".new"), beside(".backup"));
-        let folder = target
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).to_owned();
         Ok(StorePaths {
+            lock: beside(".lock"),
+            temp: beside(".new"),
+            backup: beside(".backup"),
+            folder: folder.to_owned(),
             target,
-            folder,
-            lock,
-            temp,
-            backup,
         })
     }
 
@@ -70,21 +66,11 @@ impl StorePaths {
             .ancestors()
             .take_while(|folder| !folder.exists())
             .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        fs::create_dir_all(&self.folder)
-            .map_err(|source| self.failed("making its folder", source))?;
-        for folder in missing {
-            sync_folder(
-                folder
-                    .parent()
-                    .filter(|parent| !parent.as_os_str().is_empty())
-                    .unwrap_or(Path::new(".")),
-            )
-            .map_err(|source| self.failed("making its folder", source))?;
-        }
-        Ok(())
+        let made = fs::create_dir_all(&self.folder).and_then(|()| {
+            let parents = missing.iter().filter_map(|folder| folder.parent());
+            parents.map(sync_folder).collect()
+        });
+        made.map_err(|source| self.failed("making its folder", source))
     }
 
     /// Waits until no other `ic` changes this registry. The lock is held until the returned file is closed, at the latest
@@ -99,11 +85,7 @@ impl StorePaths {
                 rustix::fs::open(&self.lock, flags, NEW_FILE)
                     .map_err(|error| failed(error.into()))?,
             );
-            match lock(&file, WaitReason::RegistryLock, deadline) {
-                Ok(()) => {}
-                Err(LockError::Busy(error)) => return Err(error),
-                Err(LockError::Refused(source)) => return Err(failed(source)),
-            }
+            lock(&file, WaitReason::RegistryLock, deadline, failed)?;
             // If the lock file was deleted during the wait, other processes lock a new one.
             let ours = file.metadata().map_err(failed)?;
             match fs::symlink_metadata(&self.lock) {
@@ -118,11 +100,11 @@ impl StorePaths {
     pub(super) fn back_up(&self, snapshot: &FileSnapshot) -> Result<PathBuf, StoreError> {
         let failed = |source| self.failed("keeping a backup", source);
         match fs::symlink_metadata(&self.backup) {
-            Ok(found) if found.is_file() && found.len() == snapshot.text.len() as u64 => {
-                if fs::read(&self.backup).is_ok_and(|kept| kept == snapshot.text) {
-                    return Ok(self.backup.clone());
-                }
-                self.rotate_backup().map_err(failed)?;
+            Ok(found)
+                if found.is_file()
+                    && fs::read(&self.backup).is_ok_and(|kept| kept == snapshot.text) =>
+            {
+                return Ok(self.backup.clone());
             }
             Ok(_) => self.rotate_backup().map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -173,13 +155,8 @@ impl StorePaths {
                 Err(_) => temp.rename_to(&self.target).map_err(failed)?,
             },
             Some(snapshot) => {
-                match lock(&snapshot.file, WaitReason::FileLock, deadline) {
-                    Ok(()) => {}
-                    Err(LockError::Busy(error)) => return Err(error),
-                    Err(LockError::Refused(source)) => {
-                        return Err(self.failed("locking it", source));
-                    }
-                }
+                let unlockable = |source| self.failed("locking it", source);
+                lock(&snapshot.file, WaitReason::FileLock, deadline, unlockable)?;
                 if !snapshot.is_current_at(&self.target).map_err(failed)? || !temp.is_still_there()
                 {
                     return Ok(None);
@@ -335,37 +312,10 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     let Ok(opened) = File::open(folder) else {
         return Ok(());
     };
-    match opened.sync_all() {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
-            ) =>
-        {
-            Err(error)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Follows symbolic links in the last part of `path`, also to a missing file.
-fn follow_links(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..=LINKS_MAX {
-        match fs::read_link(&path) {
-            Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
-                ) =>
-            {
-                return Ok(path);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(rustix::io::Errno::LOOP.into())
+    opened.sync_all().or_else(|error| match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Before the umask.
@@ -373,6 +323,3 @@ const NEW_FILE: Mode = Mode::from_raw_mode(0o666);
 
 /// A program that damages the file again and again must not fill the disk.
 const BACKUPS_MAX: u32 = 1000;
-
-/// Linux's own limit (`MAXSYMLINKS`, path_resolution(7)).
-const LINKS_MAX: u32 = 40;
