@@ -49,30 +49,26 @@ impl Registry {
                 created: false,
             });
         }
-        let former = self.note(project.path()).former_port;
-        if let Some(port) = former
-            .filter(|&port| range.contains(port) && self.path_of(port).is_none() && is_free(port))
-        {
-            self.mappings.push(Mapping::new(project.path(), port));
-            self.forget_former_port(project.path());
-            return Ok(Allocated {
-                port,
-                created: true,
-            });
-        }
-        let Some(port) = self.free_ports(range, is_free).next() else {
-            return Err(Exhausted {
-                range,
-                assigned: self.assigned_in(range),
-                refusal: None,
-            });
+        let former = self
+            .note(project.path())
+            .former_port
+            .filter(|&port| range.contains(port) && self.path_of(port).is_none() && is_free(port));
+        let port = match former {
+            Some(port) => port,
+            None => {
+                let Some(port) = self.free_ports(range, is_free).next() else {
+                    return Err(Exhausted {
+                        range,
+                        assigned: self.assigned_in(range),
+                        refusal: None,
+                    });
+                };
+                let after = range.iter().find(|&candidate| candidate > port);
+                self.record(range, after.unwrap_or(range.start()));
+                port
+            }
         };
         self.mappings.push(Mapping::new(project.path(), port));
-        let after = range
-            .iter()
-            .find(|&candidate| candidate > port)
-            .unwrap_or(range.start());
-        self.record(range, after);
         self.forget_former_port(project.path());
         Ok(Allocated {
             port,

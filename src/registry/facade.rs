@@ -1,7 +1,7 @@
-//! The registry as one object, for programs: the operations of the Python tool's `PortRegistry`, with typed errors.
+//! The registry for programs that use this crate: the operations of the Python tool's `PortRegistry`, with typed errors.
 //!
-//! Options left open come from the same variables as the command line's. What is wrong with the file but could be
-//! helped goes to the log (`warn`); nothing is printed.
+//! Missing options come from the same variables as those of the command line. Damage that was repaired is logged (`warn`);
+//! nothing is printed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,16 +14,16 @@ use crate::text::escaped_path;
 
 use super::allocate::Exhausted;
 use super::model::Registry;
-use super::port::{EmptyRange, Port, PortRange};
+use super::port::{EmptyRange, NotAPort, Port, PortRange};
 use super::probe::{Availability, availability};
 use super::project::Project;
 use super::prune::{Pruned, allocate_or_prune};
 use super::store::{DamageReport, Store, StoreError};
 
-/// Gives projects their ports, in the file that all programs of this user share.
+/// Assigns ports to projects, in the file that all programs of this user share.
 ///
-/// Nothing is kept in memory: each call reads the file, and each change is one critical section among all
-/// processes. Calls block for as long as another process writes, 10 s at most.
+/// Nothing is cached: each call reads the file, and each change is one critical section across all processes. Calls wait
+/// for other writers, 10 s at most.
 ///
 /// ```
 /// use interceptor::{PortRegistry, RegistryOptions};
@@ -47,40 +47,40 @@ pub struct PortRegistry {
     range: PortRange,
 }
 
-/// Where a [`PortRegistry`] keeps its file, and which ports it gives out.
+/// The options of a [`PortRegistry`].
 #[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
-    /// The first port to give out; else `INTERCEPTOR_PORT_MIN`, else 8888.
+    /// The first port to assign; else `INTERCEPTOR_PORT_MIN`, else 8888.
     pub port_min: Option<u16>,
-    /// The last port to give out; else `INTERCEPTOR_PORT_MAX`, else 9999.
+    /// The last port to assign; else `INTERCEPTOR_PORT_MAX`, else 9999.
     pub port_max: Option<u16>,
     /// The file; else `PORT_REGISTRY_PATH`, else `~/.config/litellm/port_registry.json`.
     pub registry_file: Option<PathBuf>,
 }
 
-/// What [`PortRegistry::get_info`] tells.
+/// The result of [`PortRegistry::get_info`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RegistryInfo {
     /// The file.
     pub registry_file: PathBuf,
-    /// The ports that are allocation out.
+    /// The ports that can be assigned.
     pub port_range: PortRange,
-    /// How many they are.
+    /// The number of ports in the range.
     pub total_ports: u32,
-    /// How many projects have a port, be it outside the range.
+    /// The number of projects with a port, including ports outside the range.
     pub allocated_ports: u32,
-    /// How many ports of the range no project has.
+    /// The number of ports in the range that are not assigned.
     pub available_ports: u32,
-    /// Where the search for the next port starts.
+    /// The port at which the next search starts.
     pub next_available: Port,
 }
 
 impl PortRegistry {
-    /// A registry with these options. Nothing is opened yet.
+    /// Returns a registry with these options. Opens nothing.
     ///
     /// # Errors
     ///
-    /// An option or the variable in its place is no port, the range is empty, or there is no home folder.
+    /// An option or its variable is not a port, the range is empty, or there is no home folder.
     pub fn new(options: RegistryOptions) -> Result<PortRegistry, RegistryError> {
         PortRegistry::with_variables(options, |name| env::var_os(name))
     }
@@ -89,7 +89,7 @@ impl PortRegistry {
         options: RegistryOptions,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<PortRegistry, RegistryError> {
-        // Set but empty is not set.
+        // A variable that is set but empty counts as unset.
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let port = |option: Option<u16>, option_name, variable_name, default| {
             let (name, value) = match (option, variable(variable_name)) {
@@ -116,8 +116,8 @@ impl PortRegistry {
         })
     }
 
-    /// The port of the project in the folder `path`; a new one if it has none. Where none is left, the mappings of deleted
-    /// projects are allocation up first.
+    /// Returns the port of the project in the folder `path`; a new one if it has none. If the range has no free port, the
+    /// mappings of deleted projects are removed first.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl PortRegistry {
         Ok(allocation.allocated.port)
     }
 
-    /// The port of the project in the folder `path`, if it has one.
+    /// Returns the port of the project in the folder `path`, if it has one.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl PortRegistry {
         Ok(self.read()?.port_of(&project))
     }
 
-    /// All projects and their ports.
+    /// Returns all projects and their ports.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl PortRegistry {
         Port::try_from(port).is_ok_and(|port| availability(port) == Availability::Free)
     }
 
-    /// Removes the mapping of the project in the folder `path`; whether there was one.
+    /// Removes the mapping of the project in the folder `path`. Returns whether there was one.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl PortRegistry {
         Ok(updated.value.is_some())
     }
 
-    /// The registry in numbers.
+    /// Returns the numbers of the registry.
     ///
     /// # Errors
     ///
@@ -213,23 +213,23 @@ fn report(warning: Option<DamageReport>) {
     }
 }
 
-/// Why a [`PortRegistry`] could not do what it was asked.
+/// Why an operation of [`PortRegistry`] failed.
 #[derive(Debug)]
 pub enum RegistryError {
-    /// An option, or the variable in its place, is no port.
+    /// An option or its variable is not a port.
     NotAPort {
         /// The option or the variable.
         name: &'static str,
         /// Its value.
         value: String,
     },
-    /// The range has no port in it.
+    /// The range is empty.
     EmptyRange(EmptyRange),
     /// A project's path cannot be resolved.
     Path {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// No port of the range is free.
@@ -248,19 +248,12 @@ impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RegistryError::NotAPort { name, value } => {
-                write!(
-                    f,
-                    "{name} is `{}`; a port is a number from 1 to 65535",
-                    value.escape_debug()
-                )
+                write!(f, "{name} is `{}`; {NotAPort}", value.escape_debug())
             }
             RegistryError::EmptyRange(error) => error.fmt(f),
             RegistryError::Path { path, source } => {
-                write!(
-                    f,
-                    "cannot resolve the path `{}`: {source}",
-                    escaped_path(path)
-                )
+                let path = escaped_path(path);
+                write!(f, "cannot resolve the path `{path}`: {source}")
             }
             RegistryError::Exhausted(error) => error.fmt(f),
             RegistryError::Store(error) => error.fmt(f),
@@ -273,9 +266,7 @@ impl error::Error for RegistryError {
         match self {
             RegistryError::Path { source, .. } => Some(source),
             RegistryError::Store(error) => error.source(),
-            RegistryError::NotAPort { .. }
-            | RegistryError::EmptyRange(_)
-            | RegistryError::Exhausted(_) => None,
+            _ => None,
         }
     }
 }

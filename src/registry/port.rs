@@ -127,11 +127,8 @@ pub struct EmptyRange {
 
 impl fmt::Display for EmptyRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a range from {} to {} has no port in it",
-            self.start, self.end
-        )
+        let EmptyRange { start, end } = self;
+        write!(f, "a range from {start} to {end} has no port in it")
     }
 }
 

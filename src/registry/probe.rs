@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
 use super::port::Port;
+use crate::text::io_message;
 
 /// The result of probing a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +32,7 @@ pub struct Refusal(Errno);
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = std::io::Error::from(self.0).to_string();
-        let words = words.split(" (os error ").next().unwrap_or_default();
-        f.write_str(&words.to_lowercase())
+        f.write_str(&io_message(&self.0.into()))
     }
 }
 

@@ -45,38 +45,32 @@ pub struct DamageReport {
 
 impl fmt::Display for DamageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DamageReport {
-            file,
-            damage,
-            issues,
-            kept,
-            backup,
-        } = self;
-        let mappings = if *kept == 1 {
-            "1 mapping".to_owned()
-        } else {
-            format!("{kept} mappings")
-        };
-        let (is, were) = match (backup, kept) {
-            (Some(_), 1) => ("was", "was kept"),
-            (Some(_), _) => ("was", "were kept"),
-            (None, _) => ("is", "can be read"),
-        };
+        let file = escaped_path(&self.file);
+        let is = if self.backup.is_some() { "was" } else { "is" };
         write!(
             f,
-            "the registry file `{}` {is} damaged (",
-            escaped_path(file)
+            "the registry file `{file}` {is} damaged ({}",
+            self.damage
         )?;
-        damage.fmt(f)?;
-        if let (Damage::Torn(_), false) = (damage, issues.is_empty()) {
+        if let (Damage::Torn(_), false) = (&self.damage, self.issues.is_empty()) {
             f.write_str("; ")?;
-            damage::list(issues, f)?;
+            damage::list(&self.issues, f)?;
         }
-        write!(f, "); {mappings} {were}; ")?;
-        match backup {
-            Some(backup) => write!(f, "the damaged file is `{}`", escaped_path(backup)),
-            None => f.write_str(
-                "the next command that changes the registry repairs it and keeps a backup",
+        let (mappings, were) = match self.kept {
+            1 => ("1 mapping".to_owned(), "was"),
+            kept => (format!("{kept} mappings"), "were"),
+        };
+        match &self.backup {
+            Some(backup) => {
+                let backup = escaped_path(backup);
+                write!(
+                    f,
+                    "); {mappings} {were} kept; the damaged file is `{backup}`"
+                )
+            }
+            None => write!(
+                f,
+                "); {mappings} can be read; the next command that changes the registry repairs it and keeps a backup"
             ),
         }
     }
@@ -153,20 +147,13 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::NoHome => {
-                write!(
-                    f,
-                    "this user has no home folder for the registry; set HOME to an absolute path, or {ELSEWHERE}"
-                )
-            }
+            StoreError::NoHome => write!(
+                f,
+                "this user has no home folder for the registry; set HOME to an absolute path, or {ELSEWHERE}"
+            ),
             StoreError::Read { file, source } => {
-                write!(
-                    f,
-                    "cannot read the registry `{}`: {}; {}",
-                    escaped_path(file),
-                    io_message(source),
-                    hint(source)
-                )
+                let (file, cause, hint) = (escaped_path(file), io_message(source), hint(source));
+                write!(f, "cannot read the registry `{file}`: {cause}; {hint}")
             }
             StoreError::Write { file, step, source } => {
                 let (file, cause, hint) = (escaped_path(file), io_message(source), hint(source));
@@ -176,43 +163,42 @@ impl fmt::Display for StoreError {
                 )
             }
             StoreError::Unconfirmed { file, source } => {
+                let (file, cause) = (escaped_path(file), io_message(source));
                 write!(
                     f,
-                    "the registry `{}` was changed, but the disk did not confirm it: {}; check the registry with `ic list`, and the disk",
-                    escaped_path(file),
-                    io_message(source)
+                    "the registry `{file}` was changed, but the disk did not confirm it: {cause}; \
+                     check the registry with `ic list`, and the disk"
                 )
             }
             StoreError::NotAFile { file, what } => {
+                let file = escaped_path(file);
                 write!(
                     f,
-                    "the registry `{}` is {what}, not a file; {ELSEWHERE}",
-                    escaped_path(file)
+                    "the registry `{file}` is {what}, not a file; {ELSEWHERE}"
                 )
             }
             StoreError::TooLarge { file } => {
-                let limit = SIZE_MAX >> 20;
-                let file = escaped_path(file);
+                let (file, limit) = (escaped_path(file), SIZE_MAX >> 20);
                 write!(
                     f,
                     "the registry `{file}` is larger than {limit} MiB; move it away, or {ELSEWHERE}"
                 )
             }
-            StoreError::NotOurs {
-                file,
-                owner: (user, group),
-            } => write!(
-                f,
-                "cannot write the registry `{}` without changing its owner (user {user}, group {group}); \
-                 run `ic` as that user, or {ELSEWHERE}",
-                escaped_path(file)
-            ),
-            StoreError::Busy { file, waiting } => write!(
-                f,
-                "gave up after {} s of {waiting}, `{}`; try again, or find the program with `fuser`",
-                WAIT_MAX.as_secs(),
-                escaped_path(file)
-            ),
+            StoreError::NotOurs { file, owner } => {
+                let (file, (user, group)) = (escaped_path(file), owner);
+                write!(
+                    f,
+                    "cannot write the registry `{file}` without changing its owner (user {user}, group {group}); \
+                     run `ic` as that user, or {ELSEWHERE}"
+                )
+            }
+            StoreError::Busy { file, waiting } => {
+                let (file, seconds) = (escaped_path(file), WAIT_MAX.as_secs());
+                write!(
+                    f,
+                    "gave up after {seconds} s of {waiting}, `{file}`; try again, or find the program with `fuser`"
+                )
+            }
         }
     }
 }
