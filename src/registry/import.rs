@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::model::{Mapping, Registry};
+use super::notes::Note;
 use super::port::Port;
 use super::recover::{Recovered, recover};
 
@@ -141,14 +142,11 @@ impl Registry {
         self.remove_conflicting(&taken, &mut import);
         let notes = theirs.notes();
         let is_taken: HashSet<&Path> = taken.iter().map(|mapping| mapping.path.as_path()).collect();
-        let notes: Vec<_> = notes
-            .iter()
-            .filter(|(path, _)| is_taken.contains(path))
-            .collect();
+        let notes = notes.iter().filter(|(path, _)| is_taken.contains(path));
+        let removed = import.removed.iter();
+        let removed = removed.map(|(path, _)| (path.as_path(), Note::default()));
         self.mappings.extend(taken.iter().cloned());
-        if !notes.is_empty() {
-            self.set_notes(notes);
-        }
+        self.set_notes(removed.chain(notes));
         import
     }
 
@@ -164,9 +162,6 @@ impl Registry {
             }
             !is_moved
         });
-        for (path, _) in &import.removed {
-            self.forget(path);
-        }
     }
 
     /// Returns a copy in which every path below the first path of a pair lies below the second. The longest matching

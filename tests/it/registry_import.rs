@@ -188,3 +188,14 @@ fn paths_are_mapped_from_one_root_to_another() {
     let one = here.remap_paths(&roots(&[("/home/me", "/srv")]));
     assert_eq!(one, Err("/srv".into()));
 }
+
+#[test]
+fn a_moved_project_keeps_its_note_when_another_mapping_is_removed() {
+    let here = r#"{"mappings": {"/a": 1, "/b": 2},
+        "ic": {"projects": {"/a": {"pinned": true}, "/b": {"pinned": true}}}}"#;
+    let mut here = Registry::parse(here.as_bytes()).expect("a registry");
+    let import = here.import(&registry(&[("/a", 2)]), ConflictPolicy::Overwrite);
+    assert_eq!(import.removed, list(&[("/b", 2)]));
+    assert!(here.note(Path::new("/a")).is_pinned);
+    assert!(!here.note(Path::new("/b")).is_pinned);
+}
