@@ -46,35 +46,7 @@ fn page(program: &CommandInfoWithArgs) -> String {
     options(program, &mut page);
     page.push_str(".SH COMMANDS\n");
     for command in &program.commands {
-        let command = &command.command;
-        // Writing into a String cannot fail.
-        let _ = writeln!(
-            page,
-            ".SS {}\n{}",
-            text(&usage(program, Some(command))),
-            text(&sentence(command.description))
-        );
-        for positional in command.positionals {
-            entry(positional.name, positional.description, &mut page);
-        }
-        options(command, &mut page);
-        for note in command.notes {
-            let _ = writeln!(page, ".PP\n{}", text(&unescaped(note)));
-        }
-        if !command.examples.is_empty() {
-            page.push_str(".PP\nExamples:\n.nf\n.RS\n");
-            for line in command.examples.iter().flat_map(|lines| lines.lines()) {
-                let _ = writeln!(page, "{}", text(&unescaped(line)));
-            }
-            page.push_str(".RE\n.fi\n");
-        }
-        for exit in command.error_codes {
-            entry(
-                &format!("Exit status {}", exit.code),
-                exit.description,
-                &mut page,
-            );
-        }
+        section(program, &command.command, &mut page);
     }
     page.push_str(".SH EXIT STATUS\n");
     for exit in program.error_codes {
@@ -93,6 +65,38 @@ fn page(program: &CommandInfoWithArgs) -> String {
         &mut page,
     );
     page
+}
+
+/// The section of a command.
+fn section(program: &CommandInfoWithArgs, command: &CommandInfoWithArgs, page: &mut String) {
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        page,
+        ".SS {}\n{}",
+        text(&usage(program, Some(command))),
+        text(&sentence(command.description))
+    );
+    for positional in command.positionals {
+        entry(positional.name, positional.description, page);
+    }
+    options(command, page);
+    for note in command.notes {
+        let _ = writeln!(page, ".PP\n{}", text(&unescaped(note)));
+    }
+    if !command.examples.is_empty() {
+        page.push_str(".PP\nExamples:\n.nf\n.RS\n");
+        for line in command.examples.iter().flat_map(|lines| lines.lines()) {
+            let _ = writeln!(page, "{}", text(&unescaped(line)));
+        }
+        page.push_str(".RE\n.fi\n");
+    }
+    for exit in command.error_codes {
+        entry(
+            &format!("Exit status {}", exit.code),
+            exit.description,
+            page,
+        );
+    }
 }
 
 fn options(command: &CommandInfoWithArgs, page: &mut String) {
