@@ -40,7 +40,7 @@ pub struct Export {
 
 impl Export {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let file = file_argument(self.file.as_deref().unwrap_or("-"))?;
+        let file = file_argument(self.file.as_deref().unwrap_or("-"), TO_CSV)?;
         let handle = context.registry_handle()?;
         if let Some(path) = &file
             && let (Ok(file), Ok(registry)) =
@@ -110,7 +110,7 @@ impl Import {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let folders: Result<Vec<_>, _> = self.map.iter().map(|pair| folders(pair)).collect();
         let folders = folders?;
-        let file = file_argument(&self.file)?;
+        let file = file_argument(&self.file, FROM_CSV)?;
         let handle = context.registry_handle()?;
         let source = match &file {
             Some(path) => format!("`{}`", escaped_path(path)),
@@ -218,14 +218,27 @@ fn folders(pair: &str) -> Result<(PathBuf, PathBuf), Failure> {
         })
 }
 
-/// The path that FILE names; `None` is the standard stream.
-fn file_argument(file: &str) -> Result<Option<PathBuf>, Failure> {
+/// The path that FILE names; `None` is the standard stream. A CSV file is refused; `csv_hint` converts it.
+fn file_argument(file: &str, csv_hint: &str) -> Result<Option<PathBuf>, Failure> {
     match PathBuf::from(raw::from_text(file)) {
         path if path == Path::new("") => Err(Failure::usage("FILE is empty; give a file, or `-`")),
         path if path == Path::new("-") => Ok(None),
+        path if path
+            .extension()
+            .is_some_and(|it| it.eq_ignore_ascii_case("csv")) =>
+        {
+            Err(Failure::usage(format!(
+                "`{}` is a CSV file, and only JSON is supported; use `{csv_hint}`",
+                escaped_path(&path)
+            )))
+        }
         path => Ok(Some(path)),
     }
 }
+
+const TO_CSV: &str = "ic export | jq -r '.mappings | to_entries[] | [.key, .value] | @csv'";
+const FROM_CSV: &str =
+    "jq -Rn '{mappings: [inputs / \",\" | {(.[0]): (.[1] | tonumber?)}] | add}' FILE | ic import -";
 
 /// Reads the file, or standard input.
 fn read(file: Option<&Path>) -> io::Result<Vec<u8>> {

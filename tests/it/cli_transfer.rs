@@ -93,6 +93,25 @@ fn an_export_is_a_registry_file_that_another_home_imports() {
 }
 
 #[test]
+fn csv_files_are_refused_with_a_jq_command() {
+    let home = Home::new().with_registry(EXPORTED);
+    let registry = fs::read(home.registry()).expect("the registry exists");
+    let file = home.path("ports.CSV");
+    let named = file.to_str().expect("UTF-8");
+    let refused = home.ic(["export", named]).complaint(2);
+    assert!(refused.contains("ic export | jq -r '"), "{refused}");
+    assert!(!file.exists());
+    fs::write(&file, "path,port\n/home/me/c,8891\n").expect("writable");
+    let refused = home.ic(["import", named]).complaint(2);
+    assert!(refused.contains("jq -Rn '"), "{refused}");
+    assert!(refused.contains("| ic import -"), "{refused}");
+    assert_eq!(
+        fs::read(home.registry()).expect("the registry exists"),
+        registry
+    );
+}
+
+#[test]
 fn map_changes_the_folder_of_imported_projects() {
     let other = Home::new();
     let ran = fed(
