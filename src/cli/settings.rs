@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::registry::Port;
-use crate::serve::{BadTarget, Target, check_length};
+use crate::serve::{BadUrl, Target, check_length};
 
 use crate::cli::outcome::Failure;
 use crate::text::raw;
@@ -160,7 +160,7 @@ impl SourcedValue {
     pub fn target(&self) -> Result<Target, Failure> {
         self.text()?
             .parse()
-            .map_err(|error: BadTarget| self.refused(error))
+            .map_err(|error: BadUrl| self.refused(error))
     }
 
     /// A path of any bytes, not empty.

@@ -26,17 +26,18 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
-/// Why a text is not a target. Displays as a predicate that follows "the target URL `…`".
+/// Why a text is not the URL of a target or proxy. Displays as a predicate that follows "the target URL `…`" or the name of the
+/// proxy's variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadTarget(&'static str);
+pub struct BadUrl(pub(super) &'static str);
 
-impl fmt::Display for BadTarget {
+impl fmt::Display for BadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl std::error::Error for BadTarget {}
+impl std::error::Error for BadUrl {}
 
 impl Target {
     /// The address to connect to.
@@ -67,29 +68,29 @@ impl fmt::Display for Target {
 }
 
 impl FromStr for Target {
-    type Err = BadTarget;
+    type Err = BadUrl;
 
-    fn from_str(text: &str) -> Result<Self, BadTarget> {
+    fn from_str(text: &str) -> Result<Self, BadUrl> {
         let text = text.trim();
         if let Some(path) = text.strip_prefix(UNIX) {
             return unix(text, path);
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(BadTarget(
+            return Err(BadUrl(
                 "contains a space or a character that must be percent-encoded",
             ));
         }
         let (scheme, rest) = text
             .split_once("://")
-            .ok_or(BadTarget("has no scheme; write it as http://host:port"))?;
+            .ok_or(BadUrl("has no scheme; write it as http://host:port"))?;
         let is_https = scheme.eq_ignore_ascii_case("https");
         if is_https && !tls::IS_SUPPORTED {
-            return Err(BadTarget(
+            return Err(BadUrl(
                 "is https, which this build does not support; use an http:// address",
             ));
         }
         if !is_https && !scheme.eq_ignore_ascii_case("http") {
-            return Err(BadTarget(
+            return Err(BadUrl(
                 "has a scheme other than http, https or unix; write it as http://host:port or unix:/path.sock",
             ));
         }
@@ -98,26 +99,26 @@ impl FromStr for Target {
 }
 
 /// `rest` is the target `text` without its scheme.
-fn http(text: &str, rest: &str, is_https: bool) -> Result<Target, BadTarget> {
+fn http(text: &str, rest: &str, is_https: bool) -> Result<Target, BadUrl> {
     if rest.contains(['?', '#']) {
-        return Err(BadTarget(
+        return Err(BadUrl(
             "has a query or a fragment; a target is host, port and base path",
         ));
     }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if authority.contains('@') {
-        return Err(BadTarget(
+        return Err(BadUrl(
             "contains a user name or password; leave credentials to the client",
         ));
     }
     if authority.is_empty() || authority.starts_with(':') {
-        return Err(BadTarget("has no host; write it as http://host:port"));
+        return Err(BadUrl("has no host; write it as http://host:port"));
     }
-    let (host, port) = host_and_port(authority).ok_or(BadTarget(
+    let (host, port) = host_and_port(authority).ok_or(BadUrl(
         "has a malformed host or port; write it as http://host:port",
     ))?;
     if port == Some(0) {
-        return Err(BadTarget("has a port outside 1 to 65535"));
+        return Err(BadUrl("has a port outside 1 to 65535"));
     }
     let default_port = if is_https { HTTPS_PORT } else { HTTP_PORT };
     let port = port.unwrap_or(default_port);
@@ -135,11 +136,11 @@ fn http(text: &str, rest: &str, is_https: bool) -> Result<Target, BadTarget> {
     })
 }
 
-fn unix(text: &str, path: &str) -> Result<Target, BadTarget> {
+fn unix(text: &str, path: &str) -> Result<Target, BadUrl> {
     // Many tools accept unix:///path as well.
     let path = path.strip_prefix("//").unwrap_or(path);
     if !path.starts_with('/') {
-        return Err(BadTarget(
+        return Err(BadUrl(
             "has no absolute socket path; write it as unix:/path.sock",
         ));
     }

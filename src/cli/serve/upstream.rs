@@ -10,7 +10,7 @@ use super::trust::tls;
 use crate::cli::outcome::Failure;
 use crate::cli::settings::Environment;
 use crate::mock;
-use crate::serve::{BadTarget, Proxy, RequestRewriter, Target, Tls};
+use crate::serve::{BadUrl, Proxy, RequestRewriter, Target, Tls};
 use crate::text::{Escaped, io_message};
 
 /// A target, and what connections to it need.
@@ -93,5 +93,5 @@ fn start_mock(interval: Duration) -> Result<Target, Failure> {
         .map_err(|error| failed(&error))?;
     format!("http://{address}")
         .parse()
-        .map_err(|error: BadTarget| Failure::could_not(format!("the mock's address {error}")))
+        .map_err(|error: BadUrl| Failure::could_not(format!("the mock's address {error}")))
 }

@@ -80,16 +80,12 @@ pub fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let (preferred, other): (Vec<_>, Vec<_>) = addresses
         .into_iter()
         .partition(|address| address.is_ipv4() == first);
-    let (mut preferred, mut other) = (preferred.into_iter(), other.into_iter());
     let mut order = Vec::new();
-    loop {
-        let before = order.len();
-        order.extend(preferred.next());
-        order.extend(other.next());
-        if order.len() == before {
-            return order;
-        }
+    for at in 0..preferred.len().max(other.len()) {
+        order.extend(preferred.get(at));
+        order.extend(other.get(at));
     }
+    order
 }
 
 /// The delay that RFC 8305 §5 recommends between two attempts.

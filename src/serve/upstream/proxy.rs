@@ -17,6 +17,7 @@ use crate::http::head::{self, Slots};
 use crate::http::target::host_and_port;
 use crate::serve::buffers::Buffer;
 use crate::serve::conn::Stream;
+use crate::serve::target::BadUrl;
 
 /// A proxy; displays without its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,23 +27,9 @@ pub struct Proxy {
     port: u16,
     /// The value of `Proxy-Authorization`.
     authorization: Option<Vec<u8>>,
-    /// That value is from `--header`, not from the variable.
-    is_set_by_user: bool,
     /// The environment variable that names it, for error messages.
     variable: &'static str,
 }
-
-/// Why a text is not a proxy URL. Displays as a predicate that follows the variable's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadProxy(&'static str);
-
-impl fmt::Display for BadProxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for BadProxy {}
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,15 +42,15 @@ impl fmt::Display for Proxy {
 }
 
 impl FromStr for Proxy {
-    type Err = BadProxy;
+    type Err = BadUrl;
 
-    fn from_str(text: &str) -> Result<Self, BadProxy> {
+    fn from_str(text: &str) -> Result<Self, BadUrl> {
         let (scheme, rest) = text
             .trim()
             .split_once("://")
             .unwrap_or(("http", text.trim()));
         if !scheme.eq_ignore_ascii_case("http") {
-            return Err(BadProxy(
+            return Err(BadUrl(
                 "is not an http proxy; set it to http://host:port, or leave out --use-proxy-env",
             ));
         }
@@ -72,7 +59,7 @@ impl FromStr for Proxy {
         // RFC 3986 §3.2: one of these ends the authority. What precedes it would be taken for a host, and the start of a
         // password for its port.
         if behind.contains('@') {
-            return Err(BadProxy(
+            return Err(BadUrl(
                 "has a `/`, `?` or `#` in its user name or password; percent-encode them",
             ));
         }
@@ -80,7 +67,7 @@ impl FromStr for Proxy {
             Some((user, address)) => (Some(user), address),
             None => (None, authority),
         };
-        const MALFORMED: BadProxy = BadProxy("is not a proxy URL; write it as http://host:port");
+        const MALFORMED: BadUrl = BadUrl("is not a proxy URL; write it as http://host:port");
         let (host, port) = match host_and_port(address) {
             None | Some((_, Some(0))) => return Err(MALFORMED),
             Some((host, port)) => (host, port.unwrap_or(HTTP_PORT)),
@@ -88,7 +75,7 @@ impl FromStr for Proxy {
         let authorization = match user {
             None => None,
             Some(user) => {
-                let user = percent_decoded(user).ok_or(BadProxy(
+                let user = percent_decoded(user).ok_or(BadUrl(
                     "has a malformed user name or password; percent-encode them",
                 ))?;
                 Some(format!("Basic {}", BASE64_STANDARD.encode(user)).into_bytes())
@@ -98,7 +85,6 @@ impl FromStr for Proxy {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             authorization,
-            is_set_by_user: false,
             variable: "the proxy variable",
         })
     }
@@ -129,7 +115,6 @@ impl Proxy {
     pub fn with_authorization(self, authorization: Vec<u8>) -> Self {
         Proxy {
             authorization: Some(authorization),
-            is_set_by_user: true,
             ..self
         }
     }
@@ -163,7 +148,6 @@ impl Proxy {
     /// The error that a response of the proxy itself with `status` means.
     pub fn refused(&self, status: u16) -> ConnectError {
         self.error(match status {
-            407 if self.is_set_by_user => ProxyFailure::FieldRefused,
             407 if self.authorization.is_some() => ProxyFailure::PasswordRefused,
             407 => ProxyFailure::PasswordRequired,
             status => ProxyFailure::Status(status),
@@ -179,7 +163,7 @@ async fn exchange(stream: &Stream, request: &[u8]) -> io::Result<u16> {
     let mut len = 0;
     let mut from = 0;
     loop {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         match head::response(&buffer.bytes()[from..len], &mut slots) {
             Ok(Parsed::Complete(head)) if head.status < 200 => {
                 from += head.len;

@@ -13,29 +13,64 @@ pub fn diagnose(error: &io::Error) -> Option<TlsError> {
     error.get_ref()?.downcast_ref().map(from_rustls)
 }
 
+#[rustfmt::skip] // A table.
 fn from_rustls(error: &Error) -> TlsError {
     match error {
-        error if is_ca_as_server(error) => TlsError::SelfSigned,
+        error if is_ca_as_server(error) => row("target_certificate", "the certificate of {target} is self-signed; give that certificate with --ca-file, if you trust it", ""),
         Error::InvalidCertificate(error) => from_certificate(error),
         Error::AlertReceived(alert) => from_alert(*alert),
-        Error::InvalidMessage(_) => TlsError::NotTls,
-        Error::PeerIncompatible(_) => TlsError::Incompatible("TLS version or cipher".to_owned()),
-        error => TlsError::Other(error.to_string()),
+        Error::InvalidMessage(_) => row("target_tls", "the target {target} does not speak TLS on this port; write it as http://…, or give its TLS port", ""),
+        Error::PeerIncompatible(_) => row("target_tls", INCOMPATIBLE, "TLS version or cipher"),
+        error => row("target_tls", OTHER, error.to_string()),
     }
 }
 
+#[rustfmt::skip] // A table.
 fn from_certificate(error: &CertificateError) -> TlsError {
+    let row = |message, why| row("target_certificate", message, why);
     match error {
-        CertificateError::ExpiredContext { not_after, .. } => TlsError::Expired(day(*not_after)),
-        CertificateError::NotValidYetContext { not_before, .. } => {
-            TlsError::NotYetValid(day(*not_before))
-        }
-        CertificateError::NotValidForNameContext { presented, .. } => {
-            TlsError::WrongName(presented.iter().map(|name| bare_name(name)).collect())
-        }
-        CertificateError::UnknownIssuer => TlsError::UnknownIssuer,
-        error => TlsError::BadCertificate(error.to_string()),
+        CertificateError::ExpiredContext { not_after, .. } => row("the certificate of {target} expired on {why}; renew it, or correct this machine's clock", day(*not_after)),
+        CertificateError::NotValidYetContext { not_before, .. } => row("the certificate of {target} is not valid before {why}; correct this machine's clock, or wait", day(*not_before)),
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => row("the certificate of {target} is for no name at all (a common name does not count); issue a new one", String::new()),
+        CertificateError::NotValidForNameContext { presented, .. } => row("the certificate of {target} is not for that name but for {why}; use one of its names in TARGET_LLM_URL", names(presented)),
+        CertificateError::UnknownIssuer => row("the certificate of {target} has an issuer that is not trusted here; give its CA with --ca-file or SSL_CERT_FILE", String::new()),
+        error => row("the certificate of {target} is invalid ({why}); issue a new one", error.to_string()),
     }
+}
+
+/// The meaning of an alert of the target. An alert about a certificate is about the client's (RFC 8446 §6.2).
+#[rustfmt::skip] // A table.
+fn from_alert(alert: AlertDescription) -> TlsError {
+    match alert {
+        AlertDescription::CertificateRequired => row("client_certificate", "the target {target} requires a client certificate; give one with --client-cert and --client-key", ""),
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => row("client_certificate", "the target {target} refuses the client certificate ({why}); give another with --client-cert", format!("{alert:?}")),
+        AlertDescription::ProtocolVersion => row("target_tls", INCOMPATIBLE, "TLS version"),
+        AlertDescription::NoApplicationProtocol => row("target_tls", INCOMPATIBLE, "HTTP/1.1"),
+        AlertDescription::InsufficientSecurity => row("target_tls", INCOMPATIBLE, "TLS cipher"),
+        // TLS 1.2 servers say no more when a client certificate or a cipher is missing.
+        AlertDescription::HandshakeFailure => row("target_tls", "the target {target} refuses the TLS handshake; it may require a client certificate (--client-cert) or other ciphers", ""),
+        alert => row("target_tls", OTHER, format!("alert {alert:?}")),
+    }
+}
+
+const INCOMPATIBLE: &str = "the target {target} has no {why} in common with ic; enable one there";
+const OTHER: &str = "TLS with the target {target} failed ({why}); see its log";
+
+fn row(code: &'static str, message: &'static str, why: impl Into<String>) -> TlsError {
+    let why = why.into();
+    TlsError { code, message, why }
+}
+
+/// The names of a certificate.
+fn names(presented: &[String]) -> String {
+    let names: Vec<String> = presented.iter().map(|name| bare_name(name)).collect();
+    names.join(", ")
 }
 
 /// `a.example` of `DnsName("a.example")`. The certificate's issuer chose the name, so that control characters are replaced.
@@ -48,26 +83,6 @@ fn bare_name(name: &str) -> String {
         .and_then(|(_, rest)| rest.strip_suffix(')'));
     let name = quoted.or(bare).unwrap_or(name);
     name.replace(|character: char| !character.is_ascii_graphic(), "?")
-}
-
-/// The meaning of an alert of the target. An alert about a certificate is about the client's (RFC 8446 §6.2).
-fn from_alert(alert: AlertDescription) -> TlsError {
-    match alert {
-        AlertDescription::CertificateRequired => TlsError::CertificateRequired,
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateExpired
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied => TlsError::CertificateRefused(format!("{alert:?}")),
-        AlertDescription::ProtocolVersion => TlsError::Incompatible("TLS version".to_owned()),
-        AlertDescription::NoApplicationProtocol => TlsError::Incompatible("HTTP/1.1".to_owned()),
-        AlertDescription::InsufficientSecurity => TlsError::Incompatible("TLS cipher".to_owned()),
-        // All that a TLS 1.2 server sends when a client certificate is missing.
-        AlertDescription::HandshakeFailure => TlsError::HandshakeRefused,
-        alert => TlsError::Other(format!("alert {alert:?}")),
-    }
 }
 
 /// The day of `time` (UTC), in ISO 8601.
@@ -92,7 +107,63 @@ fn day(time: UnixTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::reply::MESSAGE_CHARS_MAX;
+    use rustls::pki_types::ServerName;
+    use rustls::{InvalidMessage, PeerIncompatible};
     use std::time::Duration;
+
+    fn wrong_name(presented: Vec<String>) -> Error {
+        let expected = ServerName::try_from("a.example").expect("it is a name");
+        let error = CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        };
+        Error::InvalidCertificate(error)
+    }
+
+    #[test]
+    fn an_error_fits_into_a_message_however_long_its_parts_are() {
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(1_735_689_600));
+        let (not_after, not_before) = (time, time);
+        let certificate_errors = [
+            CertificateError::ExpiredContext { time, not_after },
+            CertificateError::NotValidYetContext { time, not_before },
+            CertificateError::UnknownIssuer,
+            CertificateError::BadEncoding,
+        ];
+        let alerts = [
+            AlertDescription::CertificateRequired,
+            AlertDescription::UnsupportedCertificate,
+            AlertDescription::NoApplicationProtocol,
+            AlertDescription::HandshakeFailure,
+            AlertDescription::InternalError,
+        ];
+        let others = [
+            wrong_name(Vec::new()),
+            wrong_name(vec!["ü".repeat(500); 2]),
+            wrong_name(vec!["a.example".to_owned(); 90]),
+            Error::InvalidMessage(InvalidMessage::InvalidContentType),
+            Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+            Error::General("ü".repeat(500)),
+        ];
+        let certificate_errors = certificate_errors.map(Error::InvalidCertificate);
+        for error in certificate_errors
+            .into_iter()
+            .chain(alerts.map(Error::AlertReceived))
+            .chain(others)
+        {
+            let message = from_rustls(&error).reply(&"é".repeat(99)).message;
+            assert!(message.chars().count() <= MESSAGE_CHARS_MAX, "{message}");
+            assert!(!message.contains(['{', '}']), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_certificate_are_shown() {
+        let presented = ["DnsName(\"a.example\")", "DnsName(\"*.b.example\")"];
+        let error = wrong_name(presented.map(str::to_owned).to_vec());
+        assert_eq!(from_rustls(&error).why, "a.example, *.b.example");
+    }
 
     #[test]
     fn a_time_has_its_iso_8601_day() {

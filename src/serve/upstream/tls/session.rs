@@ -70,18 +70,18 @@ impl Session {
                 return Poll::Ready(Ok(()));
             }
             match state.pull(&self.source) {
-                Ok(Pulled::Bytes) => {
+                Ok(0) => {
+                    return Poll::Ready(Err(io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "it closed the connection during the TLS handshake",
+                    )));
+                }
+                Ok(_) => {
                     if let Some(error) = state.failed.take() {
                         // Send the alert.
                         let _ = state.push(&self.source);
                         return Poll::Ready(Err(failure(error)));
                     }
-                }
-                Ok(Pulled::End) => {
-                    return Poll::Ready(Err(io::Error::new(
-                        ErrorKind::UnexpectedEof,
-                        "it closed the connection during the TLS handshake",
-                    )));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     ready!(self.source.poll_readable(context))?;
@@ -128,9 +128,8 @@ impl Session {
                 state.has_more = false;
                 return Ok(count);
             }
-            match state.pull(&self.source) {
-                Ok(_) => {}
-                Err(error) => break Err(error),
+            if let Err(error) = state.pull(&self.source) {
+                break Err(error);
             }
             // Send what the protocol itself answers, now or with the next write.
             let _ = state.push(&self.source);
@@ -202,12 +201,6 @@ impl Drop for Session {
     }
 }
 
-/// What a read from the socket returned.
-enum Pulled {
-    Bytes,
-    End,
-}
-
 impl State {
     /// Writes ciphertext to the socket.
     fn push(&mut self, source: &Source) -> io::Result<()> {
@@ -220,8 +213,8 @@ impl State {
         Ok(())
     }
 
-    /// Reads and decrypts what is available.
-    fn pull(&mut self, source: &Source) -> io::Result<Pulled> {
+    /// Reads and decrypts what is available. Returns how many bytes were read, 0 at the end.
+    fn pull(&mut self, source: &Source) -> io::Result<usize> {
         let count = self.connection.read_tls(&mut Feed {
             ciphertext: &mut self.ciphertext,
             source,
@@ -229,11 +222,7 @@ impl State {
         if let Err(error) = self.connection.process_new_packets() {
             self.failed = Some(error);
         }
-        Ok(if count == 0 {
-            Pulled::End
-        } else {
-            Pulled::Bytes
-        })
+        Ok(count)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{self, CryptoProvider};
+use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -37,22 +37,24 @@ impl Tls {
             ))
         })?;
         let provider = Arc::new(crypto::ring::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = if trust.insecure {
-            Arc::new(AnyCertificate(Arc::clone(&provider)))
-        } else {
-            Arc::new(Verifier::new(trust, &provider)?)
+        let trusted = match trust.insecure {
+            true => None,
+            false => Some(Trusted::new(trust, &provider)?),
+        };
+        let verifier = Verifier {
+            algorithms: provider.signature_verification_algorithms,
+            trusted,
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| invalid(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &trust.client {
             None => config.with_no_client_auth(),
-            Some((certificate, key)) => {
+            Some((certificate, key_path)) => {
                 let chain = certificates(certificate)?;
-                let key_path = key;
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+                let key = PrivateKeyDer::from_pem_file(key_path).map_err(|error| match error {
                     pem::Error::Io(error) => TlsConfigError::Unreadable(key_path.clone(), error),
                     _ => invalid(format!(
                         "`{}` has no usable private key; give one in PEM, without a password",
@@ -165,14 +167,22 @@ fn invalid(why: String) -> TlsConfigError {
     TlsConfigError::Invalid(why)
 }
 
-/// Trusts roots, and server certificates that the user has given.
+/// Verifies certificates, and that the server has their keys.
 #[derive(Debug)]
 struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// `None`: any certificate is accepted (`--insecure`).
+    trusted: Option<Trusted>,
+}
+
+/// Trusted roots, and server certificates that the user has given.
+#[derive(Debug)]
+struct Trusted {
     roots: Arc<WebPkiServerVerifier>,
     given: Vec<CertificateDer<'static>>,
 }
 
-impl Verifier {
+impl Trusted {
     fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsConfigError> {
         let mut roots = system_roots(trust)?;
         let given = match &trust.ca_file {
@@ -192,7 +202,7 @@ impl Verifier {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
                 .map_err(|error| invalid(error.to_string()))?;
-        Ok(Verifier { roots, given })
+        Ok(Trusted { roots, given })
     }
 }
 
@@ -205,13 +215,13 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verdict = self
-            .roots
-            .verify_server_cert(certificate, chain, name, ocsp, now);
-        match verdict {
+        let Some(Trusted { roots, given }) = &self.trusted else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match roots.verify_server_cert(certificate, chain, name, ocsp, now) {
             // `openssl req -x509` makes a CA certificate, which webpki does not accept as a server's; but the user has given
             // this one. Its validity period has been checked before.
-            Err(error) if is_ca_as_server(&error) && self.given.contains(certificate) => {
+            Err(error) if is_ca_as_server(&error) && given.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -225,8 +235,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.roots
-            .verify_tls12_signature(message, certificate, signed)
+        crypto::verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -235,12 +244,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.roots
-            .verify_tls13_signature(message, certificate, signed)
+        crypto::verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.roots.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -253,47 +261,6 @@ pub fn is_ca_as_server(error: &Error) -> bool {
         other.0.downcast_ref(),
         Some(webpki::Error::CaUsedAsEndEntity)
     )
-}
-
-/// Accepts any certificate whose key the peer has: `--insecure`.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// Session tickets kept; there is one target, and each connection brings two.
