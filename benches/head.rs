@@ -35,14 +35,14 @@ const STREAM: &str = "HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n
     content-type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 fn with_request<T>(text: &str, question: impl FnOnce(&RequestHead<'_, '_>) -> T) -> T {
-    match head::request(text.as_bytes(), &mut Slots::new()) {
+    match head::request(text.as_bytes(), &mut Slots::default()) {
         Ok(Parsed::Complete(head)) => question(&head),
         verdict => panic!("no head: {verdict:?}"),
     }
 }
 
 fn with_response<T>(text: &str, question: impl FnOnce(&ResponseHead<'_, '_>) -> T) -> T {
-    match head::response(text.as_bytes(), &mut Slots::new()) {
+    match head::response(text.as_bytes(), &mut Slots::default()) {
         Ok(Parsed::Complete(head)) => question(&head),
         verdict => panic!("no head: {verdict:?}"),
     }

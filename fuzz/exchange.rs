@@ -184,7 +184,7 @@ impl Play<'_> {
             let bytes = self.client.inbox();
             if !matches!(bytes, b"" | b"\r" | b"\r\n") {
                 if seen == 0 || head::may_end(bytes, seen) {
-                    let mut slots = Slots::new();
+                    let mut slots = Slots::default();
                     let taken = forward::request(bytes, &mut slots, &guard, onward, out)?;
                     if let Parsed::Complete(onbound) = taken {
                         let request = Request {
@@ -318,7 +318,7 @@ impl Download {
         }
         let bytes = origin.inbox();
         if !bytes.is_empty() && (self.seen == 0 || head::may_end(bytes, self.seen)) {
-            let mut slots = Slots::new();
+            let mut slots = Slots::default();
             let mut out = Vec::new();
             let taken = forward::response(bytes, &mut slots, context, state, &mut out).map_err(
                 |wrong| match wrong {

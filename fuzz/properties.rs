@@ -29,7 +29,7 @@ pub use feed::feed;
 /// A request head is accepted if and only if the reference accepts it.
 pub fn request_head(input: &[u8]) {
     let parse = |bytes: &[u8]| {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         Ok(match head::request(bytes, &mut slots)? {
             Parsed::Complete(head) => Parsed::Complete(reference::Head {
                 line: vec![
@@ -49,7 +49,7 @@ pub fn request_head(input: &[u8]) {
 /// A response head is accepted if and only if the reference accepts it.
 pub fn response_head(input: &[u8]) {
     let parse = |bytes: &[u8]| {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         Ok(match head::response(bytes, &mut slots)? {
             Parsed::Complete(head) => Parsed::Complete(reference::Head {
                 line: vec![
@@ -124,7 +124,7 @@ pub fn framing(input: &[u8]) {
         format!("HTTP/1.{minor} {status} x\r\n")
     };
     let bytes = [line.as_bytes(), lines, b"\r\n\r\n"].concat();
-    let mut slots = Slots::new();
+    let mut slots = Slots::default();
     let (verdict, fields) = if is_request {
         match head::request(&bytes, &mut slots) {
             Ok(Parsed::Complete(head)) => (framing::of_request(&head), owned(head.fields)),
@@ -173,7 +173,7 @@ pub fn chunked(input: &[u8]) {
 fn follow<'p>(
     pieces: impl IntoIterator<Item = &'p [u8]>,
 ) -> Result<((usize, Vec<u8>), bool), Error> {
-    let mut chunked = Chunked::new();
+    let mut chunked = Chunked::default();
     let (mut len, mut data) = (0, Vec::new());
     for (index, mut piece) in pieces.into_iter().enumerate() {
         while !piece.is_empty() {
@@ -331,7 +331,7 @@ pub fn rewrite(input: &[u8]) {
 }
 
 fn rewrite_request(input: &[u8]) {
-    let mut slots = Slots::new();
+    let mut slots = Slots::default();
     let Ok(Parsed::Complete(head)) = head::request(input, &mut slots) else {
         return;
     };
@@ -352,7 +352,7 @@ fn rewrite_request(input: &[u8]) {
     let mut out = Vec::new();
     let upgrades = rewrite::request(&head, &target, &options, framing, &onward, &mut out);
 
-    let mut slots = Slots::new();
+    let mut slots = Slots::default();
     let Ok(Parsed::Complete(next)) = head::request(&out, &mut slots) else {
         panic!("no head: {}", out.escape_ascii());
     };
@@ -420,7 +420,7 @@ fn rewrite_request(input: &[u8]) {
 }
 
 fn rewrite_response(input: &[u8]) {
-    let mut slots = Slots::new();
+    let mut slots = Slots::default();
     let Ok(Parsed::Complete(head)) = head::response(input, &mut slots) else {
         return;
     };
@@ -453,7 +453,7 @@ fn check_response(
     decoded: bool,
     out: &[u8],
 ) {
-    let mut slots = Slots::new();
+    let mut slots = Slots::default();
     let Ok(Parsed::Complete(next)) = head::response(out, &mut slots) else {
         panic!("no head: {}", out.escape_ascii());
     };

@@ -31,7 +31,7 @@ pub mod trailer;
 
 pub use self::error::{Error, Parsed};
 pub use self::grammar::{is_field_value, is_token};
-pub use self::head::{FIELDS_MAX, HEAD_BYTES_MAX};
+pub use self::head::{FIELDS_MAX, HEAD_BYTES_MAX, values};
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -75,7 +75,7 @@ pub(crate) mod tests {
         text: &str,
         question: impl FnOnce(&head::RequestHead<'_, '_>) -> T,
     ) -> T {
-        match head::request(text.as_bytes(), &mut head::Slots::new()) {
+        match head::request(text.as_bytes(), &mut head::Slots::default()) {
             Ok(Parsed::Complete(head)) => question(&head),
             verdict => panic!("no head: {text:?}: {verdict:?}"),
         }
@@ -87,7 +87,7 @@ pub(crate) mod tests {
         text: &str,
         question: impl FnOnce(&head::ResponseHead<'_, '_>) -> T,
     ) -> T {
-        match head::response(text.as_bytes(), &mut head::Slots::new()) {
+        match head::response(text.as_bytes(), &mut head::Slots::default()) {
             Ok(Parsed::Complete(head)) => question(&head),
             verdict => panic!("no head: {text:?}: {verdict:?}"),
         }

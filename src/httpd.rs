@@ -266,7 +266,7 @@ impl Connection {
         &mut self,
         handler: &H,
     ) -> Result<Parsed<Result<H::Route, Response>>, Error> {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         let Parsed::Complete(head) = head::request(&self.bytes, &mut slots)? else {
             return Ok(Parsed::Partial);
         };

@@ -40,7 +40,7 @@ impl Body {
         Body(match framing {
             Framing::Empty | Framing::Length(0) => Progress::Complete,
             Framing::Length(length) => Progress::Length(length),
-            Framing::Chunked => Progress::Chunked(Chunked::new()),
+            Framing::Chunked => Progress::Chunked(Chunked::default()),
             Framing::UntilClose => Progress::UntilClose,
         })
     }

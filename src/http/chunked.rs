@@ -6,8 +6,8 @@
 use super::error::Error;
 use super::grammar::is_tchar;
 
-/// The position in a chunked body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The position in a chunked body. The default is its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chunked {
     state: State,
     /// The size read so far; in [`State::Data`], the bytes of data left in this chunk.
@@ -31,9 +31,10 @@ pub enum Piece {
     End,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
     /// Before the first digit of a chunk size.
+    #[default]
     SizeStart,
     /// Behind this many digits.
     Size(u8),
@@ -74,16 +75,6 @@ enum Extension {
 }
 
 impl Chunked {
-    /// The start of a body.
-    pub fn new() -> Self {
-        Chunked {
-            state: State::SizeStart,
-            left: 0,
-            excess: 0,
-            line: 0,
-        }
-    }
-
     /// How many of the next bytes are data of the current chunk.
     pub fn opaque(&self) -> u64 {
         if self.state == State::Data {
@@ -222,12 +213,6 @@ impl Chunked {
     }
 }
 
-impl Default for Chunked {
-    fn default() -> Self {
-        Chunked::new()
-    }
-}
-
 fn extension_step(extension: Extension, byte: u8) -> Result<State, Error> {
     use Extension::{
         Closed, Escaped, Name, NameSpace, NameStart, Quoted, Value, ValueSpace, ValueStart,
@@ -276,7 +261,7 @@ mod tests {
     fn follow<'p>(
         pieces: impl IntoIterator<Item = &'p [u8]>,
     ) -> Result<Parsed<(usize, String)>, Error> {
-        let mut chunked = Chunked::new();
+        let mut chunked = Chunked::default();
         let mut data = Vec::new();
         let mut len = 0;
         for mut piece in pieces {
@@ -432,7 +417,7 @@ mod tests {
 
     #[test]
     fn the_largest_chunk_has_2_to_the_63_less_1_bytes() {
-        let mut chunked = Chunked::new();
+        let mut chunked = Chunked::default();
         assert_eq!(
             chunked.next(b"7fffffffffffffff\r\nx"),
             Ok(Piece::Framing(18))
@@ -445,7 +430,7 @@ mod tests {
 
     #[test]
     fn data_may_pass_unseen_and_nothing_else_may() {
-        let mut chunked = Chunked::new();
+        let mut chunked = Chunked::default();
         assert_eq!(chunked.opaque(), 0, "before a size");
         assert_eq!(chunked.next(b"5"), Ok(Piece::Framing(1)));
         assert_eq!(chunked.opaque(), 0, "within a size");

@@ -5,8 +5,8 @@
 
 use super::error::Error;
 use super::framing;
-use super::grammar::list;
-use super::head::{Field, Version};
+use super::grammar::number;
+use super::head::{Field, Version, elements};
 
 /// The connection options of a message, from all its `Connection` lines.
 #[derive(Debug, Clone)]
@@ -31,11 +31,7 @@ impl<'b> ConnectionOptions<'b> {
             upgrade: false,
             others: Vec::new(),
         };
-        let names = fields
-            .iter()
-            .filter(|field| field.name.eq_ignore_ascii_case("Connection"))
-            .flat_map(|field| list(field.value));
-        for name in names {
+        for name in elements(fields, "Connection") {
             if name.eq_ignore_ascii_case(b"close") {
                 options.close = true;
             } else if name.eq_ignore_ascii_case(b"keep-alive") {
@@ -108,18 +104,10 @@ pub fn is_always_hop_by_hop(name: &str) -> bool {
 
 /// How many seconds the target keeps an idle connection: 5 in `Keep-Alive: timeout=5`.
 pub fn announced_idle_seconds(fields: &[Field<'_>]) -> Option<u64> {
-    fields
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case("Keep-Alive"))
-        .flat_map(|field| list(field.value))
-        .find_map(|parameter| {
-            let (name, value) = parameter.split_at_checked("timeout=".len())?;
-            let is_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            if !name.eq_ignore_ascii_case(b"timeout=") || !is_digits {
-                return None;
-            }
-            std::str::from_utf8(value).ok()?.parse().ok()
-        })
+    elements(fields, "Keep-Alive").find_map(|parameter| {
+        let (name, value) = parameter.split_at_checked("timeout=".len())?;
+        number(value).filter(|_| name.eq_ignore_ascii_case(b"timeout="))
+    })
 }
 
 /// Whether the target's connection serves another request after a response (RFC 9112 §9.3).
@@ -156,18 +144,6 @@ pub enum CloseReason {
     RequestIncomplete,
     /// The interceptor is stopping.
     Stopping,
-}
-
-impl CloseReason {
-    /// The reason, for the log.
-    pub fn explain(self) -> &'static str {
-        match self {
-            CloseReason::ClientRequested => "the client requested it",
-            CloseReason::CloseDelimited => "the body ends with the connection",
-            CloseReason::RequestIncomplete => "the response was complete before the request",
-            CloseReason::Stopping => "the interceptor is stopping",
-        }
-    }
 }
 
 /// Fields that are always hop-by-hop (RFC 9110 §7.6.1). `TE` and `Upgrade` are written anew where they still apply.

@@ -266,7 +266,7 @@ mod tests {
         };
         let rewriter = RequestRewriter::new("o:1", "/base", &[]).expect("it is valid");
         let mut out = Vec::new();
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         let verdict = request(text.as_bytes(), &mut slots, &guard, &rewriter, &mut out);
         let sent = out.escape_ascii().to_string().replace(r"\r\n", " | ");
         let verdict = match &verdict {
@@ -309,7 +309,7 @@ mod tests {
     ) {
         let text = lines.replace(" | ", "\r\n") + "\r\n\r\n";
         let mut out = Vec::new();
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         let verdict = response(text.as_bytes(), &mut slots, &context, state, &mut out);
         assert_eq!(verdict.is_err(), out.is_empty(), "{why}");
         let verdict = verdict.map(|parsed| match parsed {
@@ -360,7 +360,7 @@ mod tests {
             );
             let (guard, rewriter) = (Guard::default(), RequestRewriter::new("o", "", &[]));
             let rewriter = rewriter.expect("it is valid");
-            let mut slots = Slots::new();
+            let mut slots = Slots::default();
             match request(
                 text.as_bytes(),
                 &mut slots,

@@ -4,7 +4,7 @@
 //! message is refused: it must mean the same to the next recipient.
 
 use super::error::Error;
-use super::grammar::{is_token, list};
+use super::grammar::{is_token, number};
 use super::head::{Field, RequestHead, ResponseHead, Version};
 
 /// How the end of a body is determined.
@@ -49,15 +49,8 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
     if is_disguised(head.method) {
         return Err(Error::RequestLine);
     }
-    let framing = match framing_fields(head.fields, head.version)? {
-        // §6.3 (4)
-        FramingFields::Chunked => Framing::Chunked,
-        // §6.3 (6)
-        FramingFields::ContentLength(0) => Framing::Empty,
-        FramingFields::ContentLength(length) => Framing::Length(length),
-        // §6.3 (7): "If this is a request message and none of the above are true": no body.
-        FramingFields::Absent => Framing::Empty,
-    };
+    // §6.3 (7): "If this is a request message and none of the above are true": no body.
+    let framing = framing_fields(head.fields, head.version)?.unwrap_or(Framing::Empty);
     // RFC 9110 §9.3.6: "A CONNECT request message does not have content."
     if head.method == "CONNECT" && framing != Framing::Empty {
         return Err(Error::ConnectBody);
@@ -72,20 +65,13 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
 /// As [`of_request`].
 pub fn of_response(head: &ResponseHead<'_, '_>, asked: ResponseTo) -> Result<Framing, Error> {
     // Before §6.3 (1), so that contradictory fields of a response without body are refused as well.
-    let framing_fields = framing_fields(head.fields, head.version)?;
+    let framing = framing_fields(head.fields, head.version)?;
     // §6.3 (1)
     if asked == ResponseTo::Head || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(Framing::Empty);
     }
-    match framing_fields {
-        // §6.3 (4)
-        FramingFields::Chunked => Ok(Framing::Chunked),
-        // §6.3 (6)
-        FramingFields::ContentLength(0) => Ok(Framing::Empty),
-        FramingFields::ContentLength(length) => Ok(Framing::Length(length)),
-        // §6.3 (8)
-        FramingFields::Absent => Ok(Framing::UntilClose),
-    }
+    // §6.3 (8)
+    Ok(framing.unwrap_or(Framing::UntilClose))
 }
 
 /// Whether `method` differs only in case from one that affects framing. Methods are case-sensitive (RFC 9110 §9.1), but a target
@@ -119,14 +105,8 @@ fn is_disguise_of(known: &str, name: &str) -> bool {
     name.len() == known.len() && name.contains('_') && name.bytes().zip(known.as_bytes()).all(same)
 }
 
-enum FramingFields {
-    Absent,
-    ContentLength(u64),
-    Chunked,
-}
-
-/// Interprets both fields together.
-fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<FramingFields, Error> {
+/// What both fields together say; `None` if the message has neither.
+fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<Option<Framing>, Error> {
     let mut length = None;
     let mut coding = None;
     for field in fields {
@@ -154,11 +134,18 @@ fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<FramingField
             if version == Version::Http10 {
                 return Err(Error::CodingInHttp10);
             }
+            // §6.3 (4)
             chunked_only(coding)?;
-            Ok(FramingFields::Chunked)
+            Ok(Some(Framing::Chunked))
         }
-        (None, Some(length)) => Ok(FramingFields::ContentLength(digits(length)?)),
-        (None, None) => Ok(FramingFields::Absent),
+        // §6.3 (6)
+        (None, Some(length)) => match number(length) {
+            Some(0) => Ok(Some(Framing::Empty)),
+            // Many recipients use signed numbers.
+            Some(length) if length <= i64::MAX as u64 => Ok(Some(Framing::Length(length))),
+            _ => Err(Error::LengthMalformed),
+        },
+        (None, None) => Ok(None),
     }
 }
 
@@ -167,34 +154,15 @@ fn chunked_only(coding: &[u8]) -> Result<(), Error> {
     if coding.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
-    let is_chunked = |element: &&[u8]| element.eq_ignore_ascii_case(b"chunked");
-    let well_formed = !coding.is_empty()
-        && coding
-            .split(|&byte| byte == b',')
-            .all(|element| is_token(element.trim_ascii()));
-    let chunked_count = list(coding).filter(is_chunked).count();
-    let chunked_last = list(coding).last().as_ref().is_some_and(is_chunked);
-    match (well_formed, chunked_count) {
-        (true, 0) => Err(Error::CodingUnknown),
-        (true, 1) if chunked_last => Err(Error::CodingUnknown),
-        _ => Err(Error::CodingMalformed),
-    }
-}
-
-/// Parses `1*DIGIT` below 2^63, since many recipients use signed numbers. No sign, no space, no list.
-fn digits(value: &[u8]) -> Result<u64, Error> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Error::LengthMalformed);
-    }
-    let mut length: u64 = 0;
-    for digit in value {
-        length = length
-            .checked_mul(10)
-            .and_then(|length| length.checked_add(u64::from(digit - b'0')))
-            .filter(|&length| length <= i64::MAX as u64)
-            .ok_or(Error::LengthMalformed)?;
-    }
-    Ok(length)
+    let mut elements = coding.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    let ends_in_token = elements.next_back().is_some_and(is_token);
+    let is_other_coding =
+        |element: &[u8]| is_token(element) && !element.eq_ignore_ascii_case(b"chunked");
+    Err(if ends_in_token && elements.all(is_other_coding) {
+        Error::CodingUnknown
+    } else {
+        Error::CodingMalformed
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The grammar that all fields share: tokens, values, lists (RFC 9110 §5.5, §5.6).
+//! The grammar that all fields share: tokens, values, numbers, lists (RFC 9110 §5.5, §5.6).
 
 /// The elements of a comma-separated list that may span several field lines, trimmed, the empty ones
 /// left out (RFC 9110 §5.6.1).
@@ -7,6 +7,13 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .split(|&byte| byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|element| !element.is_empty())
+}
+
+/// The number that `1*DIGIT` stands for, without a sign or white space; `None` if it is malformed or too large.
+pub fn number(digits: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    // `parse` accepts a `+`.
+    digits.parse().ok().filter(|_| !digits.starts_with('+'))
 }
 
 /// Whether `byte` may stand in a token (RFC 9110 §5.6.2).

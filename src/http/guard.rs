@@ -4,11 +4,10 @@
 //! (DNS rebinding, CVE-2024-28224) or as a cross-origin request. `Host` shows the first, `Origin` the second; both are refused.
 //! Loops are detected by counting the entries of `Via` (RFC 9110 §7.6.3).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::error::Error;
-use super::grammar::list;
-use super::head::{RequestHead, Version};
+use super::head::{RequestHead, Version, elements, values};
 use super::target::{Target, host_and_port, host_of};
 
 /// A request with so many entries of `ic` in `Via` is a loop. Chains of two or three exist.
@@ -37,13 +36,9 @@ impl Guard {
             // RFC 9112 §3.2.2: the authority replaces `Host`. A rebinding page could send either, so that both are checked.
             self.check_host(host_of(authority))?;
         }
-        for field in head
-            .fields
-            .iter()
-            .filter(|field| field.name.eq_ignore_ascii_case("Origin"))
-        {
+        for value in values(head.fields, "Origin") {
             // A list, as in RFC 6454 §7.1: each element is checked.
-            for origin in field.value.split(|byte| b" \t,".contains(byte)) {
+            for origin in value.split(|byte| b" \t,".contains(byte)) {
                 self.check_origin(origin)?;
             }
         }
@@ -96,43 +91,23 @@ impl Guard {
 /// Whether `host`, without port, can only mean the machine on which this runs.
 fn is_this_machine(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
-    let is_below_localhost = host
-        .len()
-        .checked_sub(LOCALHOST_SUFFIX.len())
-        .and_then(|at| host.get(at..))
-        .is_some_and(|end| end.eq_ignore_ascii_case(LOCALHOST_SUFFIX));
-    // RFC 6761 §6.3 for `localhost`; containers reach their host under the last.
-    if host.eq_ignore_ascii_case("localhost")
-        || is_below_localhost
+    let top_level = host.rsplit('.').next().unwrap_or_default();
+    // RFC 6761 §6.3 for `localhost` and names below it; containers reach their host under the second.
+    top_level.eq_ignore_ascii_case("localhost")
         || host.eq_ignore_ascii_case("host.docker.internal")
-    {
-        return true;
-    }
-    let literal = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    match literal {
-        Some(literal) => literal
-            .parse::<Ipv6Addr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback()),
-        None => host
+        || host
+            .trim_matches(['[', ']'])
             .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback()),
-    }
+            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// All hosts, or all origins.
 const ANY: &str = "*";
 
-const LOCALHOST_SUFFIX: &str = ".localhost";
-
 /// The host of the one `Host` field; `None` where HTTP/1.0 has none (RFC 9112 §3.2).
 fn host_field<'b>(head: &RequestHead<'_, 'b>) -> Result<Option<&'b str>, Error> {
-    let mut hosts = head
-        .fields
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case("Host"));
-    let Some(field) = hosts.next() else {
+    let mut hosts = values(head.fields, "Host");
+    let Some(host) = hosts.next() else {
         return if head.version == Version::Http10 {
             Ok(None)
         } else {
@@ -142,16 +117,13 @@ fn host_field<'b>(head: &RequestHead<'_, 'b>) -> Result<Option<&'b str>, Error> 
     if hosts.next().is_some() {
         return Err(Error::HostRepeated);
     }
-    let value = std::str::from_utf8(field.value).map_err(|_| Error::HostMalformed)?;
-    host_of(value).map(Some).ok_or(Error::HostMalformed)
+    let host = std::str::from_utf8(host).map_err(|_| Error::HostMalformed)?;
+    host_of(host).map(Some).ok_or(Error::HostMalformed)
 }
 
 /// How many entries of `Via` are those of an `ic`.
 fn own_via_entries(head: &RequestHead<'_, '_>) -> usize {
-    head.fields
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case("Via"))
-        .flat_map(|field| list(field.value))
+    elements(head.fields, "Via")
         .filter(|entry| {
             // received-protocol RWS received-by [ RWS comment ]
             let mut words = entry

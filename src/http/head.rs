@@ -8,6 +8,7 @@
 use std::mem::MaybeUninit;
 
 use super::error::{Error, Parsed};
+use super::grammar::list;
 
 /// One field line: its name as sent, and its value without the white space around it.
 pub type Field<'b> = httparse::Header<'b>;
@@ -22,16 +23,9 @@ pub const FIELDS_MAX: usize = 128;
 /// Space for the fields of one head on the caller's stack: 4 KiB, not initialised.
 pub struct Slots<'b>([MaybeUninit<Field<'b>>; FIELDS_MAX]);
 
-impl Slots<'_> {
-    /// Empty slots.
-    pub fn new() -> Self {
-        Slots([const { MaybeUninit::uninit() }; FIELDS_MAX])
-    }
-}
-
 impl Default for Slots<'_> {
     fn default() -> Self {
-        Slots::new()
+        Slots([const { MaybeUninit::uninit() }; FIELDS_MAX])
     }
 }
 
@@ -42,6 +36,15 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+}
+
+impl Version {
+    fn of_minor(minor: u8) -> Version {
+        match minor {
+            0 => Version::Http10,
+            _ => Version::Http11,
+        }
+    }
 }
 
 /// A request head.
@@ -110,15 +113,10 @@ pub fn request<'h, 'b>(
             if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(Error::Target);
             }
-            let version = if version == 0 {
-                Version::Http10
-            } else {
-                Version::Http11
-            };
             Ok(Parsed::Complete(RequestHead {
                 method,
                 target,
-                version,
+                version: Version::of_minor(version),
                 fields,
                 len: skipped + len,
             }))
@@ -155,17 +153,13 @@ pub fn response<'h, 'b>(
             if status < 100 {
                 return Err(Error::StatusLine);
             }
-            let line_end = first_line_end(bytes, len, fields);
-            let Some(status_and_reason) = bytes.get(VERSION_LEN + 1..line_end) else {
+            let behind_version = bytes.get("HTTP/1.1 ".len()..).unwrap_or_default();
+            let line_end = behind_version.iter().position(|&byte| byte == b'\r');
+            let Some(status_and_reason) = line_end.map(|end| &behind_version[..end]) else {
                 return Err(Error::StatusLine);
             };
-            let version = if version == 0 {
-                Version::Http10
-            } else {
-                Version::Http11
-            };
             Ok(Parsed::Complete(ResponseHead {
-                version,
+                version: Version::of_minor(version),
                 status,
                 status_and_reason,
                 fields,
@@ -193,6 +187,25 @@ pub fn fields<'h, 'b>(
     }
 }
 
+/// The values of all fields `name`, in order.
+pub fn values<'h, 'b>(
+    fields: &'h [Field<'b>],
+    name: &'h str,
+) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b> {
+    fields
+        .iter()
+        .filter(move |field| field.name.eq_ignore_ascii_case(name))
+        .map(|field| field.value)
+}
+
+/// The elements of all fields `name`, each a list.
+pub fn elements<'h, 'b>(
+    fields: &'h [Field<'b>],
+    name: &'h str,
+) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b> {
+    values(fields, name).flat_map(list)
+}
+
 /// Whether a head that was [`Parsed::Partial`] at its first `seen` bytes may be complete now, or has reached [`HEAD_BYTES_MAX`].
 /// Only then is it parsed again: a head that arrives byte by byte must not be parsed once for each byte.
 pub fn may_end(bytes: &[u8], seen: usize) -> bool {
@@ -210,9 +223,6 @@ fn within_limit(bytes: &[u8]) -> &[u8] {
 
 /// The end of a head.
 const END: &[u8] = b"\r\n\r\n";
-
-/// The length of `HTTP/1.1`.
-const VERSION_LEN: usize = 8;
 
 /// Checks that every line ends in CRLF: the one before each field name, and the last two of the head.
 ///
@@ -233,15 +243,6 @@ fn check_line_endings(bytes: &[u8], len: usize, fields: &[Field<'_>]) -> Result<
     } else {
         Err(Error::LineEnding)
     }
-}
-
-/// The offset of the end of the status line, before its CRLF.
-fn first_line_end(bytes: &[u8], len: usize, fields: &[Field<'_>]) -> usize {
-    let next_line = match fields.first() {
-        Some(field) => offset(bytes, field.name),
-        None => len - 2,
-    };
-    next_line - 2
 }
 
 /// The offset of `part`, a slice of `bytes`.
@@ -300,7 +301,7 @@ mod tests {
     }
 
     fn parse_request(bytes: &[u8]) -> Result<Parsed<(usize, String)>, Error> {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         Ok(match request(bytes, &mut slots)? {
             Parsed::Complete(head) => Parsed::Complete((head.len, request_text(&head))),
             Parsed::Partial => Parsed::Partial,
@@ -308,7 +309,7 @@ mod tests {
     }
 
     fn parse_response(bytes: &[u8]) -> Result<Parsed<(usize, String)>, Error> {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         Ok(match response(bytes, &mut slots)? {
             Parsed::Complete(head) => Parsed::Complete((head.len, response_text(&head))),
             Parsed::Partial => Parsed::Partial,

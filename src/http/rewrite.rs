@@ -4,9 +4,9 @@
 
 use super::connection::{self, ConnectionOptions};
 use super::framing::{self, Framing};
-use super::grammar::{is_field_value, is_token, list};
+use super::grammar::{is_field_value, is_token};
 use super::guard::PSEUDONYM;
-use super::head::{Field, RequestHead, ResponseHead, Version};
+use super::head::{Field, RequestHead, ResponseHead, Version, elements};
 use super::target::{Target, host_of};
 
 /// What is changed in every request, prepared once.
@@ -194,11 +194,11 @@ fn connection_fields(
     let upgrades = options.has_upgrade()
         && head.version == Version::Http11
         && framing == Framing::Empty
-        && values(head.fields, "Upgrade").any(is_forwarded_protocol);
+        && elements(head.fields, "Upgrade").any(is_forwarded_protocol);
     if upgrades {
         out.extend_from_slice(b"Upgrade: ");
         let mut protocols =
-            values(head.fields, "Upgrade").filter(|protocol| is_forwarded_protocol(protocol));
+            elements(head.fields, "Upgrade").filter(|protocol| is_forwarded_protocol(protocol));
         out.extend_from_slice(protocols.next().unwrap_or_default());
         for protocol in protocols {
             out.extend_from_slice(b", ");
@@ -207,7 +207,7 @@ fn connection_fields(
         out.extend_from_slice(b"\r\n");
     }
     let accepts_trailers =
-        values(head.fields, "TE").any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+        elements(head.fields, "TE").any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     if accepts_trailers {
         out.extend_from_slice(b"TE: trailers\r\n");
     }
@@ -307,17 +307,6 @@ fn is_forwarded_protocol(protocol: &[u8]) -> bool {
         && ![&b"h2c"[..], b"h2", b"TLS", b"HTTP"]
             .iter()
             .any(|own| own.eq_ignore_ascii_case(name))
-}
-
-/// The elements of all fields `name`, each a list.
-fn values<'h, 'b>(
-    fields: &'h [Field<'b>],
-    name: &'h str,
-) -> impl Iterator<Item = &'b [u8]> + use<'h, 'b> {
-    fields
-        .iter()
-        .filter(move |field| field.name.eq_ignore_ascii_case(name))
-        .flat_map(|field| list(field.value))
 }
 
 #[cfg(test)]

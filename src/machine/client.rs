@@ -160,7 +160,7 @@ async fn receive(stream: &Stream, response: &mut Option<Response>) -> io::Result
 fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Response, Framing)>, Error> {
     let mut start = 0;
     loop {
-        let mut slots = Slots::new();
+        let mut slots = Slots::default();
         let Parsed::Complete(head) = head::response(&bytes[start..], &mut slots)? else {
             return Ok(None);
         };

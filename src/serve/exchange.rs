@@ -96,7 +96,7 @@ fn answer(
         match ending {
             Ending::Next(AfterResponse::KeepAlive) => return Some(connection),
             Ending::Next(AfterResponse::Close(reason)) => {
-                log::debug!("closing the client's connection: {}", reason.explain());
+                log::debug!("closing the client's connection: {reason:?}");
                 // A client that has said that this was its last request sends nothing more (RFC 9112 §9.6).
                 if reason != CloseReason::ClientRequested || !connection.client.is_quiet() {
                     Box::pin(close(connection)).await;

@@ -198,7 +198,7 @@ mod tests {
         #[track_caller]
         fn check(fields: &str, expected: bool) {
             let text = format!("GET / HTTP/1.1\r\nHost: localhost:8887\r\n{fields}\r\n");
-            let mut slots = Slots::new();
+            let mut slots = Slots::default();
             let Ok(Parsed::Complete(head)) = head::request(text.as_bytes(), &mut slots) else {
                 panic!("{text}");
             };

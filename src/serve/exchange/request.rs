@@ -177,7 +177,7 @@ fn take_request(
     out: &mut Scratch,
 ) -> Result<Parsed<(Request, usize)>, Refusal> {
     let site = caller.site;
-    let mut slots = Slots::new();
+    let mut slots = Slots::default();
     let taken = forward::request(bytes, &mut slots, &site.guard, &site.rewriter, out);
     let taken = taken.map_err(|refused| {
         let fault = ClientError::Refused(refused.error).into();
@@ -266,7 +266,7 @@ impl Caller<'_> {
     #[cold]
     fn refuse(self, bytes: &[u8], began: Instant, fault: ForwardError, head_only: bool) -> Refusal {
         if self.site.feed.is_active() {
-            let mut slots = Slots::new();
+            let mut slots = Slots::default();
             let head = match head::request(bytes, &mut slots) {
                 Ok(Parsed::Complete(head)) => Some(head),
                 _ => None,

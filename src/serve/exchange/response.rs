@@ -67,7 +67,7 @@ fn take_response(
         is_stopping: attempt.site.service.clock.is_stopping(),
     };
     let request = attempt.request;
-    let mut slots = Slots::new();
+    let mut slots = Slots::default();
     let taken = forward::response(bytes, &mut slots, &request.context, state, out);
     let Parsed::Complete(forwarded) = taken.map_err(|error| match error {
         ResponseError::Malformed(error) => UpstreamError::Malformed(error),
