@@ -274,7 +274,7 @@ mod tests {
                     Piece::Framing(count) => count,
                     Piece::Trailers | Piece::End => break,
                 };
-                assert_ne!(count, 0, "every step moves on");
+                assert_ne!(count, 0, "every step makes progress");
                 len += count;
                 piece = &piece[count..];
             }
@@ -286,7 +286,7 @@ mod tests {
         }
     }
 
-    /// `expected` is the data of the body that `bytes` are.
+    /// `bytes` are a whole body, `expected` is its data.
     #[track_caller]
     fn check(why: &str, bytes: &[u8], expected: Result<&str, Error>) {
         let expected = expected.map(|data| (bytes.len(), data.to_owned()));
@@ -301,97 +301,97 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn a_chunk_is_a_size_in_hexadecimal_a_line_end_data_and_a_line_end() {
+    fn a_chunk_is_its_size_in_hexadecimal_and_its_data_each_ended_by_crlf() {
         use Error::{ChunkEnd, ChunkSize, Trailer};
         check("an empty body", b"0\r\n\r\n", Ok(""));
         check("one chunk", b"5\r\nhello\r\n0\r\n\r\n", Ok("hello"));
         check("two chunks", b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", Ok("hello world"));
-        check("digits of either case", b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", Ok("01234567890123456789"));
+        check("upper-case and lower-case digits", b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", Ok("01234567890123456789"));
         check("two digits", b"0B\r\n0123456789a\r\n0\r\n\r\n", Ok("0123456789a"));
         check("sixteen digits", b"0000000000000001\r\nx\r\n0000000000000000\r\n\r\n", Ok("x"));
         check("data that looks like framing", b"7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n", Ok("0\\r\\n\\r\\n\\r\\n"));
-        check("any byte is data", b"4\r\n\0\r\n\xff\r\n0\r\n\r\n", Ok("\\x00\\r\\n\\xff"));
+        check("any bytes as data", b"4\r\n\0\r\n\xff\r\n0\r\n\r\n", Ok("\\x00\\r\\n\\xff"));
 
         check("no size", b"\r\nhello\r\n", Err(ChunkSize));
         check("no size before an extension", b";a=b\r\nhello\r\n", Err(ChunkSize));
-        check("a bare LF behind the size", b"5\nhello\r\n", Err(ChunkSize));
-        check("a bare CR behind the size", b"5\rhello\r\n", Err(ChunkSize));
+        check("a bare LF after the size", b"5\nhello\r\n", Err(ChunkSize));
+        check("a bare CR after the size", b"5\rhello\r\n", Err(ChunkSize));
         check("CR CR LF", b"5\r\r\nhello\r\n", Err(ChunkSize));
-        check("a sign", b"+5\r\nhello\r\n", Err(ChunkSize));
-        check("a minus", b"-5\r\nhello\r\n", Err(ChunkSize));
-        check("a prefix", b"0x5\r\nhello\r\n", Err(ChunkSize));
+        check("a plus sign", b"+5\r\nhello\r\n", Err(ChunkSize));
+        check("a minus sign", b"-5\r\nhello\r\n", Err(ChunkSize));
+        check("a prefix 0x", b"0x5\r\nhello\r\n", Err(ChunkSize));
         check("an underscore", b"0_5\r\nhello\r\n", Err(ChunkSize));
-        check("no digit", b"g\r\nhello\r\n", Err(ChunkSize));
+        check("not a digit", b"g\r\nhello\r\n", Err(ChunkSize));
         check("a comma", b"5,5\r\nhello\r\n", Err(ChunkSize));
         check("white space before the size", b" 5\r\nhello\r\n", Err(ChunkSize));
-        check("white space behind the size, which is not in the grammar", b"5 \r\nhello\r\n", Err(ChunkSize));
-        check("a tab behind the size", b"5\t\r\nhello\r\n", Err(ChunkSize));
+        check("a space after the size, which the grammar does not allow", b"5 \r\nhello\r\n", Err(ChunkSize));
+        check("a tab after the size", b"5\t\r\nhello\r\n", Err(ChunkSize));
         check("white space between digits", b"5 5\r\nhello\r\n", Err(ChunkSize));
-        check("NUL behind the size", b"5\0\r\nhello\r\n", Err(ChunkSize));
-        check("a vertical tab behind the size", b"5\x0b\r\nhello\r\n", Err(ChunkSize));
+        check("NUL after the size", b"5\0\r\nhello\r\n", Err(ChunkSize));
+        check("a vertical tab after the size", b"5\x0b\r\nhello\r\n", Err(ChunkSize));
         check("a full-width digit", "５\r\nhello\r\n".as_bytes(), Err(ChunkSize));
         check("seventeen digits", b"00000000000000005\r\nhello\r\n", Err(ChunkSize));
         check("2^63", b"8000000000000000\r\n", Err(ChunkSize));
         check("2^64 - 1", b"ffffffffffffffff\r\n", Err(ChunkSize));
         check("2^64 + 5", b"10000000000000005\r\n", Err(ChunkSize));
 
-        check("no line end behind the data", b"5\r\nhello0\r\n\r\n", Err(ChunkEnd));
-        check("a bare LF behind the data", b"5\r\nhello\n0\r\n\r\n", Err(ChunkEnd));
-        check("a bare CR behind the data", b"5\r\nhello\r0\r\n\r\n", Err(ChunkEnd));
-        check("CR CR LF behind the data", b"5\r\nhello\r\r\n0\r\n\r\n", Err(ChunkEnd));
+        check("no line end after the data", b"5\r\nhello0\r\n\r\n", Err(ChunkEnd));
+        check("a bare LF after the data", b"5\r\nhello\n0\r\n\r\n", Err(ChunkEnd));
+        check("a bare CR after the data", b"5\r\nhello\r0\r\n\r\n", Err(ChunkEnd));
+        check("CR CR LF after the data", b"5\r\nhello\r\r\n0\r\n\r\n", Err(ChunkEnd));
         check("more data than announced", b"4\r\nhello\r\n0\r\n\r\n", Err(ChunkEnd));
         check("less data than announced", b"6\r\nhello\r\n0\r\n\r\n", Err(ChunkEnd));
         check("an empty line between chunks", b"5\r\nhello\r\n\r\n0\r\n\r\n", Err(ChunkSize));
-        check("a bare CR behind the last chunk", b"0\r\n\rX", Err(Trailer));
-        check("CR CR LF behind the last chunk", b"0\r\n\r\r\n", Err(Trailer));
+        check("a bare CR after the last chunk", b"0\r\n\rX", Err(Trailer));
+        check("CR CR LF after the last chunk", b"0\r\n\r\r\n", Err(Trailer));
     }
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn an_extension_is_a_name_and_perhaps_a_value() {
+    fn an_extension_is_a_name_with_an_optional_value() {
         use Error::ChunkExtension;
         check("a name", b"0;a\r\n\r\n", Ok(""));
         check("a name and a value", b"0;a=b\r\n\r\n", Ok(""));
-        check("several", b"0;a=b;c;d=e\r\n\r\n", Ok(""));
-        check("any token", b"0;!#$%&'*+-.^_`|~=1\r\n\r\n", Ok(""));
+        check("several extensions", b"0;a=b;c;d=e\r\n\r\n", Ok(""));
+        check("every character of a token", b"0;!#$%&'*+-.^_`|~=1\r\n\r\n", Ok(""));
         check("white space around ; and = (§7.1.1: BWS)", b"0 \t; \ta \t= \tb \t; c\r\n\r\n", Ok(""));
         check("a quoted value", b"0;a=\"b c\"\r\n\r\n", Ok(""));
         check("an empty quoted value", b"0;a=\"\"\r\n\r\n", Ok(""));
         check("a separator within quotes", b"0;a=\";=,\"\r\n\r\n", Ok(""));
         check("escapes within quotes", b"0;a=\"\\\"\\\\\\a\"\r\n\r\n", Ok(""));
         check("obs-text within quotes", b"0;a=\"\xc3\xa9\xff\"\r\n\r\n", Ok(""));
-        check("one more behind a quoted value", b"0;a=\"b\" ;c\r\n\r\n", Ok(""));
+        check("another extension after a quoted value", b"0;a=\"b\" ;c\r\n\r\n", Ok(""));
         check("on a chunk with data", b"5;sha=abc\r\nhello\r\n0\r\n\r\n", Ok("hello"));
 
         check("no name", b"0;\r\n\r\n", Err(ChunkExtension));
-        check("white space for a name", b"0; \r\n\r\n", Err(ChunkExtension));
+        check("white space instead of a name", b"0; \r\n\r\n", Err(ChunkExtension));
         check("no name before the value", b"0;=b\r\n\r\n", Err(ChunkExtension));
-        check("no name before the next", b"0;;a\r\n\r\n", Err(ChunkExtension));
+        check("no name before the next extension", b"0;;a\r\n\r\n", Err(ChunkExtension));
         check("no value", b"0;a=\r\n\r\n", Err(ChunkExtension));
-        check("no value before the next", b"0;a=;b\r\n\r\n", Err(ChunkExtension));
+        check("no value before the next extension", b"0;a=;b\r\n\r\n", Err(ChunkExtension));
         check("two values", b"0;a=b=c\r\n\r\n", Err(ChunkExtension));
         check("two words", b"0;a b\r\n\r\n", Err(ChunkExtension));
         check("two words as a value", b"0;a=b c\r\n\r\n", Err(ChunkExtension));
         check("white space at the line's end", b"0;a \r\n\r\n", Err(ChunkExtension));
-        check("white space at the line's end, behind a value", b"0;a=b \r\n\r\n", Err(ChunkExtension));
-        check("white space at the line's end, behind quotes", b"0;a=\"b\" \r\n\r\n", Err(ChunkExtension));
-        check("a name that is no token", b"0;a(b\r\n\r\n", Err(ChunkExtension));
+        check("white space at the line's end, after a value", b"0;a=b \r\n\r\n", Err(ChunkExtension));
+        check("white space at the line's end, after quotes", b"0;a=\"b\" \r\n\r\n", Err(ChunkExtension));
+        check("a name that is not a token", b"0;a(b\r\n\r\n", Err(ChunkExtension));
         check("a quoted name", b"0;\"a\"=b\r\n\r\n", Err(ChunkExtension));
-        check("more behind a quoted value", b"0;a=\"b\"c\r\n\r\n", Err(ChunkExtension));
+        check("more characters after a quoted value", b"0;a=\"b\"c\r\n\r\n", Err(ChunkExtension));
         check("a bare LF", b"0;a\n\r\n", Err(ChunkExtension));
-        check("a bare LF that some take for the line's end", b"2;\nxx\r\n4\r\n0\r\n\r\n", Err(ChunkExtension));
+        check("a bare LF, which some parsers accept as the line's end", b"2;\nxx\r\n4\r\n0\r\n\r\n", Err(ChunkExtension));
         check("a bare LF within quotes", b"0;a=\"\n\"\r\n\r\n", Err(ChunkExtension));
         check("a line end within quotes", b"0;a=\"b\r\n\r\n", Err(ChunkExtension));
-        check("a line end that is escaped", b"0;a=\"\\\r\n\"\r\n\r\n", Err(ChunkExtension));
+        check("an escaped line end", b"0;a=\"\\\r\n\"\r\n\r\n", Err(ChunkExtension));
         check("NUL", b"0;a\0\r\n\r\n", Err(ChunkExtension));
         check("NUL within quotes", b"0;a=\"\0\"\r\n\r\n", Err(ChunkExtension));
-        check("DEL that is escaped", b"0;a=\"\\\x7f\"\r\n\r\n", Err(ChunkExtension));
+        check("an escaped DEL", b"0;a=\"\\\x7f\"\r\n\r\n", Err(ChunkExtension));
         check("obs-text without quotes", b"0;a=\xe9\r\n\r\n", Err(ChunkExtension));
-        check("CR and something else", b"0;a\rX", Err(Error::ChunkSize));
+        check("CR without LF", b"0;a\rX", Err(Error::ChunkSize));
     }
 
     #[test]
-    fn a_trailer_section_is_announced_and_left_alone() {
+    fn a_trailer_section_is_reported_and_not_consumed() {
         #[track_caller]
         fn check(bytes: &[u8], trailers_at: usize) {
             let expected = Ok(Parsed::Complete((trailers_at, String::new())));
@@ -405,18 +405,18 @@ mod tests {
         }
         check(b"0\r\na: 1\r\n\r\n", 3);
         check(b"0;x=y\r\na: 1\r\n\r\n", 7);
-        // Wrong ones as well: they are the trailer's matter.
+        // Malformed ones as well: the trailer parser refuses them.
         check(b"0\r\n\n", 3);
         check(b"0\r\n folded", 3);
         assert_eq!(
             follow([&b"0\r\n"[..]]),
             Ok(Parsed::Partial),
-            "empty or not is not known yet"
+            "not known yet whether it is empty"
         );
     }
 
     #[test]
-    fn the_largest_chunk_has_2_to_the_63_less_1_bytes() {
+    fn the_largest_chunk_has_2_to_the_63_minus_1_bytes() {
         let mut chunked = Chunked::default();
         assert_eq!(
             chunked.next(b"7fffffffffffffff\r\nx"),
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn data_may_pass_unseen_and_nothing_else_may() {
+    fn only_data_passes_without_inspection() {
         let mut chunked = Chunked::default();
         assert_eq!(chunked.opaque(), 0, "before a size");
         assert_eq!(chunked.next(b"5"), Ok(Piece::Framing(1)));
@@ -440,17 +440,17 @@ mod tests {
         assert_eq!(chunked.opaque(), 3);
         chunked.advance(0);
         chunked.advance(3);
-        assert_eq!(chunked.opaque(), 0, "behind the data");
+        assert_eq!(chunked.opaque(), 0, "after the data");
         assert_eq!(chunked.next(b"\r\n0\r\n"), Ok(Piece::Framing(5)));
         assert!(!chunked.is_complete() && !chunked.is_at_trailers());
         assert_eq!(chunked.next(b"\r\nmore"), Ok(Piece::Framing(2)));
         assert!(chunked.is_complete());
         assert_eq!(chunked.next(b"more"), Ok(Piece::End));
-        assert_eq!(chunked.opaque(), 0, "behind the end");
+        assert_eq!(chunked.opaque(), 0, "after the end");
     }
 
     #[test]
-    fn framing_may_not_outweigh_data_for_long() {
+    fn framing_that_outweighs_the_data_is_refused() {
         /// `count` chunks of `data` bytes, their size lines `line` bytes long, line ends included.
         fn chunks(count: usize, line: usize, data: usize) -> Vec<u8> {
             let size = format!("{data:x};");
@@ -473,15 +473,23 @@ mod tests {
             Ok(()),
             "a signature on each chunk"
         );
-        assert_eq!(verdict(&chunks(1, 16 * 1024, 1)), Ok(()), "once");
+        assert_eq!(
+            verdict(&chunks(1, 16 * 1024, 1)),
+            Ok(()),
+            "one long extension"
+        );
 
         let refused = Err(Error::ChunkOverhead);
         assert_eq!(
             verdict(&chunks(10_000, 117, 50)),
             Ok(()),
-            "by one byte a chunk, 10,000 times"
+            "one byte over the allowance, in 10,000 chunks"
         );
-        assert_eq!(verdict(&chunks(17_000, 117, 50)), refused, "17,000 times");
+        assert_eq!(
+            verdict(&chunks(17_000, 117, 50)),
+            refused,
+            "in 17,000 chunks"
+        );
         assert_eq!(
             verdict(&chunks(1_000, 100, 1)),
             refused,
@@ -495,10 +503,10 @@ mod tests {
         assert_eq!(
             verdict(&chunks(1, 17 * 1024, 100_000)),
             refused,
-            "before its data count for it"
+            "before the data that would outweigh it"
         );
         let unended = [&b"1;"[..], &b"a".repeat(17 * 1024)].concat();
-        assert_eq!(verdict(&unended), refused, "before the line ends");
+        assert_eq!(verdict(&unended), refused, "before the end of the line");
         let spaces = [&b"1"[..], &b" ".repeat(17 * 1024)].concat();
         assert_eq!(verdict(&spaces), refused, "white space counts");
         let quoted = [&b"1;a=\""[..], &b"\\\\".repeat(9 * 1024)].concat();

@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn only_what_a_host_field_can_be_may_be_allowed() {
+    fn an_allowed_host_is_a_host_without_port_or_an_asterisk() {
         for good in ["*", "dev", "a.example", "a.example.", "10.0.0.1", "[::1]"] {
             assert_eq!(allowed_host(good), Some(good));
         }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn only_what_an_origin_field_can_be_may_be_allowed() {
+    fn an_allowed_origin_is_an_origin_or_an_asterisk() {
         for (given, expected) in [
             ("*", "*"),
             ("https://a.example", "https://a.example"),
@@ -248,42 +248,42 @@ mod tests {
     #[rustfmt::skip] // A table.
     fn only_hosts_that_mean_this_machine_are_served_on_loopback() {
         use Error::{HostForeign, HostMalformed};
-        check_host("the usual", "localhost:8888", Ok(()));
+        check_host("the usual form", "localhost:8888", Ok(()));
         check_host("without port", "localhost", Ok(()));
-        check_host("another port, as behind a forwarded one", "localhost:1", Ok(()));
-        check_host("in any case", "LocalHost", Ok(()));
-        check_host("with the last dot", "localhost.", Ok(()));
-        check_host("a name below (RFC 6761 §6.3)", "my-project.localhost:8888", Ok(()));
-        check_host("further below", "a.b.LOCALHOST", Ok(()));
+        check_host("another port, as with a forwarded port", "localhost:1", Ok(()));
+        check_host("in mixed case", "LocalHost", Ok(()));
+        check_host("with a trailing dot", "localhost.", Ok(()));
+        check_host("a subdomain (RFC 6761 §6.3)", "my-project.localhost:8888", Ok(()));
+        check_host("a subdomain of a subdomain", "a.b.LOCALHOST", Ok(()));
         check_host("IPv4", "127.0.0.1:8888", Ok(()));
         check_host("all of 127/8 (RFC 1122)", "127.255.1.2", Ok(()));
         check_host("IPv6", "[::1]:8888", Ok(()));
         check_host("IPv6 written out", "[0:0:0:0:0:0:0:1]", Ok(()));
-        check_host("IPv4 within IPv6", "[::ffff:127.0.0.1]", Ok(()));
+        check_host("an IPv4-mapped IPv6 address", "[::ffff:127.0.0.1]", Ok(()));
         check_host("from a container", "host.docker.internal:8888", Ok(()));
 
-        check_host("a page's own name that resolves here (CVE-2024-28224)", "evil.example", Err(HostForeign));
-        check_host("and with our port", "evil.example:8888", Err(HostForeign));
-        check_host("a name that starts like it", "localhost.evil.example", Err(HostForeign));
-        check_host("a name that ends like it", "evil-localhost", Err(HostForeign));
-        check_host("a name that ends like it, with a dot", "localhost..", Err(HostForeign));
-        check_host("a name that ends like a container's host", "evil.host.docker.internal", Err(HostForeign));
-        check_host("an address elsewhere", "192.168.0.1", Err(HostForeign));
-        check_host("an address elsewhere in IPv6", "[2001:db8::1]", Err(HostForeign));
-        check_host("an address elsewhere within IPv6", "[::ffff:192.168.0.1]", Err(HostForeign));
-        check_host("every address", "0.0.0.0:8888", Err(HostForeign));
-        check_host("every address in IPv6", "[::]", Err(HostForeign));
-        check_host("a name that starts like an address", "127.0.0.1.evil.example", Err(HostForeign));
+        check_host("a foreign name that resolves to this machine (CVE-2024-28224)", "evil.example", Err(HostForeign));
+        check_host("a foreign name with this port", "evil.example:8888", Err(HostForeign));
+        check_host("a name that starts with localhost", "localhost.evil.example", Err(HostForeign));
+        check_host("a name that ends with localhost", "evil-localhost", Err(HostForeign));
+        check_host("two trailing dots", "localhost..", Err(HostForeign));
+        check_host("a subdomain of host.docker.internal", "evil.host.docker.internal", Err(HostForeign));
+        check_host("an address of another machine", "192.168.0.1", Err(HostForeign));
+        check_host("an IPv6 address of another machine", "[2001:db8::1]", Err(HostForeign));
+        check_host("an IPv4-mapped address of another machine", "[::ffff:192.168.0.1]", Err(HostForeign));
+        check_host("the unspecified address", "0.0.0.0:8888", Err(HostForeign));
+        check_host("the unspecified IPv6 address", "[::]", Err(HostForeign));
+        check_host("a name that starts with an address", "127.0.0.1.evil.example", Err(HostForeign));
         check_host("an address as one number", "2130706433", Err(HostForeign));
         check_host("an address in octal", "0177.0.0.1", Err(HostForeign));
-        check_host("an address cut short", "127.1", Err(HostForeign));
-        check_host("nothing (§3.2)", "", Err(HostMalformed));
-        check_host("a port alone", ":8888", Err(HostMalformed));
+        check_host("a shortened address", "127.1", Err(HostForeign));
+        check_host("empty (§3.2)", "", Err(HostMalformed));
+        check_host("only a port", ":8888", Err(HostMalformed));
         check_host("two hosts", "localhost, evil.example", Err(HostMalformed));
         check_host("two hosts with a space", "localhost evil.example", Err(HostMalformed));
         check_host("a user", "localhost@evil.example", Err(HostMalformed));
         check_host("a path", "localhost/evil", Err(HostMalformed));
-        check_host("what is no UTF-8 when cut in the middle", "localhost\u{e9}", Err(HostMalformed));
+        check_host("not ASCII", "localhost\u{e9}", Err(HostMalformed));
     }
 
     #[track_caller]
@@ -293,23 +293,23 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn there_is_exactly_one_host_but_in_http_1_0() {
+    fn exactly_one_host_is_required_except_in_http_1_0() {
         use Error::{HostForeign, HostMalformed, HostMissing, HostRepeated};
         let any = Guard::default();
         check("one", &any, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(()));
         check("none (§3.2)", &any, "GET / HTTP/1.1\r\n\r\n", Err(HostMissing));
         check("none, in absolute-form", &any, "GET http://a/ HTTP/1.1\r\n\r\n", Err(HostMissing));
         check("none in HTTP/1.0", &local(), "GET / HTTP/1.0\r\n\r\n", Ok(()));
-        check("one in HTTP/1.0 is judged", &local(), "GET / HTTP/1.0\r\nHost: a\r\n\r\n", Err(HostForeign));
+        check("one in HTTP/1.0 is checked", &local(), "GET / HTTP/1.0\r\nHost: a\r\n\r\n", Err(HostForeign));
         check("two", &any, "GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", Err(HostRepeated));
-        check("two that are equal", &any, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Err(HostRepeated));
+        check("two equal ones", &any, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Err(HostRepeated));
         check("two in HTTP/1.0", &any, "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Err(HostRepeated));
         check("an empty one before another", &any, "GET / HTTP/1.1\r\nHost:\r\nHost: a\r\n\r\n", Err(HostRepeated));
-        check("a malformed one, wherever the listener is", &any, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(HostMalformed));
-        check("a foreign one where all are served", &any, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", Ok(()));
-        check("absolute-form: both count", &local(), "GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", Err(HostForeign));
-        check("absolute-form: both count, the other way", &local(), "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Err(HostForeign));
-        check("absolute-form: both right", &local(), "GET http://[::1]/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Ok(()));
+        check("a malformed one, on any listener", &any, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(HostMalformed));
+        check("a foreign one where all hosts are served", &any, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", Ok(()));
+        check("absolute-form: a foreign Host", &local(), "GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", Err(HostForeign));
+        check("absolute-form: a foreign authority", &local(), "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Err(HostForeign));
+        check("absolute-form: both are local", &local(), "GET http://[::1]/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Ok(()));
         check("a foreign authority in HTTP/1.0", &local(), "GET http://evil.example/ HTTP/1.0\r\n\r\n", Err(HostForeign));
     }
 
@@ -349,43 +349,43 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn web_pages_from_elsewhere_are_not_served() {
+    fn requests_of_web_pages_from_other_sites_are_refused() {
         use Error::OriginForeign;
         check_origin("a page on this machine", "http://localhost:3000", Ok(()));
-        check_origin("by address", "http://127.0.0.1", Ok(()));
-        check_origin("by address, IPv6", "https://[::1]:8443", Ok(()));
-        check_origin("below localhost", "https://app.localhost", Ok(()));
-        check_origin("in any case", "HTTP://LOCALHOST", Ok(()));
-        check_origin("an editor's own scheme", "vscode-webview://abc", Ok(()));
+        check_origin("an address of this machine", "http://127.0.0.1", Ok(()));
+        check_origin("an IPv6 address of this machine", "https://[::1]:8443", Ok(()));
+        check_origin("a subdomain of localhost", "https://app.localhost", Ok(()));
+        check_origin("in upper case", "HTTP://LOCALHOST", Ok(()));
+        check_origin("the scheme of an editor", "vscode-webview://abc", Ok(()));
         check_origin("a desktop program", "app://obsidian.md", Ok(()));
         check_origin("a file", "file://", Ok(()));
 
-        check_origin("a page elsewhere", "https://evil.example", Err(OriginForeign));
+        check_origin("a page of another site", "https://evil.example", Err(OriginForeign));
         check_origin("without TLS", "http://evil.example", Err(OriginForeign));
-        check_origin("with our port", "http://evil.example:8888", Err(OriginForeign));
-        check_origin("in any case", "HTTPS://EVIL.EXAMPLE", Err(OriginForeign));
-        check_origin("a name that starts like it", "http://localhost.evil.example", Err(OriginForeign));
-        check_origin("a user that looks like it", "http://localhost@evil.example", Err(OriginForeign));
+        check_origin("with this port", "http://evil.example:8888", Err(OriginForeign));
+        check_origin("another site in upper case", "HTTPS://EVIL.EXAMPLE", Err(OriginForeign));
+        check_origin("a name that starts with localhost", "http://localhost.evil.example", Err(OriginForeign));
+        check_origin("localhost as a user name", "http://localhost@evil.example", Err(OriginForeign));
         check_origin("no host", "http://", Err(OriginForeign));
-        check_origin("a list, as old drafts had", "http://localhost http://evil.example", Err(OriginForeign));
+        check_origin("a list (RFC 6454 §7.1)", "http://localhost http://evil.example", Err(OriginForeign));
         check_origin("a list, an opaque one first", "null http://evil.example", Err(OriginForeign));
         check_origin("a list with commas", "app://a,\thttps://evil.example", Err(OriginForeign));
         check_origin("a list of pages on this machine", "http://localhost:1 http://127.0.0.1", Ok(()));
         check_origin("no slashes", "http:evil.example", Err(OriginForeign));
         check_origin("one slash", "https:/evil.example", Err(OriginForeign));
-        check_origin("backslashes, which browsers take for slashes", "http:\\\\evil.example", Err(OriginForeign));
-        check_origin("a backslash behind a name of this machine", "http://localhost\\.evil.example", Err(OriginForeign));
+        check_origin("backslashes, which browsers treat as slashes", "http:\\\\evil.example", Err(OriginForeign));
+        check_origin("a backslash after a local name", "http://localhost\\.evil.example", Err(OriginForeign));
         check_origin("a percent-encoded dot", "http://localhost%2eevil.example", Err(OriginForeign));
         check_origin("a zone (RFC 6874)", "http://[::1%25lo]", Err(OriginForeign));
-        check_origin("an address elsewhere, with a zone", "http://[fe80::1%25eth0]", Err(OriginForeign));
+        check_origin("an address of another machine with a zone", "http://[fe80::1%25eth0]", Err(OriginForeign));
         check_origin("an address as one number", "http://2130706433", Err(OriginForeign));
-        check_origin("all addresses", "http://0.0.0.0:8888", Err(OriginForeign));
-        check_origin("two last dots", "http://localhost..", Err(OriginForeign));
-        check_origin("the last dot", "http://localhost.", Ok(()));
-        check_origin("a path, which no origin has", "http://localhost/", Err(OriginForeign));
+        check_origin("the unspecified address", "http://0.0.0.0:8888", Err(OriginForeign));
+        check_origin("two trailing dots", "http://localhost..", Err(OriginForeign));
+        check_origin("a trailing dot", "http://localhost.", Ok(()));
+        check_origin("a path, which an origin does not have", "http://localhost/", Err(OriginForeign));
         check_origin("an opaque one: programs that run from files", "null", Ok(()));
-        check_origin("nothing", "", Ok(()));
-        check_origin("what is no UTF-8 name", "http://evil\u{e9}", Err(OriginForeign));
+        check_origin("empty", "", Ok(()));
+        check_origin("not ASCII", "http://evil\u{e9}", Err(OriginForeign));
         check("two fields", &local(), "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example\r\n\r\n", Err(OriginForeign));
     }
 
@@ -432,14 +432,14 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn a_request_that_has_passed_here_five_times_is_a_loop() {
+    fn a_request_with_five_via_entries_of_ic_is_a_loop() {
         let (fine, over) = (Ok(()), Err(Error::Loop));
         check_via("four times", &["1.1 ic"; 4], fine);
         check_via("five times", &["1.1 ic"; 5], over);
         check_via("in one list", &["1.1 ic, 1.1 ic,1.1 ic,\t1.1 ic , 1.1 ic"], over);
         check_via("in lists and lines", &["1.1 ic, 1.1 ic", "1.1 ic", "1.1 ic, 1.1 ic"], over);
-        check_via("received as anything", &["1.0 ic", "HTTP/1.1 ic", "2 IC", "1.1\tic", "1.1  ic (a comment)"], over);
-        check_via("others do not count", &["1.1 nginx, 1.1 ic2, 1.1 ic.example, ic 1.1, ic", "1.1 a (1.1 ic)", "1.1 ic:80"], fine);
-        check_via("others between", &["1.1 a, 1.1 ic", "1.1 ic, 1.1 b, 1.1 ic, 1.1 ic", "1.1 c, 1.1 ic"], over);
+        check_via("any received protocol and spelling", &["1.0 ic", "HTTP/1.1 ic", "2 IC", "1.1\tic", "1.1  ic (a comment)"], over);
+        check_via("other proxies do not count", &["1.1 nginx, 1.1 ic2, 1.1 ic.example, ic 1.1, ic", "1.1 a (1.1 ic)", "1.1 ic:80"], fine);
+        check_via("other proxies in between", &["1.1 a, 1.1 ic", "1.1 ic, 1.1 b, 1.1 ic, 1.1 ic", "1.1 c, 1.1 ic"], over);
     }
 }

@@ -283,7 +283,7 @@ mod tests {
     use super::super::tests::check_in_pieces;
     use super::*;
 
-    /// What a head says, in one line: `GET /x Http11 | Host=a | Accept=`.
+    /// A head in one line: `GET /x Http11 | Host=a | Accept=`.
     fn request_text(head: &RequestHead<'_, '_>) -> String {
         let line = format!("{} {} {:?}", head.method, head.target, head.version);
         line + &fields_text(head.fields)
@@ -352,14 +352,14 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn a_request_line_has_exactly_one_form() {
+    fn a_request_line_is_a_method_a_target_and_a_version() {
         use Error::{LineEnding, RequestLine, Target, Tls, Version};
         check("the usual", b"GET / HTTP/1.1\r\n\r\n", Ok("GET / Http11"));
         check("the older version", b"GET / HTTP/1.0\r\n\r\n", Ok("GET / Http10"));
         check("any token is a method", b"M-SEARCH!#$%&'*+.^_`|~ /x HTTP/1.1\r\n\r\n", Ok("M-SEARCH!#$%&'*+.^_`|~ /x Http11"));
         check("methods are case-sensitive and kept", b"Patch / HTTP/1.1\r\n\r\n", Ok("Patch / Http11"));
         check("a method that starts like another", b"POSTS / HTTP/1.1\r\n\r\n", Ok("POSTS / Http11"));
-        check("a target of one byte", b"OPTIONS * HTTP/1.1\r\n\r\n", Ok("OPTIONS * Http11"));
+        check("a target of one character", b"OPTIONS * HTTP/1.1\r\n\r\n", Ok("OPTIONS * Http11"));
         check("all visible characters pass as they are", b"GET /!\"$&'()*+,-./:;<=>?@[\\]^_`{|}~%00 HTTP/1.1\r\n\r\n", Ok("GET /!\"$&'()*+,-./:;<=>?@[\\]^_`{|}~%00 Http11"));
         check("one empty line before it (§2.2)", b"\r\nGET / HTTP/1.1\r\n\r\n", Ok("GET / Http11"));
 
@@ -373,12 +373,12 @@ mod tests {
         check("it ends in CR CR LF", b"GET / HTTP/1.1\r\r\n\r\n", Err(LineEnding));
         check("it ends in a bare CR", b"GET / HTTP/1.1\rHost: a\r\n\r\n", Err(LineEnding));
         check("white space before it", b" GET / HTTP/1.1\r\n\r\n", Err(RequestLine));
-        check("white space behind it", b"GET / HTTP/1.1 \r\n\r\n", Err(LineEnding));
+        check("white space after it", b"GET / HTTP/1.1 \r\n\r\n", Err(LineEnding));
         check("two spaces before the target", b"GET  / HTTP/1.1\r\n\r\n", Err(RequestLine));
-        check("a tab for a space", b"GET\t/ HTTP/1.1\r\n\r\n", Err(RequestLine));
-        check("a tab for the second space", b"GET /\tHTTP/1.1\r\n\r\n", Err(RequestLine));
+        check("a tab instead of the first space", b"GET\t/ HTTP/1.1\r\n\r\n", Err(RequestLine));
+        check("a tab instead of the second space", b"GET /\tHTTP/1.1\r\n\r\n", Err(RequestLine));
         check("no method", b"/ HTTP/1.1\r\n\r\n", Err(RequestLine));
-        check("a method that is no token", b"GE(T / HTTP/1.1\r\n\r\n", Err(RequestLine));
+        check("a method that is not a token", b"GE(T / HTTP/1.1\r\n\r\n", Err(RequestLine));
         check("a method with a byte over 0x7f", b"GET\xe9 / HTTP/1.1\r\n\r\n", Err(RequestLine));
         check("no target", b"GET HTTP/1.1\r\n\r\n", Err(RequestLine));
         check("HTTP/0.9", b"GET /\r\n", Err(RequestLine));
@@ -388,11 +388,11 @@ mod tests {
         check("Latin-1 in the target", b"GET /\xe9 HTTP/1.1\r\n\r\n", Err(RequestLine));
         check("a target without version that ends in CRLF", b"GET / \r\n\r\n", Err(RequestLine));
         check("two spaces before the version", b"GET /  HTTP/1.1\r\n\r\n", Err(RequestLine));
-        check("a space that ought to be %20", b"GET /a b HTTP/1.1\r\n\r\n", Err(RequestLine));
+        check("a space that is not percent-encoded", b"GET /a b HTTP/1.1\r\n\r\n", Err(RequestLine));
         check("a lower-case version (§2.3)", b"GET / http/1.1\r\n\r\n", Err(RequestLine));
         check("another protocol", b"INVITE sip:a@b SIP/2.0\r\n\r\n", Err(RequestLine));
-        check("HTTP/2's preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(Version));
-        check("a minor version to come", b"GET / HTTP/1.2\r\n\r\n", Err(Version));
+        check("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(Version));
+        check("a later minor version", b"GET / HTTP/1.2\r\n\r\n", Err(Version));
         check("a version with more digits", b"GET / HTTP/1.10\r\n\r\n", Err(LineEnding));
         check("a version with leading zeros", b"GET / HTTP/01.1\r\n\r\n", Err(Version));
         check("a version without minor", b"GET / HTTP/1\r\n\r\n", Err(Version));
@@ -407,13 +407,13 @@ mod tests {
         check_lines("the usual", b"Host: a\r\n", Ok(" | Host=a"));
         check_lines("names keep their case and order", b"b: 1\r\nA: 2\r\nB: 3\r\n", Ok(" | b=1 | A=2 | B=3"));
         check_lines("white space around a value is not part of it", b"a:\t 1 \t\r\n", Ok(" | a=1"));
-        check_lines("white space within it is", b"a: 1 \t 2\r\n", Ok(" | a=1 \\t 2"));
-        check_lines("no white space is needed", b"a:1\r\n", Ok(" | a=1"));
+        check_lines("white space within a value is part of it", b"a: 1 \t 2\r\n", Ok(" | a=1 \\t 2"));
+        check_lines("no white space after the colon", b"a:1\r\n", Ok(" | a=1"));
         check_lines("an empty value", b"a:\r\n", Ok(" | a="));
         check_lines("a value of white space", b"a: \t \r\n", Ok(" | a="));
         check_lines("colons in the value", b"a::b:c\r\n", Ok(" | a=:b:c"));
         check_lines("UTF-8 in the value (obs-text)", b"a: \xc3\xa9\r\n", Ok(" | a=\\xc3\\xa9"));
-        check_lines("what is no UTF-8 either", b"a: \xff\x80\r\n", Ok(" | a=\\xff\\x80"));
+        check_lines("a value that is not UTF-8", b"a: \xff\x80\r\n", Ok(" | a=\\xff\\x80"));
         check_lines("every character of a token", b"!#$%&'*+-.^_`|~aZ09: 1\r\n", Ok(" | !#$%&'*+-.^_`|~aZ09=1"));
 
         check_lines("no name", b": 1\r\n", Err(FieldName));
@@ -431,26 +431,26 @@ mod tests {
         check_lines("NUL in a value", b"a: 1\x002\r\n", Err(FieldValue));
         check_lines("NUL as a value", b"a:\0\r\n", Err(FieldValue));
         check_lines("a vertical tab before a value", b"Transfer-Encoding: \x0bchunked\r\n", Err(FieldValue));
-        check_lines("a form feed behind a value", b"Transfer-Encoding: chunked\x0c\r\n", Err(FieldValue));
+        check_lines("a form feed after a value", b"Transfer-Encoding: chunked\x0c\r\n", Err(FieldValue));
         check_lines("DEL in a value", b"a: 1\x7f\r\n", Err(FieldValue));
         check_lines("ESC in a value", b"a: \x1b[31m\r\n", Err(FieldValue));
         check_lines("a bare CR in a value", b"a: 1\r2\r\n", Err(FieldValue));
         check_lines("a bare CR before another field", b"a: 1\rContent-Length: 5\r\n", Err(FieldValue));
         check_lines("CR CR LF", b"a: 1\r\r\n", Err(FieldValue));
         check_lines("a bare CR as a value", b"a:\r \r\n", Err(FieldValue));
-        check_lines("a bare LF behind a value", b"a: 1\nb: 2\r\n", Err(LineEnding));
-        check_lines("a bare LF behind the last value", b"a: 1\n", Err(LineEnding));
-        check_lines("a bare LF behind an empty value", b"a:\nb: 2\r\n", Err(LineEnding));
-        check_lines("a bare LF behind the last, empty value", b"a:\n", Err(LineEnding));
+        check_lines("a bare LF after a value", b"a: 1\nb: 2\r\n", Err(LineEnding));
+        check_lines("a bare LF after the last value", b"a: 1\n", Err(LineEnding));
+        check_lines("a bare LF after an empty value", b"a:\nb: 2\r\n", Err(LineEnding));
+        check_lines("a bare LF after an empty last value", b"a:\n", Err(LineEnding));
     }
 
     #[test]
     #[rustfmt::skip] // A table.
     fn a_head_ends_in_one_empty_line() {
         use Error::LineEnding;
-        check("a bare LF for the empty line", b"GET / HTTP/1.1\r\nHost: a\r\n\n", Err(LineEnding));
-        check("a bare LF for the empty line behind an empty value", b"GET / HTTP/1.1\r\nHost:\r\n\n", Err(LineEnding));
-        check("a bare LF for the empty line and no fields", b"GET / HTTP/1.1\r\n\n", Err(LineEnding));
+        check("a bare LF as the empty line", b"GET / HTTP/1.1\r\nHost: a\r\n\n", Err(LineEnding));
+        check("a bare LF as the empty line after an empty value", b"GET / HTTP/1.1\r\nHost:\r\n\n", Err(LineEnding));
+        check("a bare LF as the empty line, without fields", b"GET / HTTP/1.1\r\n\n", Err(LineEnding));
         check("a CR without its LF", b"GET / HTTP/1.1\r\nHost: a\r\n\rX", Err(LineEnding));
         for end in ["", "\r", "\r\n", "\r\n\r"] {
             let bytes = format!("GET / HTTP/1.1\r\nHost: a{end}");
@@ -461,7 +461,7 @@ mod tests {
 
     /// httparse looks at 8, 16 or 32 bytes at once, by what the processor offers: each lane must be right.
     #[test]
-    fn every_byte_is_judged_alike_wherever_it_stands() {
+    fn a_byte_has_the_same_verdict_at_every_position() {
         const FILLER: [u8; 67] = [b'a'; 67];
         for byte in 0..=u8::MAX {
             let in_name = super::super::grammar::is_tchar(byte);
@@ -489,15 +489,15 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn a_status_line_has_exactly_one_form() {
+    fn a_status_line_is_a_version_a_status_and_a_reason() {
         use Error::{FieldName, FieldValue, LineEnding, StatusLine, Version};
         check_response("the usual", b"HTTP/1.1 200 OK\r\n\r\n", Ok("200 Http11 [200 OK]"));
         check_response("the older version", b"HTTP/1.0 404 Not Found\r\nServer: x\r\n\r\n", Ok("404 Http10 [404 Not Found] | Server=x"));
         check_response("an empty reason (§4)", b"HTTP/1.1 200 \r\n\r\n", Ok("200 Http11 [200 ]"));
         check_response("no reason and no space, as some servers send", b"HTTP/1.1 200\r\nA: b\r\n\r\n", Ok("200 Http11 [200] | A=b"));
         check_response("a reason's bytes are kept", b"HTTP/1.1 200  \tO\xe9 K \r\n\r\n", Ok("200 Http11 [200  \\tO\\xe9 K ]"));
-        check_response("the least status", b"HTTP/1.1 100 Continue\r\n\r\n", Ok("100 Http11 [100 Continue]"));
-        check_response("the greatest", b"HTTP/1.1 999 x\r\n\r\n", Ok("999 Http11 [999 x]"));
+        check_response("the smallest status", b"HTTP/1.1 100 Continue\r\n\r\n", Ok("100 Http11 [100 Continue]"));
+        check_response("the largest status", b"HTTP/1.1 999 x\r\n\r\n", Ok("999 Http11 [999 x]"));
 
         check_response("a TLS handshake", b"\x16\x03", Err(Error::Tls));
         check_response("a status below 100", b"HTTP/1.1 099 x\r\n\r\n", Err(StatusLine));
@@ -506,53 +506,53 @@ mod tests {
         check_response("a sign", b"HTTP/1.1 +20 OK\r\n\r\n", Err(StatusLine));
         check_response("two spaces before the status", b"HTTP/1.1  200 OK\r\n\r\n", Err(StatusLine));
         check_response("a tab before the status", b"HTTP/1.1\t200 OK\r\n\r\n", Err(Version));
-        check_response("a tab behind the status", b"HTTP/1.1 200\tOK\r\n\r\n", Err(StatusLine));
+        check_response("a tab after the status", b"HTTP/1.1 200\tOK\r\n\r\n", Err(StatusLine));
         check_response("NUL in the reason", b"HTTP/1.1 200 O\0K\r\n\r\n", Err(StatusLine));
         check_response("a bare CR in the reason", b"HTTP/1.1 200 O\rK\r\n\r\n", Err(StatusLine));
         check_response("ESC in the reason", b"HTTP/1.1 200 \x1b[31m\r\n\r\n", Err(StatusLine));
-        check_response("a bare LF behind the reason", b"HTTP/1.1 200 OK\nA: b\r\n\r\n", Err(LineEnding));
-        check_response("a bare LF behind the status", b"HTTP/1.1 200\nA: b\r\n\r\n", Err(LineEnding));
+        check_response("a bare LF after the reason", b"HTTP/1.1 200 OK\nA: b\r\n\r\n", Err(LineEnding));
+        check_response("a bare LF after the status", b"HTTP/1.1 200\nA: b\r\n\r\n", Err(LineEnding));
         check_response("a bare LF, and no fields", b"HTTP/1.1 200 OK\n\r\n", Err(LineEnding));
         check_response("bare LFs only", b"HTTP/1.1 200 OK\n\n", Err(LineEnding));
         check_response("an empty line before it, which no server sends", b"\r\nHTTP/1.1 200 OK\r\n\r\n", Err(StatusLine));
         check_response("HTTP/0.9", b"hello", Err(Version));
         check_response("HTTP/2", b"HTTP/2 200\r\n\r\n", Err(Version));
-        check_response("a minor version to come", b"HTTP/1.2 200 OK\r\n\r\n", Err(Version));
+        check_response("a later minor version", b"HTTP/1.2 200 OK\r\n\r\n", Err(Version));
         check_response("SHOUTcast", b"ICY 200 OK\r\n\r\n", Err(Version));
         check_response("a TLS alert", b"\x15\x03\x01\x00\x02\x02\x50", Err(Error::Tls));
         check_response("white space before a colon", b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", Err(FieldName));
         check_response("a folded line", b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", Err(FieldName));
         check_response("a bare CR in a value", b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", Err(FieldValue));
-        check_response("a bare LF behind a value", b"HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n", Err(LineEnding));
-        check_response("a bare LF for the empty line", b"HTTP/1.1 200 OK\r\nA: b\r\n\n", Err(LineEnding));
+        check_response("a bare LF after a value", b"HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n", Err(LineEnding));
+        check_response("a bare LF as the empty line", b"HTTP/1.1 200 OK\r\nA: b\r\n\n", Err(LineEnding));
     }
 
     #[test]
     #[rustfmt::skip] // A table.
-    fn a_section_of_fields_ends_in_an_empty_line_too() {
+    fn a_trailer_section_ends_in_an_empty_line() {
         use Error::{FieldName, FieldValue, LineEnding, TooManyFields};
         check_fields("none", b"\r\n", Ok(""));
         check_fields("one", b"a: 1\r\n\r\n", Ok(" | a=1"));
         check_fields("two", b"a: 1\r\nb:\r\n\r\n", Ok(" | a=1 | b="));
-        check_fields("as many as there is room for", b"a:\r\nb:\r\nc:\r\nd:\r\n\r\n", Ok(" | a= | b= | c= | d="));
-        check_fields("one more", b"a:\r\nb:\r\nc:\r\nd:\r\ne:\r\n", Err(TooManyFields));
+        check_fields("as many as there are slots", b"a:\r\nb:\r\nc:\r\nd:\r\n\r\n", Ok(" | a= | b= | c= | d="));
+        check_fields("more than there are slots", b"a:\r\nb:\r\nc:\r\nd:\r\ne:\r\n", Err(TooManyFields));
         check_fields("a bare LF", b"\n", Err(LineEnding));
         check_fields("a bare LF between fields", b"a: 1\nb: 2\r\n\r\n", Err(LineEnding));
-        check_fields("a bare LF behind the last", b"a: 1\n\r\n", Err(LineEnding));
-        check_fields("a bare LF for the empty line", b"a: 1\r\n\n", Err(LineEnding));
+        check_fields("a bare LF after the last field", b"a: 1\n\r\n", Err(LineEnding));
+        check_fields("a bare LF as the empty line", b"a: 1\r\n\n", Err(LineEnding));
         check_fields("a bare CR", b"\ra: 1\r\n\r\n", Err(LineEnding));
         check_fields("a folded line", b" a: 1\r\n\r\n", Err(FieldName));
         check_fields("NUL", b"a: \0\r\n\r\n", Err(FieldValue));
     }
 
-    /// A head of exactly `len` bytes whose length is made up by `filler` in its target or in a field.
+    /// A head of exactly `len` bytes padded between `before` and `behind`.
     fn head_of(len: usize, before: &str, behind: &str) -> Vec<u8> {
         let filler = "a".repeat(len - before.len() - behind.len());
         [before, &filler, behind].concat().into_bytes()
     }
 
     #[test]
-    fn a_head_of_64_kib_is_taken_and_one_of_a_byte_more_is_not() {
+    fn a_request_head_has_at_most_64_kib() {
         #[track_caller]
         fn check(why: &str, before: &str, behind: &str, too_long: Error) {
             let fits = head_of(HEAD_BYTES_MAX, before, behind);
@@ -568,7 +568,11 @@ mod tests {
                 "{why}"
             );
             let one_short = &fits[..HEAD_BYTES_MAX - 1];
-            assert_eq!(is_taken(one_short), Ok(0), "{why}: may still end in time");
+            assert_eq!(
+                is_taken(one_short),
+                Ok(0),
+                "{why}: may still end within the limit"
+            );
 
             let over = head_of(HEAD_BYTES_MAX + 1, before, behind);
             assert_eq!(is_taken(&over), Err(too_long), "{why}");
@@ -576,7 +580,7 @@ mod tests {
             assert_eq!(
                 is_taken(unended),
                 Err(too_long),
-                "{why}: nothing more is waited for"
+                "{why}: refused without waiting for more"
             );
         }
         use Error::{HeadTooLarge, RequestLineTooLong};
@@ -593,30 +597,30 @@ mod tests {
             HeadTooLarge,
         );
         check(
-            "behind an empty line",
+            "after an empty line",
             "\r\nGET / HTTP/1.1\r\nCookie: ",
             "\r\n\r\n",
             HeadTooLarge,
         );
         check(
-            "a long target whose line ends",
+            "a long target and a complete request line",
             "GET /",
             " HTTP/1.1\r\nA: b\r\n\r\n",
             HeadTooLarge,
         );
-        // A longer one is refused before its line's end has come.
+        // A longer one is refused before the end of its line.
         let unended_line = |before: &str| parse_request(&head_of(HEAD_BYTES_MAX, before, ""));
         assert_eq!(unended_line("GET /"), Err(RequestLineTooLong));
         assert_eq!(
             unended_line("\r\nGET /"),
             Err(RequestLineTooLong),
-            "behind an empty line"
+            "after an empty line"
         );
-        assert_eq!(unended_line("GE"), Err(RequestLineTooLong), "all method");
+        assert_eq!(unended_line("GE"), Err(RequestLineTooLong), "only a method");
     }
 
     #[test]
-    fn a_mistake_beyond_64_kib_does_not_change_the_verdict() {
+    fn bytes_after_64_kib_do_not_change_the_error() {
         let mut bytes = head_of(HEAD_BYTES_MAX, "GET / HTTP/1.1\r\nCookie: ", "");
         bytes.extend_from_slice(b"\0");
         assert_eq!(parse_request(&bytes), Err(Error::HeadTooLarge));
@@ -626,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_head_of_64_kib_is_taken_and_one_of_a_byte_more_is_not() {
+    fn a_response_head_has_at_most_64_kib() {
         let fits = head_of(HEAD_BYTES_MAX, "HTTP/1.1 200 OK\r\nA: ", "\r\n\r\n");
         assert!(matches!(
             parse_response(&fits),
@@ -645,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_128_fields_is_taken_and_one_more_is_not() {
+    fn a_head_has_at_most_128_fields() {
         let with = |count: usize| format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(count));
         let fits = with(FIELDS_MAX) + "\r\n";
         let text = format!("GET / Http11{}", " | a=b".repeat(FIELDS_MAX));
@@ -658,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_head_is_parsed_again_only_when_it_may_be_over() {
+    fn a_slow_head_is_parsed_again_only_when_it_may_be_complete() {
         #[track_caller]
         fn check(why: &str, bytes: &[u8], expected: &[usize]) {
             let parsed_at: Vec<usize> = (1..=bytes.len())
@@ -667,31 +671,38 @@ mod tests {
             assert_eq!(parsed_at, expected, "{why}: {}", bytes.escape_ascii());
         }
         check("at its end", b"GET / HTTP/1.1\r\nA: b\r\n\r\n", &[24]);
-        check("at a wrong end", b"GET / HTTP/1.1\nA: b\n\n", &[21]);
+        check("at an end in bare LFs", b"GET / HTTP/1.1\nA: b\n\n", &[21]);
         check(
-            "at a wrong end of another kind",
+            "at an end in LF CR LF",
             b"GET / HTTP/1.1\nA: b\n\r\n",
             &[22],
         );
-        check("not at a line's end", b"GET / HTTP/1.1\r\nA: b\r\n", &[]);
+        check(
+            "not at the end of a line",
+            b"GET / HTTP/1.1\r\nA: b\r\n",
+            &[],
+        );
         let long = head_of(HEAD_BYTES_MAX, "GET /", "");
         assert!(!may_end(&long[..HEAD_BYTES_MAX - 1], 1));
         assert!(
             may_end(&long, HEAD_BYTES_MAX - 1),
-            "the limit is an end, too"
+            "the limit is an end as well"
         );
     }
 
     #[test]
-    fn an_end_is_noticed_however_the_head_arrives() {
+    fn the_end_of_a_head_is_found_however_it_arrives() {
         let bytes = b"GET / HTTP/1.1\r\nA: b\r\n\r\n";
         for seen in 0..bytes.len() {
-            assert!(may_end(bytes, seen), "{seen} bytes had been seen");
+            assert!(may_end(bytes, seen), "after {seen} bytes");
         }
         assert!(
             may_end(b"GET / HTTP/1.1\r\n\r\nbody", 0),
-            "with a body behind it"
+            "with a body after it"
         );
-        assert!(!may_end(b"GET / HTTP/1.1\r\n\r\nbody", 21), "not twice");
+        assert!(
+            !may_end(b"GET / HTTP/1.1\r\n\r\nbody", 21),
+            "not a second time"
+        );
     }
 }
