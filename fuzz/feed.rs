@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use interceptor::serve::feed::command::{Command, CommandReader, TooLong};
+use interceptor::serve::feed::command::{self, TooLong};
 use interceptor::serve::feed::observe::{BodyFormat, BodySummary, Observer};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -31,10 +31,13 @@ pub fn feed(input: &[u8]) {
         }
     }
     let read = |step: usize| {
-        let (mut reader, mut commands) = (CommandReader::default(), Vec::new());
-        let result = input
-            .chunks(step)
-            .try_for_each(|piece| reader.read(piece, |command| commands.push(command)));
+        let (mut buffer, mut commands) = (Vec::new(), Vec::new());
+        let result = input.chunks(step).try_for_each(|piece| {
+            buffer.extend_from_slice(piece);
+            let used = command::read(&buffer, |on| commands.push(on))?;
+            buffer.drain(..used);
+            Ok(())
+        });
         (commands, result)
     };
     let whole = read(input.len().max(1));
@@ -60,7 +63,7 @@ fn events(stream: &[u8]) -> u64 {
 }
 
 /// Returns the commands up to the first line that is too long.
-fn commands(input: &[u8]) -> (Vec<Command>, Result<(), TooLong>) {
+fn commands(input: &[u8]) -> (Vec<bool>, Result<(), TooLong>) {
     let mut commands = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
     let unended = lines.pop().unwrap_or_default();
@@ -70,7 +73,7 @@ fn commands(input: &[u8]) -> (Vec<Command>, Result<(), TooLong>) {
         }
         let document: Option<serde_json::Value> = serde_json::from_slice(line).ok();
         let on = document.and_then(|document| document.get("record")?.as_bool());
-        commands.extend(on.map(Command::Record));
+        commands.extend(on);
     }
     let is_short = unended.len() <= 4096;
     (commands, is_short.then_some(()).ok_or(TooLong))

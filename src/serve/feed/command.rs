@@ -2,45 +2,30 @@
 
 use serde_json::Value;
 
-/// A command of a subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Switch recording on or off.
-    Record(bool),
-}
-
 /// A line exceeds 4 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong;
 
-/// Splits the input into lines; holds the start of the current one.
-#[derive(Debug, Clone, Default)]
-pub struct CommandReader(Vec<u8>);
-
-impl CommandReader {
-    /// Reads the next bytes and calls `run` with each complete command. Lines that are no command are ignored.
-    pub fn read(&mut self, bytes: &[u8], mut run: impl FnMut(Command)) -> Result<(), TooLong> {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, is_whole) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            if self.0.len() + text.len() > LINE_BYTES_MAX {
-                return Err(TooLong);
-            }
-            self.0.extend_from_slice(text);
-            if is_whole {
-                parse(&self.0).into_iter().for_each(&mut run);
-                self.0.clear();
-            }
+/// Calls `record` with each command in the complete lines of `bytes`: whether recording is to be on. Lines that are no command
+/// are ignored. Returns how many bytes the complete lines have.
+pub fn read(bytes: &[u8], mut record: impl FnMut(bool)) -> Result<usize, TooLong> {
+    let mut used = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let is_complete = line.ends_with(b"\n");
+        if line.len() - usize::from(is_complete) > LINE_BYTES_MAX {
+            return Err(TooLong);
         }
-        Ok(())
+        if is_complete {
+            parse(line).into_iter().for_each(&mut record);
+            used += line.len();
+        }
     }
+    Ok(used)
 }
 
-fn parse(line: &[u8]) -> Option<Command> {
+fn parse(line: &[u8]) -> Option<bool> {
     let line: Value = serde_json::from_slice(line).ok()?;
-    line.get("record")?.as_bool().map(Command::Record)
+    line.get("record")?.as_bool()
 }
 
 /// The longest line, without its end; many times what a command needs.
@@ -53,12 +38,14 @@ mod tests {
     #[track_caller]
     fn check(why: &str, input: &str, expected: Result<&[bool], TooLong>) {
         for step in [input.len().max(1), 1, 3] {
-            let mut reader = CommandReader::default();
-            let mut commands = Vec::new();
-            let mut pieces = input.as_bytes().chunks(step);
-            let result =
-                pieces.try_for_each(|piece| reader.read(piece, |command| commands.push(command)));
-            let expected = expected.map(|on| on.iter().map(|on| Command::Record(*on)).collect());
+            let (mut buffer, mut commands) = (Vec::new(), Vec::new());
+            let result = input.as_bytes().chunks(step).try_for_each(|piece| {
+                buffer.extend_from_slice(piece);
+                let used = read(&buffer, |on| commands.push(on))?;
+                buffer.drain(..used);
+                Ok(())
+            });
+            let expected = expected.map(<[bool]>::to_vec);
             assert_eq!(
                 result.map(|()| commands),
                 expected,

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use smol::future;
 
-use super::command::{Command, CommandReader};
-use super::event::{Event, InstanceInfo, Line, unix_time};
+use super::command;
+use super::event::{Event, InstanceInfo, unix_time};
 use super::hub::{Hub, Subscriber};
 use crate::serve::conn::{Conn, Filled, Reader, Stream, Writer};
 use crate::serve::reactor::{Source, Timer};
@@ -43,13 +43,10 @@ impl FeedSocket {
         let pid = std::process::id();
         let path = own_socket(folder);
         // A process in another container may have the same id.
-        match listen::connect_at_once(&path) {
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            // Its queue is full, so a blocking connect would wait for it.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::AddrInUse.into());
-            }
-            Err(_) => {}
+        let connected = listen::connect_at_once(&path).map_err(|error| error.kind());
+        // It would block if the other's queue is full.
+        if matches!(connected, Ok(_) | Err(io::ErrorKind::WouldBlock)) {
+            return Err(io::ErrorKind::AddrInUse.into());
         }
         let temporary = folder.join(format!(".{pid}.sock"));
         let listener = match UnixListener::bind(&temporary) {
@@ -117,7 +114,16 @@ pub fn is_private(folder: &Path) -> io::Result<bool> {
 async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, instance: Rc<InstanceInfo>) {
     let mut conn = Conn::new(stream);
     let (reader, writer) = conn.split();
-    match hub.subscribe(|recording| hello(&instance, recording)) {
+    let hello = |recording| {
+        let event = Event::Hello {
+            protocol: PROTOCOL,
+            instance: &instance,
+            recording,
+            at: unix_time(),
+        };
+        event.line()
+    };
+    match hub.subscribe(hello) {
         Ok(subscriber) => {
             future::or(
                 read_commands(reader, &hub),
@@ -137,26 +143,12 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, instance: Rc<InstanceInf
     }
 }
 
-fn hello(instance: &InstanceInfo, recording: bool) -> Line {
-    let hello = Event::Hello {
-        protocol: PROTOCOL,
-        instance,
-        recording,
-        at: unix_time(),
-    };
-    hello.line()
-}
-
 /// Runs the commands of a subscriber until it disconnects or sends a line that is too long.
 async fn read_commands(mut reader: Reader<'_>, hub: &Hub) {
-    let mut commands = CommandReader::default();
     while let Ok(Filled::Some) = reader.fill().await {
-        let bytes = reader.bytes();
-        let result = commands.read(bytes, |Command::Record(on)| hub.set_recording(on));
-        let len = bytes.len();
-        reader.consume(len);
-        if result.is_err() {
-            return;
+        match command::read(reader.bytes(), |on| hub.set_recording(on)) {
+            Ok(used) => reader.consume(used),
+            Err(command::TooLong) => return,
         }
     }
 }

@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::event::{Event, Fields, Line, Outcome, Side, unix_time};
+use super::event::{Event, Fields, Outcome, Side, unix_time};
 use super::hub::{Hub, Retention};
 use super::observe::{BodyFormat, BodySummary, Observer};
 use super::record::RecordedBody;
 use super::redact;
+use crate::http;
 use crate::http::body::Body;
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
@@ -115,9 +116,6 @@ impl Trace {
         self.response_head.set(Some((head.status, ttfb_ms)));
         *self.response.borrow_mut() =
             BodyTrace::new(framing, head.fields, new_recorded_body(&self.hub));
-        if !self.hub.is_active() {
-            return;
-        }
         let reason = head.status_and_reason.get(4..).unwrap_or_default();
         let event = Event::Head {
             id: self.id,
@@ -128,7 +126,7 @@ impl Trace {
             length: announced_length(framing),
             ttfb_ms,
         };
-        self.publish(&event.line());
+        self.publish(&event);
     }
 
     /// From here on the bodies of both sides are the bytes of a tunnel.
@@ -169,9 +167,6 @@ impl Trace {
         self.has_ended.set(true);
         self.publish_body(Side::Request);
         self.publish_body(Side::Response);
-        if !self.hub.is_active() {
-            return;
-        }
         let (request, response) = (self.request.borrow(), self.response.borrow());
         let (requested, responded) = (request.summary(), response.summary());
         let event = Event::End {
@@ -192,7 +187,7 @@ impl Trace {
             first_event_ms: response.events.map(|(first, _)| first),
             last_event_ms: response.events.map(|(_, last)| last),
         };
-        self.publish(&event.line());
+        self.publish(&event);
     }
 
     fn body(&self, side: Side) -> &RefCell<BodyTrace> {
@@ -243,11 +238,15 @@ impl Trace {
             truncated: recorded.is_truncated(),
             total: trace.bytes,
         };
-        self.publish(&event.line());
+        self.publish(&event);
     }
 
-    fn publish(&self, line: &Line) {
-        self.hub.publish(Retention::Exchange(self.id), line);
+    fn publish(&self, event: &Event<'_>) {
+        // The last subscriber may have left since the trace was started.
+        if self.hub.is_active() {
+            let retention = Retention::Exchange(self.id);
+            self.hub.publish(retention, &event.line());
+        }
     }
 
     /// Returns the milliseconds since the request's first byte, to the microsecond.
@@ -269,24 +268,15 @@ impl Drop for Trace {
 impl BodyTap<'_> {
     /// Reads the next bytes of the body, which have passed, framing included.
     pub fn observe(self, bytes: &[u8]) {
-        {
-            let mut body = self.trace.body(self.side).borrow_mut();
-            body.observe(bytes, self.trace);
-        }
+        let body = self.trace.body(self.side);
+        body.borrow_mut().observe(bytes, self.trace);
         self.trace.after_piece(self.side);
     }
 
     /// Counts bytes of data that have passed without being read.
     pub fn skip(self, count: u64) {
-        {
-            let mut trace = self.trace.body(self.side).borrow_mut();
-            trace.bytes += count;
-            trace.body.advance(count);
-            trace.discard_unless(self.trace.hub.is_recording());
-            if let Some(recorded) = &mut trace.recorded {
-                recorded.truncate();
-            }
-        }
+        let body = self.trace.body(self.side);
+        body.borrow_mut().skip(count, self.trace);
         self.trace.after_piece(self.side);
     }
 
@@ -335,6 +325,15 @@ impl BodyTrace {
         }
     }
 
+    fn skip(&mut self, count: u64, trace: &Trace) {
+        self.discard_unless(trace.hub.is_recording());
+        self.bytes += count;
+        self.body.advance(count);
+        if let Some(recorded) = &mut self.recorded {
+            recorded.truncate();
+        }
+    }
+
     fn observe_data(&mut self, data: &[u8]) {
         self.bytes += data.len() as u64;
         if let Some(observer) = &mut self.observer {
@@ -374,18 +373,11 @@ static NO_SUMMARY: BodySummary = BodySummary {
 
 /// Returns how a body with these fields is read; `None` if it cannot be, also because of a content coding.
 fn body_format(fields: &[Field<'_>]) -> Option<BodyFormat> {
-    let value = |name: &str| {
-        let mut values = fields
-            .iter()
-            .filter(|field| field.name.eq_ignore_ascii_case(name))
-            .filter_map(|field| std::str::from_utf8(field.value).ok());
-        values.next()
-    };
-    let is_coded =
-        value("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
-    value("content-type")
-        .filter(|_| !is_coded)
-        .and_then(BodyFormat::of)
+    let is_coded = http::values(fields, "content-encoding")
+        .next()
+        .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    let content_type = http::values(fields, "content-type").next()?;
+    BodyFormat::of(std::str::from_utf8(content_type).ok()?).filter(|_| !is_coded)
 }
 
 /// Returns the length that a message announces for its body.
