@@ -1,9 +1,10 @@
 //! Names, paths and messages from outside the program, shown safely.
 //!
 //! Decided here: which characters are escaped so that none acts on a terminal. [`raw`] carries paths that are not UTF-8
-//! inside text. All code that prints or logs text from outside uses these functions.
+//! inside text, [`redact`] removes secrets. All code that prints or logs text from outside uses these functions.
 
 pub mod raw;
+pub mod redact;
 
 use std::fmt;
 use std::io;

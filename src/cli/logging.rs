@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::output::eprint_line;
 use super::settings::Environment;
-use crate::text::Escaped;
+use crate::text::{Escaped, redact};
 
 /// Starts logging for the whole process; later calls have no effect. `default` is the filter if `RUST_LOG` is not set.
 pub fn start(environment: &Environment<'_>, default: &'static str) {
@@ -39,8 +39,8 @@ pub fn start(environment: &Environment<'_>, default: &'static str) {
                 seconds % 60,
                 now.subsec_millis(),
                 record.level(),
-                // The message may contain bytes from a peer.
-                Escaped(&record.args().to_string()),
+                // The message may contain bytes from a peer and secrets.
+                Escaped(&redact::text(&record.args().to_string(), false)),
             )
         })
         .try_init();

@@ -13,7 +13,7 @@
 //! | `start` | the head of a request has been read: `id`, `at`, `connection`, `client`, `method`, `path`, `version`, `fields`, `length` |
 //! | `head` | the head of the target's response has been read; once more if the request is then sent again: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms` |
 //! | `progress` | at most four times a second for each exchange: `id`, `request_bytes`, `response_bytes`, `events` |
-//! | `body` | a body has ended while recording is on: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`), `data`, `truncated`, `total` |
+//! | `body` | a body has ended while recording is on: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`, `omitted`), `data`, `truncated`, `total` |
 //! | `end` | the exchange has ended: `id`, `at`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `model`, `input_tokens`, `output_tokens`, `events`, `first_event_ms`, `last_event_ms` |
 //! | `recording` | recording was switched: `on` |
 //! | `lost` | the subscriber is too slow: `count` lines are missing here |
@@ -22,7 +22,7 @@
 //!
 //! - `fields` are pairs `[name, value]` in their order. Unknown values are null: the method and path of a malformed request, the
 //!   `length` of a body that does not announce one, the status of a missing response.
-//! - `path` has the names of a query, without values. Values of fields that hold secrets, and keys in other texts, are `…`.
+//! - `path` has the names of a query, without values. Values of fields that hold secrets, and secrets in other texts, are `…`.
 //! - `outcome` is `complete`, `client_gone` (the client disconnected or stopped reading), `origin_cut` (the target closed within
 //!   its response), `refused` (the request was not served, or only in part, because of the client), `error` (the target sent no
 //!   response; `error` is the value of `x-ic-error`) or `tunnel` (the tunnel has ended).
@@ -40,9 +40,11 @@
 //! # Recording
 //!
 //! Off at first. While it is on, the last 256 exchanges are kept, including up to 1 MiB of each body, in at most 8 MiB, and sent
-//! to each new subscriber; bodies that are not complete have another 8 MiB. Keys in bodies and the strings of secret JSON members (`password`) are replaced; a body with a content
-//! coding is kept as it is. `{"record":false}` switches recording off and discards what was kept; so does a minute without a
-//! subscriber, so that a page can be reloaded, but prompts do not stay in memory after it is closed.
+//! to each new subscriber; bodies that are not complete have another 8 MiB. Secrets in bodies are replaced by `…`
+//! ([`redact`](crate::text::redact)). A body with a content coding is `omitted`, because secrets in it would not be found; a
+//! client that sends no `Accept-Encoding` gets bodies without one. `{"record":false}` switches recording off and discards what
+//! was kept; so does a minute without a subscriber, so that a page can be reloaded, but prompts do not stay in memory after it
+//! is closed.
 //!
 //! # Cost
 //!
@@ -55,7 +57,7 @@ mod hub;
 mod json;
 pub mod observe;
 mod record;
-mod redact;
+
 mod socket;
 mod trace;
 

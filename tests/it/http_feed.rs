@@ -633,6 +633,174 @@ fn recorded_bodies_are_sent_to_present_and_later_listeners() {
 }
 
 #[test]
+fn a_recording_has_no_secrets() {
+    let multipart =
+        "--x\r\nContent-Disposition: form-data; name=\"api_key\"\r\n\r\nhunter2\r\n--x--";
+    let rows = [
+        (
+            "",
+            r#"{"headers":{"Authorization":"Bearer hunter2"}}"#,
+            Some(r#"{"headers":{"Authorization":"…"}}"#),
+        ),
+        (
+            "Content-Type: application/x-www-form-urlencoded\r\n",
+            "client_secret=hunter2&a=b",
+            Some("client_secret=…&a=b"),
+        ),
+        (
+            "Content-Type: multipart/form-data; boundary=x\r\n",
+            multipart,
+            Some(&*multipart.replace("hunter2", "…")),
+        ),
+        (
+            "",
+            "see https://me:hunter2@a.example/",
+            Some("see https://…@a.example/"),
+        ),
+        ("Content-Encoding: identity\r\n", "hunter", Some("hunter")),
+        ("Content-Encoding: gzip\r\n", "hunter2", None),
+        ("Content-Encoding: identity, br\r\n", "hunter2", None),
+        (
+            "Content-Encoding: identity\r\nContent-Encoding: zstd\r\n",
+            "hunter2",
+            None,
+        ),
+    ];
+    let (origin, interceptor) = scripted();
+    let mut listener = Listener::of(&interceptor);
+    listener.record(true);
+    let mut client = interceptor.client();
+    for (fields, body, expected) in rows {
+        client.send(post(fields, body));
+        let mut served = origin.accept();
+        served.request();
+        let len = body.len();
+        let head = "HTTP/1.1 200 use sk-0123456789abcdef\r\nConnection: close\r\n";
+        served.send(format!("{head}{fields}Content-Length: {len}\r\n\r\n{body}"));
+        client.response("POST");
+        assert_eq!(listener.wait_for("head")["reason"], "use …");
+        // The body of the request comes before that head or behind it.
+        let response = loop {
+            let line = listener.next();
+            if line["event"] == "body" && line["side"] == "response" {
+                break line;
+            }
+        };
+        let (encoding, data) = expected.map_or(("omitted", ""), |data| ("utf8", data));
+        assert_eq!(
+            (&response["encoding"], &response["data"]),
+            (&json!(encoding), &json!(data)),
+            "{fields}{body}"
+        );
+        assert_eq!(response["truncated"], expected.is_none());
+        assert_eq!(response["total"], len);
+        assert_eq!(listener.wait_for("end")["outcome"], "complete");
+    }
+}
+
+#[test]
+fn neither_the_log_nor_the_model_has_a_key() {
+    const KEY: &str = "sk-proj-0123456789abcdef";
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin).env("RUST_LOG", "trace").start();
+    let mut listener = Listener::of(&interceptor);
+    let body = format!("{{\"model\":\"{KEY}\"}}");
+    let fields = format!("Content-Type: application/json\r\n{KEY}: a\r\n");
+    let mut client = interceptor.client();
+    client
+        .send(post(&fields, &body).replace("/v1/messages?", &format!("/v1/{KEY}/messages?{KEY}&")));
+    client.response("POST");
+    let start = listener.expect("start");
+    assert_eq!(start["path"], "/v1/…/messages?…&beta=…");
+    assert_eq!(start["fields"][2][0], "…");
+    assert_eq!(listener.wait_for("end")["model"], "…");
+    drop(origin);
+    let mut client = interceptor.client();
+    client.send(format!("GET /v1/{KEY} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    assert_eq!(client.response("GET").status, 502);
+    let said = interceptor.wait_for_errors("the refusal", |said| said.contains("WARN"));
+    assert!(said.contains("GET /v1/…") && !said.contains(KEY), "{said}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_client_sends_takes_time_in_proportion_to_its_length() {
+    let (_origin, interceptor) = agreeing();
+    let mut listener = Listener::of(&interceptor);
+    listener.record(true);
+    let pieces = [
+        " ",
+        "a ",
+        "a-",
+        "sk-",
+        "pa-",
+        "a,",
+        ",",
+        "Basic ",
+        "token ",
+        "a=",
+        "token=",
+        "token: ",
+        "://a@",
+        "]=",
+        "\"token\":[",
+        "\"token\":",
+        "\\\"",
+        "-----BEGIN PRIVATE KEY-----",
+        "form-data; name=token\t",
+        "&=",
+        "/?",
+        "close,",
+        "http://localhost ",
+        "1.1 ic,",
+    ];
+    let names = [
+        "X-Note",
+        "Location",
+        "Connection",
+        "Origin",
+        "Via",
+        "TE",
+        "Keep-Alive",
+        "Sec-WebSocket-Protocol",
+        "Content-Type",
+        "Content-Encoding",
+    ];
+    for piece in pieces {
+        let before = cpu_ticks(&interceptor);
+        let field = piece.repeat(60_000 / piece.len());
+        for name in names {
+            let mut client = interceptor.client();
+            client.send(format!(
+                "GET / HTTP/1.1\r\nHost: localhost\r\n{name}: {field}\r\nConnection: close\r\n\r\n"
+            ));
+            client.response("GET");
+        }
+        let mut client = interceptor.client();
+        let body = piece.repeat(100_000 / piece.len());
+        client.send(post("Connection: close\r\n", &body));
+        client.response("POST");
+        while listener.next()["event"] != "body" {}
+        // The heads and the body take up to 0.5 s in a debug build; one head would take 4 s if the time were quadratic.
+        let ticks = cpu_ticks(&interceptor) - before;
+        assert!(ticks < 200, "{piece:?}: {ticks} hundredths of a second");
+    }
+}
+
+/// Returns the CPU time of a process in hundredths of a second (proc_pid_stat(5), utime).
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn cpu_ticks(interceptor: &Interceptor) -> u64 {
+    let stat =
+        std::fs::read_to_string(format!("/proc/{}/stat", interceptor.pid())).expect("it runs");
+    let (_, behind_name) = stat.rsplit_once(')').expect("a name");
+    let utime = behind_name.split_whitespace().nth(11);
+    utime
+        .and_then(|utime| utime.parse().ok())
+        .expect("a number")
+}
+
+#[test]
 fn a_body_that_passes_while_recording_is_off_is_not_kept() {
     let (origin, interceptor) = scripted();
     let mut listener = Listener::of(&interceptor);

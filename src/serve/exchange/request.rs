@@ -21,6 +21,7 @@ use crate::serve::error::{ClientError, ForwardError};
 use crate::serve::feed::{BodyTap, RequestStart, Side, Trace};
 use crate::serve::reactor;
 use crate::serve::site::Site;
+use crate::text::redact;
 
 /// A client's connection between two requests: all that an idle one costs.
 #[derive(Debug)]
@@ -211,7 +212,8 @@ fn take_request(
         ),
         page,
         began,
-        label: log::log_enabled!(log::Level::Debug).then(|| format!("{method} {path}")),
+        label: log::log_enabled!(log::Level::Debug)
+            .then(|| format!("{method} {}", redact::path(path))),
         trace,
     };
     Ok(Parsed::Complete((request, forwarded.head.len)))

@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::redact;
 use crate::http::head::Field;
 use crate::text::EscapedJson;
+use crate::text::redact;
 
 /// A line with its end; subscribers and the recording share it.
 pub type Line = Rc<str>;
@@ -129,11 +129,12 @@ pub struct Fields<'a>(pub &'a [Field<'a>]);
 
 impl Serialize for Fields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(
-            self.0
-                .iter()
-                .map(|field| (field.name, redact::field(field.name, field.value))),
-        )
+        serializer.collect_seq(self.0.iter().map(|field| {
+            (
+                redact::text(field.name, false),
+                redact::field(field.name, field.value),
+            )
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::event::Line;
-use super::redact;
+use crate::text::redact;
 
 /// The last exchanges, as the lines that were published of them.
 #[derive(Debug, Default)]
@@ -85,6 +85,7 @@ impl ByteBudget {
 pub struct RecordedBody {
     bytes: Vec<u8>,
     is_truncated: bool,
+    is_omitted: bool,
     budget: Rc<ByteBudget>,
 }
 
@@ -93,6 +94,7 @@ impl RecordedBody {
         RecordedBody {
             bytes: Vec::new(),
             is_truncated: false,
+            is_omitted: false,
             budget: Rc::clone(budget),
         }
     }
@@ -113,14 +115,23 @@ impl RecordedBody {
         self.is_truncated = true;
     }
 
+    /// Leaves the body out: it has a content coding, so that secrets in it would not be found.
+    pub fn omit(&mut self) {
+        self.is_omitted = true;
+        self.is_truncated = true;
+    }
+
     /// Whether the end of the body is missing.
     pub fn is_truncated(&self) -> bool {
         self.is_truncated
     }
 
     /// Returns the body without its keys, and its encoding: `utf8` where it is text without control characters other than
-    /// those of lines and tables, else `base64`.
+    /// those of lines and tables, else `base64`; `omitted` without data.
     pub fn encoded(&self) -> (&'static str, String) {
+        if self.is_omitted {
+            return ("omitted", String::new());
+        }
         let text = match std::str::from_utf8(&self.bytes) {
             // Truncated within a character.
             Err(error) if self.is_truncated && error.error_len().is_none() => {

@@ -12,13 +12,13 @@ use super::event::{Event, Fields, Outcome, Side, unix_time};
 use super::hub::{Hub, Retention};
 use super::observe::{BodyFormat, BodySummary, Observer};
 use super::record::RecordedBody;
-use super::redact;
 use crate::http;
 use crate::http::body::Body;
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
-use crate::http::head::{Field, RequestHead, ResponseHead, Version};
+use crate::http::head::{Field, RequestHead, ResponseHead, Version, elements};
 use crate::serve::error::{ClientError, ForwardError};
+use crate::text::redact;
 
 /// One exchange and what its subscribers know of it. Dropped before its end, it ends as interrupted.
 #[derive(Debug)]
@@ -83,12 +83,13 @@ impl Trace {
         let fields = head.map_or(&[][..], |head| head.fields);
         let client = client.map_or_else(|| "unix".to_owned(), |client| client.to_string());
         let path = path.map(redact::path);
+        let method = head.map(|head| redact::text(head.method, false));
         let event = Event::Start {
             id,
             at: unix_time(),
             connection,
             client: &client,
-            method: head.map(|head| head.method),
+            method: method.as_deref(),
             path: path.as_deref(),
             version: head.map(|head| match head.version {
                 Version::Http10 => "1.0",
@@ -121,7 +122,7 @@ impl Trace {
             id: self.id,
             at: unix_time(),
             status: head.status,
-            reason: &String::from_utf8_lossy(reason),
+            reason: &redact::text(&String::from_utf8_lossy(reason), false),
             fields: Fields(head.fields),
             length: announced_length(framing),
             ttfb_ms,
@@ -169,6 +170,9 @@ impl Trace {
         self.publish_body(Side::Response);
         let (request, response) = (self.request.borrow(), self.response.borrow());
         let (requested, responded) = (request.summary(), response.summary());
+        // The response is more precise: its name of the model may have a date.
+        let model = responded.model.as_deref().or(requested.model.as_deref());
+        let model = model.map(|model| redact::text(model, false));
         let event = Event::End {
             id: self.id,
             at: unix_time(),
@@ -179,8 +183,7 @@ impl Trace {
             outcome,
             status,
             error,
-            // The response is more precise: its name of the model may have a date.
-            model: responded.model.as_deref().or(requested.model.as_deref()),
+            model: model.as_deref(),
             input_tokens: responded.input_tokens,
             output_tokens: responded.output_tokens,
             events: responded.events,
@@ -292,7 +295,15 @@ impl BodyTap<'_> {
 }
 
 impl BodyTrace {
-    fn new(framing: Framing, fields: &[Field<'_>], recorded: Option<RecordedBody>) -> BodyTrace {
+    fn new(
+        framing: Framing,
+        fields: &[Field<'_>],
+        mut recorded: Option<RecordedBody>,
+    ) -> BodyTrace {
+        let is_coded = content_coding(fields).is_some();
+        if let Some(recorded) = recorded.as_mut().filter(|_| is_coded) {
+            recorded.omit();
+        }
         BodyTrace {
             body: Body::new(framing),
             bytes: 0,
@@ -373,11 +384,15 @@ static NO_SUMMARY: BodySummary = BodySummary {
 
 /// Returns how a body with these fields is read; `None` if it cannot be, also because of a content coding.
 fn body_format(fields: &[Field<'_>]) -> Option<BodyFormat> {
-    let is_coded = http::values(fields, "content-encoding")
-        .next()
-        .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     let content_type = http::values(fields, "content-type").next()?;
-    BodyFormat::of(std::str::from_utf8(content_type).ok()?).filter(|_| !is_coded)
+    BodyFormat::of(std::str::from_utf8(content_type).ok()?)
+        .filter(|_| content_coding(fields).is_none())
+}
+
+/// Returns the first content coding that changes a body (RFC 9110 §8.4). `identity` is none, but some servers send it.
+fn content_coding<'b>(fields: &[Field<'b>]) -> Option<&'b [u8]> {
+    let mut codings = elements(fields, "content-encoding");
+    codings.find(|coding| !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// Returns the length that a message announces for its body.
@@ -412,6 +427,8 @@ mod tests {
             Some(BodyFormat::Json)
         );
         assert_eq!(body_format(&[json, coded(b"gzip")]), None);
+        assert_eq!(body_format(&[json, coded(b"identity, br")]), None);
+        assert_eq!(body_format(&[coded(b""), json, coded(b"\xff")]), None);
         assert_eq!(body_format(&[]), None);
     }
 }

@@ -41,43 +41,17 @@ export function field(fields, name) {
   return fields?.find(([key]) => key.toLowerCase() === name)?.[1];
 }
 
-/** A recorded body as bytes. */
-function bytes({ encoding, data }) {
-  if (encoding !== 'base64') return new TextEncoder().encode(data);
-  return Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
-}
-
-/** A recorded body as text, decompressed if the browser can; of a truncated body its beginning. */
-export async function bodyText(body, fields) {
-  const coding = field(fields, 'content-encoding')?.trim().toLowerCase();
-  if (!coding || coding === 'identity') {
-    if (body.encoding !== 'base64') return { text: body.data };
-    const raw = bytes(body);
-    try {
-      return { text: new TextDecoder('utf-8', { fatal: true }).decode(raw) };
-    } catch {
-      return { note: `${raw.length} bytes that are not text` };
-    }
-  }
-  const format = { gzip: 'gzip', 'x-gzip': 'gzip', deflate: 'deflate' }[coding];
-  if (!format) return { note: `compressed with ${coding}, which is not supported here` };
-  const decoder = new TextDecoder();
-  let text = '';
+/** A recorded body as text, or a note that says why there is none. */
+export function bodyText({ encoding, data }, fields) {
+  if (encoding === 'omitted') return { note: `not kept: it is compressed with ${field(fields, 'content-encoding')}, so keys in it would not be found` };
+  if (encoding !== 'base64') return { text: data };
+  const raw = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
   try {
-    const reader = new Blob([bytes(body)]).stream().pipeThrough(new DecompressionStream(format)).getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      text += decoder.decode(value, { stream: true });
-      if (text.length > UNPACKED_MAX) return { text, note: 'cut at 8 MiB' };
-    }
+    return { text: new TextDecoder('utf-8', { fatal: true }).decode(raw) };
   } catch {
-    if (!text) return { note: `cannot be decompressed (${coding})` };
+    return { note: `${raw.length} bytes that are not text` };
   }
-  return { text: text + decoder.decode() };
 }
-
-const UNPACKED_MAX = 8 << 20;
 
 export function parsed(text) {
   try {

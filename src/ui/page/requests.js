@@ -353,13 +353,11 @@ export class Requests {
     }
   }
 
-  async fillSections(one) {
-    const revision = one.revision;
-    const [request, response] = await Promise.all([['request', one.requestFields], ['response', one.responseFields]]
-      .map(([side, fields]) => (one.bodies[side] ? bodyText(one.bodies[side], fields) : null)));
+  fillSections(one) {
+    const [request, response] = [['request', one.requestFields], ['response', one.responseFields]]
+      .map(([side, fields]) => (one.bodies[side] ? bodyText(one.bodies[side], fields) : null));
     const answer = response?.text ? assembled(response.text) : null;
-    const news = request?.text ? await this.newsOf(one, request.text) : null;
-    if (this.openKey !== one.key || one.revision !== revision) return;
+    const news = request?.text ? this.newsOf(one, request.text) : null;
     const sections = [
       news && this.section('news', `New since the request of ${clock(news.previous.at)}`, newsView(news, () => this.list.pick(news.previous.key, true))),
       answer && this.section('answer', 'Answer', answerView(answer)),
@@ -381,14 +379,14 @@ export class Requests {
     }, h('summary', {}, title), content);
   }
 
-  async newsOf(one, text) {
+  newsOf(one, text) {
     const request = parsed(text);
     if (!request) return null;
     const earlier = [];
     for (const other of this.exchanges) {
       const isEarlier = other.pid === one.pid && other.path === one.path && (other.at < one.at || (other.at === one.at && other.id < one.id));
       if (!isEarlier || !other.bodies.request) continue;
-      const { text: theirs } = await bodyText(other.bodies.request, other.requestFields);
+      const { text: theirs } = bodyText(other.bodies.request, other.requestFields);
       earlier.push({ exchange: other, body: parsed(theirs) });
       if (earlier.length === EARLIER_MAX) break;
     }
@@ -410,7 +408,7 @@ export class Requests {
 
   async copyCurl(one) {
     const { request } = one.bodies;
-    const text = request && !request.truncated && !field(one.requestFields, 'content-encoding') ? (await bodyText(request, one.requestFields)).text : undefined;
+    const text = request && !request.truncated ? bodyText(request, one.requestFields).text : undefined;
     const body = text?.includes('\0') ? undefined : text;
     await copy(curl(one, one.port, body), body === undefined && one.requestLength ? 'as curl, without the body' : 'as curl');
   }
@@ -490,8 +488,8 @@ function statusOf(one) {
   return one.outcome ? one.outcome === 'client_gone' ? 'left' : one.outcome === 'unknown' ? '?' : 'failed' : '…';
 }
 
-function bodyTitle(title, { truncated, total }) {
-  return `${title} · ${size(total)}${truncated ? ', only its beginning was kept' : ''}`;
+function bodyTitle(title, { encoding, truncated, total }) {
+  return `${title} · ${size(total)}${truncated && encoding !== 'omitted' ? ', only its beginning was kept' : ''}`;
 }
 
 function fieldsView(fields) {
