@@ -13,7 +13,7 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
 use super::settings::Environment;
 use crate::cli::outcome::Failure;
-use crate::text::{Escaped, EscapedJson, io_message};
+use crate::text::{Escaped, EscapedJson, io_message, redact};
 
 /// Standard output, locked and buffered, for the results of one command.
 pub struct Output {
@@ -113,7 +113,8 @@ impl Output {
 
 /// Writes one line, with the prefix `ic: `, to standard error. Errors are ignored.
 pub fn eprint_line(line: impl fmt::Display) {
-    let line = format!("ic: {}\n", Escaped(&line.to_string()));
+    let line = redact::text(&line.to_string(), false);
+    let line = format!("ic: {}\n", Escaped(&line));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 

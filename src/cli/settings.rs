@@ -13,7 +13,7 @@ use crate::registry::Port;
 use crate::serve::{BadUrl, Target, check_length};
 
 use crate::cli::outcome::Failure;
-use crate::text::raw;
+use crate::text::{raw, redact};
 
 /// The variables of the process, or of a test.
 pub struct Environment<'a>(pub &'a dyn Fn(&str) -> Option<OsString>);
@@ -42,8 +42,8 @@ impl Environment<'_> {
     }
 }
 
-/// A value and where it came from; displays as `--port 80`, `INTERCEPTOR_PORT=80`, or the value alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A value and where it came from; displays as `--port 80`, `INTERCEPTOR_PORT=80`, or the value alone, without secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct SourcedValue {
     source: Source,
     value: OsString,
@@ -191,9 +191,28 @@ impl SourcedValue {
         Ok(path.to_owned())
     }
 
+    /// The value without secrets. Of a field only the name is shown: any value can be a secret.
+    fn shown(&self) -> String {
+        let value = raw::to_text(&self.value);
+        let name_end = match self.source {
+            Source::Flag(HEADER) => value.find([':', '=', ' ', '\t']),
+            _ => None,
+        };
+        match name_end {
+            Some(end) => redact::text(&value[..=end], false) + redact::REDACTED,
+            None => redact::setting(&value),
+        }
+    }
+
     /// The failure for an invalid value. It names the value and its source; `why` says what is accepted.
     pub fn refused(&self, why: impl fmt::Display) -> Failure {
         Failure::usage(format!("`{self}` {why}"))
+    }
+}
+
+impl fmt::Debug for SourcedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -204,7 +223,7 @@ impl fmt::Display for SourcedValue {
             Source::Variable(name) => write!(f, "{name}=")?,
             Source::Argument => {}
         }
-        let value = raw::to_text(&self.value);
+        let value = self.shown();
         match value.char_indices().nth(SHOWN_LENGTH_MAX) {
             Some((at, _)) => write!(f, "{}…", &value[..at]),
             None => f.write_str(&value),
@@ -236,6 +255,8 @@ pub fn mock_interval(name: &'static str, value: Option<&str>) -> Result<Duration
     Ok(Duration::from_millis(milliseconds as u64))
 }
 
+/// The option for a field that is set on each request.
+pub const HEADER: &str = "--header";
 /// The port to listen on; the registry is then not used.
 pub const PORT: &str = "INTERCEPTOR_PORT";
 /// The lowest port of the allocation range.
@@ -443,6 +464,31 @@ mod tests {
             "`--instance-id a\u{85}` contains a control character",
         );
         refused(text("caf\0e9"), "`--instance-id caf\0e9` is not UTF-8");
+    }
+
+    #[test]
+    fn a_value_is_shown_without_its_secrets() {
+        #[track_caller]
+        fn check(flag: &'static str, value: &str, expected: &str) {
+            let failure = SourcedValue::flag(flag, value).refused("is wrong");
+            assert_eq!(failure.to_string(), format!("`{flag} {expected}` is wrong"));
+        }
+        check(
+            HEADER,
+            "Authorization Bearer sk-0123456789",
+            "Authorization …",
+        );
+        check(HEADER, "Authorization: Bearer a", "Authorization:…");
+        check(HEADER, "X-Team=blue", "X-Team=…");
+        check(HEADER, "sk-0123456789abcdef a", "… …");
+        check(HEADER, "sk-0123456789abcdef", "…");
+        check(HEADER, "x-team", "x-team");
+        check("--target", "http://me:pw@a:1/b", "http://…@a:1/b");
+        check("--target", "me:pw@a:1", "…@a:1");
+        check("--target", "http://a/v1?key=b", "http://a/v1?key=…");
+        // Cut before it is looked at, it would show the start of the password.
+        let long = "p".repeat(100);
+        check("--target", &format!("http://me:{long}@a"), "http://…@a");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::connect::connect;
 use super::interceptor::{Identity, Service};
 use super::listeners::listeners;
 use crate::serve::{Target, reactor};
+use crate::text::redact::REDACTED;
 use crate::text::{name, raw};
 
 /// What was found; serialises as the document of `ic status --json`.
@@ -182,7 +183,8 @@ async fn concurrently<'a, T, R>(items: &'a [T], work: impl AsyncFn(&'a T) -> R) 
 
 /// Whether a target, or the proxy before it, accepts connections.
 async fn is_reachable(target: &str) -> bool {
-    match target.parse::<Target>() {
+    // A key in its base path is shown as a character that no URL has.
+    match target.replace(REDACTED, "-").parse::<Target>() {
         Ok(target) => connect(target.endpoint(), CONNECT_TIME_MAX).await.is_ok(),
         Err(_) => false,
     }

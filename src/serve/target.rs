@@ -6,10 +6,12 @@ use std::str::FromStr;
 
 use super::upstream::tls;
 use crate::http::target::host_and_port;
+use crate::text::redact;
 
 /// A target: `http://host[:port][/base]`, the same with `https`, or `unix:/path.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
+    /// As it is shown: without a key in its base path.
     text: String,
     endpoint: Endpoint,
     is_https: bool,
@@ -128,7 +130,7 @@ fn http(text: &str, rest: &str, is_https: bool) -> Result<Target, BadUrl> {
         format!("{host}:{port}")
     };
     Ok(Target {
-        text: text.to_owned(),
+        text: redact::text(text, false),
         endpoint: Endpoint::Tcp(host.trim_matches(['[', ']']).to_owned(), port),
         is_https,
         host_field,

@@ -174,3 +174,87 @@ fn the_output_has_no_control_characters_except_newlines() {
         }
     }
 }
+
+#[test]
+fn no_command_shows_a_key_that_a_user_gave() {
+    const KEY: &str = "hunter2";
+    const LONG: &str = "sk-proj-0123456789abcdef";
+    let url = format!("https://me:{KEY}@localhost:1/v1?key={KEY}");
+    let odd_url = format!("http://me:{KEY}/a?b#c@localhost:1");
+    let field = format!("Authorization Bearer {KEY}");
+    let rows: &[(&[&str], Option<i32>, &str)] = &[
+        (
+            &["serve", "--target", &url],
+            Some(2),
+            "--target https://…@localhost:1",
+        ),
+        (
+            &["serve", "--target", &odd_url],
+            Some(2),
+            "--target http://…@localhost:1",
+        ),
+        (
+            &["serve", "--target", &format!("me:{KEY}@localhost:1")],
+            Some(2),
+            "--target …@localhost:1",
+        ),
+        (
+            &["serve", "--header", &field],
+            Some(2),
+            "--header Authorization …",
+        ),
+        (
+            &["serve", "--header", &format!("X-Key={KEY}")],
+            Some(2),
+            "--header X-Key=…",
+        ),
+        (
+            &["serve", "--header", &format!("x: {KEY} {{nothing}}")],
+            Some(2),
+            "--header x:…",
+        ),
+        (
+            &["serve", "--allow-origin", &url],
+            Some(2),
+            "--allow-origin https://…@localhost:1",
+        ),
+        (&["check", LONG], Some(2), "`…`"),
+        (&["show", "a", LONG], Some(2), "`…`"),
+        (&[LONG], Some(2), "`…`"),
+    ];
+    let home = Home::new();
+    for (words, exit, expected) in rows {
+        let ran = home.ic(*words);
+        assert_eq!(ran.exit, *exit, "{ran:?}");
+        assert!(ran.err.contains(expected), "{expected}: {ran:?}");
+        assert!(!ran.err.contains(KEY) && !ran.err.contains(LONG), "{ran:?}");
+    }
+    for name in [
+        "TARGET_LLM_URL",
+        "OPENAI_BASE_URL",
+        "ANTHROPIC_BASE_URL",
+        "OPENAI_API_BASE",
+        "http_proxy",
+        "ALL_PROXY",
+        "RUST_LOG",
+    ] {
+        for url in [&url, &odd_url] {
+            let home = Home::new().with(name, url);
+            for words in [
+                &["serve"][..],
+                &["doctor"],
+                &["doctor", "--json"],
+                &["status"],
+            ] {
+                if words == ["serve"] && name != "TARGET_LLM_URL" {
+                    continue;
+                }
+                let ran = home.ic(words);
+                assert!(
+                    !ran.out.contains(KEY) && !ran.err.contains(KEY),
+                    "{name}: {ran:?}"
+                );
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ use crate::cli::settings::Environment;
 use crate::machine::connect::reach;
 use crate::registry::{Port, Registry};
 use crate::serve::{Endpoint, Target};
-use crate::text::name;
+use crate::text::{name, redact};
 
 use super::finding::Finding;
 
@@ -45,11 +45,12 @@ fn base_url(
     owner: impl Fn(Port) -> Option<String>,
 ) -> Finding {
     const CHECK: &str = "Variables";
+    let shown = redact::setting(value);
     let wrong = |why: String| {
-        let message = format!("{variable}={value} {why}; `eval \"$(ic env)\"` sets it right");
+        let message = format!("{variable}={shown} {why}; `eval \"$(ic env)\"` sets it right");
         Finding::wrong(CHECK, message)
     };
-    let path = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let path = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
     let path = path
         .find('/')
         .map_or("", |at| &path[at..])
@@ -70,7 +71,7 @@ fn base_url(
     let Some(leads_to) = leads_to else {
         return Finding::note(
             CHECK,
-            format!("{variable}={value} does not lead through ic"),
+            format!("{variable}={shown} does not lead through ic"),
         );
     };
     if !asked.contains("/v1/") {
@@ -113,9 +114,9 @@ pub fn proxies(environment: &Environment<'_>) -> Option<Finding> {
     let mut names = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].into_iter();
     let (variable, value) = names.find_map(text)?;
     let rest = value.split_once("://").map_or(&*value, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    // Without a user name and password.
-    let host = authority.rsplit('@').next().unwrap_or_default();
+    // Without a user name and password, which may contain a slash.
+    let behind_user = rest.rsplit('@').next().unwrap_or_default();
+    let host = behind_user.split('/').next().unwrap_or_default();
     let target: Option<Target> = format!("http://{host}").parse().ok();
     let why_not = target.and_then(|target| reach(target.endpoint(), CONNECT_TIME_MAX).err());
     let unreachable = why_not.map_or(String::new(), |why| format!(" (which {why})"));
@@ -207,6 +208,12 @@ mod tests {
             "does not lead through ic",
         );
         check(OPENAI, "nonsense", note, "does not lead through ic");
+        check(
+            OPENAI,
+            "https://me:pw@a.example/v1?key=b",
+            note,
+            "OPENAI_BASE_URL=https://…@a.example/v1?key=… does not",
+        );
 
         check(
             OPENAI,

@@ -56,12 +56,13 @@ const KEPT_FIELDS: [&str; 12] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::settings::HEADER;
 
     #[test]
     fn a_field_is_split_at_its_first_colon() {
         #[track_caller]
         fn check(text: &str, name: &str, value: &str) {
-            let split = field(&SourcedValue::flag("--header", text)).expect(text);
+            let split = field(&SourcedValue::flag(HEADER, text)).expect(text);
             let value = Template::parse(value).expect(value);
             assert_eq!(split, (name.to_owned(), value));
         }
@@ -77,9 +78,14 @@ mod tests {
     fn fields_that_must_not_be_set_are_refused() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
-            let refused = field(&SourcedValue::flag("--header", text)).expect_err(text);
+            let refused = field(&SourcedValue::flag(HEADER, text)).expect_err(text);
             assert_eq!(refused.exit, crate::cli::outcome::Exit::BadUsage);
-            let start = format!("`--header {text}` {expected}");
+            // The value may be a key.
+            let shown = match text.find([':', ' ']) {
+                Some(end) => format!("{}…", &text[..=end]),
+                None => text.to_owned(),
+            };
+            let start = format!("`--header {shown}` {expected}");
             assert!(refused.to_string().starts_with(&start), "{refused}");
         }
         check("x-team", "is not a field");

@@ -44,7 +44,7 @@ pub fn instance_id(template: &str, project: Option<&Project>) -> Result<String, 
 pub fn headers(serve: &Serve) -> Result<Vec<(String, Template)>, Failure> {
     let headers = serve.header.iter();
     headers
-        .map(|header| field(&SourcedValue::flag("--header", header)))
+        .map(|header| field(&SourcedValue::flag(settings::HEADER, header)))
         .collect()
 }
 

@@ -473,7 +473,7 @@ mod tests {
         check(
             Serve { header, ..serve() },
             &[],
-            "`--header Host: a` cannot be set",
+            "`--header Host:…` cannot be set",
         );
     }
 
