@@ -1,6 +1,6 @@
 //! What an error of rustls means to the user.
 
-use std::io;
+use std::{fmt, io};
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
@@ -21,7 +21,7 @@ fn from_rustls(error: &Error) -> TlsError {
         Error::AlertReceived(alert) => from_alert(*alert),
         Error::InvalidMessage(_) => row("target_tls", "the target {target} does not speak TLS on this port; write it as http://…, or give its TLS port", ""),
         Error::PeerIncompatible(_) => row("target_tls", INCOMPATIBLE, "TLS version or cipher"),
-        error => row("target_tls", OTHER, error.to_string()),
+        error => row("target_tls", OTHER, in_words(error)),
     }
 }
 
@@ -34,7 +34,7 @@ fn from_certificate(error: &CertificateError) -> TlsError {
         CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => row("the certificate of {target} is for no name at all (a common name does not count); issue a new one", String::new()),
         CertificateError::NotValidForNameContext { presented, .. } => row("the certificate of {target} is not for that name but for {why}; use one of its names in TARGET_LLM_URL", names(presented)),
         CertificateError::UnknownIssuer => row("the certificate of {target} has an issuer that is not trusted here; give its CA with --ca-file or SSL_CERT_FILE", String::new()),
-        error => row("the certificate of {target} is invalid ({why}); issue a new one", error.to_string()),
+        error => row("the certificate of {target} is invalid ({why}); issue a new one", in_words(error)),
     }
 }
 
@@ -49,13 +49,13 @@ fn from_alert(alert: AlertDescription) -> TlsError {
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied => row("client_certificate", "the target {target} refuses the client certificate ({why}); give another with --client-cert", format!("{alert:?}")),
+        | AlertDescription::AccessDenied => row("client_certificate", "the target {target} refuses the client certificate ({why}); give another with --client-cert", in_words(&alert)),
         AlertDescription::ProtocolVersion => row("target_tls", INCOMPATIBLE, "TLS version"),
         AlertDescription::NoApplicationProtocol => row("target_tls", INCOMPATIBLE, "HTTP/1.1"),
         AlertDescription::InsufficientSecurity => row("target_tls", INCOMPATIBLE, "TLS cipher"),
         // TLS 1.2 servers say no more when a client certificate or a cipher is missing.
         AlertDescription::HandshakeFailure => row("target_tls", "the target {target} refuses the TLS handshake; it may require a client certificate (--client-cert) or other ciphers", ""),
-        alert => row("target_tls", OTHER, format!("alert {alert:?}")),
+        alert => row("target_tls", OTHER, format!("alert: {}", in_words(&alert))),
     }
 }
 
@@ -65,6 +65,38 @@ const OTHER: &str = "TLS with the target {target} failed ({why}); see its log";
 fn row(code: &'static str, message: &'static str, why: impl Into<String>) -> TlsError {
     let why = why.into();
     TlsError { code, message, why }
+}
+
+/// The names of an error and of what it contains as words: `bad signature` of `BadSignature`. Most errors of rustls display as
+/// Rust writes them for debugging.
+fn in_words(error: &impl fmt::Debug) -> String {
+    let debug = format!("{error:?}");
+    let names = debug.split(['"', '{']).next().unwrap_or_default();
+    let mut words = String::new();
+    let mut characters = names.trim_end_matches(['(', ' ']).chars().peekable();
+    let mut last = ' ';
+    while let Some(character) = characters.next() {
+        let is_acronym =
+            last.is_uppercase() || characters.peek().is_none_or(|next| !next.is_lowercase());
+        match character {
+            '(' => words.push_str(": "),
+            ')' => {}
+            _ if !character.is_uppercase() => words.push(character),
+            _ => {
+                if last.is_lowercase() {
+                    words.push(' ');
+                }
+                let character = if is_acronym {
+                    character
+                } else {
+                    character.to_ascii_lowercase()
+                };
+                words.push(character);
+            }
+        }
+        last = character;
+    }
+    words
 }
 
 /// The names of a certificate.
@@ -181,6 +213,30 @@ mod tests {
             let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             assert_eq!(day(time), expected);
         }
+    }
+
+    #[test]
+    fn an_error_of_rustls_is_shown_in_words() {
+        #[track_caller]
+        fn check(error: Error, expected: &str) {
+            assert_eq!(from_rustls(&error).why, expected);
+        }
+        check(CertificateError::BadSignature.into(), "bad signature");
+        check(CertificateError::BadEncoding.into(), "bad encoding");
+        check(
+            Error::AlertReceived(AlertDescription::UnknownCA),
+            "unknown CA",
+        );
+        check(
+            Error::AlertReceived(AlertDescription::InternalError),
+            "alert: internal error",
+        );
+        check(
+            rustls::PeerMisbehaved::TooManyEmptyFragments.into(),
+            "peer misbehaved: too many empty fragments",
+        );
+        check(Error::DecryptError, "decrypt error");
+        check(Error::General("a {b}".to_owned()), "general");
     }
 
     #[test]
