@@ -67,8 +67,8 @@ impl StorePaths {
             .take_while(|folder| !folder.exists())
             .collect();
         let made = fs::create_dir_all(&self.folder).and_then(|()| {
-            let parents = missing.iter().filter_map(|folder| folder.parent());
-            parents.map(sync_folder).collect()
+            let mut parents = missing.iter().filter_map(|folder| folder.parent());
+            parents.try_for_each(sync_folder)
         });
         made.map_err(|source| self.failed("making its folder", source))
     }
