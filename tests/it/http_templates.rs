@@ -117,7 +117,7 @@ fn an_unknown_placeholder_is_refused_before_the_interceptor_listens() {
     assert_eq!(exit, Some(2), "{errors}");
     assert!(
         errors.starts_with(
-            "ic: `--header x-t: {port} {brnach}` contains the unknown placeholder `{brnach}`; known are {instance} "
+            "ic: `--header x-t:…` contains the unknown placeholder `{brnach}`; known are {instance} "
         ),
         "{errors}"
     );
