@@ -68,7 +68,7 @@ impl BodyWriter<'_> {
     ///
     /// # Errors
     ///
-    /// The client disconnected, or reads nothing for [`WRITE_TIME_MAX`].
+    /// The client disconnected, or reads nothing for `WRITE_TIME_MAX`.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !self.is_chunked {
             return self.stream.write_all(bytes);

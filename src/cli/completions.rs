@@ -1,6 +1,6 @@
 //! `ic completions`: scripts that complete command lines, made from argh's description of the commands.
 //!
-//! argh does not know which values an option or argument accepts; [`choices`] lists those with a fixed set of words.
+//! argh does not know which values an option or argument accepts; `choices` lists those with a fixed set of words.
 
 use std::fmt::Write as _;
 use std::iter;

@@ -26,7 +26,7 @@ use crate::text::io_message;
 use crate::text::raw;
 
 /// `ic run`, with every option of `ic serve`. argh cannot include one command's options in another, so its traits are
-/// implemented here with those of [`Serve`] and [`Program`].
+/// implemented here with those of [`Serve`] and `Program`.
 #[derive(Debug, PartialEq)]
 pub struct Run {
     serve: Serve,

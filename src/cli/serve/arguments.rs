@@ -82,7 +82,7 @@ pub struct Serve {
     /// additional Host value to accept; may be repeated
     #[argh(option, arg_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// web origin whose pages may send requests, as https://example.com; may be repeated
+    /// web origin whose pages may send requests, as `https://example.com`; may be repeated
     #[argh(option, arg_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
     /// additional CA certificates (PEM) to trust for an https target
