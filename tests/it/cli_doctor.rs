@@ -242,7 +242,7 @@ fn a_registry_that_cannot_be_written_is_reported() {
             let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
             std::fs::set_permissions(folder.path(), permissions).expect("this user owns it");
         };
-        // Nobody can write there, not even the owner.
+        // The folder is not writable, not even for its owner.
         allow(0o555);
         let asked = [
             "--registry",
