@@ -6,14 +6,14 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_io::Async;
-use rustix::io::FdFlags;
+use rustix::io::{Errno, FdFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 /// The system calls that a sandbox must allow.
 pub const NEEDS: &str = "the system's poller and its timer";
@@ -89,11 +89,23 @@ pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source> {
     Source::new(stream.into_inner()?.into())
 }
 
-/// Connects to a Unix domain socket.
+/// Connects to a Unix domain socket. `Async::connect` takes a full backlog for a connection in progress.
 pub async fn connect_unix(path: &Path) -> io::Result<Source> {
-    let stream = Async::<UnixStream>::connect(path).await?;
-    Source::new(stream.into_inner()?.into())
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Source::new(socket),
+            // unix(7): no event reports when there is room. macOS refuses the connection instead.
+            Err(Errno::AGAIN) => Timer::at(Instant::now() + FULL_BACKLOG_PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
+
+const FULL_BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
 /// A future that is ready at a time.
 #[derive(Debug)]
