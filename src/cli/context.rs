@@ -53,8 +53,7 @@ impl Context<'_> {
             eprint_line(format_args!("warning: no registry is known: {error}"));
             return Ok((range, Registry::default()));
         }
-        let store = globals.store(environment)?;
-        Ok((range, RegistryHandle { store, range }.read()?))
+        Ok((range, self.registry_handle()?.read()?))
     }
 
     /// As [`Globals::project`].
@@ -182,6 +181,16 @@ impl Globals {
     ) -> Result<RegistryHandle, Failure> {
         let range = self.range(environment)?;
         let store = self.store(environment)?;
+        if let Some(given) = self.registry_file(environment)
+            && given.is_variable()
+            && given.file()?.is_relative()
+        {
+            let file = escaped_path(store.path());
+            eprint_line(format_args!(
+                "warning: `{given}` is relative, so each folder has a registry of its own (here `{file}`); give an \
+                 absolute path, or one that begins with `~/`"
+            ));
+        }
         Ok(RegistryHandle { store, range })
     }
 
@@ -275,10 +284,10 @@ impl Globals {
     fn store(&self, environment: &Environment<'_>) -> Result<Store, Failure> {
         let file = match self.registry_file(environment) {
             Some(given) => {
-                let path = given.path()?;
+                let path = given.file()?;
                 // Absolute, because results show it and other processes use it. It fails only without a current
                 // folder; opening the file then reports that.
-                std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+                std::path::absolute(&path).unwrap_or(path)
             }
             None => Store::default_file()?,
         };
@@ -321,7 +330,7 @@ pub fn project_at(path: Option<&str>) -> Result<Project, Failure> {
                 "PATH is empty; give a folder, or nothing for the current one",
             ));
         }
-        Some(path) => PathBuf::from(raw::from_text(path)),
+        Some(path) => SourcedValue::argument(path).file()?,
         None => current_folder()?,
     };
     Project::resolve(&path).map_err(|error| cannot_resolve(&path, &error))

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::registry::Port;
+use crate::registry::project::expand_home;
 use crate::serve::{BadUrl, Target, check_length};
 
 use crate::cli::outcome::Failure;
@@ -163,7 +164,12 @@ impl SourcedValue {
             .map_err(|error: BadUrl| self.refused(error))
     }
 
-    /// A path of any bytes, not empty.
+    /// The path of a file or a folder, with the home folder for a leading `~/`.
+    pub fn file(&self) -> Result<PathBuf, Failure> {
+        expand_home(self.path()?).map_err(|error| self.refused(error))
+    }
+
+    /// Any bytes, not empty.
     pub fn path(&self) -> Result<&Path, Failure> {
         if self.value.is_empty() {
             return Err(self.refused("is empty; give a path"));

@@ -16,7 +16,7 @@ use super::allocate::Exhausted;
 use super::model::Registry;
 use super::port::{EmptyRange, NotAPort, Port, PortRange};
 use super::probe::{Availability, availability};
-use super::project::Project;
+use super::project::{Project, expand_home};
 use super::prune::{Pruned, allocate_or_prune};
 use super::store::{DamageReport, Store, StoreError};
 
@@ -107,7 +107,7 @@ impl PortRegistry {
         let range = PortRange::new(start, end).map_err(RegistryError::EmptyRange)?;
         let file = match (options.registry_file, variable("PORT_REGISTRY_PATH")) {
             (Some(file), _) => file,
-            (None, Some(file)) => PathBuf::from(file),
+            (None, Some(file)) => from_variable(Path::new(&file))?,
             (None, None) => Store::default_file()?,
         };
         Ok(PortRegistry {
@@ -200,6 +200,21 @@ impl PortRegistry {
     }
 }
 
+/// The file that `PORT_REGISTRY_PATH` names.
+fn from_variable(path: &Path) -> Result<PathBuf, RegistryError> {
+    let file = expand_home(path).map_err(|source| RegistryError::Path {
+        path: path.to_owned(),
+        source,
+    })?;
+    if file.is_relative() {
+        let file = escaped_path(&file);
+        log::warn!(
+            "PORT_REGISTRY_PATH is relative: each folder has a registry `{file}` of its own"
+        );
+    }
+    Ok(file)
+}
+
 fn resolve(path: &Path) -> Result<Project, RegistryError> {
     Project::resolve(path).map_err(|source| RegistryError::Path {
         path: path.to_owned(),
@@ -225,7 +240,7 @@ pub enum RegistryError {
     },
     /// The range is empty.
     EmptyRange(EmptyRange),
-    /// A project's path cannot be resolved.
+    /// A path, of a project or of the file, cannot be resolved.
     Path {
         /// The path.
         path: PathBuf,

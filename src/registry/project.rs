@@ -90,6 +90,43 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Returns `path` with the home folder for a leading `~`, `$HOME` or `${HOME}`. A shell expands these; in files of variables,
+/// in service files and behind `--option=` they arrive as they are written, and would name a folder below the current one.
+///
+/// # Errors
+///
+/// The path begins with another variable, or the name of a user, which only a shell expands; or there is no home folder.
+/// The error's text continues a sentence that names the path.
+pub fn expand_home(path: &Path) -> io::Result<PathBuf> {
+    let mut parts = path.components();
+    let Some(Component::Normal(first)) = parts.next() else {
+        return Ok(path.to_owned());
+    };
+    let rest = parts.as_path();
+    match first.as_encoded_bytes() {
+        b"~" | b"$HOME" | b"${HOME}" => {
+            let home = home_folder().ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "is in the home folder, which this user does not have; give an absolute path",
+                )
+            })?;
+            Ok(home.join(rest))
+        }
+        [b'~' | b'$', ..] if !rest.as_os_str().is_empty() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "begins with what only a shell expands; give an absolute path, or one that begins with `~/` or `./`",
+        )),
+        _ => Ok(path.to_owned()),
+    }
+}
+
+/// The home folder, from `HOME` or the user database; `None` also if it is relative, which would be another one in each
+/// folder.
+pub fn home_folder() -> Option<PathBuf> {
+    dirs::home_dir().filter(|home| home.is_absolute())
+}
+
 /// Whether the project recorded under `path` was deleted: the path does not exist, but its parent folder does. A disk that
 /// is not mounted, or a folder without read permission, is not a deletion.
 pub fn is_deleted(path: &Path) -> bool {

@@ -34,6 +34,7 @@ use self::lock::LockDeadline;
 use self::replace::StorePaths;
 use self::snapshot::{FileSnapshot, read_stable};
 use super::model::Registry;
+use super::project::home_folder;
 use super::recover::Recovered;
 
 /// The registry file on the disk, shared with other processes.
@@ -84,8 +85,7 @@ impl Store {
     /// There is no home folder, neither in `HOME` nor in the user database; or it is relative, which would be another
     /// registry in each folder.
     pub fn default_file() -> Result<PathBuf, StoreError> {
-        let home = dirs::home_dir().filter(|home| home.is_absolute());
-        let home = home.ok_or(StoreError::NoHome)?;
+        let home = home_folder().ok_or(StoreError::NoHome)?;
         Ok(home.join(".config/litellm/port_registry.json"))
     }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::httpd::{Response, ResponseBody};
 use crate::registry::import::{ConflictPolicy, Readable, readable};
+use crate::registry::project::expand_home;
 use crate::registry::prune::{Allocation, allocate_or_prune, prune_here};
 use crate::registry::store::StoreError;
 use crate::registry::{Exhausted, Project, Registry, documents};
@@ -136,14 +137,9 @@ fn typed(text: &str) -> Result<Project, Response> {
 
 /// An absolute path, in which `~` is the home folder: a page has no current folder.
 fn absolute(text: &str) -> Result<PathBuf, Response> {
-    let path = match text.strip_prefix('~') {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => dirs::home_dir()
-            .map(|home| home.join(raw::from_text(rest.trim_start_matches('/'))))
-            .ok_or_else(|| {
-                response::error(400, "there is no home folder; give an absolute path")
-            })?,
-        _ => PathBuf::from(raw::from_text(text)),
-    };
+    let path = PathBuf::from(raw::from_text(text));
+    let path = expand_home(&path)
+        .map_err(|error| response::error(400, format!("`{}` {error}", escaped_path(&path))))?;
     if !path.is_absolute() {
         let message = "give an absolute path, beginning with `/` or `~/`";
         return Err(response::error(400, message));

@@ -192,6 +192,106 @@ fn a_registry_in_a_folder_that_is_not_utf_8_is_found() {
 }
 
 #[test]
+fn a_path_that_no_shell_has_expanded_is_in_the_home_folder_or_refused() {
+    let literal = |given: &str| Home::new().with("PORT_REGISTRY_PATH", given);
+    for given in [
+        "~/ports.json",
+        "~//ports.json",
+        "~/./ports.json",
+        "~/shop/../ports.json",
+        "$HOME/ports.json",
+        "${HOME}/ports.json",
+    ] {
+        // As in a file of variables: two projects, one registry.
+        let home = literal(given);
+        home.ic(["allocate", "-q"]).result(0);
+        let other = home.folder("other");
+        let home = home.inside(other);
+        home.ic(["allocate", "-q"]).result(0);
+        let listed = home.ic(["list", "--json"]).json(0);
+        assert_eq!(listed["allocated_ports"], 2, "{given}");
+        assert!(home.path("ports.json").is_file(), "{given}");
+        // As `--registry=~/ports.json`, which no shell expands either.
+        let option = format!("--registry={given}");
+        let by_option = Home::new();
+        by_option.ic([option.as_str(), "allocate", "-q"]).result(0);
+        assert!(by_option.path("ports.json").is_file(), "{given}");
+        assert_eq!(
+            std::fs::read_dir(by_option.path("shop"))
+                .into_iter()
+                .flatten()
+                .count(),
+            0
+        );
+    }
+    for given in [
+        "~me/ports.json",
+        "$XDG_CONFIG_HOME/ports.json",
+        "${X}/y/z.json",
+    ] {
+        let home = literal(given);
+        let before = home.content();
+        for arguments in [&["allocate"][..], &["list"], &["check", "9999"]] {
+            let complaint = home.ic(arguments).complaint(2);
+            let expected =
+                format!("`PORT_REGISTRY_PATH={given}` begins with what only a shell expands; ");
+            assert!(complaint.starts_with(&expected), "{complaint}");
+        }
+        assert_eq!(home.content(), before);
+    }
+    // Names that only look like it.
+    for (given, file) in [
+        ("./~/ports.json", "shop/~/ports.json"),
+        ("./$x/ports.json", "shop/$x/ports.json"),
+        ("~ports.json", "shop/~ports.json"),
+        ("$ports", "shop/$ports"),
+    ] {
+        let home = Home::new();
+        home.ic(["--registry", given, "allocate", "-q"]).result(0);
+        assert!(home.path(file).is_file(), "{given}");
+    }
+}
+
+#[test]
+fn a_project_that_no_shell_has_expanded_is_in_the_home_folder() {
+    let home = Home::new();
+    let port = home.ic(["allocate", "-q"]).result(0);
+    for path in ["~/shop", "$HOME/shop", "~/shop/"] {
+        assert_eq!(home.ic(["show", "-q", path]).result(0), port, "{path}");
+    }
+    home.folder("shop/~/shop");
+    assert_eq!(home.ic(["show", "./~/shop"]).exit, Some(1));
+    let refused = home.ic(["allocate", "~me/shop"]).complaint(2);
+    assert!(
+        refused.starts_with("`~me/shop` begins with what only"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_relative_registry_in_a_variable_is_a_warning() {
+    let home = Home::new().with("PORT_REGISTRY_PATH", "ports.json");
+    let here = home.path("shop/ports.json");
+    let warning = format!(
+        "ic: warning: `PORT_REGISTRY_PATH=ports.json` is relative, so each folder has a registry of its own (here `{}`); \
+         give an absolute path, or one that begins with `~/`\n",
+        here.display()
+    );
+    for arguments in [
+        &["allocate", "-q"][..],
+        &["list"],
+        &["check", "--json", "1"],
+    ] {
+        assert_eq!(home.ic(arguments).err, warning, "{arguments:?}");
+    }
+    assert!(here.is_file());
+    let ran = home.ic(["snippet", "systemd"]);
+    assert_eq!(ran.err.matches("warning:").count(), 1, "{ran:?}");
+    // An option is meant for one run.
+    home.ic(["--registry", "ports.json", "list"]).result(0);
+}
+
+#[test]
 fn long_paths_can_have_ports_up_to_the_limit_of_the_system() {
     let home = Home::new();
     let mut long = home

@@ -1,8 +1,6 @@
 //! How the certificate of an `https` target is verified: options and variables about certificates. The files are read only
 //! for a target that needs them.
 
-use std::path::Path;
-
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::cli::settings::{self, Environment, SourcedValue};
@@ -17,7 +15,7 @@ use super::arguments::Serve;
 ///
 /// Bad usage, naming the option or variable.
 pub fn trust(serve: &Serve, environment: &Environment<'_>) -> Result<Trust, Failure> {
-    let to_path = |given: SourcedValue| given.path().map(Path::to_owned);
+    let to_path = |given: SourcedValue| given.file();
     let path = |name, value: &Option<String>| {
         let given = value.as_ref().map(|value| SourcedValue::flag(name, value));
         given.map(to_path).transpose()
