@@ -78,11 +78,11 @@ fn decide_request(bencher: Bencher<'_, '_>) {
     with_request(CHAT, |head| {
         bencher.bench(|| {
             let head = black_box(head);
-            let framing = framing::of_request(head);
+            let framing = framing::of_request(head).expect("it is framed");
             let target = Target::parse(head.method, head.target).expect("it has one");
             (
                 framing,
-                guard.check(head, &target),
+                guard.check(head, &target, framing),
                 ConnectionOptions::parse(head.fields)
                     .expect("it names few")
                     .is_persistent(head.version),

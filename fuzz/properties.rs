@@ -341,7 +341,7 @@ fn rewrite_request(input: &[u8]) {
     let Ok(target) = Target::parse(head.method, head.target) else {
         return;
     };
-    if Guard::default().check(&head, &target).is_err() {
+    if Guard::default().check(&head, &target, framing).is_err() {
         return;
     }
     let ours = [("x-source".to_owned(), "ic".to_owned())];

@@ -76,7 +76,7 @@ pub enum Error {
     Trailer,
     /// `Host` names another machine: see [`guard`](super::guard).
     HostForeign,
-    /// `Origin` is a web page of another site: see [`guard`](super::guard).
+    /// `Origin` or `Sec-Fetch-Site` is a web page of another site: see [`guard`](super::guard).
     OriginForeign,
     /// The request has passed through `ic` too often: see [`VIA_MAX`](super::guard::VIA_MAX).
     Loop,
@@ -116,7 +116,7 @@ impl Error {
             Error::ChunkOverhead => row(400, "chunk_overhead", "the chunk framing outweighs its data; send larger chunks"),
             Error::Trailer => row(400, "bad_trailer", "the trailer section is malformed or too large"),
             Error::HostForeign => row(421, "host_not_allowed", "the Host field names another machine; use localhost, or start ic with --allow-host"),
-            Error::OriginForeign => row(403, "origin_not_allowed", "requests of web pages from other sites are refused; start ic with --allow-origin to allow a site"),
+            Error::OriginForeign => row(403, "origin_not_allowed", "requests of web pages from other sites are refused; start ic with --allow-origin ORIGIN to allow a site, or null for an Origin of null"),
             Error::Loop => row(508, "loop", "the request has passed through ic 5 times; set TARGET_LLM_URL to a target that does not lead back to ic"),
         }
     }

@@ -5,7 +5,7 @@
 //! 1. parse the head (RFC 9112 §3, §5),
 //! 2. decide how the body ends (RFC 9112 §6.3),
 //! 3. parse the request target (RFC 9112 §3.2),
-//! 4. check `Host`, `Origin` and `Via` ([`Guard`]),
+//! 4. check `Host`, `Origin`, `Sec-Fetch-Site` and `Via` ([`Guard`]),
 //! 5. read the connection options (RFC 9110 §7.6.1),
 //! 6. write the head for the target ([`rewrite`]).
 //!
@@ -85,7 +85,7 @@ pub fn request<'h, 'b>(
     // Where the message ends comes before where it goes.
     let framing = framing::of_request(&head).map_err(refused)?;
     let target = Target::parse(head.method, head.target).map_err(refused)?;
-    guard.check(&head, &target).map_err(refused)?;
+    guard.check(&head, &target, framing).map_err(refused)?;
     let options = ConnectionOptions::parse(head.fields).map_err(refused)?;
     let upgrades = rewrite::request(&head, &target, &options, framing, rewriter, out);
     let context = RequestContext {

@@ -1,12 +1,13 @@
 //! Protection against requests of web pages, and against loops.
 //!
 //! A web page can make a browser send requests to `http://localhost:8888`, under a name of its own that resolves to 127.0.0.1
-//! (DNS rebinding, CVE-2024-28224) or as a cross-origin request. `Host` shows the first, `Origin` the second; both are refused.
-//! Loops are detected by counting the entries of `Via` (RFC 9110 §7.6.3).
+//! (DNS rebinding, CVE-2024-28224) or as a cross-origin request. `Host` shows the first, `Origin` or `Sec-Fetch-Site` the second;
+//! both are refused. Loops are detected by counting the entries of `Via` (RFC 9110 §7.6.3).
 
 use std::net::IpAddr;
 
 use super::error::Error;
+use super::framing::Framing;
 use super::head::{RequestHead, Version, elements, values};
 use super::target::{Target, host_and_port, host_of};
 
@@ -16,32 +17,32 @@ pub const VIA_MAX: usize = 5;
 /// The pseudonym of this hop in `Via`.
 pub const PSEUDONYM: &str = "ic";
 
-/// The rules for `Host` and `Origin`.
+/// The rules for `Host`, `Origin` and `Sec-Fetch-Site`.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
-    /// Serve only hosts that mean this machine: the listener is on a loopback address.
+    /// Without `allowed_hosts`, serve only hosts that mean this machine, not all: the listener is on a loopback address.
     pub local_hosts_only: bool,
-    /// Additional hosts to serve, without port; `*` means all.
+    /// Hosts to serve beside those that mean this machine, without port, on every listener; `*` means all.
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages to serve, as [`allowed_origin`] returns them; `*` means all.
     pub allowed_origins: Vec<String>,
 }
 
 impl Guard {
-    /// Checks a request's `Host`, `Origin` and `Via`.
-    pub fn check(&self, head: &RequestHead<'_, '_>, target: &Target<'_>) -> Result<(), Error> {
+    /// Checks a request's `Host`, `Origin`, `Sec-Fetch-Site` and `Via`.
+    pub fn check(
+        &self,
+        head: &RequestHead<'_, '_>,
+        target: &Target<'_>,
+        framing: Framing,
+    ) -> Result<(), Error> {
         let host = host_field(head)?;
         self.check_host(host)?;
         if let Target::Absolute { authority, .. } = target {
             // RFC 9112 §3.2.2: the authority replaces `Host`. A rebinding page could send either, so that both are checked.
             self.check_host(host_of(authority))?;
         }
-        for value in values(head.fields, "Origin") {
-            // A list, as in RFC 6454 §7.1: each element is checked.
-            for origin in value.split(|byte| b" \t,".contains(byte)) {
-                self.check_origin(origin)?;
-            }
-        }
+        self.check_page(head, framing)?;
         if own_via_entries(head) >= VIA_MAX {
             Err(Error::Loop)
         } else {
@@ -49,9 +50,15 @@ impl Guard {
         }
     }
 
+    /// Whether `Host` is not checked.
+    pub fn serves_all_hosts(&self) -> bool {
+        !self.local_hosts_only && self.allowed_hosts.is_empty()
+            || is_listed(&self.allowed_hosts, ANY.as_bytes())
+    }
+
     fn check_host(&self, host: Option<&str>) -> Result<(), Error> {
         let Some(host) = host else { return Ok(()) };
-        if !self.local_hosts_only
+        if self.serves_all_hosts()
             || is_this_machine(host)
             || is_listed(&self.allowed_hosts, host.as_bytes())
         {
@@ -60,15 +67,39 @@ impl Guard {
         Err(Error::HostForeign)
     }
 
-    /// Origins with other schemes (`vscode-webview://`, `app://`) are programs on this machine. `null` is sent by desktop
-    /// programs that run from files, but also by a sandboxed frame of any page. It passes, since those programs would not work
-    /// otherwise.
-    fn check_origin(&self, origin: &[u8]) -> Result<(), Error> {
-        let Some(behind_scheme) = behind_web_scheme(origin) else {
+    /// Checks the web page that sends the request, if one does.
+    fn check_page(&self, head: &RequestHead<'_, '_>, framing: Framing) -> Result<(), Error> {
+        let mut has_origin = false;
+        for value in values(head.fields, "Origin") {
+            // A list, as in RFC 6454 §7.1: each element is checked.
+            let origins = value.split(|byte| b" \t,".contains(byte));
+            for origin in origins.filter(|origin| !origin.is_empty()) {
+                self.check_origin(origin)?;
+                has_origin = true;
+            }
+        }
+        // Fetch, "append a request `Origin` header": a GET or HEAD without CORS, such as that of an image, has none. A link to this
+        // listener is followed, which shows the linking page nothing.
+        if has_origin
+            || !is_cross_site(head)
+            || is_navigation(head, framing)
+            || is_listed(&self.allowed_origins, ANY.as_bytes())
+        {
             return Ok(());
-        };
-        let is_local = std::str::from_utf8(behind_scheme)
-            .ok()
+        }
+        Err(Error::OriginForeign)
+    }
+
+    /// Origins with other schemes (`vscode-webview://`, `app://`) are programs on this machine. `null` is the origin of programs
+    /// that run from files, but also of a sandboxed frame of any page, and of each form that an `https` page sends here (Fetch,
+    /// "append a request `Origin` header").
+    fn check_origin(&self, origin: &[u8]) -> Result<(), Error> {
+        let behind_scheme = behind_web_scheme(origin);
+        if behind_scheme.is_none() && !origin.eq_ignore_ascii_case(OPAQUE.as_bytes()) {
+            return Ok(());
+        }
+        let is_local = behind_scheme
+            .and_then(|rest| std::str::from_utf8(rest).ok())
             .and_then(|rest| rest.strip_prefix("//"))
             .and_then(host_of)
             .is_some_and(is_this_machine);
@@ -101,8 +132,24 @@ fn is_this_machine(host: &str) -> bool {
             .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
+/// Whether the browser says that the page is of another site (Fetch Metadata §2.3). A script cannot set that field.
+fn is_cross_site(head: &RequestHead<'_, '_>) -> bool {
+    values(head.fields, "Sec-Fetch-Site").any(|site| site.eq_ignore_ascii_case(b"cross-site"))
+}
+
+/// Whether the browser goes to this page instead of another one, as when a link is followed, and sends nothing along.
+fn is_navigation(head: &RequestHead<'_, '_>, framing: Framing) -> bool {
+    let mut modes = values(head.fields, "Sec-Fetch-Mode");
+    matches!(head.method, "GET" | "HEAD")
+        && framing == Framing::Empty
+        && modes.next().is_some_and(|mode| mode == b"navigate")
+}
+
 /// All hosts, or all origins.
 const ANY: &str = "*";
+
+/// An opaque origin (RFC 6454 §6.1).
+const OPAQUE: &str = "null";
 
 /// The host of the one `Host` field; `None` where HTTP/1.0 has none (RFC 9112 §3.2).
 fn host_field<'b>(head: &RequestHead<'_, 'b>) -> Result<Option<&'b str>, Error> {
@@ -150,10 +197,10 @@ pub fn allowed_host(text: &str) -> Option<&str> {
     (text == ANY || is_host).then_some(text)
 }
 
-/// Parses an element of [`Guard::allowed_origins`]: an origin, or `*`. Returns it as browsers send it (RFC 6454 §6.2: without a
-/// path and without the default port); `None` if it is neither.
+/// Parses an element of [`Guard::allowed_origins`]: an origin, `null`, or `*`. Returns it as browsers send it (RFC 6454 §6.2: without
+/// a path and without the default port); `None` if it is none of these.
 pub fn allowed_origin(text: &str) -> Option<String> {
-    if text == ANY {
+    if [ANY, OPAQUE].contains(&text) {
         return Some(text.to_owned());
     }
     let text = text.strip_suffix('/').unwrap_or(text);
@@ -184,6 +231,7 @@ fn is_listed(allowed: &[String], value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::framing;
     use super::super::tests::with_request;
     use super::*;
 
@@ -210,6 +258,7 @@ mod tests {
     fn an_allowed_origin_is_an_origin_or_an_asterisk() {
         for (given, expected) in [
             ("*", "*"),
+            ("null", "null"),
             ("https://a.example", "https://a.example"),
             ("https://a.example/", "https://a.example"),
             ("https://a.example:443", "https://a.example"),
@@ -224,7 +273,7 @@ mod tests {
             assert_eq!(allowed_origin(given).as_deref(), Some(expected), "{given}");
         }
         for bad in ["", "a.example", "https://", "https:///", "https://a.example/b", "https://a.example:99999",
-                    "https://*.example", "://a", "a b://c", "null", "https://u@a.example", "https://a.example//"] {
+                    "https://*.example", "://a", "a b://c", "NULL", "null/", "https://u@a.example", "https://a.example//"] {
             assert_eq!(allowed_origin(bad), None, "{bad}");
         }
     }
@@ -233,7 +282,8 @@ mod tests {
     fn verdict(guard: &Guard, text: &str) -> Result<(), Error> {
         with_request(text, |head| {
             let target = Target::parse(head.method, head.target).expect("rows have a target");
-            guard.check(head, &target)
+            let framing = framing::of_request(head).expect("rows are framed");
+            guard.check(head, &target, framing)
         })
     }
 
@@ -336,6 +386,18 @@ mod tests {
         check_allowed("*", "evil.example", Ok(()));
         check_allowed("*", "a b", Err(Error::HostMalformed));
         check_allowed("*.example", "a.example", Err(Error::HostForeign));
+        let beyond = Guard {
+            local_hosts_only: false,
+            ..guard("box.example")
+        };
+        let check_beyond = |host: &str, expected: Result<(), Error>| {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            check("a listener beyond loopback", &beyond, &text, expected);
+        };
+        check_beyond("box.example:8888", Ok(()));
+        check_beyond("localhost", Ok(()));
+        check_beyond("evil.example", Err(Error::HostForeign));
+        check_beyond("192.168.1.7", Err(Error::HostForeign));
     }
 
     /// A request with this `Origin`; the listener's address makes no difference.
@@ -383,7 +445,10 @@ mod tests {
         check_origin("two trailing dots", "http://localhost..", Err(OriginForeign));
         check_origin("a trailing dot", "http://localhost.", Ok(()));
         check_origin("a path, which an origin does not have", "http://localhost/", Err(OriginForeign));
-        check_origin("an opaque one: programs that run from files", "null", Ok(()));
+        check_origin("an opaque one: a sandboxed frame, a form of an https page", "null", Err(OriginForeign));
+        check_origin("an opaque one in upper case", "NULL", Err(OriginForeign));
+        check_origin("a list, an opaque one last", "http://localhost null", Err(OriginForeign));
+        check_origin("a name that starts with null", "nullified", Ok(()));
         check_origin("empty", "", Ok(()));
         check_origin("not ASCII", "http://evil\u{e9}", Err(OriginForeign));
         check("two fields", &local(), "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example\r\n\r\n", Err(OriginForeign));
@@ -418,6 +483,46 @@ mod tests {
             Err(Error::OriginForeign),
         );
         check_allowed("*", "https://evil.example", Ok(()));
+        check_allowed("*", "null", Ok(()));
+        check_allowed("null", "null", Ok(()));
+        check_allowed("null", "https://evil.example", Err(Error::OriginForeign));
+        check_allowed("https://chat.example", "null", Err(Error::OriginForeign));
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn without_an_origin_only_navigations_from_other_sites_are_served() {
+        use Error::OriginForeign;
+        let check_fetch = |why: &str, line: &str, fields: &str, expected: Result<(), Error>| {
+            let fields = fields.replace(" | ", "\r\n");
+            let text = format!("{line} / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+            for guard in [local(), Guard::default()] {
+                check(why, &guard, &text, expected);
+            }
+        };
+        check_fetch("an image", "GET", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: no-cors", Err(OriginForeign));
+        check_fetch("in any case", "GET", "sec-fetch-site: Cross-Site", Err(OriginForeign));
+        check_fetch("among two fields", "GET", "Sec-Fetch-Site: same-origin | Sec-Fetch-Site: cross-site", Err(OriginForeign));
+        check_fetch("no mode", "GET", "Sec-Fetch-Site: cross-site", Err(OriginForeign));
+        check_fetch("a request that changes something", "POST", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: no-cors | Content-Length: 0", Err(OriginForeign));
+        check_fetch("a WebSocket", "GET", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: websocket | Connection: Upgrade | Upgrade: websocket", Err(OriginForeign));
+        check_fetch("a link", "GET", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: navigate", Ok(()));
+        check_fetch("a link, only its head", "HEAD", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: navigate", Ok(()));
+        check_fetch("a form", "POST", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: navigate | Content-Length: 0", Err(OriginForeign));
+        check_fetch("a navigation with a body", "GET", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: navigate | Content-Length: 1", Err(OriginForeign));
+        check_fetch("a navigation in chunks", "GET", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: navigate | Transfer-Encoding: chunked", Err(OriginForeign));
+        check_fetch("a page on this machine, from another name of it", "POST", "Sec-Fetch-Site: cross-site | Origin: http://localhost:3000", Ok(()));
+        check_fetch("a program on this machine", "POST", "Sec-Fetch-Site: cross-site | Origin: vscode-webview://abc", Ok(()));
+        check_fetch("an origin that is refused", "GET", "Sec-Fetch-Site: cross-site | Sec-Fetch-Mode: navigate | Origin: https://evil.example", Err(OriginForeign));
+        check_fetch("an empty origin is none", "GET", "Sec-Fetch-Site: cross-site | Origin:", Err(OriginForeign));
+        for site in ["same-origin", "same-site", "none", "", "cross-sites"] {
+            check_fetch("a page of this site, the address bar, what is unknown", "GET", &format!("Sec-Fetch-Site: {site}"), Ok(()));
+        }
+        let guard = |allowed: &str| Guard { allowed_origins: vec![allowed.to_owned()], ..local() };
+        let image = "GET / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n";
+        check("all origins are allowed", &guard("*"), image, Ok(()));
+        check("some are, and this one is not known", &guard("https://a.example"), image, Err(OriginForeign));
+        check("opaque ones are", &guard("null"), image, Err(OriginForeign));
     }
 
     #[track_caller]

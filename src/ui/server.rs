@@ -46,7 +46,7 @@ impl Handler for AppState {
         target: &Target<'_>,
         framing: Framing,
     ) -> Result<Route, Response> {
-        if let Err(error) = GUARD.check(head, target) {
+        if let Err(error) = GUARD.check(head, target, framing) {
             let reply = error.reply();
             let message = match error {
                 // The general messages name options that this command does not have.

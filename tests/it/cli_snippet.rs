@@ -151,6 +151,9 @@ fn yaml_and_toml_snippets_contain_the_project_name_unchanged() {
         let escaped = instance.replace('$', "$$");
         assert_eq!(ic["environment"]["SUPERMEMORY_USERNAME"], escaped);
         assert_eq!(ic["healthcheck"]["test"][1], "/ic");
+        // The other services of the file use the name of this one.
+        let command = json!(["/ic", "serve", "--host", "0.0.0.0", "--allow-host", "ic"]);
+        assert_eq!(ic["command"], command);
     }
     if let Some(file) = yaml("kubernetes") {
         let sidecar = &file["spec"]["initContainers"][0];

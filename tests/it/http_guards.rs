@@ -187,10 +187,35 @@ fn allow_host_adds_a_host_value() {
 }
 
 #[test]
-fn a_listener_beyond_loopback_accepts_any_host_value() {
+fn a_listener_beyond_loopback_accepts_any_host_value_and_says_so() {
     let stage = Stage::with(&["--host", "0.0.0.0"]);
     for host in ["localhost", "192.168.1.7:8888", "build.lan"] {
         stage.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    }
+    stage.interceptor.wait_for_errors("a warning", |said| {
+        said.contains("warning: every Host is accepted") && said.contains("--allow-host")
+    });
+}
+
+#[test]
+fn allow_host_restricts_every_listener() {
+    let beyond = Stage::with(&["--host", "0.0.0.0", "--allow-host", "dev.example"]);
+    let socket = Stage::launch("", |launch| {
+        launch
+            .at(scratch_socket())
+            .args(["--allow-host", "dev.example"])
+    });
+    for stage in [&beyond, &socket] {
+        for host in ["dev.example:8888", "localhost", "127.0.0.1:8888"] {
+            stage.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        }
+        for host in ["evil.example", "192.168.1.7", "x.dev.example"] {
+            let mut client = stage.interceptor.client();
+            client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            check_own_error(&client.response("GET"), &[421]);
+        }
+        let said = stage.interceptor.errors();
+        assert!(!said.contains("every Host"), "{said}");
     }
 }
 
@@ -238,6 +263,9 @@ fn requests_of_pages_of_other_sites_are_refused() {
         "http://10.0.0.1:80",
         "http://[::2]",
         "https://localhost@evil.example",
+        // A sandboxed frame, a form of an https page, a page that runs from a file.
+        "null",
+        "http://localhost, null",
     ];
     let (origin, interceptor) = agreeing();
     for page in origins {
@@ -262,6 +290,65 @@ fn requests_of_pages_of_other_sites_are_refused() {
     check_own_error(&client.response("GET"), &[400, 403]);
     assert!(origin.requests().is_empty());
     count("guards: origins refused", 3 * origins.len() + 1);
+}
+
+/// How pages of other sites send requests without an `Origin`, and how programs and pages of this machine do.
+#[test]
+fn without_an_origin_the_browser_says_which_requests_are_of_other_sites() {
+    let form =
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n";
+    let get = "GET / HTTP/1.1\r\nHost: localhost\r\n";
+    let upgrade =
+        "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+    let rows = [
+        (get, "cross-site", "no-cors", false, "an image"),
+        (get, "cross-site", "cors", false, "a script that reads"),
+        (upgrade, "cross-site", "websocket", false, "a WebSocket"),
+        (form, "cross-site", "navigate", false, "a form"),
+        (form, "cross-site", "no-cors", false, "a script"),
+        (get, "cross-site", "navigate", true, "a link"),
+        (get, "same-site", "no-cors", true, "a page of this machine"),
+        (get, "same-origin", "cors", true, "a page of the target"),
+        (form, "same-origin", "cors", true, "a form of the target"),
+        (get, "none", "navigate", true, "the address bar"),
+    ];
+    let stage = Stage::new();
+    for (start, site, mode, is_served, why) in rows {
+        let request = format!("{start}Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: {mode}\r\n\r\n");
+        let request = match start == form {
+            true => request + "hello",
+            false => request,
+        };
+        if is_served {
+            stage.forwarded(request);
+            continue;
+        }
+        stage.origin.forget();
+        let mut client = stage.interceptor.client();
+        client.send(request);
+        let response = client.response("GET");
+        assert_eq!(response.status, 403, "{why}: {response:?}");
+        check_own_error(&response, &[403]);
+        assert!(stage.origin.requests().is_empty(), "{why}");
+    }
+    // A page whose Origin is served may be of another site.
+    stage.forwarded(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://127.0.0.1:3000\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 0\r\n\r\n",
+    );
+    count("guards: requests without an origin", rows.len() + 1);
+}
+
+#[test]
+fn allow_origin_null_serves_pages_without_an_origin() {
+    let stage = Stage::with(&["--allow-origin", "null"]);
+    for fields in ["", "Sec-Fetch-Site: cross-site\r\n"] {
+        stage.forwarded(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\n{fields}Content-Length: 0\r\n\r\n"
+        ));
+    }
+    let mut client = stage.interceptor.client();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n\r\n");
+    check_own_error(&client.response("GET"), &[403]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Announcement {
     pub port: Option<(Port, PortOrigin)>,
     /// Whether its sockets were passed in.
     pub is_inherited: bool,
+    /// Whether a listener beyond loopback accepts every `Host`.
+    pub accepts_all_hosts: bool,
 }
 
 impl Announcement {
@@ -47,6 +49,12 @@ impl Announcement {
                 "ic: warning: this listens beyond this machine: every machine that reaches the port can use the target; \
                  leave out --host to listen on localhost only\n",
             );
+            if self.accepts_all_hosts {
+                text.push_str(
+                    "ic: warning: every Host is accepted, so that web pages can use the target by DNS rebinding; \
+                     name the hosts that clients use with --allow-host\n",
+                );
+            }
         }
         eprint_text(&text);
     }

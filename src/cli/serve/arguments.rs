@@ -79,10 +79,11 @@ pub struct Serve {
     /// exit after this time without a client; 0: never; default: 0
     #[argh(option, arg_name = "SECS")]
     pub idle_exit: Option<String>,
-    /// additional Host value to accept; may be repeated
+    /// additional Host value to accept; may be repeated; default: none, or all if --host is not loopback
     #[argh(option, arg_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// web origin whose pages may send requests, as `https://example.com`; may be repeated
+    /// web origin whose pages may send requests, as `https://example.com`; null: pages without an origin; may be
+    /// repeated
     #[argh(option, arg_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
     /// additional CA certificates (PEM) to trust for an https target

@@ -81,7 +81,7 @@ pub fn guard(serve: &Serve) -> Result<Guard, Failure> {
             "--allow-origin",
             &serve.allow_origin,
             allowed_origin,
-            "is not an origin; give scheme and host, such as `https://chat.example`",
+            "is not an origin; give scheme and host, such as `https://chat.example`, or `null`",
         )?,
     })
 }
@@ -101,8 +101,8 @@ fn parse_each(
 }
 
 /// Whether an interceptor on these TCP addresses, and possibly on Unix sockets, accepts only `Host` values that mean
-/// this machine. The check stops DNS rebinding by web pages. A browser cannot connect to a Unix socket, and the
-/// reverse proxies that do may pass on any name.
+/// this machine unless `--allow-host` names others. The check stops DNS rebinding by web pages. A browser cannot connect
+/// to a Unix socket, and the reverse proxies that do may pass on any name.
 pub fn local_hosts_only(addresses: &[SocketAddr]) -> bool {
     !addresses.is_empty() && addresses.iter().all(|address| is_loopback(&address.ip()))
 }

@@ -120,6 +120,7 @@ impl Prepared {
             },
             port: self.port,
             is_inherited: matches!(options.listen, Listen::Inherited(_)),
+            accepts_all_hosts: options.guard.serves_all_hosts(),
         }
     }
 }

@@ -80,7 +80,8 @@ pub fn compose(facts: &Facts) -> File {
             "services:\n\
              \x20 ic:\n\
              \x20   image: ic\n\
-             \x20   command: [\"/ic\", \"serve\", \"--host\", \"0.0.0.0\"]\n\
+             \x20   # Other services reach it as `ic`, this machine as `localhost`.\n\
+             \x20   command: [\"/ic\", \"serve\", \"--host\", \"0.0.0.0\", \"--allow-host\", \"ic\"]\n\
              \x20   environment:\n\
              \x20     INTERCEPTOR_PORT: \"{port}\"\n\
              \x20     TARGET_LLM_URL: {target}\n\
