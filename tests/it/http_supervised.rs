@@ -1,5 +1,6 @@
 //! Supervisors: readiness notifications, socket activation, and `--idle-exit`.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -157,6 +158,60 @@ fn it_listens_on_a_passed_socket() {
     assert!(ran.err.contains(&listening), "{ran:?}");
     assert!(ran.err.contains("Port from:  LISTEN_FDS"), "{ran:?}");
     assert!(!home.registry().exists(), "no registry is written");
+}
+
+/// systemd keeps the socket: clients that connect while the interceptor stops wait there for its next start.
+#[test]
+#[cfg(target_os = "linux")]
+fn clients_that_connect_while_it_stops_cost_no_cpu_time() {
+    let path = scratch_socket();
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let unix = UnixListener::bind(&path).expect("a socket");
+    let address = tcp.local_addr().expect("it is bound");
+    let sockets: [(OwnedFd, &dyn Fn() -> Conn); 2] = [
+        (tcp.into(), &|| Conn::connect("client", address)),
+        (unix.into(), &|| Conn::connect_to("client", &path)),
+    ];
+    for (socket, connect) in sockets {
+        let home = Home::new();
+        let origin = Origin::listen();
+        let held = socket.try_clone().expect("a descriptor");
+        let mut ic = handed(&home, held, &["--target", &origin.url()]);
+        let mut client = connect();
+        client.send(GET);
+        let mut served = origin.accept();
+        served.request();
+        let pid = rustix::process::Pid::from_child(&ic);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let errors = BufReader::new(ic.stderr.take().expect("a pipe")).lines();
+        let mut said = errors.map(|line| line.expect("text"));
+        assert!(said.any(|line| line.contains("requests in flight have")));
+        let late = connect();
+        let before = scheduled_time(&ic);
+        client.expect_silence(Duration::from_millis(500));
+        let busy = scheduled_time(&ic) - before;
+        assert!(busy < Duration::from_millis(100), "busy for {busy:?}");
+        served.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        assert_eq!(client.response("GET").text(), "ok");
+        let rest: Vec<String> = said.collect();
+        let ended = ic.wait().expect("it ends by itself");
+        assert_eq!(ended.code(), Some(0), "{rest:?}");
+        let waiting = rustix::net::accept(&socket);
+        assert!(waiting.is_ok(), "the late client waits for the next start");
+        drop(late);
+    }
+    std::fs::remove_file(path).expect("the socket still exists");
+}
+
+/// How long a process has run or was ready to run (`schedstat` of proc(5)): also on a busy machine that is the whole
+/// time of a process that never waits.
+#[cfg(target_os = "linux")]
+fn scheduled_time(ic: &Child) -> Duration {
+    let path = format!("/proc/{}/schedstat", ic.id());
+    let text = std::fs::read_to_string(path).expect("a running process has a schedstat");
+    let nanos = text.split_whitespace().take(2);
+    let nanos = nanos.map(|nanos| nanos.parse::<u64>().expect("a number"));
+    Duration::from_nanos(nanos.sum())
 }
 
 #[test]

@@ -31,8 +31,8 @@ pub const NEEDS: &str = "epoll_create1(2), epoll_ctl(2), epoll_pwait(2) and even
 
 /// A registered socket; by default a stream.
 #[derive(Debug)]
-pub struct Source<S = OwnedFd> {
-    // Closed first, which removes it from the epoll set.
+pub struct Source<S: AsFd = OwnedFd> {
+    // Closed first, which removes it from the epoll set unless another descriptor of the same socket is open.
     socket: S,
     registration: Registration,
 }
@@ -48,13 +48,13 @@ impl<S: AsFd> Source<S> {
     /// client, no call to accept fails, and the connected clients have a turn between two new ones.
     pub fn listening(socket: S) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Self::registered(socket, EventFlags::IN, Readiness::NONE)
+        Self::registered(socket, LISTENER, Readiness::NONE)
     }
 
     /// Turns reports of a listening socket on or off. One that cannot accept for now would be reported in every turn.
     pub fn set_polled(&self, is_polled: bool) -> io::Result<()> {
         let interest = if is_polled {
-            EventFlags::IN
+            LISTENER
         } else {
             EventFlags::empty()
         };
@@ -132,6 +132,16 @@ impl<S: AsFd> Source<S> {
     pub fn watch(&self, waker: &Waker) {
         self.registration
             .with(|entry| wait(&mut entry.reader, waker));
+    }
+}
+
+impl<S: AsFd> Drop for Source<S> {
+    fn drop(&mut self) {
+        // epoll(7), Q6: a socket stays in the set until all its descriptors are closed, and a supervisor keeps one of a listener
+        // that it has passed. Then each waiting client would be reported in every turn.
+        if self.registration.with(|entry| entry.is_listening) {
+            let _ = epoll::delete(&self.registration.reactor.epoll, &self.socket);
+        }
     }
 }
 
@@ -352,6 +362,7 @@ impl Reactor {
         self.generation.set(generation);
         let key = self.entries.borrow_mut().insert(Entry {
             generation,
+            is_listening: interest == LISTENER,
             readiness,
             reader: None,
             writer: None,
@@ -439,6 +450,7 @@ impl Reactor {
 #[derive(Debug)]
 struct Entry {
     generation: u32,
+    is_listening: bool,
     readiness: Readiness,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -523,6 +535,9 @@ const STREAM: EventFlags = EventFlags::IN
     .union(EventFlags::OUT)
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
+
+/// Level-triggered.
+const LISTENER: EventFlags = EventFlags::IN;
 
 /// Never read: each write is an event, and the counter overflows in centuries.
 const ALARM: EventFlags = EventFlags::IN.union(EventFlags::ET);
