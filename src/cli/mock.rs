@@ -22,7 +22,7 @@ use crate::text::io_message;
     name = "mock",
     help_triggers("-h", "--help"),
     example = "ic mock &\nic serve",
-    error_code(0, "stopped by SIGINT or SIGTERM"),
+    error_code(0, "stopped by SIGINT, SIGTERM or SIGHUP"),
     error_code(3, "it cannot start")
 )]
 pub struct Mock {

@@ -36,13 +36,14 @@ use self::socket_activation::Inherited;
 use super::context::Context;
 use super::outcome::{Exit, Failure};
 use super::output::eprint_line;
+use super::stop;
 use crate::serve::{self, Event, Stop};
 
 impl Serve {
     /// Runs the interceptor until a signal or `--idle-exit` stops it.
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let inherited = Inherited::take(&self, &context.environment)?;
-        let (prepared, options) = self.prepare(context, inherited, STOP_SIGNALS)?;
+        let (prepared, options) = self.prepare(context, inherited, stop::stop_signals())?;
         let announcement = prepared.announcement(&options);
         let notifier = Notifier::from_environment(&context.environment);
         let mut on_event = |event: Event<'_>| match event {
@@ -70,6 +71,3 @@ impl Serve {
         }
     }
 }
-
-/// From a terminal, and from a supervisor.
-const STOP_SIGNALS: &[i32] = &[signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];

@@ -1,17 +1,51 @@
-//! Waits for the signal to stop, in commands that have nothing to finish first.
+//! The signals that stop `ic`, and how commands wait for them that have nothing to finish first.
 
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::outcome::{Exit, Failure};
 use crate::text::io_message;
 
-/// A stream that becomes readable on SIGINT or SIGTERM. The signals have no other effect from then on. Works for process 1 of
+/// The signals that stop a command: SIGINT and SIGTERM, and SIGHUP unless it was ignored at the start, as by nohup(1).
+pub(super) fn stop_signals() -> &'static [i32] {
+    match ignored_signals() >> (SIGHUP - 1) & 1 {
+        0 => &[SIGINT, SIGTERM, SIGHUP],
+        _ => &[SIGINT, SIGTERM],
+    }
+}
+
+/// The signals that were ignored when this process started, one bit each, the lowest for signal 1. Without Linux' `/proc` only that
+/// of SIGHUP is known.
+pub(super) fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored(&status).unwrap_or_else(|| u64::from(a_shell_ignores_hangup()) << (SIGHUP - 1))
+}
+
+/// The ignored signals in the content of `/proc/PID/status` (proc_pid_status(5)).
+fn ignored(status: &str) -> Option<u64> {
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Whether a child ignores SIGHUP, which it does if this process has ignored it since its start (execve(2)).
+fn a_shell_ignores_hangup() -> bool {
+    let survives = Command::new("/bin/sh")
+        .args(["-c", "kill -HUP $$"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    survives.is_ok_and(|status| status.success())
+}
+
+/// A stream that becomes readable on one of [`stop_signals`]. The signals have no other effect from then on. Works for process 1 of
 /// a container too, where signals without a handler are ignored.
 ///
 /// # Errors
@@ -59,8 +93,28 @@ pub(super) fn run_until_signal(
 
 fn register() -> io::Result<UnixStream> {
     let (read, write) = UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM] {
+    for &signal in stop_signals() {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_status() {
+        let text = "Name:\tic\nSigIgn:\t0000000000001001\nSigCgt:\tff\n";
+        assert_eq!(ignored(text), Some(0x1001));
+        for unknown in ["Name:\tic\n", "SigIgn:\tnone\n", ""] {
+            assert_eq!(ignored(unknown), None, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn a_shell_ignores_hangup_if_this_process_does() {
+        let hangup = 1 << (SIGHUP - 1);
+        assert_eq!(ignored_signals() & hangup != 0, a_shell_ignores_hangup());
+    }
 }

@@ -57,7 +57,7 @@ enum Message {
     /// A line of the feed with this index.
     Line(usize, String),
     FeedEnded,
-    /// SIGINT or SIGTERM.
+    /// A signal to stop.
     Signal,
 }
 
@@ -247,7 +247,7 @@ fn forward_lines(index: usize, mut feed: Feed, sender: Sender<Message>) -> Resul
     })
 }
 
-/// Forwards the first SIGINT or SIGTERM: the command then ends with success.
+/// Forwards the first signal to stop: the command then ends with success.
 fn forward_signals(sender: Sender<Message>) -> Result<(), Failure> {
     let mut signals = stop::signals()?;
     spawn(move || {

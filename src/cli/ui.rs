@@ -20,7 +20,7 @@ use crate::cli::outcome::{Exit, Failure};
                ic ui --port 8080 --no-open",
     note = "The page is served on this machine only and requires the printed URL, which contains a\n\
             secret created at each start. It runs until Ctrl-C.",
-    error_code(0, "stopped by SIGINT or SIGTERM"),
+    error_code(0, "stopped by SIGINT, SIGTERM or SIGHUP"),
     error_code(3, "it cannot listen on the port")
 )]
 pub struct Ui {

@@ -6,11 +6,15 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli_home::{Home, free_port};
+use crate::support::is_ignored;
 
 #[test]
 fn it_exits_with_code_0_on_a_signal_even_as_process_1() {
     let as_first = ["unshare", "--pid", "--fork", "--kill-child", "--"];
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        if signal == Signal::HUP && is_ignored(signal) {
+            continue;
+        }
         for around in [&[][..], &as_first] {
             let home = Home::new();
             let ic = home.command(["mock", "--port", &free_port().to_string()]);

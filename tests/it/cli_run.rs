@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli_home::{Home, free_port, held_port};
 use crate::cli_terminal::terminal;
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, is_ignored};
 
 /// Runs `ic run --mock --port N -- sh -c SCRIPT`.
 fn started(home: &Home, port: u16, script: &str) -> (Child, BufReader<ChildStdout>) {
@@ -146,20 +146,6 @@ fn a_program_is_not_started_without_its_interceptor() {
     assert!(said.contains("CMD"), "{said}");
     let said = home.ic(["run", "--mock", "--"]).complaint(2);
     assert!(said.contains("CMD"), "{said}");
-}
-
-/// Whether the tests were started with `signal` ignored, as by nohup; `ic` keeps that.
-fn is_ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-        .is_some_and(|set| set >> (signal.as_raw() - 1) & 1 == 1);
-    if ignored {
-        eprintln!("skipped: the tests were started with {signal:?} ignored");
-    }
-    ignored
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli_home::{Home, Serving, free_port};
 use crate::cli_terminal::terminal;
-use crate::support::Conn;
+use crate::support::{Conn, is_ignored};
 
 /// A running `ic tail`, killed when it is dropped.
 struct Tail {
@@ -124,7 +124,10 @@ fn json_output_is_the_lines_of_the_feed() {
 #[test]
 fn it_ends_on_a_signal_and_when_its_reader_leaves() {
     let (home, port, _serving) = serving();
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        if signal == Signal::HUP && is_ignored(signal) {
+            continue;
+        }
         let mut tail = Tail::start(&home, &["--json"]);
         tail.line();
         kill_process(Pid::from_child(&tail.child), signal).expect("it runs");

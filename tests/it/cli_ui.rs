@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::cli_home::{Home, free_port, held_port};
+use crate::support::is_ignored;
 
 /// `ic ui`, killed when it is dropped.
 struct Page {
@@ -163,7 +164,11 @@ fn it_listens_on_both_loopback_addresses_until_a_signal() {
         );
     }
     assert_eq!(home.content(), before, "reading changes nothing");
-    kill_process(Pid::from_child(&page.child), Signal::INT).expect("it runs");
+    let signal = match is_ignored(Signal::HUP) {
+        true => Signal::INT,
+        false => Signal::HUP,
+    };
+    kill_process(Pid::from_child(&page.child), signal).expect("it runs");
     let status = page.child.wait().expect("a child can be waited for");
     assert_eq!(status.code(), Some(0));
 }

@@ -214,7 +214,10 @@ fn wait_until_refused(address: SocketAddr) {
 
 #[test]
 fn a_signal_lets_requests_in_flight_finish() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        if signal == Signal::HUP && is_ignored(signal) {
+            continue;
+        }
         let (origin, mut interceptor) = scripted();
         let (mut served, mut client, mut body) = streaming(&origin, &interceptor);
         let mut waiting = interceptor.client();
@@ -249,6 +252,20 @@ fn a_signal_lets_requests_in_flight_finish() {
         client.expect_end();
         waiting.expect_end();
     }
+}
+
+#[test]
+fn a_hangup_does_not_stop_it_under_nohup() {
+    let origin = Origin::agreeing();
+    let mut interceptor = Launch::before(&origin).under(&["nohup"]).start();
+    interceptor.signal(Signal::HUP);
+    // The first answer may come before the signal is handled, and a client that connects while it stops would get none.
+    for _ in 0..3 {
+        interceptor.health();
+    }
+    interceptor.terminate();
+    let ended = interceptor.exit_within(DEADLINE);
+    assert_eq!(ended.code(), Some(0), "{}", interceptor.errors());
 }
 
 #[test]

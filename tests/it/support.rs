@@ -126,6 +126,20 @@ pub fn check_own_error(response: &Response, statuses: &[u16]) -> String {
     code.to_owned()
 }
 
+/// Whether the tests were started with `signal` ignored, as by nohup; `ic` keeps that for SIGHUP, `ic run` for all.
+pub fn is_ignored(signal: rustix::process::Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set >> (signal.as_raw() - 1) & 1 == 1);
+    if ignored {
+        eprintln!("skipped: the tests were started with {signal:?} ignored");
+    }
+    ignored
+}
+
 /// Fields that a row expects, as (name, value).
 pub type Lines<'a> = &'a [(&'a str, &'a str)];
 

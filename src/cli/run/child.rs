@@ -18,6 +18,7 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 
 use crate::cli::outcome::{Exit, Failure};
+use crate::cli::stop;
 use crate::text::io_message;
 use crate::text::raw;
 
@@ -32,7 +33,7 @@ pub struct Launcher {
 impl Launcher {
     /// From here on, signals no longer end `ic`.
     pub fn new() -> io::Result<Launcher> {
-        let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
+        let ignored = stop::ignored_signals();
         let forwarded = FORWARDED_SIGNALS.iter().filter(|&&signal| {
             // `nohup` and `&` in scripts make a program ignore signals; a handler here would undo that.
             ignored >> (signal - 1) & 1 == 0
@@ -155,15 +156,6 @@ fn rustix_signal(number: i32) -> Signal {
     Signal::from_named_raw(number).unwrap_or(Signal::TERM)
 }
 
-/// The signals that a process ignores, one bit each, from the content of `/proc/PID/status`; 0 if unknown.
-fn ignored(status: &str) -> u64 {
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.unwrap_or(0)
-}
-
 /// The signals that ask a program to stop, to reload or to report.
 const FORWARDED_SIGNALS: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
@@ -199,16 +191,5 @@ mod tests {
         assert_eq!(process_group("9 (a) S 1 (x) R 8 0 7 0"), Some("0"));
         assert_eq!(process_group("9 (a"), None);
         assert_eq!(process_group(""), None);
-    }
-
-    #[test]
-    fn ignored_signals_are_read_from_the_status() {
-        assert_eq!(
-            ignored("Name:\tic\nSigIgn:\t0000000000001001\nSigCgt:\tff\n"),
-            0x1001
-        );
-        assert_eq!(ignored("Name:\tic\n"), 0);
-        assert_eq!(ignored("SigIgn:\tnone\n"), 0);
-        assert_eq!(ignored(""), 0);
     }
 }

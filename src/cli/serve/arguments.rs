@@ -19,7 +19,7 @@ use argh::{ArgsInfo, FromArgs};
             SSL_CERT_FILE and SSL_CERT_DIR replace the certificates that the system trusts.\n\
             NOTIFY_SOCKET receives READY=1 and STOPPING=1 (sd_notify(3)). Sockets passed in\n\
             LISTEN_FDS (systemd socket activation), TCP or Unix, replace host and port.",
-    error_code(0, "stopped by SIGINT or SIGTERM, or by --idle-exit"),
+    error_code(0, "stopped by SIGINT, SIGTERM or SIGHUP, or by --idle-exit"),
     error_code(2, "an option or a variable has an invalid value"),
     error_code(3, "it cannot start: the port is in use, or no port is left")
 )]
@@ -73,7 +73,7 @@ pub struct Serve {
     /// removed; refused with a hint for one release
     #[argh(option, arg_name = "N", hidden_help)]
     pub threads: Option<String>,
-    /// how long requests in flight may continue after SIGINT or SIGTERM; default: 10
+    /// how long requests in flight may continue after a signal to stop; default: 10
     #[argh(option, arg_name = "SECS")]
     pub grace: Option<String>,
     /// exit after this time without a client; 0: never; default: 0
