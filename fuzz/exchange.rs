@@ -14,7 +14,7 @@ use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Slots, Version};
 use interceptor::http::reply::{Reply, ReplyOptions, Retry};
 use interceptor::http::rewrite::RequestRewriter;
-use interceptor::http::{Error, Parsed};
+use interceptor::http::{Error, Parsed, Sender as Side};
 
 use super::reference::{self, Line, Section, Verdict};
 
@@ -365,7 +365,7 @@ impl Download {
                 Ok(Step::Tunnel)
             }
             ResponseKind::Final(answer) => {
-                let mut body = Body::new(answer.framing);
+                let mut body = Body::of_response(answer.framing);
                 let stays = |name: &str| answer.nominated.has(name);
                 let taken = body.take_ready(origin.inbox(), answer.mode, stays, &mut out);
                 origin.consume(taken.map_err(Why::Origin)?);
@@ -636,7 +636,9 @@ impl Play<'_> {
                 let named = reference::named(&sent_head.fields);
                 match exchange.outcome {
                     Outcome::Done(_) if decoded => {
-                        let reference::Chunks::Taken((_, data)) = reference::chunked(sent) else {
+                        let reference::Chunks::Taken((_, data)) =
+                            reference::chunked(sent, Side::Target)
+                        else {
                             panic!("a malformed body looks complete: {}", sent.escape_ascii());
                         };
                         assert_eq!(got, data);
@@ -644,10 +646,10 @@ impl Play<'_> {
                     Outcome::Done(_) => {
                         let framing_got = response_framing(&got_head, request);
                         assert_eq!(framing_got, Some(framing), "the same framing");
-                        check_body(sent, got, framing, &named);
+                        check_body(sent, got, framing, Side::Target, &named);
                     }
                     Outcome::Cut(_) if decoded || framing == Framing::UntilClose => {}
-                    _ => check_partial(sent, got, framing),
+                    _ => check_partial(sent, got, framing, Side::Target),
                 }
             }
         }
@@ -691,16 +693,17 @@ fn check_request(
     named.push("x-source".to_owned());
     match outcome {
         Outcome::Done(AfterResponse::KeepAlive) => {
-            let len = check_body(sent_body, got_body, framing, &named);
+            let len = check_body(sent_body, got_body, framing, Side::Client, &named);
             Some(head.len + len)
         }
         // It may be complete; the received part is correct.
         _ => {
-            let is_whole = body_len(got_body, framing).is_some_and(|len| len == got_body.len());
+            let is_whole =
+                body_len(got_body, framing, Side::Client).is_some_and(|len| len == got_body.len());
             if is_whole {
-                check_body(sent_body, got_body, framing, &named);
+                check_body(sent_body, got_body, framing, Side::Client, &named);
             } else {
-                check_partial(sent_body, got_body, framing);
+                check_partial(sent_body, got_body, framing, Side::Client);
             }
             None
         }
@@ -724,10 +727,16 @@ fn forwarded_target(method: &str, target: &str) -> String {
 }
 
 /// A complete body is forwarded byte by byte, except for its trailers. Returns its length in `sent`.
-fn check_body(sent: &[u8], got: &[u8], framing: Framing, nominated: &[String]) -> usize {
+fn check_body(
+    sent: &[u8],
+    got: &[u8],
+    framing: Framing,
+    side: Side,
+    nominated: &[String],
+) -> usize {
     match framing {
         Framing::Chunked => {
-            let reference::Chunks::Taken((len, _)) = reference::chunked(sent) else {
+            let reference::Chunks::Taken((len, _)) = reference::chunked(sent, side) else {
                 panic!("a malformed body looks complete: {}", sent.escape_ascii());
             };
             assert_eq!(
@@ -735,7 +744,7 @@ fn check_body(sent: &[u8], got: &[u8], framing: Framing, nominated: &[String]) -
                 Some(&sent[..len]),
                 "chunks are forwarded unchanged"
             );
-            if sent[..len].ends_with(b"\r\n\r\n") && !is_trailing(&sent[..len]) {
+            if sent[..len].ends_with(b"\r\n\r\n") && !is_trailing(&sent[..len], side) {
                 assert_eq!(got.len(), len, "no bytes after it");
                 return len;
             }
@@ -772,12 +781,12 @@ fn check_body(sent: &[u8], got: &[u8], framing: Framing, nominated: &[String]) -
 }
 
 /// Whether a chunked body up to there ends before a trailer section: `0 CRLF`, and not `0 CRLF CRLF`.
-fn is_trailing(taken: &[u8]) -> bool {
-    !matches!(reference::chunked(taken), reference::Chunks::Taken((len, _)) if len == taken.len())
+fn is_trailing(taken: &[u8], side: Side) -> bool {
+    !matches!(reference::chunked(taken, side), reference::Chunks::Taken((len, _)) if len == taken.len())
 }
 
 /// Part of a body is a prefix of it, and the receiver can detect that it is incomplete.
-fn check_partial(sent: &[u8], got: &[u8], framing: Framing) {
+fn check_partial(sent: &[u8], got: &[u8], framing: Framing, side: Side) {
     assert!(
         sent.starts_with(got),
         "{} of {}",
@@ -785,7 +794,7 @@ fn check_partial(sent: &[u8], got: &[u8], framing: Framing) {
         sent.escape_ascii()
     );
     assert_eq!(
-        body_len(got, framing),
+        body_len(got, framing, side),
         None,
         "it looks complete: {}",
         got.escape_ascii()
@@ -793,7 +802,7 @@ fn check_partial(sent: &[u8], got: &[u8], framing: Framing) {
 }
 
 /// The length of a complete body at the start of `bytes`.
-fn body_len(bytes: &[u8], framing: Framing) -> Option<usize> {
+fn body_len(bytes: &[u8], framing: Framing, side: Side) -> Option<usize> {
     match framing {
         Framing::Empty => Some(0),
         Framing::UntilClose => None,
@@ -801,8 +810,8 @@ fn body_len(bytes: &[u8], framing: Framing) -> Option<usize> {
             let length = usize::try_from(length).ok()?;
             (bytes.len() >= length).then_some(length)
         }
-        Framing::Chunked => match reference::chunked(bytes) {
-            reference::Chunks::Taken((len, _)) if !is_trailing(&bytes[..len]) => Some(len),
+        Framing::Chunked => match reference::chunked(bytes, side) {
+            reference::Chunks::Taken((len, _)) if !is_trailing(&bytes[..len], side) => Some(len),
             reference::Chunks::Taken((len, _)) => match reference::section(&bytes[len..]) {
                 Section::Taken(_, trailers) => Some(len + trailers),
                 _ => None,
@@ -818,7 +827,7 @@ fn request_framing(head: &reference::Head) -> Option<Framing> {
 }
 
 fn request_len(bytes: &[u8], head: &reference::Head) -> Option<usize> {
-    Some(head.len + body_len(&bytes[head.len..], request_framing(head)?)?)
+    Some(head.len + body_len(&bytes[head.len..], request_framing(head)?, Side::Client)?)
 }
 
 fn response_framing(head: &reference::Head, request: &reference::Head) -> Option<Framing> {
@@ -835,7 +844,7 @@ fn is_whole(answer: &Verdict, sent: &[u8], request: &reference::Head) -> bool {
         return false;
     };
     response_framing(head, request)
-        .is_some_and(|framing| body_len(&sent[head.len..], framing).is_some())
+        .is_some_and(|framing| body_len(&sent[head.len..], framing, Side::Target).is_some())
 }
 
 /// End-to-end fields are forwarded unchanged and in order; this hop replaces `set`.

@@ -12,7 +12,7 @@ use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Field, Slots};
 use interceptor::http::rewrite::{self, ConnectionField, RequestRewriter};
 use interceptor::http::target::Target;
-use interceptor::http::{Error, Parsed, trailer};
+use interceptor::http::{Error, Parsed, Sender, trailer};
 
 mod command_line;
 mod exchange;
@@ -154,10 +154,15 @@ pub fn framing(input: &[u8]) {
 
 /// A chunked body ends where a naive decoder finds its end, however its bytes are split.
 pub fn chunked(input: &[u8]) {
-    let whole = follow([input]);
-    assert_eq!(follow(input.chunks(1)), whole, "byte by byte");
-    assert_eq!(follow(split(input)), whole, "in pieces");
-    match (reference::chunked(input), whole) {
+    chunked_by(Sender::Client, input);
+    chunked_by(Sender::Target, input);
+}
+
+fn chunked_by(sender: Sender, input: &[u8]) {
+    let whole = follow(sender, [input]);
+    assert_eq!(follow(sender, input.chunks(1)), whole, "byte by byte");
+    assert_eq!(follow(sender, split(input)), whole, "in pieces");
+    match (reference::chunked(input, sender), whole) {
         // The reference has no limit of framing bytes.
         (_, Err(Error::ChunkOverhead)) => assert!(input.len() > 16 * 1024),
         (reference::Chunks::Taken(chunks), whole) => assert_eq!(whole, Ok((chunks, true))),
@@ -171,9 +176,10 @@ pub fn chunked(input: &[u8]) {
 /// Follows `pieces` up to the end of the body or to its trailer section. Returns the number of bytes, the data among them,
 /// and whether that point was reached.
 fn follow<'p>(
+    sender: Sender,
     pieces: impl IntoIterator<Item = &'p [u8]>,
 ) -> Result<((usize, Vec<u8>), bool), Error> {
-    let mut chunked = Chunked::default();
+    let mut chunked = Chunked::new(sender);
     let (mut len, mut data) = (0, Vec::new());
     for (index, mut piece) in pieces.into_iter().enumerate() {
         while !piece.is_empty() {
@@ -216,9 +222,13 @@ pub fn body(input: &[u8]) {
         2 => Framing::UntilClose,
         _ => Framing::Empty,
     };
-    let whole = pass(framing, [bytes]);
-    assert_eq!(pass(framing, bytes.chunks(1)), whole, "byte by byte");
-    assert_eq!(pass(framing, split(bytes)), whole, "in pieces");
+    let start = match kind & 4 {
+        0 => Body::new(framing),
+        _ => Body::of_response(framing),
+    };
+    let whole = pass(start, [bytes]);
+    assert_eq!(pass(start, bytes.chunks(1)), whole, "byte by byte");
+    assert_eq!(pass(start, split(bytes)), whole, "in pieces");
     let Ok(passed) = whole else { return };
     assert!(passed.taken <= bytes.len());
     match framing {
@@ -233,7 +243,7 @@ pub fn body(input: &[u8]) {
     if framing != Framing::Chunked {
         assert_eq!(passed.sent, bytes[..passed.taken]);
     } else if passed.is_complete {
-        let (len, again) = (passed.sent.len(), pass(framing, [&passed.sent[..]]));
+        let (len, again) = (passed.sent.len(), pass(start, [&passed.sent[..]]));
         let again = again.expect("the output is a body");
         assert!(again.is_complete && again.taken == len && again.sent == passed.sent);
     }
@@ -248,8 +258,7 @@ struct Passed {
 }
 
 /// Forwards `pieces` one after another, as a relay does.
-fn pass<'p>(framing: Framing, pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Passed, Error> {
-    let mut body = Body::new(framing);
+fn pass<'p>(mut body: Body, pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Passed, Error> {
     let mut sent = Vec::new();
     let mut taken = 0;
     let mut held = Vec::new();

@@ -1,6 +1,7 @@
 //! The reference: a strict, simple and slow parser for the grammar of RFC 9110 and RFC 9112. The program must agree with it
 //! on complete inputs.
 
+use interceptor::http::Sender;
 use interceptor::http::framing::Framing;
 
 /// A field line: name and value.
@@ -146,8 +147,8 @@ pub enum Chunks {
     Unended,
 }
 
-/// `*chunk last-chunk`, and the empty line if there is no trailer section.
-pub fn chunked(input: &[u8]) -> Chunks {
+/// `*chunk last-chunk`, and the empty line if there is no trailer section. A request has no white space in its size lines.
+pub fn chunked(input: &[u8], sender: Sender) -> Chunks {
     let mut data = Vec::new();
     let mut at = 0;
     loop {
@@ -155,7 +156,9 @@ pub fn chunked(input: &[u8]) -> Chunks {
         let Some(line_end) = find(rest, b"\r\n") else {
             return Chunks::Unended;
         };
-        let Some(size) = chunk_size(&rest[..line_end]) else {
+        let line = &rest[..line_end];
+        let Some(size) = chunk_size(line).filter(|_| sender == Sender::Target || !has_blank(line))
+        else {
             return Chunks::Refused;
         };
         at += line_end + 2;
@@ -178,6 +181,21 @@ pub fn chunked(input: &[u8]) -> Chunks {
             _ => return Chunks::Refused,
         }
     }
+}
+
+/// Whether there is white space outside of quotes.
+fn has_blank(line: &[u8]) -> bool {
+    let mut is_quoted = false;
+    let mut bytes = line.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b'\\' if is_quoted => drop(bytes.next()),
+            b' ' | b'\t' if !is_quoted => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// `chunk-size [ chunk-ext ]`

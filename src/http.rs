@@ -30,7 +30,7 @@ pub mod target;
 pub mod trailer;
 
 pub use self::error::{Error, Parsed};
-pub use self::grammar::{is_field_value, is_token};
+pub use self::grammar::{Sender, is_field_value, is_token};
 pub use self::head::{FIELDS_MAX, HEAD_BYTES_MAX, values};
 
 #[cfg(test)]

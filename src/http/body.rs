@@ -7,6 +7,7 @@
 use super::chunked::{Chunked, Piece};
 use super::error::{Error, Parsed};
 use super::framing::Framing;
+use super::grammar::Sender;
 use super::trailer;
 
 /// The progress of one body.
@@ -35,12 +36,21 @@ pub enum BodyMode {
 pub struct Truncated;
 
 impl Body {
-    /// A body that is framed as `framing`, from its start.
+    /// The body of a request that is framed as `framing`, from its start.
     pub fn new(framing: Framing) -> Self {
+        Body::sent_by(Sender::Client, framing)
+    }
+
+    /// The body of a response, in whose chunks common deviations pass.
+    pub fn of_response(framing: Framing) -> Self {
+        Body::sent_by(Sender::Target, framing)
+    }
+
+    fn sent_by(sender: Sender, framing: Framing) -> Self {
         Body(match framing {
             Framing::Empty | Framing::Length(0) => Progress::Complete,
             Framing::Length(length) => Progress::Length(length),
-            Framing::Chunked => Progress::Chunked(Chunked::default()),
+            Framing::Chunked => Progress::Chunked(Chunked::new(sender)),
             Framing::UntilClose => Progress::UntilClose,
         })
     }

@@ -66,7 +66,7 @@ pub enum Error {
     ConnectBody,
     /// A chunk size is not 1 to 16 hexadecimal digits (RFC 9112 §7.1).
     ChunkSize,
-    /// A chunk extension breaks the grammar (RFC 9112 §7.1.1).
+    /// A chunk extension breaks the grammar, or has white space in a request (RFC 9112 §7.1.1).
     ChunkExtension,
     /// Chunk data is not followed by CRLF (RFC 9112 §7.1).
     ChunkEnd,
@@ -111,7 +111,7 @@ impl Error {
             Error::Connect => row(501, "connect_not_supported", "CONNECT is not supported; set ic's port as the base URL, not as a proxy"),
             Error::ConnectBody => row(400, "connect_with_body", "a CONNECT request cannot have a body"),
             Error::ChunkSize => row(400, "bad_chunk_size", "a chunk size is malformed"),
-            Error::ChunkExtension => row(400, "bad_chunk_extension", "a chunk extension is malformed"),
+            Error::ChunkExtension => row(400, "bad_chunk_extension", "a chunk extension is malformed, or holds white space"),
             Error::ChunkEnd => row(400, "bad_chunk_end", "a chunk does not end in CRLF"),
             Error::ChunkOverhead => row(400, "chunk_overhead", "the chunk framing outweighs its data; send larger chunks"),
             Error::Trailer => row(400, "bad_trailer", "the trailer section is malformed or too large"),

@@ -1,5 +1,15 @@
 //! The grammar that all fields share: tokens, values, numbers, lists (RFC 9110 §5.5, §5.6).
 
+/// The sender of a message: some deviations that are refused in a client's request are put right in a target's response.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sender {
+    /// A client, of a request.
+    #[default]
+    Client,
+    /// A target, of a response.
+    Target,
+}
+
 /// The elements of a comma-separated list that may span several field lines, trimmed, the empty ones
 /// left out (RFC 9110 §5.6.1).
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -127,7 +127,7 @@ async fn receive(stream: &Stream, response: &mut Option<Response>) -> io::Result
     let (head, mut body) = loop {
         if let Some((len, head, framing)) = parse_head(&unread).map_err(invalid)? {
             unread.drain(..len);
-            break (head, Body::new(framing));
+            break (head, Body::of_response(framing));
         }
         if read(stream, &mut unread).await? == 0 {
             return Ok(());

@@ -8,7 +8,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 #[test]
 fn request_bodies_are_forwarded_unchanged() {
     let tiny = format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(3000));
-    let rows: [(&str, &str, &str, &str); 17] = [
+    let rows: [(&str, &str, &str, &str); 18] = [
         ("Content-Length: 5\r\n", "hello", "hello", "by length"),
         ("Content-Length: 0\r\n", "", "", "length 0"),
         (
@@ -77,6 +77,12 @@ fn request_bodies_are_forwarded_unchanged() {
             "5;a=\"b;c\\\"d\";e=f\r\nhello\r\n0\r\n\r\n",
             "hello",
             "quoted extensions are skipped",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "5;a=\"b c\"\r\nhello\r\n0\r\n\r\n",
+            "hello",
+            "white space within quotes is part of the value",
         ),
         (
             "Transfer-Encoding: chunked\r\n",
@@ -244,6 +250,33 @@ fn response_bodies_are_forwarded_unchanged() {
         }
     }
     count("framing: responses", 2 * rows.len());
+}
+
+#[test]
+fn white_space_in_the_size_lines_of_a_response_passes() {
+    let rows = [
+        ("5 ;a\r\nhello\r\n0\r\n\r\n", "before a semicolon"),
+        ("5;\ta\r\nhello\r\n0\r\n\r\n", "after it"),
+        ("5;a = b ;c\r\nhello\r\n0\r\n\r\n", "around an equals sign"),
+    ];
+    for (body, why) in rows {
+        for pieces in [usize::MAX, 1] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let mut served = origin.accept();
+            served.request();
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            assert!(
+                served.offer_in_pieces([head, body].concat(), pieces),
+                "{why}"
+            );
+            let (received, stop) = client.drain();
+            assert_eq!(stop, Stop::Closed, "{why}");
+            assert!(latin1(&received).ends_with(body), "{why}: {received:?}");
+        }
+    }
+    count("framing: white space in size lines", 2 * rows.len());
 }
 
 #[test]

@@ -115,6 +115,25 @@ fn malformed_chunks_are_refused() {
     count("refusals: chunks", rows.len());
 }
 
+/// RFC 9112 §7.1.1 calls it bad: servers refuse it, skip it, or take it for a part of the size.
+#[test]
+fn white_space_in_chunk_extensions_is_refused() {
+    let rows: [(&[u8], &str); 10] = [
+        (b"5 ;a\r\nhello\r\n", "a space before the semicolon"),
+        (b"5\t;a\r\nhello\r\n", "a tab before it"),
+        (b"5; a\r\nhello\r\n", "a space after it"),
+        (b"5;\ta\r\nhello\r\n", "a tab after it"),
+        (b"5;a =b\r\nhello\r\n", "a space before the equals sign"),
+        (b"5;a= b\r\nhello\r\n", "a space after it"),
+        (b"5;a=b ;c\r\nhello\r\n", "a space after a value"),
+        (b"5;a=\"b\" ;c\r\nhello\r\n", "a space after quotes"),
+        (b"5;a \r\nhello\r\n", "a space at the end of the line"),
+        (b"5\r\nhello\r\n0 ;a\r\n\r\n", "on the last chunk"),
+    ];
+    check_all(&rows);
+    count("refusals: white space in extensions", rows.len());
+}
+
 #[test]
 fn malformed_trailers_are_refused() {
     let many: String = (0..200)

@@ -74,7 +74,7 @@ impl Attempt<'_> {
         let mut out = Scratch::take();
         let response = self.final_response(origin, client, &mut out).await?;
         if let ResponseKind::Final(head) = &response.kind {
-            body = Body::new(head.framing);
+            body = Body::of_response(head.framing);
             let drops_trailer = |name: &str| head.nominated.has(name);
             let taken = body
                 .take_ready(origin.bytes(), head.mode, drops_trailer, &mut out)

@@ -305,7 +305,8 @@ impl BodyTrace {
             recorded.omit();
         }
         BodyTrace {
-            body: Body::new(framing),
+            // The lenient one for both: the relay has judged the framing.
+            body: Body::of_response(framing),
             bytes: 0,
             observer: body_format(fields).map(Observer::new),
             recorded,
