@@ -36,4 +36,4 @@ pub use notes::{Note, Timestamp};
 pub use port::{EmptyRange, NotAPort, Port, PortRange};
 pub use probe::{Availability, Refusal, availability};
 pub use project::Project;
-pub use store::{DamageReport, Loaded, Store, StoreError, Updated, WaitReason};
+pub use store::{DamageReport, Loaded, Store, StoreError, Updated, Wait, WaitReason};

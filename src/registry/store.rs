@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
-pub use self::error::{DamageReport, StoreError, WaitReason};
+pub use self::error::{DamageReport, StoreError, Wait, WaitReason};
 use self::lock::LockDeadline;
 use self::replace::StorePaths;
 use self::snapshot::{FileSnapshot, read_stable};
@@ -41,7 +41,7 @@ use super::recover::Recovered;
 #[derive(Clone)]
 pub struct Store {
     file: PathBuf,
-    on_wait: Arc<dyn Fn(&WaitReason) + Send + Sync>,
+    on_wait: Arc<dyn Fn(&Wait) + Send + Sync>,
 }
 
 /// The result of [`Store::read`].
@@ -73,7 +73,7 @@ impl Store {
 
     /// Sets a function that is called once by each [`read`](Self::read) or [`update`](Self::update) that waits for
     /// another program for more than half a second.
-    pub fn on_wait(mut self, notice: impl Fn(&WaitReason) + Send + Sync + 'static) -> Store {
+    pub fn on_wait(mut self, notice: impl Fn(&Wait) + Send + Sync + 'static) -> Store {
         self.on_wait = Arc::new(notice);
         self
     }
@@ -150,14 +150,14 @@ impl Store {
         if self.is_unchanged_by(change)? {
             return Ok(None);
         }
-        let mut deadline = self.deadline();
         let paths = StorePaths::of(&self.file)?;
         paths.create_folder()?;
+        let mut deadline = LockDeadline::new(paths.lock_file(), &*self.on_wait);
         let _lock = paths.lock(&mut deadline)?;
-        deadline.restart();
+        deadline.restart(&self.file);
         let mut update = Update {
             file: &self.file,
-            paths,
+            paths: &paths,
             deadline,
             is_replaced: false,
             warning: None,
@@ -203,7 +203,7 @@ impl fmt::Debug for Store {
 /// A change in progress, under the registry lock.
 struct Update<'a> {
     file: &'a Path,
-    paths: StorePaths,
+    paths: &'a StorePaths,
     deadline: LockDeadline<'a>,
     /// Whether the file was replaced, so that an error no longer means that nothing has changed.
     is_replaced: bool,

@@ -307,7 +307,10 @@ fn writers_exclude_each_other_even_if_the_lock_file_is_removed() {
         let said = waiting.recv().unwrap();
         assert_eq!(
             said,
-            "waiting for another `ic` that is changing the registry"
+            format!(
+                "waiting for another `ic` that is changing the registry and holds `{}`",
+                lock.display()
+            )
         );
         // The lock file is removed, and another writer locks a new one.
         fs::remove_file(&lock).unwrap();

@@ -16,7 +16,7 @@ use crate::cli_home::{Home, Ran};
 const SOUND: &str = r#"{"mappings": {"/home/me/a": 8888}, "next_available": 8889}"#;
 const TORN: &str = r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 88"#;
 
-const FOR_TURN: &str = "ic: waiting for another `ic` that is changing the registry";
+const FOR_TURN: &str = "ic: waiting for another `ic` that is changing the registry and holds";
 const FOR_LOCK: &str = "ic: waiting for another program that has locked the registry file";
 const FOR_TEXT: &str = "ic: waiting for another program to finish writing the registry file";
 
@@ -40,15 +40,15 @@ fn a_wait_ends_after_ten_seconds_without_a_change() {
             (Some(3), ""),
             "{arguments:?}: {ran:?}"
         );
-        let registry = home.registry();
+        let locked = locked.display();
+        let notice = format!("{notice} `{locked}`");
         let gave_up = format!(
-            "ic: gave up after 10 s of {}, `{}`; try again, or find the program with `fuser`",
+            "ic: gave up after 10 s of {}; try again, or find the program with `fuser {locked}`",
             notice.trim_start_matches("ic: "),
-            registry.display()
         );
         assert_eq!(
             ran.err.lines().collect::<Vec<_>>(),
-            [notice, &gave_up],
+            [notice, gave_up],
             "{arguments:?}"
         );
         assert!(
@@ -182,7 +182,7 @@ fn readers_wait_for_a_text_that_is_being_written() {
         let mut writer = File::options().append(true).open(home.registry()).unwrap();
         FileExt::lock_exclusive(&writer).unwrap();
         let mut ic = WaitReason::start(&home, arguments);
-        ic.wait_for(FOR_TEXT);
+        ic.wait_for(&home, FOR_TEXT);
         if !locked {
             FileExt::unlock(&writer).unwrap();
         }
@@ -230,7 +230,7 @@ fn a_writer_that_waited_for_a_lock_adds_to_what_the_other_has_written() {
     let holder = File::options().append(true).open(&registry).unwrap();
     FileExt::lock_exclusive(&holder).unwrap();
     let mut ic = WaitReason::start(&home, &["allocate", "-q"]);
-    ic.wait_for(FOR_LOCK);
+    ic.wait_for(&home, FOR_LOCK);
     let written =
         r#"{"mappings": {"/home/me/a": 8888, "/home/me/z": 8889}, "next_available": 8890, "x": 1}"#;
     fs::write(&registry, written).unwrap();
@@ -261,12 +261,13 @@ impl WaitReason {
         WaitReason { child, stderr }
     }
 
-    /// Blocks until it prints this line.
+    /// Blocks until it prints that it waits for the registry.
     #[track_caller]
-    fn wait_for(&mut self, line: &str) {
+    fn wait_for(&mut self, home: &Home, reason: &str) {
         let mut said = String::new();
         self.stderr.read_line(&mut said).unwrap();
-        assert_eq!(said.trim_end(), line);
+        let file = home.registry();
+        assert_eq!(said.trim_end(), format!("{reason} `{}`", file.display()));
     }
 
     /// Its result, with the messages since then.

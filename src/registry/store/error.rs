@@ -18,13 +18,23 @@ pub enum WaitReason {
     Writer,
 }
 
-impl fmt::Display for WaitReason {
+/// A wait for another program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// The file that the other program has open: the registry, or the lock beside it.
+    pub file: PathBuf,
+    /// What the other program does with it.
+    pub reason: WaitReason,
+}
+
+impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            WaitReason::RegistryLock => "waiting for another `ic` that is changing the registry",
-            WaitReason::FileLock => "waiting for another program that has locked the registry file",
-            WaitReason::Writer => "waiting for another program to finish writing the registry file",
-        })
+        let what = match self.reason {
+            WaitReason::RegistryLock => "another `ic` that is changing the registry and holds",
+            WaitReason::FileLock => "another program that has locked the registry file",
+            WaitReason::Writer => "another program to finish writing the registry file",
+        };
+        write!(f, "waiting for {what} `{}`", escaped_path(&self.file))
     }
 }
 
@@ -124,12 +134,7 @@ pub enum StoreError {
         owner: (u32, u32),
     },
     /// Another program held it for too long.
-    Busy {
-        /// The registry file.
-        file: PathBuf,
-        /// What the store waited for.
-        waiting: WaitReason,
-    },
+    Busy(Wait),
 }
 
 impl StoreError {
@@ -192,11 +197,11 @@ impl fmt::Display for StoreError {
                      run `ic` as that user, or {ELSEWHERE}"
                 )
             }
-            StoreError::Busy { file, waiting } => {
-                let (file, seconds) = (escaped_path(file), WAIT_MAX.as_secs());
+            StoreError::Busy(wait) => {
+                let (file, seconds) = (escaped_path(&wait.file), WAIT_MAX.as_secs());
                 write!(
                     f,
-                    "gave up after {seconds} s of {waiting}, `{file}`; try again, or find the program with `fuser`"
+                    "gave up after {seconds} s of {wait}; try again, or find the program with `fuser {file}`"
                 )
             }
         }

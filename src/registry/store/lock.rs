@@ -7,7 +7,7 @@ use std::{io, thread};
 
 use fs2::FileExt;
 
-use super::error::{StoreError, WAIT_MAX, WaitReason};
+use super::error::{StoreError, WAIT_MAX, Wait, WaitReason};
 
 /// Takes the exclusive `flock`, under which the Python tool writes as well. `failed` converts the error of a file that
 /// cannot be locked.
@@ -35,14 +35,14 @@ pub(super) fn is_contended(error: &io::Error) -> bool {
 /// A blocking `flock` cannot be given up without a signal, which would need unsafe code.
 pub(super) struct LockDeadline<'a> {
     file: &'a Path,
-    notice: &'a dyn Fn(&WaitReason),
+    notice: &'a dyn Fn(&Wait),
     since: Instant,
     pause: Duration,
     noticed: bool,
 }
 
 impl<'a> LockDeadline<'a> {
-    pub(super) fn new(file: &'a Path, notice: &'a dyn Fn(&WaitReason)) -> Self {
+    pub(super) fn new(file: &'a Path, notice: &'a dyn Fn(&Wait)) -> Self {
         LockDeadline {
             file,
             notice,
@@ -53,17 +53,15 @@ impl<'a> LockDeadline<'a> {
     }
 
     /// Sleeps for a moment. Fails once [`WAIT_MAX`] has passed.
-    pub(super) fn wait(&mut self, waiting: WaitReason) -> Result<(), StoreError> {
-        let waited = self.since.elapsed();
-        if waited >= WAIT_MAX {
-            return Err(StoreError::Busy {
-                file: self.file.to_owned(),
-                waiting,
-            });
+    pub(super) fn wait(&mut self, reason: WaitReason) -> Result<(), StoreError> {
+        let file = self.file.to_owned();
+        let wait = Wait { file, reason };
+        if self.since.elapsed() >= WAIT_MAX {
+            return Err(StoreError::Busy(wait));
         }
         if self.is_long() && !self.noticed {
             self.noticed = true;
-            (self.notice)(&waiting);
+            (self.notice)(&wait);
         }
         self.pause();
         Ok(())
@@ -80,8 +78,9 @@ impl<'a> LockDeadline<'a> {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 
-    /// Starts the time limit again, for a wait for something else.
-    pub(super) fn restart(&mut self) {
+    /// Starts the time limit again, for waits for another file.
+    pub(super) fn restart(&mut self, file: &'a Path) {
+        self.file = file;
         self.since = Instant::now();
         self.pause = PAUSE_MIN;
     }

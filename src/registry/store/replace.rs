@@ -60,6 +60,10 @@ impl StorePaths {
         &self.target
     }
 
+    pub(super) fn lock_file(&self) -> &Path {
+        &self.lock
+    }
+
     pub(super) fn create_folder(&self) -> Result<(), StoreError> {
         let missing: Vec<&Path> = self
             .folder
