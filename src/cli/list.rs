@@ -55,8 +55,7 @@ fn document(handle: &RegistryHandle, registry: &Registry) -> Value {
         "port_range": range,
         "total_ports": range.len(),
         "allocated_ports": registry.len(),
-        // A mapping outside the range uses no port of it.
-        "available_ports": range.len() - registry.assigned_in(range),
+        "available_ports": registry.unassigned_in(range),
         "next_available": next_free(range, registry),
         "mappings": mappings.collect::<Value>(),
     })
@@ -85,7 +84,7 @@ fn print(out: &mut Output, handle: &RegistryHandle, registry: &Registry) -> Resu
             0 => String::new(),
             count => format!(" ({count} outside the range)"),
         },
-        available = range.len() - inside,
+        available = registry.unassigned_in(range),
         next = next_free(range, registry).map_or("none".to_owned(), |port| port.to_string()),
     ))?;
     if registry.is_empty() {

@@ -12,8 +12,8 @@ use super::project::Project;
 
 impl Registry {
     /// Returns the ports that [`allocate`](Self::allocate) would assign, in order: from [`next_in`](Self::next_in) upwards,
-    /// wrapping once, without assigned ports and those for which `is_free` returns false. `is_free` is called lazily,
-    /// with unassigned ports only.
+    /// wrapping once, without assigned ports, those that [browsers refuse](Port::is_bad_for_fetch), and those for which
+    /// `is_free` returns false. `is_free` is called lazily, with ports that are left only.
     pub fn free_ports<'a>(
         &'a self,
         range: PortRange,
@@ -25,7 +25,9 @@ impl Registry {
             .iter()
             .skip_while(move |&port| port < next)
             .chain(range.iter().take_while(move |&port| port < next));
-        around.filter(move |port| !assigned.contains(port) && is_free(*port))
+        around.filter(move |&port| {
+            !assigned.contains(&port) && !port.is_bad_for_fetch() && is_free(port)
+        })
     }
 
     /// Returns the port of a project: its present one, even outside `range`; otherwise the one it had before it was
@@ -49,10 +51,11 @@ impl Registry {
                 created: false,
             });
         }
-        let former = self
-            .note(project.path())
-            .former_port
-            .filter(|&port| range.contains(port) && self.path_of(port).is_none() && is_free(port));
+        let may_be_assigned = |port: Port| {
+            range.contains(port) && self.path_of(port).is_none() && !port.is_bad_for_fetch()
+        };
+        let former = self.note(project.path()).former_port;
+        let former = former.filter(|&port| may_be_assigned(port) && is_free(port));
         let port = match former {
             Some(port) => port,
             None => {
@@ -60,6 +63,7 @@ impl Registry {
                     return Err(Exhausted {
                         range,
                         assigned: self.assigned_in(range),
+                        bad: self.bad_in(range),
                         refusal: None,
                     });
                 };
@@ -110,8 +114,11 @@ pub struct Allocated {
 pub struct Exhausted {
     /// The searched range.
     pub range: PortRange,
-    /// The number of its ports that are assigned; the others are in use, or this process may not bind them.
+    /// The number of its ports that are assigned.
     pub assigned: u32,
+    /// The number of its other ports that [browsers refuse](Port::is_bad_for_fetch). The rest is in use, or this process may
+    /// not bind it.
+    pub bad: u32,
     /// Why none of the others could be probed, if so.
     pub refusal: Option<Refusal>,
 }
@@ -121,6 +128,7 @@ impl fmt::Display for Exhausted {
         let Exhausted {
             range,
             assigned,
+            bad,
             refusal,
         } = self;
         if let Some(refusal) = refusal {
@@ -130,10 +138,14 @@ impl fmt::Display for Exhausted {
                  ({refusal}); look for a sandbox, or a limit on open files"
             );
         }
-        let in_use = range.len() - assigned;
+        let in_use = range.len() - assigned - bad;
+        let bad = match bad {
+            0 => String::new(),
+            bad => format!(", {bad} refused by browsers"),
+        };
         write!(
             f,
-            "no port is free in {range}: {assigned} assigned to projects, {in_use} in use by other programs; \
+            "no port is free in {range}: {assigned} assigned to projects, {in_use} in use by other programs{bad}; \
              raise INTERCEPTOR_PORT_MAX, or give up mappings with `ic prune` or `ic remove`"
         )
     }

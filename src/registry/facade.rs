@@ -69,7 +69,7 @@ pub struct RegistryInfo {
     pub total_ports: u32,
     /// The number of projects with a port, including ports outside the range.
     pub allocated_ports: u32,
-    /// The number of ports in the range that are not assigned.
+    /// The number of ports in the range that are not assigned, without those that browsers refuse.
     pub available_ports: u32,
     /// The port at which the next search starts.
     pub next_available: Port,
@@ -188,7 +188,7 @@ impl PortRegistry {
             port_range: self.range,
             total_ports: self.range.len(),
             allocated_ports: registry.len() as u32, // no port is in it twice
-            available_ports: self.range.len() - registry.assigned_in(self.range),
+            available_ports: registry.unassigned_in(self.range),
             next_available: registry.next_in(self.range),
         })
     }

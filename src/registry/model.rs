@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::damage::{Damage, Issue};
 use super::json::{self, Member, decode_path, object_text};
-use super::port::{Port, PortRange};
+use super::port::{FETCH_BAD_PORTS, Port, PortRange};
 use super::project::Project;
 
 /// The mappings of projects to ports, and everything else in the registry file.
@@ -170,6 +170,20 @@ impl Registry {
             .iter()
             .map(|mapping| u32::from(range.contains(mapping.port)))
             .sum()
+    }
+
+    /// Returns the number of ports in `range` that are not assigned and that [browsers refuse](Port::is_bad_for_fetch).
+    pub(super) fn bad_in(&self, range: PortRange) -> u32 {
+        let bad = FETCH_BAD_PORTS
+            .iter()
+            .filter_map(|&number| Port::try_from(number).ok());
+        bad.map(|port| u32::from(range.contains(port) && self.path_of(port).is_none()))
+            .sum()
+    }
+
+    /// Returns the number of ports in `range` that could be assigned, whether or not a program uses them.
+    pub fn unassigned_in(&self, range: PortRange) -> u32 {
+        range.len() - self.assigned_in(range) - self.bad_in(range)
     }
 
     /// Returns the port at which the next search starts: the recorded `next_available`, or the start of the range if that

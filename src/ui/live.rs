@@ -137,6 +137,7 @@ fn projects(app: &AppState, registry: &Registry) -> Value {
         "registry_file": Escaped(&file).to_string(),
         "range": { "start": app.range.start(), "end": app.range.end() },
         "assigned": registry.assigned_in(app.range),
+        "available": registry.unassigned_in(app.range),
         "next_available": next_free(app.range, registry),
         "projects": registry.mappings().map(project).collect::<Vec<_>>(),
     })

@@ -123,3 +123,30 @@ fn with_project_root_git_the_repository_is_the_project() {
         "{complaint}"
     );
 }
+
+#[test]
+fn ports_that_browsers_refuse_are_neither_suggested_nor_allocated() {
+    let home = Home::new()
+        .with("INTERCEPTOR_PORT_MIN", "6665")
+        .with("INTERCEPTOR_PORT_MAX", "6669");
+    home.ic(["suggest"]).complaint(1);
+    let refused = home.ic(["allocate"]).complaint(3);
+    assert!(refused.contains(", 5 refused by browsers; "), "{refused}");
+    let listed = home.ic(["list", "--json"]).json(0);
+    assert_eq!(
+        (&listed["total_ports"], &listed["available_ports"]),
+        (&5.into(), &0.into())
+    );
+    assert_eq!(listed["next_available"], serde_json::Value::Null);
+
+    // One that is given, or assigned by another program, is used and reported.
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, 6667)], 6668);
+    assert_eq!(home.ic(["allocate", "-q"]).result(0), "6667\n");
+    let served = home.ic(["serve", "--mock", "--idle-exit", "0.1"]);
+    let warning = "ic: warning: browsers and node's fetch refuse to connect to port 6667";
+    assert!(served.err.contains(warning), "{served:?}");
+    let examined = home.ic(["doctor", "--no-stream"]);
+    let finding = "⚠ Port       browsers and node's fetch refuse to connect to 6667; `ic remove`";
+    assert!(examined.out.contains(finding), "{examined:?}");
+}

@@ -80,6 +80,7 @@ fn errors_can_be_distinguished() {
         Err(RegistryError::Exhausted(Exhausted {
             range,
             assigned,
+            bad: 0,
             refusal: None,
         })) => {
             assert_eq!((range.start().get(), range.len(), assigned), (held, 1, 0));

@@ -138,6 +138,16 @@ pub fn port(
     Ok((finding, Some(port), None))
 }
 
+/// Checks whether clients connect to the port: one that was assigned by another program, or given, may be a bad one.
+pub fn bad_port(port: Port) -> Option<Finding> {
+    port.is_bad_for_fetch().then(|| {
+        let message = format!(
+            "browsers and node's fetch refuse to connect to {port}; `ic remove` and `ic allocate` for another one"
+        );
+        Finding::wrong("Port", message)
+    })
+}
+
 fn held(port: Port, holder: &str, is_given: bool) -> String {
     let way_out = if is_given {
         "give another port with INTERCEPTOR_PORT"

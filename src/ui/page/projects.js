@@ -197,11 +197,10 @@ export class Projects {
       if (row) this.fillPane(row);
       else this.close();
     }
-    const { range, assigned, projects, next_available, registry_file } = this.registry;
+    const { range, assigned, available, projects, next_available, registry_file } = this.registry;
     if (range) {
-      const total = range.end - range.start + 1;
       const outside = projects.length - assigned;
-      setText(this.facts, `Ports ${range.start}–${range.end}: ${count(projects.length)} allocated${outside ? ` (${count(outside)} outside the range)` : ''}, ${count(total - assigned)} available, `
+      setText(this.facts, `Ports ${range.start}–${range.end}: ${count(projects.length)} allocated${outside ? ` (${count(outside)} outside the range)` : ''}, ${count(available)} available, `
         + `${next_available ? `next ${next_available}` : 'none free'} · ${registry_file}`);
     }
   }
