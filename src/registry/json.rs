@@ -3,6 +3,7 @@
 //! A rewrite must not change what other programs wrote, for example numbers that no `f64` represents, and lone surrogates
 //! (the Python tool's spelling of a path that is not UTF-8). So keys and values stay JSON text.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStringExt;
@@ -12,6 +13,8 @@ use serde::Deserializer as _;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
+
+use super::port::Port;
 
 /// One member of an object; both parts are valid JSON text, the key with its quotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,40 @@ impl Member {
     pub(super) fn name(&self) -> Vec<u8> {
         decode(&self.key)
     }
+}
+
+/// Returns a text without its byte order mark (U+FEFF), and in UTF-8 if that says that it is UTF-16: PowerShell before version 6
+/// writes that with `>`. What is not UTF-16 becomes a byte that is not UTF-8 either.
+pub(super) fn utf_8(text: &[u8]) -> Cow<'_, [u8]> {
+    let (units, read): (_, fn([u8; 2]) -> u16) = match text {
+        [0xef, 0xbb, 0xbf, text @ ..] => return Cow::Borrowed(text),
+        [0xff, 0xfe, units @ ..] => (units, u16::from_le_bytes),
+        [0xfe, 0xff, units @ ..] => (units, u16::from_be_bytes),
+        _ => return Cow::Borrowed(text),
+    };
+    let (pairs, rest) = units.as_chunks();
+    let mut text = Vec::with_capacity(units.len());
+    for character in char::decode_utf16(pairs.iter().map(|&pair| read(pair))) {
+        match character {
+            Ok(character) => text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            Err(_) => text.push(0xff),
+        }
+    }
+    text.extend(rest.iter().map(|_| 0xff));
+    Cow::Owned(text)
+}
+
+/// Returns the port that a value is: digits, also in quotes or with a fraction of zero, as spreadsheets and other tools that edit
+/// JSON write them.
+pub(super) fn port(value: &str) -> Option<Port> {
+    if value.starts_with('"') {
+        return str::from_utf8(&decode(value)).ok()?.parse().ok();
+    }
+    let whole = match value.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole,
+        _ => value,
+    };
+    whole.parse().ok()
 }
 
 /// Returns the members of the object that `text` consists of.

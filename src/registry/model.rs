@@ -35,7 +35,7 @@ impl Registry {
 
     /// Reads the registry file's text.
     ///
-    /// An empty text is an empty registry. A byte order mark, missing fields, a foreign `version`, and an invalid
+    /// An empty text is an empty registry. A byte order mark, UTF-16 behind one, ports in quotes or as `8888.0`, missing fields, a foreign `version`, and an invalid
     /// `port_range` or `next_available` are accepted.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Registry {
     /// The text is not one JSON object, `mappings` is not an object, a path is relative, a value is not a port, or a port
     /// or a path occurs twice. [`recover`](super::recover::recover) reads what is left.
     pub fn parse(text: &[u8]) -> Result<Registry, Damage> {
-        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        let text = &*json::utf_8(text);
         if text.trim_ascii().is_empty() {
             return Ok(Registry::default());
         }
@@ -265,7 +265,7 @@ pub(super) fn admit_mappings(
             issues.push(Issue::NotAbsolute { path });
             continue;
         }
-        let Ok(port) = value.parse::<Port>() else {
+        let Some(port) = json::port(&value) else {
             issues.push(Issue::NoPort { path, value });
             continue;
         };
@@ -320,6 +320,3 @@ const VERSION: &str = "version";
 const PORT_RANGE: &str = "port_range";
 pub(super) const MAPPINGS: &str = "mappings";
 const NEXT_AVAILABLE: &str = "next_available";
-
-/// U+FEFF as UTF-8, which some editors prepend.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::damage::Issue;
 use super::json::{self, Member, decode, decode_path};
-use super::model::{BYTE_ORDER_MARK, MAPPINGS, Registry, Repeated, admit_mappings};
+use super::model::{MAPPINGS, Registry, Repeated, admit_mappings};
 
 /// What can be read out of a damaged text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Recovered {
 /// `mappings` object or outside of the other fields' values, and every complete other field. If `mappings` is not one of
 /// the fields, one inside a field's value counts: then that field's bracket is missing.
 pub fn recover(text: &[u8]) -> Recovered {
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let text = &*json::utf_8(text);
     match json::object(text) {
         Ok(members) => {
             let (registry, issues) = Registry::admit_fields(members);

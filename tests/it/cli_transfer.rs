@@ -216,7 +216,7 @@ fn a_file_that_holds_no_mappings_is_refused() {
         b"{\"version\": \"1.0\"}",
         b"not a registry",
         b"{\"mappings\": {\"/x\": 99999}}",
-        b"{\"mappings\": {\"/x\": \"8888\"}}",
+        b"{\"mappings\": {\"/x\": \"99999\"}}",
         b"path,port\n/x,99999\n",
         b"\x00\xff\xfe",
     ];
@@ -248,6 +248,41 @@ fn a_file_that_holds_no_mappings_is_refused() {
     // An empty set of mappings is valid.
     let none = fed(&home, &["import", "-"], b"{\"mappings\": {}}").result(0);
     assert_eq!(none, "✓ Imported 0 port mappings\n");
+}
+
+#[test]
+fn what_powershell_and_spreadsheets_make_of_an_export_can_be_imported() {
+    let utf_16 = |text: &str, bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        let text = format!("\u{feff}{}\r\n", text.replace('\n', "\r\n"));
+        text.encode_utf16().flat_map(bytes).collect()
+    };
+    let quoted = EXPORTED
+        .replace("8888,", "\"8888\",")
+        .replace("8890\n", "8890.0\n");
+    assert_ne!(quoted, EXPORTED);
+    let originals = mappings(&Home::new().with_registry(EXPORTED));
+    for text in [
+        utf_16(EXPORTED, u16::to_le_bytes),
+        utf_16(EXPORTED, u16::to_be_bytes),
+        quoted.into_bytes(),
+    ] {
+        let home = Home::new();
+        fed(&home, &["import", "-"], &text).result(0);
+        assert_eq!(mappings(&home), originals);
+        // As the registry itself: it is read, and the next change writes it as ever.
+        let home = Home::new().with_registry(&text);
+        assert_eq!(home.ic(["show", "-q", "/home/me/a"]).result(0), "8888\n");
+        home.ic(["allocate", "-q"]).result(0);
+        home.ic(["remove"]).result(0);
+        assert_eq!(mappings(&home), originals);
+        let written = fs::read_to_string(home.registry()).expect("UTF-8");
+        assert!(written.contains("\"/home/me/a\": 8888,\n"), "{written}");
+        assert!(
+            !home
+                .path(".config/litellm/port_registry.json.backup")
+                .exists()
+        );
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use interceptor::registry::{Port, PortRange, Project, Registry};
+use interceptor::registry::recover::recover;
+use interceptor::registry::{Damage, Port, PortRange, Project, Registry};
 use serde_json::Value;
 
 #[test]
@@ -189,6 +190,80 @@ fn unusual_but_harmless_files_are_accepted() {
         8888,
         &[("/", 1), ("/a/../b/", 3), ("/ ", 4), ("/\n", 5)],
     );
+}
+
+#[test]
+fn a_text_in_utf_16_is_read_whole_or_is_torn() {
+    let text = "{\"mappings\": {\"/home/é\": 8888, \"/日本\": 8889, \"/😀\": 8890}}";
+    let expected = mappings_of(&Registry::parse(text.as_bytes()).unwrap());
+    assert_eq!(expected.len(), 3);
+    for bytes_of in [u16::to_le_bytes, u16::to_be_bytes] {
+        let encoded = |units: &[u16]| -> Vec<u8> {
+            let mark = std::iter::once(0xfeff);
+            mark.chain(units.iter().copied())
+                .flat_map(bytes_of)
+                .collect()
+        };
+        let units: Vec<u16> = text.encode_utf16().collect();
+        let whole = encoded(&units);
+        let read = Registry::parse(&whole).unwrap();
+        assert_eq!(mappings_of(&read), expected);
+        assert_eq!(Registry::parse(&whole[..2]), Ok(Registry::default()));
+        let is_torn = |text: &[u8]| {
+            assert!(
+                matches!(Registry::parse(text), Err(Damage::Torn(_))),
+                "{text:?}"
+            );
+            let left = mappings_of(&recover(text).registry);
+            assert!(
+                left.iter().all(|mapping| expected.contains(mapping)),
+                "{left:?}"
+            );
+        };
+        for end in 3..whole.len() {
+            is_torn(&whole[..end]);
+        }
+        is_torn(&[&whole[..], b"\0"].concat());
+        is_torn(&[&whole[..], &whole].concat());
+        // A surrogate without its partner is no character, and a path with it would be another one.
+        let high = units
+            .iter()
+            .position(|unit| (0xd800..0xdc00).contains(unit))
+            .unwrap();
+        let mut alone = units.clone();
+        alone.remove(high);
+        is_torn(&encoded(&alone));
+        alone = units.clone();
+        alone.remove(high + 1);
+        is_torn(&encoded(&alone));
+    }
+}
+
+#[test]
+fn a_port_in_quotes_or_with_a_fraction_of_zero_is_read_and_written_as_a_number() {
+    for (value, number) in [
+        ("\"8888\"", 8888),
+        ("\"\\u0038888\"", 8888),
+        ("8889.0", 8889),
+        ("8889.000", 8889),
+        ("\"1\"", 1),
+        ("65535.0", 65535),
+    ] {
+        let text = format!("{{\"mappings\": {{\"/a\": {value}}}}}");
+        let registry =
+            Registry::parse(text.as_bytes()).unwrap_or_else(|damage| panic!("{value}: {damage}"));
+        assert_eq!(mappings_of(&registry), owned(&[("/a", number)]));
+        assert!(registry.to_text().contains(&format!("\"/a\": {number}\n")));
+        // Of a torn text only where its end is there.
+        for (torn, is_read) in [
+            ("{\"mappings\": {\"/a\": ", false),
+            ("{\"mappings\": {\"/b\": 7, \"/a\": ", true),
+        ] {
+            let torn = format!("{torn}{value}{}", if is_read { ", " } else { "" });
+            let left = mappings_of(&recover(torn.as_bytes()).registry);
+            assert_eq!(left.contains(&("/a".to_owned(), number)), is_read, "{torn}");
+        }
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use super::error::{SIZE_MAX, StoreError, WaitReason};
 use super::lock::{LockDeadline, is_contended};
 use crate::registry::damage::Damage;
+use crate::registry::json;
 use crate::registry::model::Registry;
 use crate::registry::recover::{Recovered, recover};
 
@@ -166,7 +167,7 @@ impl FileSnapshot {
     /// Whether the text is complete, so that no write is in progress.
     pub(super) fn is_whole(&self) -> bool {
         self.is_steady
-            && !self.text.trim_ascii().is_empty()
+            && !json::utf_8(&self.text).trim_ascii().is_empty()
             && !matches!(self.parsed, Err(Damage::Torn(_)))
     }
 
