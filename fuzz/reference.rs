@@ -293,20 +293,61 @@ pub fn named(fields: &[Line]) -> Vec<String> {
 
 /// The fields that a hop forwards: all but hop-by-hop fields and those that `Connection` lists.
 pub fn end_to_end(fields: &[Line]) -> Vec<Line> {
+    let mut passing = forwarded(fields, false);
+    passing.retain(|(name, _)| name != "te");
+    passing
+}
+
+/// The same, with `TE: trailers` and the protocols that a request upgrades to in their places.
+pub fn forwarded(fields: &[Line], upgrades: bool) -> Vec<Line> {
     let mut named = named(fields);
-    let fields = lowercased(fields);
     let kept = ["host", "content-length", "transfer-encoding"];
     named.retain(|name| !kept.contains(&&name[..]));
     let known = [
         "connection",
         "keep-alive",
         "proxy-connection",
-        "te",
         "upgrade",
         "http2-settings",
     ];
-    let passes = |(name, _): &Line| !named.contains(name) && !known.contains(&&name[..]);
-    fields.into_iter().filter(passes).collect()
+    let pass = |(name, value): Line| {
+        let value = match &name[..] {
+            "te" => elements(value, |coding| coding.eq_ignore_ascii_case("trailers"))?,
+            "upgrade" if upgrades => elements(value, is_protocol)?,
+            _ if named.contains(&name) || known.contains(&&name[..]) => return None,
+            _ => value,
+        };
+        Some((name, value))
+    };
+    lowercased(fields).into_iter().filter_map(pass).collect()
+}
+
+/// The elements of a list that pass, if any: `value` as it is if all do.
+fn elements(value: Vec<u8>, passes: impl Fn(&str) -> bool) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(&value).into_owned();
+    let trimmed = text
+        .split(',')
+        .map(|element| element.trim_matches([' ', '\t']));
+    let all: Vec<&str> = trimmed.filter(|element| !element.is_empty()).collect();
+    let kept: Vec<&str> = all
+        .iter()
+        .copied()
+        .filter(|element| passes(element))
+        .collect();
+    match kept.len() {
+        0 => None,
+        len if len == all.len() => Some(value),
+        _ => Some(kept.join(", ").into_bytes()),
+    }
+}
+
+/// `token [ "/" token ]`, and none of the protocols that this hop cannot forward.
+fn is_protocol(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    let unknown = ["h2", "h2c", "tls", "http"];
+    parts.len() <= 2
+        && parts.iter().all(|part| is_token(part.as_bytes()))
+        && !unknown.contains(&&parts[0].to_ascii_lowercase()[..])
 }
 
 /// The same fields, with names in lower case.

@@ -146,7 +146,7 @@ pub enum CloseReason {
     Stopping,
 }
 
-/// Fields that are always hop-by-hop (RFC 9110 §7.6.1). `TE` and `Upgrade` are written anew where they still apply.
+/// Fields that are always hop-by-hop (RFC 9110 §7.6.1). Of `TE` and `Upgrade` the elements that still apply are forwarded.
 const HOP_BY_HOP: [&str; 6] = [
     "Connection",
     "Keep-Alive",

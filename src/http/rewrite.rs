@@ -4,7 +4,7 @@
 
 use super::connection::{self, ConnectionOptions};
 use super::framing::{self, Framing};
-use super::grammar::{is_field_value, is_token};
+use super::grammar::{is_field_value, is_token, list};
 use super::guard::PSEUDONYM;
 use super::head::{Field, RequestHead, ResponseHead, Version, elements};
 use super::target::{Target, host_of};
@@ -116,8 +116,13 @@ pub fn request(
     rewriter: &RequestRewriter,
     out: &mut Vec<u8>,
 ) -> bool {
+    // Not with a body: the target could take its bytes for the new protocol.
+    let upgrades = options.has_upgrade()
+        && head.version == Version::Http11
+        && framing == Framing::Empty
+        && elements(head.fields, "Upgrade").any(is_forwarded_protocol);
     request_line(head.method, target, rewriter, out);
-    end_to_end_fields(head, options, rewriter, out);
+    let accepts_trailers = client_fields(head, options, upgrades, rewriter, out);
     let via: &[u8] = match head.version {
         Version::Http10 => b"Via: 1.0 ",
         Version::Http11 => b"Via: 1.1 ",
@@ -126,7 +131,14 @@ pub fn request(
     out.extend_from_slice(PSEUDONYM.as_bytes());
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(&rewriter.lines);
-    let upgrades = connection_fields(head, options, framing, out);
+    // RFC 9110 §7.8, §10.1.4: a sender of these names them in `Connection`.
+    let connection: &[u8] = match (upgrades, accepts_trailers) {
+        (true, true) => b"Connection: Upgrade, TE\r\n",
+        (true, false) => b"Connection: Upgrade\r\n",
+        (false, true) => b"Connection: TE\r\n",
+        (false, false) => b"",
+    };
+    out.extend_from_slice(connection);
     out.extend_from_slice(b"\r\n");
     upgrades
 }
@@ -144,24 +156,33 @@ fn request_line(method: &str, target: &Target<'_>, rewriter: &RequestRewriter, o
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-/// Writes the client's fields that are forwarded, with the target's `Host` in the place of the client's.
-fn end_to_end_fields(
+/// Writes the client's fields that are forwarded, each in its place, with the target's `Host` in the place of the client's.
+/// Returns whether `TE` is among them.
+fn client_fields(
     head: &RequestHead<'_, '_>,
     options: &ConnectionOptions<'_>,
+    upgrades: bool,
     rewriter: &RequestRewriter,
     out: &mut Vec<u8>,
-) {
+) -> bool {
     let host = |name| Field {
         name,
         value: rewriter.host.as_bytes(),
     };
     let mut has_host = false;
+    let mut accepts_trailers = false;
     for field in head.fields {
-        if field.name.eq_ignore_ascii_case("Host") {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        if is("Host") {
             if !has_host {
                 line(&host(field.name), out);
             }
             has_host = true;
+        } else if is("TE") {
+            let is_trailers = |coding: &[u8]| coding.eq_ignore_ascii_case(b"trailers");
+            accepts_trailers |= list_line(field, is_trailers, out);
+        } else if upgrades && is("Upgrade") {
+            list_line(field, is_forwarded_protocol, out);
         } else if is_forwarded(field.name, head.version, options, rewriter) {
             line(field, out);
         }
@@ -169,6 +190,7 @@ fn end_to_end_fields(
     if !has_host {
         line(&host("Host"), out);
     }
+    accepts_trailers
 }
 
 /// Whether a field of a request is forwarded as it is.
@@ -181,44 +203,6 @@ fn is_forwarded(
     // RFC 9110 §10.1.1: an expectation in an HTTP/1.0 request is to be ignored; its client does not understand a 100.
     let is_ignored = version == Version::Http10 && name.eq_ignore_ascii_case("Expect");
     !is_ignored && !options.is_hop_by_hop(name) && !rewriter.sets(name)
-}
-
-/// Writes this hop's `Upgrade`, `TE` and `Connection`. Returns whether an upgrade is asked for.
-fn connection_fields(
-    head: &RequestHead<'_, '_>,
-    options: &ConnectionOptions<'_>,
-    framing: Framing,
-    out: &mut Vec<u8>,
-) -> bool {
-    // Not with a body: the target could take its bytes for the new protocol.
-    let upgrades = options.has_upgrade()
-        && head.version == Version::Http11
-        && framing == Framing::Empty
-        && elements(head.fields, "Upgrade").any(is_forwarded_protocol);
-    if upgrades {
-        out.extend_from_slice(b"Upgrade: ");
-        let mut protocols =
-            elements(head.fields, "Upgrade").filter(|protocol| is_forwarded_protocol(protocol));
-        out.extend_from_slice(protocols.next().unwrap_or_default());
-        for protocol in protocols {
-            out.extend_from_slice(b", ");
-            out.extend_from_slice(protocol);
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-    let accepts_trailers =
-        elements(head.fields, "TE").any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-    if accepts_trailers {
-        out.extend_from_slice(b"TE: trailers\r\n");
-    }
-    let connection: &[u8] = match (upgrades, accepts_trailers) {
-        (true, true) => b"Connection: Upgrade, TE\r\n",
-        (true, false) => b"Connection: Upgrade\r\n",
-        (false, true) => b"Connection: TE\r\n",
-        (false, false) => b"",
-    };
-    out.extend_from_slice(connection);
-    upgrades
 }
 
 /// The `Connection` field of a response to the client.
@@ -291,6 +275,27 @@ pub(super) fn line(field: &Field<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(field.value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the elements of a list that pass, the line as it is if all do. Returns whether any does.
+fn list_line(field: &Field<'_>, passes: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) -> bool {
+    let mut kept = list(field.value).filter(|element| passes(element));
+    let Some(first) = kept.next() else {
+        return false;
+    };
+    if list(field.value).all(&passes) {
+        line(field, out);
+        return true;
+    }
+    let (name, value) = (field.name, first);
+    line(&Field { name, value }, out);
+    for element in kept {
+        out.truncate(out.len() - b"\r\n".len());
+        out.extend_from_slice(b", ");
+        out.extend_from_slice(element);
+        out.extend_from_slice(b"\r\n");
+    }
+    true
 }
 
 /// The length of a status code.
@@ -408,50 +413,55 @@ mod tests {
         );
     }
 
-    /// `expected` is what stands behind the fields that are set.
+    /// `fields` go on in their places, and `connection` follows at the end.
     #[track_caller]
-    fn check_hop(why: &str, lines: &str, expected: &str) {
-        let (text, upgrades) =
-            rewritten_with(&rewriter(), &format!("GET / HTTP/1.1 | Host: a{lines}"));
-        let start = "GET /base/ HTTP/1.1 | Host: o:1";
-        let end = text
-            .strip_prefix(start)
-            .expect("the start is the same")
-            .to_owned();
-        // Bodies stay; they are no matter of this table.
-        let end = end
-            .replace(" | Content-Length: 1", "")
-            .replace(" | Transfer-Encoding: chunked", "");
-        assert_eq!(
-            end,
-            format!(" | Via: 1.1 ic | x-source: ic{expected}"),
-            "{why}"
-        );
-        assert_eq!(upgrades, expected.contains("Upgrade: "), "{why}");
+    fn check_hop(why: &str, lines: &str, fields: &str, connection: &str) {
+        let lines = format!("GET / HTTP/1.1 | A: 1{lines} | Host: a");
+        let (text, upgrades) = rewritten_with(&rewriter(), &lines);
+        let start = "GET /base/ HTTP/1.1 | A: 1";
+        let end = "Host: o:1 | Via: 1.1 ic | x-source: ic";
+        let expected = format!("{start}{fields} | {end}{connection}");
+        assert_eq!(text, expected, "{why}");
+        assert_eq!(upgrades, connection.contains("Upgrade"), "{why}");
     }
 
     #[test]
     #[rustfmt::skip] // A table.
     fn an_upgrade_passes_where_it_can_be_carried_out() {
-        check_hop("WebSocket", " | Connection: Upgrade | Upgrade: websocket", " | Upgrade: websocket | Connection: Upgrade");
-        check_hop("spelt otherwise", " | connection: keep-alive, UPGRADE | UPGRADE: WebSocket", " | Upgrade: WebSocket | Connection: Upgrade");
-        check_hop("others", " | Connection: Upgrade | Upgrade: foo/2.1", " | Upgrade: foo/2.1 | Connection: Upgrade");
-        check_hop("several lines", " | Connection: Upgrade | Upgrade: websocket | Upgrade: foo", " | Upgrade: websocket, foo | Connection: Upgrade");
-        check_hop("HTTP/2 beside it", " | Connection: Upgrade | Upgrade: h2c, websocket", " | Upgrade: websocket | Connection: Upgrade");
-        check_hop("HTTP/2 alone", " | Connection: Upgrade | Upgrade: h2c", "");
-        check_hop("HTTP/2 over TLS", " | Connection: Upgrade | Upgrade: h2", "");
-        check_hop("TLS (RFC 2817)", " | Connection: Upgrade | Upgrade: TLS/1.0, HTTP/1.1", "");
-        check_hop("not asked for in Connection", " | Upgrade: websocket", "");
-        check_hop("nothing to upgrade to", " | Connection: Upgrade", "");
-        check_hop("an empty list", " | Connection: Upgrade | Upgrade: ,", "");
-        check_hop("what is no protocol", " | Connection: Upgrade | Upgrade: web socket, a/b/c, /1, a/", "");
-        check_hop("with a body", " | Connection: Upgrade | Upgrade: websocket | Content-Length: 1", "");
-        check_hop("with chunks", " | Connection: Upgrade | Upgrade: websocket | Transfer-Encoding: chunked", "");
-        check_hop("trailers are taken", " | Connection: TE | TE: trailers", " | TE: trailers | Connection: TE");
-        check_hop("among codings, which are not", " | TE: gzip;q=0.5, Trailers | Connection: TE", " | TE: trailers | Connection: TE");
-        check_hop("codings alone", " | Connection: TE | TE: gzip", "");
-        check_hop("a weight makes it something else", " | Connection: TE | TE: trailers;q=0", "");
-        check_hop("both", " | Connection: TE, Upgrade | TE: trailers | Upgrade: websocket", " | Upgrade: websocket | TE: trailers | Connection: Upgrade, TE");
+        const UPGRADE: &str = " | Connection: Upgrade";
+        check_hop("WebSocket", " | Connection: Upgrade | Upgrade: websocket", " | Upgrade: websocket", UPGRADE);
+        check_hop("in its place", " | Upgrade: websocket | B: 2 | Connection: Upgrade", " | Upgrade: websocket | B: 2", UPGRADE);
+        check_hop("spelt otherwise", " | connection: keep-alive, UPGRADE | UPGRADE: WebSocket", " | UPGRADE: WebSocket", UPGRADE);
+        check_hop("others", " | Connection: Upgrade | Upgrade: foo/2.1", " | Upgrade: foo/2.1", UPGRADE);
+        check_hop("a list", " | Connection: Upgrade | Upgrade: websocket,foo ,\tbar", " | Upgrade: websocket,foo ,\\tbar", UPGRADE);
+        check_hop("several lines", " | Connection: Upgrade | upgrade: websocket | B: 2 | Upgrade: foo", " | upgrade: websocket | B: 2 | Upgrade: foo", UPGRADE);
+        check_hop("HTTP/2 beside it", " | Connection: Upgrade | Upgrade: h2c, WebSocket,h2,foo", " | Upgrade: WebSocket, foo", UPGRADE);
+        check_hop("HTTP/2 on another line", " | Connection: Upgrade | Upgrade: h2c | upgrade: websocket", " | upgrade: websocket", UPGRADE);
+        check_hop("HTTP/2 alone", " | Connection: Upgrade | Upgrade: h2c", "", "");
+        check_hop("HTTP/2 over TLS", " | Connection: Upgrade | Upgrade: h2", "", "");
+        check_hop("TLS (RFC 2817)", " | Connection: Upgrade | Upgrade: TLS/1.0, HTTP/1.1", "", "");
+        check_hop("not asked for in Connection", " | Upgrade: websocket", "", "");
+        check_hop("nothing to upgrade to", " | Connection: Upgrade", "", "");
+        check_hop("an empty list", " | Connection: Upgrade | Upgrade: ,", "", "");
+        check_hop("what is no protocol", " | Connection: Upgrade | Upgrade: web socket, a/b/c, /1, a/", "", "");
+        check_hop("with a body", " | Connection: Upgrade | Upgrade: websocket | Content-Length: 1", " | Content-Length: 1", "");
+        check_hop("with chunks", " | Connection: Upgrade | Upgrade: websocket | Transfer-Encoding: chunked", " | Transfer-Encoding: chunked", "");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn te_passes_where_it_accepts_trailers() {
+        const TE: &str = " | Connection: TE";
+        check_hop("trailers", " | Connection: TE | TE: trailers", " | TE: trailers", TE);
+        check_hop("in its place", " | TE: trailers | B: 2 | Connection: TE", " | TE: trailers | B: 2", TE);
+        check_hop("spelt otherwise", " | te: Trailers | connection: te", " | te: Trailers", TE);
+        check_hop("among codings, which do not pass", " | TE: gzip;q=0.5, Trailers | Connection: TE", " | TE: Trailers", TE);
+        check_hop("beside a line of codings", " | TE: gzip | Connection: TE | te: trailers", " | te: trailers", TE);
+        check_hop("not named in Connection", " | TE: trailers", " | TE: trailers", TE);
+        check_hop("codings alone", " | Connection: TE | TE: gzip", "", "");
+        check_hop("empty", " | Connection: TE | TE:", "", "");
+        check_hop("a weight makes it another coding", " | Connection: TE | TE: trailers;q=0", "", "");
+        check_hop("beside an upgrade", " | Connection: TE, Upgrade | TE: trailers | Upgrade: websocket", " | TE: trailers | Upgrade: websocket", " | Connection: Upgrade, TE");
     }
 
     #[test]

@@ -243,6 +243,49 @@ fn only_trailers_of_te_is_forwarded() {
 }
 
 #[test]
+fn te_and_upgrade_keep_their_place_their_case_and_their_spelling() {
+    let rows: [(&str, Lines, &str); 5] = [
+        (
+            "A: 1\r\nte: Trailers\r\nB: 2\r\nConnection: TE\r\n",
+            &[("A", "1"), ("te", "Trailers"), ("B", "2")],
+            "TE between two fields",
+        ),
+        (
+            "TE: gzip;q=0.5,TRAILERS\r\nB: 2\r\nConnection: TE\r\n",
+            &[("TE", "TRAILERS"), ("B", "2")],
+            "what does not go on is left out in its place",
+        ),
+        (
+            "Connection: Upgrade\r\nUPGRADE: WebSocket\r\nSec-WebSocket-Version: 13\r\n",
+            &[("UPGRADE", "WebSocket"), ("Sec-WebSocket-Version", "13")],
+            "an upgrade before another field",
+        ),
+        (
+            "upgrade: foo/1,bar\r\nA: 1\r\nUpgrade: h2c, baz\r\nConnection: Upgrade\r\n",
+            &[("upgrade", "foo/1,bar"), ("A", "1"), ("Upgrade", "baz")],
+            "two lines of protocols",
+        ),
+        (
+            "Upgrade: foo\r\nte: trailers\r\nConnection: TE, Upgrade\r\n",
+            &[("Upgrade", "foo"), ("te", "trailers")],
+            "both",
+        ),
+    ];
+    let stage = Stage::new();
+    let set = ITS_OWN.map(|name| if name == "te" { "" } else { name });
+    for (lines, expected, why) in rows {
+        let seen = stage.forwarded(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
+        assert_eq!(seen.fields.without(&set), expected, "{why}");
+        for (name, _) in expected {
+            let name = name.to_ascii_lowercase();
+            let is_named = seen.fields.list("connection").contains(&name);
+            assert_eq!(is_named, ["te", "upgrade"].contains(&&name[..]), "{why}");
+        }
+    }
+    count("forwarding: TE and Upgrade", rows.len());
+}
+
+#[test]
 fn a_connection_option_cannot_remove_framing_or_routing_fields() {
     // RFC 9110 §7.6.1: a sender must not name end-to-end fields; removing them would allow request smuggling.
     let rows = [
