@@ -265,6 +265,9 @@ fn take_ready(
         .map_err(ClientError::Refused)?;
     if let Some(tap) = request.tap(Side::Request) {
         tap.observe(&client.bytes()[..taken]);
+        if body.is_complete() {
+            tap.end();
+        }
     }
     client.consume(taken);
     Ok(())

@@ -632,6 +632,71 @@ fn recorded_bodies_are_sent_to_present_and_later_listeners() {
     assert_eq!(last.expect("start")["id"], 4, "the recording is discarded");
 }
 
+/// A response in each framing, the HTTP version of the client, and whether the end of its body is missing.
+#[rustfmt::skip] // A table.
+const RECORDED_RESPONSES: &[(&str, &str, &str, bool)] = &[
+    ("a length", "1.1", "Content-Length: 5\r\n\r\nhello", false),
+    ("a cut length", "1.1", "Content-Length: 9\r\n\r\nhello", true),
+    ("until close", "1.1", "\r\nhello", false),
+    ("until close, to HTTP/1.0", "1.0", "\r\nhello", false),
+    ("chunks", "1.1", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", false),
+    ("chunks, to HTTP/1.0", "1.0", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", false),
+    ("cut chunks", "1.1", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", true),
+    ("a trailer", "1.1", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\na: 1\r\nb: 2\r\n\r\n", false),
+    ("a trailer, to HTTP/1.0", "1.0", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\na: 1\r\n\r\n", false),
+    ("a trailer and more", "1.1", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\na: 1\r\n\r\nHTTP/1.1 200", false),
+    ("a cut trailer", "1.1", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\na: 1\r\n", true),
+];
+
+#[test]
+fn a_recorded_response_is_complete_in_every_framing() {
+    for (why, version, answer, is_truncated) in RECORDED_RESPONSES {
+        let answer = format!("HTTP/1.1 200 OK\r\n{answer}");
+        for size in [1, answer.len()] {
+            let (origin, interceptor) = scripted();
+            let mut listener = Listener::of(&interceptor);
+            listener.record(true);
+            let mut client = interceptor.client();
+            client.send(format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n"));
+            let mut served = origin.accept();
+            served.request();
+            served.offer_in_pieces(&answer, size);
+            served.close();
+            let body = listener.wait_for("body");
+            let found = (&body["side"], &body["data"], &body["truncated"]);
+            let expected = (&json!("response"), &json!("hello"), &json!(is_truncated));
+            assert_eq!(found, expected, "{why}, {size} bytes at a time");
+        }
+    }
+}
+
+#[test]
+#[rustfmt::skip] // A table.
+fn a_recorded_request_is_complete_in_every_framing() {
+    let rows = [
+        ("a length", "Content-Length: 5\r\n\r\nhello"),
+        ("chunks", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+        ("a trailer", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\na: 1\r\nb: 2\r\n\r\n"),
+        ("another behind it", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\na: 1\r\n\r\nGET / HTTP"),
+    ];
+    let (_origin, interceptor) = agreeing();
+    let mut listener = Listener::of(&interceptor);
+    listener.record(true);
+    for (why, rest) in rows {
+        let request = format!("POST / HTTP/1.1\r\nHost: localhost\r\n{rest}");
+        for size in [1, request.len()] {
+            let mut client = interceptor.client();
+            client.offer_in_pieces(&request, size);
+            client.response("POST");
+            let body = listener.wait_for("body");
+            let found = (&body["side"], &body["data"], &body["truncated"]);
+            let expected = (&json!("request"), &json!("hello"), &json!(false));
+            assert_eq!(found, expected, "{why}, {size} bytes at a time");
+            listener.wait_for("end");
+        }
+    }
+}
+
 #[test]
 fn a_recording_has_no_secrets() {
     let multipart =

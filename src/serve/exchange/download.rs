@@ -47,6 +47,9 @@ impl Attempt<'_> {
                 }
                 Ok(()) => {
                     client.ends_message();
+                    if let Some(tap) = self.request.tap(Side::Response) {
+                        tap.end();
+                    }
                     Ok(Completion {
                         status: *status,
                         next: head.next,

@@ -109,7 +109,12 @@ impl Attempt<'_> {
             tap: request.tap(Side::Request),
         };
         match relay::relay(client, origin, body, options).await {
-            Ok(()) => self.progress.set(RequestProgress::Whole),
+            Ok(()) => {
+                self.progress.set(RequestProgress::Whole);
+                if let Some(tap) = request.tap(Side::Request) {
+                    tap.end();
+                }
+            }
             Err(RelayError::Sink(kind)) => self.origin_closed(kind)?,
             Err(RelayError::Source | RelayError::Truncated) => return Err(ClientError::Gone.into()),
             Err(RelayError::Malformed(error)) => return Err(ClientError::Refused(error).into()),

@@ -276,6 +276,12 @@ impl BodyTap<'_> {
         self.trace.after_piece(self.side);
     }
 
+    /// All of the body has passed. The bytes do not say so where a trailer section or the end of the connection ends it.
+    pub fn end(self) {
+        self.trace.body(self.side).borrow_mut().body = Body::new(Framing::Empty);
+        self.trace.publish_body(self.side);
+    }
+
     /// Counts bytes of data that have passed without being read.
     pub fn skip(self, count: u64) {
         let body = self.trace.body(self.side);
