@@ -29,8 +29,12 @@ impl Page {
         }
     }
 
-    /// Writes the whole response.
+    /// Writes the whole response, and counts it.
     pub fn write(self, site: &Site, options: ReplyOptions, out: &mut Vec<u8>) {
+        site.metrics.count_own_response(match self {
+            Page::Health => "health",
+            Page::Metrics => "metrics",
+        });
         let (media_type, body) = match self {
             Page::Health => ("application/json", health(site)),
             Page::Metrics => ("text/plain; version=0.0.4", metrics(site)),
@@ -69,12 +73,22 @@ fn health(site: &Site) -> String {
 fn metrics(site: &Site) -> String {
     let metrics = &site.metrics;
     let mut text = String::from(
-        "# HELP ic_requests_total Requests by class of status.\n\
+        "# HELP ic_requests_total Requests by class of status, refused requests and connections included.\n\
          # TYPE ic_requests_total counter\n",
     );
     for (class, count) in CLASS_NAMES.iter().zip(metrics.classes()) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "ic_requests_total{{class=\"{class}\"}} {count}");
+    }
+    text.push_str(
+        "# HELP ic_own_responses_total Responses of ic itself by reason: x-ic-error, or the page.\n\
+         # TYPE ic_own_responses_total counter\n",
+    );
+    for (reason, count) in metrics.own_responses() {
+        let _ = writeln!(
+            text,
+            "ic_own_responses_total{{reason=\"{reason}\"}} {count}"
+        );
     }
     let _ = write!(
         text,

@@ -68,6 +68,7 @@ pub async fn turn_away(stream: Stream, guard: ConnectionGuard) {
         fault: ClientError::TooMany.into(),
         head_only: false,
     };
+    site.metrics.count(refusal.fault.status());
     refuse(Connection::new(stream, site), refusal, site).await;
 }
 
@@ -332,6 +333,7 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
     let Some(reply) = refusal.fault.reply(&target) else {
         return;
     };
+    site.metrics.count_own_response(reply.code);
     let mut out = Scratch::take();
     let options = ReplyOptions {
         head_only: refusal.head_only,

@@ -1,6 +1,7 @@
 //! Counts, gauges and times of one port. [`admin`](super::admin) shows them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
@@ -28,6 +29,8 @@ pub struct Metrics {
     in_flight: Cell<u64>,
     /// Requests by the first digit of their status; 0 for those whose client disconnected.
     classes: [Counter; 6],
+    /// Responses of the interceptor itself, by reason.
+    own_responses: RefCell<BTreeMap<&'static str, u64>>,
     /// Bytes of requests passed on.
     pub bytes_up: Counter,
     /// Bytes of responses passed on.
@@ -50,6 +53,7 @@ impl Metrics {
             started: Instant::now(),
             in_flight: Cell::new(0),
             classes: Default::default(),
+            own_responses: RefCell::default(),
             bytes_up: Counter::default(),
             bytes_down: Counter::default(),
             connects: Counter::default(),
@@ -64,6 +68,22 @@ impl Metrics {
     pub fn begin_request(&self) -> InFlightGuard<'_> {
         self.in_flight.set(self.in_flight.get() + 1);
         InFlightGuard(self)
+    }
+
+    /// Counts a finished request; `status` is `None` if the client disconnected before a response.
+    pub fn count(&self, status: Option<u16>) {
+        let class = usize::from(status.unwrap_or(0) / 100).min(self.classes.len() - 1);
+        self.classes[class].add(1);
+    }
+
+    /// Counts a response of the interceptor itself. `reason` is the code of an error, or the name of a page.
+    pub fn count_own_response(&self, reason: &'static str) {
+        *self.own_responses.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    /// Responses of the interceptor itself, by reason.
+    pub fn own_responses(&self) -> BTreeMap<&'static str, u64> {
+        self.own_responses.borrow().clone()
     }
 
     /// Remembers an error of the target, as one line.
@@ -101,9 +121,7 @@ pub struct InFlightGuard<'a>(&'a Metrics);
 impl InFlightGuard<'_> {
     /// Counts the request as finished after `duration`; `status` is `None` if the client disconnected before a response.
     pub fn end(self, status: Option<u16>, duration: Duration) {
-        let classes = &self.0.classes;
-        let class = usize::from(status.unwrap_or(0) / 100).min(classes.len() - 1);
-        classes[class].add(1);
+        self.0.count(status);
         // The lifetime of a tunnel says nothing about how long responses take.
         if status != Some(101) {
             self.0.duration.record(duration);

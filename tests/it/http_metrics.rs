@@ -101,6 +101,89 @@ fn each_request_is_counted_once_with_its_bytes_and_durations() {
     assert!(health["last_error"]["seconds_ago"].is_u64(), "{health}");
 }
 
+/// Requests that the interceptor answers itself, with the status.
+#[rustfmt::skip] // A table.
+const OWN_RESPONSES: &[(&str, &str, u16)] = &[
+    ("no Host", "GET / HTTP/1.1\r\n\r\n", 400),
+    ("a foreign Host", "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+    ("a foreign Origin", "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n\r\n", 403),
+    ("no HTTP", "\x16\x03\x01\0\x05\x01\0\0\x01\0", 400),
+    ("CONNECT", "CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 501),
+    ("a coding", "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ("a chunk that came with the head", "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+    ("half a head", "GET / HTTP/1.1\r\nHost: local", 408),
+    ("a target that closes", "GET /close HTTP/1.1\r\nHost: localhost\r\n\r\n", 502),
+];
+
+#[test]
+fn every_response_of_its_own_is_counted_once_with_its_reason() {
+    let origin = Origin::answering(|request, _| match request.target.as_str() {
+        "/close" => Reply::Close,
+        _ => Reply::Bytes(OK.to_vec()),
+    });
+    let interceptor = Launch::before(&origin)
+        .args(["--head-timeout", "0.3"])
+        .start();
+    for (number, (why, request, status)) in (1..).zip(OWN_RESPONSES) {
+        let mut client = interceptor.client();
+        client.send(request);
+        let response = client.response("GET");
+        let code = check_own_error(&response, &[*status]);
+        let found = metrics(&interceptor);
+        let own = &format!("ic_own_responses_total{{reason=\"{code}\"}}");
+        assert_eq!(found.get(own), Some(&1.0), "{why}: {own}: {found:?}");
+        let classes = ["4xx", "5xx"].map(|class| format!("ic_requests_total{{class=\"{class}\"}}"));
+        assert_eq!(
+            found[&classes[0]] + found[&classes[1]],
+            f64::from(number),
+            "{why}"
+        );
+        assert_eq!(
+            found["ic_request_duration_seconds_count"],
+            f64::from(number),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn a_response_at_the_connection_limit_is_counted_with_its_reason() {
+    let origin = Origin::listen();
+    let interceptor = Launch::before(&origin)
+        .args(["--max-connections", "2"])
+        .start();
+    let before = metrics(&interceptor);
+    // Each answer lets time pass in which the connection before it is no longer counted.
+    let mut in_flight = [(); 2].map(|()| {
+        let mut client = interceptor.client();
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut served = origin.accept();
+        served.request();
+        (client, served)
+    });
+    let mut other = interceptor.client();
+    let response = other.response("GET");
+    let code = check_own_error(&response, &[503]);
+    for (client, served) in &mut in_flight {
+        served.send(OK);
+        assert_eq!(client.response("GET").text(), "ok");
+        client.expect_end();
+    }
+    let found = metrics(&interceptor);
+    assert_eq!(
+        found[&format!("ic_own_responses_total{{reason=\"{code}\"}}")],
+        1.0
+    );
+    assert_eq!(found["ic_requests_total{class=\"5xx\"}"], 1.0);
+    assert_eq!(found["ic_requests_total{class=\"2xx\"}"], 2.0);
+    let pages = "ic_own_responses_total{reason=\"metrics\"}";
+    assert_eq!(
+        found[pages],
+        before[pages] + 1.0,
+        "a page is one too, and no request"
+    );
+}
+
 #[test]
 fn a_target_that_is_down_is_one_error_for_each_request() {
     let interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();

@@ -264,9 +264,12 @@ impl Caller<'_> {
         Trace::start(&self.site.feed, &start)
     }
 
-    /// Refuses a request. The feed is sent as much of it as can be read.
+    /// Refuses a request, and counts it. The feed is sent as much of it as can be read.
     #[cold]
     fn refuse(self, bytes: &[u8], began: Instant, fault: ForwardError, head_only: bool) -> Refusal {
+        let age = reactor::now().duration_since(began);
+        let metrics = &self.site.metrics;
+        metrics.begin_request().end(fault.status(), age);
         if self.site.feed.is_active() {
             let mut slots = Slots::default();
             let head = match head::request(bytes, &mut slots) {
