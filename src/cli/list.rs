@@ -1,5 +1,7 @@
 //! `ic list`: the registry, and which of its ports are in use.
 
+use std::collections::HashMap;
+
 use argh::{ArgsInfo, FromArgs};
 use serde_json::{Value, json};
 
@@ -45,10 +47,11 @@ impl List {
 
 fn document(handle: &RegistryHandle, registry: &Registry) -> Value {
     let range = handle.range;
+    let notes = registry.notes();
+    let known: HashMap<_, _> = notes.iter().collect();
     let mappings = registry.mappings().map(|(path, port)| {
-        let mut mapping = documents::mapping(path, port);
-        mapping["available"] = json!(availability(port) == Availability::Free);
-        mapping
+        let note = known.get(path).copied().unwrap_or_default();
+        documents::noted(path, Some(port), note)
     });
     json!({
         "registry_file": raw::to_text(handle.store.path().as_os_str()),

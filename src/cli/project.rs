@@ -5,7 +5,6 @@ use std::path::Path;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::json;
 
-use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
@@ -44,21 +43,19 @@ impl Show {
         let named = context.named(self.path.as_deref())?;
         let registry = handle.read()?;
         let (project, port) = named.among(&registry)?;
-        let is_pinned = port.is_some() && registry.note(project.path()).is_pinned;
+        let note = port
+            .map(|_| registry.note(project.path()))
+            .unwrap_or_default();
         match (format, port) {
             (Format::Json, port) => {
-                let mut document = documents::mapping(project.path(), port);
-                let available = port.map(|port| availability(port) == Availability::Free);
-                document["available"] = json!(available);
-                if is_pinned {
-                    document["pinned"] = json!(true);
-                }
-                context.out.json(&document)?;
+                context
+                    .out
+                    .json(&documents::noted(project.path(), port, note))?
             }
             (Format::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
             (Format::Text, Some(port)) => {
                 print_project(context.out, &project, port)?;
-                if is_pinned {
+                if note.is_pinned {
                     context.out.text("Pinned:  Yes\n")?;
                 }
                 match port_state(port) {

@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::import::{Conflict, ConflictKind, Import};
+use super::notes::{Note, Timestamp};
 use super::port::Port;
+use super::probe::{Availability, availability};
 use super::prune::{Pruned, Reason};
 use crate::text::{name, raw};
 
@@ -49,6 +51,17 @@ pub fn imported(imported: &Import, dry_run: bool) -> Value {
         "conflicts": conflicts,
         "dry_run": dry_run,
     })
+}
+
+/// Describes a project, its port, the state of that, and what is noted of it.
+pub fn noted(path: &Path, port: Option<Port>, note: Note) -> Value {
+    let availability = port.map(availability);
+    let mut noted = mapping(path, port);
+    noted["available"] = json!(availability.map(|now| now == Availability::Free));
+    noted["state"] = json!(availability.map(Availability::state));
+    noted["pinned"] = json!(note.is_pinned);
+    noted["last_used"] = json!(note.last_used.map(Timestamp::seconds));
+    noted
 }
 
 /// Describes a project and its port; a command adds members of its own.

@@ -26,6 +26,18 @@ pub enum Availability {
     Untried(Refusal),
 }
 
+impl Availability {
+    /// Its name in JSON documents.
+    pub fn state(self) -> &'static str {
+        match self {
+            Availability::Free => "free",
+            Availability::InUse => "in_use",
+            Availability::NotPermitted => "denied",
+            Availability::Untried(_) => "unknown",
+        }
+    }
+}
+
 /// Why the system does not allow the probe. Displays the system's error message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal(Errno);

@@ -1,10 +1,11 @@
 //! Commands on the registry: text output, JSON output and exit codes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cli_home::{Home, free_port, held_port, unprivileged};
+use crate::cli_home::{Home, Ran, free_port, held_port, unprivileged};
 
 #[test]
 fn list_prints_the_registry_in_the_documented_format() {
@@ -55,11 +56,47 @@ Project Mappings (2):
             "available_ports": 1,
             "next_available": next,
             "mappings": [
-                {"project": "litellm", "path": litellm, "port": free, "available": true},
-                {"project": "other-project", "path": other, "port": held, "available": false},
+                {"project": "litellm", "path": litellm, "port": free, "available": true,
+                 "state": "free", "pinned": false, "last_used": null},
+                {"project": "other-project", "path": other, "port": held, "available": false,
+                 "state": "in_use", "pinned": false, "last_used": null},
             ],
         })
     );
+}
+
+#[test]
+fn list_and_show_have_the_same_facts_of_a_project() {
+    let (_listener, held) = held_port();
+    let text = json!({
+        "mappings": {"/p/held": held, "/p/low": 1, "/p/free": free_port()},
+        "ic": {"projects": {"/p/held": {"pinned": true, "last_used": 1_800_000_000}, "/p/low": {"last_used": 7}}},
+    });
+    let home = Home::new().with_registry(text.to_string());
+    let facts = |document: &Value| {
+        ["available", "state", "pinned", "last_used"].map(|member| document[member].clone())
+    };
+    let check = |run: &dyn Fn(&[&str]) -> Ran, path: &str, expected: Value| {
+        let listed = run(&["list", "--json"]).json(0);
+        let listed = listed["mappings"].as_array().expect("a list");
+        let listed = listed.iter().find(|mapping| mapping["path"] == path);
+        let listed = listed.expect("it is listed");
+        assert_eq!(json!(facts(listed)), expected, "{path}");
+        assert_eq!(&run(&["show", "--json", path]).json(0), listed);
+    };
+    let run = |arguments: &[&str]| home.ic(arguments);
+    check(
+        &run,
+        "/p/held",
+        json!([false, "in_use", true, 1_800_000_000]),
+    );
+    check(&run, "/p/free", json!([true, "free", false, null]));
+    let as_other_user = |arguments: &[&str]| unprivileged(&home, arguments).expect("as before");
+    std::fs::set_permissions(home.path(""), std::fs::Permissions::from_mode(0o755)).expect("mine");
+    let low = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if low.is_ok_and(|low| low.trim() != "0") && unprivileged(&home, &["--version"]).is_some() {
+        check(&as_other_user, "/p/low", json!([false, "denied", false, 7]));
+    }
 }
 
 #[test]
@@ -153,7 +190,8 @@ fn allocate_assigns_one_port_to_a_project() {
     );
     assert_eq!(
         home.ic(["show", "--json"]).json(0),
-        json!({"project": "shop", "path": path, "port": given, "available": true})
+        json!({"project": "shop", "path": path, "port": given, "available": true,
+               "state": "free", "pinned": false, "last_used": null})
     );
 
     let other = home.folder("other");
@@ -220,7 +258,8 @@ fn a_project_without_a_port_is_exit_code_1() {
     for (command, expected) in [
         (
             "show",
-            json!({"project": "shop", "path": path, "port": null, "available": null}),
+            json!({"project": "shop", "path": path, "port": null, "available": null,
+                   "state": null, "pinned": false, "last_used": null}),
         ),
         (
             "remove",

@@ -170,7 +170,7 @@ fn a_project_can_be_pinned_and_unpinned() {
         text.ends_with("\n✓ Port was allocated already\n✓ Unpinned\n"),
         "{text}"
     );
-    assert_eq!(home.ic(["show", "--json"]).json(0).get("pinned"), None);
+    assert_eq!(home.ic(["show", "--json"]).json(0)["pinned"], json!(false));
     home.ic(["allocate", "--pin", "--unpin"]).complaint(2);
 }
 

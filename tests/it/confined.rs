@@ -152,6 +152,7 @@ fn ports_that_cannot_be_probed_are_neither_free_nor_in_use() {
     }
     const DENIED: &str = "operation not permitted";
     const MANY: &str = "too many open files";
+    const UNKNOWN: &str = r#""available":false,"state":"unknown","#;
     let rows: &[(&str, &str, i32, &str)] = &[
         ("socket:error=EPERM", "check 9997", 3, DENIED),
         ("socket:error=EMFILE", "check 9997", 3, MANY),
@@ -162,11 +163,13 @@ fn ports_that_cannot_be_probed_are_neither_free_nor_in_use() {
         ("socket:error=EPERM", "health 9997", 1, DENIED),
         ("bind:error=EPERM", "serve --port 9997", 3, "sandbox"),
         ("socket:error=EPERM", "list", 0, ""),
+        ("socket:error=EMFILE", "list --json", 0, UNKNOWN),
+        ("socket:error=EMFILE", "show --json /p", 0, UNKNOWN),
         ("setsockopt:error=EPERM", "suggest", 0, ""),
         ("setsockopt:error=ENOSYS", "allocate /var", 0, ""),
     ];
     for &(refused, command, code, said) in rows {
-        let home = tempfile::tempdir().expect("a folder");
+        let home = Home::new().with_registry(r#"{"mappings": {"/p": 9996}}"#);
         let inject = format!("inject={refused}");
         let output = Command::new("strace")
             .args(["-DDD", "-f", "-qq", "-o", "/dev/null", "-e", &inject])
@@ -174,7 +177,7 @@ fn ports_that_cannot_be_probed_are_neither_free_nor_in_use() {
             .args(command.split(' '))
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("HOME", home.path())
+            .env("HOME", home.path(""))
             .output()
             .expect("it starts");
         let texts = [output.stdout, output.stderr].concat();
