@@ -356,8 +356,8 @@ impl Ports {
     const README_FIRST: u16 = 8888;
     const COUNT: u16 = 1112;
     const BOUND: u16 = 16;
-    /// Not a year, and below 8764 there is no default port of `ic`.
-    const OURS_FIRST: u16 = 3000;
+    /// Above 6697 there is no port that browsers refuse, and below 8764 no default port of `ic`.
+    const OURS_FIRST: u16 = 6700;
     const OURS_LAST: u16 = 7500;
 
     fn probe() -> Ports {
