@@ -49,7 +49,7 @@ pub fn command_line(input: &[u8]) {
     match arguments::parse::<CommandLine>(owned()) {
         Ok(Parsed::Command(_)) => {}
         Ok(Parsed::Help(text)) => {
-            let asks = |word: &&OsStr| *word == "--help" || *word == "-h";
+            let asks = |word: &&OsStr| ["--help", "-h", "help"].iter().any(|help| *word == *help);
             assert!(words.iter().any(asks), "help without a request for it");
             assert!(text.contains("\nUsage: ic"), "{text}");
             assert!(text.ends_with('\n') && !text.contains('\x1b'), "{text}");
