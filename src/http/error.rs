@@ -74,6 +74,8 @@ pub enum Error {
     ChunkOverhead,
     /// A trailer section that is too large or malformed (RFC 9112 §7.1.2).
     Trailer,
+    /// The request target is a URL of another server (RFC 9112 §3.2.2): the client takes this for a forward proxy.
+    ForwardProxy,
     /// `Host` names another machine: see [`guard`](super::guard).
     HostForeign,
     /// `Origin` or `Sec-Fetch-Site` is a web page of another site: see [`guard`](super::guard).
@@ -87,7 +89,7 @@ impl Error {
     #[rustfmt::skip] // A table.
     pub const fn reply(self) -> Reply<'static> {
         match self {
-            Error::Tls => row(400, "tls_on_plain_port", "this port speaks plain HTTP, not TLS; use http:// in the client's base URL"),
+            Error::Tls => row(400, "tls_on_plain_port", "this port speaks plain HTTP, not TLS; use http:// instead of https:// in the client's base URL"),
             Error::HeadTooLarge => row(431, "head_too_large", "the head is over 64 KiB; send fewer or shorter fields"),
             Error::RequestLineTooLong => row(414, "request_line_too_long", "the request line is over 64 KiB; shorten the URL"),
             Error::TooManyFields => row(431, "too_many_fields", "the head has over 128 fields; send fewer"),
@@ -108,17 +110,23 @@ impl Error {
             Error::CodingInHttp10 => row(400, "transfer_encoding_in_http_1_0", "an HTTP/1.0 message cannot have a Transfer-Encoding"),
             Error::CodingMalformed => row(400, "bad_transfer_encoding", "the Transfer-Encoding is malformed"),
             Error::CodingUnknown => row(501, "unknown_transfer_encoding", "the only transfer coding supported is chunked"),
-            Error::Connect => row(501, "connect_not_supported", "CONNECT is not supported; set ic's port as the base URL, not as a proxy"),
+            Error::Connect => row(501, "connect_not_supported", "CONNECT is not supported: ic is not a forward proxy; unset the client's proxy, and set ic as its base URL"),
             Error::ConnectBody => row(400, "connect_with_body", "a CONNECT request cannot have a body"),
             Error::ChunkSize => row(400, "bad_chunk_size", "a chunk size is malformed"),
             Error::ChunkExtension => row(400, "bad_chunk_extension", "a chunk extension is malformed, or holds white space"),
             Error::ChunkEnd => row(400, "bad_chunk_end", "a chunk does not end in CRLF"),
             Error::ChunkOverhead => row(400, "chunk_overhead", "the chunk framing outweighs its data; send larger chunks"),
             Error::Trailer => row(400, "bad_trailer", "the trailer section is malformed or too large"),
+            Error::ForwardProxy => row(421, "not_a_forward_proxy", "ic is not a forward proxy; unset the client's proxy, and set ic as its base URL"),
             Error::HostForeign => row(421, "host_not_allowed", "the Host field names another machine; use localhost, or start ic with --allow-host"),
             Error::OriginForeign => row(403, "origin_not_allowed", "requests of web pages from other sites are refused; start ic with --allow-origin ORIGIN to allow a site, or null for an Origin of null"),
             Error::Loop => row(508, "loop", "the request has passed through ic 5 times; set TARGET_LLM_URL to a target that does not lead back to ic"),
         }
+    }
+
+    /// Whether the client has to be set up with another URL. The [`reply`](Error::reply) then ends where that URL can follow.
+    pub const fn is_of_url(self) -> bool {
+        matches!(self, Error::Tls | Error::Connect | Error::ForwardProxy)
     }
 }
 
@@ -142,7 +150,7 @@ mod tests {
     use super::*;
 
     /// Every error.
-    const ALL: [Error; 31] = [
+    const ALL: [Error; 32] = [
         Error::Tls,
         Error::HeadTooLarge,
         Error::RequestLineTooLong,
@@ -171,6 +179,7 @@ mod tests {
         Error::ChunkEnd,
         Error::ChunkOverhead,
         Error::Trailer,
+        Error::ForwardProxy,
         Error::HostForeign,
         Error::OriginForeign,
         Error::Loop,

@@ -37,10 +37,14 @@ impl Guard {
         framing: Framing,
     ) -> Result<(), Error> {
         let host = host_field(head)?;
-        self.check_host(host)?;
-        if let Target::Absolute { authority, .. } = target {
-            // RFC 9112 §3.2.2: the authority replaces `Host`. A rebinding page could send either, so that both are checked.
-            self.check_host(host_of(authority))?;
+        // RFC 9112 §3.2.2: the authority replaces `Host`. A rebinding page could send either, so that both are checked.
+        if let Target::Absolute { authority, .. } = target
+            && !self.serves_host(host_of(authority))
+        {
+            return Err(Error::ForwardProxy);
+        }
+        if !self.serves_host(host) {
+            return Err(Error::HostForeign);
         }
         self.check_page(head, framing)?;
         if own_via_entries(head) >= VIA_MAX {
@@ -56,15 +60,11 @@ impl Guard {
             || is_listed(&self.allowed_hosts, ANY.as_bytes())
     }
 
-    fn check_host(&self, host: Option<&str>) -> Result<(), Error> {
-        let Some(host) = host else { return Ok(()) };
-        if self.serves_all_hosts()
+    fn serves_host(&self, host: Option<&str>) -> bool {
+        let Some(host) = host else { return true };
+        self.serves_all_hosts()
             || is_this_machine(host)
             || is_listed(&self.allowed_hosts, host.as_bytes())
-        {
-            return Ok(());
-        }
-        Err(Error::HostForeign)
     }
 
     /// Checks the web page that sends the request, if one does.
@@ -123,13 +123,32 @@ impl Guard {
 fn is_this_machine(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let top_level = host.rsplit('.').next().unwrap_or_default();
-    // RFC 6761 §6.3 for `localhost` and names below it; containers reach their host under the second.
+    let means_this_machine = |address: IpAddr| {
+        let address = address.to_canonical();
+        // As a destination, `0.0.0.0` is this machine (Linux and macOS), and servers print it as their address.
+        address.is_loopback() || address.is_unspecified()
+    };
+    // RFC 6761 §6.3 for `localhost` and names below it.
     top_level.eq_ignore_ascii_case("localhost")
-        || host.eq_ignore_ascii_case("host.docker.internal")
+        || is_host_of_containers(host)
         || host
             .trim_matches(['[', ']'])
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
+            .parse()
+            .is_ok_and(means_this_machine)
+}
+
+/// Whether containers and virtual machines use `host` for the machine that they run on: `host.ENGINE.internal`, as those of Docker,
+/// Podman (`containers`), Lima, minikube and OrbStack. `internal` is not in the public DNS (SAC113), so that no page can bind such a
+/// name to this machine.
+fn is_host_of_containers(host: &str) -> bool {
+    let mut labels = host.split('.');
+    let is_next = |label: Option<&str>, name: &str| {
+        label.is_some_and(|label| label.eq_ignore_ascii_case(name))
+    };
+    is_next(labels.next(), "host")
+        && labels.next().is_some_and(|engine| !engine.is_empty())
+        && is_next(labels.next(), "internal")
+        && labels.next().is_none()
 }
 
 /// Whether the browser says that the page is of another site (Fetch Metadata §2.3). A script cannot set that field.
@@ -311,6 +330,11 @@ mod tests {
         check_host("IPv6 written out", "[0:0:0:0:0:0:0:1]", Ok(()));
         check_host("an IPv4-mapped IPv6 address", "[::ffff:127.0.0.1]", Ok(()));
         check_host("from a container", "host.docker.internal:8888", Ok(()));
+        check_host("from a container of Podman", "host.containers.internal:8888", Ok(()));
+        check_host("from a virtual machine of Lima", "HOST.Lima.Internal.", Ok(()));
+        check_host("from any other engine's", "host.rancher-desktop.internal", Ok(()));
+        check_host("the unspecified address", "0.0.0.0:8888", Ok(()));
+        check_host("the unspecified IPv6 address", "[::]", Ok(()));
 
         check_host("a foreign name that resolves to this machine (CVE-2024-28224)", "evil.example", Err(HostForeign));
         check_host("a foreign name with this port", "evil.example:8888", Err(HostForeign));
@@ -321,8 +345,11 @@ mod tests {
         check_host("an address of another machine", "192.168.0.1", Err(HostForeign));
         check_host("an IPv6 address of another machine", "[2001:db8::1]", Err(HostForeign));
         check_host("an IPv4-mapped address of another machine", "[::ffff:192.168.0.1]", Err(HostForeign));
-        check_host("the unspecified address", "0.0.0.0:8888", Err(HostForeign));
-        check_host("the unspecified IPv6 address", "[::]", Err(HostForeign));
+        check_host("a name that ends like that of an engine", "xhost.docker.internal", Err(HostForeign));
+        check_host("no engine", "host.internal", Err(HostForeign));
+        check_host("an empty engine", "host..internal", Err(HostForeign));
+        check_host("an engine's name below another domain", "host.docker.internal.evil.example", Err(HostForeign));
+        check_host("another address of the network that is not specified", "0.0.0.1", Err(HostForeign));
         check_host("a name that starts with an address", "127.0.0.1.evil.example", Err(HostForeign));
         check_host("an address as one number", "2130706433", Err(HostForeign));
         check_host("an address in octal", "0177.0.0.1", Err(HostForeign));
@@ -344,7 +371,7 @@ mod tests {
     #[test]
     #[rustfmt::skip] // A table.
     fn exactly_one_host_is_required_except_in_http_1_0() {
-        use Error::{HostForeign, HostMalformed, HostMissing, HostRepeated};
+        use Error::{ForwardProxy, HostForeign, HostMalformed, HostMissing, HostRepeated};
         let any = Guard::default();
         check("one", &any, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(()));
         check("none (§3.2)", &any, "GET / HTTP/1.1\r\n\r\n", Err(HostMissing));
@@ -358,9 +385,10 @@ mod tests {
         check("a malformed one, on any listener", &any, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(HostMalformed));
         check("a foreign one where all hosts are served", &any, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", Ok(()));
         check("absolute-form: a foreign Host", &local(), "GET http://localhost/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", Err(HostForeign));
-        check("absolute-form: a foreign authority", &local(), "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Err(HostForeign));
+        check("absolute-form: a foreign authority", &local(), "GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Err(ForwardProxy));
+        check("absolute-form: both are foreign", &local(), "GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", Err(ForwardProxy));
         check("absolute-form: both are local", &local(), "GET http://[::1]/ HTTP/1.1\r\nHost: localhost\r\n\r\n", Ok(()));
-        check("a foreign authority in HTTP/1.0", &local(), "GET http://evil.example/ HTTP/1.0\r\n\r\n", Err(HostForeign));
+        check("a foreign authority in HTTP/1.0", &local(), "GET http://evil.example/ HTTP/1.0\r\n\r\n", Err(ForwardProxy));
     }
 
     #[test]
@@ -418,6 +446,7 @@ mod tests {
         check_origin("an IPv6 address of this machine", "https://[::1]:8443", Ok(()));
         check_origin("a subdomain of localhost", "https://app.localhost", Ok(()));
         check_origin("in upper case", "HTTP://LOCALHOST", Ok(()));
+        check_origin("the address that a server on this machine prints", "http://0.0.0.0:3000", Ok(()));
         check_origin("the scheme of an editor", "vscode-webview://abc", Ok(()));
         check_origin("a desktop program", "app://obsidian.md", Ok(()));
         check_origin("a file", "file://", Ok(()));
@@ -441,7 +470,6 @@ mod tests {
         check_origin("a zone (RFC 6874)", "http://[::1%25lo]", Err(OriginForeign));
         check_origin("an address of another machine with a zone", "http://[fe80::1%25eth0]", Err(OriginForeign));
         check_origin("an address as one number", "http://2130706433", Err(OriginForeign));
-        check_origin("the unspecified address", "http://0.0.0.0:8888", Err(OriginForeign));
         check_origin("two trailing dots", "http://localhost..", Err(OriginForeign));
         check_origin("a trailing dot", "http://localhost.", Ok(()));
         check_origin("a path, which an origin does not have", "http://localhost/", Err(OriginForeign));

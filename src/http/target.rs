@@ -38,16 +38,16 @@ impl<'b> Target<'b> {
         if target.starts_with('/') {
             return Ok(Target::Origin(target));
         }
-        // Not `https`: that request would have come over TLS.
-        let (scheme, rest) = target
-            .split_at_checked("http://".len())
-            .ok_or(Error::Target)?;
-        if !scheme.eq_ignore_ascii_case("http://") {
+        let (scheme, rest) = target.split_once("://").ok_or(Error::Target)?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let is_scheme =
+            !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !is_scheme || host_of(authority).is_none() {
             return Err(Error::Target);
         }
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if host_of(authority).is_none() {
-            return Err(Error::Target);
+        if !scheme.eq_ignore_ascii_case("http") {
+            // `https` to this port would have come over TLS: only a client that takes it for a proxy sends such a URL.
+            return Err(Error::ForwardProxy);
         }
         Ok(Target::Absolute { authority, path })
     }
@@ -174,8 +174,11 @@ mod tests {
         check("nothing", "GET ", Err(Error::Target));
         check("a fragment", "GET /a#b", Err(Error::Target));
         check("a fragment behind a host", "GET http://a#/b", Err(Error::Target));
-        check("https, which would have been TLS", "GET https://a/", Err(Error::Target));
-        check("another scheme", "GET ftp://a/", Err(Error::Target));
+        check("https, which would have been TLS", "GET https://a/", Err(Error::ForwardProxy));
+        check("another scheme", "GET ftp://a/", Err(Error::ForwardProxy));
+        check("another scheme without a host", "GET file:///a", Err(Error::Target));
+        check("a path without its slash, and a URL in it", "GET a?u=https://b/", Err(Error::Target));
+        check("no scheme", "GET ://a/", Err(Error::Target));
         check("a scheme without slashes", "GET http:a/", Err(Error::Target));
         check("one slash", "GET http:/a/b", Err(Error::Target));
         check("half a scheme", "GET http", Err(Error::Target));

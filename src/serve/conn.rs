@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{Shutdown, getpeername, shutdown, sockopt};
+use rustix::net::{Shutdown, getpeername, getsockname, shutdown, sockopt};
 
 use super::buffers::{self, Buffer};
 use super::deadline::InactivityTimeout;
@@ -60,6 +60,11 @@ impl Stream {
             Stream::Plain(source) => source,
             Stream::Tls(session) => session.source(),
         }
+    }
+
+    /// The address of this side, if it is one of TCP.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        getsockname(self.source()).ok()?.try_into().ok()
     }
 
     /// The address of the peer, if it is one of TCP.
@@ -188,6 +193,11 @@ impl Conn {
             read_buffer: ReadBuffer::default(),
             is_amid_message: Cell::new(false),
         }
+    }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
     }
 
     /// Both directions, to be used at the same time.

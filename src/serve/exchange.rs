@@ -11,6 +11,7 @@ mod response;
 mod upload;
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use smol::future;
@@ -330,10 +331,20 @@ async fn serve_page(
 /// Sends an error response, if the client can still read one, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
     let target = site.service.connector.target().to_string();
-    let Some(reply) = refusal.fault.reply(&target) else {
+    let Some(mut reply) = refusal.fault.reply(&target) else {
         return;
     };
     site.metrics.count_own_response(reply.code);
+    if let ForwardError::Client(ClientError::Refused(error)) = refusal.fault
+        && error.is_of_url()
+    {
+        let url = base_url(connection.client.stream(), site);
+        reply.message.to_mut().push_str(&url);
+        // Clients that take this port for another kind of server seldom show the response.
+        if site.warns_of(error) {
+            log::warn!("refused a client: {}", reply.message);
+        }
+    }
     let mut out = Scratch::take();
     let options = ReplyOptions {
         head_only: refusal.head_only,
@@ -350,6 +361,24 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
         close(connection).await;
     }
 }
+
+/// `: ` and the base URL for clients that connect as this one did; empty on a Unix socket.
+fn base_url(stream: &Stream, site: &Site) -> String {
+    let Some(address) = stream.local_address() else {
+        return String::new();
+    };
+    let ip = address.ip().to_canonical();
+    let address = match site.guard.allowed_hosts.first() {
+        _ if [LOCALHOST, LOCALHOST_IPV6].contains(&ip) => format!("localhost:{}", address.port()),
+        Some(host) if !site.guard.serves_all_hosts() => format!("{host}:{}", address.port()),
+        _ => SocketAddr::new(ip, address.port()).to_string(),
+    };
+    format!(": http://{address}")
+}
+
+/// The addresses of `localhost`.
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOCALHOST_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Closes so that the last response arrives: what the client still sends is read for a while.
 async fn close(connection: Connection) {

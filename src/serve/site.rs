@@ -1,14 +1,18 @@
 //! One project's port: the identity of its requests, which of them are served, what is counted and published of them.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::deadline::Clock;
 use super::feed::Hub;
 use super::metrics::Metrics;
 use super::options::{About, Options};
+use super::reactor;
 use super::service::Service;
 use super::upstream::connect::Connector;
 use super::upstream::pool::Pool;
+use crate::http::Error;
 use crate::http::guard::Guard;
 use crate::http::rewrite::RequestRewriter;
 
@@ -26,6 +30,8 @@ pub struct Site {
     pub metrics: Rc<Metrics>,
     /// Its subscribers are sent what happens.
     pub feed: Rc<Hub>,
+    /// When a warning about each of these errors was logged.
+    warned: RefCell<Vec<(Error, Instant)>>,
 }
 
 impl Site {
@@ -53,7 +59,20 @@ impl Site {
             guard: options.guard,
             metrics,
             feed,
+            warned: RefCell::default(),
         }
+    }
+
+    /// Whether a warning about `error` is due: a client that is set up wrongly tries again and again.
+    pub fn warns_of(&self, error: Error) -> bool {
+        let now = reactor::now();
+        let mut warned = self.warned.borrow_mut();
+        warned.retain(|(_, last)| now.duration_since(*last) < WARNING_PERIOD);
+        let is_due = !warned.iter().any(|(known, _)| *known == error);
+        if is_due {
+            warned.push((error, now));
+        }
+        is_due
     }
 
     /// Counts one more client, to be served or to be sent a 503; `None` if too many are sent one already.
@@ -84,3 +103,6 @@ impl Drop for ConnectionGuard {
         self.site.service.leave(self.is_served);
     }
 }
+
+/// How often a warning about the same error is logged.
+const WARNING_PERIOD: Duration = Duration::from_secs(10);

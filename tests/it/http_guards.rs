@@ -1,5 +1,7 @@
 //! Error responses of the interceptor, its two pages, and the protection against web pages of other sites.
 
+use std::net::SocketAddr;
+
 use crate::support::tls::scheme;
 use crate::support::*;
 
@@ -87,6 +89,11 @@ fn host_values_of_this_machine_are_served() {
         "host.docker.internal",
         "host.docker.internal:8888",
         "Host.Docker.Internal",
+        "host.containers.internal:8888",
+        "host.lima.internal:8888",
+        "host.minikube.internal",
+        "0.0.0.0:8888",
+        "[::]:8888",
     ];
     let stage = Stage::new();
     for host in hosts {
@@ -113,9 +120,8 @@ fn host_values_of_other_machines_are_refused() {
         "128.0.0.1",
         "10.0.0.1",
         "192.168.1.1",
-        "0.0.0.0",
+        "0.0.0.1",
         "126.255.255.255",
-        "[::]",
         "[::2]",
         "[fe80::1]",
         "[2001:db8::1]",
@@ -123,6 +129,8 @@ fn host_values_of_other_machines_are_refused() {
         "xhost.docker.internal",
         "docker.internal",
         "gateway.docker.internal",
+        "host.internal",
+        "host.docker.internal.evil",
         "127.0.0.256",
         "127.0.0",
         "localhost_",
@@ -160,6 +168,108 @@ fn host_values_of_other_machines_are_refused() {
         "DNS rebinding (CVE-2024-28224): nothing reaches the origin"
     );
     count("guards: hosts refused", 5 * hosts.len());
+}
+
+/// The start of a real ClientHello.
+const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+
+#[test]
+fn a_client_set_up_for_tls_or_a_proxy_gets_the_url_to_use_and_one_log_line() {
+    let rows: [(&[u8], u16, &str, &str); 7] = [
+        (CLIENT_HELLO, 400, "tls_on_plain_port", "https:// to this port"),
+        (b"\x16\x03", 400, "tls_on_plain_port", "its first bytes"),
+        (
+            b"GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
+            421,
+            "not_a_forward_proxy",
+            "HTTP_PROXY",
+        ),
+        (
+            b"POST http://api.example/v1?k=secret HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi",
+            421,
+            "not_a_forward_proxy",
+            "with the Host of this port",
+        ),
+        (
+            b"GET http://example.com HTTP/1.0\r\n\r\n",
+            421,
+            "not_a_forward_proxy",
+            "HTTP/1.0",
+        ),
+        (
+            b"POST https://api.example/v1 HTTP/1.1\r\nHost: api.example\r\nContent-Length: 2\r\n\r\nhi",
+            421,
+            "not_a_forward_proxy",
+            "an https URL without CONNECT, as old versions of axios send",
+        ),
+        (
+            b"CONNECT api.example:443 HTTP/1.1\r\nHost: api.example:443\r\n\r\n",
+            501,
+            "connect_not_supported",
+            "HTTPS_PROXY",
+        ),
+    ];
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin).on(free_port()).start();
+    let url = format!("base URL: http://localhost:{}", interceptor.port);
+    for (request, status, code, why) in rows {
+        for behind in ["", "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+            for size in [usize::MAX, 1] {
+                let mut client = interceptor.client();
+                client.offer_in_pieces([request, behind.as_bytes()].concat(), size);
+                let response = client.response("GET");
+                check_own_error(&response, &[status]);
+                assert_eq!(response.fields.one("x-ic-error"), Some(code), "{why}");
+                assert!(response.text().contains(&url), "{why}: {}", response.text());
+            }
+        }
+    }
+    assert!(origin.requests().is_empty());
+    // The client may be one that shows no response.
+    for start in [
+        "this port speaks plain HTTP",
+        "ic is not a forward",
+        "CONNECT",
+    ] {
+        let said = interceptor.wait_for_errors("a warning", |said| said.contains(start));
+        let lines = said.lines().filter(|line| line.contains(start));
+        let lines: Vec<&str> = lines.filter(|line| line.contains("refused a")).collect();
+        assert!(
+            !lines.is_empty() && lines.iter().all(|line| line.contains(&url)),
+            "{start}: {said}"
+        );
+    }
+    let said = interceptor.errors();
+    assert!(
+        said.matches("refused a client").count() < 8,
+        "one line for each kind, not for each request: {said}"
+    );
+    assert!(!said.contains("secret"), "{said}");
+    count("guards: clients set up for another server", 4 * rows.len());
+}
+
+#[test]
+fn the_url_to_use_is_one_that_this_listener_serves() {
+    let beyond = Stage::with(&["--host", "0.0.0.0"]);
+    let named = Stage::with(&["--host", "0.0.0.0", "--allow-host", "dev.example"]);
+    let rows = [
+        (&beyond, [127, 0, 0, 1], "localhost"),
+        (&beyond, [127, 0, 0, 2], "127.0.0.2"),
+        (&named, [127, 0, 0, 1], "localhost"),
+        (&named, [127, 0, 0, 2], "dev.example"),
+    ];
+    for (stage, ip, host) in rows {
+        // Only on Linux does this machine have all of 127.0.0.0/8.
+        if ip != [127, 0, 0, 1] && !cfg!(target_os = "linux") {
+            continue;
+        }
+        let port = stage.interceptor.port;
+        let mut client = Conn::connect("client", SocketAddr::from((ip, port)));
+        client.send(CLIENT_HELLO);
+        let text = client.response("GET").text();
+        let url = format!("base URL: http://{host}:{port}\"");
+        assert!(text.contains(&url), "{ip:?}: {text}");
+    }
 }
 
 #[test]
