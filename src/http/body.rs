@@ -12,7 +12,10 @@ use super::trailer;
 
 /// The progress of one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Body(Progress);
+pub struct Body {
+    progress: Progress,
+    has_passed_trailers: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -47,22 +50,25 @@ impl Body {
     }
 
     fn sent_by(sender: Sender, framing: Framing) -> Self {
-        Body(match framing {
-            Framing::Empty | Framing::Length(0) => Progress::Complete,
-            Framing::Length(length) => Progress::Length(length),
-            Framing::Chunked => Progress::Chunked(Chunked::new(sender)),
-            Framing::UntilClose => Progress::UntilClose,
-        })
+        Body {
+            progress: match framing {
+                Framing::Empty | Framing::Length(0) => Progress::Complete,
+                Framing::Length(length) => Progress::Length(length),
+                Framing::Chunked => Progress::Chunked(Chunked::new(sender)),
+                Framing::UntilClose => Progress::UntilClose,
+            },
+            has_passed_trailers: false,
+        }
     }
 
     /// Whether all of it has passed.
     pub fn is_complete(&self) -> bool {
-        self.0 == Progress::Complete
+        self.progress == Progress::Complete
     }
 
     /// How many of the next bytes may pass without inspection; `u64::MAX` means all.
     pub fn opaque(&self) -> u64 {
-        match &self.0 {
+        match &self.progress {
             Progress::Length(left) => *left,
             Progress::Chunked(chunked) => chunked.opaque(),
             Progress::UntilClose => u64::MAX,
@@ -76,7 +82,7 @@ impl Body {
             count <= self.opaque(),
             "no byte passes that the body has not accounted for"
         );
-        match &mut self.0 {
+        match &mut self.progress {
             Progress::Length(left) => *left -= count,
             Progress::Chunked(chunked) => chunked.advance(count),
             Progress::UntilClose | Progress::Complete => {}
@@ -86,7 +92,7 @@ impl Body {
 
     /// Returns what the next `bytes` start with and advances past it. `bytes` must not be empty.
     pub fn next(&mut self, bytes: &[u8]) -> Result<Piece, Error> {
-        let piece = match &mut self.0 {
+        let piece = match &mut self.progress {
             Progress::Complete => Piece::End,
             Progress::Chunked(chunked) => chunked.next(bytes)?,
             Progress::Length(_) | Progress::UntilClose => {
@@ -117,7 +123,12 @@ impl Body {
 
     /// Whether the next bytes are a trailer section for [`Body::take_trailers`].
     pub fn has_trailers(&self) -> bool {
-        matches!(&self.0, Progress::Chunked(chunked) if chunked.is_at_trailers())
+        matches!(&self.progress, Progress::Chunked(chunked) if chunked.is_at_trailers())
+    }
+
+    /// Whether fields of its trailer section were passed on.
+    pub fn has_passed_trailers(&self) -> bool {
+        self.has_passed_trailers
     }
 
     /// Parses the trailer section at the start of `bytes`, writes what may pass of it to `out`, and returns its length: see
@@ -128,9 +139,11 @@ impl Body {
         is_dropped: impl Fn(&str) -> bool,
         out: &mut Vec<u8>,
     ) -> Result<Parsed<usize>, Error> {
+        let before = out.len();
         let parsed = trailer::pass(bytes, is_dropped, out)?;
-        if let (Parsed::Complete(_), Progress::Chunked(chunked)) = (parsed, &mut self.0) {
+        if let (Parsed::Complete(_), Progress::Chunked(chunked)) = (parsed, &mut self.progress) {
             chunked.trailers_taken();
+            self.has_passed_trailers = out.len() > before + b"\r\n".len();
             self.update_complete();
         }
         Ok(parsed)
@@ -182,10 +195,10 @@ impl Body {
     ///
     /// If the body is not complete.
     pub fn end_of_file(&mut self) -> Result<(), Truncated> {
-        match self.0 {
+        match self.progress {
             Progress::Complete => Ok(()),
             Progress::UntilClose => {
-                self.0 = Progress::Complete;
+                self.progress = Progress::Complete;
                 Ok(())
             }
             Progress::Length(_) | Progress::Chunked(_) => Err(Truncated),
@@ -193,13 +206,13 @@ impl Body {
     }
 
     fn update_complete(&mut self) {
-        let over = match &self.0 {
+        let over = match &self.progress {
             Progress::Length(left) => *left == 0,
             Progress::Chunked(chunked) => chunked.is_complete(),
             Progress::UntilClose | Progress::Complete => false,
         };
         if over {
-            self.0 = Progress::Complete;
+            self.progress = Progress::Complete;
         }
     }
 }

@@ -207,7 +207,11 @@ fn forward<'a>(
                     if next == AfterResponse::Tunnel {
                         let (metrics, trace) = (&site.metrics, request.trace.as_deref());
                         Box::pin(tunnel::run(client, origin, limits, metrics, trace)).await;
-                    } else if attempt.is_sent() && body.is_complete() {
+                    } else if attempt.is_sent()
+                        && body.is_complete()
+                        // Many servers leave trailers unread, and take them for the next request.
+                        && !body.has_passed_trailers()
+                    {
                         keep(kept.take(), completion.persistence, site);
                     }
                     return Ok((status, next));

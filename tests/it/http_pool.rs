@@ -306,6 +306,38 @@ fn an_upload_in_progress_is_never_sent_twice() {
 }
 
 #[test]
+fn a_connection_on_which_request_trailers_went_is_not_kept() {
+    let rows = [
+        ("\r\n", true, "none"),
+        ("X: 1\r\n\r\n", false, "one (RFC 9110 §6.5)"),
+        ("Host: a\r\nX: 1\r\n\r\n", false, "one of two is forwarded"),
+        ("Host: a\r\n\r\n", true, "one that is not forwarded"),
+    ];
+    for (trailers, is_kept, why) in rows {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{trailers}"
+        );
+        // Whole, byte by byte, and with the next request behind it.
+        for (size, behind) in [(usize::MAX, ""), (1, ""), (usize::MAX, GET)] {
+            let (origin, interceptor) = agreeing();
+            let mut client = interceptor.client();
+            client.offer_in_pieces(format!("{request}{behind}"), size);
+            assert_eq!(client.response("POST").status, 200, "{why}");
+            if behind.is_empty() {
+                client.send(GET);
+            }
+            assert_eq!(client.response("GET").status, 200, "{why}");
+            assert_eq!(
+                origin.connections(),
+                if is_kept { 1 } else { 2 },
+                "{why}, {size} bytes at a time, then {behind:?}"
+            );
+        }
+    }
+    count("pool: request trailers", 3 * rows.len());
+}
+
+#[test]
 fn an_idle_connection_is_closed_after_the_idle_limit() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::listen()).collect();
     let interceptors: Vec<Interceptor> = origins.iter().map(Interceptor::before).collect();
