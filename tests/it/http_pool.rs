@@ -195,6 +195,50 @@ fn a_post_is_never_sent_twice() {
     count("pool: a POST not sent twice", 8);
 }
 
+#[test]
+fn a_request_is_not_sent_again_after_a_byte_of_an_answer() {
+    let rows = [
+        ("HTTP/1.1 100 Continue\r\n\r\n", "a 100"),
+        ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", "a 103"),
+        (
+            "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
+            "two",
+        ),
+        (
+            "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 2",
+            "a part of the next",
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "a part of the final one"),
+        ("H", "a byte"),
+    ];
+    for (said, why) in rows {
+        for method in ["GET", "OPTIONS", "PUT"] {
+            for resets in [false, true] {
+                let (origin, interceptor) = scripted();
+                let mut client = interceptor.client();
+                let mut served = kept(&origin, &mut client);
+                client.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+                served.request();
+                served.send(said);
+                // It arrives before the end does.
+                for _ in 0..said.matches("\r\n\r\n").count() {
+                    client.response_head(method);
+                }
+                match resets {
+                    true => served.reset(),
+                    false => served.close(),
+                }
+                check_own_error(&client.response(method), &[502]);
+                assert!(
+                    origin.try_accept(Duration::ZERO).is_none(),
+                    "{method}, {why}, reset: {resets}"
+                );
+            }
+        }
+    }
+    count("pool: not sent again after a byte", 6 * rows.len());
+}
+
 /// Responses that servers send on an idle connection before they close it.
 const TIMED_OUT: [&str; 2] = [
     "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n",

@@ -24,6 +24,8 @@ pub struct Attempt<'a> {
     pub progress: Cell<RequestProgress>,
     /// The client has been sent the start of a final response.
     pub has_response: Cell<bool>,
+    /// Interim responses that have arrived.
+    pub interim: Cell<usize>,
     /// The client has been sent a 100.
     pub has_continued: Cell<bool>,
     /// A write found that the origin has reset its connection.
@@ -66,6 +68,7 @@ impl<'a> Attempt<'a> {
             out: Cell::new(Some(out)),
             progress: Cell::new(RequestProgress::Nothing),
             has_response: Cell::new(false),
+            interim: Cell::new(0),
             has_continued: Cell::new(false),
             was_reset: Cell::new(false),
         }
@@ -76,13 +79,14 @@ impl<'a> Attempt<'a> {
         self.progress.get() == RequestProgress::Whole
     }
 
-    /// Whether the request may be sent again: only if no byte of it was sent, or if repeating it changes nothing. Its body is
-    /// then as it was.
+    /// Whether the request may be sent again: only if no byte of it was sent, or if repeating it changes nothing, and if no
+    /// interim response has come, which shows that the origin has read it (RFC 9110 §9.2.2). Its body is then as it was.
     pub fn can_repeat(&self) -> bool {
         let out = self.out.take();
         let is_there = out.is_some();
         self.out.set(out);
-        is_there && (self.is_repeatable || self.progress.get() == RequestProgress::Nothing)
+        let is_harmless = self.is_repeatable || self.progress.get() == RequestProgress::Nothing;
+        is_there && is_harmless && self.interim.get() == 0
     }
 
     /// Prepares another attempt over a new connection, if that is allowed after `fault`.
@@ -96,7 +100,6 @@ impl<'a> Attempt<'a> {
         let may_restart = was_stale && !self.has_response.get() && self.can_repeat();
         if may_restart {
             self.progress.set(RequestProgress::Nothing);
-            self.has_continued.set(false);
             self.was_reset.set(false);
         }
         may_restart

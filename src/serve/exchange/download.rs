@@ -106,7 +106,6 @@ impl Attempt<'_> {
         client: Writer<'_>,
         out: &mut Scratch,
     ) -> Result<Response, ForwardError> {
-        let mut interim = 0;
         loop {
             let response = read_response(origin, self, out).await?;
             match &response.kind {
@@ -117,7 +116,6 @@ impl Attempt<'_> {
                 ResponseKind::Final(head)
                     if response.status == 408
                         && head.persistence == Persistence::Close
-                        && interim == 0
                         && self.is_reused
                         && self.can_repeat() =>
                 {
@@ -125,8 +123,8 @@ impl Attempt<'_> {
                 }
                 ResponseKind::Final(_) | ResponseKind::Tunnel => return Ok(response),
             }
-            interim += 1;
-            if interim > INTERIM_MAX {
+            self.interim.update(|count| count + 1);
+            if self.interim.get() > INTERIM_MAX {
                 return Err(UpstreamError::TooManyInterim.into());
             }
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
