@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use slab::Slab;
 
@@ -184,6 +184,35 @@ impl Deadline {
             None => entry.waker = Some(context.waker().clone()),
         }
         Poll::Pending
+    }
+}
+
+/// A time from which ages are counted that include the time that the machine was asleep.
+///
+/// An [`Instant`] stops meanwhile (clock_gettime(2), CLOCK_MONOTONIC), so the wall clock is a second witness. CLOCK_BOOTTIME would
+/// be a system call where the vDSO does not know it, does not exist everywhere, and stops with a virtual machine. A wall clock that
+/// is set forward only makes things look older.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment(Instant, SystemTime);
+
+impl Moment {
+    /// The time.
+    pub fn now() -> Self {
+        Moment(reactor::now(), SystemTime::now())
+    }
+
+    /// The time from `earlier` to this.
+    pub fn since(self, earlier: Moment) -> Duration {
+        let by_wall_clock = self.1.duration_since(earlier.1).unwrap_or_default();
+        self.0
+            .saturating_duration_since(earlier.0)
+            .max(by_wall_clock)
+    }
+
+    /// This time, if the machine were asleep for `time` after it.
+    #[cfg(test)]
+    pub fn before_sleep(self, time: Duration) -> Moment {
+        Moment(self.0, self.1 - time)
     }
 }
 

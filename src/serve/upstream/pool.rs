@@ -2,18 +2,18 @@
 //!
 //! The target may close a kept connection at any moment, and a request that is sent at that moment is lost unless it may be
 //! repeated. So connections are kept for less time than known servers keep them (uvicorn closes after 5 s, gunicorn after
-//! 2 s), and are not used if anything has arrived on them since.
+//! 2 s), and are not used if anything has arrived on them since. Time that the machine was asleep counts: nothing that has arrived
+//! meanwhile is known, the target's close included.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::serve::conn::Conn;
-use crate::serve::deadline::{Clock, Deadline};
+use crate::serve::deadline::{Clock, Deadline, Moment};
 use crate::serve::metrics::Metrics;
-use crate::serve::reactor;
 
 /// The idle connections to one target.
 #[derive(Debug)]
@@ -31,8 +31,15 @@ pub struct Pool {
 #[derive(Debug)]
 struct Idle {
     conn: Conn,
-    since: Instant,
-    until: Instant,
+    since: Moment,
+    lifetime: Duration,
+}
+
+impl Idle {
+    /// How much longer it is kept.
+    fn left(&self, now: Moment) -> Duration {
+        self.lifetime.saturating_sub(now.since(self.since))
+    }
 }
 
 impl Pool {
@@ -53,19 +60,19 @@ impl Pool {
     /// lost if it cannot be repeated, so until the target has shown that it keeps connections, such a request gets only one
     /// that has stayed open for [`CLOSE_DELAY_MAX`].
     pub fn reuse(&self, is_repeatable: bool) -> Option<Conn> {
-        let now = reactor::now();
+        let now = Moment::now();
         let mut idle = self.idle.borrow_mut();
         loop {
             let candidate = if is_repeatable || self.is_persistent.get() {
                 idle.pop()?
             } else {
                 let oldest = idle.first()?;
-                if now.duration_since(oldest.since) < CLOSE_DELAY_MAX {
+                if now.since(oldest.since) < CLOSE_DELAY_MAX {
                     return None;
                 }
                 idle.remove(0)
             };
-            if candidate.until <= now {
+            if candidate.left(now).is_zero() {
                 continue;
             }
             if candidate.conn.is_quiet() {
@@ -93,15 +100,18 @@ impl Pool {
         if lifetime.is_zero() || idle.len() == IDLE_MAX {
             return;
         }
-        let since = reactor::now();
-        let until = since + lifetime;
-        if idle.iter().all(|idle| idle.until > until) {
+        let since = Moment::now();
+        if idle.iter().all(|idle| idle.left(since) > lifetime) {
             self.next_sweep.set(Some(lifetime));
         }
         if let Some(sweeper) = &*self.sweeper.borrow() {
             conn.watch(sweeper);
         }
-        idle.push(Idle { conn, since, until });
+        idle.push(Idle {
+            conn,
+            since,
+            lifetime,
+        });
     }
 
     /// Closes kept connections that have expired or that the target has closed. Never returns.
@@ -124,7 +134,7 @@ impl Pool {
     }
 
     fn close_dead(&self) {
-        let now = reactor::now();
+        let now = Moment::now();
         let sweeper = self.sweeper.borrow();
         let mut idle = self.idle.borrow_mut();
         idle.retain(|idle| {
@@ -135,10 +145,10 @@ impl Pool {
                 // It may have been woken by a TLS record without data, and is watched again.
                 idle.conn.watch(sweeper);
             }
-            is_quiet && idle.until > now
+            is_quiet && !idle.left(now).is_zero()
         });
         self.next_sweep
-            .set(idle.iter().map(|idle| idle.until - now).min());
+            .set(idle.iter().map(|idle| idle.left(now)).min());
     }
 }
 
@@ -166,3 +176,34 @@ const IDLE_MARGIN: Duration = Duration::from_millis(500);
 
 /// The most idle connections kept.
 const IDLE_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::conn::Stream;
+    use crate::serve::reactor;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_connection_that_was_kept_before_the_machine_slept_is_not_used_after_it() {
+        #[track_caller]
+        fn check(why: &str, announced: Option<u64>, asleep: u64, expected: bool) {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            let pool = Pool::new(&Clock::new(), Rc::new(Metrics::new()));
+            let reused = reactor::block_on(async {
+                let stream = Stream::connect(address).await.expect("it listens");
+                pool.keep(Conn::new(stream), announced);
+                for idle in &mut *pool.idle.borrow_mut() {
+                    idle.since = idle.since.before_sleep(Duration::from_secs(asleep));
+                }
+                pool.reuse(true).is_some()
+            });
+            assert_eq!(reused.expect("a reactor"), expected, "{why}");
+        }
+        check("awake", None, 0, true);
+        check("asleep for longer than it is kept", None, 2, false);
+        check("asleep for less than announced", Some(60), 2, true);
+        check("asleep for longer than announced", Some(60), 60, false);
+    }
+}
