@@ -246,7 +246,7 @@ fn may_trace() -> bool {
 }
 
 /// Whether mounting is permitted; in containers often not even for root.
-fn may_mount() -> bool {
+pub fn may_mount() -> bool {
     let try_it = "mount -o remount,ro,bind / && mount -t tmpfs none /proc";
     let output = Command::new("unshare")
         .args(["--mount", "sh", "-c", try_it])

@@ -144,6 +144,9 @@ mod http_streaming;
 // Clients that disconnect, and origins that close pooled connections.
 mod http_departures;
 mod http_pool;
+// Targets whose name gets another address.
+#[cfg(target_os = "linux")]
+mod http_lookup;
 // Targets that are reached through a proxy.
 mod http_proxy;
 // TLS targets.

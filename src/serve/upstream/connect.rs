@@ -16,11 +16,19 @@ use super::happy_eyeballs;
 use super::proxy::Proxy;
 use super::tls::{self, Tls};
 use crate::serve::conn::{Conn, Stream};
-use crate::serve::deadline::Deadline;
+use crate::serve::deadline::{Deadline, Moment};
 use crate::serve::listen;
 use crate::serve::metrics::Metrics;
 use crate::serve::reactor::{self, Timer};
 use crate::serve::target::{Endpoint, Target};
+
+/// The addresses of the host that is connected to.
+#[derive(Debug, Clone)]
+struct Lookup {
+    /// The one that answered last first.
+    addresses: Rc<[SocketAddr]>,
+    at: Moment,
+}
 
 /// Makes connections to one target.
 #[derive(Debug)]
@@ -28,8 +36,8 @@ pub struct Connector {
     target: Target,
     tls: Option<Tls>,
     proxy: Option<Proxy>,
-    /// The addresses of the host that is connected to, the one that answered last first. Empty until one has.
-    cached: RefCell<Rc<[SocketAddr]>>,
+    /// The last lookup that led to a connection.
+    found: RefCell<Option<Lookup>>,
     metrics: Rc<Metrics>,
 }
 
@@ -45,7 +53,7 @@ impl Connector {
             target,
             tls,
             proxy,
-            cached: RefCell::default(),
+            found: RefCell::default(),
             metrics,
         }
     }
@@ -87,6 +95,9 @@ impl Connector {
             };
             let result = future::or(self.connect_once(&stage), timeout).await;
             deadline.set(None);
+            if result.is_err() {
+                self.found.take();
+            }
             match result {
                 Err(ConnectError::Refused) if reactor::now() < give_up => {
                     deadline.set(Some(HOLD_PAUSE));
@@ -109,99 +120,98 @@ impl Connector {
         }
     }
 
+    /// Makes a connection. The addresses that are known are used for [`LOOKUP_AGE_MAX`]; if that fails in any way, TLS included,
+    /// the name is looked up, and the host is connected to again if it has moved.
     async fn connect_once(&self, stage: &Cell<Stage>) -> Result<Conn, ConnectError> {
-        let stream = match self.target.endpoint() {
-            Endpoint::Unix(path) => Stream::connect_unix(path).await.map_err(failure)?,
-            Endpoint::Tcp(host, port) => match &self.proxy {
-                None => self.connect_tcp(host, *port).await?,
-                // Boxed: few have a proxy, and the others need not make room for its future.
-                Some(proxy) => Box::pin(self.connect_through(proxy, host, *port, stage)).await?,
-            },
+        let (host, port) = match (self.target.endpoint(), &self.proxy) {
+            (Endpoint::Unix(path), _) => {
+                let stream = Stream::connect_unix(path).await.map_err(failure)?;
+                return self.finish(stream, stage).await;
+            }
+            (Endpoint::Tcp(..), Some(proxy)) => proxy.address(),
+            (Endpoint::Tcp(host, port), None) => (host.as_str(), *port),
         };
+        let known = self.found.borrow().clone();
+        let mut failure = None;
+        if let Some(known) = &known
+            && Moment::now().since(known.at) < LOOKUP_AGE_MAX
+        {
+            match self.connect_to(known.clone(), stage).await {
+                Err(error) => failure = Some(error),
+                connected => return connected,
+            }
+            stage.set(Stage::Connect);
+        }
+        let addresses = match (resolve(host, port).await, known, failure) {
+            (Ok(addresses), Some(known), Some(failure))
+                if addresses.iter().all(|to| known.addresses.contains(to)) =>
+            {
+                return Err(failure);
+            }
+            // RFC 8305 §4: an address that was used before is preferred.
+            (Ok(addresses), Some(known), None) => preferring(known.addresses[0], addresses),
+            (Ok(addresses), ..) => addresses.into(),
+            // RFC 8767 §5: old addresses are better than none.
+            (Err(_), Some(known), None) => known.addresses,
+            (Err(error), ..) => return Err(self.at_proxy(error)),
+        };
+        let at = Moment::now();
+        self.connect_to(Lookup { addresses, at }, stage).await
+    }
+
+    /// Makes a connection to the first address that answers, and keeps the addresses for the next one.
+    async fn connect_to(&self, to: Lookup, stage: &Cell<Stage>) -> Result<Conn, ConnectError> {
+        let (address, stream) = connect_first(&to.addresses)
+            .await
+            .map_err(|error| self.at_proxy(error))?;
+        if let (Some(proxy), Some(_), Endpoint::Tcp(host, port)) =
+            (&self.proxy, &self.tls, self.target.endpoint())
+        {
+            let host = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.clone()
+            };
+            stage.set(Stage::Tunnel);
+            // Boxed: few have a proxy, and the others need not make room for its future.
+            Box::pin(proxy.tunnel(&stream, &format!("{host}:{port}"))).await?;
+        }
+        let conn = self.finish(stream, stage).await?;
+        let Lookup { mut addresses, at } = to;
+        if addresses[0] != address {
+            addresses = preferring(address, addresses.to_vec());
+        }
+        self.found.replace(Some(Lookup { addresses, at }));
+        Ok(conn)
+    }
+
+    /// Starts TLS on a connection to the target, where the target speaks it.
+    async fn finish(&self, stream: Stream, stage: &Cell<Stage>) -> Result<Conn, ConnectError> {
         self.metrics.connects.add(1);
         stage.set(Stage::Handshake);
         let stream = match &self.tls {
-            // Boxed for the same reason.
+            // Boxed: it is large, and most targets are in the clear.
             Some(tls) => Box::pin(stream.in_tls(tls)).await.map_err(failure)?,
             None => stream,
         };
         Ok(Conn::new(stream))
     }
 
-    /// Connects to a proxy, and for a target in TLS through it to the target.
-    async fn connect_through(
-        &self,
-        proxy: &Proxy,
-        host: &str,
-        port: u16,
-        stage: &Cell<Stage>,
-    ) -> Result<Stream, ConnectError> {
-        let (proxy_host, proxy_port) = proxy.address();
-        let stream =
-            self.connect_tcp(proxy_host, proxy_port)
-                .await
-                .map_err(|error| match error {
-                    ConnectError::NoDescriptors => error,
-                    error => proxy.error(ProxyFailure::Connect(error)),
-                })?;
-        if self.tls.is_some() {
-            let authority = if host.contains(':') {
-                format!("[{host}]:{port}")
-            } else {
-                format!("{host}:{port}")
-            };
-            stage.set(Stage::Tunnel);
-            proxy.tunnel(&stream, &authority).await?;
-        }
-        Ok(stream)
-    }
-
-    /// Connects to a cached address of the host, else resolves it and caches its addresses once one has answered.
-    async fn connect_tcp(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
-        let cached = CachedAddress {
-            cache: &self.cached,
-            addresses: self.cached.borrow().clone(),
-        };
-        if let Ok((address, stream)) =
-            happy_eyeballs::connect(&cached.addresses, Stream::connect).await
-        {
-            if address == cached.addresses[0] {
-                cached.keep();
+    /// The error of a connection that goes to the proxy, if there is one.
+    fn at_proxy(&self, error: ConnectError) -> ConnectError {
+        match (&self.proxy, error) {
+            (Some(proxy), error) if !matches!(error, ConnectError::NoDescriptors) => {
+                proxy.error(ProxyFailure::Connect(error))
             }
-            return Ok(stream);
+            (_, error) => error,
         }
-        drop(cached);
-        let mut addresses = resolve(host, port).await?;
-        let (address, stream) = connect_first(&addresses).await?;
-        if let Some(at) = addresses.iter().position(|&other| other == address) {
-            addresses[..=at].rotate_right(1);
-        }
-        self.cached.replace(addresses.into());
-        Ok(stream)
     }
 }
 
-/// Addresses from the cache while they are tried. They are removed from it when this is dropped, as it also is when the time
-/// limit passes first, unless the preferred one has answered.
-struct CachedAddress<'a> {
-    cache: &'a RefCell<Rc<[SocketAddr]>>,
-    addresses: Rc<[SocketAddr]>,
-}
-
-impl CachedAddress<'_> {
-    /// Leaves them in the cache.
-    fn keep(mut self) {
-        self.addresses = Rc::default();
-    }
-}
-
-impl Drop for CachedAddress<'_> {
-    fn drop(&mut self) {
-        // Another connection may have cached others since.
-        if Rc::ptr_eq(&self.cache.borrow(), &self.addresses) {
-            self.cache.replace(Rc::default());
-        }
-    }
+/// The addresses, `first` in front if it is one of them.
+fn preferring(first: SocketAddr, mut addresses: Vec<SocketAddr>) -> Rc<[SocketAddr]> {
+    addresses.sort_by_key(|address| *address != first);
+    addresses.into()
 }
 
 /// How far a connection has come.
@@ -282,6 +292,10 @@ fn failure(error: io::Error) -> ConnectError {
         _ => ConnectError::Failed(error),
     }
 }
+
+/// How long addresses are used before the name is looked up again: a server that moves is followed, as nginx (`valid=30s`) and
+/// Java do, and a burst of connections costs one lookup.
+const LOOKUP_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts while a target starts.
 const HOLD_PAUSE: Duration = Duration::from_millis(100);

@@ -70,16 +70,18 @@ impl Origin {
 
     /// The same, always without TLS.
     pub fn listen_in_plain() -> Origin {
-        let mut origin = Origin::listen();
-        origin.tls = None;
-        origin
+        Origin::listen().with_tls(None)
     }
 
     /// The same in TLS.
     pub fn listen_in_tls(config: Config) -> Origin {
-        let mut origin = Origin::listen();
-        origin.tls = Some(config);
-        origin
+        Origin::listen().with_tls(Some(config))
+    }
+
+    /// The same in this TLS, or without it.
+    pub fn with_tls(mut self, tls: Option<Config>) -> Origin {
+        self.tls = tls;
+        self
     }
 
     /// Listens on an address; the test accepts connections.
@@ -131,7 +133,8 @@ impl Origin {
         Origin::listen_at(address).answers(answer)
     }
 
-    fn answers(
+    /// Responds to each request as [`Origin::answering`] does.
+    pub fn answers(
         mut self,
         answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
     ) -> Origin {
