@@ -572,6 +572,20 @@ impl ReadBuffer {
     }
 }
 
+/// Whether a connection failed because there is no way to the peer's host, or that host is down.
+pub fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::HOSTUNREACH
+                | Errno::HOSTDOWN
+                | Errno::NETUNREACH
+                | Errno::NETDOWN
+                | Errno::ADDRNOTAVAIL
+        )
+    )
+}
+
 /// Sends without waiting to fill a packet, and probes idle peers to find dead ones. Accepted sockets inherit both from the
 /// listener. Errors are ignored: a sandbox that refuses the options costs speed and nothing else.
 pub fn tune(stream: impl AsFd) {

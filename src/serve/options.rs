@@ -61,7 +61,7 @@ pub struct Timeouts {
     /// Maximum stall of a body: its sender sends nothing, or its receiver takes nothing. 408 or 504 before a response has begun;
     /// afterwards the connection is reset.
     pub body: Option<Duration>,
-    /// How long a target that refuses connections is tried again; zero: not at all.
+    /// How long a target that cannot be connected to is tried again; zero: not at all.
     pub hold: Duration,
     /// How long requests in flight may take to finish when the program stops; zero: they are cut at once.
     pub grace: Duration,

@@ -544,6 +544,33 @@ fn hold_limits_the_wait_for_a_loading_origin() {
     assert_eq!(response.fields.one("retry-after"), Some("1"));
 }
 
+#[test]
+fn hold_waits_for_every_error_of_a_target_that_has_not_started() {
+    #[track_caller]
+    fn check(target: &str, code: &str) {
+        let interceptor = Launch::toward(target)
+            .args(["--hold", LIMIT, "--connect-timeout", "0.1"])
+            .start();
+        let mut client = interceptor.client();
+        let since = Instant::now();
+        client.send(GET);
+        let response = client.response("GET");
+        check_lasted(since, code);
+        assert_eq!(check_own_error(&response, &[502, 504]), code, "{target}");
+    }
+    check("http://no-such-host.invalid", "target_unresolved");
+    check("http://127.0.0.1:1", "target_refused");
+    check("unix:/no/such/socket", "target_refused");
+    #[cfg(target_os = "linux")]
+    {
+        // A broadcast address cannot be connected to (ENETUNREACH); no packet is sent.
+        check("http://127.255.255.255:9", "target_unreachable");
+        let (port, waiting, listener) = crate::http_targets::silent_port();
+        check(&format!("http://127.0.0.1:{port}"), "connect_timeout");
+        drop((waiting, listener));
+    }
+}
+
 /// How long, and how many bytes, the interceptor reads after the last response.
 const LINGERS: Duration = Duration::from_secs(2);
 const LINGERS_BYTES: usize = 512 << 20;

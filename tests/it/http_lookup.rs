@@ -128,3 +128,19 @@ fn a_target_that_moves_is_found_at_once_when_another_certificate_is_at_its_old_a
     hosts.set("127.0.0.16 moving.test\n");
     assert_eq!(answer(&interceptor), "new", "the certificate is another's");
 }
+
+#[test]
+fn hold_waits_for_a_name_that_does_not_resolve_yet() {
+    let Some(hosts) = Hosts::new("127.0.0.1 localhost\n") else {
+        return;
+    };
+    let port = free_port();
+    let _origin = origin_at(17, port, None, "up");
+    let launch = Launch::toward(format!("http://moving.test:{port}")).args(["--hold", "60"]);
+    let interceptor = hosts.under(launch).start();
+    let mut client = interceptor.client().with_timeout(6 * DEADLINE);
+    client.send(GET);
+    client.expect_silence(Duration::from_millis(500));
+    hosts.set("127.0.0.17 moving.test\n");
+    assert_eq!(client.response("GET").text(), "up");
+}

@@ -5,7 +5,7 @@ use crate::support::{self, *};
 
 /// A port of 127.0.0.1 with a full queue, so that connections to it are neither accepted nor refused.
 #[cfg(target_os = "linux")]
-fn silent_port() -> (u16, Vec<std::net::TcpStream>, rustix::fd::OwnedFd) {
+pub fn silent_port() -> (u16, Vec<std::net::TcpStream>, rustix::fd::OwnedFd) {
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
     use std::net::{SocketAddr, TcpStream};
     use std::time::Duration;

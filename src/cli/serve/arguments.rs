@@ -49,7 +49,7 @@ pub struct Serve {
     /// the project's folder; default: the current folder
     #[argh(option, arg_name = "PATH")]
     pub project: Option<String>,
-    /// how long to retry while the target refuses connections; default: 0
+    /// how long to retry while the target cannot be connected to; default: 0
     #[argh(option, arg_name = "SECS")]
     pub hold: Option<String>,
     /// maximum time to receive a request head; 0: no limit; default: 30

@@ -15,7 +15,7 @@ use super::error::{ConnectError, ProxyFailure};
 use super::happy_eyeballs;
 use super::proxy::Proxy;
 use super::tls::{self, Tls};
-use crate::serve::conn::{Conn, Stream};
+use crate::serve::conn::{self, Conn, Stream};
 use crate::serve::deadline::{Deadline, Moment};
 use crate::serve::listen;
 use crate::serve::metrics::Metrics;
@@ -78,7 +78,7 @@ impl Connector {
         self.tls.as_ref().is_some_and(Tls::is_insecure)
     }
 
-    /// Makes a new connection, each attempt within `limit`. While the target refuses connections, tries again for `hold`.
+    /// Makes a new connection, each attempt within `limit`. While the target cannot be connected to, tries again for `hold`.
     pub async fn connect(
         &self,
         deadline: &Deadline,
@@ -99,7 +99,7 @@ impl Connector {
                 self.found.take();
             }
             match result {
-                Err(ConnectError::Refused) if reactor::now() < give_up => {
+                Err(error) if may_come_up(&error) && reactor::now() < give_up => {
                     deadline.set(Some(HOLD_PAUSE));
                     deadline.passed().await;
                 }
@@ -290,6 +290,20 @@ fn failure(error: io::Error) -> ConnectError {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Refused,
         io::ErrorKind::TimedOut => ConnectError::Timeout,
         _ => ConnectError::Failed(error),
+    }
+}
+
+/// Whether a target that has not started yet causes `error`: its name is registered and its host answers once it has.
+fn may_come_up(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Unresolved(_) | ConnectError::Refused | ConnectError::Timeout => true,
+        ConnectError::Failed(error) => conn::is_unreachable(error),
+        ConnectError::Proxy(error) => {
+            matches!(&error.cause, ProxyFailure::Connect(error) if may_come_up(error))
+        }
+        ConnectError::HandshakeTimeout | ConnectError::NoDescriptors | ConnectError::Tls(_) => {
+            false
+        }
     }
 }
 
