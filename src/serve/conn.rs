@@ -21,6 +21,7 @@ use rustix::net::{Shutdown, getpeername, getsockname, shutdown, sockopt};
 
 use super::buffers::{self, Buffer};
 use super::deadline::InactivityTimeout;
+use super::peer;
 use super::reactor::{self, Source};
 use super::upstream::tls::{Session, Tls};
 
@@ -37,7 +38,7 @@ impl Stream {
     /// Connects to a TCP address.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let source = reactor::connect_tcp(address).await?;
-        tune(&source);
+        tune(&source, address);
         Ok(Stream::Plain(source))
     }
 
@@ -588,16 +589,25 @@ pub fn is_unreachable(error: &io::Error) -> bool {
 
 /// Sends without waiting to fill a packet, and probes idle peers to find dead ones. Accepted sockets inherit both from the
 /// listener. Errors are ignored: a sandbox that refuses the options costs speed and nothing else.
-pub fn tune(stream: impl AsFd) {
+///
+/// `address` is that of the peer, or of the listener. Keep-alive sends no probes while data is unacknowledged (tcp(7)), and the
+/// system then sends that again for a quarter of an hour. A peer on this machine cannot vanish, but may be stopped in a debugger.
+pub fn tune(stream: impl AsFd, address: SocketAddr) {
     let stream = stream.as_fd();
     let _ = sockopt::set_tcp_nodelay(stream, true);
     let _ = sockopt::set_socket_keepalive(stream, true);
     let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE);
     let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL);
     let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES);
+    if !address.ip().to_canonical().is_loopback() {
+        peer::limit_unacknowledged(stream, UNACKNOWLEDGED_MAX);
+    }
 }
 
 /// Models think for minutes without sending; middleboxes drop idle connections after some minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
+
+/// As long as until an idle peer that answers no probe is dead.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);

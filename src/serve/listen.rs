@@ -98,7 +98,7 @@ impl Listener {
     fn duplicate(&self) -> io::Result<Listener> {
         Ok(match self {
             Listener::Tcp(socket) => {
-                conn::tune(socket);
+                conn::tune(socket, socket.local_addr()?);
                 Listener::Tcp(socket.try_clone()?)
             }
             Listener::Unix { socket, .. } => Listener::Unix {
@@ -182,7 +182,7 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
-    conn::tune(&socket);
+    conn::tune(&socket, address);
     Ok(TcpListener::from(socket))
 }
 
@@ -294,6 +294,37 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(all(target_os = "linux", not(ic_portable)))] // elsewhere there is no such option
+    #[test]
+    fn a_peer_on_another_machine_that_acknowledges_nothing_for_two_minutes_is_dead() {
+        use std::net::UdpSocket;
+
+        /// `expected`: the limits of the connecting and of the accepted side, in seconds.
+        #[track_caller]
+        fn check(why: &str, on: &str, to: &str, expected: [u32; 2]) {
+            let listeners = bind_all(&[on.parse().expect("an address")]).expect("it is free");
+            let port = listeners[0].local_addr().expect("bound").port();
+            let to = SocketAddr::new(to.parse().expect("an address"), port);
+            let stream = reactor::block_on(Stream::connect(to)).expect("a reactor");
+            let stream = stream.expect("it listens");
+            let (accepted, _) = listeners[0].accept().expect("it was connected to");
+            let limits = [
+                sockopt::tcp_user_timeout(stream.plain().expect("without TLS")),
+                sockopt::tcp_user_timeout(&accepted),
+            ];
+            let seconds = limits.map(|limit| limit.expect("TCP has it") / 1000);
+            assert_eq!(seconds, expected, "{why}");
+        }
+        check("loopback", "127.0.0.1:0", "127.0.0.1", [0, 0]);
+        check("all addresses", "0.0.0.0:0", "127.0.0.1", [0, 120]);
+        // The address that a packet to another machine would have; none is sent.
+        let route = UdpSocket::bind("0.0.0.0:0").expect("a free port");
+        if route.connect("192.0.2.1:9").is_ok() {
+            let own = route.local_addr().expect("connected").ip().to_string();
+            check("not loopback", &format!("{own}:0"), &own, [120, 120]);
+        }
+    }
 
     #[test]
     fn one_bad_accept_never_ends_the_listener_and_never_spins() {
