@@ -254,7 +254,13 @@ async fn accept_all(
     let mut accepted = 0u32;
     loop {
         match listen::accept(&listener).await {
-            Ok(stream) => admit(stream, site, clients),
+            Ok(stream) => {
+                if site.service.is_full() {
+                    // A client whose request has arrived by now is not idle, and the task that reads it runs first.
+                    reactor::next_turn().await;
+                }
+                admit(stream, site, clients);
+            }
             Err(error) => return ServeError::Accept(error),
         }
         accepted = accepted.wrapping_add(1);

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -27,11 +28,15 @@ pub struct Clock {
     next_check: Cell<Option<Instant>>,
     runner: RefCell<Option<Waker>>,
     stopping: Cell<bool>,
+    /// How often a client has become idle.
+    last_idle: Cell<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     at: Option<Instant>,
+    /// It limits how long a client is idle; the lowest number is that of the longest idle one.
+    idle: Option<NonZeroU64>,
     waker: Option<Waker>,
 }
 
@@ -84,6 +89,22 @@ impl Clock {
         }
     }
 
+    /// Lets the limit of the client that has been idle longest pass now; returns false if none is idle.
+    pub fn expire_longest_idle(&self) -> bool {
+        let mut entries = self.entries.borrow_mut();
+        let idle = entries.iter_mut();
+        let idle = idle.filter_map(|(_, entry)| Some((entry.idle?, entry)));
+        let Some((_, longest)) = idle.min_by_key(|(idle, _)| *idle) else {
+            return false;
+        };
+        longest.idle = None;
+        longest.at = Some(reactor::now());
+        if let Some(waker) = longest.waker.take() {
+            waker.wake();
+        }
+        true
+    }
+
     /// Whether [`Clock::stop`] was called.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
@@ -128,12 +149,21 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// As [`set`](Deadline::set), for a client that is idle from now on, until the limit is set anew.
+    pub fn set_idle(&self, after: Option<Duration>) {
+        self.set(after);
+        let number = self.clock.last_idle.get() + 1;
+        self.clock.last_idle.set(number);
+        self.clock.entries.borrow_mut()[self.key].idle = NonZeroU64::new(number);
+    }
+
     /// The limit passes in `after`; `None` or zero stands for never.
     pub fn set(&self, after: Option<Duration>) {
         let at = after
             .filter(|after| !after.is_zero())
             .and_then(|after| reactor::now().checked_add(after));
-        self.clock.entries.borrow_mut()[self.key].at = at;
+        let entry = &mut self.clock.entries.borrow_mut()[self.key];
+        (entry.at, entry.idle) = (at, None);
         if let Some(at) = at {
             self.clock.check_by(at);
         }

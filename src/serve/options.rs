@@ -27,7 +27,7 @@ pub struct Options {
     pub guard: Guard,
     /// Time limits.
     pub timeouts: Timeouts,
-    /// The most client connections at a time; further ones get a 503.
+    /// The most client connections at a time. For a further one the longest idle one is closed; if none is idle, it gets a 503.
     pub connections_max: usize,
     /// What `/_ic/health` says.
     pub about: About,

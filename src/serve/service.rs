@@ -70,9 +70,15 @@ impl Service {
         format!("ic-{}-{id}", std::process::id())
     }
 
-    /// Counts one more client; returns whether it is served, or `None` if too many are being rejected already.
+    /// Whether as many clients are served as may be.
+    pub fn is_full(&self) -> bool {
+        self.connections.get() >= self.connections_max
+    }
+
+    /// Counts one more client; returns whether it is served, or `None` if too many are being rejected already. At the limit the
+    /// connection of the client that has been idle longest is closed for it.
     pub fn enter(&self) -> Option<bool> {
-        let is_served = self.connections.get() < self.connections_max;
+        let is_served = !self.is_full() || self.clock.expire_longest_idle();
         if is_served {
             self.connections.update(|count| count + 1);
         } else if self.rejections.get() < REJECTIONS_MAX {

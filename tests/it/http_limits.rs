@@ -10,6 +10,7 @@ use crate::support::tls::{self, scheme};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const GET_HEALTH: &str = "GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// The limit that a test sets, as an argument and as a duration.
 const LIMIT: &str = "0.3";
 const LIMIT_LASTS: Duration = Duration::from_millis(300);
@@ -429,13 +430,13 @@ fn an_invalid_limit_is_refused() {
     }
 }
 
-/// A client that has received a response, as soon as the connection limit admits it.
+/// A client that has received a response and is idle, as soon as the connection limit admits it.
 #[track_caller]
 fn served_client(interceptor: &Interceptor) -> Conn {
     let since = Instant::now();
     loop {
         let mut client = interceptor.client();
-        client.offer(GET);
+        client.offer(GET_HEALTH);
         if client
             .try_response("GET")
             .is_ok_and(|response| response.status == 200)
@@ -449,43 +450,132 @@ fn served_client(interceptor: &Interceptor) -> Conn {
     }
 }
 
+/// A client whose request waits for its response, and the origin's side of it.
+#[track_caller]
+fn client_in_flight(origin: &Origin, interceptor: &Interceptor) -> (Conn, Conn) {
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    (client, served)
+}
+
+/// Puts the only client that is let in into a state in which it is not idle; what it returns keeps it there.
+type Occupation = fn(&Origin, &Interceptor) -> Vec<Conn>;
+
 #[test]
-fn a_connection_above_the_limit_is_a_503() {
+#[rustfmt::skip] // A table.
+fn at_the_limit_a_client_that_is_not_idle_keeps_its_connection() {
+    let rows: [(&str, Occupation); 5] = [
+        ("it waits for a response", |origin, interceptor| {
+            let (client, served) = client_in_flight(origin, interceptor);
+            vec![client, served]
+        }),
+        ("it reads a response", |origin, interceptor| {
+            let (mut client, mut served) = client_in_flight(origin, interceptor);
+            served.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+            client.response_head("GET");
+            vec![client, served]
+        }),
+        ("it sends a request body", |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhe");
+            let mut served = origin.accept();
+            served.request_head();
+            vec![client, served]
+        }),
+        ("it sends a request behind another one", |origin, interceptor| {
+            let (mut client, mut served) = client_in_flight(origin, interceptor);
+            client.send("GET / HT");
+            served.send(OK);
+            client.response("GET");
+            vec![client, served]
+        }),
+        ("it has a tunnel", |origin, interceptor| {
+            let mut client = interceptor.client();
+            client.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+            let mut served = origin.accept();
+            served.request();
+            served.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+            client.response_head("GET");
+            vec![client, served]
+        }),
+    ];
+    for (why, occupy) in rows {
+        let (origin, interceptor) = with(&["--max-connections", "1"]);
+        let mut idle = served_client(&interceptor);
+        let mut occupied = occupy(&origin, &interceptor);
+        idle.expect_eof();
+        for _ in 0..3 {
+            let mut other = interceptor.client();
+            other.offer(GET);
+            let response = other.response("GET");
+            check_own_error(&response, &[503]);
+            assert_eq!(response.fields.one("retry-after"), Some("1"), "{why}: {response:?}");
+            other.expect_end();
+        }
+        assert!(occupied[0].is_open(), "{why}");
+    }
+}
+
+#[test]
+fn at_the_limit_the_longest_idle_client_makes_room() {
     let origin = Origin::agreeing();
     let interceptor = Launch::before(&origin)
-        .args(["--max-connections", "2"])
+        .args(["--max-connections", "3"])
         .start();
-    let first = served_client(&interceptor);
+    let mut first = served_client(&interceptor);
+    let mut silent = interceptor.client();
     let mut second = served_client(&interceptor);
-    for _ in 0..3 {
-        let mut third = interceptor.client();
-        third.offer(GET);
-        let response = third.response("GET");
-        check_own_error(&response, &[503]);
-        assert_eq!(
-            response.fields.one("retry-after"),
-            Some("1"),
-            "a retry can succeed: {response:?}"
-        );
-        third.expect_end();
+    // Since when it is idle counts, not since when it is connected.
+    first.send(GET);
+    assert_eq!(first.response("GET").text(), "ok");
+    let mut newcomers: Vec<Conn> = Vec::new();
+    for idle in [&mut silent, &mut second, &mut first] {
+        assert!(idle.is_open());
+        let mut client = interceptor.client();
+        client.send(GET);
+        assert_eq!(client.response("GET").text(), "ok");
+        idle.expect_eof();
+        newcomers.push(client);
     }
-    second.send(GET);
-    assert_eq!(
-        second.response("GET").text(),
-        "ok",
-        "open connections stay open"
-    );
-    first.close();
-    served_client(&interceptor);
+    for client in &mut newcomers {
+        client.send(GET);
+        assert_eq!(client.response("GET").text(), "ok", "it is still open");
+    }
+}
+
+#[test]
+fn at_the_limit_a_client_with_an_unread_request_is_not_idle() {
+    const SERVED: usize = 4;
+    let (origin, interceptor) = with(&["--max-connections", "4"]);
+    let _idle = served_client(&interceptor);
+    let mut clients: Vec<Conn> = (0..3 * SERVED)
+        .map(|_| {
+            let mut client = interceptor.client();
+            client.offer(GET);
+            client
+        })
+        .collect();
+    let (first, others) = clients.split_at_mut(SERVED);
+    let served: Vec<Conn> = first.iter().map(|_| origin.accept()).collect();
+    for client in others {
+        check_own_error(&client.response("GET"), &[503]);
+    }
+    for mut served in served {
+        served.request();
+        served.send(OK);
+    }
+    for client in first {
+        assert_eq!(client.response("GET").text(), "ok");
+    }
 }
 
 #[test]
 fn refused_connections_do_not_count_toward_the_limit() {
-    let origin = Origin::agreeing();
-    let interceptor = Launch::before(&origin)
-        .args(["--max-connections", "1"])
-        .start();
-    let first = served_client(&interceptor);
+    let (origin, interceptor) = with(&["--max-connections", "1"]);
+    let _idle = served_client(&interceptor);
+    let (first, _served) = client_in_flight(&origin, &interceptor);
     let mut turned_away = vec![interceptor.client()];
     turned_away[0].offer(GET);
     check_own_error(&turned_away[0].response("GET"), &[503]);
@@ -494,7 +584,7 @@ fn refused_connections_do_not_count_toward_the_limit() {
     let since = Instant::now();
     loop {
         let mut client = interceptor.client();
-        client.offer(GET);
+        client.offer(GET_HEALTH);
         let response = client.try_response("GET");
         if response.is_ok_and(|response| response.status == 200) {
             break;

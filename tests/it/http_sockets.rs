@@ -414,16 +414,18 @@ fn ic_tail_shows_requests_of_a_project_on_a_socket() {
 
 #[test]
 fn limits_and_metrics_apply_to_clients_of_a_socket() {
-    let origin = Origin::agreeing();
+    let origin = Origin::listen();
     let mut interceptor = Launch::before(&origin)
         .at(scratch_socket())
         .args(["--max-connections", "2", "--idle-exit", "1"])
         .start();
-    let mut clients = [interceptor.client(), interceptor.client()];
-    for client in &mut clients {
+    let clients = [(); 2].map(|()| {
+        let mut client = interceptor.client();
         client.send(GET);
-        assert_eq!(client.response("GET").text(), "ok");
-    }
+        let mut served = origin.accept();
+        served.request();
+        (client, served)
+    });
     let mut third = interceptor.client();
     third.send(GET);
     assert_eq!(third.response("GET").status, 503);

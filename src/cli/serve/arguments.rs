@@ -67,7 +67,7 @@ pub struct Serve {
     /// maximum stall of a request or response body; 0: no limit; default: 0
     #[argh(option, arg_name = "SECS")]
     pub body_timeout: Option<String>,
-    /// maximum number of simultaneous client connections; default: 1024
+    /// maximum number of simultaneous client connections; a new one replaces the longest idle one; default: 1024
     #[argh(option, arg_name = "N")]
     pub max_connections: Option<String>,
     /// removed; refused with a hint for one release

@@ -95,7 +95,7 @@ pub struct Refusal {
 }
 
 /// Reads the next request, and writes its head for the origin; the error is why it is not served. `None` if there is none: the
-/// client has ended its side or was idle for too long, or the program stops.
+/// client has ended its side, was idle for too long, or makes room for another one, or the program stops.
 pub async fn read_request(
     connection: &mut Connection,
     site: &Site,
@@ -113,7 +113,7 @@ pub async fn read_request(
     };
     let mut seen = 0;
     let mut began = None;
-    limit.set(site.service.timeouts.idle);
+    limit.set_idle(site.service.timeouts.idle);
     loop {
         let bytes = reader.bytes();
         // A line ending that follows a body is not yet a request (RFC 9112 §2.2).
