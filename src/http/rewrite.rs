@@ -101,10 +101,19 @@ impl RequestRewriter {
         Some(value.to_vec())
     }
 
-    /// Whether it sets field `name`.
+    /// Whether it sets field `name`, or one that the target may take for the same.
     pub fn sets(&self, name: &str) -> bool {
-        self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+        self.names.iter().any(|own| is_same_variable(own, name))
     }
+}
+
+/// Whether fields of these names can reach a program as one variable, as `X-Source` and `x_source` do: CGI and WSGI write letters in
+/// upper case and `_` for `-` (RFC 3875 §4.1.18), lighttpd and PHP `_` for other characters as well.
+fn is_same_variable(name: &str, other: &str) -> bool {
+    let is_same = |(a, b): (u8, u8)| {
+        a.eq_ignore_ascii_case(&b) || !(a.is_ascii_alphanumeric() || b.is_ascii_alphanumeric())
+    };
+    name.len() == other.len() && name.bytes().zip(other.bytes()).all(is_same)
 }
 
 /// Writes the head of a request for the target. Returns whether it asks for an upgrade.
@@ -373,9 +382,10 @@ mod tests {
         check("an expectation", "PUT / HTTP/1.1 | Host: a | Expect: 100-continue | Content-Length: 1", "PUT /base/ HTTP/1.1 | Host: o:1 | Expect: 100-continue | Content-Length: 1");
         check("credentials", "GET / HTTP/1.1 | Host: a | Authorization: b | Cookie: c | Proxy-Authorization: d", "GET /base/ HTTP/1.1 | Host: o:1 | Authorization: b | Cookie: c | Proxy-Authorization: d");
         check("what others have passed", "GET / HTTP/1.1 | Host: a | Via: 1.0 b (c)", "GET /base/ HTTP/1.1 | Host: o:1 | Via: 1.0 b (c)");
-        check("names that only look like ours", "GET / HTTP/1.1 | Host: a | x-sources: b | xx-source: c", "GET /base/ HTTP/1.1 | Host: o:1 | x-sources: b | xx-source: c");
+        check("names that only look like ours", "GET / HTTP/1.1 | Host: a | x-sources: b | xx-source: c | xsource: d | x__source: e | xasource: f | x-sourc_: g", "GET /base/ HTTP/1.1 | Host: o:1 | x-sources: b | xx-source: c | xsource: d | x__source: e | xasource: f | x-sourc_: g");
 
         check("what is ours is replaced", "GET / HTTP/1.1 | Host: a | X-Source: b | x-source: c", "GET /base/ HTTP/1.1 | Host: o:1");
+        check("what is ours to a CGI program", "GET / HTTP/1.1 | Host: a | X_Source: b | x_SOURCE: c | x.source: d", "GET /base/ HTTP/1.1 | Host: o:1");
         check("what is ours, though Connection names it", "GET / HTTP/1.1 | Host: a | Connection: x-source, via | X-Source: b", "GET /base/ HTTP/1.1 | Host: o:1");
         check("this hop's fields", "GET / HTTP/1.1 | Connection: keep-alive | Host: a | Keep-Alive: timeout=5 | Proxy-Connection: x | TE: gzip", "GET /base/ HTTP/1.1 | Host: o:1");
         check("what Connection names, before it and behind it", "GET / HTTP/1.1 | X-A: 1 | Connection: x-a, X-B | Host: a | x-b: 2 | x-c: 3", "GET /base/ HTTP/1.1 | Host: o:1 | x-c: 3");

@@ -54,6 +54,14 @@ fn identification_fields_are_set_and_replace_those_of_the_client() {
             "all lines are replaced",
         ),
         (
+            "X_Memory_User_Id: mallory\r\nx_source: mallory\r\nX-PyCharm_Instance: mallory\r\n",
+            "as a WSGI or CGI program reads it (CVE-2025-64484)",
+        ),
+        (
+            "x.memory.user.id: mallory\r\n",
+            "as PHP and lighttpd read it",
+        ),
+        (
             "Connection: x-memory-user-id, x-source, x-pycharm-instance\r\n",
             "a client cannot have it removed as hop-by-hop",
         ),
@@ -67,8 +75,29 @@ fn identification_fields_are_set_and_replace_those_of_the_client() {
             Some("pycharm-ai-chat"),
             "{why}"
         );
+        // RFC 3875 §4.1.18: the variable that a program of the target reads.
+        let variable = |name: &str| name.to_lowercase().replace(['_', '.'], "-");
+        let fields = seen.fields.0.iter();
+        let ours = fields.filter(|(name, _)| variable(name) == "x-memory-user-id");
+        assert_eq!(ours.count(), 1, "{why}: {:?}", seen.fields);
+        assert!(!format!("{:?}", seen.fields).contains("mallory"), "{why}");
     }
     count("forwarding: identification", rows.len());
+}
+
+#[test]
+fn a_trailer_section_cannot_bring_back_fields_that_are_set() {
+    let stage = Stage::with(&["--header", "X-Team: blue"]);
+    let seen = stage.forwarded(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\
+         x-source: mallory\r\nX_Memory_User_Id: mallory\r\nx_team: mallory\r\nX-Sum: 1\r\n\r\n",
+    );
+    let trailers = seen.trailers.without(&[]);
+    assert_eq!(
+        trailers,
+        [("X-Sum", "1")],
+        "servers may merge both sections"
+    );
 }
 
 #[test]
@@ -115,9 +144,14 @@ fn configured_headers_replace_those_of_the_client() {
         "--header",
         "X-Source: mine",
     ]);
-    for lines in ["", "x-team: red\r\nX-TEAM: green\r\n"] {
+    for lines in [
+        "",
+        "x-team: red\r\nX-TEAM: green\r\n",
+        "X_Team: red\r\nx_team: green\r\n",
+    ] {
         let seen = stage.forwarded(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"));
         assert_eq!(seen.fields.one("x-team"), Some("blue: 7"));
+        assert!(!seen.fields.has("x_team"), "{lines:?}");
         assert_eq!(
             seen.fields.one("x-source"),
             Some("mine"),
