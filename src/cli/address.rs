@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
 use crate::registry::{Port, Project};
 
+use super::mapping::command_for;
 use super::settings::PORT;
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
@@ -44,8 +45,9 @@ pub(super) fn mapping_of(
 /// The failure for a project without a port.
 pub(super) fn no_port(project: &Project) -> Failure {
     Failure::no(format!(
-        "no port is assigned to `{}`; `ic allocate` assigns one",
-        escaped_path(project.path())
+        "no port is assigned to `{}`; {} assigns one",
+        escaped_path(project.path()),
+        command_for("allocate", project)
     ))
 }
 

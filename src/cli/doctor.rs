@@ -109,7 +109,7 @@ impl Doctor {
         let mut findings = vec![finding];
         let (finding, port, interceptor) = checks::port(context, path, &registry, &project)?;
         findings.push(finding);
-        findings.extend(port.and_then(checks::bad_port));
+        findings.extend(port.and_then(|port| checks::bad_port(port, &project)));
         findings.extend(variables::base_urls(context, port, &registry)?);
         findings.extend(variables::proxies(&context.environment));
         let route = self.route(context, interceptor, &mut findings)?;

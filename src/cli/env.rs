@@ -2,7 +2,7 @@
 //!
 //! Decided here: which variables, and what is added to `NO_PROXY`. The syntax of each shell is in `shell`.
 
-mod shell;
+pub(super) mod shell;
 
 use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;

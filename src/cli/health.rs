@@ -7,11 +7,12 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use serde::Serialize;
 
-use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
+use crate::registry::{Port, Project};
 use crate::serve::Target;
 
-use super::address::port_of;
+use super::address::mapping_of;
+use super::mapping::command_for;
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -59,7 +60,7 @@ impl Health {
             }
         };
         let identity = match &address {
-            Address::Port(port) => ask(*port),
+            Address::Port(port, _) => ask(*port),
             Address::Socket(path) => interceptor_at_socket(path),
         };
         let ready = match &identity {
@@ -94,9 +95,12 @@ impl Health {
             }
             // A folder of that name is `./8888`.
             Some(place) if !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Address::Port(SourcedValue::argument(place).port()?)
+                Address::Port(SourcedValue::argument(place).port()?, None)
             }
-            path => Address::Port(port_of(context, path.as_deref())?),
+            path => {
+                let (project, port) = mapping_of(context, path.as_deref())?;
+                Address::Port(port, project)
+            }
         })
     }
 }
@@ -110,7 +114,7 @@ fn print(address: &Address, identity: &Identity, out: &mut Output) -> Result<(),
     out.text(format_args!(
         "✓ {}: {} → {}{insecure}, pid {}\n",
         match address {
-            Address::Port(port) => format!("Port {port}"),
+            Address::Port(port, _) => format!("Port {port}"),
             Address::Socket(_) => address.to_string(),
         },
         Escaped(&identity.instance_id),
@@ -121,14 +125,15 @@ fn print(address: &Address, identity: &Identity, out: &mut Output) -> Result<(),
 
 /// The address of an interceptor.
 enum Address {
-    Port(Port),
+    /// A port, of a project or of its own.
+    Port(Port, Option<Project>),
     Socket(PathBuf),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Port(port) => write!(f, "port {port}"),
+            Address::Port(port, _) => write!(f, "port {port}"),
             Address::Socket(path) => write!(f, "unix:{}", escaped_path(path)),
         }
     }
@@ -137,14 +142,14 @@ impl fmt::Display for Address {
 impl Address {
     fn port(&self) -> Option<Port> {
         match self {
-            Address::Port(port) => Some(*port),
+            Address::Port(port, _) => Some(*port),
             Address::Socket(_) => None,
         }
     }
 
     fn not_up(&self) -> Failure {
         match self {
-            Address::Port(port) => not_up(*port),
+            Address::Port(port, project) => not_up(*port, project.as_ref()),
             Address::Socket(_) => Failure::no(format!(
                 "no interceptor answers on {self}; `ic serve --listen {self}` starts one"
             )),
@@ -186,20 +191,25 @@ fn ask(port: Port) -> Option<Identity> {
         .find_map(|_| interceptor_at(port.get()))
 }
 
-fn not_up(port: Port) -> Failure {
-    Failure::no(match port_state(port) {
+fn not_up(port: Port, project: Option<&Project>) -> Failure {
+    let command = |command: &str| match project {
+        Some(project) => command_for(command, project),
+        None => format!("`ic {command}`"),
+    };
+    let state = match port_state(port) {
         PortState::Free => {
-            format!("nothing listens on port {port}; `ic serve` starts an interceptor")
+            let serve = command("serve");
+            return Failure::no(format!(
+                "nothing listens on port {port}; {serve} starts an interceptor"
+            ));
         }
-        state @ PortState::InUse(_) => {
-            format!(
-                "no interceptor answers on port {port}, which is {state}; `ic doctor` says more"
-            )
-        }
-        state => {
-            format!("no interceptor answers on port {port}, which {state}; `ic doctor` says more")
-        }
-    })
+        state @ PortState::InUse(_) => format!("is {state}"),
+        state => state.to_string(),
+    };
+    let doctor = command("doctor");
+    Failure::no(format!(
+        "no interceptor answers on port {port}, which {state}; {doctor} says more"
+    ))
 }
 
 /// A container's health check has 30 s by default, and often 1 s.

@@ -1,11 +1,13 @@
-//! How the commands print a mapping.
+//! How the commands print a mapping, and name a command for it.
 
 use std::path::Path;
 
+use super::env::shell;
 use super::outcome::Failure;
 use super::output::Output;
 use crate::registry::Port;
-use crate::text::{Escaped, escaped_path, name};
+use crate::registry::project::Project;
+use crate::text::{Escaped, escaped_path, name, raw};
 
 /// Prints a mapping in two lines, with the reason why it is listed.
 ///
@@ -24,4 +26,18 @@ pub fn print_mapping(
         project = Escaped(&name(path)),
         path = escaped_path(path),
     ))
+}
+
+/// A command in backticks, with the path of the project as its argument unless it is the current folder.
+pub fn command_for(command: &str, project: &Project) -> String {
+    let path = project.path();
+    if std::env::current_dir().is_ok_and(|here| here == path) {
+        return format!("`ic {command}`");
+    }
+    let option = match command {
+        "serve" => "--project ",
+        _ => "",
+    };
+    let path = shell::word(&raw::to_text(path.as_os_str()));
+    format!("`ic {command} {option}{path}`")
 }

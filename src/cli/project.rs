@@ -9,6 +9,7 @@ use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
 use super::address::no_port;
+use super::mapping::command_for;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
@@ -176,8 +177,9 @@ pub fn refuse_no_folder(path: &Path) -> Result<(), Failure> {
 pub fn note_if_missing(project: &Project) {
     if !project.path().exists() {
         eprint_line(format_args!(
-            "note: the folder `{}` does not exist; if that is a mistake, `ic remove` removes the mapping",
-            escaped_path(project.path())
+            "note: the folder `{}` does not exist; if that is a mistake, {} removes the mapping",
+            escaped_path(project.path()),
+            command_for("remove", project)
         ));
     }
 }

@@ -13,6 +13,7 @@ use std::thread;
 use argh::{ArgsInfo, FromArgs};
 
 use self::line::{End, Event, Start, Style};
+use super::mapping::command_for;
 use super::settings::PORT;
 use super::stop;
 use crate::cli::context::Context;
@@ -138,9 +139,15 @@ impl Tail {
                  XDG_RUNTIME_DIR, or start it with RUST_LOG=debug to see why",
                 escaped_path(&folder)
             ),
-            None => format!(
-                "no interceptor runs{selection}; `ic serve` starts one, `ic status` shows those that run"
-            ),
+            None => {
+                let serve = match &selection {
+                    Selection::Project(project) => command_for("serve", project),
+                    _ => "`ic serve`".to_owned(),
+                };
+                format!(
+                    "no interceptor runs{selection}; {serve} starts one, `ic status` shows those that run"
+                )
+            }
         }))
     }
 

@@ -234,7 +234,8 @@ fn allocate_needs_a_folder() {
     assert_eq!(
         ran.err,
         format!(
-            "ic: note: the folder `{}` does not exist; if that is a mistake, `ic remove` removes the mapping\n",
+            "ic: note: the folder `{}` does not exist; if that is a mistake, `ic remove {}` removes the mapping\n",
+            missing.display(),
             missing.display()
         )
     );

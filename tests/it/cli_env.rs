@@ -62,7 +62,7 @@ fn env_without_a_port_prints_nothing_to_standard_output() {
     ] {
         assert_eq!(
             home.ic(arguments).complaint(1),
-            "no port is assigned to `/home/me/none`; `ic allocate` assigns one"
+            "no port is assigned to `/home/me/none`; `ic allocate /home/me/none` assigns one"
         );
     }
     assert_eq!(home.content(), before);

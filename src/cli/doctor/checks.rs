@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use crate::cli::context::{Context, RegistryHandle};
+use crate::cli::mapping::command_for;
 use crate::cli::outcome::Failure;
 use crate::cli::port_state::{PortState, port_state};
 use crate::cli::settings::{self, SourcedValue};
@@ -92,8 +93,9 @@ pub fn port(
     let given = variable.map(|given| given.port()).transpose()?;
     let Some(port) = given.or_else(|| registry.port_of(project)) else {
         let path = escaped_path(project.path());
+        let serve = command_for("serve", project);
         let message =
-            format!("none is assigned to `{path}`; `ic serve` assigns one and listens on it");
+            format!("none is assigned to `{path}`; {serve} assigns one and listens on it");
         return Ok((Finding::note(CHECK, message), None, None));
     };
     if let Some(identity) = interceptor_at(port.get()) {
@@ -113,13 +115,16 @@ pub fn port(
             Some(project) => format!("the interceptor of another project, `{project}` (pid {pid})"),
             None => format!("another interceptor, `{instance_id}` (pid {pid})"),
         };
-        let finding = Finding::wrong(CHECK, held(port, &holder, given.is_some()));
+        let finding = Finding::wrong(CHECK, held(port, &holder, given.is_some(), project));
         return Ok((finding, Some(port), None));
     }
     let finding = match port_state(port) {
         PortState::Free => Finding::note(
             CHECK,
-            format!("nothing listens on {port}; `ic serve` starts this project's interceptor"),
+            format!(
+                "nothing listens on {port}; {} starts this project's interceptor",
+                command_for("serve", project)
+            ),
         ),
         PortState::NotPermitted => Finding::wrong(
             CHECK,
@@ -132,27 +137,33 @@ pub fn port(
         PortState::InUse(process) => {
             let holder = process.map(|process| process.to_string());
             let holder = holder.unwrap_or_else(|| "a program that this user may not see".into());
-            Finding::wrong(CHECK, held(port, &holder, given.is_some()))
+            Finding::wrong(CHECK, held(port, &holder, given.is_some(), project))
         }
     };
     Ok((finding, Some(port), None))
 }
 
 /// Checks whether clients connect to the port: one that was assigned by another program, or given, may be a bad one.
-pub fn bad_port(port: Port) -> Option<Finding> {
+pub fn bad_port(port: Port, project: &Project) -> Option<Finding> {
     port.is_bad_for_fetch().then(|| {
         let message = format!(
-            "browsers and node's fetch refuse to connect to {port}; `ic remove` and `ic allocate` for another one"
+            "browsers and node's fetch refuse to connect to {port}; {} and {} for another one",
+            command_for("remove", project),
+            command_for("allocate", project)
         );
         Finding::wrong("Port", message)
     })
 }
 
-fn held(port: Port, holder: &str, is_given: bool) -> String {
+fn held(port: Port, holder: &str, is_given: bool, project: &Project) -> String {
     let way_out = if is_given {
-        "give another port with INTERCEPTOR_PORT"
+        "give another port with INTERCEPTOR_PORT".to_owned()
     } else {
-        "`ic remove` and `ic serve` for another port"
+        let (remove, serve) = (
+            command_for("remove", project),
+            command_for("serve", project),
+        );
+        format!("{remove} and {serve} for another port")
     };
     format!("{port} is held by {holder}; stop that, or {way_out}")
 }

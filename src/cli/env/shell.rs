@@ -16,7 +16,7 @@ impl Shell {
     /// PowerShell) it ends with `;`.
     pub fn assignment(self, name: &str, value: &str) -> String {
         match self {
-            Shell::Sh => format!("export {name}={}", quoted(value, &[('\'', "'\\''")])),
+            Shell::Sh => format!("export {name}={}", word(value)),
             // In its single quotes a backslash escapes both.
             Shell::Fish => format!(
                 "set -gx {name} {};",
@@ -35,6 +35,11 @@ impl Shell {
             }
         }
     }
+}
+
+/// A value as one word of a command line of `sh`.
+pub fn word(value: &str) -> String {
+    quoted(value, &[('\'', "'\\''")])
 }
 
 /// `value` unchanged if no shell treats any of it specially; otherwise in single quotes, with `escapes` replaced.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::cli::mapping::command_for;
 use crate::cli::outcome::Failure;
 use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
 use crate::machine::listeners::{process_on, process_on_socket};
@@ -59,14 +60,17 @@ fn port_in_use(
     project: Option<&Project>,
     alternative: Option<Port>,
 ) -> Failure {
+    let remove = project.map_or("`ic remove`".to_owned(), |project| {
+        command_for("remove", project)
+    });
     let remedy = match (origin, alternative) {
         (PortOrigin::Flag | PortOrigin::Variable | PortOrigin::Inherited, _) => {
             format!("give another port with {origin} (`ic suggest` lists free ones)")
         }
         (_, Some(alternative)) => {
-            format!("`ic remove` to get another port ({alternative} is free)")
+            format!("{remove} to get another port ({alternative} is free)")
         }
-        (_, None) => "`ic remove` to get another port".to_owned(),
+        (_, None) => format!("{remove} to get another port"),
     };
     let place = format!("port {port}");
     let identity = interceptor_at(port.get());
