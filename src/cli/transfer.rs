@@ -11,6 +11,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::registry::import::{
     Conflict, ConflictKind, ConflictPolicy, Import as Imported, Readable, readable,
 };
+use crate::registry::project::Project;
 use crate::registry::{Registry, documents};
 
 use super::mapping::print_mapping;
@@ -255,16 +256,22 @@ fn read(file: Option<&Path>) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Replaces a file atomically; writes to a pipe or a device directly.
+/// Replaces a file atomically, with its permissions; writes to a pipe or a device directly, and to a file that can be written
+/// but not replaced.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A symbolic link stays.
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if target.exists() && !target.is_file() {
+    // A symbolic link stays, also one that leads nowhere yet.
+    let target = Project::resolve(path)?.path().to_owned();
+    let known = fs::metadata(&target).ok();
+    if known.as_ref().is_some_and(|known| !known.is_file()) {
         return fs::write(target, text);
     }
     let mut new = target.clone().into_os_string();
     new.push(format!(".{}.new", std::process::id()));
     let written = File::create_new(&new).and_then(|mut file| {
+        // Before the text: it may be for this user only.
+        if let Some(known) = &known {
+            file.set_permissions(known.permissions())?;
+        }
         file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&new, &target)
@@ -273,7 +280,21 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         // A failure leaves an incomplete file behind, which does no harm.
         let _ = fs::remove_file(&new);
     }
-    written
+    match written {
+        // A mount point, or a file in a folder of another user.
+        Err(error) if known.is_some() && is_only_in_place(&error) => fs::write(target, text),
+        written => written,
+    }
+}
+
+/// Whether a file may be writable although replacing it failed with this error.
+fn is_only_in_place(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::ResourceBusy
+    )
 }
 
 /// In bytes; the limit of a registry file.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -302,6 +303,20 @@ fn an_export_replaces_a_file_atomically_and_never_the_registry() {
         fs::read_to_string(&file).expect("written"),
         format!("{EXPORTED}\n")
     );
+    // Its permissions stay, and a link that leads nowhere yet leads to the new file.
+    for mode in [0o600, 0o640, 0o666] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("mine");
+        home.ic(["export", file.to_str().expect("UTF-8")]).result(0);
+        let found = fs::metadata(&file).expect("there").permissions().mode() & 0o7777;
+        assert_eq!(found, mode, "{found:o}");
+    }
+    let dangling = home.path("dangling.json");
+    std::os::unix::fs::symlink("new.json", &dangling).expect("a link");
+    home.ic(["export", dangling.to_str().expect("UTF-8")])
+        .result(0);
+    assert!(dangling.symlink_metadata().expect("there").is_symlink());
+    let new = fs::read_to_string(home.path("new.json"));
+    assert_eq!(new.expect("written"), format!("{EXPORTED}\n"));
 
     let nowhere = home.ic(["export", "/nowhere/ports.json"]).complaint(3);
     assert!(
