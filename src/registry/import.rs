@@ -101,7 +101,7 @@ pub fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Strin
 }
 
 impl Registry {
-    /// Adds the mappings of `theirs` and their notes.
+    /// Adds the mappings of `theirs`, and the notes on their projects: a pin of either registry is kept, and the later use.
     pub fn import(&mut self, theirs: &Registry, policy: ConflictPolicy) -> Import {
         let mut import = Import::default();
         let by_path: HashMap<&Path, Port> = self.by_path();
@@ -140,13 +140,11 @@ impl Registry {
             };
         }
         self.remove_conflicting(&taken, &mut import);
-        let notes = theirs.notes();
-        let is_taken: HashSet<&Path> = taken.iter().map(|mapping| mapping.path.as_path()).collect();
-        let notes = notes.iter().filter(|(path, _)| is_taken.contains(path));
+        self.mappings.extend(taken);
         let removed = import.removed.iter();
-        let removed = removed.map(|(path, _)| (path.as_path(), Note::default()));
-        self.mappings.extend(taken.iter().cloned());
-        self.set_notes(removed.chain(notes));
+        self.set_notes(removed.map(|(path, _)| (path.as_path(), Note::default())));
+        let mapped = theirs.mappings.iter().map(|mapping| mapping.path.as_path());
+        self.add_notes(&theirs.notes(), &mapped.collect());
         import
     }
 

@@ -106,6 +106,24 @@ impl Registry {
         });
     }
 
+    /// Adds the pins and the last uses in `theirs` for these projects.
+    pub(super) fn add_notes(&mut self, theirs: &Notes, projects: &HashSet<&Path>) {
+        self.edit_notes(|notes| {
+            for (path, note) in theirs.iter().filter(|(path, _)| projects.contains(path)) {
+                let known = notes.get(path);
+                let members = notes.members_of(path);
+                if note.is_pinned {
+                    json::set(members, Member::new(PINNED, true));
+                }
+                if let Some(Timestamp(seconds)) =
+                    note.last_used.filter(|_| note.last_used > known.last_used)
+                {
+                    json::set(members, Member::new(LAST_USED, seconds));
+                }
+            }
+        });
+    }
+
     /// Removes the former port of a project that has a port again.
     pub(super) fn forget_former_port(&mut self, path: &Path) {
         self.edit_notes(|notes| remove(notes.members_of(path), FORMER_PORT));

@@ -146,10 +146,8 @@ fn notes_are_imported() {
     here.import(&theirs, ConflictPolicy::Reject);
     let note = here.note(Path::new("/a"));
     assert!(note.is_pinned && note.last_used.is_some(), "{note:?}");
-    assert!(
-        !here.note(Path::new("/b")).is_pinned,
-        "existing notes are kept"
-    );
+    let note = here.note(Path::new("/b"));
+    assert!(note.is_pinned, "also of a mapping that is there already");
 }
 
 #[test]
@@ -198,4 +196,49 @@ fn a_moved_project_keeps_its_note_when_another_mapping_is_removed() {
     assert_eq!(import.removed, list(&[("/b", 2)]));
     assert!(here.note(Path::new("/a")).is_pinned);
     assert!(!here.note(Path::new("/b")).is_pinned);
+}
+
+#[test]
+fn an_import_keeps_the_pins_and_the_later_use_of_both_registries() {
+    /// The notes here, those there, and those of the result, each on `/a`, whose port is the same or another one.
+    #[track_caller]
+    fn check(here: &str, there: &str, expected: (bool, Option<u64>)) {
+        for port in [8888, 8890] {
+            let text = |port: u16, note: &str| {
+                let text = format!(
+                    r#"{{"mappings": {{"/a": {port}, "/b": 8889}}, "ic": {{"projects": {{"/a": {note}}}}}}}"#
+                );
+                Registry::parse(text.as_bytes()).unwrap()
+            };
+            let mut registry = text(8888, here);
+            registry.import(&text(port, there), ConflictPolicy::Overwrite);
+            let note = registry.note(Path::new("/a"));
+            let found = (note.is_pinned, note.last_used.map(|time| time.seconds()));
+            assert_eq!(found, expected, "{here} {there} {port}");
+        }
+    }
+    let (pinned, used) = (r#"{"pinned": true}"#, r#"{"last_used": 5}"#);
+    check("{}", "{}", (false, None));
+    check(pinned, "{}", (true, None));
+    check("{}", pinned, (true, None));
+    check(pinned, used, (true, Some(5)));
+    check(used, pinned, (true, Some(5)));
+    check(used, r#"{"last_used": 6}"#, (false, Some(6)));
+    check(used, r#"{"last_used": 4}"#, (false, Some(5)));
+    check("{}", used, (false, Some(5)));
+    check(r#"{"pinned": true, "theirs": 1}"#, used, (true, Some(5)));
+    check("null", r#"{"former_port": 9000}"#, (false, None));
+
+    // A member of another program stays, and JSON without notes changes none.
+    let text =
+        r#"{"mappings": {"/a": 8888}, "ic": {"projects": {"/a": {"pinned": true, "theirs": 1}}}}"#;
+    let mut registry = Registry::parse(text.as_bytes()).unwrap();
+    let bare = Registry::parse(br#"{"mappings": {"/a": 9000}}"#).unwrap();
+    registry.import(&bare, ConflictPolicy::Overwrite);
+    let written = registry.to_text();
+    assert!(
+        written.contains("\"theirs\": 1") && written.contains("\"pinned\": true"),
+        "{written}"
+    );
+    assert!(written.contains("\"/a\": 9000"), "{written}");
 }
