@@ -61,22 +61,9 @@ impl Context<'_> {
         self.globals.project(&self.environment, path)
     }
 
-    /// The project at PATH, for commands that look up its mapping, which may be recorded under another spelling.
-    ///
-    /// # Errors
-    ///
-    /// As [`Globals::project`], unless a mapping may be recorded under PATH as it is.
+    /// As [`Globals::named`].
     pub fn named(&self, path: Option<&str>) -> Result<Named, Failure> {
-        let spellings = path.map_or_else(Vec::new, |path| {
-            Project::spellings(Path::new(&raw::from_text(path)))
-        });
-        match self.project(path) {
-            Err(failure) if failure.exit == Exit::BadUsage || spellings.is_empty() => Err(failure),
-            resolved => Ok(Named {
-                resolved,
-                spellings,
-            }),
-        }
+        self.globals.named(&self.environment, path)
     }
 }
 
@@ -194,12 +181,58 @@ impl Globals {
         Ok(RegistryHandle { store, range })
     }
 
-    /// The project at PATH. Without PATH: the current folder, or with `--project-root git` the repository around it.
+    /// The project at PATH: the one with a mapping under PATH as it is, if the folder that it leads to has none; otherwise that
+    /// folder. So a folder that was moved keeps its port where a symbolic link is left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Globals::folder`]; "could not" if the registry has to be read and cannot be.
+    pub fn project(
+        &self,
+        environment: &Environment<'_>,
+        path: Option<&str>,
+    ) -> Result<Project, Failure> {
+        let named = self.named(environment, path)?;
+        if named.spellings.is_empty() {
+            return named.resolved;
+        }
+        let registry = self.store(environment)?.read()?.registry;
+        named.among(&registry).map(|(project, _)| project)
+    }
+
+    /// The names of the project at PATH, without PATH of the current one, for commands that read the registry.
+    ///
+    /// # Errors
+    ///
+    /// As [`Globals::folder`], unless a mapping may be recorded under PATH as it is.
+    pub fn named(
+        &self,
+        environment: &Environment<'_>,
+        path: Option<&str>,
+    ) -> Result<Named, Failure> {
+        let resolved = self.folder(environment, path);
+        let name = match (path, &resolved) {
+            (Some(path), _) => SourcedValue::argument(path).file().ok(),
+            (None, Ok(resolved)) => logical_folder(environment, resolved),
+            (None, Err(_)) => None,
+        };
+        let mut spellings = name.map_or_else(Vec::new, |name| Project::spellings(&name));
+        spellings.retain(|spelling| !resolved.as_ref().is_ok_and(|resolved| spelling == resolved));
+        match resolved {
+            Err(failure) if failure.exit == Exit::BadUsage || spellings.is_empty() => Err(failure),
+            resolved => Ok(Named {
+                resolved,
+                spellings,
+            }),
+        }
+    }
+
+    /// The folder that PATH leads to. Without PATH: the current folder, or with `--project-root git` the repository around it.
     ///
     /// # Errors
     ///
     /// As [`project_at`]; bad usage for another value of `--project-root`.
-    pub fn project(
+    pub fn folder(
         &self,
         environment: &Environment<'_>,
         path: Option<&str>,
@@ -343,6 +376,15 @@ fn current_folder() -> Result<PathBuf, Failure> {
             io_message(&error)
         ))
     })
+}
+
+/// The current folder by the name by which the shell has entered it, as `pwd -L` prints it (POSIX, `pwd`), if it is the
+/// folder `resolved`.
+fn logical_folder(environment: &Environment<'_>, resolved: &Project) -> Option<PathBuf> {
+    let name = environment.variable("PWD")?;
+    let name = name.path().ok().filter(|name| name.is_absolute())?;
+    let is_current = name.canonicalize().ok()? == resolved.path();
+    is_current.then(|| name.to_owned())
 }
 
 fn cannot_resolve(path: &Path, error: &io::Error) -> Failure {

@@ -98,15 +98,17 @@ struct Allocate {
 }
 
 fn allocate(app: &AppState, request: Allocate) -> Result<Value, Response> {
-    let project = typed(&request.path)?;
+    let (folder, spellings) = typed(&request.path)?;
     let allocation = app.change(|registry| {
+        let known = registry.first_of([&folder].into_iter().chain(&spellings));
+        let project = known.map_or(&folder, |(project, _)| project).clone();
         let allocation = allocate_or_prune(registry, &project, app.range)?;
         if request.pinned {
             registry.pin(&project, true);
         }
-        Ok(allocation)
+        Ok((project, allocation))
     })?;
-    let Allocation { allocated, pruned } =
+    let (project, Allocation { allocated, pruned }) =
         allocation.map_err(|error: Exhausted| response::error(500, error.to_string()))?;
     Ok(json!({
         "project": name(project.path()),
@@ -118,8 +120,9 @@ fn allocate(app: &AppState, request: Allocate) -> Result<Value, Response> {
     }))
 }
 
-/// The project at a path as a user types it. Surrounding white space is removed unless the folder has it in its name.
-fn typed(text: &str) -> Result<Project, Response> {
+/// The project at a path as a user types it, and what its mapping may be recorded under otherwise. Surrounding white space is
+/// removed unless the folder has it in its name.
+fn typed(text: &str) -> Result<(Project, Vec<Project>), Response> {
     let path = match absolute(text) {
         Ok(path) if path.exists() => path,
         _ => absolute(text.trim())?,
@@ -129,10 +132,11 @@ fn typed(text: &str) -> Result<Project, Response> {
         let message = format!("`{shown}` is not a folder; give the project's folder");
         return Err(response::error(400, message));
     }
-    Project::resolve(&path).map_err(|error| {
+    let folder = Project::resolve(&path).map_err(|error| {
         let why = io_message(&error);
         response::error(400, format!("cannot resolve `{shown}`: {why}"))
-    })
+    })?;
+    Ok((folder, Project::spellings(&path)))
 }
 
 /// An absolute path, in which `~` is the home folder: a page has no current folder.

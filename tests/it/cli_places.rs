@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::cli_home::{Home, Ran, unprivileged};
+use crate::cli_home::{Home, Ran, Serving, free_port, held_port, unprivileged};
 
 #[test]
 fn all_spellings_of_a_folder_are_one_project() {
@@ -517,9 +517,21 @@ fn a_mapping_can_be_used_with_its_recorded_path() {
         let ran = home.ic(["snippet", "claude", path]);
         assert!(ran.out.contains(&format!(":{port}\"")), "{path}: {ran:?}");
     }
-    // Allocation uses the current path, and existing folders take precedence.
+    // Nor is another port allocated, by that path or in that folder.
+    for command in [&["allocate", "-q"][..], &["show", "-q"]] {
+        let by_path = home.ic([command, &["../old"]].concat()).result(0);
+        assert_eq!(by_path, "8888\n", "{command:?}");
+    }
+    let home = home.inside(&old).with("PWD", &old);
+    for command in [&["allocate", "-q"][..], &["show", "-q"]] {
+        assert_eq!(home.ic(command).result(0), "8888\n", "{command:?}");
+    }
+    // The folder can have one of its own, which takes precedence.
+    let shop = home.path("shop");
+    let home = home.inside(shop);
+    let moved = data.join("old");
     let today: u16 = home
-        .ic(["allocate", "-q", "../old"])
+        .ic(["allocate", "-q", moved.to_str().expect("UTF-8")])
         .result(0)
         .trim()
         .parse()
@@ -545,4 +557,94 @@ fn a_mapping_can_be_used_with_its_recorded_path() {
     assert_eq!(home.ic(["remove", "../old"]).exit, Some(1));
     let said = home.ic(["remove", "../looped"]).complaint(3);
     assert!(said.starts_with("cannot resolve `../looped`: "), "{said}");
+}
+
+#[test]
+fn a_moved_project_is_served_on_its_port_where_a_link_is_left_behind() {
+    let home = Home::new();
+    let (old, port) = (home.path("old"), free_port());
+    let moved = home.folder("data/old");
+    symlink(&moved, &old).expect("a link");
+    let home = home.with_mappings(&[(&old, port)], port + 1);
+    let path = old.to_str().expect("UTF-8");
+    let serving = Serving::start(&home, &["--project", path]);
+    let status = home.ic(["status", "--json"]).json(0);
+    let interceptors = status["interceptors"].as_array().expect("a list");
+    let found = interceptors.iter().find(|found| found["port"] == port);
+    assert_eq!(found.expect("it runs")["path"], path, "{status}");
+    // To each other command it is the interceptor of that project.
+    let again = home.ic(["serve", "--mock", "--project", path]).complaint(3);
+    assert!(
+        again.starts_with("this project's interceptor is already running"),
+        "{again}"
+    );
+    home.ic(["health", path]).result(0);
+    let examined = home.ic(["doctor", "--no-stream", path]);
+    assert!(
+        examined
+            .out
+            .contains(&format!("✓ Port       {port}, this project's interceptor")),
+        "{examined:?}"
+    );
+    serving.stop();
+    assert_eq!(home.ic(["list", "--json"]).json(0)["allocated_ports"], 1);
+}
+
+#[test]
+fn hints_name_the_project_that_is_meant() {
+    #[track_caller]
+    fn check(home: &Home, arguments: &[&str], hint: &str) {
+        let ran = home.ic(arguments);
+        let text = format!("{}{}", ran.out, ran.err);
+        assert!(text.contains(hint), "{hint} in {ran:?}");
+    }
+    let (_listener, held) = held_port();
+    let home = Home::new();
+    let (other, shop) = (home.folder("other shop"), home.path("shop"));
+    let home = home.with_mappings(&[(&other, held)], 8888);
+    let path = other.to_str().expect("UTF-8");
+    let word = format!("'{path}'");
+    let serve = ["serve", "--mock", "--project", path];
+    check(
+        &home,
+        &serve,
+        &format!("`ic remove {word}` to get another port"),
+    );
+    check(
+        &home,
+        &["doctor", path],
+        &format!("`ic remove {word}` and `ic serve --project {word}` for another"),
+    );
+    check(
+        &home,
+        &["health", path],
+        &format!("`ic doctor {word}` says more"),
+    );
+    check(
+        &home,
+        &["tail", path],
+        &format!("`ic serve --project {word}` starts one"),
+    );
+    check(
+        &home,
+        &["show", "../none"],
+        &format!("`ic allocate {}` assigns one", home.path("none").display()),
+    );
+    check(
+        &home,
+        &["allocate", "../none"],
+        &format!(
+            "`ic remove {}` removes the mapping",
+            home.path("none").display()
+        ),
+    );
+    // Of the current folder, by whatever name, no path is needed.
+    check(&home, &["show", "../shop"], "`ic allocate` assigns one");
+    let home = home.with_mappings(&[(&shop, held)], 8888);
+    check(
+        &home,
+        &["serve", "--mock"],
+        "`ic remove` to get another port",
+    );
+    check(&home, &["doctor"], "`ic remove` and `ic serve` for another");
 }

@@ -139,7 +139,12 @@ impl Serve {
         globals: &Globals,
         environment: &Environment<'_>,
     ) -> Result<(PortChoice, Option<Project>), Failure> {
-        let project = globals.project(environment, self.project.as_deref());
+        let path = self.project.as_deref();
+        let project = match port {
+            // The registry is not read.
+            Some(_) => globals.folder(environment, path),
+            None => globals.project(environment, path),
+        };
         if let (Some(_), Ok(project)) = (&self.project, &project) {
             refuse_no_folder(project.path())?;
         }
