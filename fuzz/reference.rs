@@ -25,7 +25,7 @@ pub enum Verdict {
 /// `request-line CRLF *( field-line CRLF ) CRLF`, one empty line before it allowed.
 pub fn request(input: &[u8]) -> Verdict {
     let skipped = if input.starts_with(b"\r\n") { 2 } else { 0 };
-    head(input, skipped, |line| {
+    head(input, skipped, Sender::Client, |line| {
         let parts: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
         let [method, target, version] = parts[..] else {
             return None;
@@ -43,7 +43,7 @@ pub fn request(input: &[u8]) -> Verdict {
 
 /// `status-line CRLF *( field-line CRLF ) CRLF`; the space before an empty reason may be missing.
 pub fn response(input: &[u8]) -> Verdict {
-    head(input, 0, |line| {
+    head(input, 0, Sender::Target, |line| {
         let version = version_of(std::str::from_utf8(line.get(..8)?).ok()?)?;
         let status_and_reason = line.get(8..)?.strip_prefix(b" ")?;
         let (status, reason) = status_and_reason.split_at_checked(3)?;
@@ -60,6 +60,7 @@ pub fn response(input: &[u8]) -> Verdict {
 fn head(
     input: &[u8],
     skipped: usize,
+    sender: Sender,
     first_line: impl Fn(&[u8]) -> Option<Vec<String>>,
 ) -> Verdict {
     let Some(end) = find(&input[skipped..], b"\r\n\r\n") else {
@@ -68,7 +69,7 @@ fn head(
     let len = skipped + end + 4;
     let mut lines = split_lines(&input[skipped..skipped + end]).into_iter();
     let line = lines.next().and_then(first_line);
-    let fields: Option<Vec<Line>> = lines.map(field_line).collect();
+    let fields: Option<Vec<Line>> = lines.map(|line| field_line(line, sender)).collect();
     match (line, fields) {
         (Some(line), Some(fields)) if fields.len() <= 128 && len <= 65536 => {
             Verdict::Taken(Head { line, fields, len })
@@ -77,10 +78,13 @@ fn head(
     }
 }
 
-/// `field-name ":" OWS field-value OWS`
-fn field_line(line: &[u8]) -> Option<Line> {
+/// `field-name ":" OWS field-value OWS`. White space before the colon of a response is removed.
+fn field_line(line: &[u8], sender: Sender) -> Option<Line> {
     let colon = line.iter().position(|&byte| byte == b':')?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    let (mut name, value) = (&line[..colon], &line[colon + 1..]);
+    while let (Sender::Target, Some(rest)) = (sender, trim_one(name)) {
+        name = rest;
+    }
     let is_right = is_token(name) && value.iter().all(|&byte| is_value_byte(byte));
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value
@@ -206,7 +210,7 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
         .count();
     let (size, mut rest) = line.split_at(digits);
     // `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )`
-    while !rest.is_empty() {
+    while !trim_start(rest).is_empty() {
         rest = trim_start(trim_start(rest).strip_prefix(b";")?);
         rest = skip_token(rest)?;
         if let Some(value) = trim_start(rest).strip_prefix(b"=") {
@@ -258,7 +262,9 @@ pub fn section(input: &[u8]) -> Section {
     let Some(end) = find(input, b"\r\n\r\n") else {
         return Section::Unended;
     };
-    let lines = split_lines(&input[..end]).into_iter().map(field_line);
+    let lines = split_lines(&input[..end])
+        .into_iter()
+        .map(|line| field_line(line, Sender::Client));
     match lines.collect::<Option<Vec<Line>>>() {
         Some(lines) => Section::Taken(lines, end + 4),
         None => Section::Refused,
@@ -372,6 +378,10 @@ fn split_lines(mut bytes: &[u8]) -> Vec<&[u8]> {
     }
     lines.push(bytes);
     lines
+}
+
+fn trim_one(text: &[u8]) -> Option<&[u8]> {
+    text.strip_suffix(b" ").or_else(|| text.strip_suffix(b"\t"))
 }
 
 fn trim_start(text: &[u8]) -> &[u8] {

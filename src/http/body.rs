@@ -109,13 +109,16 @@ impl Body {
 
     /// Returns how many of the next `bytes` belong to this body and may pass as they are, and advances past them.
     ///
-    /// Fewer than all means that the body has ended, or that its trailer section is next ([`Body::has_trailers`]).
+    /// Fewer than all means that the body has ended, that its trailer section is next ([`Body::has_trailers`]), or that the next
+    /// byte is malformed, which the next call returns.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let mut count = 0;
         while count < bytes.len() {
-            match self.next(&bytes[count..])? {
-                Piece::Data(piece) | Piece::Framing(piece) => count += piece,
-                Piece::Trailers | Piece::End => break,
+            match self.next(&bytes[count..]) {
+                Ok(Piece::Data(piece) | Piece::Framing(piece)) => count += piece,
+                Ok(Piece::Trailers | Piece::End) => break,
+                Err(_) if count > 0 => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(count)
@@ -151,6 +154,10 @@ impl Body {
 
     /// Writes what of `bytes` belongs to this body and may pass to `out`, so that it is sent together with the head, or refused
     /// before the head is sent. Returns how many bytes it consumed; an incomplete trailer section is not consumed.
+    ///
+    /// # Errors
+    ///
+    /// If they are malformed; in a response only if no data comes before that, which would be lost. Later calls return it.
     pub fn take_ready(
         &mut self,
         bytes: &[u8],
@@ -158,35 +165,56 @@ impl Body {
         is_dropped: impl Fn(&str) -> bool,
         out: &mut Vec<u8>,
     ) -> Result<usize, Error> {
-        let mut used = 0;
+        let (mut used, mut has_data) = (0, false);
         while used < bytes.len() {
             let rest = &bytes[used..];
-            match self.next(rest)? {
-                Piece::Data(count) => {
+            let taken = match self.next(rest) {
+                Ok(Piece::Data(count)) => {
+                    has_data = true;
                     out.extend_from_slice(&rest[..count]);
-                    used += count;
+                    Ok(count)
                 }
-                Piece::Framing(count) => {
+                Ok(Piece::Framing(count)) => {
                     if mode == BodyMode::Verbatim {
                         out.extend_from_slice(&rest[..count]);
                     }
-                    used += count;
+                    Ok(count)
                 }
-                Piece::Trailers => {
-                    let len = out.len();
-                    let Parsed::Complete(count) = self.take_trailers(rest, &is_dropped, out)?
-                    else {
-                        break;
-                    };
-                    if mode == BodyMode::Dechunked {
-                        out.truncate(len);
-                    }
-                    used += count;
-                }
-                Piece::End => break,
+                Ok(Piece::Trailers) => self.take_ready_trailers(rest, mode, &is_dropped, out),
+                Ok(Piece::End) => Ok(0),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(0) => break,
+                Ok(count) => used += count,
+                Err(_) if has_data && self.is_of_response() => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(used)
+    }
+
+    /// The same for the trailer section; 0 if it is incomplete.
+    fn take_ready_trailers(
+        &mut self,
+        bytes: &[u8],
+        mode: BodyMode,
+        is_dropped: impl Fn(&str) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Error> {
+        let len = out.len();
+        let parsed = self.take_trailers(bytes, is_dropped, out)?;
+        if mode == BodyMode::Dechunked {
+            out.truncate(len);
+        }
+        Ok(match parsed {
+            Parsed::Complete(count) => count,
+            Parsed::Partial => 0,
+        })
+    }
+
+    fn is_of_response(&self) -> bool {
+        matches!(&self.progress, Progress::Chunked(chunked) if chunked.sender() == Sender::Target)
     }
 
     /// Records that the sender has closed the connection.
@@ -239,11 +267,9 @@ mod tests {
                 if let Parsed::Complete(len) = body.take_trailers(news, |_| false, &mut sent)? {
                     taken += len;
                 }
-            } else {
-                assert!(
-                    body.is_complete() || news.is_empty(),
-                    "only an end holds bytes back"
-                );
+            } else if !body.is_complete() && !news.is_empty() {
+                let error = body.follow(news);
+                return Err(error.expect_err("only an end or an error holds bytes back"));
             }
         }
         Ok((taken, sent))
@@ -311,9 +337,20 @@ mod tests {
         bytes: &[u8],
         expected: Result<(usize, &[u8]), Error>,
     ) {
+        check_ready_of(why, Body::new(framing), mode, bytes, expected);
+    }
+
+    #[track_caller]
+    fn check_ready_of(
+        why: &str,
+        mut body: Body,
+        mode: BodyMode,
+        bytes: &[u8],
+        expected: Result<(usize, &[u8]), Error>,
+    ) {
         let mut out = Vec::new();
         let is_dropped = |name: &str| name == "ours";
-        let used = Body::new(framing).take_ready(bytes, mode, is_dropped, &mut out);
+        let used = body.take_ready(bytes, mode, is_dropped, &mut out);
         let taken = used.map(|used| (used, out.escape_ascii().to_string()));
         let expected = expected.map(|(used, out)| (used, out.escape_ascii().to_string()));
         assert_eq!(taken, expected, "{why}");
@@ -335,6 +372,22 @@ mod tests {
         check_ready("a wrong chunk", Chunked, Verbatim, b"5\r\nhello\r\nx\r\n", Err(Error::ChunkSize));
         check_ready("a wrong trailer", Chunked, Verbatim, b"0\r\na : b\r\n\r\n", Err(Error::Trailer));
         check_ready("a wrong trailer, not all there", Chunked, Verbatim, b"0\r\na : b", Err(Error::Trailer));
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn the_data_of_a_response_in_front_of_a_malformed_chunk_is_not_lost() {
+        use BodyMode::{Verbatim, Dechunked};
+        let check = |why: &str, mode, bytes, expected| check_ready_of(why, Body::of_response(Chunked), mode, bytes, expected);
+        check("a wrong size", Verbatim, b"5\r\nhello\r\nx\r\n", Ok((10, b"5\r\nhello\r\n")));
+        check("the data alone", Dechunked, b"5\r\nhello\r\nx\r\n", Ok((10, b"hello")));
+        check("a wrong end", Verbatim, b"5\r\nhello!\r\n", Ok((8, b"5\r\nhello")));
+        check("a wrong trailer", Verbatim, b"1\r\nx\r\n0\r\na b: c\r\n\r\n", Ok((9, b"1\r\nx\r\n0\r\n")));
+        check("no data in front of it", Verbatim, b"5;a=\r\nhello\r\n", Err(Error::ChunkExtension));
+        check("no data in front of a wrong trailer", Verbatim, b"0\r\na b: c\r\n\r\n", Err(Error::Trailer));
+        let mut body = Body::of_response(Chunked);
+        assert_eq!(body.take_ready(b"1\r\nx\r\nx", Verbatim, |_| false, &mut Vec::new()), Ok(6));
+        assert_eq!(body.follow(b"x"), Err(Error::ChunkSize), "the error comes later");
     }
 
     #[test]

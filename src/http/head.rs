@@ -142,7 +142,9 @@ pub fn response<'h, 'b>(
         return Err(Error::StatusLine);
     }
     let mut head = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    // RFC 9112 §5.1: a proxy removes it from a response.
+    config.allow_spaces_after_header_name_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut head, bytes, &mut slots.0) {
         Ok(httparse::Status::Complete(len)) => {
             let fields: &'h [Field<'b>] = head.headers;
@@ -520,7 +522,11 @@ mod tests {
         check_response("a later minor version", b"HTTP/1.2 200 OK\r\n\r\n", Err(Version));
         check_response("SHOUTcast", b"ICY 200 OK\r\n\r\n", Err(Version));
         check_response("a TLS alert", b"\x15\x03\x01\x00\x02\x02\x50", Err(Error::Tls));
-        check_response("white space before a colon", b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", Err(FieldName));
+        check_response("white space before a colon (§5.1)", b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", Ok("200 Http11 [200 OK] | Content-Length=5"));
+        check_response("much of it", b"HTTP/1.1 200 OK\r\nA \t  : b\r\nC\t:\r\n\r\n", Ok("200 Http11 [200 OK] | A=b | C="));
+        check_response("white space within a name", b"HTTP/1.1 200 OK\r\nA B: c\r\n\r\n", Err(FieldName));
+        check_response("white space instead of a colon", b"HTTP/1.1 200 OK\r\nA \r\n\r\n", Err(FieldName));
+        check_response("white space instead of a name", b"HTTP/1.1 200 OK\r\nA: b\r\n : c\r\n\r\n", Err(FieldName));
         check_response("a folded line", b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", Err(FieldName));
         check_response("a bare CR in a value", b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", Err(FieldValue));
         check_response("a bare LF after a value", b"HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n", Err(LineEnding));

@@ -299,6 +299,50 @@ fn a_truncated_response_never_looks_complete() {
 }
 
 #[test]
+fn what_comes_before_a_malformed_chunk_is_not_lost() {
+    let rows = [
+        ("x\r\n", "", "no size"),
+        ("5;=\r\nworld\r\n0\r\n\r\n", "", "a malformed extension"),
+        ("5\r\nworld!0\r\n\r\n", "world", "more data than announced"),
+        ("0\r\nX Y: z\r\n\r\n", "", "a malformed trailer"),
+    ];
+    for (malformed, its_data, why) in rows {
+        for version in ["1.1", "1.0"] {
+            // In one piece with the head, and in another one.
+            for with_head in [true, false] {
+                let (origin, interceptor) = scripted();
+                let mut client = interceptor.client();
+                client.send(format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n"));
+                let mut served = origin.accept();
+                served.request();
+                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let rest = format!("5\r\nhello\r\n{malformed}");
+                served.send(if with_head {
+                    [head, &rest].concat()
+                } else {
+                    head.to_owned()
+                });
+                let mut body = Body::new(client.response_head("GET").1);
+                if !with_head {
+                    served.send(rest);
+                }
+                let mut data = Vec::new();
+                while let Ok(piece) = client.try_some(&mut body) {
+                    assert!(!piece.is_empty(), "it looks complete: {why}");
+                    data.extend(piece);
+                }
+                assert_eq!(
+                    latin1(&data),
+                    format!("hello{its_data}"),
+                    "{why}, {with_head}"
+                );
+            }
+        }
+    }
+    count("invalid responses: after valid chunks", 4 * rows.len());
+}
+
+#[test]
 fn a_reset_does_not_end_a_response_until_close() {
     let (origin, interceptor) = scripted();
     let mut client = interceptor.client();

@@ -258,6 +258,9 @@ fn white_space_in_the_size_lines_of_a_response_passes() {
         ("5 ;a\r\nhello\r\n0\r\n\r\n", "before a semicolon"),
         ("5;\ta\r\nhello\r\n0\r\n\r\n", "after it"),
         ("5;a = b ;c\r\nhello\r\n0\r\n\r\n", "around an equals sign"),
+        ("5   \r\nhello\r\n0     \r\n\r\n", "padding after a size"),
+        ("5\t\r\nhello\r\n0\r\n\r\n", "a tab after a size"),
+        ("5;a=b \r\nhello\r\n0;c \r\n\r\n", "after an extension"),
     ];
     for (body, why) in rows {
         for pieces in [usize::MAX, 1] {

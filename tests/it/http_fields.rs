@@ -81,6 +81,35 @@ fn white_space_around_a_field_value_is_not_part_of_it() {
 }
 
 #[test]
+fn white_space_before_the_colon_of_a_response_field_is_removed() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    for (lines, pieces) in [
+        (
+            "X : a\r\ny\t \t: b\r\nContent-Length : 2\r\n\r\nok",
+            usize::MAX,
+        ),
+        (
+            "X  : a\r\ny : b\r\nTransfer-Encoding\t: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            1,
+        ),
+    ] {
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut served = origin.accept();
+        served.request();
+        let connection = "Connection : close";
+        let response = format!("HTTP/1.1 200 OK\r\n{connection}\r\n{lines}");
+        served.offer_in_pieces(response, pieces);
+        let response = client.response("GET");
+        assert_eq!(response.text(), "ok", "RFC 9112 §5.1: {lines:?}");
+        let framing = ["content-length", "transfer-encoding"];
+        let fields = response.fields.without(&framing);
+        assert_eq!(fields, [("X", "a"), ("y", "b")], "{lines:?}");
+    }
+    count("forwarding: white space before a colon", 2);
+}
+
+#[test]
 fn empty_lines_before_a_request_are_skipped() {
     // RFC 9112 §2.2: at least one empty line; old clients send one after a body.
     let stage = Stage::new();
