@@ -102,6 +102,20 @@ pub fn is_always_hop_by_hop(name: &str) -> bool {
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// Whether one of the fields `names` has a scheme that authenticates the connection and not a request: NTLM, and Negotiate, which
+/// may be NTLM (RFC 4559 §6). Requests of others must not go over such a connection (RFC 9110 §3.3).
+pub fn authenticates(fields: &[Field<'_>], names: [&str; 2]) -> bool {
+    names
+        .into_iter()
+        .flat_map(|name| elements(fields, name))
+        .any(|element| {
+            let scheme = element.split(|&byte| byte == b' ').next();
+            scheme.is_some_and(|scheme| {
+                scheme.eq_ignore_ascii_case(b"NTLM") || scheme.eq_ignore_ascii_case(b"Negotiate")
+            })
+        })
+}
+
 /// How many seconds the target keeps an idle connection: 5 in `Keep-Alive: timeout=5`.
 pub fn announced_idle_seconds(fields: &[Field<'_>]) -> Option<u64> {
     elements(fields, "Keep-Alive").find_map(|parameter| {
@@ -120,6 +134,8 @@ pub enum Persistence {
         /// `None`: nothing was announced.
         announced_seconds: Option<u64>,
     },
+    /// It does, but only for requests of the same client's connection, which it has authenticated.
+    Pinned,
 }
 
 /// What becomes of the client's connection after a response.
@@ -142,6 +158,8 @@ pub enum CloseReason {
     CloseDelimited,
     /// The response was complete before the request: what follows may be the rest of its body.
     RequestIncomplete,
+    /// The target closes the connection that it has authenticated for this one.
+    TargetCloses,
     /// The interceptor is stopping.
     Stopping,
 }

@@ -52,6 +52,10 @@ pub struct RequestContext {
     pub is_persistent: bool,
     /// The forwarded head asks for an upgrade.
     pub upgrades: bool,
+    /// The target's connection is this client's alone: this request or an earlier one has [authenticated] it.
+    ///
+    /// [authenticated]: connection::authenticates
+    pub is_pinned: bool,
 }
 
 /// A request that is refused.
@@ -93,6 +97,7 @@ pub fn request<'h, 'b>(
         version: head.version,
         is_persistent: options.is_persistent(head.version),
         upgrades,
+        is_pinned: connection::authenticates(head.fields, REQUEST_CREDENTIALS),
     };
     Ok(Parsed::Complete(ForwardedRequest {
         nominated: nominated_trailers(&options, framing),
@@ -187,7 +192,17 @@ pub fn response<'h, 'b>(
             } else {
                 BodyMode::Verbatim
             };
-            let next = after_response(context, framing, mode, state);
+            let is_pinned = context.is_pinned || connection::authenticates(head.fields, CHALLENGES);
+            let persistence = match target_persistence(&head, &options, framing) {
+                Persistence::KeepAlive { .. } if is_pinned => Persistence::Pinned,
+                persistence => persistence,
+            };
+            let next = match after_response(context, framing, mode, state) {
+                AfterResponse::KeepAlive if is_pinned && persistence == Persistence::Close => {
+                    AfterResponse::Close(CloseReason::TargetCloses)
+                }
+                next => next,
+            };
             let connection_field = match (next, context.version) {
                 (AfterResponse::KeepAlive, Version::Http11) => ConnectionField::Absent,
                 (AfterResponse::KeepAlive, Version::Http10) => ConnectionField::KeepAlive,
@@ -197,7 +212,7 @@ pub fn response<'h, 'b>(
                 framing,
                 mode,
                 next,
-                persistence: target_persistence(&head, &options, framing),
+                persistence,
                 nominated: nominated_trailers(&options, framing),
             });
             (kind, connection_field)
@@ -206,6 +221,12 @@ pub fn response<'h, 'b>(
     rewrite::response(&head, &options, connection_field, is_http_1_0, out);
     Ok(Parsed::Complete(ForwardedResponse { head, kind }))
 }
+
+/// The fields of a request whose scheme may authenticate its connection.
+const REQUEST_CREDENTIALS: [&str; 2] = ["Authorization", "Proxy-Authorization"];
+
+/// The fields of a response that ask for such a scheme (RFC 9110 §11.6.1, §11.7.1).
+const CHALLENGES: [&str; 2] = ["WWW-Authenticate", "Proxy-Authenticate"];
 
 /// What becomes of the client's connection after a final response (RFC 9112 §9.3).
 pub fn after_response(
@@ -323,8 +344,8 @@ mod tests {
     #[rustfmt::skip] // A table.
     fn both_connections_persist_or_close_as_both_messages_say() {
         use Framing::{Chunked, Empty, Length, UntilClose};
-        use CloseReason::{CloseDelimited, ClientRequested, RequestIncomplete, Stopping};
-        let get = RequestContext { response_to: ResponseTo::Other, version: Version::Http11, is_persistent: true, upgrades: false };
+        use CloseReason::{CloseDelimited, ClientRequested, RequestIncomplete, Stopping, TargetCloses};
+        let get = RequestContext { response_to: ResponseTo::Other, version: Version::Http11, is_persistent: true, upgrades: false, is_pinned: false };
         let sent = ExchangeState { is_request_sent: true, is_stopping: false };
         let usual = (get, sent);
         let answer = |framing, next, persistence| Ok(ResponseKind::Final(FinalResponse { framing, mode: BodyMode::Verbatim, next, persistence, nominated: NominatedFields::default() }));
@@ -340,6 +361,13 @@ mod tests {
         check_response("the client closes", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { is_persistent: false, ..get }, sent), answer(Length(5), AfterResponse::Close(ClientRequested), kept));
         check_response("the response came before the end of the request", "HTTP/1.1 413 x | Content-Length: 5", (get, ExchangeState { is_request_sent: false, ..sent }), answer(Length(5), AfterResponse::Close(RequestIncomplete), kept));
         check_response("the interceptor is stopping", "HTTP/1.1 200 OK | Content-Length: 5", (get, ExchangeState { is_stopping: true, ..sent }), answer(Length(5), AfterResponse::Close(Stopping), kept));
+        let pinned = (RequestContext { is_pinned: true, ..get }, sent);
+        check_response("of an authenticated connection", "HTTP/1.1 200 OK | Content-Length: 5", pinned, answer(Length(5), AfterResponse::KeepAlive, Persistence::Pinned));
+        check_response("that the target closes", "HTTP/1.1 200 OK | Content-Length: 5 | Connection: close", pinned, answer(Length(5), AfterResponse::Close(TargetCloses), closed));
+        check_response("a challenge", "HTTP/1.1 401 x | Content-Length: 5 | WWW-Authenticate: NTLM", usual, answer(Length(5), AfterResponse::KeepAlive, Persistence::Pinned));
+        check_response("in a list", "HTTP/1.1 401 x | Content-Length: 5 | www-authenticate: Basic realm=\"a\", negotiate TlR=", usual, answer(Length(5), AfterResponse::KeepAlive, Persistence::Pinned));
+        check_response("of a proxy", "HTTP/1.1 407 x | Content-Length: 5 | Proxy-Authenticate: Basic | Proxy-Authenticate: Negotiate", usual, answer(Length(5), AfterResponse::KeepAlive, Persistence::Pinned));
+        check_response("a challenge of each request", "HTTP/1.1 401 x | Content-Length: 5 | WWW-Authenticate: Basic realm=\"NTLM\", Bearer, NTLMv9", usual, answer(Length(5), AfterResponse::KeepAlive, kept));
         check_response("to HEAD", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { response_to: ResponseTo::Head, ..get }, sent), answer(Empty, AfterResponse::KeepAlive, kept));
         check_response("304", "HTTP/1.1 304 x | Content-Length: 5", usual, answer(Empty, AfterResponse::KeepAlive, kept));
         let decoded = FinalResponse { framing: Chunked, mode: BodyMode::Dechunked, next: AfterResponse::Close(CloseDelimited), persistence: kept, nominated: NominatedFields::default() };

@@ -178,7 +178,8 @@ fn forward<'a>(
     site: &'a Site,
 ) -> impl Future<Output = Result<(u16, AfterResponse), ExchangeError>> {
     async move {
-        let Connection { client, limit, .. } = connection;
+        let (client, limit) = (&mut connection.client, &connection.limit);
+        let pinned = &mut connection.pinned;
         let origin_limit = site.service.clock.deadline();
         let limits = Limits {
             client: limit,
@@ -189,7 +190,7 @@ fn forward<'a>(
         let is_repeatable = request.is_idempotent && body.is_complete();
         let out = std::mem::take(out);
         let mut attempt = Attempt::new(request, site, limits, out, is_repeatable);
-        let mut kept = site.service.pool.reuse(is_repeatable);
+        let mut kept = reuse(pinned.take(), is_repeatable, site);
         loop {
             attempt.is_reused = kept.is_some();
             let origin = match &mut kept {
@@ -207,12 +208,10 @@ fn forward<'a>(
                     if next == AfterResponse::Tunnel {
                         let (metrics, trace) = (&site.metrics, request.trace.as_deref());
                         Box::pin(tunnel::run(client, origin, limits, metrics, trace)).await;
-                    } else if attempt.is_sent()
-                        && body.is_complete()
+                    } else if attempt.is_sent() && body.is_complete() {
                         // Many servers leave trailers unread, and take them for the next request.
-                        && !body.has_passed_trailers()
-                    {
-                        keep(kept.take(), completion.persistence, site);
+                        let origin = kept.take().filter(|_| !body.has_passed_trailers());
+                        *pinned = keep(origin, completion.persistence, site);
                     }
                     return Ok((status, next));
                 }
@@ -248,12 +247,26 @@ fn run<'a>(
     )
 }
 
-/// Keeps the origin's connection for another request, if the origin does and nothing has been read ahead.
-fn keep(origin: Option<Conn>, persistence: Persistence, site: &Site) {
-    if let Persistence::KeepAlive { announced_seconds } = persistence
-        && let Some(origin) = origin.filter(|origin| origin.bytes().is_empty())
-    {
-        site.service.pool.keep(origin, announced_seconds);
+/// A kept connection for a request: the client's own one if it has one, unless the origin has closed that.
+fn reuse(pinned: Option<Box<Conn>>, is_repeatable: bool, site: &Site) -> Option<Conn> {
+    if let Some(origin) = pinned.filter(|origin| origin.is_quiet()) {
+        site.metrics.reuses.add(1);
+        return Some(*origin);
+    }
+    site.service.pool.reuse(is_repeatable)
+}
+
+/// Keeps the origin's connection for another request, if the origin does and nothing has been read ahead. Returns one that only
+/// this client may use.
+fn keep(origin: Option<Conn>, persistence: Persistence, site: &Site) -> Option<Box<Conn>> {
+    let origin = origin.filter(|origin| origin.bytes().is_empty())?;
+    match persistence {
+        Persistence::Close => None,
+        Persistence::Pinned => Some(Box::new(origin)),
+        Persistence::KeepAlive { announced_seconds } => {
+            site.service.pool.keep(origin, announced_seconds);
+            None
+        }
     }
 }
 

@@ -312,6 +312,105 @@ fn connections_are_reused_on_both_sides() {
     );
 }
 
+/// Checks which connections of the origin carry the requests of two clients, after the first has exchanged these.
+#[track_caller]
+fn check_pinned(fields: &str, answer: &str, is_pinned: bool) {
+    let (origin, interceptor) = scripted();
+    let (mut client, mut other) = (interceptor.client(), interceptor.client());
+    client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+    let mut served = origin.accept();
+    served.request();
+    served.send(format!("{answer}Content-Length: 2\r\n\r\nok"));
+    assert_eq!(client.response("GET").text(), "ok");
+    // Another client's request goes over another connection.
+    other.send(GET);
+    let mut second = is_pinned.then(|| origin.accept());
+    let its = second.as_mut().unwrap_or(&mut served);
+    its.request();
+    its.send(OK);
+    assert_eq!(other.response("GET").text(), "ok", "{fields} {answer}");
+    // All requests of the first client go over the first, at once, whether they can be repeated or not.
+    for request in [
+        GET,
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi",
+    ] {
+        client.send(request);
+        served.request();
+        served.send(OK);
+        assert_eq!(client.response("GET").text(), "ok", "{fields} {answer}");
+    }
+    client.close();
+    if is_pinned {
+        served.expect_end_within(std::time::Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_connection_that_a_client_authenticates_is_its_own() {
+    const OK_HEAD: &str = "HTTP/1.1 200 OK\r\n";
+    let requests = [
+        ("Authorization: NTLM TlRMTVNTUAAB\r\n", true),
+        ("authorization: negotiate YII=\r\n", true),
+        ("Proxy-Authorization: Negotiate YII=\r\n", true),
+        ("Authorization: Bearer NTLM\r\n", false),
+        ("Authorization: Basic bWU6cHc=\r\n", false),
+        ("X-Authorization: NTLM\r\n", false),
+    ];
+    for (fields, is_pinned) in requests {
+        check_pinned(fields, OK_HEAD, is_pinned);
+    }
+    let answers = [
+        ("WWW-Authenticate: NTLM\r\n", true),
+        (
+            "WWW-Authenticate: Bearer\r\nWWW-Authenticate: Negotiate\r\n",
+            true,
+        ),
+        (
+            "www-authenticate: Basic realm=\"a\", NTLM TlRMTVNTUAAC\r\n",
+            true,
+        ),
+        ("Proxy-Authenticate: NTLM\r\n", true),
+        ("WWW-Authenticate: Basic realm=\"NTLM\"\r\n", false),
+    ];
+    for (fields, is_pinned) in answers {
+        let answer = format!("HTTP/1.1 401 Unauthorized\r\n{fields}");
+        check_pinned("", &answer, is_pinned);
+    }
+    count("connections: authenticated", requests.len() + answers.len());
+}
+
+#[test]
+fn a_client_whose_authenticated_connection_ends_can_authenticate_again() {
+    const NTLM: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: NTLM a\r\n\r\n";
+    // Announced: the client's connection ends with it.
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(NTLM);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    let response = client.response("GET");
+    assert_eq!(response.fields.list("connection"), ["close"]);
+    client.expect_eof();
+    // While idle: the next request goes over a new one.
+    let mut client = interceptor.client();
+    client.send(NTLM);
+    let mut served = origin.accept();
+    served.request();
+    served.send(OK);
+    assert_eq!(client.response("GET").text(), "ok");
+    served.close();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response("GET").status, 401);
+    client.send(NTLM);
+    served.request();
+    served.send(OK);
+    assert_eq!(client.response("GET").text(), "ok");
+}
+
 #[test]
 fn connection_close_of_the_origin_does_not_close_the_clients_connection() {
     let origin = Origin::answering(|_, _| {

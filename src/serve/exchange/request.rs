@@ -30,6 +30,8 @@ pub struct Connection {
     pub limit: Deadline,
     /// Its number in the feed; 0 until it has one.
     number: Cell<u64>,
+    /// The target's connection that is used for its requests alone, and ends with it. In a box: few have one.
+    pub pinned: Option<Box<Conn>>,
 }
 
 impl Connection {
@@ -39,6 +41,7 @@ impl Connection {
             client: Conn::new(stream),
             limit: site.service.clock.deadline(),
             number: Cell::new(0),
+            pinned: None,
         }
     }
 }
@@ -104,6 +107,7 @@ pub async fn read_request(
         client,
         limit,
         number,
+        pinned,
     } = connection;
     let mut reader = client.reader();
     let caller = Caller {
@@ -127,7 +131,8 @@ pub async fn read_request(
             if is_news {
                 let mut out = Scratch::take();
                 match take_request(bytes, began, caller, &mut out) {
-                    Ok(Parsed::Complete((request, len))) => {
+                    Ok(Parsed::Complete((mut request, len))) => {
+                        request.context.is_pinned |= pinned.is_some();
                         limit.set(None);
                         reader.consume(len);
                         return Some(Ok((request, out)));
