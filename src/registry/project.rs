@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::{env, fs, io};
 
@@ -127,13 +128,38 @@ pub fn home_folder() -> Option<PathBuf> {
     dirs::home_dir().filter(|home| home.is_absolute())
 }
 
-/// Whether the project recorded under `path` was deleted: the path does not exist, but its parent folder does. A disk that
-/// is not mounted, or a folder without read permission, is not a deletion.
+/// Whether the project recorded under `path` was deleted: the path does not exist, but its parent folder does. If that is gone as
+/// well, the nearest folder that exists must be one in which this user removes folders ([`is_of_user`]). A disk that is not
+/// mounted, or a folder without read permission, is not a deletion.
 pub fn is_deleted(path: &Path) -> bool {
-    let is_gone =
-        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    let above = path.parent();
-    is_gone && above.is_some_and(Path::is_dir)
+    if !is_missing(path) {
+        return false;
+    }
+    match path
+        .ancestors()
+        .skip(1)
+        .position(|above| !is_missing(above))
+    {
+        Some(0) => path.parent().is_some_and(Path::is_dir),
+        Some(missing) => path.ancestors().nth(missing + 1).is_some_and(is_of_user),
+        None => false,
+    }
+}
+
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Whether a folder belongs to this user, and is not one that disks are mounted in: an empty one, or for root one outside of its
+/// home folder, such as `/mnt`.
+fn is_of_user(folder: &Path) -> bool {
+    let user = rustix::process::geteuid();
+    let is_own =
+        fs::metadata(folder).is_ok_and(|found| found.is_dir() && found.uid() == user.as_raw());
+    let is_empty = || fs::read_dir(folder).is_ok_and(|mut found| found.next().is_none());
+    let home = || fs::canonicalize(home_folder()?).ok();
+    let is_at_home = || home().is_some_and(|home| folder.starts_with(home));
+    is_own && !is_empty() && (!user.is_root() || is_at_home())
 }
 
 /// Whether the folder is the top of a Git working tree: `.git` is a repository, or the file that a worktree or a submodule

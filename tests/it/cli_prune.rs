@@ -1,6 +1,8 @@
 //! `ic prune`, pins, and the last use of ports, with real folders and interceptors.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -19,7 +21,7 @@ fn only_deleted_projects_are_pruned() {
     let (there, gone, away, listening, pinned) = (
         home.folder("there"),
         home.path("gone"),
-        home.path("unmounted/disk/project"),
+        home.folder("unmounted").join("disk/project"),
         home.path("listening"),
         home.folder("pinned"),
     );
@@ -140,6 +142,76 @@ fn an_allocation_without_a_free_port_prunes_deleted_projects() {
         complaint.starts_with(&format!("no port is free in {text}-{text}: ")),
         "{complaint}"
     );
+}
+
+#[test]
+fn a_project_whose_parent_folders_are_gone_is_pruned_if_the_user_can_have_removed_them() {
+    /// Prepares a home, of which it returns the path of a project that does not exist.
+    type Prepare = fn(&Home) -> PathBuf;
+    let cases: [(&str, Prepare, bool); 9] = [
+        ("the project", |home| home.path("work/shop"), true),
+        ("its parent", |home| home.path("work/clients/shop"), true),
+        (
+            "all but home",
+            |home| home.path("gone/clients/a/shop"),
+            true,
+        ),
+        (
+            "in an empty folder",
+            |home| home.folder("mnt").join("disk/shop"),
+            false,
+        ),
+        (
+            "of another user",
+            |_| PathBuf::from("/usr/nowhere/shop"),
+            false,
+        ),
+        ("up to the root", |_| PathBuf::from("/really/gone"), false),
+        (
+            "below a file",
+            |home| home.path("work/file/clients/shop"),
+            false,
+        ),
+        (
+            "behind a link to a disk",
+            |home| {
+                symlink("/nowhere/disk", home.path("disk")).expect("a link");
+                home.path("disk/clients/shop")
+            },
+            false,
+        ),
+        (
+            "in a folder that cannot be entered",
+            |home| {
+                let locked = home.folder("locked");
+                fs::write(locked.join("file"), "").expect("a file");
+                let mode = fs::Permissions::from_mode(0o000);
+                fs::set_permissions(&locked, mode).expect("mine");
+                locked.join("clients/shop")
+            },
+            // Root enters it.
+            rustix::process::geteuid().is_root(),
+        ),
+    ];
+    for (why, prepare, is_pruned) in cases {
+        let home = Home::new();
+        home.folder("work/other");
+        fs::write(home.path("work/file"), "").expect("a file");
+        let project = prepare(&home);
+        let home = home.with_mappings(&[(&project, free_port())], 8888);
+        let pruned = home.ic(["prune", "--json"]).json(0);
+        let removed = pruned["removed"].as_array().expect("a list").len();
+        assert_eq!(
+            removed,
+            usize::from(is_pruned),
+            "{why}: {}",
+            project.display()
+        );
+        let locked = home.path("locked");
+        if locked.exists() {
+            fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).expect("mine");
+        }
+    }
 }
 
 #[test]
