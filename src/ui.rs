@@ -14,4 +14,4 @@ mod response;
 mod server;
 
 pub use self::app_state::{AppState, Changes};
-pub use self::auth::Auth;
+pub use self::auth::{Auth, CODE_LIFE};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::connect::connect_unix;
+pub use crate::serve::feed::create_private;
 use crate::serve::feed::is_private;
 
 /// Returns the folder of this user's feed sockets: `ic` in `runtime`, which is the value of `XDG_RUNTIME_DIR`, else

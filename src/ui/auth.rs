@@ -6,14 +6,20 @@
 //! request. A cookie would not do: cookies ignore ports, so every other server on this machine would receive it, and a
 //! browser adds them to requests that other pages make. Only the page adds a field of its own.
 //!
-//! Every user of the machine can read command lines, and a browser is started with one. So it gets a code instead, which is
-//! exchanged for the token once and within a minute: read later, it is worthless.
+//! Every user of the machine can read command lines, and a browser is started with one. It therefore contains only the path of
+//! a file that no other user can read, and that sends the browser to the page with a code. The code is exchanged for the token
+//! once and within a minute, and the file is removed with it.
 
 use std::fmt::{self, Write as _};
-use std::fs::File;
-use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::machine::feeds::create_private;
 
 /// A random text of 128 bits, in hexadecimal.
 #[derive(Clone)]
@@ -59,8 +65,15 @@ impl fmt::Display for Token {
 /// The secrets of one run of `ic ui`.
 pub struct Auth {
     token: Token,
-    /// Valid once, until the given time.
-    code: Mutex<Option<(Token, Instant)>>,
+    code: Mutex<Option<Code>>,
+}
+
+/// A code that is valid once.
+struct Code {
+    code: Token,
+    until: Instant,
+    /// Removed when it is dropped.
+    _file: Redirect,
 }
 
 impl Auth {
@@ -81,23 +94,72 @@ impl Auth {
         &self.token
     }
 
-    /// Makes the code that can be exchanged for the token once, within a minute from now; an earlier one expires.
+    /// Makes the code that can be exchanged for the token once, within a minute from now; an earlier one expires. Returns a
+    /// file in `folder`, which sends a browser to the page at `address` with the code.
     ///
     /// # Errors
     ///
-    /// `/dev/urandom` cannot be read.
-    pub fn issue_code(&self) -> io::Result<Token> {
+    /// `/dev/urandom` cannot be read, or there can be no such file that only this user can read.
+    pub fn issue_code(&self, address: SocketAddr, folder: &Path) -> io::Result<PathBuf> {
         let code = Token::new()?;
-        let mut current = self.code.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Some((code.clone(), Instant::now() + CODE_LIFE));
-        Ok(code)
+        let file = Redirect::create(address, &code, folder)?;
+        let path = file.0.clone();
+        *self.code() = Some(Code {
+            code,
+            until: Instant::now() + CODE_LIFE,
+            _file: file,
+        });
+        Ok(path)
     }
 
     /// Exchanges a valid code for the token.
     pub fn redeem(&self, code: &[u8], now: Instant) -> Option<&Token> {
-        let mut current = self.code.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_valid = |(valid, until): &mut (Token, Instant)| now <= *until && valid.is(code);
-        current.take_if(is_valid).map(|_| &self.token)
+        let is_valid = |issued: &mut Code| now <= issued.until && issued.code.is(code);
+        self.code().take_if(is_valid).map(|_| &self.token)
+    }
+
+    /// Makes the code invalid, and removes its file.
+    pub fn revoke_code(&self) {
+        *self.code() = None;
+    }
+
+    fn code(&self) -> MutexGuard<'_, Option<Code>> {
+        self.code.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A page that sends a browser to another one, in a file that only this user can read; removed when it is dropped.
+struct Redirect(PathBuf);
+
+impl Redirect {
+    fn create(address: SocketAddr, code: &Token, folder: &Path) -> io::Result<Redirect> {
+        create_private(folder)?;
+        // No other process has this port: a file of that name is of one that was killed.
+        let file = Redirect(folder.join(format!("ui-{}.html", address.port())));
+        if let Err(error) = fs::remove_file(&file.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut options = OpenOptions::new();
+        let mut open = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&file.0)?;
+        write!(
+            open,
+            "<!doctype html>\n<meta charset=\"utf-8\">\n<title>ic</title>\n\
+             <meta http-equiv=\"refresh\" content=\"0; url=http://{address}/#code={code}\">\n"
+        )?;
+        Ok(file)
+    }
+}
+
+impl Drop for Redirect {
+    fn drop(&mut self) {
+        // Its code is invalid from now on; the next process with this port removes the file if this one cannot.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -105,7 +167,7 @@ impl Auth {
 const BYTES: usize = 16;
 
 /// A browser that has to be started first may take a while.
-const CODE_LIFE: Duration = Duration::from_secs(60);
+pub const CODE_LIFE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -136,12 +198,29 @@ mod tests {
         let auth = Auth::new().expect("random bytes");
         let now = Instant::now();
         assert!(auth.redeem(b"", now).is_none(), "there is none yet");
-        let code = auth.issue_code().expect("random bytes").to_string();
-        assert!(auth.redeem(b"guessed", now).is_none());
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = parent.path().join("run");
+        let address = SocketAddr::from(([127, 0, 0, 1], 8887));
+        let issue = || {
+            let file = auth.issue_code(address, &folder).expect("a file");
+            let text = fs::read_to_string(&file).expect("it can be read");
+            let (_, code) = text
+                .split_once("url=http://127.0.0.1:8887/#code=")
+                .expect(&text);
+            (file, code[..2 * BYTES].to_owned())
+        };
+        let (file, code) = issue();
+        assert!(auth.redeem(b"guessed", now).is_none() && file.exists());
         assert!(auth.redeem(code.as_bytes(), now).is_some());
         assert!(auth.redeem(code.as_bytes(), now).is_none(), "once");
-        let code = auth.issue_code().expect("random bytes").to_string();
+        assert!(!file.exists(), "it is of no more use");
+        let (file, code) = issue();
         let late = now + CODE_LIFE + Duration::from_secs(5);
         assert!(auth.redeem(code.as_bytes(), late).is_none());
+        auth.revoke_code();
+        assert!(auth.redeem(code.as_bytes(), now).is_none() && !file.exists());
+        fs::write(&file, "of a process that was killed").expect("a file");
+        let (file, code) = issue();
+        assert!(auth.redeem(code.as_bytes(), now).is_some() && !file.exists());
     }
 }

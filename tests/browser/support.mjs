@@ -166,7 +166,7 @@ export const shutDown = () => browser.close();
  * Runs `use(page)` on a page at `url`. Console errors, uncaught exceptions, violations of the Content-Security-Policy, and a
  * hostile text that ran as a script (`window.pwned`) fail the test, unless `expects` matches.
  */
-export async function onPage(url, use, { expects = /^$/, ...options } = {}) {
+export async function onPage(url, use, { expects = /^$/, host = new URL(url).host, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 760 }, permissions: ['clipboard-read', 'clipboard-write'], ...options });
   const problems = [];
   const blame = (problem) => expects.test(problem) || problems.push(problem);
@@ -176,7 +176,7 @@ export async function onPage(url, use, { expects = /^$/, ...options } = {}) {
   page.setDefaultTimeout(TIME_MAX);
   page.on('console', (message) => ['error', 'warning'].includes(message.type()) && blame(message.text()));
   page.on('pageerror', (error) => blame(error.stack));
-  page.on('request', (request) => new URL(request.url()).host === new URL(url).host || request.url().startsWith('blob:') || blame(`request to another host: ${request.url()}`));
+  page.on('request', (request) => [host, new URL(url).host].includes(new URL(request.url()).host) || request.url().startsWith('blob:') || blame(`request to another host: ${request.url()}`));
   try {
     await page.goto(url);
     await use(page);

@@ -6,14 +6,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::process::{Child, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::cli_home::{Home, free_port, held_port};
-use crate::support::is_ignored;
+use crate::support::{is_ignored, wait_until};
 
 /// `ic ui`, killed when it is dropped.
 struct Page {
@@ -30,8 +31,31 @@ impl Page {
 
     #[track_caller]
     fn with(home: &Home, arguments: &[&str]) -> Page {
-        let mut child = home
-            .command(["ui", "--no-open"].iter().chain(arguments))
+        Page::of(home.command(["ui", "--no-open"].iter().chain(arguments)))
+    }
+
+    /// Starts it as if there were a display, with a browser that only notes its command line.
+    #[track_caller]
+    fn in_browser(home: &Home) -> Page {
+        let browser = home.folder("bin").join("xdg-open");
+        let (note, noted) = (home.path("opened.new"), home.path("opened"));
+        let script = format!(
+            "#!/bin/sh\necho \"$@\" >{} && mv {} {}\n",
+            note.display(),
+            note.display(),
+            noted.display()
+        );
+        fs::write(&browser, script).expect("a file");
+        fs::set_permissions(&browser, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let path = format!("{}:/usr/bin:/bin", home.path("bin").display());
+        let mut command = home.command(["ui", "--port", "0"]);
+        command.env("DISPLAY", ":9").env("PATH", path);
+        Page::of(command)
+    }
+
+    #[track_caller]
+    fn of(mut command: Command) -> Page {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -171,6 +195,85 @@ fn it_listens_on_both_loopback_addresses_until_a_signal() {
     kill_process(Pid::from_child(&page.child), signal).expect("it runs");
     let status = page.child.wait().expect("a child can be waited for");
     assert_eq!(status.code(), Some(0));
+}
+
+/// The file that the browser of [`Page::in_browser`] was started with, and the code in it.
+#[track_caller]
+fn opened(home: &Home) -> (PathBuf, String) {
+    wait_until("the browser is started", true, || {
+        home.path("opened").exists()
+    });
+    let line = fs::read_to_string(home.path("opened")).expect("text");
+    let file = PathBuf::from(line.trim_end());
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let (_, code) = text.split_once("/#code=").expect("a code");
+    let code = code.chars().take_while(char::is_ascii_hexdigit).collect();
+    (file, code)
+}
+
+#[test]
+fn the_command_line_of_the_browser_holds_no_secret() {
+    let (home, _) = home();
+    let page = Page::in_browser(&home);
+    let (file, code) = opened(&home);
+    let line = fs::read_to_string(home.path("opened")).expect("text");
+    assert!(
+        !line.contains(&code) && !line.contains(&page.token),
+        "{line}"
+    );
+    assert_eq!(file.parent(), Some(&*home.path(".cache/ic/run")));
+    for (path, expected) in [(&*file, 0o600), (&*home.path(".cache/ic/run"), 0o700)] {
+        let mode = fs::metadata(path).expect("it exists").permissions().mode();
+        assert_eq!(mode & 0o777, expected, "{}", path.display());
+    }
+    let text = fs::read_to_string(&file).expect("text");
+    let refresh = format!("content=\"0; url=http://{}/#code={code}\"", page.address);
+    assert!(text.contains(&refresh), "{text}");
+    assert!(!text.contains(&page.token), "it is not valid once only");
+
+    // A browser that follows it sends the navigation and then the code.
+    let navigation = page.fields("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n");
+    let (status, ..) = page.exchange(&format!("GET / HTTP/1.1\r\n{navigation}\r\n"));
+    assert_eq!(status, 200);
+    let (status, _) = page.post("session", &json!({ "code": "0".repeat(32) }));
+    assert_eq!(
+        (status, file.exists()),
+        (401, true),
+        "a guess changes nothing"
+    );
+    let (status, answer) = page.post("session", &json!({ "code": code }));
+    assert_eq!((status, &answer["token"]), (200, &json!(page.token)));
+    assert!(!file.exists(), "it is removed when it was used");
+    let (status, _) = page.post("session", &json!({ "code": code }));
+    assert_eq!(status, 401, "once");
+}
+
+#[test]
+fn a_code_that_was_not_used_is_removed_at_the_end() {
+    let (home, _) = home();
+    let mut page = Page::in_browser(&home);
+    let (file, _) = opened(&home);
+    kill_process(Pid::from_child(&page.child), Signal::TERM).expect("it runs");
+    let status = page.child.wait().expect("a child can be waited for");
+    assert_eq!((status.code(), file.exists()), (Some(0), false));
+}
+
+#[test]
+fn without_a_private_folder_no_browser_is_started() {
+    let (home, _) = home();
+    let folder = home.folder(".cache/ic/run");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut page = Page::in_browser(&home);
+    let mut line = String::new();
+    let errors = page.child.stderr.take().expect("a pipe");
+    BufReader::new(errors).read_line(&mut line).expect("text");
+    assert_eq!(
+        line,
+        "ic: cannot write the file that opens the page (other users can enter its folder); open the address yourself\n"
+    );
+    assert!(!home.path("opened").exists());
+    let (status, ..) = page.get("/api/export?format=json");
+    assert_eq!(status, 200, "the printed address works");
 }
 
 #[test]

@@ -168,6 +168,8 @@ const RULES: &[Rule] = &[
             "src/cli/serve/sd_notify.rs",
             // Signals and exit statuses of a child, on every Unix.
             "src/cli/run/child.rs",
+            // A file that only this user can read, on every Unix.
+            "src/ui/auth.rs",
             // Signals as bytes on a socket, and feeds, which are Unix sockets, on every Unix.
             "src/cli/stop.rs",
             "src/ui/feeds.rs",

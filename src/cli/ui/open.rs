@@ -1,41 +1,61 @@
 //! Opens the page in the user's browser.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use crate::cli::output::eprint_line;
 use crate::cli::settings::Environment;
 use crate::text::io_message;
-use crate::ui::Auth;
+use crate::ui::{AppState, CODE_LIFE};
 
 /// Opens the page, with a code that is valid once. Failing to open it is not an error: its address was printed.
-pub fn in_browser(url: &str, auth: &Auth, environment: &Environment<'_>) {
+pub fn in_browser(address: SocketAddr, app: &Arc<AppState>, environment: &Environment<'_>) {
     let Some(opener) = opener(environment.0) else {
         return;
     };
-    let Ok(code) = auth.issue_code() else {
-        return;
+    let folder = app
+        .feeds
+        .as_deref()
+        .ok_or_else(|| "no home folder".to_owned());
+    let issue = |folder| app.auth.issue_code(address, folder);
+    let file = match folder.and_then(|folder| issue(folder).map_err(|error| io_message(&error))) {
+        Ok(file) => file,
+        Err(why) => {
+            return eprint_line(format_args!(
+                "cannot write the file that opens the page ({why}); open the address yourself"
+            ));
+        }
     };
     let started = Command::new(opener)
-        .arg(format!("{url}#code={code}"))
+        .arg(file)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
     match started {
         Ok(mut child) => {
-            // Some openers are the browser itself and keep running; waiting prevents a zombie process.
-            let wait = move || drop(child.wait());
-            // If no thread can be started, the zombie remains until this process ends.
+            let app = Arc::clone(app);
+            let attend = move || {
+                thread::sleep(CODE_LIFE);
+                app.auth.revoke_code();
+                // Some openers are the browser itself and keep running; waiting prevents a zombie process.
+                drop(child.wait());
+            };
+            // If no thread can be started, file and zombie remain until this process ends.
             let _ = thread::Builder::new()
                 .name("browser".to_owned())
-                .spawn(wait);
+                .spawn(attend);
         }
-        Err(error) => eprint_line(format_args!(
-            "cannot start `{opener}` ({}); open the address yourself",
-            io_message(&error)
-        )),
+        Err(error) => {
+            app.auth.revoke_code();
+            eprint_line(format_args!(
+                "cannot start `{opener}` ({}); open the address yourself",
+                io_message(&error)
+            ));
+        }
     }
 }
 

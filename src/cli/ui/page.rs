@@ -55,15 +55,18 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
         changes: Changes::default(),
     });
     let stop = stop::signals()?;
-    let url = format!("http://{address}/");
-    context
-        .out
-        .text(format_args!("{url}#token={}\n", app.auth.token()))?;
+    context.out.text(format_args!(
+        "http://{address}/#token={}\n",
+        app.auth.token()
+    ))?;
     context.out.show()?;
     if !no_open {
-        open::in_browser(&url, &app.auth, &context.environment);
+        open::in_browser(address, &app, &context.environment);
     }
-    stop::run_until_signal(stop, "the page", move || httpd::run(listeners, app))
+    let server = Arc::clone(&app);
+    let ended = stop::run_until_signal(stop, "the page", || httpd::run(listeners, server));
+    app.auth.revoke_code();
+    ended
 }
 
 fn wanted(port: Option<&str>) -> Result<Wanted, Failure> {

@@ -33,13 +33,7 @@ pub struct FeedSocket {
 impl FeedSocket {
     /// Listens in `folder`, which is created if it does not exist. `instance` goes into the first line of each subscriber.
     pub fn open(folder: &Path, instance: InstanceInfo) -> io::Result<FeedSocket> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
-        if !is_private(folder)? {
-            return Err(io::Error::other("other users can enter the folder"));
-        }
+        create_private(folder)?;
         let pid = std::process::id();
         let path = own_socket(folder);
         // A process in another container may have the same id.
@@ -102,6 +96,18 @@ impl Drop for FeedSocket {
 /// Returns the path of the socket of this process in `folder`, whether or not it exists.
 pub fn own_socket(folder: &Path) -> PathBuf {
     folder.join(format!("{}.sock", std::process::id()))
+}
+
+/// Creates a folder that no other user can enter. Fails if it exists and is not private.
+pub fn create_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    match is_private(folder)? {
+        true => Ok(()),
+        false => Err(io::Error::other("other users can enter its folder")),
+    }
 }
 
 /// Whether a folder belongs to this user and no other user can enter it. Fails if its metadata cannot be read.
