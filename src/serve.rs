@@ -114,7 +114,10 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {}
 
 /// Runs an interceptor until a signal or [`Timeouts::idle_exit`] stops it. Calls `tell` with what happens.
-pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), ServeError> {
+pub fn run<'a>(
+    mut options: Options,
+    tell: &'a mut (dyn FnMut(Event<'_>) + 'a),
+) -> Result<(), ServeError> {
     limit_connections(&mut options);
     let listeners = listen::open(&options.listen)
         .map_err(|(address, error)| ServeError::Bind(address, error))?;
@@ -126,25 +129,27 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
         return Err(ServeError::TargetIsSelf(options.target));
     }
     let feed: Rc<Hub> = Rc::default();
-    let clients = LocalExecutor::new();
+    let clients = Rc::new(LocalExecutor::new());
     // An executor of their own: subscribers outlive the clients, to be sent how their exchanges ended.
     let subscribers = Rc::new(LocalExecutor::new());
-    let main = async {
-        let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
-        let feed_task =
-            open_feed(&options, &addresses).map(|socket| spawn_feed(socket, &feed, &subscribers));
-        clients
-            .spawn({
-                let subscribers = Rc::clone(&subscribers);
-                async move { subscribers.run(future::pending::<()>()).await }
-            })
-            .detach();
-        let site = open_site(options, Rc::clone(&feed), &clients);
-        let listeners: io::Result<Vec<_>> = listeners.into_iter().map(Source::listening).collect();
-        let listeners = listeners.map_err(ServeError::Reactor)?;
-        tell(Event::Listening(&addresses));
-        serve_until_stopped(&site, listeners, feed_task, signals, tell, &clients).await
-    };
+    let main = clients.spawn({
+        let (feed, clients) = (Rc::clone(&feed), Rc::clone(&clients));
+        let subscribers = Rc::clone(&subscribers);
+        async move {
+            let signals = Signals::new(options.stop_signals).map_err(ServeError::Signals)?;
+            let feed_task = open_feed(&options, &addresses)
+                .map(|socket| spawn_feed(socket, &feed, &subscribers));
+            clients
+                .spawn(async move { subscribers.run(future::pending::<()>()).await })
+                .detach();
+            let site = open_site(options, feed, &clients);
+            let listeners: io::Result<Vec<_>> =
+                listeners.into_iter().map(Source::listening).collect();
+            let listeners = listeners.map_err(ServeError::Reactor)?;
+            tell(Event::Listening(&addresses));
+            serve_until_stopped(&site, listeners, feed_task, signals, tell, &clients).await
+        }
+    });
     reactor::block_on(run_tasks(&clients, main)).map_err(ServeError::Reactor)??;
     // Cuts the exchanges that have not finished in time; each is reported to the feed.
     drop(clients);
@@ -156,24 +161,24 @@ pub fn run(mut options: Options, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), 
     reactor::block_on(subscribers.run(farewell)).map_err(ServeError::Reactor)
 }
 
-/// Runs `main` to its end, and the tasks of `executor` beside it. [`LocalExecutor::run`] does the same, but it also looks for tasks
-/// that other threads may have left: a tenth of the CPU time of a small request.
-async fn run_tasks<T>(executor: &LocalExecutor<'_>, main: impl Future<Output = T>) -> T {
-    let tasks = async {
-        loop {
-            for _ in 0..TURN_TASKS {
-                if !executor.try_tick() {
-                    executor.tick().await;
-                }
-            }
+/// Runs the tasks of `executor` until `main`, which is one of them, has ended. [`LocalExecutor::run`] also looks for tasks that
+/// other threads may have left, which takes a tenth of the CPU time of a small request.
+async fn run_tasks<T>(executor: &LocalExecutor<'_>, main: Task<T>) -> T {
+    let mut tasks_run = 0usize;
+    while !main.is_finished() {
+        if !executor.try_tick() {
+            executor.tick().await;
+        }
+        tasks_run = tasks_run.wrapping_add(1);
+        if tasks_run.is_multiple_of(TURN_TASKS) {
             future::yield_now().await;
         }
-    };
-    future::or(main, tasks).await
+    }
+    main.await
 }
 
 /// The site of `options`; its background tasks run on `executor`.
-fn open_site(options: Options, feed: Rc<Hub>, executor: &LocalExecutor<'static>) -> Rc<Site> {
+fn open_site(options: Options, feed: Rc<Hub>, executor: &LocalExecutor<'_>) -> Rc<Site> {
     let site = Rc::new(Site::new(options, feed));
     let shared = Rc::clone(&site);
     executor
@@ -193,7 +198,7 @@ async fn serve_until_stopped(
     feed: Option<Task<()>>,
     mut signals: Signals,
     tell: &mut dyn FnMut(Event<'_>),
-    clients: &LocalExecutor<'static>,
+    clients: &LocalExecutor<'_>,
 ) -> Result<(), ServeError> {
     let acceptors = listeners.into_iter();
     let mut acceptors: Vec<_> = acceptors
@@ -249,7 +254,7 @@ async fn serve_until_stopped(
 async fn accept_all(
     listener: Source<Listener>,
     site: &Rc<Site>,
-    clients: &LocalExecutor<'static>,
+    clients: &LocalExecutor<'_>,
 ) -> ServeError {
     let mut accepted = 0u32;
     loop {
@@ -271,7 +276,7 @@ async fn accept_all(
 }
 
 /// Serves a client in a task of its own, or rejects it.
-fn admit(stream: Stream, site: &Rc<Site>, clients: &LocalExecutor<'static>) {
+fn admit(stream: Stream, site: &Rc<Site>, clients: &LocalExecutor<'_>) {
     match site.admit() {
         Some(guard) if guard.is_served => spawn(exchange::serve(stream, guard), clients),
         Some(guard) => spawn(exchange::turn_away(stream, guard), clients),
