@@ -583,8 +583,7 @@ impl Play<'_> {
         let mut is_interim = true;
         while is_interim && let Verdict::Taken(head) = reference::response(sent) {
             is_interim = head.line[1].starts_with('1') && head.line[1] != "101";
-            if !is_interim || reference::announced(&head.fields, head.line[0] == "Http11").is_none()
-            {
+            if !is_interim || reference::announced(&head.fields, true).is_none() {
                 break;
             }
             let passed = reference::response(got);
@@ -831,7 +830,7 @@ fn request_len(bytes: &[u8], head: &reference::Head) -> Option<usize> {
 }
 
 fn response_framing(head: &reference::Head, request: &reference::Head) -> Option<Framing> {
-    let announced = reference::announced(&head.fields, head.line[0] == "Http11")?;
+    let announced = reference::announced(&head.fields, true)?;
     let status = &head.line[1][..];
     if request.line[0] == "HEAD" || status.starts_with('1') || ["204", "304"].contains(&status) {
         return Some(Framing::Empty);

@@ -139,7 +139,7 @@ pub fn framing(input: &[u8]) {
             _ => return,
         }
     };
-    let announced = reference::announced(&fields, minor == 1);
+    let announced = reference::announced(&fields, minor == 1 || !is_request);
     let expected = if is_request {
         announced
             .filter(|framing| method != "CONNECT" || matches!(framing, None | Some(Framing::Empty)))

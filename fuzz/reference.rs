@@ -108,7 +108,7 @@ fn version_of(text: &str) -> Option<String> {
 }
 
 /// The framing by `fields`: `None` if invalid, `Some(None)` without framing fields.
-pub fn announced(fields: &[Line], is_http_1_1: bool) -> Option<Option<Framing>> {
+pub fn announced(fields: &[Line], may_be_chunked: bool) -> Option<Option<Framing>> {
     let all = lowercased(fields);
     let named = |wanted: &str| -> Vec<&Vec<u8>> {
         let found = all
@@ -130,7 +130,7 @@ pub fn announced(fields: &[Line], is_http_1_1: bool) -> Option<Option<Framing>> 
         ([], []) => Some(None),
         ([], [coding]) => {
             let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
-            (is_chunked && is_http_1_1).then_some(Some(Framing::Chunked))
+            (is_chunked && may_be_chunked).then_some(Some(Framing::Chunked))
         }
         ([length], []) => {
             let is_digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);

@@ -54,7 +54,7 @@ pub enum Error {
     LengthRepeated,
     /// `Content-Length` and `Transfer-Encoding` together (RFC 9112 §6.1, §6.3 (3)).
     LengthAndCoding,
-    /// `Transfer-Encoding` in a message of HTTP/1.0 (RFC 9112 §6.1).
+    /// `Transfer-Encoding` in a request of HTTP/1.0 (RFC 9112 §6.1).
     CodingInHttp10,
     /// `Transfer-Encoding` is no list of codings, or names `chunked` twice or not last (RFC 9112 §6.1).
     CodingMalformed,

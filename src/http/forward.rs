@@ -254,7 +254,13 @@ fn target_persistence(
     options: &ConnectionOptions<'_>,
     framing: Framing,
 ) -> Persistence {
-    if options.is_persistent(head.version) && framing != Framing::UntilClose {
+    // RFC 9112 §6.1: such a framing is faulty, and its end not certain.
+    let is_faulty = head.version == Version::Http10
+        && head
+            .fields
+            .iter()
+            .any(|field| framing::is_coding(field.name));
+    if options.is_persistent(head.version) && framing != Framing::UntilClose && !is_faulty {
         Persistence::KeepAlive {
             announced_seconds: connection::announced_idle_seconds(head.fields),
         }
@@ -356,6 +362,8 @@ mod tests {
         check_response("the target announces that it closes", "HTTP/1.1 200 OK | Content-Length: 5 | Connection: close", usual, answer(Length(5), AfterResponse::KeepAlive, closed));
         check_response("the target closes, as HTTP/1.0 does by default", "HTTP/1.0 200 OK | Content-Length: 5", usual, answer(Length(5), AfterResponse::KeepAlive, closed));
         check_response("an HTTP/1.0 target keeps its connection", "HTTP/1.0 200 OK | Content-Length: 5 | Connection: keep-alive", usual, answer(Length(5), AfterResponse::KeepAlive, kept));
+        check_response("but not after chunks, which HTTP/1.0 does not have", "HTTP/1.0 200 OK | Transfer-Encoding: chunked | Connection: keep-alive", usual, answer(Chunked, AfterResponse::KeepAlive, closed));
+        check_response("nor after a head that announces them", "HTTP/1.0 304 x | Transfer-Encoding: chunked | Connection: keep-alive", usual, answer(Empty, AfterResponse::KeepAlive, closed));
         check_response("for an announced time", "HTTP/1.1 200 OK | Content-Length: 5 | Keep-Alive: timeout=5", usual, answer(Length(5), AfterResponse::KeepAlive, Persistence::KeepAlive { announced_seconds: Some(5) }));
         check_response("the body ends with the connection", "HTTP/1.1 200 OK", usual, answer(UntilClose, AfterResponse::Close(CloseDelimited), closed));
         check_response("the client closes", "HTTP/1.1 200 OK | Content-Length: 5", (RequestContext { is_persistent: false, ..get }, sent), answer(Length(5), AfterResponse::Close(ClientRequested), kept));

@@ -4,7 +4,7 @@
 //! message is refused: it must mean the same to the next recipient.
 
 use super::error::Error;
-use super::grammar::{is_token, number};
+use super::grammar::{Sender, is_token, number};
 use super::head::{Field, RequestHead, ResponseHead, Version};
 
 /// How the end of a body is determined.
@@ -50,7 +50,8 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
         return Err(Error::RequestLine);
     }
     // §6.3 (7): "If this is a request message and none of the above are true": no body.
-    let framing = framing_fields(head.fields, head.version)?.unwrap_or(Framing::Empty);
+    let framing =
+        framing_fields(head.fields, head.version, Sender::Client)?.unwrap_or(Framing::Empty);
     // RFC 9110 §9.3.6: "A CONNECT request message does not have content."
     if head.method == "CONNECT" && framing != Framing::Empty {
         return Err(Error::ConnectBody);
@@ -65,7 +66,7 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, Error> {
 /// As [`of_request`].
 pub fn of_response(head: &ResponseHead<'_, '_>, asked: ResponseTo) -> Result<Framing, Error> {
     // Before §6.3 (1), so that contradictory fields of a response without body are refused as well.
-    let framing = framing_fields(head.fields, head.version)?;
+    let framing = framing_fields(head.fields, head.version, Sender::Target)?;
     // §6.3 (1)
     if asked == ResponseTo::Head || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(Framing::Empty);
@@ -106,7 +107,11 @@ fn is_disguise_of(known: &str, name: &str) -> bool {
 }
 
 /// What both fields together say; `None` if the message has neither.
-fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<Option<Framing>, Error> {
+fn framing_fields(
+    fields: &[Field<'_>],
+    version: Version,
+    sender: Sender,
+) -> Result<Option<Framing>, Error> {
     let mut length = None;
     let mut coding = None;
     for field in fields {
@@ -130,8 +135,9 @@ fn framing_fields(fields: &[Field<'_>], version: Version) -> Result<Option<Frami
         // §6.3 (3): "ought to be handled as an error".
         (Some(_), Some(_)) => Err(Error::LengthAndCoding),
         (Some(coding), None) => {
-            // §6.1: "treat the message as if the framing is faulty".
-            if version == Version::Http10 {
+            // §6.1: "treat the message as if the framing is faulty [...] and close the connection after processing the
+            // message". Some servers of HTTP/1.0 send chunks, which every client decodes.
+            if version == Version::Http10 && sender == Sender::Client {
                 return Err(Error::CodingInHttp10);
             }
             // §6.3 (4)
@@ -350,7 +356,7 @@ mod tests {
     #[test]
     #[rustfmt::skip] // A table.
     fn a_response_ends_as_its_status_its_request_and_its_fields_say() {
-        use Error::{CodingInHttp10, CodingMalformed, CodingUnknown, LengthAndCoding, LengthMalformed, LengthRepeated};
+        use Error::{CodingMalformed, CodingUnknown, LengthAndCoding, LengthMalformed, LengthRepeated};
         use Framing::{Chunked, Empty, Length, UntilClose};
         check_response("by length", "GET", "1 200", "Content-Length: 5\r\n", Ok(Length(5)));
         check_response("by a length of zero", "GET", "1 200", "Content-Length: 0\r\n", Ok(Empty));
@@ -381,7 +387,9 @@ mod tests {
         check_response("two lengths", "GET", "1 200", "Content-Length: 5\r\nContent-Length: 6\r\n", Err(LengthRepeated));
         check_response("a malformed length", "GET", "1 200", "Content-Length: 5x\r\n", Err(LengthMalformed));
         check_response("a malformed length, to HEAD", "HEAD", "1 200", "Content-Length: -1\r\n", Err(LengthMalformed));
-        check_response("a coding in HTTP/1.0", "GET", "0 200", "Transfer-Encoding: chunked\r\n", Err(CodingInHttp10));
+        check_response("chunks in HTTP/1.0, as some servers send", "GET", "0 200", "Transfer-Encoding: chunked\r\n", Ok(Chunked));
+        check_response("another coding in HTTP/1.0", "GET", "0 200", "Transfer-Encoding: gzip\r\n", Err(CodingUnknown));
+        check_response("both in HTTP/1.0", "GET", "0 200", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Err(LengthAndCoding));
         check_response("another coding", "GET", "1 200", "Transfer-Encoding: gzip, chunked\r\n", Err(CodingUnknown));
         check_response("a coding that is no list", "GET", "1 200", "Transfer-Encoding: chunked, \r\n", Err(CodingMalformed));
     }

@@ -331,6 +331,38 @@ fn the_response_of_an_http_1_0_origin_is_forwarded_as_http_1_1() {
 }
 
 #[test]
+fn an_http_1_0_response_in_chunks_is_decoded_and_its_connection_not_kept() {
+    for connection in ["", "Connection: keep-alive\r\n"] {
+        for client_version in ["1.1", "1.0"] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(format!(
+                "GET / HTTP/{client_version}\r\nHost: localhost\r\n\r\n"
+            ));
+            let mut served = origin.accept();
+            served.request();
+            served.send(format!(
+                "HTTP/1.0 200 OK\r\n{connection}Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+            ));
+            let response = client.response("GET");
+            assert_eq!(
+                (response.version.as_str(), response.text().as_str()),
+                ("HTTP/1.1", "hello"),
+                "RFC 9112 §6.1, to {client_version}"
+            );
+            served.expect_end();
+            // The next response does not come from what the origin may send behind it.
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut second = origin.accept();
+            second.request();
+            second.send(OK);
+            assert_eq!(client.response("GET").text(), "ok");
+        }
+    }
+}
+
+#[test]
 fn responses_without_a_body_end_after_their_head() {
     let rows: [(&str, &str, Lines, &str); 8] = [
         (
