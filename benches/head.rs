@@ -7,7 +7,8 @@ use interceptor::http::connection::{ConnectionOptions, OPTIONS_MAX};
 use interceptor::http::framing::{self, ResponseTo};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, RequestHead, ResponseHead, Slots};
-use interceptor::http::rewrite::{self, ConnectionField, RequestRewriter};
+use interceptor::http::reply::ConnectionField;
+use interceptor::http::rewrite::{self, RequestRewriter};
 use interceptor::http::target::Target;
 use interceptor::http::{FIELDS_MAX, HEAD_BYTES_MAX, Parsed};
 

@@ -12,7 +12,7 @@ use interceptor::http::forward::{
 use interceptor::http::framing::{Framing, ResponseTo};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Slots, Version};
-use interceptor::http::reply::{Reply, ReplyOptions, Retry};
+use interceptor::http::reply::{ConnectionField, Reply, ReplyOptions, Retry};
 use interceptor::http::rewrite::RequestRewriter;
 use interceptor::http::{Error, Parsed, Sender as Side};
 
@@ -98,6 +98,8 @@ enum End {
     NoOrigin,
     /// The last exchange ended the connection.
     WithExchange,
+    /// Its request is answered here.
+    LastHop,
 }
 
 impl Play<'_> {
@@ -116,6 +118,9 @@ impl Play<'_> {
                     return End::Refused(refused.error);
                 }
             };
+            if request.ends_here {
+                return End::LastHop;
+            }
             let head_only = request.context.response_to == ResponseTo::Head;
             let stays = |name: &str| onward.sets(name) || request.nominated.has(name);
             let mut body = Body::new(request.framing);
@@ -191,6 +196,7 @@ impl Play<'_> {
                             context: onbound.context,
                             framing: onbound.framing,
                             nominated: onbound.nominated,
+                            ends_here: onbound.ends_here,
                         };
                         let len = onbound.head.len;
                         self.client.consume(len);
@@ -261,7 +267,7 @@ impl Play<'_> {
     fn refuse(&mut self, reply: Reply<'_>, head_only: bool) {
         let manner = ReplyOptions {
             head_only,
-            close: true,
+            connection: ConnectionField::Close,
         };
         reply.write("id", manner, &mut self.to_client);
     }
@@ -275,6 +281,7 @@ struct Request {
     context: RequestContext,
     framing: Framing,
     nominated: interceptor::http::connection::NominatedFields,
+    ends_here: bool,
 }
 
 /// Forwards one response.
@@ -547,7 +554,7 @@ impl Play<'_> {
         let rest = &self.client.bytes[at..];
         match end {
             // The end of the exchange has ended the connection.
-            End::WithExchange | End::NoOrigin => {}
+            End::WithExchange | End::NoOrigin | End::LastHop => {}
             End::ClientStopped => {
                 assert!(
                     !matches!(reference::request(rest), Verdict::Taken(_)),
@@ -570,7 +577,7 @@ impl Play<'_> {
             .map_or(0, |exchange| exchange.client_got.1);
         let own = &self.to_client[last_got..];
         match end {
-            End::WithExchange | End::ClientStopped => assert!(own.is_empty()),
+            End::WithExchange | End::ClientStopped | End::LastHop => assert!(own.is_empty()),
             End::Refused(_) | End::NoOrigin => check_own(own),
         }
     }
@@ -674,7 +681,15 @@ fn check_request(
     check_fields(
         &head.fields,
         &next.fields,
-        &["host", "via", "x-source", "upgrade", "te", "connection"],
+        &[
+            "host",
+            "via",
+            "x-source",
+            "upgrade",
+            "te",
+            "connection",
+            "max-forwards",
+        ],
         false,
     );
     assert_eq!(

@@ -10,7 +10,8 @@ use interceptor::http::connection::ConnectionOptions;
 use interceptor::http::framing::{self, Framing, ResponseTo};
 use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Field, Slots};
-use interceptor::http::rewrite::{self, ConnectionField, RequestRewriter};
+use interceptor::http::reply::ConnectionField;
+use interceptor::http::rewrite::{self, RequestRewriter};
 use interceptor::http::target::Target;
 use interceptor::http::{Error, Parsed, Sender, trailer};
 
@@ -389,6 +390,15 @@ fn rewrite_request(input: &[u8]) {
     expected.retain(|(name, _)| !["host", "x-source"].contains(&&name[..]));
     if head.version == head::Version::Http10 {
         expected.retain(|(name, _)| name != "expect");
+    }
+    for (name, value) in &mut expected {
+        if name == "max-forwards" && ["OPTIONS", "TRACE"].contains(&head.method) {
+            let text = String::from_utf8_lossy(value).into_owned();
+            let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            if let Some(left) = text.parse::<u64>().ok().filter(|_| is_digits) {
+                *value = left.saturating_sub(1).to_string().into_bytes();
+            }
+        }
     }
     let has = |wanted: &str| expected.iter().any(|(name, _)| name == wanted);
     assert!(!upgrades || framing == Framing::Empty && has("upgrade"));

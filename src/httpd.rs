@@ -17,7 +17,7 @@ use crate::http::body::{Body, BodyMode};
 use crate::http::connection::ConnectionOptions;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{self, RequestHead, Slots, Version};
-use crate::http::reply::{self, ReplyOptions};
+use crate::http::reply::{self, ConnectionField, ReplyOptions};
 use crate::http::target::Target;
 use crate::http::{Error, Parsed};
 use crate::serve::listen;
@@ -322,7 +322,10 @@ impl Connection {
         } = response;
         let options = ReplyOptions {
             head_only: self.request.is_head,
-            close: !self.request.persists,
+            connection: match self.request.persists {
+                true => ConnectionField::Absent,
+                false => ConnectionField::Close,
+            },
         };
         let mut out = Vec::new();
         match body {

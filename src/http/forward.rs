@@ -23,7 +23,8 @@ use super::error::{Error, Parsed};
 use super::framing::{self, Framing, ResponseTo};
 use super::guard::Guard;
 use super::head::{self, RequestHead, ResponseHead, Slots, Version};
-use super::rewrite::{self, ConnectionField, RequestRewriter};
+use super::reply::ConnectionField;
+use super::rewrite::{self, RequestRewriter};
 use super::target::Target;
 
 /// A request that is forwarded, and whose head has been written for the target.
@@ -39,6 +40,8 @@ pub struct ForwardedRequest<'h, 'b> {
     pub context: RequestContext,
     /// Fields that must not pass in the trailer section.
     pub nominated: NominatedFields,
+    /// It is not to be forwarded but to be answered here: see [`rewrite::ends_here`].
+    pub ends_here: bool,
 }
 
 /// What the treatment of a response depends on.
@@ -101,6 +104,7 @@ pub fn request<'h, 'b>(
     };
     Ok(Parsed::Complete(ForwardedRequest {
         nominated: nominated_trailers(&options, framing),
+        ends_here: rewrite::ends_here(&head),
         head,
         target,
         framing,
@@ -203,11 +207,7 @@ pub fn response<'h, 'b>(
                 }
                 next => next,
             };
-            let connection_field = match (next, context.version) {
-                (AfterResponse::KeepAlive, Version::Http11) => ConnectionField::Absent,
-                (AfterResponse::KeepAlive, Version::Http10) => ConnectionField::KeepAlive,
-                _ => ConnectionField::Close,
-            };
+            let connection_field = connection_field(next, context.version);
             let kind = ResponseKind::Final(FinalResponse {
                 framing,
                 mode,
@@ -245,6 +245,16 @@ pub fn after_response(
         AfterResponse::Close(CloseReason::Stopping)
     } else {
         AfterResponse::KeepAlive
+    }
+}
+
+/// What a final response to a client of that version says of its connection (RFC 9112 §9.3).
+pub fn connection_field(next: AfterResponse, version: Version) -> ConnectionField {
+    match (next, version) {
+        (AfterResponse::KeepAlive, Version::Http11) => ConnectionField::Absent,
+        (AfterResponse::KeepAlive, Version::Http10) => ConnectionField::KeepAlive,
+        (AfterResponse::Tunnel, _) => ConnectionField::Upgrade,
+        (AfterResponse::Close(_), _) => ConnectionField::Close,
     }
 }
 

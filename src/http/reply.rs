@@ -57,8 +57,37 @@ impl Reply<'static> {
 pub struct ReplyOptions {
     /// The request was a `HEAD`: the body is left out.
     pub head_only: bool,
-    /// The connection is closed after it.
-    pub close: bool,
+    /// What it says of the connection.
+    pub connection: ConnectionField,
+}
+
+/// The `Connection` field of a response to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionField {
+    /// None: an HTTP/1.1 connection persists by default.
+    Absent,
+    /// The connection persists, which is not the default of HTTP/1.0.
+    KeepAlive,
+    /// The connection is closed after this response.
+    Close,
+    /// The connection changes to the protocol in `Upgrade`.
+    Upgrade,
+}
+
+impl ConnectionField {
+    /// Its line. `has_upgrade`: the response has an `Upgrade`, which its sender must name in `Connection` (RFC 9110 §7.8).
+    pub fn line(self, has_upgrade: bool) -> &'static str {
+        match (self, has_upgrade) {
+            (ConnectionField::Absent, false) => "",
+            (ConnectionField::KeepAlive, false) => "Connection: keep-alive\r\n",
+            (ConnectionField::Close, false) => "Connection: close\r\n",
+            (ConnectionField::KeepAlive, true) => "Connection: keep-alive, Upgrade\r\n",
+            (ConnectionField::Close, true) => "Connection: close, Upgrade\r\n",
+            (ConnectionField::Absent, true) | (ConnectionField::Upgrade, _) => {
+                "Connection: Upgrade\r\n"
+            }
+        }
+    }
 }
 
 impl Reply<'_> {
@@ -110,11 +139,7 @@ pub fn document(
     options: ReplyOptions,
     out: &mut Vec<u8>,
 ) {
-    let connection = if options.close {
-        "Connection: close\r\n"
-    } else {
-        ""
-    };
+    let connection = options.connection.line(false);
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{extra}{connection}\r\n",
         reason(status),
@@ -139,11 +164,11 @@ pub fn stream_head(
     } else {
         ""
     };
-    let connection = if options.close || !is_chunked {
-        "Connection: close\r\n"
-    } else {
-        ""
+    let connection = match is_chunked {
+        true => options.connection,
+        false => ConnectionField::Close,
     };
+    let connection = connection.line(false);
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{extra}{framing}{connection}\r\n"
     );
@@ -194,7 +219,7 @@ mod tests {
 
     const STAYS: ReplyOptions = ReplyOptions {
         head_only: false,
-        close: false,
+        connection: ConnectionField::Absent,
     };
 
     fn reply<'a>(status: u16, message: &'a str) -> Reply<'a> {
@@ -257,11 +282,19 @@ mod tests {
         let (head, _) = sent(
             &soon,
             ReplyOptions {
-                close: true,
+                connection: ConnectionField::Close,
                 ..STAYS
             },
         );
         assert!(head.contains("\r\nConnection: close\r\n"));
+        let (head, _) = sent(
+            &soon,
+            ReplyOptions {
+                connection: ConnectionField::KeepAlive,
+                ..STAYS
+            },
+        );
+        assert!(head.contains("\r\nConnection: keep-alive\r\n"));
     }
 
     #[test]
@@ -309,7 +342,7 @@ mod tests {
             let (head, body) = sent(
                 &error.reply(),
                 ReplyOptions {
-                    close: true,
+                    connection: ConnectionField::Close,
                     ..STAYS
                 },
             );

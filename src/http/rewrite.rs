@@ -4,9 +4,10 @@
 
 use super::connection::{self, ConnectionOptions};
 use super::framing::{self, Framing};
-use super::grammar::{is_field_value, is_token, list};
+use super::grammar::{is_field_value, is_token, list, number};
 use super::guard::PSEUDONYM;
-use super::head::{Field, RequestHead, ResponseHead, Version, elements};
+use super::head::{Field, RequestHead, ResponseHead, Version, elements, values};
+use super::reply::ConnectionField;
 use super::target::{Target, host_of};
 
 /// What is changed in every request, prepared once.
@@ -152,6 +153,17 @@ pub fn request(
     upgrades
 }
 
+/// Whether a request is for this hop: an `OPTIONS` or a `TRACE` with `Max-Forwards: 0` (RFC 9110 §7.6.2).
+pub fn ends_here(head: &RequestHead<'_, '_>) -> bool {
+    counts_forwards(head.method)
+        && values(head.fields, "Max-Forwards").any(|value| number(value) == Some(0))
+}
+
+/// RFC 9110 §7.6.2: other methods may ignore `Max-Forwards`.
+fn counts_forwards(method: &str) -> bool {
+    matches!(method, "OPTIONS" | "TRACE")
+}
+
 fn request_line(method: &str, target: &Target<'_>, rewriter: &RequestRewriter, out: &mut Vec<u8>) {
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
@@ -178,6 +190,7 @@ fn client_fields(
         name,
         value: rewriter.host.as_bytes(),
     };
+    let counts_forwards = counts_forwards(head.method);
     let mut has_host = false;
     let mut accepts_trailers = false;
     for field in head.fields {
@@ -193,7 +206,14 @@ fn client_fields(
         } else if upgrades && is("Upgrade") {
             list_line(field, is_forwarded_protocol, out);
         } else if is_forwarded(field.name, head.version, options, rewriter) {
-            line(field, out);
+            match number(field.value).filter(|_| counts_forwards && is("Max-Forwards")) {
+                Some(left) => {
+                    let value = left.saturating_sub(1).to_string();
+                    let (name, value) = (field.name, value.as_bytes());
+                    line(&Field { name, value }, out);
+                }
+                None => line(field, out),
+            }
         }
     }
     if !has_host {
@@ -212,19 +232,6 @@ fn is_forwarded(
     // RFC 9110 §10.1.1: an expectation in an HTTP/1.0 request is to be ignored; its client does not understand a 100.
     let is_ignored = version == Version::Http10 && name.eq_ignore_ascii_case("Expect");
     !is_ignored && !options.is_hop_by_hop(name) && !rewriter.sets(name)
-}
-
-/// The `Connection` field of a response to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionField {
-    /// None: an HTTP/1.1 connection persists by default.
-    Absent,
-    /// The connection persists, which is not the default of HTTP/1.0.
-    KeepAlive,
-    /// The connection is closed after this response.
-    Close,
-    /// The connection changes to the protocol in `Upgrade`.
-    Upgrade,
 }
 
 /// Writes the head of a response for the client.
@@ -263,18 +270,7 @@ pub fn response(
             line(field, out);
         }
     }
-    // RFC 9110 §7.8: a sender of `Upgrade` must name it in `Connection`.
-    let connection: &[u8] = match (connection_field, upgrades) {
-        (ConnectionField::Absent, false) => b"",
-        (ConnectionField::KeepAlive, false) => b"Connection: keep-alive\r\n",
-        (ConnectionField::Close, false) => b"Connection: close\r\n",
-        (ConnectionField::KeepAlive, true) => b"Connection: keep-alive, Upgrade\r\n",
-        (ConnectionField::Close, true) => b"Connection: close, Upgrade\r\n",
-        (ConnectionField::Absent, true) | (ConnectionField::Upgrade, _) => {
-            b"Connection: Upgrade\r\n"
-        }
-    };
-    out.extend_from_slice(connection);
+    out.extend_from_slice(connection_field.line(upgrades).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -433,6 +429,29 @@ mod tests {
         let expected = format!("{start}{fields} | {end}{connection}");
         assert_eq!(text, expected, "{why}");
         assert_eq!(upgrades, connection.contains("Upgrade"), "{why}");
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
+    fn max_forwards_counts_the_hops_of_options_and_trace() {
+        #[track_caller]
+        fn check_forwards(why: &str, method: &str, lines: &str, expected: &str, ends: bool) {
+            let request = format!("{method} / HTTP/1.1 | Host: a{lines}");
+            let (text, _) = rewritten_with(&rewriter(), &request);
+            assert_eq!(text, format!("{method} /base/ HTTP/1.1 | Host: o:1{expected} | Via: 1.1 ic | x-source: ic"), "{why}");
+            assert_eq!(with_request(&head_text(&request), ends_here), ends, "{why}");
+        }
+        for method in ["OPTIONS", "TRACE"] {
+            check_forwards("one less (RFC 9110 §7.6.2)", method, " | max-forwards: 10 | A: 1", " | max-forwards: 9 | A: 1", false);
+            check_forwards("the last hop", method, " | Max-Forwards: 1", " | Max-Forwards: 0", false);
+            check_forwards("this is the last hop", method, " | Max-Forwards: 0", " | Max-Forwards: 0", true);
+            check_forwards("in any spelling", method, " | MAX-FORWARDS: 000", " | MAX-FORWARDS: 0", true);
+            check_forwards("one of two", method, " | Max-Forwards: 5 | Max-Forwards: 0", " | Max-Forwards: 4 | Max-Forwards: 0", true);
+            check_forwards("not a number", method, " | Max-Forwards: -1", " | Max-Forwards: -1", false);
+            check_forwards("none", method, "", "", false);
+        }
+        check_forwards("other methods ignore it", "GET", " | Max-Forwards: 0", " | Max-Forwards: 0", false);
+        check_forwards("methods are case-sensitive", "trace", " | Max-Forwards: 5", " | Max-Forwards: 5", false);
     }
 
     #[test]

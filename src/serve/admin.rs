@@ -1,19 +1,25 @@
-//! The interceptor's own pages under `/_ic/`. Every other path is forwarded.
+//! The interceptor's own pages under `/_ic/`, and its answers to requests that end here. Every other request is forwarded.
 
 use std::fmt::Write as _;
 
 use serde_json::json;
 
 use super::site::Site;
+use crate::http::head::{RequestHead, Version};
 use crate::http::reply::{self, ReplyOptions};
+use crate::text::redact;
 
 /// A page of the interceptor itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Page {
     /// Who this is: `/_ic/health`.
     Health,
     /// What it has done, for Prometheus: `/_ic/metrics`.
     Metrics,
+    /// This is the last hop of a request: what an `OPTIONS` gets.
+    Options,
+    /// The same for a `TRACE`: the request as it was received.
+    Trace(String),
 }
 
 impl Page {
@@ -29,15 +35,36 @@ impl Page {
         }
     }
 
+    /// The answer to a request that is not to be forwarded (RFC 9110 §9.3.7, §9.3.8).
+    pub fn last_hop(head: &RequestHead<'_, '_>) -> Self {
+        if head.method != "TRACE" {
+            return Page::Options;
+        }
+        let version = match head.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        };
+        let mut text = format!("TRACE {} {version}\r\n", redact::path(head.target));
+        for field in head.fields {
+            let value = redact::field(field.name, field.value);
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{}: {value}\r\n", field.name);
+        }
+        Page::Trace(text + "\r\n")
+    }
+
     /// Writes the whole response, and counts it.
-    pub fn write(self, site: &Site, options: ReplyOptions, out: &mut Vec<u8>) {
+    pub fn write(&self, site: &Site, options: ReplyOptions, out: &mut Vec<u8>) {
         site.metrics.count_own_response(match self {
             Page::Health => "health",
             Page::Metrics => "metrics",
+            Page::Options | Page::Trace(_) => "last_hop",
         });
         let (media_type, body) = match self {
             Page::Health => ("application/json", health(site)),
             Page::Metrics => ("text/plain; version=0.0.4", metrics(site)),
+            Page::Options => ("text/plain", String::new()),
+            Page::Trace(text) => ("message/http", text.clone()),
         };
         reply::document(200, media_type, "", body.as_bytes(), options, out);
     }

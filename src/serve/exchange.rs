@@ -33,7 +33,7 @@ use crate::http::body::{Body, BodyMode};
 use crate::http::connection::{AfterResponse, CloseReason, Persistence};
 use crate::http::forward::{self, ExchangeState};
 use crate::http::framing::{Framing, ResponseTo};
-use crate::http::reply::ReplyOptions;
+use crate::http::reply::{ConnectionField, ReplyOptions};
 
 /// Serves a client's connection to its end, at which `guard` is dropped.
 pub fn serve(stream: Stream, guard: ConnectionGuard) -> impl Future<Output = ()> {
@@ -135,7 +135,7 @@ fn exchange<'a>(
     site: &'a Site,
 ) -> impl Future<Output = Ending> {
     async move {
-        if let Some(page) = request.page {
+        if let Some(page) = &request.page {
             return match serve_page(connection, request, page, site).await {
                 Ok(next) => Ending::Next(next),
                 Err(fault) => Ending::Refuse(request.refusal(fault)),
@@ -316,7 +316,7 @@ async fn connect(
 async fn serve_page(
     connection: &Connection,
     request: &Request,
-    page: Page,
+    page: &Page,
     site: &Site,
 ) -> Result<AfterResponse, ForwardError> {
     let state = ExchangeState {
@@ -332,7 +332,7 @@ async fn serve_page(
     };
     let options = ReplyOptions {
         head_only: request.context.response_to == ResponseTo::Head,
-        close: next != AfterResponse::KeepAlive,
+        connection: forward::connection_field(next, request.context.version),
     };
     let mut out = Scratch::take();
     page.write(site, options, &mut out);
@@ -365,7 +365,7 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
     let mut out = Scratch::take();
     let options = ReplyOptions {
         head_only: refusal.head_only,
-        close: true,
+        connection: ConnectionField::Close,
     };
     reply.write(&site.service.next_request_id(), options, &mut out);
     log::debug!("answering {}: {}", reply.status, reply.message);

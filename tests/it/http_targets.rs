@@ -368,3 +368,86 @@ fn a_target_can_be_a_unix_socket() {
     }
     std::fs::remove_file(&path).expect("it is there");
 }
+
+#[test]
+fn options_and_trace_end_where_max_forwards_says() {
+    let stage = Stage::new();
+    for method in ["OPTIONS", "TRACE"] {
+        for (sent, expected) in [("1", "0"), ("10", "9")] {
+            let seen = stage.forwarded(format!(
+                "{method} / HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: {sent}\r\n\r\n"
+            ));
+            let left = seen.fields.one("max-forwards");
+            assert_eq!(left, Some(expected), "RFC 9110 §7.6.2: one less, {method}");
+        }
+        stage.origin.forget();
+        let mut client = stage.interceptor.client();
+        client.send(format!(
+            "{method} /a?key=secret HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: 0\r\nAuthorization: Bearer secret\r\nX: y\r\n\r\n"
+        ));
+        let response = client.response(method);
+        assert_eq!(response.status, 200, "{method}");
+        assert!(
+            stage.origin.requests().is_empty(),
+            "{method} is answered here"
+        );
+        let text = response.text();
+        assert!(
+            !text.contains("secret"),
+            "RFC 9110 §9.3.8: no credentials: {text}"
+        );
+        if method == "TRACE" {
+            assert_eq!(response.fields.one("content-type"), Some("message/http"));
+            assert!(text.starts_with("TRACE /a"), "{text}");
+            assert!(
+                text.contains("\r\nX: y\r\n") && text.ends_with("\r\n\r\n"),
+                "{text}"
+            );
+        } else {
+            assert_eq!(text, "");
+        }
+        client.send("GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(
+            client.response("GET").status,
+            200,
+            "the connection persists"
+        );
+    }
+    let seen = stage.forwarded("GET / HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: 0\r\n\r\n");
+    assert_eq!(
+        seen.fields.one("max-forwards"),
+        Some("0"),
+        "other methods ignore it"
+    );
+}
+
+#[test]
+fn own_pages_keep_the_connection_of_an_http_1_0_client_that_asks_for_it() {
+    let stage = Stage::new();
+    for (path, head) in [
+        ("/_ic/health", false),
+        ("/_ic/metrics", false),
+        ("/_ic/health", true),
+    ] {
+        let method = if head { "HEAD" } else { "GET" };
+        let mut client = stage.interceptor.client();
+        for _ in 0..2 {
+            client.send(format!(
+                "{method} {path} HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n"
+            ));
+            let response = client.response(method);
+            let connection = response.fields.list("connection");
+            assert_eq!(connection, ["keep-alive"], "RFC 9112 §9.3: {method} {path}");
+        }
+        client.send(format!(
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"
+        ));
+        let response = client.response(method);
+        assert_eq!(
+            response.fields.list("connection"),
+            ["close"],
+            "{method} {path}"
+        );
+        client.expect_end();
+    }
+}

@@ -199,7 +199,10 @@ fn take_request(
         .split('?')
         .next()
         .unwrap_or_default();
-    let page = Page::at(method, path);
+    let page = match forwarded.ends_here {
+        true => Some(Page::last_hop(&forwarded.head)),
+        false => Page::at(method, path),
+    };
     let is_traced = page.is_none() && site.feed.is_active();
     let trace = is_traced.then(|| {
         let head = Some(&forwarded.head);
