@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, getpeername, getsockname, shutdown, sockopt};
@@ -184,6 +184,8 @@ pub struct Conn {
     read_buffer: ReadBuffer,
     /// If it were closed now, an incomplete message would look complete to the peer.
     is_amid_message: Cell<bool>,
+    /// Until when it may be kept for other requests; `None`: without limit.
+    expires: Option<Instant>,
 }
 
 impl Conn {
@@ -193,7 +195,19 @@ impl Conn {
             stream,
             read_buffer: ReadBuffer::default(),
             is_amid_message: Cell::new(false),
+            expires: None,
         }
+    }
+
+    /// Lets it be kept for other requests no longer than until `at`.
+    pub fn expire(&mut self, at: Instant) {
+        self.expires = Some(at);
+    }
+
+    /// How long it may still be kept for other requests.
+    pub fn lifetime(&self) -> Duration {
+        let left = |at: Instant| at.saturating_duration_since(reactor::now());
+        self.expires.map_or(Duration::MAX, left)
     }
 
     /// The stream itself.

@@ -36,16 +36,25 @@ impl Hosts {
     }
 }
 
-/// An origin on a loopback address that answers each request with `text`, and closes: each needs a new connection.
-fn origin_at(last: u8, port: u16, tls: Option<tls::Config>, text: &'static str) -> Origin {
+const CLOSES: &str = "Connection: close";
+
+/// An origin on a loopback address that answers each request with `field` and `text`.
+fn origin_at(
+    last: u8,
+    port: u16,
+    tls: Option<tls::Config>,
+    (field, text): (&'static str, &'static str),
+) -> Origin {
     Origin::listen_at((Ipv4Addr::new(127, 0, 0, last), port).into())
         .with_tls(tls)
         .answers(move |_, _| {
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-                text.len()
-            );
-            Reply::BytesThenClose((head + text).into_bytes())
+            let length = text.len();
+            let head = format!("HTTP/1.1 200 OK\r\n{field}\r\nContent-Length: {length}\r\n\r\n");
+            let answer = (head + text).into_bytes();
+            match field {
+                CLOSES => Reply::BytesThenClose(answer),
+                _ => Reply::Bytes(answer),
+            }
         })
 }
 
@@ -56,13 +65,23 @@ fn answer(interceptor: &Interceptor) -> String {
 }
 
 #[test]
-fn a_target_that_moves_is_found_though_its_old_address_still_accepts() {
+fn the_name_is_looked_up_again_after_half_a_minute() {
+    // At the same time, since each waits for that.
+    std::thread::scope(|scope| {
+        scope.spawn(check_moved);
+        scope.spawn(check_moved_while_connected);
+        scope.spawn(check_unresolved);
+    });
+}
+
+/// The old address still accepts connections.
+fn check_moved() {
     let Some(hosts) = Hosts::new("127.0.0.11 moving.test\n") else {
         return;
     };
     let port = free_port();
-    let _old = origin_at(11, port, None, "old");
-    let _new = origin_at(12, port, None, "new");
+    let _old = origin_at(11, port, None, (CLOSES, "old"));
+    let _new = origin_at(12, port, None, (CLOSES, "new"));
     let launch = Launch::toward(format!("http://moving.test:{port}"));
     let interceptor = hosts.under(launch).start();
     assert_eq!(answer(&interceptor), "old");
@@ -73,13 +92,36 @@ fn a_target_that_moves_is_found_though_its_old_address_still_accepts() {
     assert_eq!(answer(&interceptor), "new", "for half a minute");
 }
 
-#[test]
-fn a_target_that_does_not_resolve_any_more_is_served_at_its_old_address() {
+/// Connections to the old address stay open, and requests use them.
+fn check_moved_while_connected() {
+    let Some(hosts) = Hosts::new("127.0.0.19 moving.test\n") else {
+        return;
+    };
+    let keeps = "Keep-Alive: timeout=300";
+    let port = free_port();
+    let old = origin_at(19, port, None, (keeps, "old"));
+    let _new = origin_at(20, port, None, (keeps, "new"));
+    let launch = Launch::toward(format!("http://moving.test:{port}"));
+    let interceptor = hosts.under(launch).start();
+    assert_eq!(answer(&interceptor), "old");
+    hosts.set("127.0.0.20 moving.test\n");
+    let mut idle = interceptor.client();
+    // Traffic does not keep the old address in use.
+    for _ in 0..16 {
+        idle.expect_silence(Duration::from_secs(2));
+        answer(&interceptor);
+    }
+    assert_eq!(answer(&interceptor), "new");
+    assert_eq!(old.connections(), 1, "the connection was reused before");
+}
+
+/// A lookup that fails changes nothing (RFC 8767 §5).
+fn check_unresolved() {
     let Some(hosts) = Hosts::new("127.0.0.18 moving.test\n") else {
         return;
     };
     let port = free_port();
-    let origin = origin_at(18, port, None, "ok");
+    let origin = origin_at(18, port, None, (CLOSES, "ok"));
     let launch = Launch::toward(format!("http://moving.test:{port}"));
     let interceptor = hosts.under(launch).start();
     assert_eq!(answer(&interceptor), "ok");
@@ -100,12 +142,12 @@ fn a_target_that_moves_is_found_at_once_when_its_old_address_fails() {
         return;
     };
     let port = free_port();
-    let old = origin_at(13, port, None, "old");
+    let old = origin_at(13, port, None, (CLOSES, "old"));
     let launch = Launch::toward(format!("http://moving.test:{port}"));
     let interceptor = hosts.under(launch).start();
     assert_eq!(answer(&interceptor), "old");
     drop(old);
-    let _new = origin_at(14, port, None, "new");
+    let _new = origin_at(14, port, None, (CLOSES, "new"));
     hosts.set("127.0.0.14 moving.test\n");
     assert_eq!(answer(&interceptor), "new", "the old address refuses");
 }
@@ -118,13 +160,13 @@ fn a_target_that_moves_is_found_at_once_when_another_certificate_is_at_its_old_a
     };
     let identity = |name: &str| Some(tls::Authority::known().issue(&[name], |_| {}).server());
     let port = free_port();
-    let old = origin_at(15, port, identity("moving.test"), "old");
+    let old = origin_at(15, port, identity("moving.test"), (CLOSES, "old"));
     let launch = Launch::toward(format!("https://moving.test:{port}"));
     let interceptor = hosts.under(launch).start();
     assert_eq!(answer(&interceptor), "old");
     drop(old);
-    let _other = origin_at(15, port, identity("other.test"), "other");
-    let _new = origin_at(16, port, identity("moving.test"), "new");
+    let _other = origin_at(15, port, identity("other.test"), (CLOSES, "other"));
+    let _new = origin_at(16, port, identity("moving.test"), (CLOSES, "new"));
     hosts.set("127.0.0.16 moving.test\n");
     assert_eq!(answer(&interceptor), "new", "the certificate is another's");
 }
@@ -135,7 +177,7 @@ fn hold_waits_for_a_name_that_does_not_resolve_yet() {
         return;
     };
     let port = free_port();
-    let _origin = origin_at(17, port, None, "up");
+    let _origin = origin_at(17, port, None, (CLOSES, "up"));
     let launch = Launch::toward(format!("http://moving.test:{port}")).args(["--hold", "60"]);
     let interceptor = hosts.under(launch).start();
     let mut client = interceptor.client().with_timeout(6 * DEADLINE);

@@ -36,6 +36,8 @@ pub struct Connector {
     target: Target,
     tls: Option<Tls>,
     proxy: Option<Proxy>,
+    /// The host that is connected to is a name, which may lead elsewhere later.
+    is_name: bool,
     /// The last lookup that led to a connection.
     found: RefCell<Option<Lookup>>,
     metrics: Rc<Metrics>,
@@ -49,10 +51,16 @@ impl Connector {
         proxy: Option<Proxy>,
         metrics: Rc<Metrics>,
     ) -> Self {
+        let is_name = match (target.endpoint(), &proxy) {
+            (Endpoint::Unix(_), _) => false,
+            (_, Some(proxy)) => known(proxy.address().0, 0).is_none(),
+            (Endpoint::Tcp(host, _), None) => known(host, 0).is_none(),
+        };
         Connector {
             target,
             tls,
             proxy,
+            is_name,
             found: RefCell::default(),
             metrics,
         }
@@ -120,7 +128,7 @@ impl Connector {
         }
     }
 
-    /// Makes a connection. The addresses that are known are used for [`LOOKUP_AGE_MAX`]; if that fails in any way, TLS included,
+    /// Makes a connection. The addresses of the last lookup are used for [`LOOKUP_AGE_MAX`]; if that fails in any way, TLS included,
     /// the name is looked up, and the host is connected to again if it has moved.
     async fn connect_once(&self, stage: &Cell<Stage>) -> Result<Conn, ConnectError> {
         let (host, port) = match (self.target.endpoint(), &self.proxy) {
@@ -131,28 +139,28 @@ impl Connector {
             (Endpoint::Tcp(..), Some(proxy)) => proxy.address(),
             (Endpoint::Tcp(host, port), None) => (host.as_str(), *port),
         };
-        let known = self.found.borrow().clone();
+        let last = self.found.borrow().clone();
         let mut failure = None;
-        if let Some(known) = &known
-            && Moment::now().since(known.at) < LOOKUP_AGE_MAX
+        if let Some(last) = &last
+            && Moment::now().since(last.at) < LOOKUP_AGE_MAX
         {
-            match self.connect_to(known.clone(), stage).await {
+            match self.connect_to(last.clone(), stage).await {
                 Err(error) => failure = Some(error),
                 connected => return connected,
             }
             stage.set(Stage::Connect);
         }
-        let addresses = match (resolve(host, port).await, known, failure) {
-            (Ok(addresses), Some(known), Some(failure))
-                if addresses.iter().all(|to| known.addresses.contains(to)) =>
+        let addresses = match (resolve(host, port).await, last, failure) {
+            (Ok(addresses), Some(last), Some(failure))
+                if addresses.iter().all(|to| last.addresses.contains(to)) =>
             {
                 return Err(failure);
             }
             // RFC 8305 §4: an address that was used before is preferred.
-            (Ok(addresses), Some(known), None) => preferring(known.addresses[0], addresses),
+            (Ok(addresses), Some(last), None) => preferring(last.addresses[0], addresses),
             (Ok(addresses), ..) => addresses.into(),
             // RFC 8767 §5: old addresses are better than none.
-            (Err(_), Some(known), None) => known.addresses,
+            (Err(_), Some(last), None) => last.addresses,
             (Err(error), ..) => return Err(self.at_proxy(error)),
         };
         let at = Moment::now();
@@ -176,8 +184,11 @@ impl Connector {
             // Boxed: few have a proxy, and the others need not make room for its future.
             Box::pin(proxy.tunnel(&stream, &format!("{host}:{port}"))).await?;
         }
-        let conn = self.finish(stream, stage).await?;
+        let mut conn = self.finish(stream, stage).await?;
         let Lookup { mut addresses, at } = to;
+        if self.is_name {
+            conn.expire(reactor::now() + LOOKUP_AGE_MAX.saturating_sub(Moment::now().since(at)));
+        }
         if addresses[0] != address {
             addresses = preferring(address, addresses.to_vec());
         }
@@ -259,23 +270,27 @@ async fn connect_first(addresses: &[SocketAddr]) -> Result<(SocketAddr, Stream),
     })
 }
 
-/// The addresses of a host, in the order in which they are tried. `localhost` is never looked up (RFC 6761 §6.3) and is both
-/// loopback addresses: servers listen on either.
+/// The addresses of a host, in the order in which they are tried.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    if host.eq_ignore_ascii_case("localhost") {
-        return Ok(vec![
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
-        ]);
+    if let Some(addresses) = known(host, port) {
+        return Ok(addresses);
     }
     match async_net::resolve((host, port)).await {
         Ok(addresses) => Ok(happy_eyeballs::interleave(addresses)),
         Err(error) if listen::lacks_descriptors(&error) => Err(ConnectError::NoDescriptors),
         Err(error) => Err(ConnectError::Unresolved(error)),
     }
+}
+
+/// The addresses of a host that is not looked up. `localhost` never is (RFC 6761 §6.3) and is both loopback addresses: servers
+/// listen on either.
+fn known(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    if host.eq_ignore_ascii_case("localhost") {
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Some(loopback.map(|ip| SocketAddr::new(ip, port)).to_vec());
+    }
+    let ip = host.parse().ok()?;
+    Some(vec![SocketAddr::new(ip, port)])
 }
 
 fn failure(error: io::Error) -> ConnectError {
@@ -307,8 +322,8 @@ fn may_come_up(error: &ConnectError) -> bool {
     }
 }
 
-/// How long addresses are used before the name is looked up again: a server that moves is followed, as nginx (`valid=30s`) and
-/// Java do, and a burst of connections costs one lookup.
+/// How long addresses, and kept connections to them, are used before the name is looked up again: a server that moves is followed,
+/// as nginx (`valid=30s`) and Java do, and a burst of connections costs one lookup.
 const LOOKUP_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts while a target starts.

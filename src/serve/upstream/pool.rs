@@ -91,7 +91,7 @@ impl Pool {
     /// Keeps a connection whose last response is complete. `announced_seconds` is how long the target said that it would
     /// keep it.
     pub fn keep(&self, conn: Conn, announced_seconds: Option<u64>) {
-        let lifetime = idle_lifetime(announced_seconds);
+        let lifetime = idle_lifetime(announced_seconds).min(conn.lifetime());
         let mut idle = self.idle.borrow_mut();
         if !conn.is_quiet() {
             self.is_persistent.set(false);
