@@ -1,7 +1,8 @@
 //! The registry file: reading it while others write it, and changing it without losing a change.
 //!
 //! Two kinds of programs share the file. `ic` processes exclude one another by a lock on a file beside it, which is never
-//! renamed or removed, and replace the registry by a rename. The Python tool does not know that lock: it reads under
+//! renamed or removed, and replace the registry by a rename, or where that is not possible write it in place, with a copy beside it for the case of a
+//! crash. The Python tool does not know that lock: it reads under
 //! `flock(LOCK_SH)`; it writes by opening the file (which empties it), then taking `flock(LOCK_EX)`, then writing in
 //! place. Consequences:
 //!
@@ -31,7 +32,7 @@ use std::{fmt, fs, thread};
 
 pub use self::error::{DamageReport, StoreError, Wait, WaitReason};
 use self::lock::LockDeadline;
-use self::replace::StorePaths;
+use self::replace::{Replaced, StorePaths};
 use self::snapshot::{FileSnapshot, read_stable};
 use super::model::Registry;
 use super::project::home_folder;
@@ -103,8 +104,7 @@ impl Store {
     ///
     /// The file cannot be read, is no regular file or larger than 16 MiB, or is still being written after 10 s.
     pub fn read(&self) -> Result<Loaded, StoreError> {
-        let Some(snapshot) = read_stable(|| FileSnapshot::at(&self.file), &mut self.deadline())?
-        else {
+        let Some(snapshot) = read_stable(|| self.snapshot(), &mut self.deadline())? else {
             return Ok(Loaded {
                 registry: Registry::default(),
                 warning: None,
@@ -143,6 +143,16 @@ impl Store {
         Ok(Updated { value, warning })
     }
 
+    /// The file, or the copy of what another writer is writing into it, or has not finished.
+    fn snapshot(&self) -> Result<Option<FileSnapshot>, StoreError> {
+        let snapshot = FileSnapshot::at(&self.file)?;
+        Ok(snapshot.map(|now| {
+            let paths = (!now.is_whole()).then(|| StorePaths::of(&self.file).ok());
+            let copy = paths.flatten().and_then(|paths| paths.unfinished(&now));
+            copy.unwrap_or(now)
+        }))
+    }
+
     fn update_with(
         &self,
         change: &mut dyn FnMut(&mut Registry),
@@ -155,6 +165,7 @@ impl Store {
         let mut deadline = LockDeadline::new(paths.lock_file(), &*self.on_wait);
         let _lock = paths.lock(&mut deadline)?;
         deadline.restart(&self.file);
+        paths.repair(&mut deadline)?;
         let mut update = Update {
             file: &self.file,
             paths: &paths,
@@ -254,12 +265,16 @@ impl Update<'_> {
         };
         self.is_replaced = true;
         self.paths.sync()?;
-        self.late_write = match snapshot {
-            None => {
-                thread::sleep(OVERWRITE_WATCH.saturating_sub(replaced.elapsed()));
+        self.late_write = match (replaced, snapshot) {
+            (Replaced::Renamed(since), Some(old)) => {
+                LateWrite::watch(old, current, &text, since, &mut self.deadline)?
+            }
+            (Replaced::Renamed(since) | Replaced::InPlace(since), written) => {
+                // Unlocks it, for programs that wait to write it.
+                drop(written);
+                thread::sleep(OVERWRITE_WATCH.saturating_sub(since.elapsed()));
                 None
             }
-            Some(old) => LateWrite::watch(old, current, &text, replaced, &mut self.deadline)?,
         };
         Ok(self.late_write.is_none() && self.is_kept(&base, &next, &text)?)
     }

@@ -4,14 +4,15 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use interceptor::registry::Registry;
 use interceptor::registry::recover::recover;
+use interceptor::registry::{Registry, Store};
 use tempfile::TempDir;
 
 const SOUND: &str = r#"{"mappings": {"/home/me/a": 8888}, "next_available": 8889}"#;
@@ -34,11 +35,16 @@ fn a_writer_that_is_killed_or_fails_at_any_call_leaves_the_old_or_the_new_regist
         return;
     }
     let cases: usize = thread::scope(|scope| {
-        [Some(SOUND), None, Some(FLAWED)]
-            .map(|text| scope.spawn(move || check_all(text)))
-            .into_iter()
-            .map(|scene| scene.join().unwrap())
-            .sum()
+        [
+            (Some(SOUND), false),
+            (None, false),
+            (Some(FLAWED), false),
+            (Some(SOUND), true),
+        ]
+        .map(|(text, is_mounted)| scope.spawn(move || check_all(&Scene::new(text, is_mounted))))
+        .into_iter()
+        .map(|scene| scene.join().unwrap())
+        .sum()
     });
     println!("cases: {cases}");
 }
@@ -52,7 +58,7 @@ fn the_old_file_is_kept_while_a_program_may_be_reading_it() {
     }
     // With an `fsync` that takes no time.
     let options = ["-ttt", "-e", "inject=fsync:retval=0"];
-    let calls = Scene::new(Some(SOUND)).traced(&options);
+    let calls = Scene::new(Some(SOUND), false).traced(&options);
     // Seconds, and the call.
     let when = |start: &str| {
         let found = calls.lines().find_map(|line| {
@@ -66,9 +72,35 @@ fn the_old_file_is_kept_while_a_program_may_be_reading_it() {
     assert!(passed > 0.003, "{passed} s: {calls}");
 }
 
-/// Injects every fault at every call of a writer on `text`; returns the number of cases.
-fn check_all(text: Option<&'static str>) -> usize {
-    let scene = Scene::new(text);
+/// As DrvFs of WSL refuses `fchmod`, also where it changes nothing.
+#[test]
+fn a_file_system_that_refuses_to_change_permissions_can_hold_the_registry() {
+    if !can_trace() {
+        eprintln!("skipped: strace is not installed or not permitted");
+        return;
+    }
+    // A new file gets the mode of the first, and is renamed; the second is written in place.
+    for (mode, is_renamed) in [(0o600, true), (0o666, false)] {
+        let scene = Scene::new(Some(SOUND), false);
+        scene.set();
+        let file = scene.path("r.json");
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let before = fs::metadata(&file).unwrap();
+        let strace = scene.strace(&["-o", "/dev/null", "-e", "inject=fchmod:error=EPERM"]);
+        let ran = scene.ic(&strace, &["allocate", "-q", "/home/me/new"]);
+        assert_eq!(ran.stdout, b"8889\n", "{ran:?}");
+        let after = fs::metadata(&file).unwrap();
+        assert_eq!(after.mode(), before.mode());
+        assert_eq!(after.ino() != before.ino(), is_renamed, "{mode:o}");
+        let read = Store::new(file).read().unwrap();
+        assert_eq!((read.registry.len(), read.warning), (2, None));
+        assert!(!scene.path("r.json.copy").exists());
+    }
+}
+
+/// Injects every fault at every call of a writer in this scene; returns the number of cases.
+fn check_all(scene: &Scene) -> usize {
+    let text = scene.text;
     let calls = scene.calls();
     assert!(calls.len() >= 8, "{calls:?}");
     let mut cases = 0;
@@ -76,6 +108,8 @@ fn check_all(text: Option<&'static str>) -> usize {
         let faults: &[Fault] = match call.as_str() {
             // Their results are not used.
             "close" | "fcntl" => &[],
+            // The fault of a mount point is injected there.
+            rename if scene.is_mounted && rename.starts_with("rename") => &[],
             // They change nothing, and are the same for each text.
             "statx" | "lseek" | "read" | "readlink" if text != Some(SOUND) => &[],
             "statx" | "lseek" | "read" | "readlink" => &[Fault::Error("EIO")],
@@ -95,12 +129,31 @@ fn check_all(text: Option<&'static str>) -> usize {
 struct Scene {
     folder: TempDir,
     text: Option<&'static str>,
+    /// Whether the registry cannot be renamed to, as where it is a mount point.
+    is_mounted: bool,
 }
 
 impl Scene {
-    fn new(text: Option<&'static str>) -> Scene {
+    fn new(text: Option<&'static str>, is_mounted: bool) -> Scene {
         let folder = tempfile::tempdir().unwrap();
-        Scene { folder, text }
+        Scene {
+            folder,
+            text,
+            is_mounted,
+        }
+    }
+
+    /// The present content of the registry, and the one before the run.
+    fn found_and_old(&self) -> (Option<String>, Option<String>) {
+        let old = self.text.map(str::to_owned);
+        if !self.is_mounted {
+            return (fs::read_to_string(self.path("r.json")).ok(), old);
+        }
+        // A torn file is read from its copy.
+        let read = Store::new(self.path("r.json")).read().unwrap();
+        assert_eq!(read.warning, None);
+        let old = old.map(|text| Registry::parse(text.as_bytes()).unwrap().to_text());
+        (Some(read.registry.to_text()), old)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -132,9 +185,19 @@ impl Scene {
     /// `strace` for the calls on the files of the registry.
     fn strace(&self, options: &[&str]) -> Vec<String> {
         let mut words = vec!["strace".to_owned()];
-        for name in ["", "r.json", "r.json.new", "r.json.lock", "r.json.backup"] {
+        for name in [
+            "",
+            "r.json",
+            "r.json.new",
+            "r.json.copy",
+            "r.json.lock",
+            "r.json.backup",
+        ] {
             let path = self.path(name).into_os_string().into_string().unwrap();
             words.extend(["-P".to_owned(), path.trim_end_matches('/').to_owned()]);
+        }
+        if self.is_mounted {
+            words.extend(["-e", "inject=/^rename:error=EBUSY:when=1"].map(str::to_owned));
         }
         words.extend(options.iter().map(|option| (*option).to_owned()));
         words.push("--".to_owned());
@@ -177,8 +240,8 @@ impl Scene {
         let answered = String::from_utf8(ran.stdout).unwrap();
 
         // The complete old or the complete new registry.
-        let found = fs::read_to_string(self.path("r.json")).ok();
-        let is_new = found != self.text.map(str::to_owned);
+        let (found, old) = self.found_and_old();
+        let is_new = found != old;
         if is_new {
             let text = found.expect(&what);
             let registry = Registry::parse(text.as_bytes()).expect(&what);

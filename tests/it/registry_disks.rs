@@ -4,6 +4,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +20,11 @@ fn a_full_disk_keeps_the_old_registry() {
 #[test]
 fn a_registry_on_a_read_only_disk_is_read() {
     run_inside("read_only");
+}
+
+#[test]
+fn a_registry_that_is_a_mount_point_is_written_in_place() {
+    run_inside("mount_point");
 }
 
 /// Runs this test binary again, in a mount namespace of its own, as [`inside`].
@@ -57,6 +63,7 @@ fn inside() {
     match env::var("IC_TEST_ROLE").as_deref() {
         Ok("full") => full(&home),
         Ok("read_only") => read_only(&home),
+        Ok("mount_point") => mount_point(&home),
         role => panic!("no role {role:?}"),
     }
 }
@@ -186,6 +193,101 @@ fn read_only(home: &Home) {
             );
         }
         assert_eq!(home.content(), before);
+    }
+}
+
+/// As Docker mounts a file: `-v ~/port_registry.json:/root/.config/litellm/port_registry.json`.
+fn mount_point(home: &Home) {
+    let disk = home.folder("disk");
+    let Ok(()) = mount(&disk, "size=128k") else {
+        return;
+    };
+    let shared = disk.join("shared.json");
+    let home = Home::new().with_registry("");
+    for text in [
+        "",
+        r#"{"mappings": {"/home/me/a": 8888}}"#,
+        r#"{"mappings": {"/home/me/a": 8888, "/b": 0}}"#,
+    ] {
+        fs::write(&shared, text).unwrap();
+        let mounted = Command::new("mount")
+            .arg("--bind")
+            .arg(&shared)
+            .arg(home.registry())
+            .status();
+        assert!(mounted.unwrap().success());
+        let before = fs::metadata(&shared).unwrap();
+        let ran = home.ic(["allocate", "-q"]);
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+        assert_eq!(ran.err.is_empty(), !text.contains("/b"), "{ran:?}");
+        assert_eq!(home.ic(["show", "-q"]).result(0), ran.out);
+        home.ic(["allocate", "--pin"]).result(0);
+        let held = fs::read_to_string(&shared).unwrap();
+        assert!(held.contains("\"pinned\": true"), "{held}");
+        assert_eq!(held.contains("/home/me/a"), !text.is_empty(), "{held}");
+        let after = fs::metadata(&shared).unwrap();
+        assert_eq!((before.ino(), before.mode()), (after.ino(), after.mode()));
+        let examined = home.ic(["doctor", "--no-stream"]);
+        assert!(examined.out.contains("✓ Registry"), "{examined:?}");
+        for name in ["copy", "new"] {
+            assert!(
+                !home
+                    .path(format!(".config/litellm/port_registry.json.{name}"))
+                    .exists()
+            );
+        }
+        // An export into it as well.
+        let export = home.path("export.json");
+        fs::write(&export, "").unwrap();
+        let mounted = Command::new("mount")
+            .arg("--bind")
+            .arg(&shared)
+            .arg(&export)
+            .status();
+        assert!(mounted.unwrap().success());
+        let elsewhere = Home::new();
+        let exported = elsewhere.ic(["export", export.to_str().unwrap()]);
+        assert_eq!(exported.exit, Some(0), "{exported:?}");
+        assert!(
+            fs::read_to_string(&shared)
+                .unwrap()
+                .contains("\"mappings\": {}")
+        );
+
+        // Without room for the text the change is in the copy, from which everything reads until there is room.
+        fs::write(&shared, registry_of(400)).unwrap();
+        let filler = disk.join("filler");
+        fill(&filler, 0);
+        let many: Vec<String> = (0..300)
+            .map(|number| format!("/home/me/{}/{number}", "x".repeat(60)))
+            .collect();
+        let text = json!({"mappings": many.iter().zip(9000..).collect::<std::collections::BTreeMap<_, _>>()});
+        let file = home.path("many.json");
+        fs::write(&file, text.to_string()).unwrap();
+        let complaint = home.ic(["import", file.to_str().unwrap()]).complaint(3);
+        assert!(
+            complaint.contains("was changed, but the disk did not confirm it: no space left"),
+            "{complaint}"
+        );
+        assert_eq!(home.ic(["show", "-q", &many[0]]).result(0), "9000\n");
+        assert_eq!(home.ic(["list", "--json"]).json(0)["allocated_ports"], 700);
+        fs::remove_file(&filler).unwrap();
+        home.ic(["remove", &many[0]]).result(0);
+        assert_eq!(home.ic(["list", "--json"]).json(0)["allocated_ports"], 699);
+        assert!(
+            !home
+                .path(".config/litellm/port_registry.json.copy")
+                .exists()
+        );
+        for mounted in [&home.registry(), &export] {
+            assert!(
+                Command::new("umount")
+                    .arg(mounted)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
     }
 }
 

@@ -71,41 +71,121 @@ fn a_rewrite_and_a_backup_keep_permissions_and_owner() {
 }
 
 #[test]
-fn a_registry_whose_owner_would_change_is_not_written() {
-    let home = Home::new().with_registry(SOUND);
-    // All users may write here, and would own the new file.
-    for folder in ["", ".config", ".config/litellm"] {
-        fs::set_permissions(home.path(folder), Permissions::from_mode(0o777)).unwrap();
+fn a_file_of_another_user_is_written_in_place_and_keeps_owner_and_permissions() {
+    // The folder's mode, the file's mode, and whether it can be written by others than its owner.
+    for (folder_mode, file_mode, is_writable) in [
+        (0o775, 0o664, true), // both of its group
+        (0o777, 0o666, true),
+        (0o1777, 0o666, true), // the sticky bit keeps the files of others
+        (0o777, 0o644, false),
+        (0o755, 0o666, false), // neither a lock nor a copy can be made
+    ] {
+        for text in [SOUND, FLAWED] {
+            let home = Home::new().with_registry(text);
+            for (folder, mode) in [
+                ("", 0o755),
+                (".config", 0o755),
+                (".config/litellm", folder_mode),
+            ] {
+                fs::set_permissions(home.path(folder), Permissions::from_mode(mode)).unwrap();
+            }
+            for of_group in [home.registry(), home.path(".config/litellm")] {
+                // Only root can; without privileges the test is skipped below.
+                let _ = chown(of_group, None, Some(65_534));
+            }
+            fs::set_permissions(home.registry(), Permissions::from_mode(file_mode)).unwrap();
+            let before = fs::metadata(home.registry()).unwrap();
+            let Some(ran) = unprivileged(&home, &["allocate", "-q", "/home/me/new"]) else {
+                return;
+            };
+            let case = format!("{folder_mode:o} {file_mode:o} {text}: {ran:?}");
+            if !rustix::process::geteuid().is_root() {
+                eprintln!(
+                    "skipped: the tests run without privileges, so the file belongs to their user"
+                );
+                return;
+            }
+            let left = || -> Vec<String> {
+                let names = fs::read_dir(home.path(".config/litellm")).unwrap();
+                let mut names: Vec<_> = names
+                    .map(|name| name.unwrap().file_name().into_string().unwrap())
+                    .collect();
+                names.sort();
+                names
+            };
+            let after = fs::metadata(home.registry()).unwrap();
+            assert_eq!(
+                (after.ino(), after.uid(), after.gid(), after.mode()),
+                (before.ino(), before.uid(), before.gid(), before.mode()),
+                "{case}"
+            );
+            if !is_writable {
+                let complaint = ran.complaint(3);
+                assert!(complaint.contains("nothing was changed"), "{complaint}");
+                assert_eq!(fs::read_to_string(home.registry()).unwrap(), text);
+                let doctor =
+                    unprivileged(&home, &["doctor", "--no-stream", "/home/me/new"]).unwrap();
+                assert!(doctor.out.contains("⚠ Registry"), "{doctor:?}");
+                continue;
+            }
+            assert_eq!((ran.exit, ran.out.as_str()), (Some(0), "8889\n"), "{case}");
+            assert_eq!(ports(&home.registry()), [8888, 8889], "{case}");
+            let mut names = vec!["port_registry.json", "port_registry.json.lock"];
+            if text == FLAWED {
+                names.insert(1, "port_registry.json.backup");
+            }
+            assert_eq!(left(), names, "{case}");
+            let doctor = unprivileged(&home, &["doctor", "--no-stream", "/home/me/new"]).unwrap();
+            assert!(doctor.out.contains("✓ Registry"), "{doctor:?}");
+            // Also by its owner, and again by the other.
+            home.ic(["allocate", "-q", "/home/me/third"]);
+            let again = unprivileged(&home, &["remove", "/home/me/new"]).unwrap();
+            assert_eq!(again.exit, Some(0), "{again:?}");
+            assert_eq!(ports(&home.registry()), [8888, 8890], "{case}");
+        }
     }
-    fs::set_permissions(home.registry(), Permissions::from_mode(0o666)).unwrap();
-    if fs::metadata(home.registry()).unwrap().uid() == 65_534 {
-        return;
+}
+
+#[test]
+fn a_torn_file_is_read_and_repaired_from_its_copy_if_it_is_the_start_of_it() {
+    const NEW: &str =
+        r#"{"mappings": {"/home/me/a": 8888, "/home/me/b": 8889}, "next_available": 8890}"#;
+    let zeros = format!("{}\0\0\0\0{}", &NEW[..20], &NEW[24..60]);
+    // What a crash leaves in the file and in the copy, and the ports that count then.
+    for (text, copy, expected) in [
+        ("", NEW, &[8888, 8889][..]),
+        (&NEW[..40], NEW, &[8888, 8889]),
+        (&NEW[..NEW.len() - 1], NEW, &[8888, 8889]),
+        (&zeros, NEW, &[8888, 8889]),
+        // Whole: the copy is of a change that was not begun, or not removed.
+        (SOUND, NEW, &[8888]),
+        (NEW, NEW, &[8888, 8889]),
+        // Torn by another program.
+        (r#"{"mappings": {"/home/me/z": 9000, "#, NEW, &[9000]),
+        // Torn itself.
+        (r#"{"mappings": {"/home/me/a": 8888, "#, &NEW[..50], &[8888]),
+    ] {
+        let folder = Folder::new();
+        let (file, beside) = (folder.path("r.json"), folder.path("r.json.copy"));
+        fs::write(&file, text).unwrap();
+        fs::write(&beside, copy).unwrap();
+        let before = folder.state();
+        let read = Store::new(file.clone()).read().unwrap();
+        let found: Vec<u16> = read
+            .registry
+            .mappings()
+            .map(|(_, port)| port.get())
+            .collect();
+        assert_eq!(found, expected, "{text}");
+        let is_repaired = text == NEW || text == SOUND || (copy == NEW && !text.contains("/z"));
+        assert_eq!(read.warning.is_none(), is_repaired, "{text}");
+        assert_eq!(folder.state(), before, "a reader changes nothing");
+
+        let updated = allocate(&file, "/home/me/new").unwrap();
+        assert_eq!(updated.warning.is_none(), is_repaired, "{text}");
+        assert_eq!(ports(&file).len(), expected.len() + 1, "{text}");
+        assert!(!beside.exists(), "{text}");
     }
-    let Some(ran) = unprivileged(&home, &["allocate", "/home/me/new"]) else {
-        return;
-    };
-    if ran.exit == Some(0) {
-        eprintln!("skipped: the tests run without privileges, so the file belongs to their user");
-        return;
-    }
-    let complaint = ran.complaint(3);
-    assert!(
-        complaint.contains("without changing its owner (user "),
-        "{complaint}"
-    );
-    assert!(
-        complaint.ends_with("--registry or PORT_REGISTRY_PATH"),
-        "{complaint}"
-    );
-    assert_eq!(fs::read_to_string(home.registry()).unwrap(), SOUND);
-    let again = unprivileged(&home, &["show", "-q", "/home/me/a"]).unwrap();
-    assert_eq!(again.result(0), "8888\n");
-    let mut left: Vec<_> = fs::read_dir(home.path(".config/litellm"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, ["port_registry.json", "port_registry.json.lock"]);
 }
 
 #[test]

@@ -50,14 +50,21 @@ pub fn registry(handle: &RegistryHandle, project: &Project) -> (Finding, Registr
     (finding, registry)
 }
 
-/// Checks whether the file can be replaced: by a new one in its folder, or in the nearest folder above that exists.
+/// Checks whether the file can be written, and so can its folder, or the nearest one above that exists: for the new file, or the
+/// copy of one that is written in place. The lock beside it may belong to another user.
 fn writable(file: &Path) -> Result<(), (PathBuf, io::Error)> {
+    // Links lead to another folder.
+    let file = Project::resolve(file).map_err(|error| (file.to_owned(), error))?;
+    let file = file.path();
     let can_write = |path: &Path, access_wanted| match access(path, access_wanted) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(error) => Err((path.to_owned(), io::Error::from(error))),
     };
-    can_write(file, Access::WRITE_OK)?;
+    can_write(file, Access::READ_OK | Access::WRITE_OK)?;
+    let mut lock = file.as_os_str().to_owned();
+    lock.push(".lock");
+    can_write(Path::new(&lock), Access::READ_OK)?;
     for folder in file.ancestors().skip(1) {
         if can_write(folder, Access::WRITE_OK | Access::EXEC_OK)? {
             break;

@@ -126,13 +126,6 @@ pub enum StoreError {
         /// The registry file.
         file: PathBuf,
     },
-    /// It belongs to another user, and replacing it would change its owner.
-    NotOurs {
-        /// The registry file.
-        file: PathBuf,
-        /// Its user id and group id.
-        owner: (u32, u32),
-    },
     /// Another program held it for too long.
     Busy(Wait),
 }
@@ -187,14 +180,6 @@ impl fmt::Display for StoreError {
                 write!(
                     f,
                     "the registry `{file}` is larger than {limit} MiB; move it away, or {ELSEWHERE}"
-                )
-            }
-            StoreError::NotOurs { file, owner } => {
-                let (file, (user, group)) = (escaped_path(file), owner);
-                write!(
-                    f,
-                    "cannot write the registry `{file}` without changing its owner (user {user}, group {group}); \
-                     run `ic` as that user, or {ELSEWHERE}"
                 )
             }
             StoreError::Busy(wait) => {

@@ -25,7 +25,17 @@ pub(super) struct StorePaths {
     lock: PathBuf,
     /// A single name, used only under the lock: killed processes leave at most one behind.
     temp: PathBuf,
+    /// The text that is being written in place; there only during that, and after a crash in it.
+    copy: PathBuf,
     backup: PathBuf,
+}
+
+/// How the file got its new text.
+pub(super) enum Replaced {
+    /// By a rename. The lock on the old file is still held.
+    Renamed(Instant),
+    /// In place; the lock on the file is released when the snapshot is dropped.
+    InPlace(Instant),
 }
 
 impl StorePaths {
@@ -50,6 +60,7 @@ impl StorePaths {
         Ok(StorePaths {
             lock: beside(".lock"),
             temp: beside(".new"),
+            copy: beside(".copy"),
             backup: beside(".backup"),
             folder: folder.to_owned(),
             target,
@@ -115,7 +126,7 @@ impl StorePaths {
             Err(error) => return Err(failed(error)),
         }
         // A copy, not a link: a program that still has the file open may write into it.
-        let copy = TempFile::write(self, "keeping a backup", &snapshot.text, Some(snapshot))?;
+        let mut copy = TempFile::write(self, "keeping a backup", &snapshot.text, Some(snapshot))?;
         copy.rename_to(&self.backup).map_err(failed)?;
         sync_folder(&self.folder).map_err(failed)?;
         Ok(self.backup.clone())
@@ -139,16 +150,17 @@ impl StorePaths {
         ))
     }
 
-    /// Replaces the file by `text` and returns the time of the rename; `None` if the file is no longer the one in `seen`.
-    /// On success the lock on the old file is still held.
+    /// Gives the file this text; returns `None` if it is no longer the one in `seen`. Where it cannot be replaced with the same
+    /// owner and permissions, because it is a mount point (`rename(2)`, EBUSY) or the file of another user, it is written in
+    /// place.
     pub(super) fn replace(
         &self,
         seen: Option<&FileSnapshot>,
         text: &str,
         deadline: &mut LockDeadline<'_>,
-    ) -> Result<Option<Instant>, StoreError> {
+    ) -> Result<Option<Replaced>, StoreError> {
         let failed = |source| self.failed("replacing it", source);
-        let temp = TempFile::write(self, "writing the new one", text.as_bytes(), seen)?;
+        let mut temp = TempFile::write(self, "writing the new one", text.as_bytes(), seen)?;
         match seen {
             // A hard link does not replace a file that the Python tool may have created meanwhile.
             None => match fs::hard_link(&self.temp, &self.target) {
@@ -165,10 +177,82 @@ impl StorePaths {
                 {
                     return Ok(None);
                 }
-                temp.rename_to(&self.target).map_err(failed)?;
+                let renamed = if temp.is_alike {
+                    temp.rename_to(&self.target)
+                } else {
+                    Err(io::ErrorKind::PermissionDenied.into())
+                };
+                match renamed {
+                    Err(error) if is_only_in_place(&error) => {
+                        self.write_in_place(snapshot, temp, text)?;
+                        return Ok(Some(Replaced::InPlace(Instant::now())));
+                    }
+                    renamed => renamed.map_err(failed)?,
+                }
             }
         }
-        Ok(Some(Instant::now()))
+        Ok(Some(Replaced::Renamed(Instant::now())))
+    }
+
+    /// Writes the text into the file, under both locks. From the time when the new file is the copy beside it, the change counts
+    /// as made: readers of a torn file answer from the copy, and the next writer [repairs](Self::repair) the file from it.
+    fn write_in_place(
+        &self,
+        snapshot: &FileSnapshot,
+        mut temp: TempFile<'_>,
+        text: &str,
+    ) -> Result<(), StoreError> {
+        temp.rename_to(&self.copy)
+            .and_then(|()| sync_folder(&self.folder))
+            .map_err(|source| self.failed("keeping a copy", source))?;
+        self.overwrite(snapshot, text.as_bytes())
+    }
+
+    /// Writes the text of the copy into the file, and removes the copy.
+    fn overwrite(&self, snapshot: &FileSnapshot, text: &[u8]) -> Result<(), StoreError> {
+        let file = &snapshot.file;
+        let failed = |source| self.failed("writing into it", source);
+        // Emptied first: a reader that does not lock must not take a mixture for a whole text.
+        if let Err(error) = file.set_len(0) {
+            self.remove_copy();
+            return Err(failed(error));
+        }
+        let written = file.write_all_at(text, 0).and_then(|()| file.sync_all());
+        written.map_err(|source| failed(source).unconfirmed())?;
+        self.remove_copy();
+        Ok(())
+    }
+
+    fn remove_copy(&self) {
+        // A failure does not matter: beside a whole file the copy is not used.
+        let _ = fs::remove_file(&self.copy);
+    }
+
+    /// The copy of the text that a writer that has crashed was writing into this file.
+    pub(super) fn unfinished(&self, torn: &FileSnapshot) -> Option<FileSnapshot> {
+        let copy = FileSnapshot::at(&self.copy).ok().flatten()?;
+        // Pages that were not written when the machine stopped are zero.
+        let is_start = torn.text.len() <= copy.text.len()
+            && std::iter::zip(&torn.text, &copy.text)
+                .all(|(byte, of_copy)| byte == of_copy || *byte == 0);
+        (copy.is_whole() && is_start).then_some(copy)
+    }
+
+    /// Finishes what a writer that has crashed was writing in place, and removes its copy. Under the registry lock.
+    pub(super) fn repair(&self, deadline: &mut LockDeadline<'_>) -> Result<(), StoreError> {
+        if fs::symlink_metadata(&self.copy).is_err() {
+            return Ok(());
+        }
+        if let Some(torn) = FileSnapshot::to_replace(&self.target)?.filter(|now| !now.is_whole()) {
+            let unlockable = |source| self.failed("locking it", source);
+            lock(&torn.file, WaitReason::FileLock, deadline, unlockable)?;
+            // Another program may have written it until now.
+            if let Some(copy) = self.unfinished(&torn.reopen()?) {
+                return self.overwrite(&torn, &copy.text);
+            }
+        }
+        self.remove_copy();
+        Ok(())
     }
 
     /// Makes the rename durable.
@@ -236,10 +320,13 @@ struct TempFile<'a> {
     paths: &'a StorePaths,
     file: File,
     is_there: bool,
+    /// Whether it has the owner and the permissions of the file that it is to replace.
+    is_alike: bool,
 }
 
 impl<'a> TempFile<'a> {
-    /// Writes and syncs `text`, with the owner and the permissions of `like`, or those of any new file.
+    /// Writes and syncs `text`, as far as this user may with the owner and the permissions of `like`, or with those of any new
+    /// file.
     fn write(
         paths: &'a StorePaths,
         step: &'static str,
@@ -263,28 +350,44 @@ impl<'a> TempFile<'a> {
             paths,
             file: file.map_err(failed)?,
             is_there: true,
+            is_alike: true,
         };
         if let Some(like) = like {
             let wanted = like.file.metadata().map_err(failed)?;
-            let given = temp.file.metadata().map_err(failed)?;
-            let user = (wanted.uid() != given.uid()).then_some(wanted.uid());
-            let group = (wanted.gid() != given.gid()).then_some(wanted.gid());
-            if (user, group) != (None, None) {
-                let owner = (wanted.uid(), wanted.gid());
-                fchown(&temp.file, user, group).map_err(|_| StoreError::NotOurs {
-                    file: paths.target.clone(),
-                    owner,
-                })?;
-            }
-            // After the owner: `fchown` clears permission bits.
-            let permissions = Permissions::from_mode(wanted.mode() & 0o7777);
-            temp.file.set_permissions(permissions).map_err(failed)?;
+            temp.is_alike = temp.resemble(&wanted).map_err(failed)?;
         }
         temp.file
             .write_all(text)
             .and_then(|()| temp.file.sync_all())
             .map_err(failed)?;
         Ok(temp)
+    }
+
+    /// Gives it the owner and the permissions of another file, and returns whether it has them then. Another group than that
+    /// of the other file gets no access.
+    fn resemble(&self, wanted: &fs::Metadata) -> io::Result<bool> {
+        let given = self.file.metadata()?;
+        let user = (wanted.uid() != given.uid()).then_some(wanted.uid());
+        let group = (wanted.gid() != given.gid()).then_some(wanted.gid());
+        // The result is looked at below. A user may give a file to a group of theirs, but to no other user (chown(2)).
+        if user.is_some() || group.is_some() {
+            let _ = fchown(&self.file, user, group).or_else(|_| fchown(&self.file, None, group));
+        }
+        // After the owner: `fchown` clears permission bits.
+        let given = self.file.metadata()?;
+        let of_group = if given.gid() == wanted.gid() {
+            0o070
+        } else {
+            0
+        };
+        let mode = wanted.mode() & (0o7707 | of_group);
+        // DrvFs refuses every change of permissions, also one without an effect.
+        if given.mode() & 0o7777 != mode {
+            let _ = self.file.set_permissions(Permissions::from_mode(mode));
+        }
+        let given = self.file.metadata()?;
+        let identity = |found: &fs::Metadata| (found.uid(), found.gid(), found.mode() & 0o7777);
+        Ok(identity(&given) == identity(wanted))
     }
 
     /// Whether its name still leads to it: if the lock file was deleted, another process may have replaced it.
@@ -294,7 +397,7 @@ impl<'a> TempFile<'a> {
         there.is_ok_and(|there| here.is_ok_and(|here| of(there) == of(here)))
     }
 
-    fn rename_to(mut self, name: &Path) -> io::Result<()> {
+    fn rename_to(&mut self, name: &Path) -> io::Result<()> {
         fs::rename(&self.paths.temp, name)?;
         self.is_there = false;
         Ok(())
@@ -308,6 +411,17 @@ impl Drop for TempFile<'_> {
             let _ = fs::remove_file(&self.paths.temp);
         }
     }
+}
+
+/// Whether a file may be writable although a rename to its name failed with this error: of a mount point, or in a folder whose
+/// sticky bit keeps the files of others.
+fn is_only_in_place(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ResourceBusy
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::CrossesDevices
+    )
 }
 
 /// Makes the names in a folder durable, where the file system supports it.
