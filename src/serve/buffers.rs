@@ -1,7 +1,12 @@
 //! The memory that bytes pass through: a small pool of buffers for each thread.
+//!
+//! What waits for a peer is in pages of its own (mmap(2)) unless it is small. A peer decides how many of those there are, and an
+//! allocator returns nothing to the system that lies below memory still in use, which may be all of it.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
 
 /// The size of a buffer: a whole head ([`HEAD_BYTES_MAX`](crate::http::HEAD_BYTES_MAX)) fits, and a read
 /// this large costs little more than its copying.
@@ -15,6 +20,9 @@ const LARGE_BYTES: usize = 256 * 1024;
 /// them would cost four times the memory of ordinary ones.
 const LARGE_MAX: usize = 2;
 
+/// A page on most systems; smaller ones are for the allocator.
+const PAGES_BYTES_MIN: usize = 4 * 1024;
+
 /// How many buffers of each other kind a thread keeps for later. One is in use at a time unless peers are slow.
 const SPARE_MAX: usize = 8;
 
@@ -22,8 +30,8 @@ const SPARE_MAX: usize = 8;
 const USUAL_HEAD_BYTES: usize = 1024;
 
 thread_local! {
-    static SPARE_BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-    static SPARE_LARGE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static SPARE_BUFFERS: RefCell<Vec<Memory>> = const { RefCell::new(Vec::new()) };
+    static SPARE_LARGE: RefCell<Vec<Memory>> = const { RefCell::new(Vec::new()) };
     /// How many large ones exist, in use or not.
     static LARGE: Cell<usize> = const { Cell::new(0) };
     static SPARE_SCRATCHES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -31,13 +39,37 @@ thread_local! {
 
 /// Bytes that are read into.
 #[derive(Debug)]
-pub struct Buffer(Box<[u8]>);
+pub struct Buffer(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    Pages(MmapMut),
+    Heap(Box<[u8]>),
+}
+
+impl Memory {
+    fn new(len: usize) -> Self {
+        if len >= PAGES_BYTES_MIN
+            && let Ok(pages) = MmapMut::map_anon(len)
+        {
+            return Memory::Pages(pages);
+        }
+        // Also where there are too many mappings (vm.max_map_count).
+        Memory::Heap(vec![0; len].into_boxed_slice())
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory::Heap(Box::default())
+    }
+}
 
 impl Buffer {
     /// A buffer of [`BUFFER_BYTES`] with arbitrary content.
     pub fn take() -> Self {
         let spare = SPARE_BUFFERS.with_borrow_mut(Vec::pop);
-        Buffer(spare.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice()))
+        Buffer(spare.unwrap_or_else(|| Memory::new(BUFFER_BYTES)))
     }
 
     /// A large buffer if one is free, else one of [`BUFFER_BYTES`]; with arbitrary content.
@@ -49,33 +81,41 @@ impl Buffer {
             return Buffer::take();
         }
         LARGE.set(LARGE.get() + 1);
-        Buffer(vec![0; LARGE_BYTES].into_boxed_slice())
+        Buffer(Memory::new(LARGE_BYTES))
     }
 
     /// A buffer that holds `bytes` and no more.
     pub fn exactly(bytes: &[u8]) -> Self {
-        Buffer(bytes.into())
+        let mut buffer = Buffer(Memory::new(bytes.len()));
+        buffer.bytes_mut().copy_from_slice(bytes);
+        buffer
     }
 
     /// Its size.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes().len()
     }
 
     /// Its content.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Memory::Pages(pages) => pages,
+            Memory::Heap(bytes) => bytes,
+        }
     }
 
     /// Its content, to be overwritten.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        match &mut self.0 {
+            Memory::Pages(pages) => pages,
+            Memory::Heap(bytes) => bytes,
+        }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        match self.0.len() {
+        match self.len() {
             BUFFER_BYTES => give_back(&SPARE_BUFFERS, std::mem::take(&mut self.0)),
             LARGE_BYTES => give_back(&SPARE_LARGE, std::mem::take(&mut self.0)),
             _ => {}
@@ -117,6 +157,43 @@ impl Drop for Scratch {
     }
 }
 
+/// What is written to a peer, and kept while that waits.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// As it was assembled.
+    Scratch(Scratch),
+    /// A buffer, and how much of it is used.
+    Waiting(Buffer, usize),
+}
+
+impl Outgoing {
+    /// To be called before a wait: if it is large, it moves to a buffer.
+    pub fn settle(self) -> Self {
+        match self {
+            Outgoing::Scratch(scratch) if scratch.len() >= PAGES_BYTES_MIN => {
+                let len = scratch.len();
+                let mut buffer = match len <= BUFFER_BYTES {
+                    true => Buffer::take(),
+                    false => Buffer(Memory::new(len)),
+                };
+                buffer.bytes_mut()[..len].copy_from_slice(&scratch);
+                Outgoing::Waiting(buffer, len)
+            }
+            settled => settled,
+        }
+    }
+}
+
+impl Deref for Outgoing {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Outgoing::Scratch(scratch) => scratch,
+            Outgoing::Waiting(buffer, len) => &buffer.bytes()[..*len],
+        }
+    }
+}
+
 fn give_back<T>(spares: &'static std::thread::LocalKey<RefCell<Vec<T>>>, spare: T) {
     // Fails only while the thread ends.
     let _ = spares.try_with(|spares| {
@@ -130,6 +207,19 @@ fn give_back<T>(spares: &'static std::thread::LocalKey<RefCell<Vec<T>>>, spare: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_keeps_its_content() {
+        let sizes = [0, 1, PAGES_BYTES_MIN, BUFFER_BYTES, BUFFER_BYTES + 1];
+        for len in sizes {
+            let content: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            let mut scratch = Scratch::take();
+            scratch.extend_from_slice(&content);
+            let waiting = Outgoing::Scratch(scratch).settle();
+            assert!(*waiting == content[..], "{len} bytes");
+            assert!(*waiting.settle() == content[..], "{len} bytes, again");
+        }
+    }
 
     #[test]
     fn large_buffers_are_few_and_come_back() {

@@ -20,7 +20,7 @@ use self::attempt::{Attempt, Completion, client_fault};
 use self::request::{Connection, Refusal, Request};
 use self::upload::wait_for_disconnect;
 use super::admin::Page;
-use super::buffers::Scratch;
+use super::buffers::{Outgoing, Scratch};
 use super::conn::{Conn, Reader, Stream};
 use super::deadline::{InactivityTimeout, Limits};
 use super::error::{ClientError, ForwardError, UpstreamError};
@@ -188,15 +188,18 @@ fn forward<'a>(
         let mut body = Body::new(request.framing);
         take_ready(&mut client.reader(), &mut body, request, site, out)?;
         let is_repeatable = request.is_idempotent && body.is_complete();
-        let out = std::mem::take(out);
+        let out = Outgoing::Scratch(std::mem::take(out));
         let mut attempt = Attempt::new(request, site, limits, out, is_repeatable);
         let mut kept = reuse(pinned.take(), is_repeatable, site);
         loop {
             attempt.is_reused = kept.is_some();
             let origin = match &mut kept {
                 Some(origin) => origin,
-                // In a box: few requests need it, and it is as large as all the rest.
-                None => kept.insert(Box::pin(connect(client, request, limits, site)).await?),
+                None => {
+                    attempt.out.set(attempt.out.take().map(Outgoing::settle));
+                    // In a box: few requests need it, and it is as large as all the rest.
+                    kept.insert(Box::pin(connect(client, request, limits, site)).await?)
+                }
             };
             // Awaited where it is made, as everywhere here: a future that has a name first is stored twice.
             match run(&attempt, client, origin, &mut body).await {
@@ -374,7 +377,9 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
         deadline: limit,
         most: Some(LINGER),
     };
-    if client.writer().write_within(&out, inactivity).await.is_ok() {
+    let written = client.writer().write_within(&out, inactivity).await;
+    drop(out);
+    if written.is_ok() {
         close(connection).await;
     }
 }

@@ -835,6 +835,61 @@ fn ten_thousand_idle_connections_need_little_memory_and_no_cpu_time() {
     }
 }
 
+/// Large requests in several states: what a client sends, and whether the origin then has it whole.
+#[cfg(target_os = "linux")]
+fn large_requests() -> [(&'static str, String, bool); 4] {
+    let head = |method: &str, len: usize| {
+        let field = "x".repeat(len);
+        format!("{method} / HTTP/1.1\r\nHost: localhost\r\nX: {field}")
+    };
+    let body = "x".repeat(50_000);
+    [
+        ("an incomplete head", head("GET", 63_000), false),
+        ("a smaller one", head("GET", 15_000), false),
+        ("a head", head("GET", 63_000) + "\r\n\r\n", true),
+        (
+            "a head and a body",
+            head("POST", 10_000) + "\r\nContent-Length: 50000\r\n\r\n" + &body,
+            true,
+        ),
+    ]
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_of_many_large_requests_goes_back_to_the_system() {
+    const CLIENTS: u64 = 400;
+    /// The pools of buffers and tables that have grown.
+    const KEPT_BYTES_MAX: u64 = 4 << 20;
+    let count = room_for_connections(CLIENTS);
+    for (why, request, is_whole) in large_requests() {
+        let (origin, interceptor) = with(&["--head-timeout", "0"]);
+        served_client(&interceptor);
+        let before = interceptor.memory().0;
+        let mut clients: Vec<Conn> = (0..count).map(|_| interceptor.client()).collect();
+        let mut in_flight = Vec::new();
+        for client in &mut clients {
+            client.send(&request);
+            if is_whole {
+                let mut served = origin.accept();
+                served.request();
+                in_flight.push(served);
+            }
+        }
+        let grown = || interceptor.memory().0.saturating_sub(before);
+        let held = request.len() as u64 * count;
+        if is_whole {
+            // The origin has the requests; nothing of them is needed any more.
+            wait_until(why, true, || grown() < KEPT_BYTES_MAX);
+        } else {
+            wait_until(why, true, || grown() > held / 10 * 9);
+        }
+        drop(clients);
+        drop(in_flight);
+        wait_until(why, true, || grown() < KEPT_BYTES_MAX);
+    }
+}
+
 /// CPU time that a process has used, in ticks of 10 ms.
 #[cfg(target_os = "linux")]
 fn ticks(interceptor: &Interceptor) -> u64 {

@@ -116,16 +116,27 @@ fn kept(origin: &Origin, client: &mut Conn) -> Conn {
 
 #[test]
 fn a_safe_request_on_a_stale_connection_is_sent_again() {
-    for method in ["GET", "HEAD", "OPTIONS"] {
+    // What is sent again is kept in other memory if it is large.
+    for (method, len) in [
+        ("GET", 1),
+        ("HEAD", 4_000),
+        ("OPTIONS", 5_000),
+        ("GET", 60_000),
+    ] {
         let (origin, interceptor) = scripted();
         let mut client = interceptor.client();
         let mut served = kept(&origin, &mut client);
-        client.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let field = "x".repeat(len);
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: localhost\r\nX: {field}\r\n\r\n"
+        ));
         // The origin timed out while the request was on its way: it closes without reading it.
         served.wait_for_arrival();
         served.close();
         let mut next = origin.accept();
-        assert_eq!(next.request().method, method, "RFC 9110 §9.2.2");
+        let request = next.request();
+        assert_eq!(request.method, method, "RFC 9110 §9.2.2");
+        assert_eq!(request.fields.one("X"), Some(&*field));
         next.send(OK);
         assert_eq!(client.response(method).status, 200);
     }

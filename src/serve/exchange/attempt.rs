@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::http::connection::{AfterResponse, Persistence};
-use crate::serve::buffers::Scratch;
+use crate::serve::buffers::Outgoing;
 use crate::serve::conn::WriteErrorKind;
 use crate::serve::deadline::{Deadline, InactivityTimeout, Limits};
 use crate::serve::error::{ClientError, ForwardError, UpstreamError};
@@ -20,7 +20,7 @@ pub struct Attempt<'a> {
     /// `out` is the whole request, and repeating it changes nothing.
     is_repeatable: bool,
     /// The request's head and the start of its body, for as long as it may be sent again.
-    pub out: Cell<Option<Scratch>>,
+    pub out: Cell<Option<Outgoing>>,
     pub progress: Cell<RequestProgress>,
     /// The client has been sent the start of a final response.
     pub has_response: Cell<bool>,
@@ -56,7 +56,7 @@ impl<'a> Attempt<'a> {
         request: &'a Request,
         site: &'a Site,
         limits: Limits<'a>,
-        out: Scratch,
+        out: Outgoing,
         is_repeatable: bool,
     ) -> Self {
         Attempt {
@@ -85,8 +85,18 @@ impl<'a> Attempt<'a> {
         let out = self.out.take();
         let is_there = out.is_some();
         self.out.set(out);
-        let is_harmless = self.is_repeatable || self.progress.get() == RequestProgress::Nothing;
-        is_there && is_harmless && self.interim.get() == 0
+        is_there && self.is_harmless_to_repeat() && self.interim.get() == 0
+    }
+
+    fn is_harmless_to_repeat(&self) -> bool {
+        self.is_repeatable || self.progress.get() == RequestProgress::Nothing
+    }
+
+    /// Keeps `out` if the request may have to be sent again; [`progress`](Attempt::progress) says how much of it was sent.
+    pub fn keep(&self, out: Outgoing) {
+        if self.is_reused && !self.has_response.get() && self.is_harmless_to_repeat() {
+            self.out.set(Some(out.settle()));
+        }
     }
 
     /// Prepares another attempt over a new connection, if that is allowed after `fault`.

@@ -74,8 +74,7 @@ impl Attempt<'_> {
     ) -> Result<(Response, Body), ForwardError> {
         let inactivity = self.inactivity(self.limits.origin);
         let mut body = Body::new(Framing::Empty);
-        let mut out = Scratch::take();
-        let response = self.final_response(origin, client, &mut out).await?;
+        let (response, mut out) = self.final_response(origin, client).await?;
         if let ResponseKind::Final(head) = &response.kind {
             body = Body::of_response(head.framing);
             let drops_trailer = |name: &str| head.nominated.has(name);
@@ -99,15 +98,14 @@ impl Attempt<'_> {
         Ok((response, body))
     }
 
-    /// Reads the final response, or the one that opens a tunnel, and writes its head to `out`; passes interim responses on.
+    /// Reads the final response, or the one that opens a tunnel, as [`read_response`]; passes interim responses on.
     async fn final_response(
         &self,
         origin: &mut Reader<'_>,
         client: Writer<'_>,
-        out: &mut Scratch,
-    ) -> Result<Response, ForwardError> {
+    ) -> Result<(Response, Scratch), ForwardError> {
         loop {
-            let response = read_response(origin, self, out).await?;
+            let (response, out) = read_response(origin, self).await?;
             match &response.kind {
                 ResponseKind::Interim => {}
                 // An origin that closes an idle connection may send a 408 first, which crosses the request: RFC 9110 §15.5.9
@@ -121,7 +119,7 @@ impl Attempt<'_> {
                 {
                     return Err(UpstreamError::Closed.into());
                 }
-                ResponseKind::Final(_) | ResponseKind::Tunnel => return Ok(response),
+                ResponseKind::Final(_) | ResponseKind::Tunnel => return Ok((response, out)),
             }
             self.interim.update(|count| count + 1);
             if self.interim.get() > INTERIM_MAX {
@@ -130,13 +128,12 @@ impl Attempt<'_> {
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
             if self.request.context.version == Version::Http11 {
                 let limit = self.site.service.clock.deadline();
-                let written = client.write_within(out, self.inactivity(&limit)).await;
+                let written = client.write_within(&out, self.inactivity(&limit)).await;
                 written.map_err(|error| client_fault(error.kind))?;
             }
             if response.status == 100 {
                 self.has_continued.set(true);
             }
-            out.clear();
         }
     }
 }

@@ -17,26 +17,29 @@ pub struct Response {
     pub kind: ResponseKind,
 }
 
-/// Reads a response head and writes it for the client to `out`.
+/// Reads a response head; returns it, and what is written of it for the client. That exists only from then on: many exchanges may
+/// wait for their response.
 pub async fn read_response(
     origin: &mut Reader<'_>,
     attempt: &Attempt<'_>,
-    out: &mut Scratch,
-) -> Result<Response, ForwardError> {
+) -> Result<(Response, Scratch), ForwardError> {
     let mut seen = 0;
     loop {
         let bytes = origin.bytes();
         let is_news =
             !bytes.is_empty() && (seen == 0 || head::may_end(bytes, seen) || origin.is_full());
-        if is_news && let Parsed::Complete((response, len)) = take_response(bytes, attempt, out)? {
-            origin.consume(len);
-            if let Some(proxy) = attempt.site.service.connector.request_proxy()
-                && response.status == PROXY_AUTHENTICATION_REQUIRED
-            {
-                // The client does not know the proxy.
-                return Err(UpstreamError::Connect(proxy.refused(response.status)).into());
+        if is_news {
+            let mut out = Scratch::take();
+            if let Parsed::Complete((response, len)) = take_response(bytes, attempt, &mut out)? {
+                origin.consume(len);
+                if let Some(proxy) = attempt.site.service.connector.request_proxy()
+                    && response.status == PROXY_AUTHENTICATION_REQUIRED
+                {
+                    // The client does not know the proxy.
+                    return Err(UpstreamError::Connect(proxy.refused(response.status)).into());
+                }
+                return Ok((response, out));
             }
-            return Ok(response);
         }
         seen = bytes.len();
         let is_empty = seen == 0;

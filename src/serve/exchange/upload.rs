@@ -8,7 +8,7 @@ use std::time::Duration;
 use smol::future;
 
 use crate::http::body::{Body, BodyMode};
-use crate::serve::buffers::Scratch;
+use crate::serve::buffers::Outgoing;
 use crate::serve::conn::{Filled, Reader, Stream, WriteError, WriteErrorKind, Writer};
 use crate::serve::deadline::Deadline;
 use crate::serve::error::{ClientError, ForwardError, UpstreamError};
@@ -23,7 +23,7 @@ enum WriteProgress {
     /// All of it, or it is not needed any more.
     Whole,
     /// This many bytes; then the origin took no more at once.
-    Part(Scratch, usize),
+    Part(Outgoing, usize),
     /// The origin's connection takes no more.
     Closed,
 }
@@ -68,7 +68,7 @@ impl Attempt<'_> {
         let mut written = 0;
         let result = match origin.write_on(&out, &mut written) {
             Ok(true) => Ok(()),
-            Ok(false) => return Ok(WriteProgress::Part(out, written)),
+            Ok(false) => return Ok(WriteProgress::Part(out.settle(), written)),
             Err(kind) => Err(WriteError { written, kind }),
         };
         let goes_on = self.head_written(out, result)?;
@@ -139,7 +139,7 @@ impl Attempt<'_> {
     /// Notes how the write of `out` ended, and keeps it while it may be sent again. Returns whether more can be written.
     fn head_written(
         &self,
-        out: Scratch,
+        out: Outgoing,
         result: Result<(), WriteError>,
     ) -> Result<bool, UpstreamError> {
         let goes_on = result.is_ok();
@@ -157,9 +157,7 @@ impl Attempt<'_> {
             }
         };
         self.progress.set(progress);
-        if !self.has_response.get() {
-            self.out.set(Some(out));
-        }
+        self.keep(out);
         Ok(goes_on)
     }
 
