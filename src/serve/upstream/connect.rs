@@ -323,7 +323,7 @@ fn may_come_up(error: &ConnectError) -> bool {
 }
 
 /// How long addresses, and kept connections to them, are used before the name is looked up again: a server that moves is followed,
-/// as nginx (`valid=30s`) and Java do, and a burst of connections costs one lookup.
+/// as nginx (`valid=30s`) and Java do, and most connections wait for no lookup.
 const LOOKUP_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts while a target starts.
