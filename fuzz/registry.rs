@@ -28,7 +28,8 @@ pub fn registry(input: &[u8]) {
         }
     }
     written(&registry);
-    let spelled = spelled(input);
+    let text = utf_8(input);
+    let spelled = spelled(&text);
     for (path, port) in mappings(&registry) {
         assert!(
             spelled.contains(&(path.clone(), port)),
@@ -38,7 +39,7 @@ pub fn registry(input: &[u8]) {
     for flaw in &issues {
         in_one_line(&flaw.to_string());
     }
-    agrees_with_json(input, &registry, &issues);
+    agrees_with_json(&text, &registry, &issues);
     allocates(registry);
 }
 
@@ -55,9 +56,34 @@ fn written(registry: &Registry) {
     assert!(all.keys().all(|path| path.is_absolute()));
 }
 
+/// The text without its byte order mark, in UTF-8 if that says that it is UTF-16. What is not UTF-16 ends with a byte that is no
+/// JSON.
+fn utf_8(input: &[u8]) -> Vec<u8> {
+    let (units, read): (_, fn([u8; 2]) -> u16) = match input {
+        [0xff, 0xfe, units @ ..] => (units, u16::from_le_bytes),
+        [0xfe, 0xff, units @ ..] => (units, u16::from_be_bytes),
+        _ => {
+            return input
+                .strip_prefix(b"\xef\xbb\xbf")
+                .unwrap_or(input)
+                .to_owned();
+        }
+    };
+    let pairs = units.chunks_exact(2);
+    let is_whole = pairs.remainder().is_empty();
+    let units: Vec<u16> = pairs.map(|pair| read([pair[0], pair[1]])).collect();
+    match String::from_utf16(&units) {
+        Ok(text) if is_whole => text.into_bytes(),
+        _ => String::from_utf16_lossy(&units)
+            .into_bytes()
+            .into_iter()
+            .chain([0xff])
+            .collect(),
+    }
+}
+
 /// If serde_json accepts the text, it finds the same mappings.
-fn agrees_with_json(input: &[u8], registry: &Registry, issues: &[Issue]) {
-    let text = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input);
+fn agrees_with_json(text: &[u8], registry: &Registry, issues: &[Issue]) {
     let Ok(Value::Object(fields)) = serde_json::from_slice(text) else {
         return;
     };
@@ -68,7 +94,7 @@ fn agrees_with_json(input: &[u8], registry: &Registry, issues: &[Issue]) {
         None => BTreeMap::new(),
         Some(Value::Object(mappings)) => mappings
             .iter()
-            .map(|(path, port)| (path.into(), port.as_u64().expect("no flaw")))
+            .map(|(path, port)| (path.into(), number(port).expect("no flaw")))
             .collect(),
         Some(other) => panic!("{other} has no flaw"),
     };
@@ -77,6 +103,14 @@ fn agrees_with_json(input: &[u8], registry: &Registry, issues: &[Issue]) {
         .map(|(path, port)| (path, port.get().into()))
         .collect();
     assert_eq!(ours, found);
+}
+
+/// The number that a port stands for, also in quotes or with a fraction of zero.
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(digits) => digits.parse().ok(),
+        number => number.as_u64().or_else(|| Some(number.as_f64()? as u64)),
+    }
 }
 
 /// A new project gets an unused port of the range, and all others keep theirs.
@@ -114,7 +148,7 @@ fn in_one_line(text: &str) {
     assert!(!text.contains(char::is_control), "{text:?}");
 }
 
-/// Every `"string": number` that a simple search finds in `text`.
+/// Every `"string": number` and `"string": "number"` that a simple search finds in `text`.
 fn spelled(text: &[u8]) -> BTreeSet<(PathBuf, Port)> {
     let mut found = BTreeSet::new();
     for start in 0..text.len() {
@@ -129,6 +163,9 @@ fn spelled(text: &[u8]) -> BTreeSet<(PathBuf, Port)> {
             continue;
         };
         let behind = behind.trim_ascii_start();
+        let quoted =
+            string_end(behind).and_then(|end| std::str::from_utf8(&behind[1..end - 1]).ok());
+        let behind = quoted.map_or_else(|| behind.to_owned(), unescaped);
         let digits = behind.iter().take_while(|byte| byte.is_ascii_digit());
         let digits: String = digits.map(|&byte| char::from(byte)).collect();
         if let Ok(port) = digits.parse() {
