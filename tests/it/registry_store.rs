@@ -442,6 +442,24 @@ fn a_registry_of_the_maximum_size_is_read_and_a_larger_one_is_refused() {
     assert_eq!(folder.state(), before);
 }
 
+#[test]
+fn a_copy_of_another_user_is_not_used() {
+    let folder = Folder::new();
+    let (file, beside) = (folder.path("r.json"), folder.path("r.json.copy"));
+    fs::write(&file, "").unwrap();
+    fs::write(&beside, SOUND).unwrap();
+    if chown(&beside, Some(65_534), None).is_err() {
+        eprintln!("skipped: only root can give a file to another user");
+        return;
+    }
+    let found = || Store::new(file.clone()).read().unwrap().registry.len();
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(found(), 0);
+    // A user who may write the file can be the one who was writing it.
+    fs::set_permissions(&file, Permissions::from_mode(0o664)).unwrap();
+    assert_eq!(found(), 1);
+}
+
 /// Assigns a port of 8888–9999 to a project; returns whether the mapping is new.
 fn allocate(file: &Path, path: &str) -> Result<Updated<bool>, StoreError> {
     allocate_in(&Store::new(file.to_owned()), path)

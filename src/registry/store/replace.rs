@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::geteuid;
 
 use super::error::{StoreError, WaitReason};
 use super::lock::{LockDeadline, lock};
@@ -231,11 +232,15 @@ impl StorePaths {
     /// The copy of the text that a writer that has crashed was writing into this file.
     pub(super) fn unfinished(&self, torn: &FileSnapshot) -> Option<FileSnapshot> {
         let copy = FileSnapshot::at(&self.copy).ok().flatten()?;
+        // In a folder such as /tmp, another user could make one.
+        let (of_torn, of_copy) = (torn.file.metadata().ok()?, copy.file.metadata().ok()?);
+        let is_trusted = [of_torn.uid(), geteuid().as_raw()].contains(&of_copy.uid())
+            || of_torn.mode() & 0o022 != 0;
         // Pages that were not written when the machine stopped are zero.
         let is_start = torn.text.len() <= copy.text.len()
             && std::iter::zip(&torn.text, &copy.text)
                 .all(|(byte, of_copy)| byte == of_copy || *byte == 0);
-        (copy.is_whole() && is_start).then_some(copy)
+        (is_trusted && copy.is_whole() && is_start).then_some(copy)
     }
 
     /// Finishes what a writer that has crashed was writing in place, and removes its copy. Under the registry lock.
