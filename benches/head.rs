@@ -9,8 +9,9 @@ use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, RequestHead, ResponseHead, Slots};
 use interceptor::http::reply::ConnectionField;
 use interceptor::http::rewrite::{self, RequestRewriter};
+use interceptor::http::scan::Scan;
 use interceptor::http::target::Target;
-use interceptor::http::{FIELDS_MAX, HEAD_BYTES_MAX, Parsed};
+use interceptor::http::{FIELDS_MAX, HEAD_BYTES_MAX, Parsed, Sender};
 
 /// Counts allocations: none of this may make any.
 #[global_allocator]
@@ -181,8 +182,9 @@ fn wait_for_a_slow_head(bencher: Bencher<'_, '_>) {
     let bytes = vec![b'a'; HEAD_BYTES_MAX - 1];
     bencher.bench(|| {
         let bytes = black_box(&bytes);
+        let mut scan = Scan::head(Sender::Client);
         (1..=bytes.len())
-            .filter(|&len| head::may_end(&bytes[..len], len - 1))
+            .filter(|&len| scan.is_decided(&bytes[..len]))
             .count()
     });
 }

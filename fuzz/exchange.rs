@@ -11,9 +11,10 @@ use interceptor::http::forward::{
 };
 use interceptor::http::framing::{Framing, ResponseTo};
 use interceptor::http::guard::Guard;
-use interceptor::http::head::{self, Slots, Version};
+use interceptor::http::head::{Slots, Version};
 use interceptor::http::reply::{ConnectionField, Reply, ReplyOptions, Retry};
 use interceptor::http::rewrite::RequestRewriter;
+use interceptor::http::scan::Scan;
 use interceptor::http::{Error, Parsed, Sender as Side};
 
 use super::reference::{self, Line, Section, Verdict};
@@ -184,11 +185,12 @@ impl Play<'_> {
         out: &mut Vec<u8>,
     ) -> Result<Option<Request>, forward::Refused> {
         let guard = Guard::default();
+        let mut scan = Scan::head(Side::Client);
         let mut seen = 0;
         loop {
             let bytes = self.client.inbox();
             if !matches!(bytes, b"" | b"\r" | b"\r\n") {
-                if seen == 0 || head::may_end(bytes, seen) {
+                if seen == 0 || scan.is_decided(bytes) {
                     let mut slots = Slots::default();
                     let taken = forward::request(bytes, &mut slots, &guard, onward, out)?;
                     if let Parsed::Complete(onbound) = taken {
@@ -220,7 +222,12 @@ impl Play<'_> {
         stays: &dyn Fn(&str) -> bool,
         index: usize,
     ) -> (Outcome, bool) {
-        let mut download = Download::default();
+        let mut download = Download {
+            scan: Scan::head(Side::Target),
+            seen: 0,
+            interim: 0,
+            answer: None,
+        };
         loop {
             let is_answered = download.answer.is_some();
             let failed = |why| match is_answered {
@@ -285,8 +292,8 @@ struct Request {
 }
 
 /// Forwards one response.
-#[derive(Default)]
 struct Download {
+    scan: Scan,
     seen: usize,
     interim: usize,
     answer: Option<(FinalResponse, Body)>,
@@ -324,7 +331,7 @@ impl Download {
             });
         }
         let bytes = origin.inbox();
-        if !bytes.is_empty() && (self.seen == 0 || head::may_end(bytes, self.seen)) {
+        if !bytes.is_empty() && (self.seen == 0 || self.scan.is_decided(bytes)) {
             let mut slots = Slots::default();
             let mut out = Vec::new();
             let taken = forward::response(bytes, &mut slots, context, state, &mut out).map_err(
@@ -337,6 +344,7 @@ impl Download {
                 let (len, kind) = (inbound.head.len, inbound.kind);
                 origin.consume(len);
                 self.seen = 0;
+                self.scan = Scan::head(Side::Target);
                 return self.begin(kind, origin, context, out, client);
             }
         }
@@ -763,8 +771,8 @@ fn check_body(
                 return len;
             }
             match (
-                reference::section(&sent[len..]),
-                reference::section(&got[len..]),
+                reference::section(&sent[len..], side),
+                reference::section(&got[len..], side),
             ) {
                 (Section::Taken(mut lines, sent_len), Section::Taken(got_lines, got_len)) => {
                     lines.retain(|(name, _)| {
@@ -826,7 +834,7 @@ fn body_len(bytes: &[u8], framing: Framing, side: Side) -> Option<usize> {
         }
         Framing::Chunked => match reference::chunked(bytes, side) {
             reference::Chunks::Taken((len, _)) if !is_trailing(&bytes[..len], side) => Some(len),
-            reference::Chunks::Taken((len, _)) => match reference::section(&bytes[len..]) {
+            reference::Chunks::Taken((len, _)) => match reference::section(&bytes[len..], side) {
                 Section::Taken(_, trailers) => Some(len + trailers),
                 _ => None,
             },

@@ -12,6 +12,7 @@ use interceptor::http::guard::Guard;
 use interceptor::http::head::{self, Field, Slots};
 use interceptor::http::reply::ConnectionField;
 use interceptor::http::rewrite::{self, RequestRewriter};
+use interceptor::http::scan::Scan;
 use interceptor::http::target::Target;
 use interceptor::http::{Error, Parsed, Sender, trailer};
 
@@ -44,7 +45,7 @@ pub fn request_head(input: &[u8]) {
             Parsed::Partial => Parsed::Partial,
         })
     };
-    agrees(input, parse, reference::request(input));
+    agrees(input, parse, Sender::Client, reference::request(input));
 }
 
 /// A response head is accepted if and only if the reference accepts it.
@@ -64,13 +65,14 @@ pub fn response_head(input: &[u8]) {
             Parsed::Partial => Parsed::Partial,
         })
     };
-    agrees(input, parse, reference::response(input));
+    agrees(input, parse, Sender::Target, reference::response(input));
 }
 
 /// The verdict on a head stays the same from the byte that decides it, and equals that of the reference.
 fn agrees(
     input: &[u8],
     parse: impl Fn(&[u8]) -> Result<Parsed<reference::Head>, Error>,
+    sender: Sender,
     expected: reference::Verdict,
 ) {
     let verdict = parse(input);
@@ -87,7 +89,7 @@ fn agrees(
         Ok(Parsed::Complete(head)) => head.len,
         _ => input.len(),
     };
-    let mut seen = 0;
+    let mut scan = Scan::head(sender);
     // All prefixes of short inputs, 64 of long ones.
     for len in (0..input.len()).step_by(input.len() / 64 + 1) {
         let early = parse(&input[..len]);
@@ -99,13 +101,11 @@ fn agrees(
             }
             Err(_) => assert_eq!(early, verdict, "the verdict changed at {len}"),
         }
-        if len >= end && matches!(verdict, Ok(Parsed::Complete(_))) {
-            assert!(
-                seen >= end || head::may_end(&input[..len], seen),
-                "the end of the head was missed"
-            );
-        }
-        seen = len;
+        let early = early.map(|parsed| match parsed {
+            Parsed::Complete(head) => Parsed::Complete(head.len),
+            Parsed::Partial => Parsed::Partial,
+        });
+        assert_eq!(scan.follow(&input[..len]), early, "a slow head, at {len}");
     }
 }
 
@@ -307,9 +307,19 @@ fn pass<'p>(mut body: Body, pieces: impl IntoIterator<Item = &'p [u8]>) -> Passe
 
 /// A forwarded trailer section is a valid trailer section without forbidden fields.
 pub fn trailer(input: &[u8]) {
+    trailer_of(Sender::Client, input);
+    trailer_of(Sender::Target, input);
+}
+
+fn trailer_of(sender: Sender, input: &[u8]) {
     let parse = |bytes: &[u8]| {
         let mut out = Vec::new();
-        let parsed = trailer::pass(bytes, |name| name.eq_ignore_ascii_case("ours"), &mut out)?;
+        let parsed = trailer::pass(
+            bytes,
+            sender,
+            |name| name.eq_ignore_ascii_case("ours"),
+            &mut out,
+        )?;
         assert!(
             parsed != Parsed::Partial || out.is_empty(),
             "nothing is forwarded too early"

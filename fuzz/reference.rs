@@ -255,7 +255,7 @@ pub enum Section {
 }
 
 /// `*( field-line CRLF ) CRLF`
-pub fn section(input: &[u8]) -> Section {
+pub fn section(input: &[u8], sender: Sender) -> Section {
     if input.starts_with(b"\r\n") {
         return Section::Taken(Vec::new(), 2);
     }
@@ -264,7 +264,7 @@ pub fn section(input: &[u8]) -> Section {
     };
     let lines = split_lines(&input[..end])
         .into_iter()
-        .map(|line| field_line(line, Sender::Client));
+        .map(|line| field_line(line, sender));
     match lines.collect::<Option<Vec<Line>>>() {
         Some(lines) => Section::Taken(lines, end + 4),
         None => Section::Refused,

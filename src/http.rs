@@ -26,6 +26,7 @@ pub mod guard;
 pub mod head;
 pub mod reply;
 pub mod rewrite;
+pub mod scan;
 pub mod target;
 pub mod trailer;
 

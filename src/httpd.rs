@@ -18,8 +18,9 @@ use crate::http::connection::ConnectionOptions;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{self, RequestHead, Slots, Version};
 use crate::http::reply::{self, ConnectionField, ReplyOptions};
+use crate::http::scan::Scan;
 use crate::http::target::Target;
-use crate::http::{Error, Parsed};
+use crate::http::{Error, Parsed, Sender};
 use crate::serve::listen;
 
 use self::limiter::{ConnectionLimiter, Slot};
@@ -243,9 +244,10 @@ impl Connection {
     fn read_head<H: Handler>(&mut self, handler: &H) -> Result<H::Route, ReceiveError> {
         self.request = Request::UNREADABLE;
         let mut deadline = Instant::now() + IDLE_TIME_MAX;
+        let mut scan = Scan::head(Sender::Client);
         let mut seen = 0;
         loop {
-            if seen == 0 || head::may_end(&self.bytes, seen) {
+            if seen == 0 || scan.is_decided(&self.bytes) {
                 let parsed = self.take_head(handler);
                 if let Parsed::Complete(route) =
                     parsed.map_err(|error| malformed(handler, error))?

@@ -143,7 +143,7 @@ impl Body {
         out: &mut Vec<u8>,
     ) -> Result<Parsed<usize>, Error> {
         let before = out.len();
-        let parsed = trailer::pass(bytes, is_dropped, out)?;
+        let parsed = trailer::pass(bytes, self.sender(), is_dropped, out)?;
         if let (Parsed::Complete(_), Progress::Chunked(chunked)) = (parsed, &mut self.progress) {
             chunked.trailers_taken();
             self.has_passed_trailers = out.len() > before + b"\r\n".len();
@@ -187,7 +187,7 @@ impl Body {
             match taken {
                 Ok(0) => break,
                 Ok(count) => used += count,
-                Err(_) if has_data && self.is_of_response() => break,
+                Err(_) if has_data && self.sender() == Sender::Target => break,
                 Err(error) => return Err(error),
             }
         }
@@ -213,8 +213,12 @@ impl Body {
         })
     }
 
-    fn is_of_response(&self) -> bool {
-        matches!(&self.progress, Progress::Chunked(chunked) if chunked.sender() == Sender::Target)
+    /// Who sends it; only chunks depend on that.
+    fn sender(&self) -> Sender {
+        match &self.progress {
+            Progress::Chunked(chunked) => chunked.sender(),
+            _ => Sender::default(),
+        }
     }
 
     /// Records that the sender has closed the connection.

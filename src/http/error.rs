@@ -35,6 +35,8 @@ pub enum Error {
     StatusLine,
     /// The version is neither HTTP/1.1 nor HTTP/1.0.
     Version,
+    /// The major version of a request is not 1 (RFC 9110 §15.6.6).
+    VersionMajor,
     /// A field line does not start with a token and its colon: white space stands before the colon
     /// (RFC 9112 §5.1), or before the name, which folds the line (§5.2).
     FieldName,
@@ -98,6 +100,7 @@ impl Error {
             Error::RequestLine => row(400, "bad_request_line", "the request line is not `METHOD target HTTP/1.1`; a space in a URL is sent as %20"),
             Error::StatusLine => row(400, "bad_status_line", "the status line is malformed"),
             Error::Version => row(400, "bad_version", "the version is neither HTTP/1.1 nor HTTP/1.0; switch the client to HTTP/1.1"),
+            Error::VersionMajor => row(505, "version_not_supported", "the version is neither HTTP/1.1 nor HTTP/1.0; switch the client to HTTP/1.1"),
             Error::FieldName => row(400, "bad_field_name", "a field line is folded, or white space stands before its colon"),
             Error::FieldValue => row(400, "bad_field_value", "a field value holds a control character"),
             Error::Target => row(400, "bad_target", "the request target is malformed; percent-encode what a URL cannot hold"),
@@ -150,7 +153,7 @@ mod tests {
     use super::*;
 
     /// Every error.
-    const ALL: [Error; 32] = [
+    const ALL: [Error; 33] = [
         Error::Tls,
         Error::HeadTooLarge,
         Error::RequestLineTooLong,
@@ -160,6 +163,7 @@ mod tests {
         Error::RequestLine,
         Error::StatusLine,
         Error::Version,
+        Error::VersionMajor,
         Error::FieldName,
         Error::FieldValue,
         Error::Target,
@@ -202,7 +206,7 @@ mod tests {
                 "{error:?}"
             );
             assert!(
-                [400, 403, 414, 421, 431, 501, 508].contains(&error.reply().status),
+                [400, 403, 414, 421, 431, 501, 505, 508].contains(&error.reply().status),
                 "{error:?}"
             );
         }

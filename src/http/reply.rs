@@ -196,6 +196,7 @@ fn reason(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
         508 => "Loop Detected",
         _ => "",
     }
@@ -365,7 +366,7 @@ mod tests {
     #[test]
     fn every_status_that_is_sent_has_its_reason() {
         for status in [
-            200, 400, 403, 404, 408, 414, 421, 431, 501, 502, 503, 504, 508,
+            200, 400, 403, 404, 408, 414, 421, 431, 501, 502, 503, 504, 505, 508,
         ] {
             assert_ne!(reason(status), "", "{status}");
         }

@@ -4,28 +4,26 @@
 //! authorised after its head was processed are removed.
 
 use super::error::{Error, Parsed};
-use super::head::{self, FIELDS_MAX, Field};
+use super::grammar::Sender;
+use super::head::{self, Field};
 
 /// The longest trailer section, in bytes. Checksums and timings take some hundred.
 pub const TRAILERS_BYTES_MAX: usize = 8 * 1024;
 
 /// Parses the trailer section at the start of `bytes` (what follows the last chunk's size line), writes the lines that may
-/// pass and the empty line to `out`, and returns its length in bytes.
+/// pass and the empty line to `out`, and returns its length in bytes. `sender` is who sends them.
 ///
 /// Fields for which `is_dropped` is true do not pass either: those that this hop sets, and those that `Connection` names.
 pub fn pass(
     bytes: &[u8],
+    sender: Sender,
     is_dropped: impl Fn(&str) -> bool,
     out: &mut Vec<u8>,
 ) -> Result<Parsed<usize>, Error> {
-    let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    match head::fields(bytes, &mut slots) {
+    match head::fields(bytes, sender) {
         Ok(Parsed::Complete((len, fields))) if len <= TRAILERS_BYTES_MAX => {
-            for field in fields
-                .iter()
-                .filter(|field| !is_forbidden(field) && !is_dropped(field.name))
-            {
-                super::rewrite::line(field, out);
+            for field in fields.filter(|field| !is_forbidden(field) && !is_dropped(field.name)) {
+                super::rewrite::line(&field, out);
             }
             out.extend_from_slice(b"\r\n");
             Ok(Parsed::Complete(len))
@@ -82,13 +80,14 @@ const FORBIDDEN: [&str; 29] = [
 
 #[cfg(test)]
 mod tests {
+    use super::super::head::FIELDS_MAX;
     use super::super::tests::check_in_pieces;
     use super::*;
 
     fn parse(bytes: &[u8]) -> Result<Parsed<(usize, String)>, Error> {
         let mut out = Vec::new();
         let is_ours = |name: &str| name.eq_ignore_ascii_case("x-source");
-        let parsed = pass(bytes, is_ours, &mut out)?;
+        let parsed = pass(bytes, Sender::Client, is_ours, &mut out)?;
         let text = out.escape_ascii().to_string();
         Ok(match parsed {
             Parsed::Complete(len) => Parsed::Complete((len, text)),
@@ -137,6 +136,15 @@ mod tests {
         check("129 fields", "a:\r\n".repeat(FIELDS_MAX + 1).as_bytes(), Err(Trailer));
         let most = "a: \r\n".repeat(FIELDS_MAX) + "\r\n";
         check("128 fields", most.as_bytes(), Ok(most.as_bytes()));
+    }
+
+    #[test]
+    fn white_space_before_the_colon_of_a_response_is_removed() {
+        let bytes = b"a : 1\r\nCONTENT-Length \t: 5\r\nb\t:\r\n\r\n";
+        let mut out = Vec::new();
+        let parsed = pass(bytes, Sender::Target, |_| false, &mut out);
+        assert_eq!(parsed, Ok(Parsed::Complete(bytes.len())), "RFC 9112 §5.1");
+        assert_eq!(out, b"a: 1\r\nb: \r\n\r\n");
     }
 
     #[test]

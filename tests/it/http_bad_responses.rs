@@ -177,6 +177,43 @@ fn an_unfinished_response_head_is_a_502() {
     count("invalid responses: unfinished heads", 24);
 }
 
+/// The origin keeps its connection open, and the client would wait for ever.
+#[test]
+fn a_malformed_response_head_is_a_502_though_it_does_not_go_on() {
+    let rows = [
+        ("22", "0 mail.example ESMTP\r\n", "another protocol"),
+        ("HTTP/1.1 ", "ok", "no status"),
+        ("HTTP/1.1 20", "00", "four digits"),
+        ("HTTP/1.1 200 OK", "\nA", "a bare LF"),
+        ("HTTP/1.1 200 OK\r\nA", " B: c\r\n", "a space in a name"),
+        ("HTTP/1.1 200 OK\r\nA", "\r\n", "no colon"),
+        ("HTTP/1.1 200 OK\r\nA: b", "\r\n fold", "a fold"),
+        ("HTTP/1.1 200 OK\r\nA: b", "\rc", "a bare CR"),
+        (
+            "HTTP/1.1 200 OK\r\nA: b",
+            "\nC: d",
+            "a bare LF after a value",
+        ),
+        ("HTTP/1.1 200 OK\r\nA: b", "\0", "NUL"),
+    ];
+    for (first, then, why) in rows {
+        for pieces in [usize::MAX, 1] {
+            let (origin, interceptor) = scripted();
+            let mut client = interceptor.client();
+            client.send(GET);
+            let mut served = origin.accept();
+            served.request();
+            served.send(first);
+            // The response to another client proves that the first part was read.
+            interceptor.health();
+            served.offer_in_pieces(then, pieces);
+            let response = client.response("GET");
+            assert_eq!(check_own_error(&response, &[502]), "bad_response", "{why}");
+        }
+    }
+    count("invalid responses: heads that do not go on", 2 * rows.len());
+}
+
 #[test]
 fn the_log_says_where_a_response_was_cut() {
     for (part, says) in [

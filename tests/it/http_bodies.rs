@@ -283,6 +283,24 @@ fn white_space_in_the_size_lines_of_a_response_passes() {
 }
 
 #[test]
+fn white_space_before_a_colon_in_the_trailers_of_a_response_is_removed() {
+    let (origin, interceptor) = scripted();
+    let mut client = interceptor.client();
+    client.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    served.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n");
+    served.send("0\r\nX-Sum : 1\r\nContent-Length\t: 5\r\n\r\n");
+    let response = client.response("GET");
+    assert_eq!(response.text(), "ok");
+    assert_eq!(
+        response.trailers.without(&[]),
+        [("X-Sum", "1")],
+        "RFC 9112 §5.1"
+    );
+}
+
+#[test]
 fn a_response_until_close_is_complete_and_ends_the_connection() {
     for body in ["", "until close", "0\r\n\r\n"] {
         for version in ["HTTP/1.1", "HTTP/1.0"] {

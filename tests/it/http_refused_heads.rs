@@ -161,9 +161,9 @@ fn a_malformed_request_line_is_refused() {
             line("GET /bad HTTP /1.1", BAD, "a space in it"),
             line("GET /bad HTPP/1.1", VERSION, "another protocol"),
             line("GET /bad ICY/1.0", VERSION, "a radio"),
-            line("GET /bad HTTP/2.0", VERSION, "another major version"),
-            line("GET /bad HTTP/3.0", VERSION, "one more"),
-            line("GET /bad HTTP/0.9", VERSION, "an old one"),
+            line("GET /bad HTTP/2.0", &[505], "another major version"),
+            line("GET /bad HTTP/3.0", &[505], "one more"),
+            line("GET /bad HTTP/0.9", &[505], "an old one"),
             row(
                 "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
                 VERSION,
@@ -505,4 +505,65 @@ fn a_control_character_in_a_value_is_refused_or_forwarded_unchanged() {
             None => drop(check_own_error(&client.response("GET"), BAD)),
         }
     }
+}
+
+/// No row has the end of a head: the verdict comes with the byte that decides, not at the time limit.
+#[test]
+fn a_malformed_head_is_refused_though_it_does_not_go_on() {
+    let rows = [
+        ("GET", "  / HTTP/1.1", 400, "two spaces"),
+        ("GET /", " HTTP/1.1\n", 400, "a bare LF"),
+        ("GET / HTTP/1.1", "\rHost", 400, "a bare CR"),
+        (
+            "GET / HTTP/1.1\r\nA: b",
+            "\r\n fold",
+            400,
+            "a fold (RFC 9112 §5.2)",
+        ),
+        (
+            "GET / HTTP/1.1\r\nA: b",
+            "\r\n\tfold",
+            400,
+            "a fold with a tab",
+        ),
+        ("GET / HTTP/1.1\r\nA: b", "\rc", 400, "a bare CR in a value"),
+        (
+            "GET / HTTP/1.1\r\nA: b",
+            "\nC",
+            400,
+            "a bare LF after a value",
+        ),
+        ("GET / HTTP/1.1\r\nA: b", "\0", 400, "NUL in a value"),
+        (
+            "GET / HTTP/1.1\r\nHost",
+            " : a",
+            400,
+            "white space before a colon",
+        ),
+        ("GET / HTTP/1.1\r\nHost", "\r\n", 400, "no colon"),
+        ("GET / HTTP/1.1\r\n", "\n", 400, "LF as the empty line"),
+        ("GET /caf", "\u{e9}", 400, "a target that is not ASCII"),
+        ("GET /", " HTTP/2.0", 505, "another major version"),
+    ];
+    let (origin, interceptor) = agreeing();
+    for (first, then, status, why) in rows {
+        for pieces in [usize::MAX, 1] {
+            let mut client = interceptor.client();
+            client.send(first);
+            // The response to another client proves that the first part was read.
+            interceptor.health();
+            client.offer_in_pieces(then, pieces);
+            let response = read_refusal(&mut client, "", &[status], why);
+            assert_ne!(check_own_error(&response, &[status]), "", "{why}");
+            check_orderly_end(client, why);
+        }
+        let mut client = interceptor.client();
+        client.offer_in_pieces([first, then].concat(), 1);
+        read_refusal(&mut client, "", &[status], why);
+    }
+    assert!(
+        origin.requests().is_empty(),
+        "no part of them reaches the origin"
+    );
+    count("refusals: heads that do not go on", 3 * rows.len());
 }

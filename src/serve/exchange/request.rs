@@ -6,13 +6,14 @@ use std::io;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::http::Parsed;
 use crate::http::connection::NominatedFields;
 use crate::http::forward::{self, ForwardedRequest, RequestContext};
 use crate::http::framing::{Framing, ResponseTo};
 use crate::http::head::{self, Field, RequestHead, Slots, Version};
 use crate::http::rewrite::RequestRewriter;
+use crate::http::scan::Scan;
 use crate::http::target::Target;
+use crate::http::{Parsed, Sender};
 use crate::serve::admin::Page;
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Conn, Filled, Reader, Stream};
@@ -115,6 +116,7 @@ pub async fn read_request(
         stream: reader.stream(),
         number,
     };
+    let mut scan = Scan::head(Sender::Client);
     let mut seen = 0;
     let mut began = None;
     limit.set_idle(site.service.timeouts.idle);
@@ -127,7 +129,7 @@ pub async fn read_request(
                 limit.set(site.service.timeouts.head);
                 reactor::now()
             });
-            let is_news = seen == 0 || head::may_end(bytes, seen) || reader.is_full();
+            let is_news = seen == 0 || scan.is_decided(bytes) || reader.is_full();
             if is_news {
                 let mut out = Scratch::take();
                 match take_request(bytes, began, caller, &mut out) {

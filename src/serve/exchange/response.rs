@@ -2,10 +2,11 @@
 
 use std::io;
 
-use crate::http::Parsed;
 use crate::http::forward::{self, ExchangeState, ResponseError, ResponseKind};
 use crate::http::framing::Framing;
-use crate::http::head::{self, Slots};
+use crate::http::head::Slots;
+use crate::http::scan::Scan;
+use crate::http::{Parsed, Sender};
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Filled, Reader};
 use crate::serve::error::{ForwardError, UpstreamError};
@@ -23,11 +24,12 @@ pub async fn read_response(
     origin: &mut Reader<'_>,
     attempt: &Attempt<'_>,
 ) -> Result<(Response, Scratch), ForwardError> {
+    let mut scan = Scan::head(Sender::Target);
     let mut seen = 0;
     loop {
         let bytes = origin.bytes();
         let is_news =
-            !bytes.is_empty() && (seen == 0 || head::may_end(bytes, seen) || origin.is_full());
+            !bytes.is_empty() && (seen == 0 || scan.is_decided(bytes) || origin.is_full());
         if is_news {
             let mut out = Scratch::take();
             if let Parsed::Complete((response, len)) = take_response(bytes, attempt, &mut out)? {
