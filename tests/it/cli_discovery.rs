@@ -147,6 +147,13 @@ fn ports_that_browsers_refuse_are_neither_suggested_nor_allocated() {
     let warning = "ic: warning: browsers and node's fetch refuse to connect to port 6667";
     assert!(served.err.contains(warning), "{served:?}");
     let examined = home.ic(["doctor", "--no-stream"]);
+    if cfg!(feature = "ui") {
+        let page = home.ic(["ui", "--no-open", "--port", "10080"]).complaint(2);
+        assert!(
+            page.contains("browsers refuse to connect to; give another"),
+            "{page}"
+        );
+    }
     let finding = "⚠ Port       browsers and node's fetch refuse to connect to 6667; `ic remove`";
     assert!(examined.out.contains(finding), "{examined:?}");
 }

@@ -73,9 +73,16 @@ fn wanted(port: Option<&str>) -> Result<Wanted, Failure> {
     match port {
         None => Ok(Wanted::Usual),
         Some("0") => Ok(Wanted::Any),
-        Some(port) => Ok(Wanted::Port(
-            SourcedValue::flag("--port", port).port()?.get(),
-        )),
+        Some(port) => {
+            let given = SourcedValue::flag("--port", port);
+            let port = given.port()?;
+            if port.is_bad_for_fetch() {
+                return Err(
+                    given.refused("is a port that browsers refuse to connect to; give another one")
+                );
+            }
+            Ok(Wanted::Port(port.get()))
+        }
     }
 }
 
