@@ -9,22 +9,51 @@ use super::mapping::command_for;
 use super::settings::PORT;
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
+use crate::cli::port_state::{PortState, port_state};
 use crate::text::{Escaped, escaped_path, io_message};
 
-/// The port of the project at PATH. Without a PATH, `INTERCEPTOR_PORT` wins, as for `ic serve`.
+/// The port of the project at PATH, for clients to connect to. Without a PATH, `INTERCEPTOR_PORT` wins, as for `ic serve`.
 ///
 /// # Errors
 ///
-/// "No": the project has no port. Bad usage for an invalid value; "could not" if the registry cannot be read.
-pub(super) fn port_of(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
-    mapping_of(context, path).map(|(_, port)| port)
+/// "No": the project has no port, or another user listens on it. Bad usage for an invalid value; "could not" if the registry cannot
+/// be read.
+pub(super) fn port_for_clients(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
+    let (project, port) = mapping_of(context, path)?;
+    check_owner(port, project.as_ref())?;
+    Ok(port)
 }
 
-/// The port as [`port_of`] finds it, and the project; `None` if the port is that of `INTERCEPTOR_PORT`.
+/// Checks that clients of `port` would not send their keys to another user, who listens there.
 ///
 /// # Errors
 ///
-/// As [`port_of`].
+/// "No": they would.
+pub(super) fn check_owner(port: Port, project: Option<&Project>) -> Result<(), Failure> {
+    let PortState::InUse(holder) = port_state(port) else {
+        return Ok(());
+    };
+    if holder.other_user.is_none() {
+        return Ok(());
+    }
+    let way_out = match project {
+        Some(project) => format!(
+            "{} and {} for another port",
+            command_for("remove", project),
+            command_for("allocate", project)
+        ),
+        None => format!("give another port with {PORT}"),
+    };
+    Err(Failure::no(format!(
+        "port {port} is held by {holder}, and clients would send their keys there; {way_out}"
+    )))
+}
+
+/// The port as [`port_for_clients`] finds it, unchecked, and the project; `None` if the port is that of `INTERCEPTOR_PORT`.
+///
+/// # Errors
+///
+/// As [`port_for_clients`].
 pub(super) fn mapping_of(
     context: &Context<'_>,
     path: Option<&str>,

@@ -11,6 +11,7 @@ use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::port_state::{PortState, port_state};
+use crate::machine::process::{Holder, IC};
 use crate::text::raw;
 use crate::text::{Escaped, escaped_path, name};
 
@@ -65,9 +66,8 @@ impl Check {
             context.out.text(format_args!(
                 "Port {port}:\n  Status:       {assigned}\n  Available:    {available}\n"
             ))?;
-            if let PortState::InUse(process) = &state
-                // An interceptor is expected there.
-                && process.as_ref().is_none_or(|process| process.program != "ic")
+            if let PortState::InUse(holder) = &state
+                && !is_expected(holder)
                 && let Some(free) = next_free(range, &registry)
             {
                 context.out.text(format_args!("  Next Free:    {free}\n"))?;
@@ -81,6 +81,12 @@ impl Check {
             ))),
         }
     }
+}
+
+/// Whether it seems to be an interceptor of this user, which listens on the ports of projects.
+fn is_expected(holder: &Holder) -> bool {
+    let process = holder.process.as_ref();
+    holder.other_user.is_none() && process.is_some_and(|process| process.program == IC)
 }
 
 /// list free, unassigned ports in the order of allocation

@@ -19,6 +19,7 @@ use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::machine::interceptor::Identity;
+use crate::machine::listeners::is_own;
 use crate::text::Escaped;
 
 /// check registry, port, target, variables and proxies, and whether streams are buffered
@@ -149,7 +150,7 @@ impl Doctor {
                 target,
                 proxy: running.proxy.and_then(|proxy| proxy.parse().ok()),
                 is_insecure: running.insecure,
-                interceptor: running.address,
+                interceptor: running.address.filter(|address| is_own(address.port())),
             }));
         }
         let proxy = if self.use_proxy_env {

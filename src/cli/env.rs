@@ -8,7 +8,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 
 use self::shell::Shell;
-use super::address::{anthropic_url, local, openai_url, port_of};
+use super::address::{anthropic_url, local, openai_url, port_for_clients};
 use super::settings::{Environment, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -49,7 +49,7 @@ impl Env {
             Some(name) => shell(&SourcedValue::flag("--shell", name))?,
             None => Shell::Sh,
         };
-        let port = port_of(context, self.path.as_deref())?;
+        let port = port_for_clients(context, self.path.as_deref())?;
         let variables = variables(&local(port), &context.environment);
         if self.json {
             let document: serde_json::Map<String, Value> = variables

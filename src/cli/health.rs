@@ -20,6 +20,7 @@ use crate::cli::output::Output;
 use crate::cli::port_state::{PortState, port_state};
 use crate::machine::connect::reach;
 use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
+use crate::machine::listeners::holder_of_socket;
 use crate::text::{Escaped, escaped_path};
 
 /// check that an interceptor is running, for health checks without curl
@@ -150,9 +151,15 @@ impl Address {
     fn not_up(&self) -> Failure {
         match self {
             Address::Port(port, project) => not_up(*port, project.as_ref()),
-            Address::Socket(_) => Failure::no(format!(
-                "no interceptor answers on {self}; `ic serve --listen {self}` starts one"
-            )),
+            Address::Socket(path) => Failure::no(match holder_of_socket(path).other_user {
+                Some(uid) => format!(
+                    "no interceptor answers on {self}, which belongs to another user (uid {uid}); \
+                     run `ic health` as that user, or give another path"
+                ),
+                None => format!(
+                    "no interceptor answers on {self}; `ic serve --listen {self}` starts one"
+                ),
+            }),
         }
     }
 }

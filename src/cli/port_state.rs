@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::machine::listeners::process_on;
-use crate::machine::process::Process;
+use crate::machine::listeners::holder_of;
+use crate::machine::process::{Holder, Process};
 use crate::registry::Port;
 use crate::registry::probe::{Availability, Refusal, availability};
 use crate::text::Escaped;
@@ -13,8 +13,8 @@ use crate::text::Escaped;
 pub enum PortState {
     /// It can be bound.
     Free,
-    /// A process listens on it, which this user may not always see.
-    InUse(Option<Process>),
+    /// It is in use.
+    InUse(Holder),
     /// Binding it takes privileges that this process does not have.
     NotPermitted,
     /// The system does not let it be tried.
@@ -25,7 +25,7 @@ pub enum PortState {
 pub fn port_state(port: Port) -> PortState {
     match availability(port) {
         Availability::Free => PortState::Free,
-        Availability::InUse => PortState::InUse(process_on(port.get())),
+        Availability::InUse => PortState::InUse(holder_of(port.get())),
         Availability::NotPermitted => PortState::NotPermitted,
         Availability::Untried(refusal) => PortState::Unknown(refusal),
     }
@@ -35,10 +35,20 @@ impl fmt::Display for PortState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PortState::Free => f.write_str("free"),
-            PortState::InUse(Some(Process { pid, program })) => {
-                write!(f, "in use by {}, pid {pid}", Escaped(program))
+            PortState::InUse(Holder {
+                process,
+                other_user,
+            }) => {
+                f.write_str("in use")?;
+                if let Some(Process { pid, program }) = process {
+                    write!(f, " by {}, pid {pid}", Escaped(program))?;
+                }
+                match (process, other_user) {
+                    (Some(_), Some(uid)) => write!(f, ", of another user (uid {uid})"),
+                    (None, Some(uid)) => write!(f, " by another user (uid {uid})"),
+                    (_, None) => Ok(()),
+                }
             }
-            PortState::InUse(None) => f.write_str("in use"),
             PortState::NotPermitted => f.write_str("needs privileges to bind"),
             PortState::Unknown(refusal) => write!(f, "cannot be tried: {refusal}"),
         }

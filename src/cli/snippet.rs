@@ -14,7 +14,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::registry::Port;
 
 use self::facts::{Facts, File};
-use super::address::{local, mapping_of};
+use super::address::{check_owner, local, mapping_of};
 use super::serve;
 use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
@@ -96,6 +96,9 @@ impl Snippet {
             .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
         let target = target.target()?.to_string();
         let (folder, port) = mapping_of(context, self.path.as_deref())?;
+        if service.is_none() {
+            check_owner(port, folder.as_ref())?;
+        }
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
         let (instance, settings) = match service {
             Some(_) => {

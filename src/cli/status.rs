@@ -25,7 +25,8 @@ use crate::text::{Escaped, escaped_path, io_message};
     example = "ic status\n\
                ic status --watch\n\
                ic status --json | jq .interceptors",
-    note = "Shows every interceptor on this machine, including those started with --port or INTERCEPTOR_PORT.\n\
+    note = "Shows every interceptor of this user on this machine, including those started with --port or\n\
+            INTERCEPTOR_PORT. A program of another user is never shown as one, whatever it answers.\n\
             With --watch --json each refresh prints one document on one line."
 )]
 pub struct Status {
@@ -138,14 +139,19 @@ fn print_held(held: &Held, out: &mut Output) -> Result<(), Failure> {
     let by = match (held.pid, &held.instance_id, &held.program) {
         (Some(pid), Some(instance_id), _) => format!("the interceptor {instance_id}, pid {pid}"),
         (Some(pid), None, Some(program)) => format!("{program}, pid {pid}"),
+        _ if held.other_user.is_some() => "a program".to_owned(),
         _ => "a program that this user may not see".to_owned(),
     };
+    let of = held
+        .other_user
+        .map(|uid| format!(" of another user (uid {uid})"));
     out.text(format_args!(
-        "  Port {port:>5}    ⚠ IN USE  →  {project}\n             {path}\n             Held by:   {by}\n",
+        "  Port {port:>5}    ⚠ IN USE  →  {project}\n             {path}\n             Held by:   {by}{of}\n",
         port = held.port,
         project = Escaped(&held.project),
         path = escaped_path(Path::new(&raw::from_text(&held.path))),
         by = Escaped(&by),
+        of = of.unwrap_or_default(),
     ))
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use smol::future;
 
 use super::connect::{Unreachable, connect, failed, timed_out};
+use super::listeners::is_own;
 use crate::http::body::{Body, BodyMode};
 use crate::http::framing::{self, Framing, ResponseTo};
 use crate::http::head::{self, Slots};
@@ -27,6 +28,8 @@ pub struct Request<'a> {
     pub host: &'a str,
     /// The key for `Authorization: Bearer`.
     pub key: Option<&'a str>,
+    /// The port of an interceptor of this user: nothing is sent if another user may listen there by now.
+    pub own_port: Option<u16>,
     /// The body, a JSON document.
     pub body: Option<&'a str>,
 }
@@ -78,6 +81,10 @@ pub async fn send(
 ) -> Result<Response, Unreachable> {
     let deadline = Instant::now() + limit;
     let stream = connect(endpoint, limit).await?;
+    // After the connection is made: whatever listened then still does, or no socket is found.
+    if request.own_port.is_some_and(|port| !is_own(port)) {
+        return Err("is not known to be this user's any more".to_owned());
+    }
     let mut response = None;
     let exchange = async {
         stream.write_all(format(request).as_bytes()).await?;
@@ -102,6 +109,7 @@ fn format(request: &Request<'_>) -> String {
         host,
         key,
         body,
+        ..
     } = request;
     let mut text = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ic\r\nAccept: */*\r\nConnection: close\r\n"

@@ -1,7 +1,9 @@
 //! Which interceptor listens on a port or a Unix socket, by its own answer to `GET /_ic/health`.
 //!
-//! The answer counts only if its process id is that of the process that holds the socket, as far as this user may see that:
-//! another program on the port of a project could claim to be its interceptor.
+//! The answer counts only if the socket is this user's and its process id is that of the process that holds the socket, as far as
+//! the system shows that: another program or another user on the port of a project could claim to be its interceptor, to be sent
+//! the keys of clients. A socket that is missing in the system's list is not this user's. A system that does not list sockets
+//! (a container without `/proc`) cannot show who answers, and then the answer counts.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,8 +13,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::client::{self, Request};
-use super::listeners::{has_pid, listeners};
-use super::process::{Listener, Process};
+use super::listeners::{has_pid, holder_of_socket, on_port};
+use super::process::{Holder, Listener};
 use crate::serve::{Endpoint, reactor};
 
 /// What an interceptor says of itself.
@@ -74,12 +76,10 @@ pub struct LastError {
 
 /// Returns the interceptor that listens on `port`, on any address of this machine.
 pub fn interceptor_at(port: u16) -> Option<Identity> {
-    let listeners = listeners(|wanted| wanted == port).unwrap_or_default();
-    let on_port = |listener: &Listener| listener.address.port() == port;
-    let mut services = Service::group(listeners.into_iter().filter(on_port));
-    if services.is_empty() {
-        services.push(Service::unseen(port));
-    }
+    let services = match on_port(port) {
+        Some(listeners) => Service::group(listeners.into_iter()),
+        None => vec![Service::unseen(port)],
+    };
     reactor::block_on(async {
         for service in &services {
             if let Some(identity) = service.identity().await {
@@ -93,29 +93,31 @@ pub fn interceptor_at(port: u16) -> Option<Identity> {
 
 /// Returns the interceptor that listens on the Unix socket at `path`.
 pub fn interceptor_at_socket(path: &Path) -> Option<Identity> {
-    reactor::block_on(identity(&Endpoint::Unix(path.to_owned()))).ok()?
+    let identity = reactor::block_on(identity(&Endpoint::Unix(path.to_owned()))).ok()?;
+    identity.filter(|_| holder_of_socket(path).other_user.is_none())
 }
 
-/// The sockets on one port of one process, or of processes that this user may not see.
+/// The sockets on one port of one process, or of processes of one user that cannot be seen.
 #[derive(Debug)]
 pub struct Service {
     /// The port.
     pub port: u16,
-    /// The process, where it can be seen.
-    pub process: Option<Process>,
+    /// What holds them.
+    pub holder: Holder,
     addresses: Vec<IpAddr>,
 }
 
 impl Service {
-    /// Groups sockets by port and process; sorted by port.
+    /// Groups sockets by port, process and user; sorted by port.
     pub fn group(listeners: impl Iterator<Item = Listener>) -> Vec<Service> {
         let mut services = BTreeMap::new();
-        for Listener { address, process } in listeners {
+        for Listener { address, holder } in listeners {
             let port = address.port();
-            let pid = process.as_ref().map(|process| process.pid);
-            let service = services.entry((port, pid)).or_insert(Service {
+            let pid = holder.process.as_ref().map(|process| process.pid);
+            let key = (port, pid, holder.other_user);
+            let service = services.entry(key).or_insert(Service {
                 port,
-                process,
+                holder,
                 addresses: Vec::new(),
             });
             service.addresses.push(address.ip());
@@ -127,13 +129,16 @@ impl Service {
     pub fn unseen(port: u16) -> Service {
         Service {
             port,
-            process: None,
+            holder: Holder::default(),
             addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         }
     }
 
-    /// Returns the interceptor that this is, if it is one.
+    /// Returns the interceptor of this user that this is, if it is one.
     pub async fn identity(&self) -> Option<Identity> {
+        if self.holder.other_user.is_some() {
+            return None;
+        }
         for &ip in &self.addresses {
             let ip = match ip {
                 IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -145,7 +150,7 @@ impl Service {
                 continue;
             };
             identity.address = Some(SocketAddr::new(ip, self.port));
-            match &self.process {
+            match &self.holder.process {
                 None => return Some(identity),
                 Some(process) if has_pid(process, identity.pid) => {
                     identity.pid = process.pid;

@@ -1,4 +1,4 @@
-//! A process, and a listening socket together with the process that holds it.
+//! A process, and a listening socket together with what holds it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,13 +18,42 @@ impl fmt::Display for Process {
     }
 }
 
+/// What holds a socket, as far as the system shows it to this user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// The process; `None` where this user may not see it.
+    pub process: Option<Process>,
+    /// The id of the user that owns the socket, if it is [another one](other_user).
+    pub other_user: Option<u32>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.process, self.other_user) {
+            (Some(process), None) => process.fmt(f),
+            (Some(process), Some(uid)) => write!(f, "{process} of another user (uid {uid})"),
+            (None, Some(uid)) => write!(f, "another user (uid {uid})"),
+            (None, None) => f.write_str("a program that this user may not see"),
+        }
+    }
+}
+
+/// Returns `uid` if it is another user than the one that this process runs as.
+///
+/// Root is not another one: it can read everything of this user's, and binds sockets on behalf of others (systemd.socket(5)). To root
+/// every other user is another one. In a user namespace all users without an id there have the same one, the overflow id
+/// (user_namespaces(7)).
+pub fn other_user(uid: u32) -> Option<u32> {
+    (uid != 0 && uid != rustix::process::geteuid().as_raw()).then_some(uid)
+}
+
 /// A socket that accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The address that it is bound to.
     pub address: SocketAddr,
-    /// The process that holds it; `None` where this user may not see that.
-    pub process: Option<Process>,
+    /// What holds it.
+    pub holder: Holder,
 }
 
 /// The program name of an interceptor.

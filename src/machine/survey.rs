@@ -1,4 +1,4 @@
-//! The interceptors that run on this machine, and what else listens on the ports of projects.
+//! The interceptors of this user that run on this machine, and what else listens on the ports of projects.
 //!
 //! Found live from the listening sockets; there is no state file that could be wrong after a kill. What is asked who it is:
 //! the sockets of programs called `ic`, so that interceptors with a port of their own (`--port`) are found too, and whatever
@@ -19,6 +19,7 @@ use smol::lock::Semaphore;
 use super::connect::connect;
 use super::interceptor::{Identity, Service};
 use super::listeners::listeners;
+use super::process::Holder;
 use crate::serve::{Target, reactor};
 use crate::text::redact::REDACTED;
 use crate::text::{name, raw};
@@ -66,6 +67,8 @@ pub struct Held {
     pub program: Option<String>,
     /// The identity of the interceptor that it is; null for any other program.
     pub instance_id: Option<String>,
+    /// The id of the user that it belongs to; null for this user, root, and where that is unknown.
+    pub other_user: Option<u32>,
 }
 
 /// Looks at the machine. `projects` are the registry's paths and ports.
@@ -144,7 +147,11 @@ fn services(ports: impl Iterator<Item = u16>) -> (Vec<Service>, bool) {
 
 /// The port of the project at `path`, on which `service` listens: another interceptor, or any other program.
 fn held(path: &Path, service: Service, interceptor: Option<&Identity>) -> Held {
-    let (pid, program) = match (interceptor, service.process) {
+    let Holder {
+        process,
+        other_user,
+    } = service.holder;
+    let (pid, program) = match (interceptor, process) {
         (Some(interceptor), _) => (Some(interceptor.pid), None),
         (None, process) => process.map(|it| (it.pid, it.program)).unzip(),
     };
@@ -155,6 +162,7 @@ fn held(path: &Path, service: Service, interceptor: Option<&Identity>) -> Held {
         pid,
         program,
         instance_id: interceptor.map(|interceptor| interceptor.instance_id.clone()),
+        other_user,
     }
 }
 

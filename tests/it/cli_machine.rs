@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::cli_doctor::a_server;
 use crate::cli_home::{Home, Serving, free_port};
-use crate::support::{DEADLINE, has_ipv6, wait_until};
+use crate::support::{DEADLINE, Origin, count, has_ipv6, wait_until};
 
 /// Whether `ic` can list the sockets of all processes on this machine, on every address.
 const LISTS_SOCKETS: bool = cfg!(all(target_os = "linux", not(ic_portable)));
@@ -105,6 +106,103 @@ fn every_command_finds_an_interceptor_in_another_pid_namespace() {
     let children = children.expect("Linux says");
     let pid = children.trim().parse().expect("one child");
     check_known(&home, port, pid, "localhost");
+}
+
+/// A user that is not root, and whose id the tests do not run as.
+const NOBODY: u32 = 65534;
+
+/// `command` as that user, if this one may do that.
+fn as_another_user(mut command: Command) -> Option<Killed> {
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    match command.stderr(Stdio::null()).spawn() {
+        Ok(child) => Some(Killed(child)),
+        Err(error) => {
+            eprintln!("skipped: ic cannot be run as another user: {error}");
+            None
+        }
+    }
+}
+
+/// Another user runs a real interceptor on the port of this user's project, with its name and folder.
+#[test]
+fn an_interceptor_of_another_user_is_not_this_projects() {
+    if !LISTS_SOCKETS {
+        return;
+    }
+    let (home, port) = home();
+    fs::set_permissions(home.path(""), Permissions::from_mode(0o755)).expect("this user's");
+    let (spy, good) = (Origin::agreeing(), Origin::agreeing());
+    let home = home.with("TARGET_LLM_URL", good.url());
+    let home = home.with("OPENAI_API_KEY", "sk-secret");
+    let shop = home.path("shop").into_os_string().into_string();
+    let (shop, text) = (shop.expect("UTF-8"), port.to_string());
+    let target = spy.url();
+    let options = ["--project", &shop, "--port", &text, "--target", &target];
+    let Some(_impostor) = as_another_user(home.command([&["serve"], &options[..]].concat())) else {
+        return;
+    };
+    wait_until("it listens", true, || {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+    });
+    let owner = format!("another user (uid {NOBODY})");
+    let rows: &[(&[&str], i32)] = &[
+        (&["health"], 1),
+        (&["health", "--json", &text], 1),
+        (&["env"], 1),
+        (&["env", "--json", &shop], 1),
+        (&["snippet", "aider"], 1),
+        (&["serve", "--mock"], 3),
+        (&["run", "--mock", "--", "true"], 3),
+        (&["doctor", "--no-stream"], 1),
+        (&["doctor", "--no-stream", "--json"], 1),
+        (&["status"], 0),
+        (&["check", &text], 1),
+    ];
+    for &(words, exit) in rows {
+        let ran = home.ic(words);
+        assert_eq!(ran.exit, Some(exit), "{words:?}: {ran:?}");
+        let said = format!("{}{}", ran.out, ran.err);
+        assert!(said.contains(&owner), "{words:?}: {ran:?}");
+        let has_address = ran.out.contains(&format!("localhost:{port}"));
+        assert!(
+            !has_address && !said.contains("sk-secret"),
+            "{words:?}: {ran:?}"
+        );
+    }
+    let status = home.ic(["status", "--json"]).json(0);
+    let find = |list: &str| {
+        let entries = status[list].as_array().expect("a list");
+        entries.iter().find(|entry| entry["port"] == port).cloned()
+    };
+    assert_eq!(find("interceptors"), None, "{status}");
+    assert_eq!(find("held").expect("it is listed")["other_user"], NOBODY);
+    assert_eq!(spy.requests(), [], "of a client that believed it");
+    assert_ne!(
+        good.requests().len(),
+        0,
+        "doctor looks at the target itself"
+    );
+    count("machine: commands and a port of another user", rows.len());
+}
+
+#[test]
+fn a_unix_socket_of_another_user_is_not_an_interceptor() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("this user's");
+    let home = Home::new();
+    let path = folder.path().join("ic.sock");
+    let url = format!("unix:{}", path.display());
+    let listen = ["serve", "--mock", "--listen", &url];
+    let Some(_impostor) = as_another_user(home.command(listen)) else {
+        return;
+    };
+    wait_until("it listens", true, || UnixStream::connect(&path).is_ok());
+    let owner = format!("another user (uid {NOBODY})");
+    for (words, exit) in [(&["health", &url][..], 1), (&listen, 3)] {
+        let said = home.ic(words).complaint(exit);
+        assert!(said.contains(&owner), "{words:?}: {said}");
+    }
 }
 
 /// A child that is killed when it is dropped.

@@ -155,7 +155,7 @@ fn another_program_on_the_port_of_a_project_is_not_an_interceptor() {
             let program = std::fs::read_to_string("/proc/self/comm").expect("Linux says");
             json!({
                 "port": port, "project": project, "path": path, "pid": std::process::id(),
-                "program": program.trim(), "instance_id": null,
+                "program": program.trim(), "instance_id": null, "other_user": null,
             })
         };
         assert_eq!(find("held", held), Some(by(held, "shop", &shop)));
@@ -179,7 +179,7 @@ fn the_interceptor_of_another_project_is_a_holder_of_the_port() {
         told(&home, "held", port),
         Some(json!({
             "port": port, "project": "blog", "path": blog, "pid": serving.pid(), "program": null,
-            "instance_id": "pycharm-shop",
+            "instance_id": "pycharm-shop", "other_user": null,
         }))
     );
     let text = home.ic(["status"]).result(0);

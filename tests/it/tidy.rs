@@ -158,6 +158,7 @@ const RULES: &[Rule] = &[
             "src/machine/listeners",
             "src/text/raw.rs",
             // Unix sockets, on every Unix.
+            "src/machine/process.rs",
             "src/machine/feeds.rs",
             "src/machine/connect.rs",
             // Whether a file is writable.

@@ -22,7 +22,7 @@ pub struct Route {
     pub proxy: Option<Target>,
     /// Certificates are not verified.
     pub is_insecure: bool,
-    /// The project's interceptor; `None`: a temporary one is started.
+    /// The project's interceptor, whose socket is known to be this user's; `None`: a temporary one is started.
     pub interceptor: Option<SocketAddr>,
 }
 
@@ -75,6 +75,7 @@ impl<'a> Chain<'a> {
             host: target.host_field(),
             key: self.key.as_deref(),
             body: Some(&body),
+            ..Request::default()
         };
         let is_direct = !target.is_https() && proxy.is_none();
         Streams {
@@ -96,6 +97,7 @@ impl<'a> Chain<'a> {
             path,
             host: &self.interceptor.to_string(),
             key: self.key.as_deref(),
+            own_port: self.route.interceptor.map(|address| address.port()),
             body,
         };
         let (ip, port) = (self.interceptor.ip(), self.interceptor.port());

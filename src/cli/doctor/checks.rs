@@ -141,9 +141,8 @@ pub fn port(
             CHECK,
             format!("{port} cannot be tried ({refusal}); a sandbox may forbid sockets"),
         ),
-        PortState::InUse(process) => {
-            let holder = process.map(|process| process.to_string());
-            let holder = holder.unwrap_or_else(|| "a program that this user may not see".into());
+        PortState::InUse(holder) => {
+            let holder = holder.to_string();
             Finding::wrong(CHECK, held(port, &holder, given.is_some(), project))
         }
     };

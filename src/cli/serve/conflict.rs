@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::cli::mapping::command_for;
 use crate::cli::outcome::Failure;
 use crate::machine::interceptor::{Identity, interceptor_at, interceptor_at_socket};
-use crate::machine::listeners::{process_on, process_on_socket};
-use crate::machine::process::Process;
+use crate::machine::listeners::{holder_of, holder_of_socket};
+use crate::machine::process::Holder;
 use crate::machine::survey::is_for;
 use crate::registry::Port;
 use crate::registry::project::Project;
@@ -74,13 +74,8 @@ fn port_in_use(
     };
     let place = format!("port {port}");
     let identity = interceptor_at(port.get());
-    in_use(
-        &place,
-        identity,
-        project,
-        || process_on(port.get()),
-        &remedy,
-    )
+    let holder = || holder_of(port.get());
+    in_use(&place, identity, project, holder, &remedy)
 }
 
 fn socket_failure(path: &Path, error: &io::Error, project: Option<&Project>) -> Failure {
@@ -89,13 +84,8 @@ fn socket_failure(path: &Path, error: &io::Error, project: Option<&Project>) -> 
         io::ErrorKind::AddrInUse => {
             let remedy = "give another path with --listen";
             let identity = interceptor_at_socket(path);
-            return in_use(
-                &socket,
-                identity,
-                project,
-                || process_on_socket(path),
-                remedy,
-            );
+            let holder = || holder_of_socket(path);
+            return in_use(&socket, identity, project, holder, remedy);
         }
         io::ErrorKind::AlreadyExists => "remove it, or give another path with --listen",
         io::ErrorKind::NotFound => "make its folder first",
@@ -107,12 +97,12 @@ fn socket_failure(path: &Path, error: &io::Error, project: Option<&Project>) -> 
     ))
 }
 
-/// `place` is in use: by the interceptor with this `identity`, or by the `process` that is found.
+/// `place` is in use: by the interceptor with this `identity`, or by the `holder` that is found.
 fn in_use(
     place: &str,
     identity: Option<Identity>,
     project: Option<&Project>,
-    process: impl Fn() -> Option<Process>,
+    holder: impl Fn() -> Holder,
     remedy: &str,
 ) -> Failure {
     let by = match identity {
@@ -126,7 +116,11 @@ fn in_use(
             }
             format!(" by the interceptor `{}` (pid {pid})", identity.instance_id)
         }
-        None => process().map_or(String::new(), |process| format!(" by {process}")),
+        None => match holder() {
+            // The system does not list sockets, or the holder has just ended.
+            unknown if unknown == Holder::default() => String::new(),
+            holder => format!(" by {holder}"),
+        },
     };
     Failure::could_not(format!("{place} is in use{by}; stop it, or {remedy}"))
 }

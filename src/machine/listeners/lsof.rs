@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::machine::process::{IC, Listener, Process};
+use crate::machine::process::{Holder, IC, Listener, Process, other_user};
 
 /// Why no listeners can be listed.
 pub const UNAVAILABLE: &str =
@@ -24,40 +24,46 @@ pub fn has_pid(_process: u32, _pid: u32) -> bool {
 
 pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
     let output = Command::new("lsof")
-        .args(["-nP", "-iTCP", "-sTCP:LISTEN", "-FpcPn"]) // no look-ups of names; one field on each line
+        .args(["-nP", "-iTCP", "-sTCP:LISTEN", "-FpcuPn"]) // no look-ups of names; one field on each line
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
         .ok()?;
     let is_selected = |listener: &Listener| {
         let is_ic = |process: &Process| process.program == IC;
-        is_wanted(listener.address.port()) || listener.process.as_ref().is_some_and(is_ic)
+        is_wanted(listener.address.port()) || listener.holder.process.as_ref().is_some_and(is_ic)
     };
     let mut listeners = parse(&String::from_utf8_lossy(&output.stdout));
     listeners.retain(is_selected);
     Some(listeners)
 }
 
-/// Parses lsof's fields: `p812`, `cnode`, then `n*:8888` for each socket of that process; then the next process.
+/// Parses lsof's fields: `p812`, `cnode`, `u501`, then `n*:8888` for each socket of that process; then the next process.
 fn parse(fields: &str) -> Vec<Listener> {
     let mut found = Vec::new();
     let mut pid = None;
     let mut program = None;
+    let mut user = None;
     for line in fields.lines() {
         let Some((kind, value)) = line.split_at_checked(1) else {
             continue;
         };
         match kind {
-            "p" => (pid, program) = (value.parse().ok(), None),
+            "p" => (pid, program, user) = (value.parse().ok(), None, None),
             "c" => program = Some(value),
+            "u" => user = value.parse().ok(),
             "n" => {
                 let process = pid.zip(program).map(|(pid, program)| Process {
                     pid,
                     program: program.to_owned(),
                 });
+                let holder = Holder {
+                    process,
+                    other_user: user.and_then(other_user),
+                };
                 found.extend(addresses(value).into_iter().map(|address| Listener {
                     address,
-                    process: process.clone(),
+                    holder: holder.clone(),
                 }));
             }
             _ => {}
@@ -85,38 +91,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_socket_comes_with_its_process() {
+    fn each_socket_comes_with_its_process_and_user() {
+        type Found<'a> = (&'a str, Option<(u32, &'a str)>, Option<u32>);
         #[track_caller]
-        fn check(fields: &str, expected: &[(&str, Option<(u32, &str)>)]) {
-            let found: Vec<_> = parse(fields)
-                .into_iter()
-                .map(|Listener { address, process }| {
-                    (
-                        address.to_string(),
-                        process.map(|process| (process.pid, process.program)),
-                    )
+        fn check(fields: &str, expected: &[Found<'_>]) {
+            let found = parse(fields);
+            let found: Vec<_> = found
+                .iter()
+                .map(|Listener { address, holder }| {
+                    let process = holder.process.as_ref();
+                    let process = process.map(|it| (it.pid, it.program.as_str()));
+                    (address.to_string(), process, holder.other_user)
                 })
                 .collect();
             let expected: Vec<_> = expected
                 .iter()
-                .map(|(address, process)| {
-                    let process = process.map(|(pid, program)| (pid, program.to_owned()));
-                    ((*address).to_owned(), process)
-                })
+                .map(|&(address, process, user)| (address.to_owned(), process, user))
                 .collect();
             assert_eq!(found, expected);
         }
         check(
-            "p812\ncnode\nf18\nPTCP\nn127.0.0.1:8888\nf19\nPTCP\nn[::1]:8888\np9\ncGoogle Chrome\nf3\nPTCP\nn*:80\n",
+            "p812\ncnode\nu4294967294\nf18\nPTCP\nn127.0.0.1:8888\nf19\nPTCP\nn[::1]:8888\np9\ncGoogle Chrome\nu0\nf3\nPTCP\nn*:80\n",
             &[
-                ("127.0.0.1:8888", Some((812, "node"))),
-                ("[::1]:8888", Some((812, "node"))),
-                ("0.0.0.0:80", Some((9, "Google Chrome"))),
-                ("[::]:80", Some((9, "Google Chrome"))),
+                ("127.0.0.1:8888", Some((812, "node")), Some(4_294_967_294)),
+                ("[::1]:8888", Some((812, "node")), Some(4_294_967_294)),
+                ("0.0.0.0:80", Some((9, "Google Chrome")), None),
+                ("[::]:80", Some((9, "Google Chrome")), None),
             ],
         );
-        check("p812\nn127.0.0.1:1\n", &[("127.0.0.1:1", None)]);
-        check("px\ncnode\nn127.0.0.1:1\n", &[("127.0.0.1:1", None)]);
+        check("p812\nn127.0.0.1:1\n", &[("127.0.0.1:1", None, None)]);
+        check("px\ncnode\nn127.0.0.1:1\n", &[("127.0.0.1:1", None, None)]);
         check("p812\ncnode\nn*:http\nnlocalhost:1\n\u{e9}\n\n", &[]);
         check("", &[]);
         check("lsof: no such thing\n", &[]);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::machine::process::{IC, Listener, Process};
+use crate::machine::process::{Holder, IC, Listener, Process, other_user};
 use crate::serve::connect_at_once;
 
 /// Why no listeners can be listed.
@@ -50,8 +50,9 @@ pub fn listeners(is_wanted: &dyn Fn(u16) -> bool) -> Option<Vec<Listener>> {
         claim(pid, &mut unclaimed, &mut sockets);
     }
     let listeners = sockets.into_iter().map(|(_, listener)| listener);
-    let is_selected =
-        |listener: &Listener| listener.process.is_some() || is_wanted(listener.address.port());
+    let is_selected = |listener: &Listener| {
+        listener.holder.process.is_some() || is_wanted(listener.address.port())
+    };
     Some(listeners.filter(is_selected).collect())
 }
 
@@ -76,7 +77,7 @@ pub fn has_pid(process: u32, pid: u32) -> bool {
         })
 }
 
-/// Parses a table of `/proc/net/tcp`: the sockets that listen, each with its inode.
+/// Parses a table of `/proc/net/tcp`: the sockets that listen, each with its inode and owner (proc_pid_net(5)).
 fn parse(table: &str) -> Vec<(u64, Listener)> {
     const LISTEN: &str = "0A";
     table
@@ -87,11 +88,15 @@ fn parse(table: &str) -> Vec<(u64, Listener)> {
             let mut columns = line.split_ascii_whitespace();
             let address = columns.nth(1)?;
             let state = columns.nth(1)?;
-            let inode = columns.nth(5)?;
+            let uid = columns.nth(3)?;
+            let inode = columns.nth(1)?;
             (state == LISTEN).then_some(())?;
             let listener = Listener {
                 address: self::address(address)?,
-                process: None,
+                holder: Holder {
+                    process: None,
+                    other_user: other_user(uid.parse().ok()?),
+                },
             };
             Some((inode.parse().ok()?, listener))
         })
@@ -126,7 +131,7 @@ fn claim(pid: u32, unclaimed: &mut HashMap<String, usize>, sockets: &mut [(u64, 
         let found = target.to_str().and_then(|target| unclaimed.remove(target));
         if let Some(index) = found {
             let program = name.get_or_insert_with(|| program(pid)).clone();
-            sockets[index].1.process = program.map(|program| Process { pid, program });
+            sockets[index].1.holder.process = program.map(|program| Process { pid, program });
         }
     }
 }
@@ -165,23 +170,26 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             \x20  0: 0100007F:22B8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3117 1 0 100 0 0 10 0\n\
             \x20  1: 0100007F:22B8 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000     0        0 3200 1 0 20 4 30 10 -1\n\
-            \x20  2: 00000000:22B9 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3118 1 0 100 0 0 10 0\n\
+            \x20  2: 00000000:22B9 00000000:0000 0A 00000000:00000000 00:00000000 00000000 4294967294        0 3118 1 0 100 0 0 10 0\n\
             \x20  3: 00000000000000000000000001000000:22B8 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3119 1 0 100 0 0 10 0\n\
             \x20  4: damaged\n";
         let found: Vec<_> = parse(table)
             .into_iter()
-            .map(|(inode, listener)| (listener.address.to_string(), inode))
+            .map(|(inode, listener)| {
+                let address = listener.address.to_string();
+                (address, inode, listener.holder.other_user)
+            })
             .collect();
         let expected = [
-            ("127.0.0.1:8888", 3117),
-            ("0.0.0.0:8889", 3118),
-            ("[::1]:8888", 3119),
+            ("127.0.0.1:8888", 3117, None),
+            ("0.0.0.0:8889", 3118, Some(4_294_967_294)),
+            ("[::1]:8888", 3119, None),
         ];
         // The table above is of a little-endian machine.
         if cfg!(target_endian = "little") {
             assert_eq!(
                 found,
-                expected.map(|(address, inode)| (address.to_owned(), inode))
+                expected.map(|(address, inode, user)| (address.to_owned(), inode, user))
             );
         }
         assert!(parse("").is_empty());

@@ -465,7 +465,8 @@ function addressOf(row) {
 
 function holderText(holder) {
   if (holder.instance_id) return `interceptor ${visible(holder.instance_id)}, pid ${holder.pid}`;
-  return holder.pid ? `${visible(holder.program)}, pid ${holder.pid}` : 'a program that cannot be seen';
+  const program = holder.pid ? `${visible(holder.program)}, pid ${holder.pid}` : 'a program that cannot be seen';
+  return holder.other_user == null ? program : `${program}, of another user (uid ${holder.other_user})`;
 }
 
 /** The target's column: a line, a note below it, and whether the note is an error. */
