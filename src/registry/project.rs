@@ -4,9 +4,13 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::{env, fs, io};
+
+use rustix::fs::{Mode, OFlags};
 
 /// A project, known by the canonical form of its folder's path: absolute, without symbolic links, `.`,
 /// `..` or a trailing slash.
@@ -166,7 +170,38 @@ fn is_of_user(folder: &Path) -> bool {
 /// has instead. An empty `.git` is neither.
 fn has_repository(folder: &Path) -> bool {
     let git = folder.join(".git");
-    git.join("HEAD").is_file() || fs::read(git).is_ok_and(|text| text.starts_with(b"gitdir:"))
+    git.join("HEAD").is_file() || read_gitdir(&git).is_some()
+}
+
+/// Returns the Git folder of the working tree whose top is `folder`, if it is one: `.git`, or what the file of that name says in a
+/// worktree or a submodule (gitrepository-layout(5)).
+pub fn git_folder(folder: &Path) -> Option<PathBuf> {
+    let git = folder.join(".git");
+    if git.is_dir() {
+        return Some(git);
+    }
+    // It may be relative to the folder of the file.
+    Some(folder.join(read_gitdir(&git)?))
+}
+
+fn read_gitdir(file: &Path) -> Option<OsString> {
+    let text = read_small(file)?;
+    let named = text.strip_prefix(b"gitdir:")?.trim_ascii();
+    Some(OsString::from_vec(named.to_owned()))
+}
+
+/// Reads a file of a repository. `None`: it is missing, longer than 64 KiB, or no regular file. The author of a repository chooses
+/// what it holds: opening a FIFO would block, and a device may have no end.
+pub fn read_small(path: &Path) -> Option<Vec<u8>> {
+    const BYTES_MAX: u64 = 64 * 1024;
+    // Checked before it is opened: opening a device can have effects. Checked again: it may have been replaced.
+    fs::metadata(path).ok()?.is_file().then_some(())?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    file.metadata().ok()?.is_file().then_some(())?;
+    let mut content = Vec::new();
+    file.take(BYTES_MAX + 1).read_to_end(&mut content).ok()?;
+    (content.len() as u64 <= BYTES_MAX).then_some(content)
 }
 
 /// Follows every symbolic link on the path, dangling ones included. From the first missing folder on there are none, so `..`

@@ -92,6 +92,75 @@ fn the_branch_is_read_from_every_kind_of_checkout() {
     assert!(errors.contains(said), "{errors}");
 }
 
+/// The author of a repository chooses what is called `.git` and `HEAD`.
+#[test]
+fn a_hostile_repository_neither_blocks_nor_fills_the_memory() {
+    /// Makes something of that name.
+    type Make = fn(&Path);
+    let rows: &[(&str, Make)] = &[
+        ("a FIFO", |path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).expect("a FIFO");
+        }),
+        ("a device without an end", |path| {
+            std::os::unix::fs::symlink("/dev/zero", path).expect("a link");
+        }),
+        ("a terminal", |path| {
+            std::os::unix::fs::symlink("/dev/tty", path).expect("a link");
+        }),
+        ("a socket", |path| {
+            drop(std::os::unix::net::UnixListener::bind(path).expect("a socket"));
+        }),
+        ("a folder", |path| {
+            fs::create_dir(path).expect("a folder");
+        }),
+        ("a loop", |path| {
+            std::os::unix::fs::symlink(path, path).expect("a link");
+        }),
+        ("3 GiB", |path| {
+            let file = fs::File::create(path).expect("a file");
+            file.set_len(3 << 30).expect("a sparse file");
+        }),
+        ("a branch of 200 kB", |path| {
+            write(path, &format!("ref: refs/heads/{}\n", "x".repeat(200_000)));
+        }),
+    ];
+    for &(what, make) in rows {
+        for name in [".git", ".git/HEAD", "elsewhere/HEAD"] {
+            // The scratch folders are within a repository.
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let folder = folder.path().canonicalize().expect("it exists");
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            if name.starts_with("elsewhere") {
+                write(&folder.join(".git"), "gitdir: elsewhere\n");
+            }
+            make(&path);
+            let root = [("INTERCEPTOR_PROJECT_ROOT", "git")];
+            let (value, errors, _) = sent(&folder, "<{branch}>", &root);
+            assert_eq!(value, "<>", "{name}: {what}: {errors}");
+        }
+    }
+    count("templates: hostile repositories", rows.len() * 3);
+}
+
+#[test]
+fn a_field_has_a_maximum_length_with_its_placeholders_filled_in() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let branch = "ü".repeat(3000);
+    write(
+        &folder.path().join(".git/HEAD"),
+        &format!("ref: refs/heads/{branch}\n"),
+    );
+    let (exit, errors) = Launch::toward("http://localhost:1")
+        .in_folder(folder.path().to_owned())
+        .args(["--header", "x-t: {branch}"])
+        .fail();
+    assert_eq!(exit, Some(2), "{errors}");
+    let said = "ic: the field `x-t` would have 18000 bytes; give a value that has at most 16384 ";
+    assert!(errors.starts_with(said), "{errors}");
+}
+
 #[test]
 fn characters_that_a_field_cannot_contain_are_percent_encoded_with_a_warning() {
     let project = folder("größe 100%");

@@ -58,13 +58,17 @@ pub fn needs_project(template: &str, headers: &[(String, Template)]) -> bool {
 
 /// Every field to set on a request: the identification, then those of `--header` with their placeholders filled in.
 /// Reports values that are sent encoded or empty on standard error.
+///
+/// # Errors
+///
+/// Bad usage: a value is longer than [`VALUE_BYTES_MAX`].
 pub fn fields(
     instance_id: &str,
     headers: &[(String, Template)],
     project: Option<&Project>,
     port: Option<Port>,
     environment: &Environment<'_>,
-) -> Vec<(String, String)> {
+) -> Result<Vec<(String, String)>, Failure> {
     let project = project.map(Project::path);
     let value_of = |placeholder| match placeholder {
         Placeholder::Instance => instance_id.to_owned(),
@@ -81,6 +85,13 @@ pub fn fields(
     ];
     for (name, template) in headers {
         let (value, encoded) = template.fill(value_of);
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(Failure::usage(format!(
+                "the field `{name}` would have {} bytes; give a value that has at most {VALUE_BYTES_MAX} with its \
+                 placeholders filled in",
+                value.len()
+            )));
+        }
         for encoded in encoded {
             eprint_line(format_args!(
                 "`{{{}}}` in the field `{name}` is sent percent-encoded, as `{}`: a field holds no other characters",
@@ -95,8 +106,11 @@ pub fn fields(
         }
         fields.push((name.clone(), value));
     }
-    fields
+    Ok(fields)
 }
+
+/// What node accepts of a whole head; a branch, whose name the author of a repository chooses, can be longer.
+const VALUE_BYTES_MAX: usize = 16 * 1024;
 
 /// Stands for the project's name in an instance identifier.
 const PROJECT: &str = "{project}";

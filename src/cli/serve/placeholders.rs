@@ -2,31 +2,19 @@
 //!
 //! They are read once, at the start. The branch is read from the repository's files; git is not needed.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cli::settings::Environment;
+use crate::registry::project::{git_folder, read_small};
 use crate::text::raw;
 
 /// The branch that is checked out at `project`, or the start of the commit's id if there is none. `None` outside of a git
 /// repository. Bytes that are not UTF-8 are carried in the text ([`raw`]).
 pub fn branch(project: &Path) -> Option<String> {
     project.ancestors().find_map(|folder| {
-        let head = fs::read(git_folder(folder)?.join("HEAD")).ok()?;
+        let head = read_small(&git_folder(folder)?.join("HEAD"))?;
         branch_in(&head)
     })
-}
-
-/// The git folder of a repository. In a worktree or submodule, `.git` is a file that names it.
-fn git_folder(folder: &Path) -> Option<PathBuf> {
-    let git = folder.join(".git");
-    if git.is_dir() {
-        return Some(git);
-    }
-    let named = fs::read(git).ok()?;
-    let named = named.strip_prefix(b"gitdir: ")?.trim_ascii_end();
-    // The name may be relative to the folder of the file.
-    Some(folder.join(raw::from_text(&raw::bytes_to_text(named))))
 }
 
 /// The branch or commit in the content of `HEAD`.

@@ -64,7 +64,7 @@ impl Serve {
         settings.guard.local_hosts_only = local_hosts_only(&tcp);
         let project = settings.project.as_ref();
         let headers = &settings.headers;
-        let fields = fields(&settings.instance_id, headers, project, number, environment);
+        let fields = fields(&settings.instance_id, headers, project, number, environment)?;
         let options = Options {
             listen,
             rewriter: route.rewriter(&fields)?,
