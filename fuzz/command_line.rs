@@ -62,7 +62,8 @@ pub fn command_line(input: &[u8]) {
     if let Ok(Parsed::Command(serve)) = arguments::parse::<Serve>(owned()) {
         match serve.resolve(None, &globals, &environment) {
             Ok(settings) => {
-                assert!(!settings.instance_id.contains(char::is_control));
+                let instance_id = settings.instance.fill(|_| "a".to_owned());
+                assert!(!instance_id.contains(char::is_control));
                 assert!(!settings.host.contains(char::is_whitespace));
                 for (name, value) in &settings.headers {
                     assert!(
@@ -71,7 +72,7 @@ pub fn command_line(input: &[u8]) {
                                 .bytes()
                                 .all(|byte| byte.is_ascii_graphic() && byte != b':')
                     );
-                    let (filled, _) = value.fill(|_| "a\r\nb\0é".to_owned());
+                    let (filled, _) = value.fill_field(|_| "a\r\nb\0é".to_owned());
                     assert!(!filled.contains(['\r', '\n', '\0']), "{filled:?}");
                 }
                 assert!(settings.connections_max >= 1);

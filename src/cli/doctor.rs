@@ -14,7 +14,7 @@ use serde_json::json;
 
 use self::chain::{Chain, Route};
 use self::finding::{Finding, Verdict};
-use super::serve::{Serve, instance_id, instance_template, proxy_for, trust_of};
+use super::serve::{self, Serve, instance_template, proxy_for, trust_of};
 use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -103,8 +103,13 @@ impl Doctor {
         let model = model.map(|model| SourcedValue::flag("--model", model));
         let model = model.as_ref().map(SourcedValue::text).transpose()?;
         trust_of(&self.serve_options(), &context.environment)?;
-        let template = instance_template(&context.environment, None);
-        instance_id(template.text()?, Some(&project))?;
+        let template = instance_template(&context.environment, None)?;
+        let facts = serve::Facts {
+            project: Some(&project),
+            port: None,
+            environment: &context.environment,
+        };
+        facts.instance_id(&template)?;
 
         let (finding, registry) = checks::registry(&handle, &project);
         let mut findings = vec![finding];

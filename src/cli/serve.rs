@@ -25,10 +25,11 @@ mod trust;
 mod upstream;
 
 pub use self::arguments::Serve;
-pub(super) use self::identity::{instance_id, instance_template};
+pub(super) use self::identity::{Facts, instance_template};
 pub(super) use self::prepare::Prepared;
 pub(super) use self::proxies::{is_this_machine, matches_no_proxy, proxy as proxy_for};
 pub(super) use self::settings::TARGET_URL;
+pub(super) use self::template::escaped;
 pub(super) use self::trust::trust as trust_of;
 
 use self::sd_notify::Notifier;

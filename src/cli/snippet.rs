@@ -102,8 +102,13 @@ impl Snippet {
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
         let (instance, settings) = match service {
             Some(_) => {
-                let template = serve::instance_template(&context.environment, None);
-                let instance = serve::instance_id(template.text()?, Some(&folder))?;
+                let template = serve::instance_template(&context.environment, None)?;
+                let facts = serve::Facts {
+                    project: Some(&folder),
+                    port: Some(port),
+                    environment: &context.environment,
+                };
+                let instance = serve::escaped(&facts.instance_id(&template)?);
                 (instance, self.settings(context, port)?)
             }
             None => (String::new(), Vec::new()),

@@ -227,7 +227,7 @@ fn snippets_that_start_an_interceptor_contain_the_given_settings() {
         .with("PORT_REGISTRY_PATH", &registry)
         .with("INTERCEPTOR_PORT", "7777")
         .with("INTERCEPTOR_PORT_MIN", "8800")
-        .with("SUPERMEMORY_USERNAME", "team {project} $5");
+        .with("SUPERMEMORY_USERNAME", "team {project} $5 {{port}}");
     let (unit, _) = snippet(&home, &["systemd"]);
     assert_eq!(
         lines(&unit),
@@ -236,12 +236,12 @@ fn snippets_that_start_an_interceptor_contain_the_given_settings() {
             format!("PORT_REGISTRY_PATH={}", registry.display()),
             "INTERCEPTOR_PORT_MIN=8800".to_owned(),
             "INTERCEPTOR_PORT=7777".to_owned(),
-            "\"SUPERMEMORY_USERNAME=team {project} $5\"".to_owned(),
+            "\"SUPERMEMORY_USERNAME=team {project} $5 {{port}}\"".to_owned(),
         ]
     );
     let (compose, _) = snippet(&home, &["compose"]);
     assert!(
-        compose.contains("SUPERMEMORY_USERNAME: \"team shop $$5\"\n"),
+        compose.contains("SUPERMEMORY_USERNAME: \"team shop $$5 {{port}}\"\n"),
         "{compose}"
     );
     assert!(
@@ -249,7 +249,7 @@ fn snippets_that_start_an_interceptor_contain_the_given_settings() {
         "{compose}"
     );
     let (pod, _) = snippet(&home, &["kubernetes"]);
-    assert!(pod.contains("value: \"team shop $5\"}"), "{pod}");
+    assert!(pod.contains("value: \"team shop $5 {{port}}\"}"), "{pod}");
     // PATH names the project, so the variable is ignored.
     let (unit, _) = snippet(&home, &["systemd", "."]);
     assert!(

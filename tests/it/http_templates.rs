@@ -1,4 +1,4 @@
-//! Placeholders in `--header`: their values, their sources, and characters that a field cannot contain.
+//! Placeholders in `--header` and `--instance-id`: their values, their sources, and characters that a field cannot contain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,16 +37,47 @@ fn write(path: &Path, text: &str) {
 fn placeholders_in_a_header_are_filled_in_at_the_start() {
     let shop = folder("shop");
     write(&shop.join(".git/HEAD"), "ref: refs/heads/feature/tax\n");
-    let all = "{instance}|{project}|{port}|{branch}|{user}|{host}|{{port}}|{\"a\":{}}";
-    let variables = [("USER", "ada"), ("SUPERMEMORY_USERNAME", "me-{project}")];
+    let all = "{instance}|{project}|{parent}|{port}|{branch}|{user}|{host}|{{port}}|{\"a\":{}}|Bearer {env:SHOP_KEY}";
+    let variables = [
+        ("USER", "ada"),
+        ("SUPERMEMORY_USERNAME", "me-{project}"),
+        ("SHOP_KEY", "sk-{port}"),
+    ];
     let (value, errors, port) = sent(&shop, all, &variables);
+    let parent = shop.parent().and_then(Path::file_name).expect("a folder");
+    let parent = parent.display();
     let host = rustix::system::uname();
     let host = host.nodename().to_str().expect("a name");
     assert_eq!(
         value,
-        format!("me-shop|shop|{port}|feature/tax|ada|{host}|{{port}}|{{\"a\":{{}}}}")
+        format!(
+            "me-shop|shop|{parent}|{port}|feature/tax|ada|{host}|{{port}}|{{\"a\":{{}}}}|Bearer sk-{{port}}"
+        )
     );
     assert!(!errors.contains("ic: "), "{errors}");
+}
+
+#[test]
+fn placeholders_in_an_instance_id_are_filled_in_at_the_start() {
+    let shop = folder("größe");
+    write(&shop.join(".git/HEAD"), "ref: refs/heads/feature/tax\n");
+    let stage = Stage::launch("", |launch| {
+        let all = "{parent}/{project}|{port}|{branch}|{user}|{host}|{{port}}|{x: y}";
+        let launch = launch.in_folder(shop.clone()).env("USER", "ada");
+        launch.args(["--instance-id", all])
+    });
+    let parent = shop.parent().and_then(Path::file_name).expect("a folder");
+    let (parent, port) = (parent.display(), stage.interceptor.port);
+    let host = rustix::system::uname();
+    let host = host.nodename().to_str().expect("a name");
+    let expected = format!("{parent}/größe|{port}|feature/tax|ada|{host}|{{port}}|{{x: y}}");
+    let instance_id = &stage.interceptor.health()["instance_id"];
+    assert_eq!(instance_id, &expected[..]);
+    let seen = stage.forwarded("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for field in ["x-memory-user-id", "x-pycharm-instance"] {
+        let value = seen.fields.one(field).expect("it is set");
+        assert_eq!(latin1(expected.as_bytes()), value, "{field}");
+    }
 }
 
 #[test]
@@ -179,15 +210,64 @@ fn characters_that_a_field_cannot_contain_are_percent_encoded_with_a_warning() {
 }
 
 #[test]
-fn an_unknown_placeholder_is_refused_before_the_interceptor_listens() {
+fn an_instance_id_or_field_that_cannot_be_filled_in_is_refused_before_the_interceptor_listens() {
+    #[track_caller]
+    fn check(arguments: &[&str], expected: &str) {
+        let outside = tempfile::tempdir().expect("a temporary folder");
+        let (exit, errors) = Launch::toward("http://localhost:1")
+            .in_folder(outside.path().to_owned())
+            .env("EMPTY", "")
+            .env("TWO_LINES", "sk-secret\n")
+            .args(arguments.iter().copied())
+            .fail();
+        assert_eq!(exit, Some(2), "{errors}");
+        let line = errors.lines().last().unwrap_or_default();
+        assert!(line.starts_with(&format!("ic: {expected}")), "{errors}");
+        assert!(!errors.contains("sk-secret"), "{errors}");
+    }
+    check(
+        &["--header", "x-t: {port} {brnach}"],
+        "`--header x-t:…` contains the unknown placeholder `{brnach}`; known are {instance} ",
+    );
+    check(
+        &["--header", "x-t: {env:A-B}"],
+        "`--header x-t:…` contains the unknown placeholder `{env:A-B}`; known are ",
+    );
+    check(
+        &["--instance-id", "{brnach}"],
+        "`--instance-id {brnach}` contains the unknown placeholder `{brnach}`; known are {project} ",
+    );
+    for not_in_ids in ["{instance}", "{env:HOME}"] {
+        let expected = format!("`--instance-id {not_in_ids}` contains the unknown placeholder");
+        check(&["--instance-id", not_in_ids], &expected);
+    }
+    check(
+        &["--instance-id", "{branch}"],
+        "the instance id is empty; give another with `--instance-id` or SUPERMEMORY_USERNAME",
+    );
+    for variable in ["NO_SUCH_VARIABLE", "EMPTY"] {
+        check(
+            &[
+                "--header",
+                &format!("authorization: Bearer {{env:{variable}}}"),
+            ],
+            &format!(
+                "the field `authorization` needs the variable {variable}, which is not set; set it, or "
+            ),
+        );
+    }
+    check(
+        &["--header", "authorization: Bearer {env:TWO_LINES}"],
+        "the field `authorization` cannot hold the value of the variable TWO_LINES: ",
+    );
     let (exit, errors) = Launch::toward("http://localhost:1")
-        .args(["--header", "x-t: {port} {brnach}"])
+        .at(scratch_socket())
+        .args(["--instance-id", "{port}"])
         .fail();
-    assert_eq!(exit, Some(2), "{errors}");
-    assert!(
-        errors.starts_with(
-            "ic: `--header x-t:…` contains the unknown placeholder `{brnach}`; known are {instance} "
-        ),
+    let expected = "ic: the instance id holds {port}, and a Unix socket has none; leave it out";
+    assert_eq!(
+        (exit, errors.contains(expected)),
+        (Some(2), true),
         "{errors}"
     );
 }

@@ -39,11 +39,12 @@ pub struct Serve {
     /// where requests go, as http://…, https://… or unix:/path.sock; default: http://localhost:8764
     #[argh(option, arg_name = "URL")]
     pub target: Option<String>,
-    /// identifier sent with every request; {project} is the folder's name; default: pycharm-{project}
+    /// identifier sent with every request; default: pycharm-{project}. Filled in at the start: {project}, {parent},
+    /// {port}, {branch}, {user} and {host}
     #[argh(option, arg_name = "ID")]
     pub instance_id: Option<String>,
-    /// header field to set on every request, as `Name: value`; may be repeated. Filled in at the start:
-    /// {instance}, {project}, {port}, {branch}, {user} and {host}
+    /// header field to set on every request, as `Name: value`; may be repeated. Filled in at the start: {instance},
+    /// {project}, {parent}, {port}, {branch}, {user}, {host}, and {env:NAME} (a variable, for keys)
     #[argh(option, arg_name = "FIELD")]
     pub header: Vec<String>,
     /// the project's folder; default: the current folder
@@ -125,7 +126,7 @@ mod tests {
             "Usage: ic serve [OPTION…]\n",
             "  --host H ",
             "  --header FIELD ",
-            "default: pycharm-{project}\n",
+            " default: pycharm-{project}. ",
             "http://localhost:8764",
             "  --first-byte-timeout SECS ",
             "  --mock-interval-ms MS ",

@@ -3,7 +3,7 @@
 use crate::cli::outcome::Failure;
 use crate::cli::settings::SourcedValue;
 
-use super::template::Template;
+use super::template::{Purpose, Template};
 
 /// The name and value of a field.
 ///
@@ -28,7 +28,8 @@ pub fn field(given: &SourcedValue) -> Result<(String, Template), Failure> {
             "cannot be set: `{kept}` belongs to the connection, and ic writes it itself; leave it out"
         )));
     }
-    let value = Template::parse(value.trim()).map_err(|unknown| given.refused(unknown))?;
+    let value = Template::parse(value.trim(), Purpose::Field);
+    let value = value.map_err(|unknown| given.refused(unknown))?;
     Ok((name.to_owned(), value))
 }
 
@@ -63,7 +64,7 @@ mod tests {
         #[track_caller]
         fn check(text: &str, name: &str, value: &str) {
             let split = field(&SourcedValue::flag(HEADER, text)).expect(text);
-            let value = Template::parse(value).expect(value);
+            let value = Template::parse(value, Purpose::Field).expect(value);
             assert_eq!(split, (name.to_owned(), value));
         }
         check("x-team: blue", "x-team", "blue");

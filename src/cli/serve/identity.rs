@@ -1,9 +1,11 @@
 //! What an interceptor sends with every request: the instance identifier and the fields of `--header`.
 
+use std::path::Path;
+
 use super::arguments::Serve;
 use super::field::field;
 use super::placeholders;
-use super::template::{Placeholder, Template};
+use super::template::{Placeholder, Purpose, Template, is_field_value};
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::cli::settings::{self, Environment, SourcedValue};
@@ -11,109 +13,184 @@ use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::text::name;
 
-/// The instance identifier before `{project}` is replaced; `option` is the value of `--instance-id`.
-pub fn instance_template(environment: &Environment<'_>, option: Option<&str>) -> SourcedValue {
-    environment
-        .flag_or_variable("--instance-id", option, settings::INSTANCE_ID)
-        .unwrap_or_else(|| SourcedValue::default(INSTANCE_ID))
-}
-
-/// The instance identifier: `template` with the project's name in it.
+/// The instance identifier with its placeholders; `option` is the value of `--instance-id`.
 ///
 /// # Errors
 ///
-/// Bad usage: a header field cannot hold the name.
-pub fn instance_id(template: &str, project: Option<&Project>) -> Result<String, Failure> {
-    let Some(project) = project.filter(|_| template.contains(PROJECT)) else {
-        return Ok(template.to_owned());
-    };
-    let name = name(project.path());
-    let instance_id = template.replace(PROJECT, &name);
-    // A byte that is not UTF-8 is carried as NUL and two digits, so this refuses such names as well.
-    if instance_id.chars().any(char::is_control) {
-        return Err(Failure::usage(format!(
-            "the project's name `{name}` cannot be used in an instance id: it contains a control character \
-             or is not UTF-8; give another with `--instance-id` or {}",
-            settings::INSTANCE_ID
-        )));
-    }
-    Ok(instance_id)
+/// Bad usage: it is no text, or contains an unknown placeholder.
+pub fn instance_template(
+    environment: &Environment<'_>,
+    option: Option<&str>,
+) -> Result<Template, Failure> {
+    let given = environment
+        .flag_or_variable("--instance-id", option, settings::INSTANCE_ID)
+        .unwrap_or_else(|| SourcedValue::default(INSTANCE_ID));
+    Template::parse(given.text()?, Purpose::InstanceId).map_err(|unknown| given.refused(unknown))
 }
 
-/// The fields of `--header`, in the order given, with their placeholders.
-pub fn headers(serve: &Serve) -> Result<Vec<(String, Template)>, Failure> {
-    let headers = serve.header.iter();
-    headers
-        .map(|header| field(&SourcedValue::flag(settings::HEADER, header)))
-        .collect()
+/// The fields of `--header`, in the order given, with their placeholders. Variables are filled in.
+///
+/// # Errors
+///
+/// Bad usage: one is not a field that may be set, or contains a variable that is not set.
+pub fn headers(
+    serve: &Serve,
+    environment: &Environment<'_>,
+) -> Result<Vec<(String, Template)>, Failure> {
+    let headers = serve.header.iter().map(|header| {
+        let (name, template) = field(&SourcedValue::flag(settings::HEADER, header))?;
+        let template = template.with_variables(|variable| {
+            let value = (environment.0)(variable).filter(|value| !value.is_empty());
+            let value = value.ok_or_else(|| {
+                Failure::usage(format!(
+                    "the field `{name}` needs the variable {variable}, which is not set; set it, or leave the field out"
+                ))
+            })?;
+            // Not encoded: it may be a key, which would be another one then.
+            let value = value.into_string().ok().filter(|value| is_field_value(value));
+            value.ok_or_else(|| {
+                Failure::usage(format!(
+                    "the field `{name}` cannot hold the value of the variable {variable}: a field holds visible ASCII \
+                     characters and, between them, spaces; change the variable"
+                ))
+            })
+        });
+        Ok((name, template?))
+    });
+    headers.collect()
 }
 
 /// Whether the identifier or a field contains something that only a project has.
-pub fn needs_project(template: &str, headers: &[(String, Template)]) -> bool {
-    template.contains(PROJECT)
-        || headers.iter().any(|(_, value)| {
-            value.contains(Placeholder::Project) || value.contains(Placeholder::Branch)
-        })
+pub fn needs_project(instance: &Template, headers: &[(String, Template)]) -> bool {
+    let mut templates = headers.iter().map(|(_, value)| value).chain([instance]);
+    templates.any(|template| OF_PROJECTS.iter().any(|&it| template.contains(it)))
 }
 
-/// Every field to set on a request: the identification, then those of `--header` with their placeholders filled in.
-/// Reports values that are sent encoded or empty on standard error.
-///
-/// # Errors
-///
-/// Bad usage: a value is longer than [`VALUE_BYTES_MAX`].
-pub fn fields(
-    instance_id: &str,
-    headers: &[(String, Template)],
-    project: Option<&Project>,
-    port: Option<Port>,
-    environment: &Environment<'_>,
-) -> Result<Vec<(String, String)>, Failure> {
-    let project = project.map(Project::path);
-    let value_of = |placeholder| match placeholder {
-        Placeholder::Instance => instance_id.to_owned(),
-        Placeholder::Project => project.map(name).unwrap_or_default(),
-        Placeholder::Port => port.map(|port| port.to_string()).unwrap_or_default(),
-        Placeholder::Branch => project.and_then(placeholders::branch).unwrap_or_default(),
-        Placeholder::User => placeholders::user(environment),
-        Placeholder::Host => placeholders::host(),
-    };
-    let mut fields = vec![
-        ("x-memory-user-id".to_owned(), instance_id.to_owned()),
-        ("x-pycharm-instance".to_owned(), instance_id.to_owned()),
-        ("x-source".to_owned(), SOURCE.to_owned()),
-    ];
-    for (name, template) in headers {
-        let (value, encoded) = template.fill(value_of);
-        if value.len() > VALUE_BYTES_MAX {
+/// What placeholders stand for.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    pub project: Option<&'a Project>,
+    /// `None` where there is none, or it is not known yet.
+    pub port: Option<Port>,
+    pub environment: &'a Environment<'a>,
+}
+
+impl Facts<'_> {
+    fn value_of(&self, placeholder: Placeholder, instance_id: &str) -> String {
+        let project = self.project.map(Project::path);
+        let value = match placeholder {
+            Placeholder::Instance => Some(instance_id.to_owned()),
+            Placeholder::Project => project.map(name),
+            Placeholder::Parent => project.and_then(Path::parent).map(name),
+            Placeholder::Port => self.port.map(|port| port.to_string()),
+            Placeholder::Branch => project.and_then(placeholders::branch),
+            Placeholder::User => Some(placeholders::user(self.environment)),
+            Placeholder::Host => Some(placeholders::host()),
+        };
+        value.unwrap_or_default()
+    }
+
+    /// The instance identifier.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage: a header field cannot hold the value of a placeholder, or all of them are empty.
+    pub fn instance_id(&self, template: &Template) -> Result<String, Failure> {
+        let mut refused = None;
+        let instance_id = template.fill(|placeholder| {
+            let value = self.value_of(placeholder, "");
+            // A byte that is not UTF-8 is carried as NUL and two digits, so this refuses such names as well.
+            if value.chars().any(char::is_control) {
+                refused = Some((placeholder, value.clone()));
+            }
+            value
+        });
+        let other = format!(
+            "give another with `--instance-id` or {}",
+            settings::INSTANCE_ID
+        );
+        if let Some((placeholder, value)) = refused {
+            let what = match placeholder {
+                Placeholder::Project => "the project's name".to_owned(),
+                other => format!("the value of {{{}}},", other.name()),
+            };
             return Err(Failure::usage(format!(
-                "the field `{name}` would have {} bytes; give a value that has at most {VALUE_BYTES_MAX} with its \
-                 placeholders filled in",
-                value.len()
+                "{what} `{value}` cannot be used in an instance id: it contains a control character or is not UTF-8; {other}"
             )));
         }
-        for encoded in encoded {
-            eprint_line(format_args!(
-                "`{{{}}}` in the field `{name}` is sent percent-encoded, as `{}`: a field holds no other characters",
-                encoded.placeholder.name(),
-                encoded.sent,
-            ));
+        // The port is filled in later.
+        if instance_id.trim().is_empty() && !template.contains(Placeholder::Port) {
+            return Err(Failure::usage(format!("the instance id is empty; {other}")));
         }
-        if template.contains(Placeholder::Branch) && value_of(Placeholder::Branch).is_empty() {
-            eprint_line(format_args!(
-                "`{{branch}}` in the field `{name}` is empty: the project is in no git repository"
-            ));
-        }
-        fields.push((name.clone(), value));
+        refuse_long("instance id", &instance_id)?;
+        Ok(instance_id)
     }
-    Ok(fields)
+
+    /// Every field to set on a request: the identification, then those of `--header` with their placeholders filled in.
+    /// Reports values that are sent encoded or empty on standard error.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage: a value is longer than [`VALUE_BYTES_MAX`].
+    pub fn fields(
+        &self,
+        instance: &Template,
+        instance_id: &str,
+        headers: &[(String, Template)],
+    ) -> Result<Vec<(String, String)>, Failure> {
+        let mut fields = vec![
+            ("x-memory-user-id".to_owned(), instance_id.to_owned()),
+            ("x-pycharm-instance".to_owned(), instance_id.to_owned()),
+            ("x-source".to_owned(), SOURCE.to_owned()),
+        ];
+        self.note_no_branch(instance, "instance id");
+        for (name, template) in headers {
+            let holder = format!("field `{name}`");
+            let (value, encoded) = template.fill_field(|it| self.value_of(it, instance_id));
+            refuse_long(&holder, &value)?;
+            for encoded in encoded {
+                eprint_line(format_args!(
+                    "`{{{}}}` in the {holder} is sent percent-encoded, as `{}`: a field holds no other characters",
+                    encoded.placeholder.name(),
+                    encoded.sent,
+                ));
+            }
+            self.note_no_branch(template, &holder);
+            fields.push((name.clone(), value));
+        }
+        Ok(fields)
+    }
+
+    fn note_no_branch(&self, template: &Template, holder: &str) {
+        if template.contains(Placeholder::Branch)
+            && self.value_of(Placeholder::Branch, "").is_empty()
+        {
+            eprint_line(format_args!(
+                "`{{branch}}` in the {holder} is empty: the project is in no git repository"
+            ));
+        }
+    }
+}
+
+fn refuse_long(holder: &str, value: &str) -> Result<(), Failure> {
+    if value.len() <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "the {holder} would have {} bytes; give a value that has at most {VALUE_BYTES_MAX} with its placeholders filled in",
+        value.len()
+    )))
 }
 
 /// What node accepts of a whole head; a branch, whose name the author of a repository chooses, can be longer.
 const VALUE_BYTES_MAX: usize = 16 * 1024;
 
-/// Stands for the project's name in an instance identifier.
-const PROJECT: &str = "{project}";
+/// The placeholders that only a project has.
+const OF_PROJECTS: [Placeholder; 3] = [
+    Placeholder::Project,
+    Placeholder::Parent,
+    Placeholder::Branch,
+];
 
 const INSTANCE_ID: &str = "pycharm-{project}";
 

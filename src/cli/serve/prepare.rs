@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::announcement::Announcement;
 use super::arguments::Serve;
 use super::conflict;
-use super::identity::fields;
+use super::identity::Facts;
 use super::last_used::LastUsed;
 use super::listening::{is_loopback, local_hosts_only};
 use super::port::{PortOrigin, ResolvedPort};
@@ -63,8 +63,13 @@ impl Serve {
         };
         settings.guard.local_hosts_only = local_hosts_only(&tcp);
         let project = settings.project.as_ref();
-        let headers = &settings.headers;
-        let fields = fields(&settings.instance_id, headers, project, number, environment)?;
+        let facts = Facts {
+            project,
+            port: number,
+            environment,
+        };
+        let instance_id = facts.instance_id(&settings.instance)?;
+        let fields = facts.fields(&settings.instance, &instance_id, &settings.headers)?;
         let options = Options {
             listen,
             rewriter: route.rewriter(&fields)?,
@@ -75,7 +80,7 @@ impl Serve {
             timeouts: settings.timeouts,
             connections_max: settings.connections_max,
             about: About {
-                instance_id: settings.instance_id.clone(),
+                instance_id,
                 project: project.map(|project| raw::to_text(project.path().as_os_str())),
             },
             feed: context.feed_folder(),
@@ -112,7 +117,7 @@ impl Prepared {
     /// What is printed once it listens.
     pub fn announcement(&self, options: &Options) -> Announcement {
         Announcement {
-            instance_id: self.settings.instance_id.clone(),
+            instance_id: options.about.instance_id.clone(),
             host: self.settings.host.clone(),
             target: match &options.proxy {
                 Some(proxy) => format!("{} through the proxy {proxy}", options.target),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::arguments::Serve;
+use super::identity::Facts;
 use super::listening::{self, Socket};
 use super::port::{self, PortChoice};
 use super::template::{Placeholder, Template};
@@ -34,8 +35,8 @@ pub struct ServeSettings {
     /// How the certificate of an `https` target is verified.
     pub trust: Trust,
 
-    /// The instance identifier, without control characters.
-    pub instance_id: String,
+    /// The instance identifier, with its placeholders.
+    pub instance: Template,
     /// The fields of `--header`, in the order given, with their placeholders.
     pub headers: Vec<(String, Template)>,
     /// `None` only where nothing needs it and the current folder is unknown.
@@ -77,9 +78,8 @@ impl Serve {
         };
         let host = listening::host(self)?;
         let guard = listening::guard(self)?;
-        let template = identity::instance_template(environment, self.instance_id.as_deref());
-        let template = template.text()?;
-        let headers = identity::headers(self)?;
+        let instance = identity::instance_template(environment, self.instance_id.as_deref())?;
+        let headers = identity::headers(self, environment)?;
         let upstream = self.upstream(environment)?;
         let trust = trust(self, environment)?;
         let timeouts = limits::timeouts(self)?;
@@ -87,14 +87,18 @@ impl Serve {
         limits::refuse_threads(self)?;
 
         // Folders are looked at last, after every value that can be checked without them.
-        let needs_project = identity::needs_project(template, &headers);
+        let needs_project = identity::needs_project(&instance, &headers);
         let (port, project) = self.project_and_port(port, needs_project, globals, environment)?;
-        let needs_port = |(_, value): &&(String, Template)| value.contains(Placeholder::Port);
-        if let (PortChoice::None, Some((name, _))) = (&port, headers.iter().find(needs_port)) {
-            return Err(Failure::usage(format!(
-                "the field `{name}` holds {{port}}, and a Unix socket has none; leave it out"
-            )));
+        if matches!(port, PortChoice::None) {
+            refuse_port(&instance, &headers)?;
         }
+        // Refused before a port is allocated.
+        let facts = Facts {
+            project: project.as_ref(),
+            port: None,
+            environment,
+        };
+        facts.instance_id(&instance)?;
         Ok(ServeSettings {
             host,
             socket,
@@ -103,7 +107,7 @@ impl Serve {
             upstream,
             uses_proxies: self.use_proxy_env,
             trust,
-            instance_id: identity::instance_id(template, project.as_ref())?,
+            instance,
             headers,
             project,
             timeouts,
@@ -161,12 +165,27 @@ impl Serve {
     }
 }
 
+/// Refuses the placeholder of the port, where there is none.
+fn refuse_port(instance: &Template, headers: &[(String, Template)]) -> Result<(), Failure> {
+    let needs_port = |value: &Template| value.contains(Placeholder::Port);
+    let header = headers.iter().find(|(_, value)| needs_port(value));
+    let holder = match header {
+        Some((name, _)) => format!("field `{name}`"),
+        None if needs_port(instance) => "instance id".to_owned(),
+        None => return Ok(()),
+    };
+    Err(Failure::usage(format!(
+        "the {holder} holds {{port}}, and a Unix socket has none; leave it out"
+    )))
+}
+
 /// Where requests go by default.
 pub const TARGET_URL: &str = "http://localhost:8764";
 
 #[cfg(test)]
 mod tests {
     use super::super::port::PortOrigin;
+    use super::super::template::Purpose;
     use super::*;
     use crate::cli::outcome::Exit;
     use std::ffi::OsString;
@@ -192,6 +211,15 @@ mod tests {
         }
     }
 
+    fn instance_id(settings: &ServeSettings) -> String {
+        let facts = Facts {
+            project: settings.project.as_ref(),
+            port: None,
+            environment: &Environment(&|_| None),
+        };
+        facts.instance_id(&settings.instance).expect("a good id")
+    }
+
     fn some(text: &str) -> Option<String> {
         Some(text.to_owned())
     }
@@ -203,7 +231,7 @@ mod tests {
         assert!(matches!(settings.port, PortChoice::Registry(..)));
         let default = Upstream::Target(SourcedValue::default("http://localhost:8764"));
         assert_eq!(settings.upstream, default);
-        assert_eq!(settings.instance_id, "pycharm-my.shop");
+        assert_eq!(instance_id(&settings), "pycharm-my.shop");
         assert!(settings.headers.is_empty());
         assert_eq!(
             settings
@@ -236,7 +264,7 @@ mod tests {
         let (port, origin) = resolved.port.expect("it listens on a port");
         assert_eq!((port.get(), origin), (9001, PortOrigin::Variable));
         assert_eq!(target(&settings), "TARGET_LLM_URL=http://variable");
-        assert_eq!(settings.instance_id, "my.shop@variable");
+        assert_eq!(instance_id(&settings), "my.shop@variable");
 
         let flags = Serve {
             port: some("9002"),
@@ -254,7 +282,7 @@ mod tests {
         let (port, origin) = resolved.port.expect("it listens on a port");
         assert_eq!((port.get(), origin), (9002, PortOrigin::Flag));
         assert_eq!(target(&settings), "--target http://flag");
-        assert_eq!(settings.instance_id, "flag");
+        assert_eq!(instance_id(&settings), "flag");
 
         let empty = [
             (settings::PORT, ""),
@@ -265,7 +293,7 @@ mod tests {
         assert!(matches!(settings.port, PortChoice::Registry(..)));
         let default = Upstream::Target(SourcedValue::default("http://localhost:8764"));
         assert_eq!(settings.upstream, default);
-        assert_eq!(settings.instance_id, "pycharm-my.shop");
+        assert_eq!(instance_id(&settings), "pycharm-my.shop");
     }
 
     #[test]
@@ -302,7 +330,7 @@ mod tests {
         assert_eq!(
             headers,
             expected.map(|(name, value)| {
-                let value = Template::parse(value).expect("nothing to fill in");
+                let value = Template::parse(value, Purpose::Field).expect("nothing to fill in");
                 (name.to_owned(), value)
             })
         );

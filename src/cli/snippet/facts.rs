@@ -18,7 +18,7 @@ pub struct Facts {
     pub model: String,
     /// Where the interceptor sends requests.
     pub target: String,
-    /// The instance identifier; empty for a client.
+    /// The instance identifier, as a value of its variable; empty for a client.
     pub instance: String,
     /// Further variables for the interceptor; empty for a client.
     pub settings: Vec<(&'static str, OsString)>,
