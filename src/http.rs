@@ -6,7 +6,8 @@
 //!
 //! A message is handled in this order:
 //!
-//! 1. [`head::request`] or [`head::response`] turns bytes into a borrowed head,
+//! 1. [`head::request`] or [`head::response`] turns bytes into a borrowed head; [`scan`] says when one that arrives slowly is
+//!    decided,
 //! 2. [`framing`] decides, once, how its body ends,
 //! 3. [`target`] and [`guard`] decide whether the request is served,
 //! 4. [`rewrite`] writes the head for the next hop,

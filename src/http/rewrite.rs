@@ -206,7 +206,8 @@ fn client_fields(
         } else if upgrades && is("Upgrade") {
             list_line(field, is_forwarded_protocol, out);
         } else if is_forwarded(field.name, head.version, options, rewriter) {
-            match number(field.value).filter(|_| counts_forwards && is("Max-Forwards")) {
+            let is_counted = counts_forwards && is("Max-Forwards");
+            match is_counted.then(|| number(field.value)).flatten() {
                 Some(left) => {
                     let value = left.saturating_sub(1).to_string();
                     let (name, value) = (field.name, value.as_bytes());
