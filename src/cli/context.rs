@@ -211,13 +211,16 @@ impl Globals {
         path: Option<&str>,
     ) -> Result<Named, Failure> {
         let resolved = self.folder(environment, path);
-        let name = match (path, &resolved) {
-            (Some(path), _) => SourcedValue::argument(path).file().ok(),
-            (None, Ok(resolved)) => logical_folder(environment, resolved),
-            (None, Err(_)) => None,
-        };
-        let mut spellings = name.map_or_else(Vec::new, |name| Project::spellings(&name));
-        spellings.retain(|spelling| !resolved.as_ref().is_ok_and(|resolved| spelling == resolved));
+        let given = path.and_then(|path| SourcedValue::argument(path).file().ok());
+        let given = given.unwrap_or_default();
+        // A folder that the shell has left or never entered must not stand for one that cannot be resolved.
+        let entered = logical_folder(environment).filter(|_| resolved.is_ok());
+        let names = entered.map(|folder| folder.join(&given));
+        let spellings: Vec<Project> = names
+            .into_iter()
+            .chain([given])
+            .flat_map(|name| Project::spellings(&name, resolved.as_ref().ok()))
+            .collect();
         match resolved {
             Err(failure) if failure.exit == Exit::BadUsage || spellings.is_empty() => Err(failure),
             resolved => Ok(Named {
@@ -378,13 +381,14 @@ fn current_folder() -> Result<PathBuf, Failure> {
     })
 }
 
-/// The current folder by the name by which the shell has entered it, as `pwd -L` prints it (POSIX, `pwd`), if it is the
-/// folder `resolved`.
-fn logical_folder(environment: &Environment<'_>, resolved: &Project) -> Option<PathBuf> {
+/// What `PWD` says is the current folder: the name by which the shell has entered it, as `pwd -L` prints it (POSIX, `pwd`). It
+/// may be another one.
+fn logical_folder(environment: &Environment<'_>) -> Option<PathBuf> {
     let name = environment.variable("PWD")?;
-    let name = name.path().ok().filter(|name| name.is_absolute())?;
-    let is_current = name.canonicalize().ok()? == resolved.path();
-    is_current.then(|| name.to_owned())
+    name.path()
+        .ok()
+        .filter(|name| name.is_absolute())
+        .map(Path::to_owned)
 }
 
 fn cannot_resolve(path: &Path, error: &io::Error) -> Failure {

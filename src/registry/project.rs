@@ -56,10 +56,10 @@ impl Project {
         })
     }
 
-    /// Returns projects under which `path` may be recorded although it does not resolve to them, because a symbolic link
-    /// was added or removed since, or because the registry was written by hand: the path made absolute and cleaned
-    /// lexically, then the path unchanged.
-    pub fn spellings(path: &Path) -> Vec<Project> {
+    /// Returns other names under which the project that `path` resolves to may be recorded, because a symbolic link was added
+    /// or removed since, or because the registry was written by hand: the path made absolute and cleaned lexically, then the
+    /// path unchanged, if they resolve to the same (behind a link, `..` need not); `None` where it cannot be resolved.
+    pub fn spellings(path: &Path, resolved: Option<&Project>) -> Vec<Project> {
         let mut cleaned = PathBuf::new();
         for step in std::path::absolute(path)
             .iter()
@@ -72,7 +72,14 @@ impl Project {
             }
         }
         let spelled = [Project::recorded(&cleaned), Project::recorded(path)];
-        spelled.into_iter().flatten().collect()
+        let is_other_name = |spelled: &Project| {
+            Some(spelled) != resolved && Project::resolve(&spelled.path).ok().as_ref() == resolved
+        };
+        spelled
+            .into_iter()
+            .flatten()
+            .filter(is_other_name)
+            .collect()
     }
 
     /// The folder's path.

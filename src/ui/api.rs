@@ -136,7 +136,8 @@ fn typed(text: &str) -> Result<(Project, Vec<Project>), Response> {
         let why = io_message(&error);
         response::error(400, format!("cannot resolve `{shown}`: {why}"))
     })?;
-    Ok((folder, Project::spellings(&path)))
+    let spellings = Project::spellings(&path, Some(&folder));
+    Ok((folder, spellings))
 }
 
 /// An absolute path, in which `~` is the home folder: a page has no current folder.

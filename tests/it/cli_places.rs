@@ -560,6 +560,56 @@ fn a_mapping_can_be_used_with_its_recorded_path() {
 }
 
 #[test]
+fn a_name_of_a_folder_is_not_that_of_another_one() {
+    let home = Home::new();
+    // As `ls` takes it, and lexically.
+    let (meant, other) = (home.folder("far/shop"), home.folder("near/shop"));
+    let link = home.path("near/link");
+    symlink(home.folder("far/away"), &link).expect("a link");
+    let home = home.with_mappings(&[(&other, 8888)], 8889);
+    let upwards = format!("{}/../shop", link.display());
+    for arguments in [&["show"][..], &["remove"], &["env"]] {
+        let complaint = home
+            .ic([arguments, &[upwards.as_str()]].concat())
+            .complaint(1);
+        let meant = format!("`{}`", meant.display());
+        assert!(complaint.contains(&meant), "{arguments:?}: {complaint}");
+    }
+    // Nor by a name that no shell gives.
+    let home = home.inside(&meant).with("PWD", &upwards);
+    assert_eq!(home.ic(["show", "-q"]).exit, Some(1));
+    let allocated = home.ic(["allocate", "--json"]).json(0);
+    assert_eq!(allocated["path"], meant.to_str().expect("UTF-8"));
+}
+
+#[test]
+fn paths_below_the_current_folder_have_its_name_too() {
+    let home = Home::new();
+    let (entered, moved) = (home.path("entered"), home.folder("moved"));
+    symlink(&moved, &entered).expect("a link");
+    home.folder("moved/inner/x");
+    let inner = entered.join("inner");
+    let mut home = home.with_mappings(&[(&entered, 8888), (&inner, 8889)], 8890);
+    for (folder, path, port) in [
+        ("", None, 8888),
+        ("", Some("."), 8888),
+        ("", Some("inner"), 8889),
+        ("", Some("inner/x/.."), 8889),
+        ("inner", Some(".."), 8888),
+        ("inner/x", Some("../.."), 8888),
+    ] {
+        let current = entered.join(folder);
+        home = home.inside(&current).with("PWD", &current);
+        let ran = home.ic(["show", "-q"].into_iter().chain(path));
+        assert_eq!(ran.result(0), format!("{port}\n"), "{folder} {path:?}");
+    }
+    // A name of another folder does not count.
+    let home = home.inside(&moved).with("PWD", &inner);
+    assert_eq!(home.ic(["show", "-q"]).exit, Some(1));
+    assert_eq!(home.ic(["show", "-q", "."]).exit, Some(1));
+}
+
+#[test]
 fn a_moved_project_is_served_on_its_port_where_a_link_is_left_behind() {
     let home = Home::new();
     let (old, port) = (home.path("old"), free_port());
