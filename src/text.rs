@@ -83,7 +83,7 @@ impl fmt::Display for EscapedJson<'_> {
 fn acts_on_a_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{200e}' | '\u{200f}' // direction marks
+            '\u{61c}' | '\u{200e}' | '\u{200f}' // direction marks
             | '\u{2028}'..='\u{202e}' // line and paragraph separators, embeddings and overrides
             | '\u{2066}'..='\u{2069}') // isolates
 }
@@ -106,6 +106,12 @@ mod tests {
         check("\u{9b}31m", "\\u{9b}31m"); // CSI in one character
         check("\u{7f}", "\\u{7f}");
         check("exe\u{202e}cod", "exe\\u{202e}cod"); // reverses the writing direction
+        for character in
+            "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\u{2066}\u{2069}".chars()
+        {
+            let expected = format!("\\u{{{:x}}}", u32::from(character));
+            check(&character.to_string(), &expected);
+        }
         check("caf\0e9", "caf\\xe9");
         check("a\0", "a\\0");
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::site::Site;
 use crate::http::head::{RequestHead, Version};
 use crate::http::reply::{self, ReplyOptions};
-use crate::text::redact;
+use crate::text::{EscapedJson, redact};
 
 /// A page of the interceptor itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ fn health(site: &Site) -> String {
         "in_flight": metrics.in_flight(),
         "last_error": last_error,
     });
-    format!("{document}\n")
+    format!("{}\n", EscapedJson(&document.to_string()))
 }
 
 fn metrics(site: &Site) -> String {

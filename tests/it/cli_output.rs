@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::cli_home::{Home, one_line};
+use crate::support::Launch;
 
 /// More mappings than fit into a pipe, so that `list` is still writing when its reader closes.
 fn crowded() -> Home {
@@ -155,15 +156,14 @@ fn the_output_has_no_control_characters_except_newlines() {
             let ran = home.ic(arguments);
             for text in [&ran.out, &ran.err] {
                 let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-                let json = arguments.contains(&"--json");
-                assert!(
-                    !text.contains(|c| acts(c) && !(json && c == '\u{202e}')),
-                    "{text:?}"
-                );
+                assert!(!text.contains(acts), "{text:?}");
                 assert!(!text.contains("a\nb"), "{arguments:?}: {text:?}");
             }
             if arguments.contains(&"--json") {
-                assert!(ran.out.contains(r"a\nb\u001b[31m\u0007\u009bc"), "{ran:?}");
+                assert!(
+                    ran.out.contains(r"a\nb\u001b[31m\u0007\u009bc\u202ed"),
+                    "{ran:?}"
+                );
             } else {
                 let all = format!("{}{}", ran.out, ran.err);
                 assert!(
@@ -173,6 +173,18 @@ fn the_output_has_no_control_characters_except_newlines() {
             }
         }
     }
+}
+
+#[test]
+fn the_health_page_has_no_marks_that_change_the_writing_direction() {
+    let ic = Launch::toward("http://localhost:1")
+        .env("SUPERMEMORY_USERNAME", "a\u{202e}b\u{61c}c")
+        .start();
+    let mut client = ic.client();
+    client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let page = client.response("GET");
+    let member = r#""instance_id":"a\u202eb\u061cc""#;
+    assert!(page.text().contains(member), "{}", page.text());
 }
 
 #[test]

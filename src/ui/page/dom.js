@@ -27,7 +27,7 @@ export function setAttr(element, attribute, value) {
 
 /** A path or name with escapes: the server sends a byte that is not UTF-8 as NUL and two digits. */
 export function visible(text) {
-  return String(text).replace(/\0([0-9a-f]{2})/g, '\\x$1').replace(/[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
+  return String(text).replace(/\0([0-9a-f]{2})/g, '\\x$1').replace(/[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
 }
 
 export function ago(seconds) {
