@@ -107,7 +107,7 @@ fn print_running(running: &Running, out: &mut Output) -> Result<(), Failure> {
     };
     out.text(format_args!(
         "  Port {port:>5}          ✓  →  {project}\n             {path}\n\
-         \x20            Target:    {target} ({reachable})\n\
+         \x20            Target:    {target} ({reachable}{insecure})\n\
          \x20            Running:   for {uptime}, pid {pid}\n\
          \x20            Requests:  {requests}, {errors} of them failed, {in_flight} in flight\n",
         port = running.port,
@@ -118,6 +118,11 @@ fn print_running(running: &Running, out: &mut Output) -> Result<(), Failure> {
             "✓ reachable"
         } else {
             "⚠ NOT REACHABLE"
+        },
+        insecure = if identity.insecure {
+            "; ⚠ certificate not verified: --insecure"
+        } else {
+            ""
         },
         uptime = rounded(Duration::from_secs(identity.uptime_seconds)),
         pid = identity.pid,

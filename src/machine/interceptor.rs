@@ -32,7 +32,7 @@ pub struct Identity {
     #[serde(default, skip_serializing)]
     pub proxy: Option<String>,
     /// Whether it does not verify the certificate of its target.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub insecure: bool,
     /// The path of the project that it was started for, as text that carries its bytes ([`raw`](crate::text::raw)).
     #[serde(default, skip_serializing)]

@@ -4,7 +4,7 @@ use rcgen::CertificateParams;
 
 use crate::cli_home::Home;
 use crate::support::tls::{Authority, Identity, usual};
-use crate::support::{Launch, Origin, Reply};
+use crate::support::{Launch, Origin, Reply, tells_who_listens};
 
 const MODELS: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"data\":[]}";
@@ -68,7 +68,7 @@ fn doctor_accepts_a_certificate_that_the_interceptor_trusts() {
 }
 
 #[test]
-fn doctor_and_health_show_an_unverified_certificate() {
+fn doctor_health_and_status_show_an_unverified_certificate() {
     let origin = listing_models(
         Authority::known()
             .issue(&["elsewhere.example"], |_| {})
@@ -85,6 +85,16 @@ fn doctor_and_health_show_an_unverified_certificate() {
         doctor.out.contains("\n- TLS        the certificate of "),
         "{doctor:?}"
     );
+    if tells_who_listens() {
+        let status = home.ic(["status"]).result(0);
+        let said = "(✓ reachable; ⚠ certificate not verified: --insecure)";
+        let target = format!("{} {said}\n", origin.url());
+        assert!(status.contains(&target), "{status}");
+        let status = home.ic(["status", "--json"]).json(0);
+        let entries = status["interceptors"].as_array().expect("a list");
+        let entry = entries.iter().find(|entry| entry["port"] == ic.port);
+        assert_eq!(entry.expect("it runs")["insecure"], true, "{status}");
+    }
     let health = home.ic(["health", "--ready"]);
     assert_eq!(health.exit, Some(0), "{health:?}");
     assert!(

@@ -307,7 +307,7 @@ export class Projects {
     const values = {
       State: `${STATES[item.state]}${holder ? `: ${holderText(holder)}` : ''}${item.deleted && item.state !== 'deleted' ? ', its folder is gone' : ''}`,
       Address: url, 'OpenAI base': `${url}/v1`, 'Anthropic base': url, Path: visible(item.path),
-      Target: interceptor && `${interceptor.target}${interceptor.target_reachable ? '' : ' (not reachable)'}`,
+      Target: interceptor && `${interceptor.target}${interceptor.target_reachable ? '' : ' (not reachable)'}${interceptor.insecure ? ' (certificate not verified)' : ''}`,
       Instance: interceptor?.instance_id,
       Process: interceptor && `${interceptor.pid}, for ${ago(interceptor.uptime_seconds)}`,
       Requests: interceptor && `${count(interceptor.requests)}, ${count(interceptor.errors)} failed, ${count(interceptor.in_flight)} in flight`,
@@ -472,7 +472,8 @@ function holderText(holder) {
 /** The target's column: a line, a note below it, and whether the note is an error. */
 function targetOf({ interceptor, holder, state }) {
   if (interceptor) {
-    const trouble = interceptor.target_reachable ? '' : 'not reachable';
+    const trouble = !interceptor.target_reachable ? 'not reachable'
+      : interceptor.insecure ? 'certificate not verified' : '';
     return [visible(interceptor.target), trouble || `up ${ago(interceptor.uptime_seconds)}`, Boolean(trouble)];
   }
   if (holder) return ['Port in use', holderText(holder), true];
