@@ -47,7 +47,7 @@ pub struct Doctor {
     /// model for the streaming test; default: the first that the target lists
     #[argh(option, arg_name = "NAME")]
     pub model: Option<String>,
-    /// as for `ic serve`: additional CA certificates (PEM)
+    /// as for `ic serve`: additional CA certificates (PEM), or that of the target
     #[argh(option, arg_name = "FILE")]
     pub ca_file: Option<String>,
     /// as for `ic serve`: client certificate chain (PEM)

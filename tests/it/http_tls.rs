@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rcgen::CertificateParams;
 
-use crate::support::tls::{Authority, Identity, self_signed, usual};
+use crate::support::tls::{Authority, Identity, ORIGIN_NAME, of_version_1, self_signed, usual};
 use crate::support::{
     Body, Interceptor, Launch, OK, Origin, Reply, Response, Stop, check_own_error, scratch_folder,
 };
@@ -112,7 +112,14 @@ fn an_error_names_the_fault_of_a_certificate_and_what_to_do() {
             "use one of its names",
         ],
     );
-    check(&known.issue(&[], |_| {}), &["for no name at all"]);
+    check(
+        &known.issue(&[], |_| {}),
+        &["for no name at all", "issue it with subjectAltName"],
+    );
+    check(
+        &of_version_1(),
+        &["has version 1; issue it with subjectAltName", "--ca-file"],
+    );
     check(
         &self_signed(ON_LOOPBACK, |_| {}),
         &[
@@ -129,31 +136,85 @@ fn an_error_names_the_fault_of_a_certificate_and_what_to_do() {
     );
 }
 
-#[test]
-fn ca_file_adds_a_trusted_certificate() {
-    #[track_caller]
-    fn check(identity: &Identity) {
-        let folder = scratch_folder();
-        let file = folder.join("ca.pem");
-        std::fs::write(&file, &identity.certificate).unwrap();
-        let origin = answering(identity.server());
-        let named = Launch::bare()
-            .args(["--target", &origin.url()])
-            .args(["--ca-file", file.to_str().unwrap()])
-            .start();
-        assert_eq!(answer(&named).status, 200);
-        let by_variable = Launch::bare()
-            .args(["--target", &origin.url()])
-            .env("SSL_CERT_FILE", file.to_str().unwrap())
-            .start();
-        drop(by_variable);
-        std::fs::remove_dir_all(folder).unwrap();
+/// Starts an interceptor of `origin` for each way to give a certificate, and calls `check` with it.
+fn with_each_way_to_give(certificate: &str, origin: &Origin, check: impl Fn(&Interceptor, &str)) {
+    let folder = scratch_folder();
+    let file = folder.join("given.pem");
+    std::fs::write(&file, certificate).unwrap();
+    let (file, folder_name) = (file.to_str().unwrap(), folder.to_str().unwrap());
+    let launch = || Launch::bare().args(["--target", &origin.url()]);
+    for (way, launch) in [
+        ("--ca-file", launch().args(["--ca-file", file])),
+        ("SSL_CERT_FILE", launch().env("SSL_CERT_FILE", file)),
+        ("SSL_CERT_DIR", launch().env("SSL_CERT_DIR", folder_name)),
+    ] {
+        check(&launch.start(), way);
     }
-    check(&self_signed(ON_LOOPBACK, |_| {}));
-    // As `openssl req -x509` creates them.
-    check(&self_signed(ON_LOOPBACK, |params| {
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Certificates of the target itself, with the name of their subject. None of them is a CA's.
+fn leaves() -> [(&'static str, Identity, &'static str); 4] {
+    let known = Authority::known();
+    [
+        ("self-signed", self_signed(ON_LOOPBACK, |_| {}), ORIGIN_NAME),
+        (
+            "of a CA that is not given",
+            known.issue(ON_LOOPBACK, |_| {}),
+            ORIGIN_NAME,
+        ),
+        ("without a name", self_signed(&[], |_| {}), ORIGIN_NAME),
+        ("of version 1", of_version_1(), "localhost"),
+    ]
+}
+
+#[test]
+fn the_certificate_of_the_target_itself_is_trusted_if_it_is_given() {
+    let made_by_openssl = self_signed(ON_LOOPBACK, |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    }));
+    });
+    let a_ca = ("self-signed by openssl req -x509", made_by_openssl, "");
+    for (what, identity, _) in leaves().into_iter().chain([a_ca]) {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let origin = answering(identity.server_of(&[version], None));
+            with_each_way_to_give(&identity.certificate, &origin, |interceptor, way| {
+                let status = answer(interceptor).status;
+                assert_eq!(status, 200, "{what}, {way}, {version:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn the_certificate_of_a_target_is_no_ca_for_others() {
+    for (what, identity, subject) in leaves() {
+        let another = identity.issue(subject, ON_LOOPBACK);
+        let origin = answering(another.server());
+        with_each_way_to_give(&identity.certificate, &origin, |interceptor, way| {
+            let message = refusal(interceptor, "target_certificate");
+            let said = "has an issuer that is not trusted here";
+            assert!(message.contains(said), "{what}, {way}: {message}");
+        });
+    }
+}
+
+#[test]
+fn a_certificate_with_the_key_of_another_one_does_not_prove_a_given_one() {
+    // The server sends the certificate that is given, but signs with another key.
+    for (what, identity, _) in leaves() {
+        let stolen = Identity {
+            key: self_signed(ON_LOOPBACK, |_| {}).key,
+            certificate: identity.certificate.clone(),
+        };
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let origin = answering(stolen.server_of(&[version], None));
+            with_each_way_to_give(&identity.certificate, &origin, |interceptor, way| {
+                let message = refusal(interceptor, "target_certificate");
+                let said = "is invalid (bad signature)";
+                assert!(message.contains(said), "{what}, {way}: {message}");
+            });
+        }
+    }
 }
 
 #[test]
@@ -345,6 +406,18 @@ fn an_unusable_certificate_or_key_is_named_before_the_interceptor_listens() {
         &["other.pem", "one.pem", "does not match the certificate"],
     );
     check(&["--client-key", &key], &[], 2, &["--client-cert"]);
+    let (old, old_key) = (of_version_1().certificate, of_version_1().key);
+    let old = write("old.pem", &format!("{old}{old_key}"));
+    check(
+        &["--client-cert", &old],
+        &[],
+        2,
+        &["old.pem", "it has version 1; issue it with subjectAltName"],
+    );
+    let cut = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let cut = write("cut.pem", cut);
+    let says = ["cut.pem", "cannot be used (", "); issue a new one"];
+    check(&["--ca-file", &cut], &[], 2, &says);
     // Without TLS these variables are ignored.
     let plain = Launch::toward("http://localhost:1").args(["--ca-file", absent]);
     drop(plain.env("SSL_CERT_FILE", absent).start());

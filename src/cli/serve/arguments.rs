@@ -87,7 +87,7 @@ pub struct Serve {
     /// repeated
     #[argh(option, arg_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
-    /// additional CA certificates (PEM) to trust for an https target
+    /// additional CA certificates (PEM), or that of the target itself, to trust for an https target
     #[argh(option, arg_name = "FILE")]
     pub ca_file: Option<String>,
     /// client certificate chain (PEM) for an https target

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
 
 use super::DEADLINE;
@@ -78,6 +79,24 @@ impl Authority {
     }
 }
 
+impl Identity {
+    /// Issues a certificate for `names` with the key of this one, in its name, `issuer`.
+    pub fn issue(&self, issuer: &str, names: &[&str]) -> Identity {
+        let (mut of_issuer, _) = subject(&[], |_| {});
+        of_issuer
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, issuer);
+        let issuer_key = KeyPair::from_pem(&self.key).expect("just made");
+        let (params, key) = subject(names, |_| {});
+        let issuer = Issuer::from_params(&of_issuer, &issuer_key);
+        let certificate = params.signed_by(&key, &issuer).expect("a key can sign");
+        Identity {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
 /// A self-signed certificate.
 pub fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
     let (params, key) = subject(names, change);
@@ -90,6 +109,31 @@ pub fn self_signed(names: &[&str], change: impl FnOnce(&mut CertificateParams)) 
     }
 }
 
+/// A self-signed certificate of X.509 version 1 for `CN=localhost`, as `openssl x509 -req` makes it.
+pub fn of_version_1() -> Identity {
+    Identity {
+        certificate: "-----BEGIN CERTIFICATE-----\n\
+            MIIBJDCBywIUacQ5y75xqv4DtwEtMu47aDVSYE0wCgYIKoZIzj0EAwIwFDESMBAG\n\
+            A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyODIxMTEwM1oYDzIxMjYxMTA0MjExMTAz\n\
+            WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC\n\
+            AAQM+MrjRdJC4WCRXLSdmu4T9QOUAcu+aN+SDwbpT+Y5I8UJT8WLY85QOy01t4Lz\n\
+            xBvOI5qbC+1wb0qJ5xHx95ugMAoGCCqGSM49BAMCA0gAMEUCIGKY/ZJdc69dMdQ8\n\
+            Xag5QQur8a0bKGY4gqwyxU0mmn1wAiEAoJQtob1kazUqPajXtJpLhMS0jhUqotK/\n\
+            hfPxXhriDUI=\n\
+            -----END CERTIFICATE-----\n\n"
+            .to_owned(),
+        key: "-----BEGIN PRIVATE KEY-----\n\
+            MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgdWc25S/2tDWTsQol\n\
+            hDxaOyRqQOCQwC1Fvg2Vb8rISSihRANCAAQM+MrjRdJC4WCRXLSdmu4T9QOUAcu+\n\
+            aN+SDwbpT+Y5I8UJT8WLY85QOy01t4LzxBvOI5qbC+1wb0qJ5xHx95ug\n\
+            -----END PRIVATE KEY-----\n\n"
+            .to_owned(),
+    }
+}
+
+/// The common name of all certificates of origins but that of version 1.
+pub const ORIGIN_NAME: &str = "an origin of a test";
+
 fn subject(
     names: &[&str],
     change: impl FnOnce(&mut CertificateParams),
@@ -98,7 +142,7 @@ fn subject(
     let mut params = CertificateParams::new(names).expect("good names");
     params
         .distinguished_name
-        .push(rcgen::DnType::CommonName, "an origin of a test");
+        .push(rcgen::DnType::CommonName, ORIGIN_NAME);
     change(&mut params);
     (params, KeyPair::generate().expect("keys can be generated"))
 }
@@ -135,9 +179,10 @@ impl Identity {
         let chain =
             vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("just made")];
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("just made");
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .expect("certificate and key match");
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("just made");
+        // Not `with_single_cert`, which refuses certificates of version 1.
+        let identity = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+        let mut config = builder.with_cert_resolver(Arc::new(identity));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }

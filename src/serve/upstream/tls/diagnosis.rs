@@ -6,7 +6,6 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
 use super::super::error::TlsError;
-use super::trust::is_ca_as_server;
 
 /// The error of TLS inside of `error`; `None` if it is not one.
 pub fn diagnose(error: &io::Error) -> Option<TlsError> {
@@ -17,6 +16,7 @@ pub fn diagnose(error: &io::Error) -> Option<TlsError> {
 fn from_rustls(error: &Error) -> TlsError {
     match error {
         error if is_ca_as_server(error) => row("target_certificate", "the certificate of {target} is self-signed; give that certificate with --ca-file, if you trust it", ""),
+        error if is_of_version_1(error) => row("target_certificate", "the certificate of {target} has version 1; issue it with subjectAltName, or give that certificate with --ca-file", ""),
         Error::InvalidCertificate(error) => from_certificate(error),
         Error::AlertReceived(alert) => from_alert(*alert),
         Error::InvalidMessage(_) => row("target_tls", "the target {target} does not speak TLS on this port; write it as http://…, or give its TLS port", ""),
@@ -31,7 +31,7 @@ fn from_certificate(error: &CertificateError) -> TlsError {
     match error {
         CertificateError::ExpiredContext { not_after, .. } => row("the certificate of {target} expired on {why}; renew it, or correct this machine's clock", day(*not_after)),
         CertificateError::NotValidYetContext { not_before, .. } => row("the certificate of {target} is not valid before {why}; correct this machine's clock, or wait", day(*not_before)),
-        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => row("the certificate of {target} is for no name at all (a common name does not count); issue a new one", String::new()),
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => row("the certificate of {target} is for no name at all (a common name does not count); issue it with subjectAltName, or give it with --ca-file", String::new()),
         CertificateError::NotValidForNameContext { presented, .. } => row("the certificate of {target} is not for that name but for {why}; use one of its names in TARGET_LLM_URL", names(presented)),
         CertificateError::UnknownIssuer => row("the certificate of {target} has an issuer that is not trusted here; give its CA with --ca-file or SSL_CERT_FILE", String::new()),
         error => row("the certificate of {target} is invalid ({why}); issue a new one", in_words(error)),
@@ -67,9 +67,27 @@ fn row(code: &'static str, message: &'static str, why: impl Into<String>) -> Tls
     TlsError { code, message, why }
 }
 
+/// Whether a certificate was refused because it is a CA's.
+pub fn is_ca_as_server(error: &Error) -> bool {
+    matches!(of_webpki(error), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// Whether a certificate was refused because it is of X.509 version 1 (or 2), which has no extensions and so no names.
+pub fn is_of_version_1(error: &Error) -> bool {
+    let error = of_webpki(error);
+    matches!(error, Some(webpki::Error::UnsupportedCertVersion))
+}
+
+fn of_webpki(error: &Error) -> Option<&webpki::Error> {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
+
 /// The names of an error and of what it contains as words: `bad signature` of `BadSignature`. Most errors of rustls display as
 /// Rust writes them for debugging.
-fn in_words(error: &impl fmt::Debug) -> String {
+pub fn in_words(error: &impl fmt::Debug) -> String {
     let debug = format!("{error:?}");
     let names = debug.split(['"', '{']).next().unwrap_or_default();
     let mut words = String::new();

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{self, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, SignatureScheme};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore};
 
+use super::diagnosis::{in_words, is_ca_as_server, is_of_version_1};
 use super::{Session, TlsConfigError, Trust};
 use crate::serve::reactor::Source;
 
@@ -37,12 +38,13 @@ impl Tls {
             ))
         })?;
         let provider = Arc::new(crypto::ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
         let trusted = match trust.insecure {
             true => None,
-            false => Some(Trusted::new(trust, &provider)?),
+            false => Some(Trusted::new(trust, &algorithms)?),
         };
         let verifier = Verifier {
-            algorithms: provider.signature_verification_algorithms,
+            algorithms,
             trusted,
         };
         let config = ClientConfig::builder_with_provider(provider)
@@ -70,8 +72,12 @@ impl Tls {
                             certificate.display()
                         )),
                         error => invalid(format!(
-                            "the client certificate `{}` or its key cannot be used: {error}",
-                            certificate.display()
+                            "the client certificate `{}` or its key cannot be used: {}",
+                            certificate.display(),
+                            match is_of_version_1(&error) {
+                                true => "it has version 1; issue it with subjectAltName".to_owned(),
+                                false => format!("{}; issue a new one", in_words(&error)),
+                            }
                         )),
                     })?
             }
@@ -119,7 +125,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsConfigEr
 }
 
 /// The certificates that this machine trusts.
-fn system_roots(trust: &Trust) -> Result<RootCertStore, TlsConfigError> {
+fn of_system(
+    trust: &Trust,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<Trusted, TlsConfigError> {
     let is_given = trust.system_file.is_some() || !trust.system_folders.is_empty();
     let mut found = rustls_native_certs::CertificateResult::default();
     if is_given {
@@ -136,14 +145,21 @@ fn system_roots(trust: &Trust) -> Result<RootCertStore, TlsConfigError> {
     } else {
         found = rustls_native_certs::load_native_certs();
     }
-    let mut roots = RootCertStore::empty();
-    // Some systems keep certificates that cannot be parsed.
-    roots.add_parsable_certificates(found.certs);
+    let mut trusted = Trusted {
+        roots: RootCertStore::empty(),
+        given: Vec::new(),
+    };
+    for certificate in found.certs {
+        // Some systems keep certificates that cannot be parsed.
+        if let Err(error) = trusted.add(certificate, algorithms) {
+            log::debug!("ignoring a certificate of the system: {}", in_words(&error));
+        }
+    }
     for error in &found.errors {
         log::debug!("ignoring a certificate of the system: {error}");
     }
-    if !roots.is_empty() {
-        return Ok(roots);
+    if !trusted.roots.is_empty() || !trusted.given.is_empty() {
+        return Ok(trusted);
     }
     if is_given {
         let why = found.errors.into_iter().next();
@@ -159,8 +175,9 @@ fn system_roots(trust: &Trust) -> Result<RootCertStore, TlsConfigError> {
         });
     }
     log::debug!("this system has no certificates; using the built-in ones");
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    Ok(roots)
+    let built_in = webpki_roots::TLS_SERVER_ROOTS.iter().cloned();
+    trusted.roots.extend(built_in);
+    Ok(trusted)
 }
 
 fn invalid(why: String) -> TlsConfigError {
@@ -175,34 +192,125 @@ struct Verifier {
     trusted: Option<Trusted>,
 }
 
-/// Trusted roots, and server certificates that the user has given.
+/// The certificates that are trusted.
 #[derive(Debug)]
 struct Trusted {
-    roots: Arc<WebPkiServerVerifier>,
+    /// CAs, for what they issue.
+    roots: RootCertStore,
+    /// Each for itself alone: the target may present these very bytes.
     given: Vec<CertificateDer<'static>>,
 }
 
 impl Trusted {
-    fn new(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsConfigError> {
-        let mut roots = system_roots(trust)?;
-        let given = match &trust.ca_file {
-            Some(path) => certificates(path)?,
-            None => Vec::new(),
+    fn new(trust: &Trust, algorithms: &WebPkiSupportedAlgorithms) -> Result<Self, TlsConfigError> {
+        let mut trusted = of_system(trust, algorithms)?;
+        let Some(path) = &trust.ca_file else {
+            return Ok(trusted);
         };
-        for certificate in &given {
-            roots.add(certificate.clone()).map_err(|error| {
-                let path = trust.ca_file.clone().unwrap_or_default();
+        for certificate in certificates(path)? {
+            trusted.add(certificate, algorithms).map_err(|error| {
                 invalid(format!(
-                    "a certificate in `{}` cannot be used: {error}",
-                    path.display()
+                    "a certificate in `{}` cannot be used ({}); issue a new one",
+                    path.display(),
+                    in_words(&error)
                 ))
             })?;
         }
-        let roots =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| invalid(error.to_string()))?;
-        Ok(Trusted { roots, given })
+        Ok(trusted)
+    }
+
+    fn add(
+        &mut self,
+        certificate: CertificateDer<'static>,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), webpki::Error> {
+        let anchor = webpki::anchor_from_trusted_cert(&certificate)?;
+        if is_ca(&certificate, algorithms) {
+            self.roots.roots.push(anchor.to_owned());
+        }
+        self.given.push(certificate);
+        Ok(())
+    }
+
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error> {
+        let is_given = self.given.contains(certificate);
+        let parsed = match ParsedCertificate::try_from(certificate) {
+            // It has no names to compare, and no more than its bytes counts.
+            Err(error) if is_given && is_of_version_1(&error) => return Ok(()),
+            parsed => parsed?,
+        };
+        let algorithms = algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            chain,
+            now,
+            algorithms,
+        ) {
+            // Its validity period has been checked before. `openssl req -x509` makes a CA certificate, which webpki does not
+            // accept as a server's.
+            Err(error) if is_given && (is_ca_as_server(&error) || has_unknown_issuer(&error)) => {}
+            verdict => verdict?,
+        }
+        match verify_server_name(&parsed, name) {
+            Err(error) if is_given && has_no_name(&error) => Ok(()),
+            verdict => verdict,
+        }
+    }
+}
+
+/// Whether a certificate says that it is a CA's (RFC 5280 §4.2.1.9). Of version 1, which cannot say it, none is: another
+/// certificate of its key would be trusted for every name.
+fn is_ca(certificate: &CertificateDer<'_>, algorithms: &WebPkiSupportedAlgorithms) -> bool {
+    let parsed = match webpki::EndEntityCert::try_from(certificate) {
+        Ok(parsed) => parsed,
+        // One with extensions that webpki does not know cannot be a server's.
+        Err(error) => return !matches!(error, webpki::Error::UnsupportedCertVersion),
+    };
+    // webpki checks this after the validity period and before the issuer.
+    let verdict = |time| {
+        let usage = webpki::KeyUsage::server_auth();
+        let path = parsed.verify_for_usage(algorithms.all, &[], &[], time, usage, None, None);
+        path.err()
+    };
+    let verdict = match verdict(UnixTime::now()) {
+        Some(webpki::Error::CertExpired { not_after, .. }) => verdict(not_after),
+        Some(webpki::Error::CertNotValidYet { not_before, .. }) => verdict(not_before),
+        verdict => verdict,
+    };
+    matches!(verdict, Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// Verifies a signature with the key of a certificate of X.509 version 1, which rustls does not parse.
+fn verify_by_version_1(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let bad = |_| Error::from(CertificateError::BadEncoding);
+    let key = webpki::anchor_from_trusted_cert(certificate).map_err(bad)?;
+    let key = webpki::spki_for_anchor(&key);
+    let key = webpki::RawPublicKeyEntity::try_from(&key).map_err(bad)?;
+    let mut usable = algorithms
+        .mapping
+        .iter()
+        .filter(|(scheme, _)| *scheme == signed.scheme)
+        .flat_map(|(_, algorithms)| *algorithms);
+    if usable.any(|algorithm| {
+        let verified = key.verify_signature(*algorithm, message, signed.signature());
+        verified.is_ok()
+    }) {
+        Ok(HandshakeSignatureValid::assertion())
+    } else {
+        Err(CertificateError::BadSignature.into())
     }
 }
 
@@ -212,21 +320,13 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(Trusted { roots, given }) = &self.trusted else {
-            return Ok(ServerCertVerified::assertion());
-        };
-        match roots.verify_server_cert(certificate, chain, name, ocsp, now) {
-            // `openssl req -x509` makes a CA certificate, which webpki does not accept as a server's; but the user has given
-            // this one. Its validity period has been checked before.
-            Err(error) if is_ca_as_server(&error) && given.contains(certificate) => {
-                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            verdict => verdict,
+        if let Some(trusted) = &self.trusted {
+            trusted.verify(certificate, chain, name, now, &self.algorithms)?;
         }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -235,7 +335,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        crypto::verify_tls12_signature(message, certificate, signed, &self.algorithms)
+        match crypto::verify_tls12_signature(message, certificate, signed, &self.algorithms) {
+            Err(error) if is_of_version_1(&error) => {
+                verify_by_version_1(message, certificate, signed, &self.algorithms)
+            }
+            verdict => verdict,
+        }
     }
 
     fn verify_tls13_signature(
@@ -244,7 +349,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        crypto::verify_tls13_signature(message, certificate, signed, &self.algorithms)
+        match crypto::verify_tls13_signature(message, certificate, signed, &self.algorithms) {
+            Err(error) if is_of_version_1(&error) => {
+                verify_by_version_1(message, certificate, signed, &self.algorithms)
+            }
+            verdict => verdict,
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -252,15 +362,17 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate was refused because it is a CA's.
-pub fn is_ca_as_server(error: &Error) -> bool {
-    let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
+fn has_unknown_issuer(error: &Error) -> bool {
+    *error == Error::InvalidCertificate(CertificateError::UnknownIssuer)
+}
+
+fn has_no_name(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) =
+        error
+    else {
         return false;
     };
-    matches!(
-        other.0.downcast_ref(),
-        Some(webpki::Error::CaUsedAsEndEntity)
-    )
+    presented.is_empty()
 }
 
 /// Session tickets kept; there is one target, and each connection brings two.
