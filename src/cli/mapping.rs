@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::env::shell;
 use super::outcome::Failure;
-use super::output::Output;
+use super::output::{Output, eprint_line};
+use crate::machine::survey::running_on;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::text::{Escaped, escaped_path, name, raw};
@@ -40,4 +41,22 @@ pub fn command_for(command: &str, project: &Project) -> String {
     };
     let path = shell::word(&raw::to_text(path.as_os_str()));
     format!("`ic {command} {option}{path}`")
+}
+
+/// Warns in one line of interceptors that still run on the ports of `removed` mappings.
+pub fn warn_of_running<'a>(removed: impl IntoIterator<Item = (&'a Path, Port)>) {
+    let removed = removed.into_iter().map(|(path, port)| (path, port.get()));
+    let running = running_on(removed);
+    let Some((path, port, identity)) = running.first() else {
+        return;
+    };
+    let others = match running.len() - 1 {
+        0 => String::new(),
+        others => format!("; {others} more still run as well, see `ic status`"),
+    };
+    eprint_line(format_args!(
+        "warning: port {port} stays in use: the interceptor of `{}` still runs; `kill {}` stops it{others}",
+        escaped_path(path),
+        identity.pid,
+    ));
 }

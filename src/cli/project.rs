@@ -9,7 +9,7 @@ use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
 use super::address::no_port;
-use super::mapping::command_for;
+use super::mapping::{command_for, warn_of_running};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
@@ -223,6 +223,7 @@ impl Remove {
                 escaped_path(project.path())
             ))?;
         }
+        warn_of_running(removed.map(|port| (project.path(), port)));
         match removed {
             Some(_) => Ok(Exit::Done),
             None => Err(Failure::no(format!(

@@ -1,12 +1,15 @@
 //! `ic reset`: remove all mappings, after a confirmation.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
 use crate::cli::context::Context;
+use crate::cli::mapping::warn_of_running;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::mappings;
+use crate::registry::Port;
 use crate::text::{Escaped, escaped_path};
 
 /// remove all mappings, after confirmation
@@ -44,12 +47,20 @@ impl Reset {
                 return Err(Failure::no("declined; nothing was changed"));
             }
         }
-        let removed = handle.update(|registry| registry.reset(handle.range))?;
+        let removed = handle.update(|registry| {
+            let removed = registry
+                .mappings()
+                .map(|(path, port)| (path.to_owned(), port));
+            let removed: Vec<(PathBuf, Port)> = removed.collect();
+            registry.reset(handle.range);
+            removed
+        })?;
         context.out.text(format_args!(
             "✓ Registry reset: {} removed\n  Registry File: {}\n",
-            mappings(removed),
+            mappings(removed.len()),
             escaped_path(handle.store.path())
         ))?;
+        warn_of_running(removed.iter().map(|(path, port)| (path.as_path(), *port)));
         Ok(Exit::Done)
     }
 }

@@ -82,7 +82,9 @@ impl Run {
         // another process.
         let feed = options.feed.as_deref().map(own_socket);
         let feed = feed.filter(|path| !path.exists());
+        let borrowed = prepared.borrowed_port(context);
         let authority = start(&prepared, options)?;
+        borrowed.iter().for_each(eprint_line);
         let Program { name, arguments } = &self.program;
         let arguments = arguments.iter().map(|word| raw::from_text(word));
         let variables = variables(&authority, &context.environment);

@@ -124,10 +124,35 @@ pub fn survey<'a>(projects: impl IntoIterator<Item = (&'a Path, u16)>) -> io::Re
 
 /// Returns the interceptor that was started for the project at `path`; `ports` are those of all projects.
 pub fn interceptor_for(path: &Path, ports: impl Iterator<Item = u16>) -> Option<Identity> {
-    let (services, _) = services(ports);
-    let identities = reactor::block_on(concurrently(&services, Service::identity)).ok()?;
-    let mut identities = identities.into_iter().flatten();
+    let mut identities = identities(ports).into_iter().map(|(_, identity)| identity);
     identities.find(|identity| is_for(identity, path))
+}
+
+/// Returns the interceptors of `projects` that run on their project's port, which is given beside its path; sorted by port.
+pub fn running_on<'a>(
+    projects: impl IntoIterator<Item = (&'a Path, u16)>,
+) -> Vec<(&'a Path, u16, Identity)> {
+    let projects: HashMap<u16, &Path> = projects
+        .into_iter()
+        .map(|(path, port)| (port, path))
+        .collect();
+    let identities = identities(projects.keys().copied()).into_iter();
+    let running = identities.filter_map(|(port, identity)| {
+        let &path = projects.get(&port)?;
+        is_for(&identity, path).then_some((path, port, identity))
+    });
+    running.collect()
+}
+
+/// Asks what may be an interceptor who it is, `ports` among them; returns each with its port.
+fn identities(ports: impl Iterator<Item = u16>) -> Vec<(u16, Identity)> {
+    let (services, _) = services(ports);
+    let identities = reactor::block_on(concurrently(&services, Service::identity));
+    let identities = identities.unwrap_or_default().into_iter();
+    let identities = services.iter().zip(identities);
+    identities
+        .filter_map(|(service, identity)| Some((service.port, identity?)))
+        .collect()
 }
 
 /// Whether an interceptor was started for the project at `path`.

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::cli_home::{Home, Serving, free_port, held_port};
+use crate::cli_home::{Home, Serving, free_port, held_port, one_line};
 use crate::support::tells_who_listens;
 
 /// The entry of a port in `ic status --json`, under `interceptors` or `held`.
@@ -264,4 +264,76 @@ fn answer(listener: &TcpListener, document: &str) {
     let mut question = [0; 1024];
     assert_ne!(stream.read(&mut question).expect("the question"), 0);
     write!(stream, "HTTP/1.1 200 OK\r\n\r\n{document}").expect("a response can be sent");
+}
+
+#[test]
+fn remove_and_reset_warn_of_interceptors_that_still_run() {
+    let home = home();
+    let serving = Serving::start(&home, &[]);
+    let port = port_of(&home);
+    let shop = home.path("shop").display().to_string();
+    let expected = format!(
+        "warning: port {port} stays in use: the interceptor of `{shop}` still runs; `kill {}` stops it",
+        serving.pid()
+    );
+    let mappings = std::fs::read(home.registry()).expect("the port is allocated");
+    for arguments in [&["remove"][..], &["remove", "--json"], &["reset", "--yes"]] {
+        std::fs::write(home.registry(), &mappings).expect("a file");
+        let ran = home.ic(arguments);
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+        assert!(
+            ran.out.contains(&shop) || arguments[0] == "reset",
+            "{ran:?}"
+        );
+        assert_eq!(one_line(&ran.err), expected, "{arguments:?}");
+    }
+    serving.stop();
+    for arguments in [&["remove"][..], &["reset", "--yes"]] {
+        std::fs::write(home.registry(), &mappings).expect("a file");
+        home.ic(arguments).result(0);
+    }
+}
+
+#[test]
+fn a_port_of_another_project_is_warned_of() {
+    let port = free_port();
+    let number = port.to_string();
+    let home = Home::new();
+    let other = home.folder("other");
+    let home = home.with_mappings(&[(&other, port)], 8888);
+    let expected = format!(
+        "warning: port {port} is assigned to another project, `{}`, whose clients now reach this one; \
+         `ic suggest` lists free ports",
+        other.display()
+    );
+    let run = |home: &Home, options: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_ic");
+        let words = [&["run", "--mock"], options, &["--", program, "--version"]];
+        let ran = home.ic(words.concat());
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+        ran.err
+    };
+    assert_eq!(one_line(&run(&home, &["--port", &number])), expected);
+    // Its own project, and the variable, which leaves the registry alone.
+    let own = [
+        "--port",
+        &number,
+        "--project",
+        other.to_str().expect("UTF-8"),
+    ];
+    assert_eq!(run(&home, &own), "");
+    let by_variable = home.with("INTERCEPTOR_PORT", &number);
+    assert_eq!(run(&by_variable, &[]), "");
+
+    let mut serving = by_variable
+        .command(["serve", "--mock", "--port", &number])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program can be run");
+    let errors = BufReader::new(serving.stderr.take().expect("a pipe"));
+    let mut lines = errors.lines().map(|line| line.expect("text"));
+    let warning = lines.find(|line| line.starts_with("ic: "));
+    assert_eq!(warning, Some(format!("ic: {expected}")));
+    serving.kill().expect("it runs");
+    serving.wait().expect("it ends");
 }

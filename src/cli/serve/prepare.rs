@@ -19,7 +19,7 @@ use crate::cli::outcome::Failure;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::serve::{About, Listen, Options, ServeError};
-use crate::text::raw;
+use crate::text::{escaped_path, raw};
 
 /// An interceptor that is ready to listen.
 pub struct Prepared {
@@ -104,6 +104,24 @@ impl Prepared {
     /// Records that the port was in use until now.
     pub fn record_stop(&self) {
         self.last_used.iter().for_each(LastUsed::record_stop);
+    }
+
+    /// A warning if `--port` gives a port that the registry has assigned to another project. `None` also if the registry cannot
+    /// be read: it is not needed. INTERCEPTOR_PORT leaves the registry alone.
+    pub fn borrowed_port(&self, context: &Context<'_>) -> Option<String> {
+        let Some((port, PortOrigin::Flag)) = self.port else {
+            return None;
+        };
+        let registry = context.registry_handle().ok()?.store.read().ok()?.registry;
+        let owner = registry.path_of(port)?;
+        let is_own = |project: &Project| project.path() == owner;
+        (!self.settings.project.as_ref().is_some_and(is_own)).then(|| {
+            format!(
+                "warning: port {port} is assigned to another project, `{}`, whose clients now reach this one; \
+                 `ic suggest` lists free ports",
+                escaped_path(owner)
+            )
+        })
     }
 
     /// Why the interceptor could not start, or had to stop, in a line that says what to do.
