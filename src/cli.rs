@@ -120,6 +120,11 @@ impl Command {
 
 /// Runs the command in `arguments`, which do not include the program's name, and prints its errors.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let mut arguments = arguments.into_iter().peekable();
+    // Not a command: `ic run` starts it.
+    if arguments.next_if(|word| word == run::GUARD).is_some() {
+        return run::guard();
+    }
     let mut out = Output::standard();
     let outcome = run_command(arguments, &mut out);
     // After a failure too, since output before it is part of the result. An output error wins over the answer no.

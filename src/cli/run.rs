@@ -1,9 +1,11 @@
 //! `ic run`: runs a program together with an interceptor, and sets the variables that point the program at it.
 //!
 //! Decided here: the port is bound before the program starts, and the interceptor ends with the program. Starting the
-//! program, forwarding signals to it and waiting for it is decided in `child`.
+//! program, forwarding signals to it and waiting for it is decided in `child`, and how a second process of `ic` helps with that in
+//! `guard`.
 
 mod child;
+mod guard;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
@@ -17,6 +19,7 @@ use crate::serve::feed::own_socket;
 use crate::serve::{self, Address, Event, Options};
 
 use self::child::Launcher;
+pub(super) use self::guard::{NAME as GUARD, run as guard};
 use super::env::variables;
 use super::serve::{Prepared, Serve};
 use crate::cli::context::Context;
@@ -42,9 +45,11 @@ pub struct Run {
     example = "ic run -- claude\n\
                ic run --header 'x-branch: {{branch}}' -- aider --model openai/gpt-5\n\
                ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
-    note = "Sets the variables that `ic env` prints. The program starts once the port is bound; signals\n\
-            sent to ic are forwarded to it, and the interceptor stops when it ends. The options are\n\
-            those of `ic serve`. Only errors are logged unless RUST_LOG is set.",
+    note = "Sets the variables that `ic env` prints. The program starts once the port is bound, and the\n\
+            interceptor stops when it ends. Signals sent to ic are forwarded to it, except those that it\n\
+            gets itself because they are sent to the process group. If ic is killed, the program gets\n\
+            SIGTERM, and SIGKILL five seconds later. The options are those of `ic serve`. Only errors are\n\
+            logged unless RUST_LOG is set.",
     error_code(2, "an option or a variable has an invalid value"),
     error_code(3, "the interceptor cannot start; the program is not run"),
     error_code(126, "the program cannot be run"),

@@ -2,9 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::cli_home::{Home, free_port, held_port};
 use crate::cli_terminal::terminal;
@@ -23,6 +24,9 @@ fn started(home: &Home, port: u16, script: &str) -> (Child, BufReader<ChildStdou
     let out = BufReader::new(ic.stdout.take().expect("the stream is piped"));
     (ic, out)
 }
+
+/// Waits for signals in a shell, where each ends a `read`, and not for ever at the end of standard input.
+const WAIT: &str = "for i in 1 2 3 4 5 6 7 8 9; do read line; done";
 
 #[track_caller]
 fn line(out: &mut impl BufRead) -> String {
@@ -172,6 +176,86 @@ fn signals_are_forwarded_to_the_program() {
         kill_process(Pid::from_child(&ic), signal).expect("it runs");
         assert_eq!(line(&mut out), format!("got {name}"));
         assert_eq!(ic.wait().expect("it ends").code(), Some(9), "{name}");
+    }
+}
+
+#[test]
+fn a_signal_reaches_the_program_once() {
+    /// Sends a signal to a process, or to the process group that it leads.
+    type Send = fn(Pid, Signal);
+    let to_ic: Send = |ic, signal| kill_process(ic, signal).expect("it runs");
+    let to_the_group: Send = |ic, signal| kill_process_group(ic, signal).expect("it runs");
+    let by_timeout: Send = |ic, signal| {
+        kill_process(ic, signal).expect("it runs");
+        kill_process_group(ic, signal).expect("it runs");
+    };
+    let by_the_program: Send = |_, _| {};
+    let home = shop();
+    for (why, send, at_start) in [
+        ("to ic alone", to_ic, ""),
+        ("to the process group", to_the_group, ""),
+        ("by timeout(1), which does both", by_timeout, ""),
+        (
+            "by the program to its group",
+            by_the_program,
+            "kill -$name 0",
+        ),
+        ("by the program to ic", by_the_program, "kill -$name $PPID"),
+    ] {
+        for (signal, name) in [
+            (Signal::TERM, "TERM"),
+            (Signal::INT, "INT"),
+            (Signal::HUP, "HUP"),
+            (Signal::USR1, "USR1"),
+        ] {
+            if is_ignored(signal) {
+                continue;
+            }
+            // Ends at USR2; a signal that is forwarded too much comes before it.
+            let script = format!(
+                "n=0; name={name}; trap 'n=$((n+1)); echo got $n' {name}; trap 'echo total $n; exit 4' USR2; \
+                 echo ready\n{at_start}\n{WAIT}"
+            );
+            let port = free_port().to_string();
+            let mut ic = home
+                .command(["run", "--mock", "--port", &port, "--", "sh", "-c", &script])
+                .process_group(0)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("the program can be run");
+            let mut out = BufReader::new(ic.stdout.take().expect("the stream is piped"));
+            assert_eq!(line(&mut out), "ready", "{why}, {name}");
+            send(Pid::from_child(&ic), signal);
+            assert_eq!(line(&mut out), "got 1", "{why}, {name}");
+            to_ic(Pid::from_child(&ic), Signal::USR2);
+            assert_eq!(line(&mut out), "total 1", "{why}, {name}");
+            let input = ic.stdin.take();
+            assert_eq!(ic.wait().expect("it ends").code(), Some(4));
+            drop(input);
+        }
+    }
+}
+
+#[test]
+fn a_program_does_not_outlive_ic() {
+    let home = shop();
+    for (why, trap, then, last) in [
+        ("it stops at SIGTERM", "echo bye; exit", "", "bye"),
+        ("it ignores SIGTERM", "", "", ""),
+        ("it is stopped", "echo bye; exit", "kill -STOP $$", "bye"),
+    ] {
+        let script = format!("trap '{trap}' TERM; echo ready\n{then}\n{WAIT}");
+        let (mut ic, mut out) = started(&home, free_port(), &script);
+        assert_eq!(line(&mut out), "ready", "{why}");
+        let input = ic.stdin.take();
+        ic.kill().expect("it runs");
+        ic.wait().expect("it ends");
+        // Until the program, which holds the stream, has ended.
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest.trim_end(), last, "{why}");
+        drop(input);
     }
 }
 

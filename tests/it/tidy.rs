@@ -167,8 +167,8 @@ const RULES: &[Rule] = &[
             "src/cli/serve/placeholders.rs",
             // The socket of a supervisor, which may be abstract.
             "src/cli/serve/sd_notify.rs",
-            // Signals and exit statuses of a child, on every Unix.
-            "src/cli/run/child.rs",
+            // Signals and exit statuses of children, on every Unix.
+            "src/cli/run",
             // A file that only this user can read, on every Unix.
             "src/ui/auth.rs",
             // Signals as bytes on a socket, and feeds, which are Unix sockets, on every Unix.

@@ -1,9 +1,9 @@
 //! The program that `ic run` runs: starting it, forwarding signals to it, waiting for it.
 //!
 //! It stays in the process group of `ic`, so that the shell treats the two as one job: both stop at Ctrl-Z, continue with
-//! `fg`, and receive Ctrl-C from the terminal. A signal from the terminal has reached the program already and is not
-//! forwarded; a signal sent to `ic` by another process is. Every child that ends is reaped, including orphans that `ic`
-//! adopts when it runs as process 1.
+//! `fg`, and receive Ctrl-C from the terminal. A signal to the group has reached the program already and is not forwarded; a
+//! signal to `ic` alone is. `guard` tells them apart. Every child that ends is reaped, including orphans that `ic` adopts when
+//! it runs as process 1.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,10 +13,10 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getrlimit, kill_process, setrlimit,
     wait,
 };
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::SignalsInfo;
-use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::consts::SIGCHLD;
+use signal_hook::iterator::Signals;
 
+use super::guard::{FORWARDED_SIGNALS, Guard};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::stop;
 use crate::text::io_message;
@@ -24,7 +24,9 @@ use crate::text::raw;
 
 /// Runs a program. Receives signals from its creation on, so that none is lost before the program runs.
 pub struct Launcher {
-    signals: SignalsInfo<WithOrigin>,
+    signals: Signals,
+    /// Without it every signal is forwarded.
+    guard: Option<Guard>,
     /// The limit on open files at its creation, which the program gets. The interceptor raises the limit for itself, but some
     /// programs loop over all possible descriptors.
     descriptors: Rlimit,
@@ -38,8 +40,11 @@ impl Launcher {
             // `nohup` and `&` in scripts make a program ignore signals; a handler here would undo that.
             ignored >> (signal - 1) & 1 == 0
         });
+        let guard = Guard::start();
+        let guard = guard.inspect_err(|error| log::debug!("there is no guard: {error}"));
         Ok(Launcher {
-            signals: SignalsInfo::new(forwarded.chain([&SIGCHLD]))?,
+            signals: Signals::new(forwarded.chain([&SIGCHLD]))?,
+            guard: guard.ok(),
             descriptors: getrlimit(Resource::Nofile),
         })
     }
@@ -50,11 +55,16 @@ impl Launcher {
     ///
     /// The program does not exist (status 127) or cannot be run (126).
     pub fn run(
-        self,
+        mut self,
         program: &OsStr,
         arguments: impl IntoIterator<Item = OsString>,
         variables: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<u8, Failure> {
+        // Before the program starts: from then on a signal to the group must reach the guard as well.
+        self.guard = self.guard.filter(Guard::is_ready);
+        // These have not reached it, however they were sent.
+        let early = self.signals.pending().filter(|&signal| signal != SIGCHLD);
+        let early: Vec<_> = early.collect();
         let raised = getrlimit(Resource::Nofile);
         // Lowering the limit and raising it again up to the hard limit is always allowed.
         let _ = setrlimit(Resource::Nofile, self.descriptors);
@@ -62,10 +72,20 @@ impl Launcher {
             .args(arguments)
             .envs(variables)
             .spawn();
+        if let (Ok(child), Some(guard)) = (&spawned, &mut self.guard) {
+            // Fails only if the guard has ended, which is noticed when it is reaped.
+            let _ = guard.watch(Pid::from_child(child));
+        }
         let _ = setrlimit(Resource::Nofile, raised);
         let name = raw::to_text(program);
         match spawned {
-            Ok(child) => Ok(self.wait(Pid::from_child(&child))),
+            Ok(child) => {
+                let program = Pid::from_child(&child);
+                early
+                    .into_iter()
+                    .for_each(|signal| forward(signal, program));
+                Ok(self.wait(program))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure {
                 exit: Exit::Status(NOT_FOUND),
                 message: format!("there is no program `{name}`; check its name and PATH"),
@@ -86,29 +106,37 @@ impl Launcher {
             // Collected first: another signal may arrive while one is forwarded.
             let signals: Vec<_> = self.signals.wait().collect();
             for signal in signals {
-                let sender = signal.process.as_ref().map(|sender| sender.pid);
-                let same_group = || is_in_our_group(program);
-                if signal.signal != SIGCHLD && must_be_forwarded(sender, program, same_group) {
-                    // Fails only if the program has ended, which the next step notices.
-                    let _ = kill_process(program, rustix_signal(signal.signal));
+                if signal != SIGCHLD && self.must_forward(signal, program) {
+                    forward(signal, program);
                 }
             }
-            if let Some(status) = reap(program) {
+            if let Some(status) = self.reap(program) {
+                self.guard.into_iter().for_each(Guard::end);
                 return status;
             }
         }
     }
-}
 
-/// Reaps every child that has ended; returns the status of `program` if it is one of them.
-fn reap(program: Pid) -> Option<u8> {
-    let mut status = None;
-    while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
-        if pid == program {
-            status = Some(status_of(ended));
-        }
+    /// Whether a signal received by `ic` has not reached `program` itself.
+    fn must_forward(&mut self, signal: i32, program: Pid) -> bool {
+        let guard = self.guard.as_mut();
+        let was_sent_to_group = guard.is_some_and(|guard| guard.has_received(signal));
+        // A program that created its own group, as an interactive shell does, is not in that of `ic`.
+        !(was_sent_to_group && is_in_our_group(program))
     }
-    status
+
+    /// Reaps every child that has ended; returns the status of `program` if it is one of them.
+    fn reap(&mut self, program: Pid) -> Option<u8> {
+        let mut status = None;
+        while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
+            if pid == program {
+                status = Some(status_of(ended));
+            }
+            // Its process id may be another's from here on.
+            self.guard.take_if(|guard| guard.pid() == pid);
+        }
+        status
+    }
 }
 
 fn status_of(ended: WaitStatus) -> u8 {
@@ -119,16 +147,6 @@ fn status_of(ended: WaitStatus) -> u8 {
     };
     // A status has eight bits, and no signal has a number above 64.
     u8::try_from(status).unwrap_or(u8::MAX)
-}
-
-/// Whether a signal received by `ic` has not reached `program` itself. `sender` is `None` for signals from the terminal.
-fn must_be_forwarded(sender: Option<i32>, program: Pid, same_group: impl FnOnce() -> bool) -> bool {
-    match sender {
-        // Sent by the program to its process group, which includes it.
-        Some(sender) => sender != program.as_raw_nonzero().get(),
-        // Sent to the foreground process group. A program that created its own group is not in it.
-        None => !same_group(),
-    }
 }
 
 /// Whether `program` is in the process group of `ic`; true if unknown, since few programs create their own group.
@@ -152,12 +170,12 @@ fn process_group(status: &str) -> Option<&str> {
     values.split_ascii_whitespace().nth(2)
 }
 
-fn rustix_signal(number: i32) -> Signal {
-    Signal::from_named_raw(number).unwrap_or(Signal::TERM)
+fn forward(signal: i32, program: Pid) {
+    if let Some(signal) = Signal::from_named_raw(signal) {
+        // Fails only if the program has ended, which is noticed when it is reaped.
+        let _ = kill_process(program, signal);
+    }
 }
-
-/// The signals that ask a program to stop, to reload or to report.
-const FORWARDED_SIGNALS: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// POSIX, `sh`, Exit Status for Commands.
 const NOT_EXECUTABLE: u8 = 126;
@@ -167,20 +185,6 @@ const SIGNALLED: i32 = 128;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signal_reaches_the_program_once() {
-        let program = Pid::from_raw(812).expect("not 0");
-        #[track_caller]
-        fn check(sender: Option<i32>, program: Pid, same_group: bool, expected: bool) {
-            assert_eq!(must_be_forwarded(sender, program, || same_group), expected);
-        }
-        check(Some(1), program, true, true); // `kill`, a supervisor
-        check(Some(1), program, false, true);
-        check(None, program, true, false); // Ctrl-C, which the program received as well
-        check(None, program, false, true); // the program is not in the foreground
-        check(Some(812), program, true, false); // `kill 0` in the program
-    }
 
     #[test]
     fn a_process_group_is_read_for_any_program_name() {
