@@ -52,7 +52,7 @@ pub struct Run {
             logged unless RUST_LOG is set.",
     error_code(2, "an option or a variable has an invalid value"),
     error_code(3, "the interceptor cannot start; the program is not run"),
-    error_code(126, "the program cannot be run"),
+    error_code(126, "the program cannot be run, or its interpreter is missing"),
     error_code(
         127,
         "there is no such program; otherwise the program's own status, 128 + N for signal N"

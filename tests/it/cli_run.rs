@@ -1,7 +1,10 @@
 //! `ic run`: the program, its variables, its signals and its exit.
 
+use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -95,31 +98,77 @@ fn the_exit_code_is_that_of_the_program() {
     );
     let echo = ["sh", "-c", "echo \"$@\"", "sh", "--help", "--port"];
     assert_eq!(check(&echo, 0), "--help --port\n", "without `--` as well");
+}
 
-    let folder = home.folder("folder").display().to_string();
-    let file = home.path("file");
-    std::fs::write(&file, "#!/bin/sh\n").expect("a file");
-    let file = file.display().to_string();
-    for (command, exit, start) in [
-        (
-            "no-such-program",
-            127,
-            "there is no program `no-such-program`; ",
-        ),
-        (
-            "/no/such/program",
-            127,
-            "there is no program `/no/such/program`; ",
-        ),
-        (&folder, 126, "cannot run `"),
-        (&file, 126, "cannot run `"),
-    ] {
+#[test]
+fn a_program_that_cannot_be_run_is_reported_with_the_reason() {
+    let home = shop();
+    #[track_caller]
+    fn check(home: &Home, command: impl AsRef<OsStr>, exit: i32, start: &str, end: &str) {
         let port = free_port().to_string();
-        let said = home
-            .ic(["run", "--mock", "--port", &port, "--", command])
-            .complaint(exit);
-        assert!(said.starts_with(start), "{said}");
+        let mut words: Vec<&OsStr> = ["run", "--mock", "--port", &port, "--"]
+            .map(OsStr::new)
+            .to_vec();
+        words.push(command.as_ref());
+        let said = home.ic(words).complaint(exit);
+        assert!(said.starts_with(start) && said.ends_with(end), "{said}");
     }
+    let write = |name: &str, content: &[u8], mode: u32| {
+        let path = home.path(name);
+        std::fs::write(&path, content).expect("a file");
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
+        path
+    };
+    for missing in ["no-such-program", "/no/such/program", "./no-such-program"] {
+        let start = format!("there is no program `{missing}`; ");
+        check(&home, missing, 127, &start, "");
+    }
+    check(
+        &home,
+        home.folder("folder"),
+        126,
+        "cannot run `",
+        "; check the file",
+    );
+    let file = write("file", b"#!/bin/sh\n", 0o644);
+    check(&home, file, 126, "cannot run `", "; check the file");
+
+    // The system reports a missing interpreter as it does a missing program.
+    let install = "; correct its first line, or install the interpreter";
+    for (line, interpreter, end) in [
+        ("#!/no/such/interpreter\n", "/no/such/interpreter", install),
+        ("#! \t/no/such/one -e x\n", "/no/such/one", install),
+        ("#!no-such-one", "no-such-one", install),
+        (
+            "#!/bin/sh\r\n",
+            "/bin/sh\\r",
+            "; save the file with Unix line ends",
+        ),
+    ] {
+        let script = write("script", line.as_bytes(), 0o755);
+        let start = format!("cannot run `{}`: ", script.display());
+        let end = format!("there is no interpreter `{interpreter}`{end}");
+        check(&home, script, 126, &start, &end);
+    }
+    let loader = b"/lib64/ld-linux-x86-64.so.2";
+    let binary = std::fs::read("/bin/true").unwrap_or_default();
+    match binary.windows(loader.len()).position(|at| at == loader) {
+        Some(at) => {
+            let mut binary = binary;
+            binary[at + 1..at + 4].copy_from_slice(b"no-");
+            let binary = write("binary", &binary, 0o755);
+            let end = "the loader of its binary is missing; it was built for another system";
+            check(&home, binary, 126, "cannot run `", end);
+        }
+        None => eprintln!("skipped a missing loader: /bin/true is of another kind"),
+    }
+
+    let script = write("interpreted", b"#!/no/such/interpreter\n", 0o755);
+    let folders = format!("/no/such/folder:{}", home.path("").display());
+    let home = home.with("PATH", folders);
+    let start = "cannot run `interpreted`: there is no interpreter `/no/such/interpreter`; ";
+    check(&home, "interpreted", 126, start, "");
+    drop(script);
 }
 
 #[test]

@@ -6,7 +6,10 @@
 //! it runs as process 1.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{
@@ -77,7 +80,6 @@ impl Launcher {
             let _ = guard.watch(Pid::from_child(child));
         }
         let _ = setrlimit(Resource::Nofile, raised);
-        let name = raw::to_text(program);
         match spawned {
             Ok(child) => {
                 let program = Pid::from_child(&child);
@@ -86,17 +88,7 @@ impl Launcher {
                     .for_each(|signal| forward(signal, program));
                 Ok(self.wait(program))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure {
-                exit: Exit::Status(NOT_FOUND),
-                message: format!("there is no program `{name}`; check its name and PATH"),
-            }),
-            Err(error) => Err(Failure {
-                exit: Exit::Status(NOT_EXECUTABLE),
-                message: format!(
-                    "cannot run `{name}`: {}; check the file",
-                    io_message(&error)
-                ),
-            }),
+            Err(error) => Err(cannot_run(program, &error)),
         }
     }
 
@@ -137,6 +129,71 @@ impl Launcher {
         }
         status
     }
+}
+
+/// Why `program` was not started. execve(2) reports a missing interpreter of a script, or loader of a binary, as it does a
+/// missing program (ENOENT).
+fn cannot_run(program: &OsStr, error: &io::Error) -> Failure {
+    let name = raw::to_text(program);
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    let (why, remedy) = match file_of(program).filter(|_| is_missing) {
+        None if is_missing => {
+            return Failure {
+                exit: Exit::Status(NOT_FOUND),
+                message: format!("there is no program `{name}`; check its name and PATH"),
+            };
+        }
+        None => (io_message(error), "check the file"),
+        Some(file) => missing_interpreter(&file),
+    };
+    Failure {
+        exit: Exit::Status(NOT_EXECUTABLE),
+        message: format!("cannot run `{name}`: {why}; {remedy}"),
+    }
+}
+
+/// What is missing of a `file` that is not, and the remedy.
+fn missing_interpreter(file: &Path) -> (String, &'static str) {
+    match interpreter(file).filter(|interpreter| !Path::new(interpreter).exists()) {
+        Some(interpreter) => {
+            let remedy = match interpreter.as_encoded_bytes().last() {
+                Some(b'\r') => "save the file with Unix line ends",
+                _ => "correct its first line, or install the interpreter",
+            };
+            let interpreter = raw::to_text(&interpreter);
+            (format!("there is no interpreter `{interpreter}`"), remedy)
+        }
+        None => (
+            "the loader of its binary is missing".to_owned(),
+            "it was built for another system",
+        ),
+    }
+}
+
+/// The file of `program`, looked up as execvp(3) does. `None`: there is none.
+fn file_of(program: &OsStr) -> Option<PathBuf> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Some(PathBuf::from(program)).filter(|file| file.exists());
+    }
+    let path = std::env::var_os("PATH")?;
+    let mut files = std::env::split_paths(&path).map(|folder| folder.join(program));
+    files.find(|file| file.is_file())
+}
+
+/// The interpreter in the first line of a script (execve(2), "Interpreter scripts"). `None`: it is no script.
+fn interpreter(file: &Path) -> Option<OsString> {
+    let mut start = Vec::new();
+    let file = File::open(file).ok()?;
+    file.take(INTERPRETER_LINE_MAX)
+        .read_to_end(&mut start)
+        .ok()?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let line = start
+        .strip_prefix(b"#!")?
+        .iter()
+        .skip_while(|byte| is_blank(byte));
+    let name = line.take_while(|byte| !is_blank(byte) && **byte != b'\n');
+    Some(OsString::from_vec(name.copied().collect()))
 }
 
 fn status_of(ended: WaitStatus) -> u8 {
@@ -181,6 +238,9 @@ fn forward(signal: i32, program: Pid) {
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const SIGNALLED: i32 = 128;
+
+/// Linux reads no more of a script (BINPRM_BUF_SIZE).
+const INTERPRETER_LINE_MAX: u64 = 256;
 
 #[cfg(test)]
 mod tests {
