@@ -308,6 +308,32 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_sent_to_a_port_on_which_another_user_may_listen() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let ended = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let unused = ended.local_addr().expect("bound").port();
+        drop(ended);
+        let request = Request {
+            method: "GET",
+            path: "/",
+            host: "localhost",
+            key: Some("sk-secret"),
+            // The interceptor has ended since, so that no socket of this user is found.
+            own_port: Some(unused),
+            ..Request::default()
+        };
+        let endpoint = Endpoint::Tcp("127.0.0.1".to_owned(), port);
+        let sent = reactor::block_on(send(&endpoint, &request, Duration::from_secs(10)));
+        let why = sent.expect("a reactor").expect_err("it is not sent");
+        assert_eq!(why, "is not known to be this user's any more");
+        let (mut stream, _) = listener.accept().expect("the connection");
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("its end");
+        assert_eq!(received, b"");
+    }
+
+    #[test]
     fn an_event_is_counted_once_also_where_it_is_cut() {
         let head_and_half =
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\nda";
