@@ -455,9 +455,17 @@ fn a_copy_of_another_user_is_not_used() {
     let found = || Store::new(file.clone()).read().unwrap().registry.len();
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     assert_eq!(found(), 0);
-    // A user who may write the file can be the one who was writing it.
-    fs::set_permissions(&file, Permissions::from_mode(0o664)).unwrap();
-    assert_eq!(found(), 1);
+    // A user who may write the file can be the one who was writing it: any user, or one of its group.
+    for (mode, group, is_used) in [
+        (0o666, 65_534, 1),
+        (0o664, 65_534, 0),
+        (0o664, fs::metadata(&file).unwrap().gid(), 1),
+        (0o644, fs::metadata(&file).unwrap().gid(), 0),
+    ] {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        chown(&beside, None, Some(group)).unwrap();
+        assert_eq!(found(), is_used, "{mode:o}, group {group}");
+    }
 }
 
 /// Assigns a port of 8888–9999 to a project; returns whether the mapping is new.

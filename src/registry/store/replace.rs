@@ -234,8 +234,10 @@ impl StorePaths {
         let copy = FileSnapshot::at(&self.copy).ok().flatten()?;
         // In a folder such as /tmp, another user could make one.
         let (of_torn, of_copy) = (torn.file.metadata().ok()?, copy.file.metadata().ok()?);
+        let is_of_group = of_torn.mode() & 0o020 != 0 && of_copy.gid() == of_torn.gid();
         let is_trusted = [of_torn.uid(), geteuid().as_raw()].contains(&of_copy.uid())
-            || of_torn.mode() & 0o022 != 0;
+            || is_of_group
+            || of_torn.mode() & 0o002 != 0;
         // Pages that were not written when the machine stopped are zero.
         let is_start = torn.text.len() <= copy.text.len()
             && std::iter::zip(&torn.text, &copy.text)
