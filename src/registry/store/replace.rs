@@ -196,32 +196,26 @@ impl StorePaths {
     }
 
     /// Writes the text into the file, under both locks. From the time when the new file is the copy beside it, the change counts
-    /// as made: readers of a torn file answer from the copy, and the next writer [repairs](Self::repair) the file from it.
+    /// as made, unless the old text is put back after an error: readers of a torn file answer from the copy, and the next writer
+    /// [repairs](Self::repair) the file from it.
     fn write_in_place(
         &self,
         snapshot: &FileSnapshot,
         mut temp: TempFile<'_>,
         text: &str,
     ) -> Result<(), StoreError> {
+        let failed = |source| self.failed("writing into it", source);
+        let file = &snapshot.file;
         temp.rename_to(&self.copy)
             .and_then(|()| sync_folder(&self.folder))
             .map_err(|source| self.failed("keeping a copy", source))?;
-        self.overwrite(snapshot, text.as_bytes())
-    }
-
-    /// Writes the text of the copy into the file, and removes the copy.
-    fn overwrite(&self, snapshot: &FileSnapshot, text: &[u8]) -> Result<(), StoreError> {
-        let file = &snapshot.file;
-        let failed = |source| self.failed("writing into it", source);
-        // Emptied first: a reader that does not lock must not take a mixture for a whole text.
-        if let Err(error) = file.set_len(0) {
-            self.remove_copy();
-            return Err(failed(error));
+        let written = overwrite(file, text.as_bytes()).map_err(failed);
+        // Programs that have the file in another folder have no copy there. There was room for the old text.
+        if written.is_err() && overwrite(file, &snapshot.text).is_err() {
+            return written.map_err(StoreError::unconfirmed);
         }
-        let written = file.write_all_at(text, 0).and_then(|()| file.sync_all());
-        written.map_err(|source| failed(source).unconfirmed())?;
         self.remove_copy();
-        Ok(())
+        written
     }
 
     fn remove_copy(&self) {
@@ -255,7 +249,8 @@ impl StorePaths {
             lock(&torn.file, WaitReason::FileLock, deadline, unlockable)?;
             // Another program may have written it until now.
             if let Some(copy) = self.unfinished(&torn.reopen()?) {
-                return self.overwrite(&torn, &copy.text);
+                overwrite(&torn.file, &copy.text)
+                    .map_err(|source| self.failed("finishing an earlier change", source))?;
             }
         }
         self.remove_copy();
@@ -429,6 +424,13 @@ fn is_only_in_place(error: &io::Error) -> bool {
             | io::ErrorKind::PermissionDenied
             | io::ErrorKind::CrossesDevices
     )
+}
+
+/// Writes a text into a file, durably. Emptied first: a reader that does not lock must not take a mixture for a whole text.
+fn overwrite(file: &File, text: &[u8]) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all_at(text, 0)?;
+    file.sync_all()
 }
 
 /// Makes the names in a folder durable, where the file system supports it.
