@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
-pub use self::error::{DamageReport, StoreError, Wait, WaitReason};
+pub use self::error::{DamageReport, REPLACED_MOUNT, StoreError, Wait, WaitReason};
 use self::lock::LockDeadline;
 use self::replace::{Replaced, StorePaths};
 use self::snapshot::{FileSnapshot, read_stable};

@@ -277,6 +277,21 @@ fn mount_point(home: &Home) {
         fs::remove_file(&filler).unwrap();
         home.ic(["import", file.to_str().unwrap()]).result(0);
         assert_eq!(home.ic(["list", "--json"]).json(0)["allocated_ports"], 700);
+
+        // Replaced outside, it is written no more: nothing but this mount leads to it.
+        let replacement = disk.join("new");
+        fs::write(&replacement, "{}").unwrap();
+        fs::rename(&replacement, &shared).unwrap();
+        let before = home.content();
+        let complaint = home.ic(["remove", &many[0]]).complaint(3);
+        assert!(
+            complaint.contains("has been replaced where it comes from; mount its folder instead"),
+            "{complaint}"
+        );
+        assert_eq!(home.content(), before);
+        assert_eq!(home.ic(["show", "-q", &many[0]]).result(0), "9000\n");
+        let examined = home.ic(["doctor", "--no-stream"]);
+        assert!(examined.out.contains("⚠ Registry"), "{examined:?}");
         for mounted in [&home.registry(), &export] {
             assert!(
                 Command::new("umount")

@@ -1,6 +1,7 @@
 //! The checks of the registry, the port, and the target. Those of variables are in `variables`, that of the stream in `stream`.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -15,6 +16,7 @@ use crate::machine::connect::reach;
 use crate::machine::interceptor::{Identity, interceptor_at};
 use crate::machine::survey::is_for;
 use crate::registry::project::Project;
+use crate::registry::store::REPLACED_MOUNT;
 use crate::registry::{Port, Registry};
 use crate::serve::Target;
 use crate::text::{escaped_path, io_message};
@@ -62,6 +64,9 @@ fn writable(file: &Path) -> Result<(), (PathBuf, io::Error)> {
         Err(error) => Err((path.to_owned(), io::Error::from(error))),
     };
     can_write(file, Access::READ_OK | Access::WRITE_OK)?;
+    if file.metadata().is_ok_and(|found| found.nlink() == 0) {
+        return Err((file.to_owned(), io::Error::other(REPLACED_MOUNT)));
+    }
     let mut lock = file.as_os_str().to_owned();
     lock.push(".lock");
     can_write(Path::new(&lock), Access::READ_OK)?;

@@ -206,6 +206,10 @@ impl error::Error for StoreError {
 
 const ELSEWHERE: &str = "name another file with --registry or PORT_REGISTRY_PATH";
 
+/// Why a file is not written whose last name is that of a mount point: other programs would not see the change.
+pub const REPLACED_MOUNT: &str =
+    "the mounted file has been replaced where it comes from; mount its folder instead";
+
 /// What to do about an I/O error.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {

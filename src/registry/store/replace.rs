@@ -11,7 +11,7 @@ use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 
-use super::error::{StoreError, WaitReason};
+use super::error::{REPLACED_MOUNT, StoreError, WaitReason};
 use super::lock::{LockDeadline, lock};
 use super::snapshot::{FileSnapshot, read_stable};
 use crate::registry::model::Registry;
@@ -206,6 +206,9 @@ impl StorePaths {
     ) -> Result<(), StoreError> {
         let failed = |source| self.failed("writing into it", source);
         let file = &snapshot.file;
+        if file.metadata().map_err(failed)?.nlink() == 0 {
+            return Err(failed(io::Error::other(REPLACED_MOUNT)));
+        }
         temp.rename_to(&self.copy)
             .and_then(|()| sync_folder(&self.folder))
             .map_err(|source| self.failed("keeping a copy", source))?;
