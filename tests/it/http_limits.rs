@@ -863,7 +863,10 @@ fn the_memory_of_many_large_requests_goes_back_to_the_system() {
     const KEPT_BYTES_MAX: u64 = 4 << 20;
     let count = room_for_connections(CLIENTS);
     for (why, request, is_whole) in large_requests() {
-        let (origin, interceptor) = with(&["--head-timeout", "0"]);
+        // A session of TLS has memory of its own.
+        let origin = Origin::listen_in_plain();
+        let launch = Launch::before(&origin).args(["--head-timeout", "0"]);
+        let interceptor = launch.start();
         served_client(&interceptor);
         let before = interceptor.memory().0;
         let mut clients: Vec<Conn> = (0..count).map(|_| interceptor.client()).collect();

@@ -174,7 +174,7 @@ fn clients_that_connect_while_it_stops_cost_no_cpu_time() {
     ];
     for (socket, connect) in sockets {
         let home = Home::new();
-        let origin = Origin::listen();
+        let origin = Origin::listen_in_plain();
         let held = socket.try_clone().expect("a descriptor");
         let mut ic = handed(&home, held, &["--target", &origin.url()]);
         let mut client = connect();
