@@ -15,7 +15,7 @@ use argh::{
     ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, SubCommand,
 };
 
-use crate::serve::feed::own_socket;
+use crate::serve::feed::OwnSocket;
 use crate::serve::{self, Address, Event, Options};
 
 use self::child::Launcher;
@@ -83,10 +83,8 @@ impl Run {
         let launcher = Launcher::new().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
         })?;
-        // The thread ends with the process and cannot remove the socket of its feed. A socket that exists already belongs to
-        // another process.
-        let feed = options.feed.as_deref().map(own_socket);
-        let feed = feed.filter(|path| !path.exists());
+        // The thread ends with the process and cannot remove the socket of its feed.
+        let _feed = OwnSocket::before_start(options.feed.as_deref());
         let borrowed = prepared.borrowed_port(context);
         let authority = start(&prepared, options)?;
         borrowed.iter().for_each(eprint_line);
@@ -95,9 +93,6 @@ impl Run {
         let variables = variables(&authority, &context.environment);
         let status = launcher.run(&raw::from_text(name), arguments, variables)?;
         prepared.record_stop();
-        if let Some(path) = feed {
-            let _ = std::fs::remove_file(path);
-        }
         Ok(Exit::Status(status))
     }
 }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::connect::connect_unix;
 pub use crate::serve::feed::create_private;
 use crate::serve::feed::is_private;
+pub use crate::serve::feed::sweep;
 
 /// Returns the folder of this user's feed sockets: `ic` in `runtime`, which is the value of `XDG_RUNTIME_DIR`, else
 /// `.cache/ic/run` in the home folder. It need not exist. `None`: there is no home folder either.
@@ -63,9 +64,9 @@ pub struct Feed {
     stream: BufReader<UnixStream>,
 }
 
-/// Subscribes to every feed in `folder`; sorted by port. Sockets that refuse connections, whose process has ended, are
-/// removed.
+/// Subscribes to every feed in `folder`, after the sockets of ended processes have been removed; sorted by port.
 pub fn running(folder: &Path) -> Vec<Feed> {
+    sweep(folder);
     let mut feeds: Vec<Feed> = sockets(folder)
         .iter()
         .filter_map(|path| Feed::at(path).ok())
@@ -97,15 +98,9 @@ impl Feed {
     ///
     /// # Errors
     ///
-    /// The connection is refused, and then the socket is removed; it does not answer in time; or what answers is not an
-    /// interceptor.
+    /// The connection is refused; it does not answer in time; or what answers is not an interceptor.
     pub fn at(path: &Path) -> io::Result<Feed> {
-        let stream = connect_unix(path, HELLO_TIME_MAX).inspect_err(|error| {
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                // Another process may have removed it already.
-                let _ = fs::remove_file(path);
-            }
-        })?;
+        let stream = connect_unix(path, HELLO_TIME_MAX)?;
         stream.set_read_timeout(Some(HELLO_TIME_MAX))?;
         let mut stream = BufReader::new(stream);
         let mut first_line = String::new();

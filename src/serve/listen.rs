@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, bind, listen, sockopt};
 
 use self::socket::{BACKLOG, new_stream};
-use self::unix::SocketFile;
+pub(super) use self::unix::{SocketFile, bind_at, lock_folder, remove_left_over};
 pub use self::unix::{check_length, connect_at_once};
 use super::conn::{self, Stream};
 use super::reactor::{self, Source, Timer};

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::machine::feeds::{Feed, sockets};
+use crate::machine::feeds::{Feed, sockets, sweep};
 
 use super::queue::Queue;
 
 /// Passes on the events of every interceptor that has a socket in `folder`, until the queue is closed.
 pub fn follow(folder: &Path, queue: &Arc<Queue>) {
+    sweep(folder);
     let mut attempts: HashMap<PathBuf, Attempt> = HashMap::new();
     while queue.is_open() {
         let sockets = sockets(folder);

@@ -1,7 +1,8 @@
 //! `ic tail`: which requests it shows, as text and as JSON, and how it ends.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Stdio};
+use std::os::unix::net::UnixListener;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -210,30 +211,98 @@ fn without_an_interceptor_the_error_says_what_to_do() {
     );
 }
 
-#[test]
-fn the_socket_of_a_dead_process_is_removed() {
-    let (home, _, serving) = serving();
-    let socket = home.path(format!(".cache/ic/run/{}.sock", serving.pid()));
-    assert!(socket.exists());
-    drop(serving);
-    assert!(
-        socket.exists(),
-        "a killed process does not remove its socket"
-    );
-    home.ic(["tail"]).complaint(1);
-    assert!(!socket.exists());
+/// The names in the folder of the feeds.
+fn sockets(home: &Home) -> Vec<String> {
+    let entries = std::fs::read_dir(home.path(".cache/ic/run"));
+    let names = entries.into_iter().flatten().map(|entry| {
+        let name = entry.expect("readable").file_name();
+        name.into_string().expect("UTF-8")
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
 
 #[test]
-fn ic_run_removes_the_socket_of_its_feed() {
-    let home = Home::new();
-    let script = "ls $HOME/.cache/ic/run";
+fn no_end_of_a_process_leaves_the_socket_of_its_feed() {
+    let home = Home::new().with("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let script = "ls $HOME/.cache/ic/run; exit 7";
     let ran = home
         .ic(["run", "--mock", "--", "sh", "-c", script])
-        .result(0);
+        .result(7);
     assert!(ran.ends_with(".sock\n"), "a socket is printed: {ran:?}");
-    let left = std::fs::read_dir(home.path(".cache/ic/run")).expect("the folder was created");
-    assert_eq!(left.count(), 0);
+    assert_eq!(sockets(&home), [""; 0], "ic run");
+    home.ic(["run", "--mock", "--", "no-such-program"])
+        .complaint(127);
+    assert_eq!(sockets(&home), [""; 0], "ic run without its program");
+    let mock = Serving::start(&home, &[]);
+    assert_eq!(sockets(&home), [format!("{}.sock", mock.pid())]);
+    let target = home.ic(["env", "--json"]).json(0)["OPENAI_BASE_URL"].clone();
+    let target = target.as_str().expect("a URL").to_owned();
+    let target = target.strip_suffix("/v1").expect("the API").to_owned();
+    let doctor = home.ic(["doctor", "--target", &target, "--no-stream"]);
+    assert!(
+        doctor.out.contains("API"),
+        "it started its own interceptor: {doctor:?}"
+    );
+    assert_eq!(
+        sockets(&home),
+        [format!("{}.sock", mock.pid())],
+        "ic doctor"
+    );
+    mock.stop();
+    assert_eq!(sockets(&home), [""; 0], "ic serve");
+}
+
+#[test]
+fn only_the_sockets_of_killed_processes_are_removed() {
+    let (home, _, killed) = serving();
+    let killed_pid = killed.pid();
+    drop(killed);
+    let folder = home.path(".cache/ic/run");
+    let ended = |name: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ic"))
+            .arg("--version")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program can be run");
+        child.wait().expect("it ends");
+        folder.join(name.replace("PID", &child.id().to_string()))
+    };
+    // In another container, where process ids have another meaning.
+    let elsewhere = ended("PID.sock");
+    let _elsewhere = UnixListener::bind(&elsewhere).expect("a new socket");
+    // As a killed process of an older version leaves it before it listens.
+    let half = ended(".PID.sock");
+    drop(UnixListener::bind(&half).expect("a new socket"));
+    let file = ended("PID.sock");
+    std::fs::write(&file, "").expect("a file");
+    let link = ended("PID.sock");
+    std::os::unix::fs::symlink(&half, &link).expect("a link");
+    let own = folder.join(format!("{}.sock", std::process::id()));
+    drop(UnixListener::bind(&own).expect("a new socket"));
+    let other = folder.join("other.sock");
+    drop(UnixListener::bind(&other).expect("a new socket"));
+
+    let killed = folder.join(format!("{killed_pid}.sock"));
+    assert!(killed.exists(), "a killed process cannot remove its socket");
+    for command in ["tail", "serve"] {
+        if !killed.exists() {
+            drop(UnixListener::bind(&killed).expect("a new socket"));
+            drop(UnixListener::bind(&half).expect("a new socket"));
+        }
+        match command {
+            "tail" => drop(home.ic(["tail"]).complaint(1)),
+            _ => Serving::start(&home, &[]).stop(),
+        }
+        for removed in [&killed, &half] {
+            assert!(!removed.exists(), "{command}: {}", removed.display());
+        }
+        for kept in [&elsewhere, &file, &link, &own, &other] {
+            let found = kept.symlink_metadata();
+            assert!(found.is_ok(), "{command}: {}", kept.display());
+        }
+    }
 }
 
 #[test]

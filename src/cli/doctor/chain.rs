@@ -129,6 +129,8 @@ fn start_temporary(
     };
     let (_, mut options) = serve.prepare(context, None, &[])?;
     options.listen = Listen::On(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
+    // Its thread ends with the process and could not remove the socket.
+    options.feed = None;
     let (sender, receiver) = mpsc::channel();
     let spawned = thread::Builder::new()
         .name("interceptor".to_owned())

@@ -1,32 +1,35 @@
 //! The Unix socket of the feed and its subscribers.
 //!
-//! Decided here: where the socket is and who may connect. Its folder belongs to this user and no other user can enter it;
-//! without such a folder there is no feed, and everything else works. The socket gets its name when it already listens, so a
-//! socket that refuses connections belongs to a dead process, and the process that finds it removes it.
+//! Decided here: where the socket is, who may connect, and when it is removed. Its folder belongs to this user and no other user
+//! can enter it; without such a folder there is no feed, and everything else works. A process that ends removes its socket; one
+//! that is killed cannot, and the next one that looks removes it.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use smol::future;
 
 use super::command;
 use super::event::{Event, InstanceInfo, unix_time};
 use super::hub::{Hub, Subscriber};
 use crate::serve::conn::{Conn, Filled, Reader, Stream, Writer};
+use crate::serve::listen::{self, SocketFile};
+use crate::serve::peer;
 use crate::serve::reactor::{Source, Timer};
-use crate::serve::{listen, peer};
 
 /// The listening socket; dropping it removes its file.
 #[derive(Debug)]
 pub struct FeedSocket {
     listener: Source<UnixListener>,
-    path: PathBuf,
+    _file: SocketFile,
     instance: Rc<InstanceInfo>,
 }
 
@@ -34,32 +37,14 @@ impl FeedSocket {
     /// Listens in `folder`, which is created if it does not exist. `instance` goes into the first line of each subscriber.
     pub fn open(folder: &Path, instance: InstanceInfo) -> io::Result<FeedSocket> {
         create_private(folder)?;
-        let pid = std::process::id();
-        let path = own_socket(folder);
-        // A process in another container may have the same id.
-        let connected = listen::connect_at_once(&path).map_err(|error| error.kind());
-        // It would block if the other's queue is full.
-        if matches!(connected, Ok(_) | Err(io::ErrorKind::WouldBlock)) {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        let temporary = folder.join(format!(".{pid}.sock"));
-        let listener = match UnixListener::bind(&temporary) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                fs::remove_file(&temporary)?;
-                UnixListener::bind(&temporary)?
-            }
-            bound => bound?,
-        };
-        // From here on an error drops the value, which removes the file.
-        let mut socket = FeedSocket {
+        sweep(folder);
+        // Fails if a process in another container has the same id.
+        let (file, listener) = listen::bind_at(&own_socket(folder), 0o600)?;
+        Ok(FeedSocket {
             listener: Source::listening(listener)?,
-            path: temporary,
+            _file: file,
             instance: Rc::new(instance),
-        };
-        fs::set_permissions(&socket.path, Permissions::from_mode(0o600))?;
-        fs::rename(&socket.path, &path)?;
-        socket.path = path;
-        Ok(socket)
+        })
     }
 
     /// Accepts subscribers and spawns a task for each, until accepting fails.
@@ -86,16 +71,77 @@ impl FeedSocket {
 /// Serves one subscriber until it disconnects.
 type SubscriberTask = Pin<Box<dyn Future<Output = ()>>>;
 
-impl Drop for FeedSocket {
-    fn drop(&mut self) {
-        // A later process removes it if this one cannot.
-        let _ = fs::remove_file(&self.path);
+/// Removes the socket of this process when dropped: for a process that may end while its interceptor runs in a thread.
+#[derive(Debug)]
+pub struct OwnSocket {
+    path: Option<PathBuf>,
+}
+
+impl OwnSocket {
+    /// The socket that an interceptor of this process will have in `folder`. A socket that listens already is that of a process in
+    /// another container, and stays.
+    pub fn before_start(folder: Option<&Path>) -> OwnSocket {
+        let path = folder.map(own_socket);
+        let listens = |path: &PathBuf| match listen::connect_at_once(path) {
+            Ok(_) => true,
+            // Its queue is full.
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        OwnSocket {
+            path: path.filter(|path| !listens(path)),
+        }
     }
 }
 
-/// Returns the path of the socket of this process in `folder`, whether or not it exists.
-pub fn own_socket(folder: &Path) -> PathBuf {
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path
+            && path
+                .parent()
+                .is_some_and(|folder| is_private(folder).is_ok_and(|it| it))
+        {
+            // There is none if the interceptor did not start. One that stays is removed by `sweep`.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn own_socket(folder: &Path) -> PathBuf {
     folder.join(format!("{}.sock", std::process::id()))
+}
+
+/// Removes the sockets in `folder` of processes that have ended. A socket stays if it listens, since its process may run in another
+/// container, and if there is a process with its id. All stay if the folder cannot be locked: a socket that does not listen yet
+/// looks the same.
+pub fn sweep(folder: &Path) {
+    if !is_private(folder).is_ok_and(|is_private| is_private) {
+        return;
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = entries.map(|entry| entry.path());
+    let mut ended = entries.filter(|path| has_ended(path)).peekable();
+    if ended.peek().is_none() {
+        return;
+    }
+    let Some(_lock) = listen::lock_folder(folder) else {
+        return;
+    };
+    for path in ended {
+        // Fails if it listens, or is no socket.
+        let _ = listen::remove_left_over(&path);
+    }
+}
+
+/// Whether `path` has the name of a socket, and there is no process with its id.
+fn has_ended(path: &Path) -> bool {
+    let pid = || {
+        let name = path.file_name()?.to_str()?.strip_suffix(".sock")?;
+        // Older versions gave it a name with a dot until it listened.
+        let digits = name.strip_prefix('.').unwrap_or(name);
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        Pid::from_raw(digits.parse().ok().filter(|_| is_number)?)
+    };
+    pid().is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// Creates a folder that no other user can enter. Fails if it exists and is not private.
@@ -183,6 +229,8 @@ const OUT_BYTES_KEPT: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn only_a_private_folder_is_accepted() {

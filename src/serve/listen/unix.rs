@@ -67,8 +67,8 @@ pub fn bind_at(path: &Path, mode: u32) -> io::Result<(SocketFile, UnixListener)>
     Ok((file, UnixListener::from(socket)))
 }
 
-/// Removes a socket without a listener; an error if the file is anything else.
-fn remove_left_over(path: &Path) -> io::Result<()> {
+/// Removes a socket without a listener; an error if the file is anything else. The caller holds the lock of its folder.
+pub fn remove_left_over(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
@@ -111,17 +111,20 @@ pub fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
 }
 
 /// Keeps other interceptors from binding in `folder` at the same time: a socket that is bound and does not listen yet looks left
-/// over. Returns `None` if another program holds the lock for longer than [`LOCK_TIME_MAX`].
-fn lock_folder(folder: &Path) -> Option<File> {
+/// over. Returns `None` if another program holds the lock for longer than [`LOCK_TIME_MAX`], or the folder cannot be locked, as on
+/// NFS.
+pub fn lock_folder(folder: &Path) -> Option<File> {
     let folder = File::open(folder).ok()?;
     let deadline = Instant::now() + LOCK_TIME_MAX;
-    while flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() >= deadline {
-            return None;
+    loop {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(folder),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(_) => return None,
         }
-        thread::sleep(LOCK_PAUSE);
     }
-    Some(folder)
 }
 
 /// An interceptor holds the lock for less than a millisecond.
