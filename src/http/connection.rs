@@ -102,19 +102,22 @@ pub fn is_always_hop_by_hop(name: &str) -> bool {
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Whether one of the fields `names` has a scheme that authenticates the connection and not a request: NTLM, and Negotiate, which
-/// may be NTLM (RFC 4559 §6). Requests of others must not go over such a connection (RFC 9110 §3.3).
+/// Whether one of the fields `names` has one of [`CONNECTION_SCHEMES`]. Requests of others must not go over such a connection
+/// (RFC 9110 §3.3).
 pub fn authenticates(fields: &[Field<'_>], names: [&str; 2]) -> bool {
     names
         .into_iter()
         .flat_map(|name| elements(fields, name))
         .any(|element| {
             let scheme = element.split(|&byte| byte == b' ').next();
-            scheme.is_some_and(|scheme| {
-                scheme.eq_ignore_ascii_case(b"NTLM") || scheme.eq_ignore_ascii_case(b"Negotiate")
-            })
+            let is_scheme = |known: &&[u8]| scheme.is_some_and(|it| it.eq_ignore_ascii_case(known));
+            CONNECTION_SCHEMES.iter().any(is_scheme)
         })
 }
+
+/// The schemes that authenticate the connection and not a request: NTLM, Negotiate, which may be NTLM (RFC 4559 §6), and the
+/// names that IIS has for parts of Negotiate.
+const CONNECTION_SCHEMES: [&[u8]; 4] = [b"NTLM", b"Negotiate", b"Kerberos", b"Nego2"];
 
 /// How many seconds the target keeps an idle connection: 5 in `Keep-Alive: timeout=5`.
 pub fn announced_idle_seconds(fields: &[Field<'_>]) -> Option<u64> {

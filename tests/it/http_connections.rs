@@ -352,6 +352,8 @@ fn a_connection_that_a_client_authenticates_is_its_own() {
         ("Authorization: NTLM TlRMTVNTUAAB\r\n", true),
         ("authorization: negotiate YII=\r\n", true),
         ("Proxy-Authorization: Negotiate YII=\r\n", true),
+        ("Authorization: Kerberos YII=\r\n", true),
+        ("Authorization: Nego2 YII=\r\n", true),
         ("Authorization: Bearer NTLM\r\n", false),
         ("Authorization: Basic bWU6cHc=\r\n", false),
         ("X-Authorization: NTLM\r\n", false),
