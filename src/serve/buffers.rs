@@ -167,14 +167,14 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
-    /// To be called before a wait: if it is large, it moves to a buffer.
+    /// To be called before a wait: if its memory is large, which it may be from an earlier use, it moves to a buffer.
     pub fn settle(self) -> Self {
         match self {
-            Outgoing::Scratch(scratch) if scratch.len() >= PAGES_BYTES_MIN => {
+            Outgoing::Scratch(scratch) if scratch.capacity() >= PAGES_BYTES_MIN => {
                 let len = scratch.len();
-                let mut buffer = match len <= BUFFER_BYTES {
-                    true => Buffer::take(),
-                    false => Buffer(Memory::new(len)),
+                let mut buffer = match len {
+                    PAGES_BYTES_MIN..=BUFFER_BYTES => Buffer::take(),
+                    _ => Buffer(Memory::new(len)),
                 };
                 buffer.bytes_mut()[..len].copy_from_slice(&scratch);
                 Outgoing::Waiting(buffer, len)
@@ -210,13 +210,15 @@ mod tests {
 
     #[test]
     fn what_waits_keeps_its_content() {
-        let sizes = [0, 1, PAGES_BYTES_MIN, BUFFER_BYTES, BUFFER_BYTES + 1];
+        let sizes = [0, 1, PAGES_BYTES_MIN, BUFFER_BYTES, BUFFER_BYTES + 1, 1];
         for len in sizes {
             let content: Vec<u8> = (0..len).map(|at| at as u8).collect();
             let mut scratch = Scratch::take();
             scratch.extend_from_slice(&content);
             let waiting = Outgoing::Scratch(scratch).settle();
             assert!(*waiting == content[..], "{len} bytes");
+            let is_small = !matches!(&waiting, Outgoing::Scratch(scratch) if scratch.capacity() > USUAL_HEAD_BYTES);
+            assert!(is_small, "{len} bytes: an earlier use has made it large");
             assert!(*waiting.settle() == content[..], "{len} bytes, again");
         }
     }

@@ -893,6 +893,39 @@ fn the_memory_of_many_large_requests_goes_back_to_the_system() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_of_responses_that_clients_did_not_read_goes_back_to_the_system() {
+    use rustix::net::sockopt::set_socket_recv_buffer_size;
+    use rustix::net::{AddressFamily, SocketType, connect, socket};
+    const CLIENTS: u64 = 150;
+    const BODY_BYTES: u64 = 60_000;
+    const KEPT_BYTES_MAX: u64 = 4 << 20;
+    let count = room_for_connections(CLIENTS);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
+    let response = head + &"x".repeat(BODY_BYTES as usize);
+    let origin = Origin::answering(move |_, _| Reply::Bytes(response.clone().into_bytes()));
+    let interceptor = Interceptor::before(&origin);
+    served_client(&interceptor);
+    let before = interceptor.memory().0;
+    let client = |_| {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        set_socket_recv_buffer_size(&socket, 4 << 10).expect("the receive buffer can be set");
+        connect(&socket, &interceptor.address()).expect("it listens");
+        let mut client = Conn::new("client", socket.into());
+        // More responses than the buffers of both sockets hold.
+        client.send(GET.repeat(100));
+        client
+    };
+    let mut clients: Vec<Conn> = (0..count).map(client).collect();
+    let grown = || interceptor.memory().0.saturating_sub(before);
+    let held = BODY_BYTES * count;
+    wait_until("responses wait", true, || grown() > held / 10 * 9);
+    // Its response lies behind those of the others, where an allocator takes it from.
+    clients.drain(..clients.len() - 1);
+    wait_until("they have left", true, || grown() < KEPT_BYTES_MAX);
+}
+
 /// CPU time that a process has used, in ticks of 10 ms.
 #[cfg(target_os = "linux")]
 fn ticks(interceptor: &Interceptor) -> u64 {

@@ -7,8 +7,9 @@ use crate::http::connection::{AfterResponse, Persistence};
 use crate::http::forward::ResponseKind;
 use crate::http::framing::Framing;
 use crate::http::head::Version;
-use crate::serve::buffers::Scratch;
+use crate::serve::buffers::{Outgoing, Scratch};
 use crate::serve::conn::{Reader, Writer};
+use crate::serve::deadline::Deadline;
 use crate::serve::error::{ForwardError, UpstreamError};
 use crate::serve::exchange::attempt::{Attempt, Completion, client_fault};
 use crate::serve::exchange::response::{Response, read_response};
@@ -72,7 +73,6 @@ impl Attempt<'_> {
         origin: &mut Reader<'_>,
         client: Writer<'_>,
     ) -> Result<(Response, Body), ForwardError> {
-        let inactivity = self.inactivity(self.limits.origin);
         let mut body = Body::new(Framing::Empty);
         let (response, mut out) = self.final_response(origin, client).await?;
         if let ResponseKind::Final(head) = &response.kind {
@@ -91,11 +91,31 @@ impl Attempt<'_> {
         client.begins_message();
         self.site.metrics.first_byte.record(self.request.age());
         self.out.take();
-        inactivity.deadline.set(None);
-        let written = client.write_within(&out, inactivity).await;
-        written.map_err(|error| client_fault(error.kind))?;
-        self.site.metrics.bytes_down.add(out.len() as u64);
+        self.limits.origin.set(None);
+        let len = out.len() as u64;
+        self.write_to_client(client, out, self.limits.origin)
+            .await?;
+        self.site.metrics.bytes_down.add(len);
         Ok((response, body))
+    }
+
+    /// Writes the head of a response, and what came of its body with it.
+    async fn write_to_client(
+        &self,
+        client: Writer<'_>,
+        out: Scratch,
+        deadline: &Deadline,
+    ) -> Result<(), ForwardError> {
+        let out = Outgoing::Scratch(out);
+        let mut written = 0;
+        if !client.write_on(&out, &mut written).map_err(client_fault)? {
+            let out = out.settle();
+            let rest = client.write_within(&out[written..], self.inactivity(deadline));
+            // In a box: most clients take it at once.
+            let rest = Box::pin(rest).await;
+            rest.map_err(|error| client_fault(error.kind))?;
+        }
+        Ok(())
     }
 
     /// Reads the final response, or the one that opens a tunnel, as [`read_response`]; passes interim responses on.
@@ -128,8 +148,7 @@ impl Attempt<'_> {
             // RFC 9110 §15.2: a client of HTTP/1.0 does not know them.
             if self.request.context.version == Version::Http11 {
                 let limit = self.site.service.clock.deadline();
-                let written = client.write_within(&out, self.inactivity(&limit)).await;
-                written.map_err(|error| client_fault(error.kind))?;
+                self.write_to_client(client, out, &limit).await?;
             }
             if response.status == 100 {
                 self.has_continued.set(true);
