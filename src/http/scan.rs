@@ -120,7 +120,7 @@ impl Scan {
         }
     }
 
-    /// Whether the head, of which `bytes` have arrived, is decided.
+    /// Whether the head, of which `bytes` have arrived, is decided, which it is with [`HEAD_BYTES_MAX`] of them at the latest.
     pub fn is_decided(&mut self, bytes: &[u8]) -> bool {
         self.follow(bytes) != Ok(Parsed::Partial)
     }

@@ -35,8 +35,8 @@ impl Registry {
 
     /// Reads the registry file's text.
     ///
-    /// An empty text is an empty registry. A byte order mark, UTF-16 behind one, ports in quotes or as `8888.0`, missing fields, a foreign `version`, and an invalid
-    /// `port_range` or `next_available` are accepted.
+    /// An empty text is an empty registry. A byte order mark, UTF-16 behind one, ports in quotes or as `8888.0`, missing fields, a
+    /// foreign `version`, and an invalid `port_range` or `next_available` are accepted.
     ///
     /// # Errors
     ///

@@ -1,10 +1,9 @@
 //! The registry file: reading it while others write it, and changing it without losing a change.
 //!
 //! Two kinds of programs share the file. `ic` processes exclude one another by a lock on a file beside it, which is never
-//! renamed or removed, and replace the registry by a rename, or where that is not possible write it in place, with a copy beside it for the case of a
-//! crash. The Python tool does not know that lock: it reads under
-//! `flock(LOCK_SH)`; it writes by opening the file (which empties it), then taking `flock(LOCK_EX)`, then writing in
-//! place. Consequences:
+//! renamed or removed, and replace the registry by a rename, or where that is not possible write it in place, with a copy
+//! beside it for the case of a crash. The Python tool does not know that lock: it reads under `flock(LOCK_SH)`; it writes by
+//! opening the file (which empties it), then taking `flock(LOCK_EX)`, then writing in place. Consequences:
 //!
 //! * An empty or torn text may be a write in progress. It is read again for a second, and for as long as another
 //!   program holds a lock on it. A complete text is accepted at once, without a lock.

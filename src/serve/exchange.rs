@@ -458,5 +458,6 @@ const TURN_REQUESTS: u32 = 64;
 /// How long what a client sends after its last response is read, and how long it may take nothing of a page or an error response.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How much of what it sends then is read: the largest file that OpenAI takes, since many clients read a response only after their upload.
+/// How much of what it sends then is read: the largest file that OpenAI takes, since many clients read a response only after their
+/// upload.
 const LINGER_BYTES: usize = 512 << 20;

@@ -27,8 +27,8 @@
 //!   its response), `refused` (the request was not served, or only in part, because of the client), `error` (the target sent no
 //!   response; `error` is the value of `x-ic-error`) or `tunnel` (the tunnel has ended).
 //! - Bytes are those of bodies, without chunk framing.
-//! - Responses of the interceptor itself have a `start` and an `end`, no `head`. Its own pages (`/_ic/…`), connections above the
-//!   limit, and requests that started before the first subscriber are left out.
+//! - Responses of the interceptor itself have a `start` and an `end`, no `head`. Its own pages (`/_ic/…`), its answers to requests
+//!   with `Max-Forwards: 0`, connections above the limit, and requests that started before the first subscriber are left out.
 //! - Model, tokens and events come from JSON bodies and event streams without a content coding.
 //! - Events may get more members; clients ignore unknown events and members.
 //!

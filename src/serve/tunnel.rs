@@ -19,8 +19,8 @@ use super::relay::{self, RelayError, RelayOptions};
 use crate::http::body::{Body, BodyMode};
 use crate::http::framing::Framing;
 
-/// Relays bytes between two connections, those that were already read first. Silence is not limited; `limits` time pauses. Returns when both sides have ended, or one of
-/// them has failed and the other had time to read the last bytes.
+/// Relays bytes between two connections, those that were already read first. Silence is not limited; `limits` time pauses. Returns
+/// when both sides have ended, or one of them has failed and the other had time to read the last bytes.
 pub async fn run(
     client: &mut Conn,
     origin: &mut Conn,

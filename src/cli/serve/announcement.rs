@@ -22,7 +22,8 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Prints them for an interceptor that listens on `addresses`, with a warning if other machines can reach it, or some clients cannot.
+    /// Prints them for an interceptor that listens on `addresses`, with a warning if other machines can reach it, or some clients
+    /// cannot.
     pub fn print(&self, addresses: &[Address]) {
         let tcp: Vec<SocketAddr> = addresses.iter().filter_map(Address::tcp).collect();
         let mut places = Vec::new();

@@ -129,7 +129,7 @@ pub async fn read_request(
                 limit.set(site.service.timeouts.head);
                 reactor::now()
             });
-            let is_news = seen == 0 || scan.is_decided(bytes) || reader.is_full();
+            let is_news = seen == 0 || scan.is_decided(bytes);
             if is_news {
                 let mut out = Scratch::take();
                 match take_request(bytes, began, caller, &mut out) {

@@ -28,8 +28,7 @@ pub async fn read_response(
     let mut seen = 0;
     loop {
         let bytes = origin.bytes();
-        let is_news =
-            !bytes.is_empty() && (seen == 0 || scan.is_decided(bytes) || origin.is_full());
+        let is_news = !bytes.is_empty() && (seen == 0 || scan.is_decided(bytes));
         if is_news {
             let mut out = Scratch::take();
             if let Parsed::Complete((response, len)) = take_response(bytes, attempt, &mut out)? {
