@@ -32,7 +32,7 @@ pub mod store;
 pub use allocate::{Allocated, Exhausted};
 pub use damage::{Damage, Issue};
 pub use model::Registry;
-pub use notes::{Note, Timestamp};
+pub use notes::{BadSettings, Header, Note, Settings, Timestamp};
 pub use port::{EmptyRange, NotAPort, Port, PortRange};
 pub use probe::{Availability, Refusal, availability};
 pub use project::Project;

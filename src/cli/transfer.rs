@@ -30,7 +30,8 @@ use crate::text::{escaped_path, io_message};
     help_triggers("-h", "--help"),
     example = "ic export ports.json\n\
                ic export | jq -r '.mappings | to_entries[] | [.key, .value] | @csv'",
-    note = "The export is JSON in the format of the registry file, with everything that is in it.",
+    note = "The export is JSON in the format of the registry file, with everything that is in it: also keys that\n\
+            were given to `ic set` literally.",
     error_code(3, "the registry cannot be read, or the file cannot be written")
 )]
 pub struct Export {
@@ -85,7 +86,7 @@ impl Export {
                ic import ~/.config/litellm/port_registry.json.backup\n\
                ssh laptop ic export | ic import - --map /home/me=/Users/me",
     note = "A conflict is a port that belongs to another project here, or a project that has another\n\
-            port here. With any conflict nothing is changed, unless --replace is given.",
+            port or other settings here. With any conflict nothing is changed, unless --replace is given.",
     error_code(1, "there are conflicts; nothing is changed"),
     error_code(3, "the file cannot be read, or contains no mappings")
 )]
@@ -174,6 +175,7 @@ impl Import {
                         format!("here it is the port of {}", escaped_path(owner))
                     }
                     ConflictKind::HasPort(port) => format!("here it has port {port}"),
+                    ConflictKind::HasSettings => "here it has other settings".to_owned(),
                 };
                 print_mapping(out, path, *port, &why)?;
             }

@@ -86,7 +86,7 @@ impl Registry {
         // All spellings of the path (`/a/` and `/a`).
         self.mappings
             .retain(|mapping| mapping.path != project.path());
-        self.forget(project.path());
+        self.forget([project.path()]);
         Some(port)
     }
 

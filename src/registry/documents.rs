@@ -36,10 +36,14 @@ pub fn imported(imported: &Import, dry_run: bool) -> Value {
         let (port_of, has_port) = match here {
             ConflictKind::PortOf(owner) => (Some(raw::to_text(owner.as_os_str())), None),
             ConflictKind::HasPort(port) => (None, Some(*port)),
+            ConflictKind::HasSettings => (None, None),
         };
         let mut conflict = mapping(path, *port);
         conflict["port_of"] = json!(port_of);
         conflict["has_port"] = json!(has_port);
+        if *here == ConflictKind::HasSettings {
+            conflict["has_settings"] = json!(true);
+        }
         conflict
     };
     let conflicts: Vec<Value> = imported.conflicts.iter().map(conflict).collect();

@@ -7,7 +7,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::model::{Mapping, Registry};
-use super::notes::Note;
 use super::port::Port;
 use super::recover::{Recovered, recover};
 
@@ -53,6 +52,8 @@ pub enum ConflictKind {
     PortOf(PathBuf),
     /// The project has this other port.
     HasPort(Port),
+    /// The project is served otherwise: both registries have settings of it.
+    HasSettings,
 }
 
 /// A registry to import, read from a text.
@@ -101,24 +102,29 @@ pub fn readable(text: &[u8], named: &dyn fmt::Display) -> Result<Readable, Strin
 }
 
 impl Registry {
-    /// Adds the mappings of `theirs`, and the notes on their projects: a pin of either registry is kept, and the later use.
+    /// Adds the mappings of `theirs`, and the notes on their projects: a pin of either registry is kept, the later use, and the
+    /// settings of the registry that has some.
     pub fn import(&mut self, theirs: &Registry, policy: ConflictPolicy) -> Import {
         let mut import = Import::default();
         let by_path: HashMap<&Path, Port> = self.by_path();
         let by_port: HashMap<Port, &Path> =
             by_path.iter().map(|(path, port)| (*port, *path)).collect();
+        let (notes, their_notes) = (self.notes(), theirs.notes());
         let mut taken: Vec<Mapping> = Vec::new();
         for mapping in &theirs.mappings {
             let (path, port) = (mapping.path.as_path(), mapping.port);
             let has = by_path.get(path).copied();
-            if has == Some(port) {
-                import.unchanged += 1;
-                continue;
-            }
             let mut conflict = |here| {
                 let path = path.to_owned();
                 import.conflicts.push(Conflict { path, port, here });
             };
+            if has.is_some() && notes.contradict(&their_notes, path) {
+                conflict(ConflictKind::HasSettings);
+            }
+            if has == Some(port) {
+                import.unchanged += 1;
+                continue;
+            }
             if let Some(has) = has {
                 conflict(ConflictKind::HasPort(has));
             }
@@ -141,10 +147,9 @@ impl Registry {
         }
         self.remove_conflicting(&taken, &mut import);
         self.mappings.extend(taken);
-        let removed = import.removed.iter();
-        self.set_notes(removed.map(|(path, _)| (path.as_path(), Note::default())));
+        self.forget(import.removed.iter().map(|(path, _)| path.as_path()));
         let mapped = theirs.mappings.iter().map(|mapping| mapping.path.as_path());
-        self.add_notes(&theirs.notes(), &mapped.collect());
+        self.add_notes(&their_notes, &mapped.collect());
         import
     }
 
@@ -192,13 +197,7 @@ impl Registry {
                 return Err(mapping.path.clone());
             }
         }
-        let notes = self.notes();
-        let notes: Vec<_> = notes
-            .iter()
-            .map(|(path, note)| (moved(path).unwrap_or_else(|| path.to_owned()), note))
-            .collect();
-        remapped.forget_all();
-        remapped.set_notes(notes.iter().map(|(path, note)| (path.as_path(), *note)));
+        remapped.move_notes(moved);
         Ok(remapped)
     }
 }

@@ -1,5 +1,5 @@
-//! What the Python tool's format has no place for: when a project's port was last used, whether it is pinned, and which
-//! port a project had before its mapping was pruned.
+//! What the Python tool's format has no place for: when a project's port was last used, whether it is pinned, how it is served,
+//! and which port a project had before its mapping was pruned.
 //!
 //! Stored in the top-level field `ic`, which the Python tool keeps like every unknown field. Invalid notes are ignored
 //! and do not make a registry damaged.
@@ -7,9 +7,11 @@
 //! A note is an object under the project's path, not a bare number: a scan of torn text for `"path": number` must not take
 //! a former port for a mapping.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 use super::json::{self, Member, decode_path, object_text};
 use super::model::Registry;
@@ -49,6 +51,31 @@ pub struct Note {
     /// The port it had before its mapping was pruned.
     pub former_port: Option<Port>,
 }
+
+/// How a project is served, as `ic set` keeps it. Values are kept as they were given; the command line decides what they mean.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Where requests go.
+    pub target: Option<String>,
+    /// The instance identifier, with its placeholders.
+    pub instance_id: Option<String>,
+    /// Fields to set on every request, in order.
+    pub headers: Vec<Header>,
+}
+
+/// A field to set on every request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// Its value, with its placeholders.
+    pub value: String,
+}
+
+/// Settings in the registry that are not of this form. Their text is not shown: it may contain a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadSettings;
 
 impl Registry {
     /// Returns the note on the project recorded under `path`.
@@ -91,22 +118,71 @@ impl Registry {
         });
     }
 
-    /// Replaces the notes on these projects, and moves them to the end.
-    pub(super) fn set_notes<'a>(&mut self, notes: impl IntoIterator<Item = (&'a Path, Note)>) {
-        let new: Vec<Entry> = notes.into_iter().map(Entry::new).collect();
-        if new.is_empty() {
+    /// Keeps how the project is served. Does nothing if it has no port.
+    pub fn set_settings(&mut self, project: &Project, settings: &Settings) {
+        if self.port_of(project).is_none() {
             return;
         }
+        // Serialising texts cannot fail.
+        let new = serde_json::to_string(settings).unwrap_or_default();
+        let is_set = |value: &str| value != "null" && value != "[]";
         self.edit_notes(|notes| {
-            let paths: HashSet<&Path> = new.iter().map(|entry| entry.path.as_path()).collect();
-            notes
-                .projects
-                .retain(|entry| !paths.contains(entry.path.as_path()));
-            notes.projects.extend(new.iter().cloned());
+            let members = notes.members_of(project.path());
+            // Members of other programs stay.
+            let mut kept = json::members(json::get(members, SETTINGS).unwrap_or_default());
+            for member in json::members(&new) {
+                if is_set(&member.value) {
+                    json::set(&mut kept, member);
+                } else {
+                    kept.retain(|other| other.name() != member.name());
+                }
+            }
+            remove(members, SETTINGS);
+            if !kept.is_empty() {
+                members.push(Member::new(SETTINGS, object_text(&kept, "        ")));
+            }
         });
     }
 
-    /// Adds the pins and the last uses in `theirs` for these projects.
+    /// Remembers the ports of projects whose mappings were pruned, and how they were served, at the end of the notes.
+    pub(super) fn remember<'a>(&mut self, pruned: impl Iterator<Item = (&'a Path, Port)>) {
+        let pruned: Vec<(&Path, Port)> = pruned.collect();
+        let paths: HashSet<&Path> = pruned.iter().map(|(path, _)| *path).collect();
+        self.edit_notes(|notes| {
+            let (mut served, kept): (Vec<_>, _) = std::mem::take(&mut notes.projects)
+                .into_iter()
+                .partition(|entry| paths.contains(entry.path.as_path()));
+            notes.projects = kept;
+            for entry in &mut served {
+                entry
+                    .members
+                    .retain(|member| member.name() == SETTINGS.as_bytes());
+            }
+            let mut served: HashMap<PathBuf, Entry> = served
+                .into_iter()
+                .map(|entry| (entry.path.clone(), entry))
+                .collect();
+            for (path, port) in &pruned {
+                let mut entry = served.remove(*path).unwrap_or_else(|| Entry::new(path));
+                entry.members.push(Member::new(FORMER_PORT, port));
+                notes.projects.push(entry);
+            }
+        });
+    }
+
+    /// Gives the notes on each project to the path that `moved` returns for it.
+    pub(super) fn move_notes(&mut self, moved: impl Fn(&Path) -> Option<PathBuf>) {
+        self.edit_notes(|notes| {
+            for entry in &mut notes.projects {
+                if let Some(path) = moved(&entry.path) {
+                    entry.key = json::encode(path.as_os_str().as_encoded_bytes());
+                    entry.path = path;
+                }
+            }
+        });
+    }
+
+    /// Adds the pins, the last uses and the settings in `theirs` for these projects.
     pub(super) fn add_notes(&mut self, theirs: &Notes, projects: &HashSet<&Path>) {
         self.edit_notes(|notes| {
             for (path, note) in theirs.iter().filter(|(path, _)| projects.contains(path)) {
@@ -120,6 +196,9 @@ impl Registry {
                 {
                     json::set(members, Member::new(LAST_USED, seconds));
                 }
+                if let Some(settings) = theirs.settings_text(path) {
+                    json::set(members, Member::new(SETTINGS, settings));
+                }
             }
         });
     }
@@ -129,9 +208,14 @@ impl Registry {
         self.edit_notes(|notes| remove(notes.members_of(path), FORMER_PORT));
     }
 
-    /// Removes the note on a project.
-    pub(super) fn forget(&mut self, path: &Path) {
-        self.set_notes([(path, Note::default())]);
+    /// Removes the notes on these projects.
+    pub(super) fn forget<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+        let paths: HashSet<&Path> = paths.into_iter().collect();
+        self.edit_notes(|notes| {
+            notes
+                .projects
+                .retain(|entry| !paths.contains(entry.path.as_path()));
+        });
     }
 
     /// Removes the notes on all projects.
@@ -210,6 +294,35 @@ impl Notes {
         entry.map(Entry::note).unwrap_or_default()
     }
 
+    /// Returns how the project recorded under `path` is served.
+    ///
+    /// # Errors
+    ///
+    /// What is kept is not of this form; it was edited by hand, or is of a later version.
+    pub fn settings(&self, path: &Path) -> Result<Settings, BadSettings> {
+        match self.settings_text(path) {
+            None => Ok(Settings::default()),
+            Some(text) => serde_json::from_str(text).map_err(|_| BadSettings),
+        }
+    }
+
+    /// Whether both have settings of the project, and they differ.
+    pub(super) fn contradict(&self, theirs: &Notes, path: &Path) -> bool {
+        let value = |notes: &Notes| {
+            let text = notes.settings_text(path)?;
+            serde_json::from_str::<serde_json::Value>(text).ok()
+        };
+        match (value(self), value(theirs)) {
+            (Some(here), Some(there)) => here != there,
+            _ => false,
+        }
+    }
+
+    fn settings_text(&self, path: &Path) -> Option<&str> {
+        let entry = self.projects.iter().find(|entry| entry.path == path)?;
+        json::get(&entry.members, SETTINGS)
+    }
+
     /// Returns all notes, each with the project's path.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, Note)> {
         self.projects
@@ -220,7 +333,7 @@ impl Notes {
     fn members_of(&mut self, path: &Path) -> &mut Vec<Member> {
         let found = self.projects.iter().position(|entry| entry.path == path);
         let at = found.unwrap_or_else(|| {
-            self.projects.push(Entry::new((path, Note::default())));
+            self.projects.push(Entry::new(path));
             self.projects.len() - 1
         });
         &mut self.projects[at].members
@@ -242,17 +355,11 @@ impl Notes {
 }
 
 impl Entry {
-    fn new((path, note): (&Path, Note)) -> Entry {
-        let members = [
-            note.last_used
-                .map(|Timestamp(seconds)| Member::new(LAST_USED, seconds)),
-            note.is_pinned.then(|| Member::new(PINNED, true)),
-            note.former_port.map(|port| Member::new(FORMER_PORT, port)),
-        ];
+    fn new(path: &Path) -> Entry {
         Entry {
             key: json::encode(path.as_os_str().as_encoded_bytes()),
             path: path.to_owned(),
-            members: members.into_iter().flatten().collect(),
+            members: Vec::new(),
         }
     }
 
@@ -280,6 +387,7 @@ const PROJECTS: &str = "projects";
 const LAST_USED: &str = "last_used";
 const PINNED: &str = "pinned";
 const FORMER_PORT: &str = "former_port";
+const SETTINGS: &str = "settings";
 
 /// The number of pruned projects whose ports are remembered: enough for the branches and checkouts that come and go on one
 /// machine. A file that only grows would slow down every command.

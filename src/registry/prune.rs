@@ -1,7 +1,7 @@
 //! Removing mappings that are not needed: of deleted projects, and of ports that are unused for long.
 //!
-//! A pruned project's port is remembered: if the project comes back (another branch, a disk that was not mounted), it gets
-//! the same port while that is free.
+//! A pruned project's port and settings are remembered: if the project comes back (another branch, a disk that was not
+//! mounted), it gets the same port while that is free, and is served as before.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::allocate::{Allocated, Exhausted};
 use super::model::Registry;
-use super::notes::{Note, Timestamp};
+use super::notes::Timestamp;
 use super::port::{Port, PortRange};
 use super::probe::{Availability, Search, availability};
 use super::project::{Project, is_deleted};
@@ -90,13 +90,7 @@ impl Registry {
         let paths: HashSet<&Path> = pruned.iter().map(|pruned| pruned.path.as_path()).collect();
         self.mappings
             .retain(|mapping| !paths.contains(mapping.path.as_path()));
-        self.set_notes(pruned.iter().map(|pruned| {
-            let note = Note {
-                former_port: Some(pruned.port),
-                ..Note::default()
-            };
-            (pruned.path.as_path(), note)
-        }));
+        self.remember(pruned.iter().map(|it| (it.path.as_path(), it.port)));
         pruned
     }
 

@@ -151,6 +151,48 @@ fn notes_are_imported() {
 }
 
 #[test]
+fn settings_are_imported_and_other_ones_are_a_conflict() {
+    /// The settings of `/a` here, there, and after an import that refuses conflicts and one that does not.
+    #[track_caller]
+    fn check(here: &str, there: &str, expected: Option<&str>, replaced: &str) {
+        let text = |settings: &str| {
+            let text = format!(
+                r#"{{"mappings": {{"/a": 1}}, "ic": {{"projects": {{"/a": {{"pinned": true{settings}}}}}}}}}"#
+            );
+            Registry::parse(text.as_bytes()).expect("a registry")
+        };
+        let after = |policy, expected: Option<&str>| {
+            let mut registry = text(here);
+            let import = registry.import(&text(there), policy);
+            let conflicts = match policy {
+                ConflictPolicy::Reject if expected.is_none() => {
+                    vec![conflict("/a", 1, ConflictKind::HasSettings)]
+                }
+                _ => import.conflicts.clone(),
+            };
+            assert_eq!(import.conflicts, conflicts, "{here} {there}");
+            let expected = text(expected.unwrap_or(here));
+            let path = Path::new("/a");
+            assert_eq!(
+                registry.notes().settings(path),
+                expected.notes().settings(path)
+            );
+        };
+        after(ConflictPolicy::Reject, expected);
+        after(ConflictPolicy::Overwrite, Some(replaced));
+    }
+    let x = r#", "settings": {"target": "http://x"}"#;
+    let spaced = r#", "settings": { "target":"http://x" }"#;
+    let y = r#", "settings": {"instance_id": "y", "headers": [{"name": "a", "value": "b"}]}"#;
+    check("", "", Some(""), "");
+    check(x, "", Some(x), x);
+    check("", x, Some(x), x);
+    check(x, x, Some(x), x);
+    check(x, spaced, Some(x), x);
+    check(x, y, None, y);
+}
+
+#[test]
 fn paths_are_mapped_from_one_root_to_another() {
     let roots = |pairs: &[(&str, &str)]| -> Vec<(PathBuf, PathBuf)> {
         pairs
@@ -185,6 +227,18 @@ fn paths_are_mapped_from_one_root_to_another() {
     );
     let one = here.remap_paths(&roots(&[("/home/me", "/srv")]));
     assert_eq!(one, Err("/srv".into()));
+
+    let noted = r#"{"mappings": {"/home/a": 1}, "ic": {"projects": {"/home/a": {
+        "pinned": true, "theirs": 1, "settings": {"target": "http://x", "later": 2}}}}}"#;
+    let noted = Registry::parse(noted.as_bytes()).expect("a registry");
+    let moved = noted.remap_paths(&roots(&[("/home", "/Users")]));
+    let text = moved.expect("the paths remain distinct").to_text();
+    let moved: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let expected = serde_json::json!({"pinned": true, "theirs": 1, "settings": {"target": "http://x", "later": 2}});
+    assert_eq!(
+        moved["ic"]["projects"],
+        serde_json::json!({ "/Users/a": expected })
+    );
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use interceptor::registry::prune::{Pruned, Reason, Recycling};
-use interceptor::registry::{Port, PortRange, Project, Registry, Timestamp};
+use interceptor::registry::{
+    BadSettings, Header, Port, PortRange, Project, Registry, Settings, Timestamp,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const NO_GRAIN: Duration = Duration::ZERO;
@@ -241,6 +243,56 @@ fn unknown_fields_of_a_note_are_kept() {
     );
     let again = Registry::parse(text.as_bytes()).expect("a registry");
     assert_eq!(again.to_text(), text);
+}
+
+#[test]
+fn settings_are_kept_beside_members_of_other_programs_while_the_project_may_come_back() {
+    let text = r#"{"mappings": {"/p/a": 8888}, "ic": {"projects": {"/p/a": {"settings": {"target": "old", "later": [1]}}}}}"#;
+    let mut registry = Registry::parse(text.as_bytes()).expect("a registry");
+    let a = project("/p/a");
+    let settings = Settings {
+        target: None,
+        instance_id: Some("me".to_owned()),
+        headers: vec![Header {
+            name: "x-team".to_owned(),
+            value: "blue".to_owned(),
+        }],
+    };
+    registry.set_settings(&a, &settings);
+    assert_eq!(registry.notes().settings(a.path()), Ok(settings.clone()));
+    assert!(registry.to_text().contains("\"later\": [1]"));
+    assert!(!registry.to_text().contains("target"));
+
+    assert_eq!(registry.prune(None, |_| true, |_| false).len(), 1);
+    let again = registry.allocate(&a, range(8888, 8899), |_| true);
+    assert_eq!(again.expect("free").port, port(8888));
+    assert_eq!(registry.notes().settings(a.path()), Ok(settings));
+
+    registry.set_settings(&project("/p/other"), &Settings::default());
+    assert!(!registry.to_text().contains("/p/other"), "it has no port");
+    registry.remove(&a);
+    assert_eq!(registry.notes().settings(a.path()), Ok(Settings::default()));
+}
+
+#[test]
+fn settings_of_another_form_are_neither_used_nor_lost() {
+    for bad in [
+        "5",
+        r#""http://x""#,
+        r#"{"target": 5}"#,
+        r#"{"headers": {"a": "b"}}"#,
+        r#"{"headers": [{"name": "a"}]}"#,
+        r#"{"headers": null}"#,
+    ] {
+        let text = format!(
+            r#"{{"mappings": {{"/p/a": 8888}}, "ic": {{"projects": {{"/p/a": {{"settings": {bad}}}}}}}}}"#
+        );
+        let mut registry = Registry::parse(text.as_bytes()).expect(bad);
+        registry.pin(&project("/p/a"), true);
+        let settings = registry.notes().settings(Path::new("/p/a"));
+        assert_eq!(settings, Err(BadSettings), "{bad}");
+        assert!(registry.to_text().contains(bad), "{bad}");
+    }
 }
 
 #[test]

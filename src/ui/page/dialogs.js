@@ -110,6 +110,7 @@ export function prune(ask, keep) {
 
 /** Why a mapping cannot be imported. */
 export function conflictText(row) {
+  if (row.has_settings) return `${visible(row.path)} has other settings now`;
   return row.has_port
     ? `${visible(row.path)} has port ${row.has_port} now`
     : `port ${row.port} belongs to ${visible(row.port_of)} now`;
@@ -143,7 +144,8 @@ export function importFile(ask) {
       const rows = [
         ...answer.conflicts.map((row) => ({
           ...row, kind: 'bad',
-          why: row.has_port ? `has port ${row.has_port} here` : `here it is the port of ${visible(row.port_of)}`,
+          why: row.has_settings ? 'has other settings here'
+            : row.has_port ? `has port ${row.has_port} here` : `here it is the port of ${visible(row.port_of)}`,
         })),
         ...answer.added.map((row) => ({ ...row, why: 'new' })),
         ...answer.moved.map((row) => ({ ...row, why: 'another port' })),
