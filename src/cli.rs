@@ -13,8 +13,10 @@ pub mod completions;
 pub mod context;
 pub mod doctor;
 pub mod env;
+pub mod field;
 pub mod health;
 pub mod help;
+pub mod kept;
 pub mod list;
 pub mod logging;
 pub mod man;
@@ -28,11 +30,13 @@ pub mod prune;
 pub mod reset;
 pub mod run;
 pub mod serve;
+pub mod set;
 pub mod settings;
 pub mod snippet;
 pub mod status;
 pub mod stop;
 pub mod tail;
+pub mod template;
 pub mod transfer;
 pub mod ui;
 
@@ -87,6 +91,7 @@ enum Command {
     Show(project::Show),
     Allocate(project::Allocate),
     Remove(project::Remove),
+    Set(set::Set),
     Check(check::Check),
     Suggest(check::Suggest),
     Status(status::Status),
@@ -171,6 +176,7 @@ fn run_command(
         Command::Show(show) => show.run(&mut context),
         Command::Allocate(allocate) => allocate.run(&mut context),
         Command::Remove(remove) => remove.run(&mut context),
+        Command::Set(set) => set.run(&mut context),
         Command::Check(check) => check.run(&mut context),
         Command::Suggest(suggest) => suggest.run(&mut context),
         Command::Status(status) => status.run(&mut context),

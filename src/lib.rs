@@ -47,7 +47,7 @@
 //! |---|---|
 //! | `main.rs` | arguments → [`cli`] → exit code |
 //! | [`cli`] | the commands; the only place that prints results |
-//! | [`registry`] | which port is whose: text ↔ value, allocation, the shared file, its repair |
+//! | [`registry`] | which port is whose, and how a project is served: text ↔ value, allocation, the shared file, its repair |
 //! | [`http`] | HTTP/1.1 without I/O |
 //! | [`serve`] | runs an interceptor: options, sites, the service that they share, sockets, time limits, exchanges |
 //! | [`serve::feed`] | the exchanges as events, for subscribers on a Unix socket |

@@ -14,12 +14,14 @@ use serde_json::json;
 
 use self::chain::{Chain, Route};
 use self::finding::{Finding, Verdict};
+use super::kept::settings_of;
 use super::serve::{self, Serve, instance_template, proxy_for, trust_of};
 use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::machine::interceptor::Identity;
 use crate::machine::listeners::is_own;
+use crate::registry::Settings;
 use crate::text::Escaped;
 
 /// check registry, port, target, variables and proxies, and whether streams are buffered
@@ -103,7 +105,7 @@ impl Doctor {
         let model = model.map(|model| SourcedValue::flag("--model", model));
         let model = model.as_ref().map(SourcedValue::text).transpose()?;
         trust_of(&self.serve_options(), &context.environment)?;
-        let template = instance_template(&context.environment, None)?;
+        let template = instance_template(&context.environment, None, None)?;
         let facts = serve::Facts {
             project: Some(&project),
             port: None,
@@ -118,7 +120,8 @@ impl Doctor {
         findings.extend(port.and_then(|port| checks::bad_port(port, &project)));
         findings.extend(variables::base_urls(context, port, &registry)?);
         findings.extend(variables::proxies(&context.environment));
-        let route = self.route(context, interceptor, &mut findings)?;
+        let kept = settings_of(&registry, &project);
+        let route = self.route(context, interceptor, &kept, &mut findings)?;
         if let Some(route) = route {
             self.check_target(context, &route, model, &mut findings)?;
         }
@@ -131,6 +134,7 @@ impl Doctor {
         &self,
         context: &Context<'_>,
         running: Option<Identity>,
+        kept: &Settings,
         findings: &mut Vec<Finding>,
     ) -> Result<Option<Route>, Failure> {
         let environment = &context.environment;
@@ -145,7 +149,10 @@ impl Doctor {
                 SourcedValue::default(&running.target)
             }
             (None, None, Some(configured)) => configured,
-            (None, None, None) => SourcedValue::default(super::serve::TARGET_URL),
+            (None, None, None) => match &kept.target {
+                Some(kept) => SourcedValue::kept("--target", kept),
+                None => SourcedValue::default(serve::TARGET_URL),
+            },
         };
         let target = value.target()?;
         let text = target.to_string();

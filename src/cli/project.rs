@@ -9,6 +9,7 @@ use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
 use super::address::no_port;
+use super::kept;
 use super::mapping::{command_for, warn_of_running};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -47,11 +48,12 @@ impl Show {
         let note = port
             .map(|_| registry.note(project.path()))
             .unwrap_or_default();
+        let settings = kept::settings_of(&registry, &project);
         match (format, port) {
             (Format::Json, port) => {
-                context
-                    .out
-                    .json(&documents::noted(project.path(), port, note))?
+                let mut document = documents::noted(project.path(), port, note);
+                document["settings"] = kept::document(&settings);
+                context.out.json(&document)?;
             }
             (Format::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
             (Format::Text, Some(port)) => {
@@ -59,6 +61,7 @@ impl Show {
                 if note.is_pinned {
                     context.out.text("Pinned:  Yes\n")?;
                 }
+                kept::print(context.out, &settings)?;
                 match port_state(port) {
                     PortState::Free => context.out.text("Status:  Available\n")?,
                     taken => context
@@ -254,7 +257,12 @@ impl Format {
     }
 }
 
-fn print_project(out: &mut Output, project: &Project, port: Port) -> Result<(), Failure> {
+/// Prints a project's name, path and port.
+///
+/// # Errors
+///
+/// Standard output cannot be written.
+pub fn print_project(out: &mut Output, project: &Project, port: Port) -> Result<(), Failure> {
     out.text(format_args!(
         "Project: {}\nPath:    {}\nPort:    {port}\n",
         Escaped(&name(project.path())),

@@ -2,13 +2,12 @@
 //!
 //! The options (`arguments`) and variables are read and checked first (`settings`), by topic: where to listen
 //! (`listening`, `port`, `socket_activation`), where requests go (`upstream`, `trust`, `proxies`), how it identifies
-//! itself (`identity`, `field`, `template`, `placeholders`), and its limits (`limits`). `prepare` makes the options of
+//! itself (`identity`, `placeholders`), and its limits (`limits`). `prepare` makes the options of
 //! [`crate::serve`] from them, in one direction. `conflict` explains why it cannot start.
 
 mod announcement;
 mod arguments;
 mod conflict;
-mod field;
 mod identity;
 mod last_used;
 mod limits;
@@ -20,7 +19,6 @@ mod proxies;
 mod sd_notify;
 mod settings;
 mod socket_activation;
-mod template;
 mod trust;
 mod upstream;
 
@@ -29,7 +27,6 @@ pub(super) use self::identity::{Facts, instance_template};
 pub(super) use self::prepare::Prepared;
 pub(super) use self::proxies::{is_this_machine, matches_no_proxy, proxy as proxy_for};
 pub(super) use self::settings::TARGET_URL;
-pub(super) use self::template::escaped;
 pub(super) use self::trust::trust as trust_of;
 
 use self::sd_notify::Notifier;

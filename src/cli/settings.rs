@@ -1,7 +1,7 @@
 //! Values of options, variables and arguments: where each comes from and how it is parsed.
 //!
-//! An option wins over its variable, which is then not read; a variable that is set but empty counts as unset. An invalid
-//! value is reported with its option or variable. What a value is used for is decided by the commands.
+//! An option wins over its variable, which is then not read; a variable that is set but empty counts as unset; both win over
+//! what `ic set` keeps. An invalid value is reported with its option or variable. What a value is used for is decided by the commands.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -43,7 +43,8 @@ impl Environment<'_> {
     }
 }
 
-/// A value and where it came from; displays as `--port 80`, `INTERCEPTOR_PORT=80`, or the value alone, without secrets.
+/// A value and where it came from; displays as `--port 80`, `INTERCEPTOR_PORT=80`, `ic set --target URL`, or the value alone,
+/// without secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SourcedValue {
     source: Source,
@@ -54,6 +55,7 @@ pub struct SourcedValue {
 enum Source {
     Flag(&'static str),
     Variable(&'static str),
+    Kept(&'static str),
     Argument,
 }
 
@@ -63,6 +65,14 @@ impl SourcedValue {
         SourcedValue {
             source: Source::Flag(name),
             value: raw::from_text(value),
+        }
+    }
+
+    /// A value that `ic set` keeps for this option.
+    pub fn kept(name: &'static str, value: &str) -> SourcedValue {
+        SourcedValue {
+            source: Source::Kept(name),
+            value: value.into(),
         }
     }
 
@@ -201,7 +211,7 @@ impl SourcedValue {
     fn shown(&self) -> String {
         let value = raw::to_text(&self.value);
         let name_end = match self.source {
-            Source::Flag(HEADER) => value.find([':', '=', ' ', '\t']),
+            Source::Flag(HEADER) | Source::Kept(HEADER) => value.find([':', '=', ' ', '\t']),
             _ => None,
         };
         match name_end {
@@ -227,6 +237,7 @@ impl fmt::Display for SourcedValue {
         match self.source {
             Source::Flag(name) => write!(f, "{name} ")?,
             Source::Variable(name) => write!(f, "{name}=")?,
+            Source::Kept(name) => write!(f, "ic set {name} ")?,
             Source::Argument => {}
         }
         let value = self.shown();

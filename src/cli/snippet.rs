@@ -11,12 +11,14 @@ use std::ffi::OsString;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::registry::Port;
+use crate::registry::{Port, Settings};
 
 use self::facts::{Facts, File};
 use super::address::{check_owner, local, mapping_of};
+use super::kept::settings_of;
 use super::serve;
 use super::settings::{self, SourcedValue};
+use super::template::escaped;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
@@ -90,25 +92,35 @@ impl Snippet {
             Some(model) => SourcedValue::flag("--model", model).text()?.to_owned(),
             None => MODEL.to_owned(),
         };
-        let target = context
-            .environment
-            .variable(settings::TARGET_URL)
-            .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
-        let target = target.target()?.to_string();
+        let target = context.environment.variable(settings::TARGET_URL);
+        target.as_ref().map(SourcedValue::target).transpose()?;
         let (folder, port) = mapping_of(context, self.path.as_deref())?;
         if service.is_none() {
             check_owner(port, folder.as_ref())?;
         }
+        let kept = match &folder {
+            Some(folder) => settings_of(&context.registry_handle()?.read()?, folder),
+            None => Settings::default(),
+        };
+        let kept_target = kept.target.as_deref();
+        let target = target
+            .or_else(|| kept_target.map(|kept| SourcedValue::kept("--target", kept)))
+            .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
+        let target = target.target()?.to_string();
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
         let (instance, settings) = match service {
             Some(_) => {
-                let template = serve::instance_template(&context.environment, None)?;
+                let template = serve::instance_template(
+                    &context.environment,
+                    None,
+                    kept.instance_id.as_deref(),
+                )?;
                 let facts = serve::Facts {
                     project: Some(&folder),
                     port: Some(port),
                     environment: &context.environment,
                 };
-                let instance = serve::escaped(&facts.instance_id(&template)?);
+                let instance = escaped(&facts.instance_id(&template)?);
                 (instance, self.settings(context, port)?)
             }
             None => (String::new(), Vec::new()),

@@ -30,8 +30,8 @@ use crate::text::{escaped_path, io_message};
     help_triggers("-h", "--help"),
     example = "ic export ports.json\n\
                ic export | jq -r '.mappings | to_entries[] | [.key, .value] | @csv'",
-    note = "The export is JSON in the format of the registry file, with everything that is in it: also keys that\n\
-            were given to `ic set` literally.",
+    note = "The export is JSON in the format of the registry file, with everything in it, also keys\n\
+            that were given to `ic set` literally.",
     error_code(3, "the registry cannot be read, or the file cannot be written")
 )]
 pub struct Export {

@@ -207,8 +207,13 @@ impl Serving {
             words.push("--mock");
         }
         words.extend(arguments);
-        let mut child = home
-            .command(words)
+        Serving::of(home.command(words))
+    }
+
+    /// Starts this command and waits until it listens.
+    #[track_caller]
+    pub fn of(mut command: Command) -> Serving {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

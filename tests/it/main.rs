@@ -54,6 +54,9 @@ mod cli_manual;
 /// The commands on the registry: text, JSON, exit codes.
 mod cli_commands;
 
+/// `ic set`: what it keeps, where that is used, and what is shown of secrets.
+mod cli_set;
+
 /// `ic env`: its variables, in every installed shell.
 mod cli_env;
 

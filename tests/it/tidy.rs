@@ -96,7 +96,7 @@ const RULES: &[Rule] = &[
             // The length of the client's own requests.
             "src/machine/client.rs",
             // Fields that `--header` refuses.
-            "src/cli/serve/field.rs",
+            "src/cli/field.rs",
         ],
         words: &[
             "content-length",

@@ -2,18 +2,17 @@
 
 use std::path::Path;
 
-use super::arguments::Serve;
-use super::field::field;
 use super::placeholders;
-use super::template::{Placeholder, Purpose, Template, is_field_value};
+use crate::cli::field::{field, is_same_field};
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::cli::settings::{self, Environment, SourcedValue};
-use crate::registry::Port;
+use crate::cli::template::{Placeholder, Purpose, Template, is_field_value};
 use crate::registry::project::Project;
+use crate::registry::{Header, Port};
 use crate::text::name;
 
-/// The instance identifier with its placeholders; `option` is the value of `--instance-id`.
+/// The instance identifier with its placeholders; `option` is the value of `--instance-id`, `kept` that of `ic set`.
 ///
 /// # Errors
 ///
@@ -21,24 +20,48 @@ use crate::text::name;
 pub fn instance_template(
     environment: &Environment<'_>,
     option: Option<&str>,
+    kept: Option<&str>,
 ) -> Result<Template, Failure> {
+    const OPTION: &str = "--instance-id";
     let given = environment
-        .flag_or_variable("--instance-id", option, settings::INSTANCE_ID)
+        .flag_or_variable(OPTION, option, settings::INSTANCE_ID)
+        .or_else(|| kept.map(|kept| SourcedValue::kept(OPTION, kept)))
         .unwrap_or_else(|| SourcedValue::default(INSTANCE_ID));
     Template::parse(given.text()?, Purpose::InstanceId).map_err(|unknown| given.refused(unknown))
 }
 
-/// The fields of `--header`, in the order given, with their placeholders. Variables are filled in.
+/// The fields to set, with their placeholders: the kept ones that no option replaces, then those of `--header`, in order.
 ///
 /// # Errors
 ///
-/// Bad usage: one is not a field that may be set, or contains a variable that is not set.
-pub fn headers(
-    serve: &Serve,
+/// Bad usage: one is not a field that may be set.
+pub fn headers(options: &[String], kept: &[Header]) -> Result<Vec<(String, Template)>, Failure> {
+    let given = options
+        .iter()
+        .map(|header| field(&SourcedValue::flag(settings::HEADER, header)));
+    let given: Vec<(String, Template)> = given.collect::<Result<_, Failure>>()?;
+    let mut headers = Vec::new();
+    for Header { name, value } in kept {
+        let header = format!("{name}: {value}");
+        let header = field(&SourcedValue::kept(settings::HEADER, &header))?;
+        if !given.iter().any(|(given, _)| is_same_field(given, name)) {
+            headers.push(header);
+        }
+    }
+    headers.extend(given);
+    Ok(headers)
+}
+
+/// The fields with their variables filled in.
+///
+/// # Errors
+///
+/// Bad usage: a variable is not set, or a field cannot hold its value.
+pub fn with_variables(
+    headers: Vec<(String, Template)>,
     environment: &Environment<'_>,
 ) -> Result<Vec<(String, Template)>, Failure> {
-    let headers = serve.header.iter().map(|header| {
-        let (name, template) = field(&SourcedValue::flag(settings::HEADER, header))?;
+    let headers = headers.into_iter().map(|(name, template)| {
         let template = template.with_variables(|variable| {
             let value = (environment.0)(variable).filter(|value| !value.is_empty());
             let value = value.ok_or_else(|| {

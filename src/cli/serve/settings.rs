@@ -7,13 +7,15 @@ use super::arguments::Serve;
 use super::identity::Facts;
 use super::listening::{self, Socket};
 use super::port::{self, PortChoice};
-use super::template::{Placeholder, Template};
 use super::trust::trust;
 use super::{identity, limits};
 use crate::cli::context::Globals;
+use crate::cli::kept::settings_of;
 use crate::cli::outcome::Failure;
 use crate::cli::project::refuse_no_folder;
 use crate::cli::settings::{self, Environment, SourcedValue, mock_interval};
+use crate::cli::template::{Placeholder, Template};
+use crate::registry::Settings;
 use crate::registry::project::Project;
 use crate::serve::{Guard, Timeouts, Trust};
 
@@ -48,6 +50,13 @@ pub struct ServeSettings {
     pub connections_max: usize,
 }
 
+/// The values that `ic set` can keep, each from its option, its variable, the registry or the default.
+struct Values {
+    upstream: Upstream,
+    instance: Template,
+    headers: Vec<(String, Template)>,
+}
+
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstream {
@@ -78,17 +87,27 @@ impl Serve {
         };
         let host = listening::host(self)?;
         let guard = listening::guard(self)?;
-        let instance = identity::instance_template(environment, self.instance_id.as_deref())?;
-        let headers = identity::headers(self, environment)?;
-        let upstream = self.upstream(environment)?;
+        // Refused before the registry is read for those of `ic set`.
+        let mut values = self.values(&Settings::default(), environment)?;
+        identity::with_variables(values.headers.clone(), environment)?;
         let trust = trust(self, environment)?;
         let timeouts = limits::timeouts(self)?;
         let connections_max = limits::connections_max(self)?;
         limits::refuse_threads(self)?;
 
         // Folders are looked at last, after every value that can be checked without them.
-        let needs_project = identity::needs_project(&instance, &headers);
+        let needs_project = identity::needs_project(&values.instance, &values.headers);
         let (port, project) = self.project_and_port(port, needs_project, globals, environment)?;
+        if let PortChoice::Registry(registry, project) = &port {
+            let kept = settings_of(&registry.store.read()?.registry, project);
+            values = self.values(&kept, environment)?;
+        }
+        let Values {
+            upstream,
+            instance,
+            headers,
+        } = values;
+        let headers = identity::with_variables(headers, environment)?;
         if matches!(port, PortChoice::None) {
             refuse_port(&instance, &headers)?;
         }
@@ -115,7 +134,21 @@ impl Serve {
         })
     }
 
-    fn upstream(&self, environment: &Environment<'_>) -> Result<Upstream, Failure> {
+    /// Reads the values that `ic set` can keep.
+    fn values(&self, kept: &Settings, environment: &Environment<'_>) -> Result<Values, Failure> {
+        let (option, kept_id) = (self.instance_id.as_deref(), kept.instance_id.as_deref());
+        Ok(Values {
+            instance: identity::instance_template(environment, option, kept_id)?,
+            headers: identity::headers(&self.header, &kept.headers)?,
+            upstream: self.upstream(kept, environment)?,
+        })
+    }
+
+    fn upstream(
+        &self,
+        kept: &Settings,
+        environment: &Environment<'_>,
+    ) -> Result<Upstream, Failure> {
         let interval = self.mock_interval_ms.as_deref();
         match (self.mock, &self.target, interval) {
             (true, Some(_), _) => Err(Failure::usage(
@@ -126,8 +159,12 @@ impl Serve {
                 "`--mock-interval-ms` is for the mock; give `--mock` as well",
             )),
             (false, target, None) => {
-                let target = environment
-                    .flag_or_variable("--target", target.as_deref(), settings::TARGET_URL)
+                const OPTION: &str = "--target";
+                let given =
+                    environment.flag_or_variable(OPTION, target.as_deref(), settings::TARGET_URL);
+                let kept = kept.target.as_deref();
+                let target = given
+                    .or_else(|| kept.map(|kept| SourcedValue::kept(OPTION, kept)))
                     .unwrap_or_else(|| SourcedValue::default(TARGET_URL));
                 target.text()?;
                 Ok(Upstream::Target(target))
@@ -185,9 +222,9 @@ pub const TARGET_URL: &str = "http://localhost:8764";
 #[cfg(test)]
 mod tests {
     use super::super::port::PortOrigin;
-    use super::super::template::Purpose;
     use super::*;
     use crate::cli::outcome::Exit;
+    use crate::cli::template::Purpose;
     use std::ffi::OsString;
 
     fn resolve(serve: Serve, set: &[(&str, &str)]) -> Result<ServeSettings, Failure> {

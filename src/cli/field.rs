@@ -3,7 +3,7 @@
 use crate::cli::outcome::Failure;
 use crate::cli::settings::SourcedValue;
 
-use super::template::{Purpose, Template};
+use crate::cli::template::{Purpose, Template};
 
 /// The name and value of a field.
 ///
@@ -31,6 +31,12 @@ pub fn field(given: &SourcedValue) -> Result<(String, Template), Failure> {
     let value = Template::parse(value.trim(), Purpose::Field);
     let value = value.map_err(|unknown| given.refused(unknown))?;
     Ok((name.to_owned(), value))
+}
+
+/// Whether two names are those of one field, also with `_` for `-`: some servers read both as the same variable.
+pub fn is_same_field(one: &str, other: &str) -> bool {
+    one.replace('_', "-")
+        .eq_ignore_ascii_case(&other.replace('_', "-"))
 }
 
 /// RFC 9110 §5.6.2: `tchar`.

@@ -2,7 +2,7 @@
 //!
 //! Decided here: `{name}`, in lower-case letters, is a placeholder and must be a known one; so is `{env:NAME}`, a variable, in
 //! a field; `{{name}}` is the text `{name}`; every other brace is itself, so that JSON can be a value. Where the values come
-//! from is decided in `identity` and `placeholders`.
+//! from is decided in `serve`.
 
 use std::fmt::Write as _;
 
@@ -135,6 +135,16 @@ impl Template {
     /// Whether the value contains `placeholder`.
     pub fn contains(&self, placeholder: Placeholder) -> bool {
         self.0.contains(&Piece::Placeholder(placeholder))
+    }
+
+    /// The text beside the placeholders, with spaces for them; `None` if there are none.
+    pub fn around_placeholders(&self) -> Option<String> {
+        let texts = self.0.iter().map(|piece| match piece {
+            Piece::Text(text) => text.as_str(),
+            Piece::Placeholder(_) | Piece::Variable(_) => " ",
+        });
+        let has_placeholders = self.0.iter().any(|piece| !matches!(piece, Piece::Text(_)));
+        has_placeholders.then(|| texts.collect())
     }
 
     /// The value with these variables in it.
