@@ -64,7 +64,12 @@ pub fn command_line(input: &[u8]) {
             Ok(settings) => {
                 let instance_id = settings.instance.fill(|_| "a".to_owned());
                 assert!(!instance_id.contains(char::is_control));
-                assert!(!settings.host.contains(char::is_whitespace));
+                assert!(
+                    !settings
+                        .hosts
+                        .iter()
+                        .any(|host| host.contains(char::is_whitespace))
+                );
                 for (name, value) in &settings.headers {
                     assert!(
                         !name.is_empty()

@@ -27,8 +27,8 @@ use super::reactor::{self, Source, Timer};
 /// Where to listen.
 #[derive(Debug, Clone)]
 pub enum Listen {
-    /// On these addresses. Those of an address family that the machine does not have are left out.
-    On(Vec<SocketAddr>),
+    /// On the addresses of each of these hosts. Those of an address family that the machine does not have are left out.
+    On(Vec<Vec<SocketAddr>>),
     /// On a Unix domain socket at this path; the mode of its file decides who may connect.
     At(PathBuf, u32),
     /// On sockets that another process has opened (socket activation).
@@ -121,10 +121,14 @@ impl AsFd for Listener {
 /// Opens the sockets of `listen`. An error comes with the address that it is about.
 pub fn open(listen: &Listen) -> Result<Vec<Listener>, (Address, io::Error)> {
     match listen {
-        Listen::On(addresses) => match bind_all(addresses) {
-            Ok(listeners) => Ok(listeners.into_iter().map(Listener::Tcp).collect()),
-            Err((address, error)) => Err((Address::Tcp(address), error)),
-        },
+        Listen::On(hosts) => {
+            let listeners = hosts.iter().map(|addresses| bind_all(addresses));
+            let listeners: Result<Vec<_>, _> = listeners.collect();
+            match listeners {
+                Ok(listeners) => Ok(listeners.into_iter().flatten().map(Listener::Tcp).collect()),
+                Err((address, error)) => Err((Address::Tcp(address), error)),
+            }
+        }
         Listen::At(path, mode) => match unix::bind_at(path, *mode) {
             Ok((file, socket)) => Ok(vec![Listener::Unix {
                 file: Some(file),

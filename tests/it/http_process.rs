@@ -1,6 +1,6 @@
 //! The process: what it prints at start, why it does not start, how it stops, and what it must never print.
 
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -60,6 +60,52 @@ fn it_listens_beyond_loopback_only_with_host_and_warns() {
         "a warning that other machines can connect: {said}"
     );
     drop((quiet, loud));
+}
+
+#[test]
+fn host_may_be_repeated_and_a_star_is_all_addresses() {
+    let rows: &[(&[&str], [bool; 3])] = &[
+        (
+            &["--host", "127.0.0.1", "--host", "127.0.0.1"],
+            [true, false, false],
+        ),
+        (
+            &["--host", "127.0.0.1", "--host", "::1"],
+            [true, false, true],
+        ),
+        (
+            &["--host", "localhost", "--host", "127.0.0.2"],
+            [true, true, true],
+        ),
+        (&["--host", "*"], [true, true, true]),
+        (
+            &["--host", "127.0.0.1", "--host", "*", "--host", "::"],
+            [true, true, true],
+        ),
+    ];
+    for (arguments, expected) in rows {
+        // Elsewhere 127.0.0.2 is no address, and without IPv6 neither is ::1.
+        let takes = |word: &str| arguments.contains(&word);
+        if (takes("127.0.0.2") && !cfg!(target_os = "linux")) || (takes("::1") && !has_ipv6()) {
+            continue;
+        }
+        let origin = Origin::listen();
+        let launch = Launch::before(&origin).args(arguments.iter().copied());
+        let interceptor = launch.start();
+        let answers = ["127.0.0.1", "127.0.0.2", "::1"].map(|ip| {
+            let ip: IpAddr = ip.parse().expect("an address");
+            let address = SocketAddr::new(ip, interceptor.port);
+            TcpStream::connect_timeout(&address, DEADLINE).is_ok()
+        });
+        let mut expected = *expected;
+        expected[1] &= cfg!(target_os = "linux");
+        expected[2] &= has_ipv6();
+        assert_eq!(answers, expected, "{arguments:?}");
+    }
+    let arguments = ["--host", "localhost", "--host", "192.0.2.1"];
+    let (code, errors) = Launch::toward("http://x").args(arguments).fail();
+    assert_eq!(code, Some(3), "not of this machine: {errors}");
+    assert!(errors.contains("192.0.2.1"), "{errors}");
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn start_temporary(
         ..options
     };
     let (_, mut options) = serve.prepare(context, None, &[])?;
-    options.listen = Listen::On(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]);
+    options.listen = Listen::On(vec![vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]]);
     // Its thread ends with the process and could not remove the socket.
     options.feed = None;
     let (sender, receiver) = mpsc::channel();

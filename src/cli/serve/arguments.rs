@@ -24,9 +24,10 @@ use argh::{ArgsInfo, FromArgs};
     error_code(3, "it cannot start: the port is in use, or no port is left")
 )]
 pub struct Serve {
-    /// name or address to listen on; default: localhost (127.0.0.1 and ::1)
+    /// name or address to listen on, or * for all addresses of IPv4 and IPv6; may be repeated; default: localhost
+    /// (127.0.0.1 and ::1)
     #[argh(option, arg_name = "H")]
-    pub host: Option<String>,
+    pub host: Vec<String>,
     /// port to listen on; default: the project's port in the registry
     #[argh(option, arg_name = "N")]
     pub port: Option<String>,

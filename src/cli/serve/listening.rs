@@ -1,9 +1,10 @@
 //! Where `ic serve` listens, and which clients it accepts there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::arguments::Serve;
+use crate::cli::address::addresses;
 use crate::cli::outcome::Failure;
 use crate::cli::settings::SourcedValue;
 use crate::http::guard::{allowed_host, allowed_origin};
@@ -18,17 +19,51 @@ pub struct Socket {
     pub mode: u32,
 }
 
-/// The name or address to listen on, not resolved: text without white space.
-pub fn host(serve: &Serve) -> Result<String, Failure> {
-    let Some(host) = &serve.host else {
-        return Ok(HOST.to_owned());
-    };
-    let given = SourcedValue::flag("--host", host);
-    let text = given.text()?;
-    if text.contains(char::is_whitespace) {
-        return Err(given.refused("contains white space; leave it out"));
+/// The names and addresses to listen on, not resolved: texts without white space; `*` is all addresses. At least one.
+pub fn hosts(serve: &Serve) -> Result<Vec<String>, Failure> {
+    if serve.host.is_empty() {
+        return Ok(vec![HOST.to_owned()]);
     }
-    Ok(text.to_owned())
+    let read = |host: &String| {
+        let given = SourcedValue::flag("--host", host);
+        let text = given.text()?;
+        if text.contains(char::is_whitespace) {
+            return Err(given.refused("contains white space; leave it out"));
+        }
+        Ok(text.to_owned())
+    };
+    serve.host.iter().map(read).collect()
+}
+
+/// The addresses of each host, without those on which an earlier host listens already.
+pub fn addresses_of(hosts: &[String]) -> Result<Vec<Vec<IpAddr>>, Failure> {
+    let mut all = Vec::new();
+    for host in hosts {
+        all.push(match &**host {
+            "*" => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            host => addresses(host)?,
+        });
+    }
+    // 0.0.0.0 includes every address of its family, so that no other socket can have the port.
+    let wild: Vec<IpAddr> = all
+        .iter()
+        .flatten()
+        .copied()
+        .filter(IpAddr::is_unspecified)
+        .collect();
+    let mut seen = Vec::new();
+    for ips in &mut all {
+        ips.retain(|ip| {
+            let is_included = wild
+                .iter()
+                .any(|it| it != ip && it.is_ipv4() == ip.is_ipv4());
+            let is_new = !is_included && !seen.contains(ip);
+            seen.push(*ip);
+            is_new
+        });
+    }
+    all.retain(|ips| !ips.is_empty());
+    Ok(all)
 }
 
 /// The Unix socket of `--listen`.
@@ -41,12 +76,14 @@ pub fn socket(serve: &Serve) -> Result<Option<Socket>, Failure> {
             None => Ok(None),
         };
     };
-    for (option, value) in [("--host", &serve.host), ("--port", &serve.port)] {
-        if value.is_some() {
-            return Err(Failure::usage(format!(
-                "`--listen` takes the place of a port; give `--listen` or `{option}`"
-            )));
-        }
+    let places = [
+        ("--host", !serve.host.is_empty()),
+        ("--port", serve.port.is_some()),
+    ];
+    if let Some((option, _)) = places.iter().find(|(_, is_given)| *is_given) {
+        return Err(Failure::usage(format!(
+            "`--listen` takes the place of a port; give `--listen` or `{option}`"
+        )));
     }
     Ok(Some(Socket {
         path: SourcedValue::flag("--listen", listen).socket()?,

@@ -1,19 +1,18 @@
 //! From the settings of an interceptor to one that is ready to listen. Connects the two halves: a project's port on one
 //! side, an interceptor on the other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::announcement::Announcement;
 use super::arguments::Serve;
 use super::conflict;
 use super::identity::Facts;
 use super::last_used::LastUsed;
-use super::listening::{is_loopback, local_hosts_only};
+use super::listening::{addresses_of, is_loopback, local_hosts_only};
 use super::port::{PortOrigin, ResolvedPort};
 use super::settings::ServeSettings;
 use super::socket_activation::Inherited;
 use super::upstream::Route;
-use crate::cli::address::addresses;
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
 use crate::registry::Port;
@@ -43,23 +42,28 @@ impl Serve {
         let environment = &context.environment;
         let inherited_port = inherited.as_ref().map(Inherited::port);
         let mut settings = self.resolve(inherited_port, &context.globals, environment)?;
-        let ips = addresses(&settings.host)?;
+        let ips = addresses_of(&settings.hosts)?;
         let mut route = Route::new(&settings, environment)?;
         let ResolvedPort { port, last_used } = settings.port.resolve()?;
         let number = port.map(|(port, _)| port);
         let (listen, tcp) = if let Some(inherited) = inherited {
             let mut tcp = inherited.addresses.iter();
             if let Some(other) = tcp.find(|address| !is_loopback(&address.ip())) {
-                settings.host = other.ip().to_string();
+                settings.hosts = vec![other.ip().to_string()];
             }
             let listeners = inherited.listeners.into();
             (Listen::Inherited(listeners), inherited.addresses)
         } else if let Some(socket) = &settings.socket {
             (Listen::At(socket.path.clone(), socket.mode), Vec::new())
         } else {
-            let on = |port: Port| ips.iter().map(move |&ip| SocketAddr::new(ip, port.get()));
-            let tcp: Vec<SocketAddr> = number.into_iter().flat_map(on).collect();
-            (Listen::On(tcp.clone()), tcp)
+            let port = number.map_or(0, Port::get);
+            let on = |ips: Vec<IpAddr>| {
+                ips.into_iter()
+                    .map(|ip| SocketAddr::new(ip, port))
+                    .collect()
+            };
+            let tcp: Vec<Vec<SocketAddr>> = ips.into_iter().map(on).collect();
+            (Listen::On(tcp.clone()), tcp.concat())
         };
         settings.guard.local_hosts_only = local_hosts_only(&tcp);
         let project = settings.project.as_ref();
@@ -136,7 +140,7 @@ impl Prepared {
     pub fn announcement(&self, options: &Options) -> Announcement {
         Announcement {
             instance_id: options.about.instance_id.clone(),
-            host: self.settings.host.clone(),
+            host: self.settings.hosts[0].replace('*', "localhost"),
             target: match &options.proxy {
                 Some(proxy) => format!("{} through the proxy {proxy}", options.target),
                 None => options.target.to_string(),

@@ -21,8 +21,8 @@ use crate::serve::{Guard, Timeouts, Trust};
 
 /// How an interceptor is to run, by topic. Names are not resolved and certificates are not read.
 pub struct ServeSettings {
-    /// The name or address to listen on.
-    pub host: String,
+    /// The names and addresses to listen on; `*` is all addresses.
+    pub hosts: Vec<String>,
     /// The Unix socket to listen on instead.
     pub socket: Option<Socket>,
     /// Where the port comes from.
@@ -85,7 +85,7 @@ impl Serve {
             None if socket.is_some() => Some(PortChoice::None),
             None => port::given(self, environment)?,
         };
-        let host = listening::host(self)?;
+        let hosts = listening::hosts(self)?;
         let guard = listening::guard(self)?;
         // Refused before the registry is read for those of `ic set`.
         let mut values = self.values(&Settings::default(), environment)?;
@@ -119,7 +119,7 @@ impl Serve {
         };
         facts.instance_id(&instance)?;
         Ok(ServeSettings {
-            host,
+            hosts,
             socket,
             port,
             guard,
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn everything_has_a_default() {
         let settings = resolve(Serve::default(), &[]).expect("defaults are good");
-        assert_eq!(settings.host, "localhost");
+        assert_eq!(settings.hosts, ["localhost"]);
         assert!(matches!(settings.port, PortChoice::Registry(..)));
         let default = Upstream::Target(SourcedValue::default("http://localhost:8764"));
         assert_eq!(settings.upstream, default);
@@ -436,7 +436,7 @@ mod tests {
         );
         check(
             Serve {
-                host: some("a b"),
+                host: vec!["a b".to_owned()],
                 ..serve()
             },
             &[],

@@ -49,16 +49,15 @@ impl Inherited {
         if count == 0 {
             return Ok(None);
         }
-        for (option, value) in [
-            ("--host", &serve.host),
-            ("--port", &serve.port),
-            ("--listen", &serve.listen),
-        ] {
-            if value.is_some() {
-                return Err(Failure::usage(format!(
-                    "`{option}` says where to listen, and so do the sockets of {LISTEN_FDS}; leave one of them out"
-                )));
-            }
+        let places = [
+            ("--host", !serve.host.is_empty()),
+            ("--port", serve.port.is_some()),
+            ("--listen", serve.listen.is_some()),
+        ];
+        if let Some((option, _)) = places.iter().find(|(_, is_given)| *is_given) {
+            return Err(Failure::usage(format!(
+                "`{option}` says where to listen, and so do the sockets of {LISTEN_FDS}; leave one of them out"
+            )));
         }
         let mut passed = ListenFd::from_env();
         let mut inherited = Inherited {
