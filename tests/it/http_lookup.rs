@@ -1,6 +1,6 @@
 //! When the target's name is looked up again. `/etc/hosts` is another file for the interceptor, which the test changes.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,10 +27,12 @@ impl Hosts {
         std::fs::write(&self.0, lines).expect("the build folder can be written");
     }
 
+    /// Puts it, and the files beside it, in the place of those in `/etc`.
     fn under(&self, launch: Launch) -> Launch {
+        let folder = self.0.parent().expect("a file is in a folder");
         let script = format!(
-            "mount --bind '{}' /etc/hosts && exec \"$@\"",
-            self.0.display()
+            "for file in '{}'/*; do mount --bind \"$file\" \"/etc/${{file##*/}}\" || exit; done; exec \"$@\"",
+            folder.display()
         );
         launch.under(&["unshare", "--mount", "sh", "-c", &script, "sh"])
     }
@@ -71,6 +73,7 @@ fn the_name_is_looked_up_again_after_half_a_minute() {
         scope.spawn(check_moved);
         scope.spawn(check_moved_while_connected);
         scope.spawn(check_unresolved);
+        scope.spawn(check_unanswered);
     });
 }
 
@@ -134,6 +137,33 @@ fn check_unresolved() {
     client.send(GET);
     let code = check_own_error(&client.response("GET"), &[502]);
     assert_eq!(code, "target_unresolved", "unless that fails too");
+}
+
+/// Nor does one that gets no answer.
+fn check_unanswered() {
+    let Some(hosts) = Hosts::new("127.0.0.21 moving.test\n") else {
+        return;
+    };
+    let Ok(name_server) = UdpSocket::bind("127.0.0.21:53") else {
+        println!("skipped: the port of name servers is not permitted here");
+        return;
+    };
+    let resolver = hosts.0.with_file_name("resolv.conf");
+    std::fs::write(&resolver, "nameserver 127.0.0.21\noptions timeout:30\n")
+        .expect("the build folder can be written");
+    let port = free_port();
+    let _origin = origin_at(21, port, None, (CLOSES, "ok"));
+    let launch = Launch::toward(format!("http://moving.test:{port}"));
+    let interceptor = hosts.under(launch).start();
+    assert_eq!(answer(&interceptor), "ok");
+    hosts.set("127.0.0.1 localhost\n");
+    let mut idle = interceptor.client();
+    idle.expect_silence(Duration::from_secs(31));
+    assert_eq!(answer(&interceptor), "ok", "RFC 8767 §5");
+    let asked = name_server
+        .set_nonblocking(true)
+        .and_then(|()| name_server.recv(&mut [0; 512]));
+    asked.expect("the name server was asked");
 }
 
 #[test]

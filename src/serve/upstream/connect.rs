@@ -150,7 +150,16 @@ impl Connector {
             }
             stage.set(Stage::Connect);
         }
-        let addresses = match (resolve(host, port).await, last, failure) {
+        let has_old = last.is_some() && failure.is_none();
+        let too_late = async {
+            if !has_old {
+                future::pending::<()>().await;
+            }
+            Timer::at(reactor::now() + LOOKUP_TIME_MAX).await;
+            Err(ConnectError::Unresolved(io::ErrorKind::TimedOut.into()))
+        };
+        let found = future::or(resolve(host, port), too_late).await;
+        let addresses = match (found, last, failure) {
             (Ok(addresses), Some(last), Some(failure))
                 if addresses.iter().all(|to| last.addresses.contains(to)) =>
             {
@@ -325,6 +334,10 @@ fn may_come_up(error: &ConnectError) -> bool {
 /// How long addresses, and kept connections to them, are used before the name is looked up again: a server that moves is followed,
 /// as nginx (`valid=30s`) and Java do, and most connections wait for no lookup.
 const LOOKUP_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a lookup is waited for if there are old addresses (RFC 8767 §5: 1.8 s). The system's resolver takes longer to give up
+/// on a name server than the default of `--connect-timeout`.
+const LOOKUP_TIME_MAX: Duration = Duration::from_millis(1800);
 
 /// The pause between two attempts while a target starts.
 const HOLD_PAUSE: Duration = Duration::from_millis(100);
