@@ -314,3 +314,40 @@ pub fn unprivileged<A: AsRef<OsStr> + Debug>(home: &Home, arguments: &[A]) -> Op
     let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
     Some(Ran::from(run(&arguments).expect("it has just been run")))
 }
+
+/// Runs `ic` as this user, with this group and this umask; prints a note if that is not possible.
+#[track_caller]
+pub fn as_user(
+    home: &Home,
+    (user, group): (u32, u32),
+    umask: &str,
+    arguments: &[&str],
+) -> Option<Ran> {
+    let ic = home.command(arguments);
+    let ran = Command::new("setpriv")
+        .arg(format!("--reuid={user}"))
+        .arg(format!("--regid={group}"))
+        .args([
+            "--clear-groups",
+            "sh",
+            "-c",
+            "umask $0 && exec \"$@\"",
+            umask,
+        ])
+        .arg(ic.get_program())
+        .args(ic.get_args())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(
+            ic.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output();
+    if !rustix::process::geteuid().is_root() || ran.is_err() {
+        eprintln!("skipped: this machine cannot run ic as another user");
+        return None;
+    }
+    ran.ok().map(Ran::from)
+}

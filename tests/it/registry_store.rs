@@ -11,7 +11,7 @@ use interceptor::registry::recover::recover;
 use interceptor::registry::{Port, PortRange, Project, Store, StoreError, Updated};
 use tempfile::TempDir;
 
-use crate::cli_home::{Home, unprivileged};
+use crate::cli_home::{Home, as_user, unprivileged};
 
 const SOUND: &str = r#"{"mappings": {"/home/me/a": 8888}, "next_available": 8889}"#;
 /// Damaged but syntactically complete, so that readers do not wait for a writer.
@@ -143,6 +143,119 @@ fn a_file_of_another_user_is_written_in_place_and_keeps_owner_and_permissions() 
             assert_eq!(again.exit, Some(0), "{again:?}");
             assert_eq!(ports(&home.registry()), [8888, 8890], "{case}");
         }
+    }
+}
+
+#[test]
+fn the_lock_is_open_to_every_user_of_the_registry_whatever_the_umask_of_its_creator() {
+    const OWNER: (u32, u32) = (1001, 1001);
+    const MEMBER: (u32, u32) = (1002, 2000);
+    const ROOT: (u32, u32) = (0, 0);
+    // The registry's owner, group, and mode; the folder's mode; who changes it first, and then; the lock's owner, group, and mode.
+    for (of, mode, folder_mode, first, then, lock) in [
+        (
+            (1001, 2000),
+            0o664,
+            0o2775,
+            OWNER,
+            MEMBER,
+            (1001, 2000, 0o664),
+        ),
+        (
+            (1001, 2000),
+            0o660,
+            0o2770,
+            OWNER,
+            MEMBER,
+            (1001, 2000, 0o660),
+        ),
+        (
+            (1001, 2000),
+            0o664,
+            0o2775,
+            ROOT,
+            MEMBER,
+            (1001, 2000, 0o664),
+        ),
+        ((1001, 1001), 0o600, 0o755, ROOT, OWNER, (1001, 1001, 0o600)),
+        (
+            (1001, 1001),
+            0o666,
+            0o777,
+            MEMBER,
+            OWNER,
+            (1002, 2000, 0o666),
+        ),
+        // The owner is not in the group, so that the permissions of all users are theirs.
+        (
+            (1001, 2000),
+            0o660,
+            0o2770,
+            MEMBER,
+            OWNER,
+            (1002, 2000, 0o664),
+        ),
+    ] {
+        // As created; and as an older version, or another umask, has left it.
+        for left in [None, Some(0o600), Some(0o644)] {
+            let home = Home::new().with_registry(SOUND);
+            let folder = home.path(".config/litellm");
+            let beside = home.path(".config/litellm/port_registry.json.lock");
+            for above in ["", ".config"] {
+                fs::set_permissions(home.path(above), Permissions::from_mode(0o755)).unwrap();
+            }
+            let owner = |(user, group)| (Some(user), Some(group));
+            let give = |path: &Path, (user, group)| chown(path, user, group);
+            if give(&home.registry(), owner(of)).is_err() {
+                eprintln!("skipped: only root can give a file to another user");
+                return;
+            }
+            give(&folder, owner(of)).unwrap();
+            fs::set_permissions(&folder, Permissions::from_mode(folder_mode)).unwrap();
+            fs::set_permissions(home.registry(), Permissions::from_mode(mode)).unwrap();
+            if let Some(left) = left {
+                fs::write(&beside, "").unwrap();
+                // As any new file in that folder.
+                let group = if folder_mode & 0o2000 != 0 {
+                    of.1
+                } else {
+                    first.1
+                };
+                give(&beside, owner((first.0, group))).unwrap();
+                fs::set_permissions(&beside, Permissions::from_mode(left)).unwrap();
+            }
+            for (user, path) in [(first, "/home/me/b"), (then, "/home/me/c")] {
+                let case = format!("{of:?} {mode:o} {left:?} {user:?}");
+                let Some(ran) = as_user(&home, user, "077", &["allocate", "-q", path]) else {
+                    return;
+                };
+                assert_eq!(ran.exit, Some(0), "{case}: {ran:?}");
+                let found = fs::metadata(&beside).unwrap();
+                let found = (found.uid(), found.gid(), found.mode() & 0o7777);
+                assert_eq!(found, lock, "{case}: {:o}", found.2);
+                let kept = fs::metadata(home.registry()).unwrap();
+                let kept = (kept.uid(), kept.gid(), kept.mode() & 0o7777);
+                assert_eq!(kept, (of.0, of.1, mode), "{case}");
+            }
+            assert_eq!(ports(&home.registry()), [8888, 8889, 8890]);
+        }
+    }
+}
+
+#[test]
+fn another_file_in_place_of_the_lock_keeps_its_permissions() {
+    for is_linked in [true, false] {
+        let folder = Folder::new();
+        let (file, lock) = (folder.path("r.json"), folder.path("r.json.lock"));
+        fs::write(&file, SOUND).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        fs::write(&lock, if is_linked { "" } else { "a text" }).unwrap();
+        fs::set_permissions(&lock, Permissions::from_mode(0o600)).unwrap();
+        if is_linked {
+            fs::hard_link(&lock, folder.path("other")).unwrap();
+        }
+        allocate(&file, "/home/me/b").unwrap();
+        assert_eq!(mode(&lock), 0o600);
     }
 }
 

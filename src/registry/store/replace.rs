@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use fs2::FileExt;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::error::{REPLACED_MOUNT, StoreError, WaitReason};
@@ -93,14 +94,9 @@ impl StorePaths {
     /// when the process ends.
     pub(super) fn lock(&self, deadline: &mut LockDeadline<'_>) -> Result<File, StoreError> {
         let failed = |source| self.failed("taking the .lock beside it", source);
-        // `flock` needs only read access, so a lock file of another user works.
-        let flags =
-            OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         loop {
-            let file = File::from(
-                rustix::fs::open(&self.lock, flags, NEW_FILE)
-                    .map_err(|error| failed(error.into()))?,
-            );
+            let file = self.open_lock(deadline).map_err(failed)?;
+            self.share_lock(&file);
             lock(&file, WaitReason::RegistryLock, deadline, failed)?;
             // If the lock file was deleted during the wait, other processes lock a new one.
             let ours = file.metadata().map_err(failed)?;
@@ -109,6 +105,49 @@ impl StorePaths {
                 _ => deadline.wait(WaitReason::RegistryLock)?,
             }
         }
+    }
+
+    /// Opens the lock file, or creates it.
+    fn open_lock(&self, deadline: &mut LockDeadline<'_>) -> io::Result<File> {
+        // `flock` needs only read access, so a lock file of another user works.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let is_there = || fs::symlink_metadata(&self.lock).is_ok();
+        loop {
+            // With CREATE, the file of another user cannot be opened in a sticky folder (proc_sys_fs(5), protected_regular).
+            let opened = match rustix::fs::open(&self.lock, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    let create = flags | OFlags::CREATE | OFlags::EXCL;
+                    rustix::fs::open(&self.lock, create, NEW_FILE)
+                }
+                opened => opened,
+            };
+            match opened {
+                Ok(file) => return Ok(file.into()),
+                Err(Errno::EXIST) if !deadline.is_long() => deadline.pause(),
+                // The process that has just created it may not have shared it yet.
+                Err(Errno::ACCESS) if is_there() && !deadline.is_long() => deadline.pause(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Gives the lock file the owner, the group, and the read and write permissions of the registry, as far as this user may:
+    /// whether the next user of the registry can lock it must not depend on the umask of this one.
+    fn share_lock(&self, file: &File) {
+        let (Ok(registry), Ok(now)) = (fs::symlink_metadata(&self.target), file.metadata()) else {
+            return;
+        };
+        // Other files, which another user may have put there, keep their owner.
+        let is_lock = now.is_file() && now.len() == 0 && now.nlink() == 1;
+        if !is_lock || !registry.is_file() {
+            return;
+        }
+        // A failure does not matter: this process has the file open.
+        let _ = adopt(file, &registry, |given| {
+            let is_same = (given.uid(), given.gid()) == (registry.uid(), registry.gid());
+            // With another owner or group, the permissions apply to other users than those of the registry.
+            registry.mode() & 0o666 | if is_same { 0 } else { 0o444 }
+        });
     }
 
     /// Writes the snapshot to `….backup` and returns that path. An older backup moves to `….backup.1`, or the next free
@@ -369,28 +408,16 @@ impl<'a> TempFile<'a> {
     }
 
     /// Gives it the owner and the permissions of another file, and returns whether it has them then. Another group than that
-    /// of the other file gets no access.
+    /// of the other file gets the access that all users have.
     fn resemble(&self, wanted: &fs::Metadata) -> io::Result<bool> {
-        let given = self.file.metadata()?;
-        let user = (wanted.uid() != given.uid()).then_some(wanted.uid());
-        let group = (wanted.gid() != given.gid()).then_some(wanted.gid());
-        // The result is looked at below. A user may give a file to a group of theirs, but to no other user (chown(2)).
-        if user.is_some() || group.is_some() {
-            let _ = fchown(&self.file, user, group).or_else(|_| fchown(&self.file, None, group));
-        }
-        // After the owner: `fchown` clears permission bits.
-        let given = self.file.metadata()?;
-        let of_group = if given.gid() == wanted.gid() {
-            0o070
-        } else {
-            0
-        };
-        let mode = wanted.mode() & (0o7707 | of_group);
-        // DrvFs refuses every change of permissions, also one without an effect.
-        if given.mode() & 0o7777 != mode {
-            let _ = self.file.set_permissions(Permissions::from_mode(mode));
-        }
-        let given = self.file.metadata()?;
+        let given = adopt(&self.file, wanted, |given| {
+            let of_group = if given.gid() == wanted.gid() {
+                wanted.mode() & 0o070
+            } else {
+                (wanted.mode() & 0o007) << 3
+            };
+            wanted.mode() & 0o7707 | of_group
+        })?;
         let identity = |found: &fs::Metadata| (found.uid(), found.gid(), found.mode() & 0o7777);
         Ok(identity(&given) == identity(wanted))
     }
@@ -416,6 +443,30 @@ impl Drop for TempFile<'_> {
             let _ = fs::remove_file(&self.paths.temp);
         }
     }
+}
+
+/// Gives a file the owner and the group of another one, and then the permissions that `mode` returns, as far as this user may.
+/// Returns what it has then.
+fn adopt(
+    file: &File,
+    wanted: &fs::Metadata,
+    mode: impl Fn(&fs::Metadata) -> u32,
+) -> io::Result<fs::Metadata> {
+    let given = file.metadata()?;
+    let user = (wanted.uid() != given.uid()).then_some(wanted.uid());
+    let group = (wanted.gid() != given.gid()).then_some(wanted.gid());
+    // The result is looked at below. A user may give a file to a group of theirs, but to no other user (chown(2)).
+    if user.is_some() || group.is_some() {
+        let _ = fchown(file, user, group).or_else(|_| fchown(file, None, group));
+    }
+    // After the owner: `fchown` clears permission bits.
+    let given = file.metadata()?;
+    let mode = mode(&given);
+    // DrvFs refuses every change of permissions, also one without an effect.
+    if given.mode() & 0o7777 != mode {
+        let _ = file.set_permissions(Permissions::from_mode(mode));
+    }
+    file.metadata()
 }
 
 /// Whether a file may be writable although a rename to its name failed with this error: of a mount point, or in a folder whose
