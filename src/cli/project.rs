@@ -1,4 +1,4 @@
-//! `ic show`, `ic allocate` and `ic remove`: one project and its port.
+//! `ic show`, `ic allocate`, `ic move` and `ic remove`: one project and its port.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
 use crate::cli::port_state::{PortState, port_state};
-use crate::text::{Escaped, escaped_path, name};
+use crate::text::{Escaped, escaped_path, name, raw};
 
 /// show the port of a project
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -187,6 +187,78 @@ pub fn note_if_missing(project: &Project) {
     }
 }
 
+/// give a project's port and settings to the folder that it was renamed or moved to
+#[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
+#[argh(
+    subcommand,
+    name = "move",
+    help_triggers("-h", "--help"),
+    example = "mv ~/work/shop ~/work/store && ic move ~/work/shop ~/work/store",
+    error_code(1, "OLD has no port, or NEW has another one")
+)]
+pub struct Move {
+    /// the project's former folder, which need not exist
+    #[argh(positional, arg_name = "OLD")]
+    pub old: String,
+    /// its folder now
+    #[argh(positional, arg_name = "NEW")]
+    pub new: String,
+    /// print one JSON document
+    #[argh(switch)]
+    pub json: bool,
+}
+
+impl Move {
+    pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let handle = context.registry_handle()?;
+        let (old, new) = (
+            context.named(Some(&self.old))?,
+            context.named(Some(&self.new))?,
+        );
+        let (from, to, moved) = handle.update(|registry| {
+            let ((from, _), (to, _)) = (old.among(registry)?, new.among(registry)?);
+            refuse_no_folder(to.path())?;
+            let moved = registry.move_port(&from, &to);
+            Ok::<_, Failure>((from, to, moved))
+        })??;
+        let port = match moved {
+            Ok(Some(port)) => port,
+            Ok(None) => return Err(no_mapping(&from)),
+            Err(other) => {
+                return Err(Failure::no(format!(
+                    "`{}` has port {other} already; {} frees that, then move the other one",
+                    escaped_path(to.path()),
+                    command_for("remove", &to)
+                )));
+            }
+        };
+        note_if_missing(&to);
+        if from != to {
+            warn_of_running([(from.path(), port)]);
+        }
+        if self.json {
+            let text = |project: &Project| raw::to_text(project.path().as_os_str());
+            let document = json!({ "from": text(&from), "to": text(&to), "port": port });
+            context.out.json(&document)?;
+        } else {
+            context.out.text(format_args!(
+                "✓ Moved port {port} to project: {}\n  From: {}\n  To:   {}\n",
+                Escaped(&name(to.path())),
+                escaped_path(from.path()),
+                escaped_path(to.path()),
+            ))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn no_mapping(project: &Project) -> Failure {
+    Failure::no(format!(
+        "no port is assigned to `{}`; `ic list` shows what is assigned",
+        escaped_path(project.path())
+    ))
+}
+
 /// remove the mapping of a project, which frees its port
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
 #[argh(
@@ -229,10 +301,7 @@ impl Remove {
         warn_of_running(removed.map(|port| (project.path(), port)));
         match removed {
             Some(_) => Ok(Exit::Done),
-            None => Err(Failure::no(format!(
-                "no port is assigned to `{}`; `ic list` shows what is assigned",
-                escaped_path(project.path())
-            ))),
+            None => Err(no_mapping(&project)),
         }
     }
 }

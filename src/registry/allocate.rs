@@ -90,6 +90,32 @@ impl Registry {
         Some(port)
     }
 
+    /// Gives a project's port, and everything that is noted of it, to the folder that it was moved to.
+    ///
+    /// # Errors
+    ///
+    /// That folder has this other port; nothing has changed.
+    pub fn move_port(&mut self, from: &Project, to: &Project) -> Result<Option<Port>, Port> {
+        let Some(port) = self.port_of(from) else {
+            return Ok(None);
+        };
+        if from == to {
+            return Ok(Some(port));
+        }
+        if let Some(other) = self.port_of(to) {
+            return Err(other);
+        }
+        // Of an earlier project there. First: a note on a project without a port is dropped.
+        self.forget([to.path()]);
+        for mapping in &mut self.mappings {
+            if mapping.path == from.path() {
+                *mapping = Mapping::new(to.path(), port);
+            }
+        }
+        self.move_notes(|path| (path == from.path()).then(|| to.path().to_owned()));
+        Ok(Some(port))
+    }
+
     /// Removes all mappings, sets `next_available` to the start of `range`, and returns the number of removed mappings.
     pub fn reset(&mut self, range: PortRange) -> usize {
         let removed = self.mappings.len();

@@ -385,3 +385,124 @@ fn settings_are_not_used_where_the_registry_is_not_read() {
     ]);
     assert_eq!(ran.json(0)["instance_id"], "pycharm-shop");
 }
+
+#[test]
+fn move_gives_everything_of_a_project_to_its_new_folder() {
+    let port = free_port();
+    let home = Home::new();
+    let (shop, store) = (home.path("shop"), home.path("store"));
+    let note = json!({
+        "pinned": true, "last_used": 1_800_000_000, "theirs": [1],
+        "settings": {"target": "http://x", "headers": [{"name": "a", "value": "b"}], "later": 2},
+    });
+    let registry = |path: &std::path::Path| {
+        let path = path.to_str().unwrap();
+        json!({"version": "1.0", "mappings": {"/before": 1, path: port, "/after": 2}, "theirs": 3,
+               "ic": {"projects": {path: note}}, "next_available": 8888})
+    };
+    let home = home.with_registry(registry(&shop).to_string());
+    let home = home.inside("/");
+    let read = || {
+        let text = fs::read(home.registry()).expect("it exists");
+        serde_json::from_slice::<Value>(&text).expect("JSON")
+    };
+    let mut expected = registry(&store);
+    expected["port_range"] = json!({"start": 8888, "end": 9999});
+
+    fs::rename(&shop, &store).expect("it can be renamed");
+    let moved = home.ic([
+        "move",
+        shop.to_str().unwrap(),
+        store.to_str().unwrap(),
+        "--json",
+    ]);
+    assert_eq!(
+        moved.json(0),
+        json!({"from": shop, "to": store, "port": port})
+    );
+    assert_eq!(read(), expected);
+    let order: Vec<String> = read()["mappings"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    assert_eq!(order[1], store.to_str().unwrap(), "in its place");
+
+    fs::rename(&store, &shop).expect("it can be renamed");
+    // A link that is left behind.
+    std::os::unix::fs::symlink(&shop, &store).expect("a link");
+    let moved = home
+        .ic(["move", store.to_str().unwrap(), shop.to_str().unwrap()])
+        .result(0);
+    let text = format!(
+        "✓ Moved port {port} to project: shop\n  From: {}\n  To:   {}\n",
+        store.display(),
+        shop.display()
+    );
+    assert_eq!(moved, text);
+    assert_eq!(
+        home.ic(["show", shop.to_str().unwrap(), "-q"]).result(0),
+        format!("{port}\n")
+    );
+
+    let before = home.content();
+    let same = home.ic([
+        "move",
+        shop.to_str().unwrap(),
+        shop.to_str().unwrap(),
+        "--json",
+    ]);
+    assert_eq!(same.json(0)["port"], port);
+    assert_eq!(home.content(), before);
+}
+
+#[test]
+fn move_refuses_a_folder_that_has_no_port_or_another_one() {
+    let (home, port) = home_with_port();
+    let (shop, store) = (home.path("shop"), home.folder("store"));
+    let before = home.content();
+    let line = home.ic(["move", "../store", "../shop"]).complaint(1);
+    assert_eq!(
+        line,
+        format!(
+            "no port is assigned to `{}`; `ic list` shows what is assigned",
+            store.display()
+        )
+    );
+    assert_eq!(home.content(), before);
+
+    let other = free_port().to_string();
+    let home = home
+        .with("INTERCEPTOR_PORT_MIN", &other)
+        .with("INTERCEPTOR_PORT_MAX", &other);
+    home.ic(["allocate", "../store"]).result(0);
+    let before = home.content();
+    let line = home.ic(["move", "../shop", "../store"]).complaint(1);
+    let expected = format!(
+        "`{}` has port {other} already; `ic remove {0}` frees that, ",
+        store.display()
+    );
+    assert!(line.starts_with(&expected), "{line}");
+    assert_eq!(home.content(), before);
+
+    fs::write(home.path("file"), "").expect("a file");
+    for (old, new, exit) in [
+        ("../shop", "../file", 2),
+        ("", "../a", 2),
+        ("../shop", "", 2),
+    ] {
+        home.ic(["move", old, new]).complaint(exit);
+        assert_eq!(home.content().len(), before.len() + 1);
+    }
+    let ran = home.ic(["move", ".", "../later"]);
+    assert_eq!(ran.exit, Some(0));
+    assert!(ran.err.starts_with("ic: note: the folder `"), "{ran:?}");
+    let later = home.path("later");
+    let later = later.to_str().unwrap();
+    assert_eq!(
+        home.ic(["show", "-q", later]).result(0),
+        format!("{port}\n")
+    );
+    assert_eq!(home.ic(["show", shop.to_str().unwrap()]).exit, Some(1));
+}
