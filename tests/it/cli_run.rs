@@ -7,6 +7,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -240,16 +242,22 @@ fn a_signal_reaches_the_program_once() {
     };
     let by_the_program: Send = |_, _| {};
     let home = shop();
-    for (why, send, at_start) in [
-        ("to ic alone", to_ic, ""),
-        ("to the process group", to_the_group, ""),
-        ("by timeout(1), which does both", by_timeout, ""),
+    for (why, send, then, is_direct) in [
+        ("to ic alone", to_ic, "", false),
+        ("to the process group", to_the_group, "", true),
+        ("by timeout(1), which does both", by_timeout, "", true),
         (
             "by the program to its group",
             by_the_program,
             "kill -$name 0",
+            true,
         ),
-        ("by the program to ic", by_the_program, "kill -$name $PPID"),
+        (
+            "by the program to ic",
+            by_the_program,
+            "kill -$name $PPID",
+            false,
+        ),
     ] {
         for (signal, name) in [
             (Signal::TERM, "TERM"),
@@ -260,10 +268,10 @@ fn a_signal_reaches_the_program_once() {
             if is_ignored(signal) {
                 continue;
             }
-            // Ends at USR2; a signal that is forwarded too much comes before it.
             let script = format!(
-                "n=0; name={name}; trap 'n=$((n+1)); echo got $n' {name}; trap 'echo total $n; exit 4' USR2; \
-                 echo ready\n{at_start}\n{WAIT}"
+                "n=0; u=0; name={name}; trap 'n=$((n+1)); echo got $n' {name}; \
+                 trap 'u=$((u+1)); [ $u = 2 ] && echo total $n && exit 4; echo pong' USR2; \
+                 echo ready\nread line\n{then}\n{WAIT}"
             );
             let port = free_port().to_string();
             let mut ic = home
@@ -274,14 +282,27 @@ fn a_signal_reaches_the_program_once() {
                 .spawn()
                 .expect("the program can be run");
             let mut out = BufReader::new(ic.stdout.take().expect("the stream is piped"));
-            assert_eq!(line(&mut out), "ready", "{why}, {name}");
-            send(Pid::from_child(&ic), signal);
-            assert_eq!(line(&mut out), "got 1", "{why}, {name}");
-            to_ic(Pid::from_child(&ic), Signal::USR2);
-            assert_eq!(line(&mut out), "total 1", "{why}, {name}");
-            let input = ic.stdin.take();
+            let mut input = ic.stdin.take().expect("the stream is piped");
+            let id = Pid::from_child(&ic);
+            let mut expect = |expected: &str| assert_eq!(line(&mut out), expected, "{why}, {name}");
+            expect("ready");
+            // The system merges a forwarded signal with one that the program has not handled yet.
+            to_ic(id, Signal::STOP);
+            send(id, signal);
+            input.write_all(b"\n").expect("the program reads it");
+            if is_direct {
+                expect("got 1");
+            }
+            to_ic(id, Signal::CONT);
+            if !is_direct {
+                expect("got 1");
+            }
+            // A signal too much is forwarded after the first of these at the latest.
+            to_ic(id, Signal::USR2);
+            expect("pong");
+            to_ic(id, Signal::USR2);
+            expect("total 1");
             assert_eq!(ic.wait().expect("it ends").code(), Some(4));
-            drop(input);
         }
     }
 }
@@ -300,9 +321,15 @@ fn a_program_does_not_outlive_ic() {
         let input = ic.stdin.take();
         ic.kill().expect("it runs");
         ic.wait().expect("it ends");
-        // Until the program, which holds the stream, has ended.
-        let mut rest = String::new();
-        out.read_to_string(&mut rest).expect("text");
+        // The stream ends when the program, which holds it, has ended.
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let mut rest = String::new();
+            out.read_to_string(&mut rest).expect("text");
+            let _ = sender.send(rest);
+        });
+        let rest = ended.recv_timeout(DEADLINE);
+        let rest = rest.unwrap_or_else(|_| panic!("{why}, but it still runs"));
         assert_eq!(rest.trim_end(), last, "{why}");
         drop(input);
     }
