@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::Read as _;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::{env, fs, io};
@@ -123,7 +123,12 @@ pub fn expand_home(path: &Path) -> io::Result<PathBuf> {
                     "is in the home folder, which this user does not have; give an absolute path",
                 )
             })?;
-            Ok(home.join(rest))
+            let mut expanded = home.join(rest);
+            // A trailing slash says that it is a folder.
+            if path.as_os_str().as_bytes().ends_with(b"/") {
+                expanded.push("");
+            }
+            Ok(expanded)
         }
         [b'~' | b'$', ..] if !rest.as_os_str().is_empty() => Err(io::Error::new(
             io::ErrorKind::InvalidInput,

@@ -224,6 +224,16 @@ fn a_path_that_no_shell_has_expanded_is_in_the_home_folder_or_refused() {
             0
         );
     }
+    for given in ["~", "$HOME", "~/", "~/ports/", "${HOME}/ports/"] {
+        let home = literal(given);
+        let before = home.content();
+        let complaint = home.ic(["allocate"]).complaint(3);
+        assert!(
+            complaint.contains("/` is a folder, not a file; "),
+            "{complaint}"
+        );
+        assert_eq!(home.content(), before, "{given}");
+    }
     for given in [
         "~me/ports.json",
         "$XDG_CONFIG_HOME/ports.json",
