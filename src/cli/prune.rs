@@ -22,9 +22,9 @@ use crate::cli::output::{mappings, rounded};
     example = "ic prune --dry-run\n\
                ic prune --unused-for 30d",
     note = "A project counts as deleted if its folder does not exist and its parent folder does. If\n\
-            that is gone too, the nearest folder that exists decides: it must be yours and not be\n\
-            empty, as where a disk was mounted (for root, it must be in root's home folder).\n\
-            `ic remove PATH` removes any other mapping.\n\
+            that does not exist either, the nearest folder that does must belong to you and not be\n\
+            empty: an empty one may be where a disk is mounted. For root, it must be in root's home\n\
+            folder. `ic remove PATH` removes any other mapping.\n\
             The last use is recorded when an interceptor starts and stops; a port without a\n\
             record is not removed as unused. Ports in use and pinned ports (`ic allocate --pin`)\n\
             are kept. A project that returns gets its old port if it is still free.",
