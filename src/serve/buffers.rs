@@ -1,7 +1,7 @@
 //! The memory that bytes pass through: a small pool of buffers for each thread.
 //!
-//! What waits for a peer is in pages of its own (mmap(2)) unless it is small. A peer decides how many of those there are, and an
-//! allocator returns nothing to the system that lies below memory still in use, which may be all of it.
+//! What waits for a peer is in pages of its own (mmap(2)) unless it is small: they go back to the system when they are freed. How
+//! much waits is up to the peers, and an allocator keeps what is freed while memory above it is in use.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
