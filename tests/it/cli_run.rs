@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 
 use crate::cli_home::{Home, free_port, held_port};
 use crate::cli_terminal::terminal;
@@ -288,6 +288,7 @@ fn a_signal_reaches_the_program_once() {
             expect("ready");
             // The system merges a forwarded signal with one that the program has not handled yet.
             to_ic(id, Signal::STOP);
+            waitpid(Some(id), WaitOptions::UNTRACED).expect("it stops");
             send(id, signal);
             input.write_all(b"\n").expect("the program reads it");
             if is_direct {
