@@ -122,7 +122,13 @@ impl StorePaths {
                 opened => opened,
             };
             match opened {
-                Ok(file) => return Ok(file.into()),
+                Ok(file) => {
+                    let file = File::from(file);
+                    if file.metadata()?.is_dir() {
+                        return Err(io::ErrorKind::IsADirectory.into());
+                    }
+                    return Ok(file);
+                }
                 Err(Errno::EXIST) if !deadline.is_long() => deadline.pause(),
                 // The process that has just created it may not have shared it yet.
                 Err(Errno::ACCESS) if is_there() && !deadline.is_long() => deadline.pause(),
