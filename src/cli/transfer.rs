@@ -2,8 +2,8 @@
 //!
 //! Decided here: how the result is printed. What is readable, and what conflicts, is decided in `registry::import`.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
@@ -11,7 +11,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::registry::import::{
     Conflict, ConflictKind, ConflictPolicy, Import as Imported, Readable, readable,
 };
-use crate::registry::project::Project;
+use crate::registry::store::replace_file;
 use crate::registry::{Registry, documents};
 
 use super::mapping::print_mapping;
@@ -60,7 +60,7 @@ impl Export {
             context.out.text(text)?;
             return Ok(Exit::Done);
         };
-        replace(&path, text.as_bytes()).map_err(|error| {
+        replace_file(&path, text.as_bytes()).map_err(|error| {
             Failure::could_not(format!(
                 "cannot write `{}`: {}; nothing was exported; give another FILE",
                 escaped_path(&path),
@@ -256,47 +256,6 @@ fn read(file: Option<&Path>) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it is larger than {limit} MiB")));
     }
     Ok(text)
-}
-
-/// Replaces a file atomically, with its permissions; writes to a pipe or a device directly, and to a file that can be written
-/// but not replaced.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A symbolic link stays, also one that leads nowhere yet.
-    let target = Project::resolve(path)?.path().to_owned();
-    let known = fs::metadata(&target).ok();
-    if known.as_ref().is_some_and(|known| !known.is_file()) {
-        return fs::write(target, text);
-    }
-    let mut new = target.clone().into_os_string();
-    new.push(format!(".{}.new", std::process::id()));
-    let written = File::create_new(&new).and_then(|mut file| {
-        // Before the text: it may be for this user only.
-        if let Some(known) = &known {
-            file.set_permissions(known.permissions())?;
-        }
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&new, &target)
-    });
-    if written.is_err() {
-        // A failure leaves an incomplete file behind, which does no harm.
-        let _ = fs::remove_file(&new);
-    }
-    match written {
-        // A mount point, or a file in a folder of another user.
-        Err(error) if known.is_some() && is_only_in_place(&error) => fs::write(target, text),
-        written => written,
-    }
-}
-
-/// Whether a file may be writable although replacing it failed with this error.
-fn is_only_in_place(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::ResourceBusy
-    )
 }
 
 /// In bytes; the limit of a registry file.

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::cli_home::{Home, Ran};
+use crate::cli_home::{Home, Ran, as_user};
 
 /// Two mappings, one of them pinned, and an unknown field.
 const EXPORTED: &str = r#"{
@@ -332,4 +333,59 @@ fn an_export_replaces_a_file_atomically_and_never_the_registry() {
             .any(|path| path.to_string_lossy().ends_with(".new")),
         "{left:?}"
     );
+}
+
+#[test]
+fn an_export_keeps_the_owner_and_the_permissions_of_the_file() {
+    const OWNER: (u32, u32) = (1001, 2000);
+    const MEMBER: (u32, u32) = (1002, 2000);
+    const OTHER: (u32, u32) = (1003, 1003);
+    const ROOT: (u32, u32) = (0, 0);
+    // The file's mode, the folder's mode, who exports, and whether that user may write the file, and may replace it.
+    for (mode, folder_mode, user, is_written, is_new) in [
+        (0o600, 0o755, ROOT, true, true),
+        (0o640, 0o2775, OWNER, true, true),
+        (0o664, 0o2775, MEMBER, true, false),
+        (0o664, 0o755, MEMBER, true, false),
+        (0o666, 0o1777, OTHER, true, false),
+        (0o644, 0o2775, MEMBER, false, false),
+        (0o600, 0o777, OTHER, false, false),
+    ] {
+        let home = Home::new().with_registry(EXPORTED);
+        let folder = home.folder("backups");
+        let file = folder.join("ports.json");
+        fs::write(&file, "an older and much longer backup\n".repeat(99)).expect("a file");
+        let owner = (Some(OWNER.0), Some(OWNER.1));
+        let given = chown(&file, owner.0, owner.1).and_then(|()| chown(&folder, owner.0, owner.1));
+        if given.is_err() {
+            eprintln!("skipped: only root can give a file to another user");
+            return;
+        }
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("of root");
+        };
+        let above = ["", ".config", ".config/litellm"];
+        above.iter().for_each(|name| set(&home.path(name), 0o755));
+        set(&home.registry(), 0o644);
+        set(&folder, folder_mode);
+        set(&file, mode);
+        let before = fs::metadata(&file).expect("there");
+        let export = ["export", file.to_str().expect("UTF-8")];
+        let Some(ran) = as_user(&home, user, "022", &export) else {
+            return;
+        };
+        let case = format!("{mode:o} in {folder_mode:o} by {user:?}: {ran:?}");
+        assert_eq!(ran.exit, Some(if is_written { 0 } else { 3 }), "{case}");
+        let after = fs::metadata(&file).expect("there");
+        let of = |found: &fs::Metadata| (found.uid(), found.gid(), found.mode());
+        assert_eq!(of(&after), of(&before), "{case}");
+        assert_eq!(after.ino() != before.ino(), is_new, "{case}");
+        let text = fs::read_to_string(&file).expect("text");
+        assert_eq!(text == format!("{EXPORTED}\n"), is_written, "{case}");
+        assert_eq!(
+            fs::read_dir(&folder).expect("a folder").count(),
+            1,
+            "{case}"
+        );
+    }
 }

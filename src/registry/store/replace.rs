@@ -172,7 +172,7 @@ impl StorePaths {
             Err(error) => return Err(failed(error)),
         }
         // A copy, not a link: a program that still has the file open may write into it.
-        let mut copy = TempFile::write(self, "keeping a backup", &snapshot.text, Some(snapshot))?;
+        let mut copy = self.temp_file("keeping a backup", &snapshot.text, Some(snapshot))?;
         copy.rename_to(&self.backup).map_err(failed)?;
         sync_folder(&self.folder).map_err(failed)?;
         Ok(self.backup.clone())
@@ -206,7 +206,7 @@ impl StorePaths {
         deadline: &mut LockDeadline<'_>,
     ) -> Result<Option<Replaced>, StoreError> {
         let failed = |source| self.failed("replacing it", source);
-        let mut temp = TempFile::write(self, "writing the new one", text.as_bytes(), seen)?;
+        let mut temp = self.temp_file("writing the new one", text.as_bytes(), seen)?;
         match seen {
             // A hard link does not replace a file that the Python tool may have created meanwhile.
             None => match fs::hard_link(&self.temp, &self.target) {
@@ -266,6 +266,19 @@ impl StorePaths {
         written
     }
 
+    /// Writes the text to `….new`, as far as this user may with the owner and the permissions of `like`.
+    fn temp_file(
+        &self,
+        step: &'static str,
+        text: &[u8],
+        like: Option<&FileSnapshot>,
+    ) -> Result<TempFile<'_>, StoreError> {
+        like.map(|like| like.file.metadata())
+            .transpose()
+            .and_then(|like| TempFile::write(&self.temp, text, like.as_ref()))
+            .map_err(|source| self.failed(step, source))
+    }
+
     fn remove_copy(&self) {
         // A failure does not matter: beside a whole file the copy is not used.
         let _ = fs::remove_file(&self.copy);
@@ -319,6 +332,44 @@ impl StorePaths {
     }
 }
 
+/// Writes a text into a file that is no registry, as [`StorePaths::replace`] does: by a rename if the new file gets the owner and
+/// the permissions of the old one, otherwise in place. A pipe or a device is written directly.
+///
+/// # Errors
+///
+/// The file then has its old content.
+pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A symbolic link stays, also one that leads nowhere yet.
+    let target = project::resolve(path)?;
+    let known = fs::metadata(&target).ok();
+    if known.as_ref().is_some_and(|known| !known.is_file()) {
+        return fs::write(target, text);
+    }
+    // Not `….new`, which is used only under the lock of a registry.
+    let mut temp = target.clone().into_os_string();
+    temp.push(format!(".{}.new", std::process::id()));
+    let renamed = TempFile::write(Path::new(&temp), text, known.as_ref()).and_then(|mut temp| {
+        if !temp.is_alike {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        temp.rename_to(&target)
+    });
+    match renamed {
+        Err(error) if known.is_some() && is_only_in_place(&error) => {
+            // Without CREATE, which may be refused in a sticky folder (proc_sys_fs(5), protected_regular).
+            let file = OpenOptions::new().write(true).open(&target)?;
+            let old = fs::read(&target);
+            let written = overwrite(&file, text);
+            if let (Err(_), Ok(old)) = (&written, old) {
+                // There was room for it; the error is reported.
+                let _ = overwrite(&file, &old);
+            }
+            written
+        }
+        renamed => renamed,
+    }
+}
+
 /// The old, unlinked file, which other programs may still have open.
 pub(super) struct ReplacedFile {
     snapshot: FileSnapshot,
@@ -367,7 +418,7 @@ impl ReplacedFile {
 
 /// A new file before its rename; removed if it is not renamed.
 struct TempFile<'a> {
-    paths: &'a StorePaths,
+    path: &'a Path,
     file: File,
     is_there: bool,
     /// Whether it has the owner and the permissions of the file that it is to replace.
@@ -377,39 +428,30 @@ struct TempFile<'a> {
 impl<'a> TempFile<'a> {
     /// Writes and syncs `text`, as far as this user may with the owner and the permissions of `like`, or with those of any new
     /// file.
-    fn write(
-        paths: &'a StorePaths,
-        step: &'static str,
-        text: &[u8],
-        like: Option<&FileSnapshot>,
-    ) -> Result<Self, StoreError> {
-        let failed = |source| paths.failed(step, source);
+    fn write(path: &'a Path, text: &[u8], like: Option<&fs::Metadata>) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         // Exclusive: writes neither to a leftover nor through a planted link.
         options
             .write(true)
             .create_new(true)
             .mode(if like.is_some() { 0o600 } else { 0o666 });
-        let file = match options.open(&paths.temp) {
+        let file = match options.open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&paths.temp).and_then(|()| options.open(&paths.temp))
+                fs::remove_file(path).and_then(|()| options.open(path))
             }
             opened => opened,
         };
         let mut temp = TempFile {
-            paths,
-            file: file.map_err(failed)?,
+            path,
+            file: file?,
             is_there: true,
             is_alike: true,
         };
         if let Some(like) = like {
-            let wanted = like.file.metadata().map_err(failed)?;
-            temp.is_alike = temp.resemble(&wanted).map_err(failed)?;
+            temp.is_alike = temp.resemble(like)?;
         }
-        temp.file
-            .write_all(text)
-            .and_then(|()| temp.file.sync_all())
-            .map_err(failed)?;
+        temp.file.write_all(text)?;
+        temp.file.sync_all()?;
         Ok(temp)
     }
 
@@ -431,12 +473,12 @@ impl<'a> TempFile<'a> {
     /// Whether its name still leads to it: if the lock file was deleted, another process may have replaced it.
     fn is_still_there(&self) -> bool {
         let of = |found: fs::Metadata| (found.dev(), found.ino());
-        let (there, here) = (fs::symlink_metadata(&self.paths.temp), self.file.metadata());
+        let (there, here) = (fs::symlink_metadata(self.path), self.file.metadata());
         there.is_ok_and(|there| here.is_ok_and(|here| of(there) == of(here)))
     }
 
     fn rename_to(&mut self, name: &Path) -> io::Result<()> {
-        fs::rename(&self.paths.temp, name)?;
+        fs::rename(self.path, name)?;
         self.is_there = false;
         Ok(())
     }
@@ -446,7 +488,7 @@ impl Drop for TempFile<'_> {
     fn drop(&mut self) {
         if self.is_there {
             // A leftover is removed by the next writer.
-            let _ = fs::remove_file(&self.paths.temp);
+            let _ = fs::remove_file(self.path);
         }
     }
 }
@@ -475,14 +517,15 @@ fn adopt(
     file.metadata()
 }
 
-/// Whether a file may be writable although a rename to its name failed with this error: of a mount point, or in a folder whose
-/// sticky bit keeps the files of others.
+/// Whether a file may be writable although a rename to its name failed with this error: of a mount point, or in a folder that is
+/// read-only, or whose sticky bit keeps the files of others.
 fn is_only_in_place(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ResourceBusy
             | io::ErrorKind::PermissionDenied
             | io::ErrorKind::CrossesDevices
+            | io::ErrorKind::ReadOnlyFilesystem
     )
 }
 
