@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use crate::machine::feeds;
 use crate::registry::project::Project;
@@ -168,15 +169,19 @@ impl Globals {
     ) -> Result<RegistryHandle, Failure> {
         let range = self.range(environment)?;
         let store = self.store(environment)?;
+        // A command may need the registry more than once.
+        static WARNED: Once = Once::new();
         if let Some(given) = self.registry_file(environment)
             && given.is_variable()
             && given.file()?.is_relative()
         {
             let file = escaped_path(store.path());
-            eprint_line(format_args!(
-                "warning: `{given}` is relative, so each folder has a registry of its own (here `{file}`); give an \
-                 absolute path, or one that begins with `~/`"
-            ));
+            WARNED.call_once(|| {
+                eprint_line(format_args!(
+                    "warning: `{given}` is relative, so each folder has a registry of its own (here `{file}`); give an \
+                     absolute path, or one that begins with `~/`"
+                ));
+            });
         }
         Ok(RegistryHandle { store, range })
     }
