@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
-use crate::registry::{Port, Project};
+use crate::registry::{Port, Project, Registry};
 
 use super::mapping::command_for;
 use super::settings::PORT;
@@ -19,7 +19,7 @@ use crate::text::{Escaped, escaped_path, io_message};
 /// "No": the project has no port, or another user listens on it. Bad usage for an invalid value; "could not" if the registry cannot
 /// be read.
 pub(super) fn port_for_clients(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
-    let (project, port) = mapping_of(context, path)?;
+    let (project, port, _) = mapping_of(context, path)?;
     check_owner(port, project.as_ref())?;
     Ok(port)
 }
@@ -49,7 +49,8 @@ pub(super) fn check_owner(port: Port, project: Option<&Project>) -> Result<(), F
     )))
 }
 
-/// The port as [`port_for_clients`] finds it, unchecked, and the project; `None` if the port is that of `INTERCEPTOR_PORT`.
+/// The port as [`port_for_clients`] finds it, unchecked, the project, and the registry; `None` and an empty one if the port is that
+/// of `INTERCEPTOR_PORT`.
 ///
 /// # Errors
 ///
@@ -57,16 +58,17 @@ pub(super) fn check_owner(port: Port, project: Option<&Project>) -> Result<(), F
 pub(super) fn mapping_of(
     context: &Context<'_>,
     path: Option<&str>,
-) -> Result<(Option<Project>, Port), Failure> {
+) -> Result<(Option<Project>, Port, Registry), Failure> {
     if path.is_none()
         && let Some(given) = context.environment.variable(PORT)
     {
-        return Ok((None, given.port()?));
+        return Ok((None, given.port()?, Registry::default()));
     }
     let handle = context.registry_handle()?;
     let named = context.named(path)?;
-    match named.among(&handle.read()?)? {
-        (project, Some(port)) => Ok((Some(project), port)),
+    let registry = handle.read()?;
+    match named.among(&registry)? {
+        (project, Some(port)) => Ok((Some(project), port, registry)),
         (project, None) => Err(no_port(&project)),
     }
 }

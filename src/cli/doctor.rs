@@ -14,8 +14,9 @@ use serde_json::json;
 
 use self::chain::{Chain, Route};
 use self::finding::{Finding, Verdict};
+use super::identity::{self, instance_template};
 use super::kept::settings_of;
-use super::serve::{self, Serve, instance_template, proxy_for, trust_of};
+use super::serve::{self, Serve, proxy_for, trust_of};
 use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -106,7 +107,7 @@ impl Doctor {
         let model = model.as_ref().map(SourcedValue::text).transpose()?;
         trust_of(&self.serve_options(), &context.environment)?;
         let template = instance_template(&context.environment, None, None)?;
-        let facts = serve::Facts {
+        let facts = identity::Facts {
             project: Some(&project),
             port: None,
             environment: &context.environment,
@@ -118,6 +119,8 @@ impl Doctor {
         let (finding, port, interceptor) = checks::port(context, path, &registry, &project)?;
         findings.push(finding);
         findings.extend(port.and_then(|port| checks::bad_port(port, &project)));
+        let namesake = identity::namesake(&registry, &project, None, &context.environment);
+        findings.extend(namesake.map(|why| Finding::wrong("Identity", why)));
         findings.extend(variables::base_urls(context, port, &registry)?);
         findings.extend(variables::proxies(&context.environment));
         let kept = settings_of(&registry, &project);

@@ -99,7 +99,7 @@ impl Health {
                 Address::Port(SourcedValue::argument(place).port()?, None)
             }
             path => {
-                let (project, port) = mapping_of(context, path.as_deref())?;
+                let (project, port, _) = mapping_of(context, path.as_deref())?;
                 Address::Port(port, project)
             }
         })

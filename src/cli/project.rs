@@ -9,6 +9,7 @@ use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
 use super::address::no_port;
+use super::identity::namesake;
 use super::kept;
 use super::mapping::{command_for, warn_of_running};
 use crate::cli::context::Context;
@@ -129,6 +130,10 @@ impl Allocate {
         let (port, created) = (allocated.port, allocated.created);
         if created {
             note_if_missing(&project);
+        }
+        let registry = handle.store.read()?.registry;
+        if let Some(why) = namesake(&registry, &project, None, &context.environment) {
+            eprint_line(format_args!("warning: {why}"));
         }
         match format {
             Format::Json => {

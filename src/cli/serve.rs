@@ -1,18 +1,16 @@
 //! `ic serve`: runs this project's interceptor in the foreground.
 //!
 //! The options (`arguments`) and variables are read and checked first (`settings`), by topic: where to listen
-//! (`listening`, `port`, `socket_activation`), where requests go (`upstream`, `trust`, `proxies`), how it identifies
-//! itself (`identity`, `placeholders`), and its limits (`limits`). `prepare` makes the options of
+//! (`listening`, `port`, `socket_activation`), where requests go (`upstream`, `trust`, `proxies`), and its
+//! limits (`limits`); how it identifies itself is decided in [`identity`](super::identity). `prepare` makes the options of
 //! [`crate::serve`] from them, in one direction. `conflict` explains why it cannot start.
 
 mod announcement;
 mod arguments;
 mod conflict;
-mod identity;
 mod last_used;
 mod limits;
 mod listening;
-mod placeholders;
 mod port;
 mod prepare;
 mod proxies;
@@ -23,7 +21,6 @@ mod trust;
 mod upstream;
 
 pub use self::arguments::Serve;
-pub(super) use self::identity::{Facts, instance_template};
 pub(super) use self::prepare::Prepared;
 pub(super) use self::proxies::{is_this_machine, matches_no_proxy, proxy as proxy_for};
 pub(super) use self::settings::TARGET_URL;

@@ -9,9 +9,9 @@ use argh::{ArgsInfo, FromArgs};
 use serde_json::json;
 
 use super::field::{field, is_same_field};
+use super::identity::instance_template;
 use super::kept;
 use super::project::{note_if_missing, print_project, refuse_no_folder};
-use super::serve::instance_template;
 use super::settings::{HEADER, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};

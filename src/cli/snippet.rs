@@ -15,6 +15,7 @@ use crate::registry::{Port, Settings};
 
 use self::facts::{Facts, File};
 use super::address::{check_owner, local, mapping_of};
+use super::identity::{self, instance_template};
 use super::kept::settings_of;
 use super::serve;
 use super::settings::{self, SourcedValue};
@@ -94,12 +95,12 @@ impl Snippet {
         };
         let target = context.environment.variable(settings::TARGET_URL);
         target.as_ref().map(SourcedValue::target).transpose()?;
-        let (folder, port) = mapping_of(context, self.path.as_deref())?;
+        let (folder, port, registry) = mapping_of(context, self.path.as_deref())?;
         if service.is_none() {
             check_owner(port, folder.as_ref())?;
         }
         let kept = match &folder {
-            Some(folder) => settings_of(&context.registry_handle()?.read()?, folder),
+            Some(folder) => settings_of(&registry, folder),
             None => Settings::default(),
         };
         let kept_target = kept.target.as_deref();
@@ -110,12 +111,9 @@ impl Snippet {
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
         let (instance, settings) = match service {
             Some(_) => {
-                let template = serve::instance_template(
-                    &context.environment,
-                    None,
-                    kept.instance_id.as_deref(),
-                )?;
-                let facts = serve::Facts {
+                let template =
+                    instance_template(&context.environment, None, kept.instance_id.as_deref())?;
+                let facts = identity::Facts {
                     project: Some(&folder),
                     port: Some(port),
                     environment: &context.environment,

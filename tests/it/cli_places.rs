@@ -538,7 +538,9 @@ fn a_mapping_can_be_used_with_its_recorded_path() {
     }
     // The folder can have one of its own, which takes precedence.
     let shop = home.path("shop");
-    let home = home.inside(shop);
+    let home = home
+        .inside(shop)
+        .with("SUPERMEMORY_USERNAME", "{parent}/{project}");
     let moved = data.join("old");
     let today: u16 = home
         .ic(["allocate", "-q", moved.to_str().expect("UTF-8")])
@@ -587,6 +589,7 @@ fn a_name_of_a_folder_is_not_that_of_another_one() {
     }
     // Nor by a name that no shell gives.
     let home = home.inside(&meant).with("PWD", &upwards);
+    let home = home.with("SUPERMEMORY_USERNAME", "{parent}/{project}");
     assert_eq!(home.ic(["show", "-q"]).exit, Some(1));
     let allocated = home.ic(["allocate", "--json"]).json(0);
     assert_eq!(allocated["path"], meant.to_str().expect("UTF-8"));

@@ -506,3 +506,67 @@ fn move_refuses_a_folder_that_has_no_port_or_another_one() {
     );
     assert_eq!(home.ic(["show", shop.to_str().unwrap()]).exit, Some(1));
 }
+
+#[test]
+fn two_projects_with_one_instance_id_are_warned_of_with_the_way_out() {
+    let home = Home::new();
+    let (here, there) = (home.folder("a/api"), home.folder("b/api"));
+    let ports = [free_port(), free_port()];
+    let home = home
+        .with_mappings(&[(&here, ports[0]), (&there, ports[1])], ports[0])
+        .inside(&there);
+    let warning = format!(
+        "`{}` and `{}` both send the instance id `pycharm-api`, so that the target cannot tell them apart; `ic set \
+         --instance-id 'pycharm-{{parent}}-{{project}}'` gives it another one",
+        there.display(),
+        here.display(),
+    );
+    let warned = |home: &Home, arguments: &[&str]| home.ic(arguments).err;
+    let allocate = &["allocate", "-q"][..];
+    assert_eq!(warned(&home, allocate), format!("ic: warning: {warning}\n"));
+    let run = &["run", "--mock", "--", "true"][..];
+    assert_eq!(warned(&home, run), format!("ic: warning: {warning}\n"));
+    // It is refused after the warning.
+    let serve = &["serve", "--target", "x"][..];
+    assert!(warned(&home, serve).contains(&warning));
+    let doctor = home.ic(["doctor", "--no-stream", "--json"]);
+    assert_eq!(doctor.exit, Some(1));
+    let finding = json!({"check": "Identity", "verdict": "wrong", "message": warning}).to_string();
+    assert!(doctor.out.contains(&finding), "{doctor:?}");
+
+    let with = |template: &str| {
+        let home = Home::new();
+        let (one, two) = (home.folder("a/api"), home.folder("b/api"));
+        let home = home
+            .with_mappings(&[(&one, ports[0]), (&two, ports[1])], ports[0])
+            .inside(&two);
+        home.with("SUPERMEMORY_USERNAME", template)
+    };
+    let said = warned(&with("me-{project}"), allocate);
+    assert!(
+        said.ends_with("; put `{parent}` into `SUPERMEMORY_USERNAME=me-{project}`\n"),
+        "{said}"
+    );
+    for distinct in [
+        "me-{parent}-{project}",
+        "{port}",
+        "the same for all, as it was given",
+    ] {
+        assert_eq!(warned(&with(distinct), allocate), "", "{distinct}");
+    }
+
+    // The way out is one.
+    home.ic(["set", "--instance-id", "pycharm-{parent}-{project}"])
+        .result(0);
+    assert_eq!(warned(&home, allocate), "");
+    home.ic(["set", "--instance-id", "me"]).result(0);
+    home.ic(["set", "--instance-id", "me", here.to_str().unwrap()])
+        .result(0);
+    assert!(warned(&home, allocate).contains("both send the instance id `me`"));
+    fs::remove_dir(&here).expect("it is empty");
+    assert_eq!(
+        warned(&home, allocate),
+        "",
+        "a deleted project sends nothing"
+    );
+}

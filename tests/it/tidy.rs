@@ -164,7 +164,7 @@ const RULES: &[Rule] = &[
             // Whether a file is writable.
             "src/cli/doctor/checks.rs",
             // The user and the name of the machine.
-            "src/cli/serve/placeholders.rs",
+            "src/cli/placeholders.rs",
             // The socket of a supervisor, which may be abstract.
             "src/cli/serve/sd_notify.rs",
             // Signals and exit statuses of children, on every Unix.

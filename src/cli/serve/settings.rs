@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use super::arguments::Serve;
-use super::identity::Facts;
+use super::limits;
 use super::listening::{self, Socket};
 use super::port::{self, PortChoice};
 use super::trust::trust;
-use super::{identity, limits};
 use crate::cli::context::Globals;
+use crate::cli::identity::{self, Facts};
 use crate::cli::kept::settings_of;
 use crate::cli::outcome::Failure;
+use crate::cli::output::eprint_line;
 use crate::cli::project::refuse_no_folder;
 use crate::cli::settings::{self, Environment, SourcedValue, mock_interval};
 use crate::cli::template::{Placeholder, Template};
@@ -99,8 +100,12 @@ impl Serve {
         let needs_project = identity::needs_project(&values.instance, &values.headers);
         let (port, project) = self.project_and_port(port, needs_project, globals, environment)?;
         if let PortChoice::Registry(registry, project) = &port {
-            let kept = settings_of(&registry.store.read()?.registry, project);
-            values = self.values(&kept, environment)?;
+            let registry = registry.store.read()?.registry;
+            values = self.values(&settings_of(&registry, project), environment)?;
+            let option = self.instance_id.as_deref();
+            if let Some(why) = identity::namesake(&registry, project, option, environment) {
+                eprint_line(format_args!("warning: {why}"));
+            }
         }
         let Values {
             upstream,

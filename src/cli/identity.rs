@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use super::field::{field, is_same_field};
+use super::mapping::command_for;
 use super::placeholders;
-use crate::cli::field::{field, is_same_field};
+use super::settings::{self, Environment, SourcedValue};
+use super::template::{Placeholder, Purpose, Template, is_field_value};
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
-use crate::cli::settings::{self, Environment, SourcedValue};
-use crate::cli::template::{Placeholder, Purpose, Template, is_field_value};
-use crate::registry::project::Project;
-use crate::registry::{Header, Port};
-use crate::text::name;
+use crate::registry::project::{Project, is_deleted};
+use crate::registry::{Header, Port, Registry};
+use crate::text::{escaped_path, name};
 
 /// The instance identifier with its placeholders; `option` is the value of `--instance-id`, `kept` that of `ic set`.
 ///
@@ -22,10 +23,9 @@ pub fn instance_template(
     option: Option<&str>,
     kept: Option<&str>,
 ) -> Result<Template, Failure> {
-    const OPTION: &str = "--instance-id";
     let given = environment
-        .flag_or_variable(OPTION, option, settings::INSTANCE_ID)
-        .or_else(|| kept.map(|kept| SourcedValue::kept(OPTION, kept)))
+        .flag_or_variable(INSTANCE_ID_OPTION, option, settings::INSTANCE_ID)
+        .or_else(|| kept.map(|kept| SourcedValue::kept(INSTANCE_ID_OPTION, kept)))
         .unwrap_or_else(|| SourcedValue::default(INSTANCE_ID));
     Template::parse(given.text()?, Purpose::InstanceId).map_err(|unknown| given.refused(unknown))
 }
@@ -83,6 +83,53 @@ pub fn with_variables(
     headers.collect()
 }
 
+/// Why the target cannot tell the project from another one: both would send the same instance identifier. `option` is the value
+/// of `--instance-id`. `None` too where an option or a variable gives one identifier to all projects.
+pub fn namesake(
+    registry: &Registry,
+    project: &Project,
+    option: Option<&str>,
+    environment: &Environment<'_>,
+) -> Option<String> {
+    let notes = registry.notes();
+    let id_of = |project: &Project, option: Option<&str>| {
+        let kept = notes.settings(project.path()).unwrap_or_default();
+        let template = instance_template(environment, option, kept.instance_id.as_deref()).ok()?;
+        let facts = Facts {
+            project: Some(project),
+            port: registry.port_of(project),
+            environment,
+        };
+        let has_placeholders = template.around_placeholders().is_some();
+        Some((facts.instance_id(&template).ok()?, has_placeholders))
+    };
+    let given = environment.flag_or_variable(INSTANCE_ID_OPTION, option, settings::INSTANCE_ID);
+    let (instance_id, has_placeholders) = id_of(project, option)?;
+    if given.is_some() && !has_placeholders {
+        return None;
+    }
+    let is_same = |other: &Project| {
+        let id = id_of(other, None).map(|(id, _)| id);
+        id.as_deref() == Some(&*instance_id) && !is_deleted(other.path())
+    };
+    let mut others = registry
+        .mappings()
+        .filter_map(|(path, _)| Project::recorded(path));
+    let other = others.find(|other| other != project && is_same(other))?;
+    let way_out = match given {
+        Some(given) => format!("put `{{parent}}` into `{given}`"),
+        None => {
+            let set = "set --instance-id 'pycharm-{parent}-{project}'";
+            format!("{} gives it another one", command_for(set, project))
+        }
+    };
+    Some(format!(
+        "`{}` and `{}` both send the instance id `{instance_id}`, so that the target cannot tell them apart; {way_out}",
+        escaped_path(project.path()),
+        escaped_path(other.path()),
+    ))
+}
+
 /// Whether the identifier or a field contains something that only a project has.
 pub fn needs_project(instance: &Template, headers: &[(String, Template)]) -> bool {
     let mut templates = headers.iter().map(|(_, value)| value).chain([instance]);
@@ -92,9 +139,11 @@ pub fn needs_project(instance: &Template, headers: &[(String, Template)]) -> boo
 /// What placeholders stand for.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
+    /// The project; `None` where nothing needs it and it is unknown.
     pub project: Option<&'a Project>,
     /// `None` where there is none, or it is not known yet.
     pub port: Option<Port>,
+    /// The variables, for the user's name.
     pub environment: &'a Environment<'a>,
 }
 
@@ -214,6 +263,8 @@ const OF_PROJECTS: [Placeholder; 3] = [
     Placeholder::Parent,
     Placeholder::Branch,
 ];
+
+const INSTANCE_ID_OPTION: &str = "--instance-id";
 
 const INSTANCE_ID: &str = "pycharm-{project}";
 
