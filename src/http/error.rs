@@ -101,7 +101,7 @@ impl Error {
             Error::StatusLine => row(400, "bad_status_line", "the status line is malformed"),
             Error::Version => row(400, "bad_version", "the version is neither HTTP/1.1 nor HTTP/1.0; switch the client to HTTP/1.1"),
             Error::VersionMajor => row(505, "version_not_supported", "the version is neither HTTP/1.1 nor HTTP/1.0; switch the client to HTTP/1.1"),
-            Error::FieldName => row(400, "bad_field_name", "a field line is folded, or white space stands before its colon"),
+            Error::FieldName => row(400, "bad_field_name", "a field line is folded, or does not start with a name and a colon"),
             Error::FieldValue => row(400, "bad_field_value", "a field value holds a control character"),
             Error::Target => row(400, "bad_target", "the request target is malformed; percent-encode what a URL cannot hold"),
             Error::HostMissing => row(400, "host_missing", "the Host field is missing"),

@@ -123,7 +123,7 @@ impl Reply<'_> {
             403 => "permission_error",
             408 | 504 => "timeout_error",
             413 | 414 | 431 => "request_too_large",
-            400..=499 | 501 => "invalid_request_error",
+            400..=499 | 501 | 505 => "invalid_request_error",
             503 => "overloaded_error",
             _ => "api_error",
         }
@@ -360,6 +360,26 @@ mod tests {
                 body.contains(&format!("\"code\":\"{}\"", error.reply().code)),
                 "{body}"
             );
+        }
+    }
+
+    #[test]
+    fn the_type_of_an_error_is_one_that_clients_know() {
+        for (status, expected) in [
+            (400, "invalid_request_error"),
+            (403, "permission_error"),
+            (408, "timeout_error"),
+            (414, "request_too_large"),
+            (421, "invalid_request_error"),
+            (431, "request_too_large"),
+            (501, "invalid_request_error"),
+            (502, "api_error"),
+            (503, "overloaded_error"),
+            (504, "timeout_error"),
+            (505, "invalid_request_error"),
+            (508, "api_error"),
+        ] {
+            assert_eq!(reply(status, "").kind(), expected, "{status}");
         }
     }
 
