@@ -9,6 +9,7 @@ use super::mapping::command_for;
 use super::settings::PORT;
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
+use crate::cli::output::eprint_line;
 use crate::cli::port_state::{PortState, port_state};
 use crate::text::{Escaped, escaped_path, io_message};
 
@@ -21,7 +22,28 @@ use crate::text::{Escaped, escaped_path, io_message};
 pub(super) fn port_for_clients(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
     let (project, port, _) = mapping_of(context, path)?;
     check_owner(port, project.as_ref())?;
+    bad_port(port, project.as_ref())
+        .iter()
+        .for_each(eprint_line);
     Ok(port)
+}
+
+/// A warning if `fetch` refuses to connect to the port: one that another program has assigned to `project`, or that is given. All
+/// commands that start an interceptor, or tell clients or users a port, print it.
+pub(super) fn bad_port(port: Port, project: Option<&Project>) -> Option<String> {
+    port.is_bad_for_fetch().then(|| {
+        let way_out = match project {
+            Some(project) => format!(
+                "; {} and {} for another one",
+                command_for("remove", project),
+                command_for("allocate", project)
+            ),
+            None => String::new(),
+        };
+        format!(
+            "warning: browsers and node's fetch refuse to connect to port {port} (\"bad port\"); other clients can{way_out}"
+        )
+    })
 }
 
 /// Checks that clients of `port` would not send their keys to another user, who listens there.

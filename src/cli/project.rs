@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
-use super::address::no_port;
+use super::address::{bad_port, no_port};
 use super::identity::namesake;
 use super::kept;
 use super::mapping::{command_for, warn_of_running};
@@ -161,6 +161,7 @@ impl Allocate {
                 }
             }
         }
+        bad_port(port, Some(&project)).iter().for_each(eprint_line);
         Ok(Exit::Done)
     }
 }

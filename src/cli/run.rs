@@ -85,9 +85,9 @@ impl Run {
         })?;
         // The thread ends with the process and cannot remove the socket of its feed.
         let _feed = OwnSocket::before_start(options.feed.as_deref());
-        let borrowed = prepared.borrowed_port(context);
+        let warnings = prepared.port_warnings(context);
         let authority = start(&prepared, options)?;
-        borrowed.iter().for_each(eprint_line);
+        warnings.iter().for_each(eprint_line);
         let Program { name, arguments } = &self.program;
         let arguments = arguments.iter().map(|word| raw::from_text(word));
         let variables = variables(&authority, &context.environment);

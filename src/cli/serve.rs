@@ -40,12 +40,12 @@ impl Serve {
         let inherited = Inherited::take(&self, &context.environment)?;
         let (prepared, options) = self.prepare(context, inherited, stop::stop_signals())?;
         let announcement = prepared.announcement(&options);
-        let borrowed = prepared.borrowed_port(context);
+        let warnings = prepared.port_warnings(context);
         let notifier = Notifier::from_environment(&context.environment);
         let mut on_event = |event: Event<'_>| match event {
             Event::Listening(addresses) => {
                 announcement.print(addresses);
-                borrowed.iter().for_each(eprint_line);
+                warnings.iter().for_each(eprint_line);
                 prepared.record_start();
                 notifier.send("READY=1");
             }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::json;
 
+use super::address::bad_port;
 use super::field::{field, is_same_field};
 use super::identity::instance_template;
 use super::kept;
@@ -115,6 +116,9 @@ impl Set {
             ));
         }
         self.print(context, &project, port, &kept)?;
+        port.and_then(|port| bad_port(port, Some(&project)))
+            .iter()
+            .for_each(eprint_line);
         Ok(Exit::Done)
     }
 

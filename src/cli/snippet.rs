@@ -14,7 +14,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::registry::{Port, Settings};
 
 use self::facts::{Facts, File};
-use super::address::{check_owner, local, mapping_of};
+use super::address::{bad_port, check_owner, local, mapping_of};
 use super::identity::{self, instance_template};
 use super::kept::settings_of;
 use super::serve;
@@ -98,6 +98,7 @@ impl Snippet {
         let (folder, port, registry) = mapping_of(context, self.path.as_deref())?;
         if service.is_none() {
             check_owner(port, folder.as_ref())?;
+            bad_port(port, folder.as_ref()).iter().for_each(eprint_line);
         }
         let kept = match &folder {
             Some(folder) => settings_of(&registry, folder),

@@ -142,10 +142,32 @@ fn ports_that_browsers_refuse_are_neither_suggested_nor_allocated() {
     // One that is given, or assigned by another program, is used and reported.
     let shop = home.path("shop");
     let home = home.with_mappings(&[(&shop, 6667)], 6668);
-    assert_eq!(home.ic(["allocate", "-q"]).result(0), "6667\n");
-    let served = home.ic(["serve", "--mock", "--idle-exit", "0.1"]);
-    let warning = "ic: warning: browsers and node's fetch refuse to connect to port 6667";
-    assert!(served.err.contains(warning), "{served:?}");
+    let run = ["run", "--mock", "--", "true"];
+    let run_at = ["run", "--mock", "--port", "6668", "--", "true"];
+    for (arguments, port, out) in [
+        (&["allocate", "-q"][..], 6667, "6667\n"),
+        (&["env", "--json"], 6667, "{\"OPENAI_BASE_URL\":"),
+        (&["env"], 6667, "export OPENAI_BASE_URL="),
+        (
+            &["set", "--target", "http://localhost:4000"],
+            6667,
+            "Project: shop\n",
+        ),
+        (&["snippet", "aider"], 6667, ""),
+        (&["serve", "--mock", "--idle-exit", "0.1"], 6667, ""),
+        (&run, 6667, ""),
+        (&run_at, 6668, ""),
+    ] {
+        let ran = home.ic(arguments);
+        let warning = format!(
+            "ic: warning: browsers and node's fetch refuse to connect to port {port} (\"bad port\"); other clients can"
+        );
+        assert_eq!(ran.err.matches(&warning).count(), 1, "{ran:?}");
+        let way_out = "; `ic remove` and `ic allocate` for another one\n";
+        assert_eq!(ran.err.contains(way_out), port == 6667, "{ran:?}");
+        assert!(ran.out.starts_with(out), "{ran:?}");
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+    }
     let examined = home.ic(["doctor", "--no-stream"]);
     if cfg!(feature = "ui") {
         let page = home.ic(["ui", "--no-open", "--port", "10080"]).complaint(2);

@@ -22,8 +22,7 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Prints them for an interceptor that listens on `addresses`, with a warning if other machines can reach it, or some clients
-    /// cannot.
+    /// Prints them for an interceptor that listens on `addresses`, with a warning if other machines can reach it.
     pub fn print(&self, addresses: &[Address]) {
         let tcp: Vec<SocketAddr> = addresses.iter().filter_map(Address::tcp).collect();
         let mut places = Vec::new();
@@ -56,13 +55,6 @@ impl Announcement {
                      name the hosts that clients use with --allow-host\n",
                 );
             }
-        }
-        if let Some((port, _)) = self.port
-            && port.is_bad_for_fetch()
-        {
-            text.push_str(&format!(
-                "ic: warning: browsers and node's fetch refuse to connect to port {port} (\"bad port\"); other clients can\n"
-            ));
         }
         eprint_text(&text);
     }

@@ -12,6 +12,7 @@ use super::port::{PortOrigin, ResolvedPort};
 use super::settings::ServeSettings;
 use super::socket_activation::Inherited;
 use super::upstream::Route;
+use crate::cli::address::bad_port;
 use crate::cli::context::Context;
 use crate::cli::identity::Facts;
 use crate::cli::outcome::Failure;
@@ -110,9 +111,19 @@ impl Prepared {
         self.last_used.iter().for_each(LastUsed::record_stop);
     }
 
+    /// Warnings about its port, for when it listens: `fetch` [refuses](bad_port) it, or it is [borrowed](Self::borrowed_port).
+    pub fn port_warnings(&self, context: &Context<'_>) -> Vec<String> {
+        let bad = self.port.and_then(|(port, origin)| {
+            let is_mapped = matches!(origin, PortOrigin::Registry | PortOrigin::Allocated);
+            let project = self.settings.project.as_ref().filter(|_| is_mapped);
+            bad_port(port, project)
+        });
+        bad.into_iter().chain(self.borrowed_port(context)).collect()
+    }
+
     /// A warning if `--port` gives a port that the registry has assigned to another project. `None` also if the registry cannot
     /// be read: it is not needed. INTERCEPTOR_PORT leaves the registry alone.
-    pub fn borrowed_port(&self, context: &Context<'_>) -> Option<String> {
+    fn borrowed_port(&self, context: &Context<'_>) -> Option<String> {
         let Some((port, PortOrigin::Flag)) = self.port else {
             return None;
         };
