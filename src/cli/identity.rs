@@ -203,7 +203,7 @@ impl Facts<'_> {
     ///
     /// # Errors
     ///
-    /// Bad usage: a value is longer than [`VALUE_BYTES_MAX`].
+    /// Bad usage: a value is longer than 16 KiB.
     pub fn fields(
         &self,
         instance: &Template,

@@ -102,7 +102,7 @@ pub fn is_always_hop_by_hop(name: &str) -> bool {
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Whether one of the fields `names` has one of [`CONNECTION_SCHEMES`]. Requests of others must not go over such a connection
+/// Whether one of the fields `names` has a scheme that authenticates the connection. Requests of others must not go over such a connection
 /// (RFC 9110 §3.3).
 pub fn authenticates(fields: &[Field<'_>], names: [&str; 2]) -> bool {
     names

@@ -17,7 +17,7 @@ impl Port {
         self.0.get()
     }
 
-    /// Whether the `fetch` of browsers and of node refuses to connect to this port, as [`FETCH_BAD_PORTS`] says.
+    /// Whether the `fetch` of browsers and of node refuses to connect to this port, as the Fetch standard says.
     pub fn is_bad_for_fetch(self) -> bool {
         FETCH_BAD_PORTS.binary_search(&self.get()).is_ok()
     }

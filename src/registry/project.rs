@@ -145,7 +145,7 @@ pub fn home_folder() -> Option<PathBuf> {
 }
 
 /// Whether the project recorded under `path` was deleted: the path does not exist, but its parent folder does. If that is gone as
-/// well, the nearest folder that exists must be one in which this user removes folders ([`is_of_user`]). A disk that is not
+/// well, the nearest folder that exists must be one in which this user removes folders (`is_of_user`). A disk that is not
 /// mounted, or a folder without read permission, is not a deletion.
 pub fn is_deleted(path: &Path) -> bool {
     if !is_missing(path) {
