@@ -325,7 +325,7 @@ impl Globals {
     fn store(&self, environment: &Environment<'_>) -> Result<Store, Failure> {
         let file = match self.registry_file(environment) {
             Some(given) => {
-                let path = given.file()?;
+                let path = given.registry_file()?;
                 // Absolute, because results show it and other processes use it. It fails only without a current
                 // folder; opening the file then reports that.
                 std::path::absolute(&path).unwrap_or(path)

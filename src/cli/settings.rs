@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::registry::Port;
-use crate::registry::project::expand_home;
+use crate::registry::project::{expand_home, registry_file};
 use crate::serve::{BadUrl, Target, check_length};
 
 use crate::cli::outcome::Failure;
@@ -177,6 +177,11 @@ impl SourcedValue {
     /// The path of a file or a folder, with the home folder for a leading `~/`.
     pub fn file(&self) -> Result<PathBuf, Failure> {
         expand_home(self.path()?).map_err(|error| self.refused(error))
+    }
+
+    /// The path of the registry file, with the home folder as in [`file`](Self::file).
+    pub fn registry_file(&self) -> Result<PathBuf, Failure> {
+        registry_file(self.path()?).map_err(|error| self.refused(error))
     }
 
     /// Any bytes, not empty.

@@ -16,7 +16,7 @@ use super::allocate::Exhausted;
 use super::model::Registry;
 use super::port::{EmptyRange, NotAPort, Port, PortRange};
 use super::probe::{Availability, availability};
-use super::project::{Project, expand_home};
+use super::project::{Project, registry_file};
 use super::prune::{Pruned, allocate_or_prune};
 use super::store::{DamageReport, Store, StoreError};
 
@@ -202,7 +202,7 @@ impl PortRegistry {
 
 /// The file that `PORT_REGISTRY_PATH` names.
 fn from_variable(path: &Path) -> Result<PathBuf, RegistryError> {
-    let file = expand_home(path).map_err(|source| RegistryError::Path {
+    let file = registry_file(path).map_err(|source| RegistryError::Path {
         path: path.to_owned(),
         source,
     })?;
@@ -359,6 +359,13 @@ mod tests {
 
     #[test]
     fn what_is_no_port_or_no_range_is_refused_by_name() {
+        check(
+            RegistryOptions::default(),
+            &[("PORT_REGISTRY_PATH", "'~/r'")],
+            Err(
+                "cannot resolve the path `'~/r'`: begins with a quote; leave out the quotes, which only a shell removes",
+            ),
+        );
         let abc = "INTERCEPTOR_PORT_MAX is `abc`; a port is a number from 1 to 65535";
         check(
             options(None, None),

@@ -138,6 +138,30 @@ pub fn expand_home(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Returns the path of a registry file that an option or a variable names, with [the home folder](expand_home).
+///
+/// # Errors
+///
+/// As [`expand_home`]; or the path begins with a quote or white space, or ends with white space. A shell removes these; in a file of
+/// variables (`docker run --env-file`) or behind a line end CRLF they are part of the value, and would name another file, in a
+/// folder below the current one.
+pub fn registry_file(path: &Path) -> io::Result<PathBuf> {
+    let text = path.to_string_lossy();
+    let stray = if text.starts_with(QUOTES) {
+        "begins with a quote; leave out the quotes, which only a shell removes"
+    } else if text.starts_with(char::is_whitespace) {
+        "begins with white space; leave it out"
+    } else if text.ends_with(char::is_whitespace) {
+        "ends with white space or a line end; leave it out"
+    } else {
+        return expand_home(path);
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, stray))
+}
+
+/// Also those that word processors make of them.
+const QUOTES: [char; 7] = ['"', '\'', '“', '”', '„', '‘', '’'];
+
 /// The home folder, from `HOME` or the user database; `None` also if it is relative, which would be another one in each
 /// folder.
 pub fn home_folder() -> Option<PathBuf> {

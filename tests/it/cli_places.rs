@@ -279,6 +279,52 @@ fn a_project_that_no_shell_has_expanded_is_in_the_home_folder() {
 }
 
 #[test]
+fn a_registry_in_quotes_or_white_space_is_refused() {
+    for (given, why) in [
+        ("\"~/ports.json\"", "begins with a quote; "),
+        ("'/srv/ports.json'", "begins with a quote; "),
+        ("\"ports.json", "begins with a quote; "),
+        ("\"", "begins with a quote; "),
+        ("“~/ports.json”", "begins with a quote; "),
+        (" ~/ports.json", "begins with white space; "),
+        ("\u{a0}/srv/ports.json", "begins with white space; "),
+        (" ", "begins with white space; "),
+        ("~/ports.json ", "ends with white space or a line end; "),
+        ("ports.json\r", "ends with white space or a line end; "),
+    ] {
+        for is_variable in [true, false] {
+            let home = Home::new();
+            let home = if is_variable {
+                home.with("PORT_REGISTRY_PATH", given)
+            } else {
+                home
+            };
+            let before = home.content();
+            for arguments in [&["allocate"][..], &["list"], &["check", "9999"], &["env"]] {
+                let option = ["--registry", given];
+                let option = option.iter().filter(|_| !is_variable);
+                let ran = home.ic(option.chain(arguments));
+                let complaint = ran.complaint(2);
+                let source = if is_variable {
+                    "`PORT_REGISTRY_PATH="
+                } else {
+                    "`--registry "
+                };
+                assert!(complaint.starts_with(source), "{complaint}");
+                assert!(complaint.contains(&format!("` {why}leave ")), "{complaint}");
+            }
+            assert_eq!(home.content(), before, "{given}");
+        }
+    }
+    // Inside of a path, and in a relative one that is meant, they are part of names.
+    for given in ["./\"ports.json", "./ports \"1\".json", "ports of me.json"] {
+        let home = Home::new();
+        home.ic(["--registry", given, "allocate", "-q"]).result(0);
+        assert!(home.path("shop").join(given).is_file(), "{given}");
+    }
+}
+
+#[test]
 fn a_relative_registry_in_a_variable_is_a_warning() {
     let home = Home::new().with("PORT_REGISTRY_PATH", "ports.json");
     let here = home.path("shop/ports.json");
