@@ -131,8 +131,10 @@ impl Allocate {
         if created {
             note_if_missing(&project);
         }
-        let registry = handle.store.read()?.registry;
-        if let Some(why) = namesake(&registry, &project, None, &context.environment) {
+        // The port is allocated: if the registry cannot be read for the warning, that is no failure.
+        if let Ok(loaded) = handle.store.read()
+            && let Some(why) = namesake(&loaded.registry, &project, None, &context.environment)
+        {
             eprint_line(format_args!("warning: {why}"));
         }
         match format {
