@@ -104,22 +104,20 @@ impl Snippet {
             Some(folder) => settings_of(&registry, folder),
             None => Settings::default(),
         };
-        let kept_target = kept.target.as_deref();
+        let kept_target = || Some(SourcedValue::kept("--target", kept.target.as_deref()?));
         let target = target
-            .or_else(|| kept_target.map(|kept| SourcedValue::kept("--target", kept)))
+            .or_else(kept_target)
             .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
         let target = target.target()?.to_string();
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
         let (instance, settings) = match service {
             Some(_) => {
-                let template =
-                    instance_template(&context.environment, None, kept.instance_id.as_deref())?;
                 let facts = identity::Facts {
                     project: Some(&folder),
                     port: Some(port),
                     environment: &context.environment,
                 };
-                let instance = escaped(&facts.instance_id(&template)?);
+                let instance = instance(&facts, kept.instance_id.as_deref())?;
                 (instance, self.settings(context, port)?)
             }
             None => (String::new(), Vec::new()),
@@ -159,3 +157,9 @@ impl Snippet {
 
 /// A placeholder for the user to replace.
 const MODEL: &str = "YOUR-MODEL";
+
+/// The instance identifier, escaped where it would be read as a template.
+fn instance(facts: &identity::Facts<'_>, kept: Option<&str>) -> Result<String, Failure> {
+    let template = instance_template(facts.environment, None, kept)?;
+    Ok(escaped(&facts.instance_id(&template)?))
+}

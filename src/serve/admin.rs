@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::metrics::Metrics;
 use super::site::Site;
 use crate::http::head::{RequestHead, Version};
 use crate::http::reply::{self, ReplyOptions};
@@ -99,24 +100,8 @@ fn health(site: &Site) -> String {
 
 fn metrics(site: &Site) -> String {
     let metrics = &site.metrics;
-    let mut text = String::from(
-        "# HELP ic_requests_total Requests by class of status, refused requests and connections included.\n\
-         # TYPE ic_requests_total counter\n",
-    );
-    for (class, count) in CLASS_NAMES.iter().zip(metrics.classes()) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "ic_requests_total{{class=\"{class}\"}} {count}");
-    }
-    text.push_str(
-        "# HELP ic_own_responses_total Responses of ic itself by reason: x-ic-error, or the page.\n\
-         # TYPE ic_own_responses_total counter\n",
-    );
-    for (reason, count) in metrics.own_responses() {
-        let _ = writeln!(
-            text,
-            "ic_own_responses_total{{reason=\"{reason}\"}} {count}"
-        );
-    }
+    let mut text = response_counters(metrics);
+    // Writing to a string cannot fail.
     let _ = write!(
         text,
         "# HELP ic_requests_in_flight Requests being served.\n\
@@ -158,6 +143,27 @@ fn metrics(site: &Site) -> String {
         "From the first byte of a request to the last of its response.",
         &mut text,
     );
+    text
+}
+
+fn response_counters(metrics: &Metrics) -> String {
+    let mut text = String::from(
+        "# HELP ic_requests_total Requests by class of status, refused requests and connections included.\n\
+         # TYPE ic_requests_total counter\n",
+    );
+    for (class, count) in CLASS_NAMES.iter().zip(metrics.classes()) {
+        let _ = writeln!(text, "ic_requests_total{{class=\"{class}\"}} {count}");
+    }
+    text.push_str(
+        "# HELP ic_own_responses_total Responses of ic itself by reason: x-ic-error, or the page.\n\
+         # TYPE ic_own_responses_total counter\n",
+    );
+    for (reason, count) in metrics.own_responses() {
+        let _ = writeln!(
+            text,
+            "ic_own_responses_total{{reason=\"{reason}\"}} {count}"
+        );
+    }
     text
 }
 

@@ -178,11 +178,10 @@ fn forward<'a>(
     site: &'a Site,
 ) -> impl Future<Output = Result<(u16, AfterResponse), ExchangeError>> {
     async move {
-        let (client, limit) = (&mut connection.client, &connection.limit);
-        let pinned = &mut connection.pinned;
+        let (client, pinned) = (&mut connection.client, &mut connection.pinned);
         let origin_limit = site.service.clock.deadline();
         let limits = Limits {
-            client: limit,
+            client: &connection.limit,
             origin: &origin_limit,
         };
         let mut body = Body::new(request.framing);
@@ -218,16 +217,15 @@ fn forward<'a>(
                     }
                     return Ok((status, next));
                 }
-                Err(fault) => {
-                    let has_response = attempt.has_response.get();
-                    if !attempt.restart_after(&fault) {
-                        return Err(ExchangeError {
-                            fault,
-                            has_response,
-                        });
-                    }
+                Err(fault) if attempt.restart_after(&fault) => {
                     log::debug!("the kept connection was closed; sending the request again");
                     kept = None;
+                }
+                Err(fault) => {
+                    return Err(ExchangeError {
+                        fault,
+                        has_response: attempt.has_response.get(),
+                    });
                 }
             }
         }

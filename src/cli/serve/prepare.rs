@@ -57,13 +57,7 @@ impl Serve {
         } else if let Some(socket) = &settings.socket {
             (Listen::At(socket.path.clone(), socket.mode), Vec::new())
         } else {
-            let port = number.map_or(0, Port::get);
-            let on = |ips: Vec<IpAddr>| {
-                ips.into_iter()
-                    .map(|ip| SocketAddr::new(ip, port))
-                    .collect()
-            };
-            let tcp: Vec<Vec<SocketAddr>> = ips.into_iter().map(on).collect();
+            let tcp = with_port(&ips, number);
             (Listen::On(tcp.clone()), tcp.concat())
         };
         settings.guard.local_hosts_only = local_hosts_only(&tcp);
@@ -98,6 +92,12 @@ impl Serve {
         };
         Ok((prepared, options))
     }
+}
+
+fn with_port(ips: &[Vec<IpAddr>], port: Option<Port>) -> Vec<Vec<SocketAddr>> {
+    let port = port.map_or(0, Port::get);
+    let on = |ips: &Vec<IpAddr>| ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
+    ips.iter().map(on).collect()
 }
 
 impl Prepared {

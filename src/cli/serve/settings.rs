@@ -16,6 +16,7 @@ use crate::cli::output::eprint_line;
 use crate::cli::project::refuse_no_folder;
 use crate::cli::settings::{self, Environment, SourcedValue, mock_interval};
 use crate::cli::template::{Placeholder, Template};
+use crate::registry::Registry;
 use crate::registry::Settings;
 use crate::registry::project::Project;
 use crate::serve::{Guard, Timeouts, Trust};
@@ -100,12 +101,7 @@ impl Serve {
         let needs_project = identity::needs_project(&values.instance, &values.headers);
         let (port, project) = self.project_and_port(port, needs_project, globals, environment)?;
         if let PortChoice::Registry(registry, project) = &port {
-            let registry = registry.store.read()?.registry;
-            values = self.values(&settings_of(&registry, project), environment)?;
-            let option = self.instance_id.as_deref();
-            if let Some(why) = identity::namesake(&registry, project, option, environment) {
-                eprint_line(format_args!("warning: {why}"));
-            }
+            values = self.values_of(project, &registry.store.read()?.registry, environment)?;
         }
         let Values {
             upstream,
@@ -137,6 +133,21 @@ impl Serve {
             timeouts,
             connections_max,
         })
+    }
+
+    /// As [`values`](Self::values), with what `ic set` keeps for `project`. Warns of another one with its instance id.
+    fn values_of(
+        &self,
+        project: &Project,
+        registry: &Registry,
+        environment: &Environment<'_>,
+    ) -> Result<Values, Failure> {
+        let option = self.instance_id.as_deref();
+        let values = self.values(&settings_of(registry, project), environment)?;
+        if let Some(why) = identity::namesake(registry, project, option, environment) {
+            eprint_line(format_args!("warning: {why}"));
+        }
+        Ok(values)
     }
 
     /// Reads the values that `ic set` can keep.
