@@ -898,13 +898,14 @@ fn the_memory_of_many_large_requests_goes_back_to_the_system() {
 fn the_memory_of_responses_that_clients_did_not_read_goes_back_to_the_system() {
     use rustix::net::sockopt::set_socket_recv_buffer_size;
     use rustix::net::{AddressFamily, SocketType, connect, socket};
-    const CLIENTS: u64 = 150;
+    const CLIENTS: u64 = 300;
     const BODY_BYTES: u64 = 60_000;
-    const KEPT_BYTES_MAX: u64 = 4 << 20;
     let count = room_for_connections(CLIENTS);
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY_BYTES}\r\n\r\n");
     let response = head + &"x".repeat(BODY_BYTES as usize);
-    let origin = Origin::answering(move |_, _| Reply::Bytes(response.clone().into_bytes()));
+    // A session of TLS has memory of its own.
+    let origin =
+        Origin::listen_in_plain().answers(move |_, _| Reply::Bytes(response.clone().into_bytes()));
     let interceptor = Interceptor::before(&origin);
     served_client(&interceptor);
     let before = interceptor.memory().0;
@@ -923,7 +924,8 @@ fn the_memory_of_responses_that_clients_did_not_read_goes_back_to_the_system() {
     wait_until("responses wait", true, || grown() > held / 10 * 9);
     // Its response lies behind those of the others, where an allocator takes it from.
     clients.drain(..clients.len() - 1);
-    wait_until("they have left", true, || grown() < KEPT_BYTES_MAX);
+    // The pools of buffers, and tables that have grown, stay.
+    wait_until("they have left", true, || grown() < held / 3);
 }
 
 /// CPU time that a process has used, in ticks of 10 ms.
