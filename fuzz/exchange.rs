@@ -911,7 +911,7 @@ fn check_own(bytes: &[u8]) {
     assert!(is_whole || body.is_empty(), "{}", bytes.escape_ascii());
 }
 
-/// Errors that the reference does not check: the host of a request, and limits.
+/// Errors that the reference does not check: the host and the scheme of a request, and limits.
 fn is_beyond_the_reference(error: Error) -> bool {
     matches!(
         error,
@@ -921,6 +921,7 @@ fn is_beyond_the_reference(error: Error) -> bool {
             | Error::HostRepeated
             | Error::HostMalformed
             | Error::HostForeign
+            | Error::ForwardProxy
             | Error::OriginForeign
             | Error::Loop
             | Error::Connect
