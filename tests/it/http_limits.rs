@@ -897,7 +897,7 @@ fn the_memory_of_many_large_requests_goes_back_to_the_system() {
 #[cfg(target_os = "linux")]
 fn the_memory_of_responses_that_clients_did_not_read_goes_back_to_the_system() {
     use rustix::net::sockopt::set_socket_recv_buffer_size;
-    use rustix::net::{AddressFamily, SocketType, connect, socket};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
     const CLIENTS: u64 = 300;
     const BODY_BYTES: u64 = 60_000;
     let count = room_for_connections(CLIENTS);
@@ -910,7 +910,10 @@ fn the_memory_of_responses_that_clients_did_not_read_goes_back_to_the_system() {
     served_client(&interceptor);
     let before = interceptor.memory().0;
     let client = |_| {
-        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        // A process that another test starts must not keep it open.
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+        let socket = socket.expect("a socket");
         set_socket_recv_buffer_size(&socket, 4 << 10).expect("the receive buffer can be set");
         connect(&socket, &interceptor.address()).expect("it listens");
         let mut client = Conn::new("client", socket.into());
