@@ -41,6 +41,18 @@ impl Environment<'_> {
             .map(|value| SourcedValue::flag(flag, value))
             .or_else(|| self.variable(variable))
     }
+
+    /// As [`flag_or_variable`](Self::flag_or_variable), otherwise what `ic set` keeps for the option.
+    pub fn setting(
+        &self,
+        flag: &'static str,
+        value: Option<&str>,
+        variable: &'static str,
+        kept: Option<&str>,
+    ) -> Option<SourcedValue> {
+        self.flag_or_variable(flag, value, variable)
+            .or_else(|| Some(SourcedValue::kept(flag, kept?)))
+    }
 }
 
 /// A value and where it came from; displays as `--port 80`, `INTERCEPTOR_PORT=80`, `ic set --target URL`, or the value alone,

@@ -93,8 +93,8 @@ impl Snippet {
             Some(model) => SourcedValue::flag("--model", model).text()?.to_owned(),
             None => MODEL.to_owned(),
         };
-        let target = context.environment.variable(settings::TARGET_URL);
-        target.as_ref().map(SourcedValue::target).transpose()?;
+        let configured = context.environment.variable(settings::TARGET_URL);
+        configured.as_ref().map(SourcedValue::target).transpose()?;
         let (folder, port, registry) = mapping_of(context, self.path.as_deref())?;
         if service.is_none() {
             check_owner(port, folder.as_ref())?;
@@ -104,9 +104,10 @@ impl Snippet {
             Some(folder) => settings_of(&registry, folder),
             None => Settings::default(),
         };
-        let kept_target = || Some(SourcedValue::kept("--target", kept.target.as_deref()?));
-        let target = target
-            .or_else(kept_target)
+        let kept_target = kept.target.as_deref();
+        let target = context
+            .environment
+            .setting("--target", None, settings::TARGET_URL, kept_target)
             .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
         let target = target.target()?.to_string();
         let folder = folder.map_or_else(|| context.project(None), Ok)?;

@@ -16,9 +16,8 @@ use crate::cli::output::eprint_line;
 use crate::cli::project::refuse_no_folder;
 use crate::cli::settings::{self, Environment, SourcedValue, mock_interval};
 use crate::cli::template::{Placeholder, Template};
-use crate::registry::Registry;
-use crate::registry::Settings;
 use crate::registry::project::Project;
+use crate::registry::{Registry, Settings};
 use crate::serve::{Guard, Timeouts, Trust};
 
 /// How an interceptor is to run, by topic. Names are not resolved and certificates are not read.
@@ -175,12 +174,9 @@ impl Serve {
                 "`--mock-interval-ms` is for the mock; give `--mock` as well",
             )),
             (false, target, None) => {
-                const OPTION: &str = "--target";
-                let given =
-                    environment.flag_or_variable(OPTION, target.as_deref(), settings::TARGET_URL);
-                let kept = kept.target.as_deref();
-                let target = given
-                    .or_else(|| kept.map(|kept| SourcedValue::kept(OPTION, kept)))
+                let (option, kept) = (target.as_deref(), kept.target.as_deref());
+                let target = environment
+                    .setting("--target", option, settings::TARGET_URL, kept)
                     .unwrap_or_else(|| SourcedValue::default(TARGET_URL));
                 target.text()?;
                 Ok(Upstream::Target(target))
