@@ -1,5 +1,6 @@
 //! What an interceptor sends with every request: the instance identifier and the fields of `--header`.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::field::{field, is_same_field};
@@ -10,7 +11,7 @@ use super::template::{Placeholder, Purpose, Template, is_field_value};
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::registry::project::{Project, is_deleted};
-use crate::registry::{Header, Port, Registry};
+use crate::registry::{Header, Port, Registry, Settings};
 use crate::text::{escaped_path, name};
 
 /// The instance identifier with its placeholders; `option` is the value of `--instance-id`, `kept` that of `ic set`.
@@ -24,8 +25,7 @@ pub fn instance_template(
     kept: Option<&str>,
 ) -> Result<Template, Failure> {
     let given = environment
-        .flag_or_variable(INSTANCE_ID_OPTION, option, settings::INSTANCE_ID)
-        .or_else(|| kept.map(|kept| SourcedValue::kept(INSTANCE_ID_OPTION, kept)))
+        .setting(INSTANCE_ID_OPTION, option, settings::INSTANCE_ID, kept)
         .unwrap_or_else(|| SourcedValue::default(INSTANCE_ID));
     Template::parse(given.text()?, Purpose::InstanceId).map_err(|unknown| given.refused(unknown))
 }
@@ -92,30 +92,32 @@ pub fn namesake(
     environment: &Environment<'_>,
 ) -> Option<String> {
     let notes = registry.notes();
-    let id_of = |project: &Project, option: Option<&str>| {
-        let kept = notes.settings(project.path()).unwrap_or_default();
-        let template = instance_template(environment, option, kept.instance_id.as_deref()).ok()?;
+    let settings: HashMap<&Path, Settings> = notes.settings_of_all().collect();
+    let id_of = |project: &Project, port: Option<Port>, option: Option<&str>| {
+        let kept = settings.get(project.path());
+        let kept = kept.and_then(|kept| kept.instance_id.as_deref());
+        let template = instance_template(environment, option, kept).ok()?;
         let facts = Facts {
             project: Some(project),
-            port: registry.port_of(project),
+            port,
             environment,
         };
         let has_placeholders = template.around_placeholders().is_some();
         Some((facts.instance_id(&template).ok()?, has_placeholders))
     };
     let given = environment.flag_or_variable(INSTANCE_ID_OPTION, option, settings::INSTANCE_ID);
-    let (instance_id, has_placeholders) = id_of(project, option)?;
+    let (instance_id, has_placeholders) = id_of(project, registry.port_of(project), option)?;
     if given.is_some() && !has_placeholders {
         return None;
     }
-    let is_same = |other: &Project| {
-        let id = id_of(other, None).map(|(id, _)| id);
+    let is_same = |other: &Project, port: Port| {
+        let id = id_of(other, Some(port), None).map(|(id, _)| id);
         id.as_deref() == Some(&*instance_id) && !is_deleted(other.path())
     };
     let mut others = registry
         .mappings()
-        .filter_map(|(path, _)| Project::recorded(path));
-    let other = others.find(|other| other != project && is_same(other))?;
+        .filter_map(|(path, port)| Some((Project::recorded(path)?, port)));
+    let (other, _) = others.find(|(other, port)| other != project && is_same(other, *port))?;
     let way_out = match given {
         Some(given) => format!("put `{{parent}}` into `{given}`"),
         None => {

@@ -306,6 +306,14 @@ impl Notes {
         }
     }
 
+    /// Returns how projects are served, each with its path: those whose settings are of this form.
+    pub fn settings_of_all(&self) -> impl Iterator<Item = (&Path, Settings)> {
+        self.projects.iter().filter_map(|entry| {
+            let text = json::get(&entry.members, SETTINGS)?;
+            Some((entry.path.as_path(), serde_json::from_str(text).ok()?))
+        })
+    }
+
     /// Whether both have settings of the project, and they differ.
     pub(super) fn contradict(&self, theirs: &Notes, path: &Path) -> bool {
         let value = |notes: &Notes| {
