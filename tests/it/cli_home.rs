@@ -291,19 +291,8 @@ pub fn unprivileged<A: AsRef<OsStr> + Debug>(home: &Home, arguments: &[A]) -> Op
         if !rustix::process::geteuid().is_root() {
             return ic.output();
         }
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-            .arg(ic.get_program())
-            .args(ic.get_args())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs(
-                ic.get_envs()
-                    .filter_map(|(name, value)| Some((name, value?))),
-            );
-        ic = command;
-        ic.stdin(Stdio::null()).output()
+        let options = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+        setpriv(&options, &ic).output()
     };
     // Other users cannot enter the folder of the test, so it runs in the root folder.
     let works = run(&["--version".as_ref()]).is_ok_and(|output| output.status.success());
@@ -315,6 +304,23 @@ pub fn unprivileged<A: AsRef<OsStr> + Debug>(home: &Home, arguments: &[A]) -> Op
     Some(Ran::from(run(&arguments).expect("it has just been run")))
 }
 
+/// `ic`, with its arguments and variables, as setpriv(1) with these options starts it.
+fn setpriv(options: &[&str], ic: &Command) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(options)
+        .arg(ic.get_program())
+        .args(ic.get_args())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(
+            ic.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .stdin(Stdio::null());
+    command
+}
+
 /// Runs `ic` as this user, with this group and this umask; prints a note if that is not possible.
 #[track_caller]
 pub fn as_user(
@@ -324,27 +330,10 @@ pub fn as_user(
     arguments: &[&str],
 ) -> Option<Ran> {
     let ic = home.command(arguments);
-    let ran = Command::new("setpriv")
-        .arg(format!("--reuid={user}"))
-        .arg(format!("--regid={group}"))
-        .args([
-            "--clear-groups",
-            "sh",
-            "-c",
-            "umask $0 && exec \"$@\"",
-            umask,
-        ])
-        .arg(ic.get_program())
-        .args(ic.get_args())
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .envs(
-            ic.get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output();
+    let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
+    let script = "umask $0 && exec \"$@\"";
+    let options = [&user, &group, "--clear-groups", "sh", "-c", script, umask];
+    let ran = setpriv(&options, &ic).current_dir("/").output();
     if !rustix::process::geteuid().is_root() || ran.is_err() {
         eprintln!("skipped: this machine cannot run ic as another user");
         return None;

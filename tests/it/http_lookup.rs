@@ -27,6 +27,12 @@ impl Hosts {
         std::fs::write(&self.0, lines).expect("the build folder can be written");
     }
 
+    /// Starts an interceptor toward `moving.test`.
+    fn interceptor(&self, scheme: &str, port: u16) -> Interceptor {
+        let launch = Launch::toward(format!("{scheme}://moving.test:{port}"));
+        self.under(launch).start()
+    }
+
     /// Puts it, and the files beside it, in the place of those in `/etc`.
     fn under(&self, launch: Launch) -> Launch {
         let folder = self.0.parent().expect("a file is in a folder");
@@ -85,8 +91,7 @@ fn check_moved() {
     let port = free_port();
     let _old = origin_at(11, port, None, (CLOSES, "old"));
     let _new = origin_at(12, port, None, (CLOSES, "new"));
-    let launch = Launch::toward(format!("http://moving.test:{port}"));
-    let interceptor = hosts.under(launch).start();
+    let interceptor = hosts.interceptor("http", port);
     assert_eq!(answer(&interceptor), "old");
     hosts.set("127.0.0.12 moving.test\n");
     assert_eq!(answer(&interceptor), "old", "connections share a lookup");
@@ -104,8 +109,7 @@ fn check_moved_while_connected() {
     let port = free_port();
     let old = origin_at(19, port, None, (keeps, "old"));
     let _new = origin_at(20, port, None, (keeps, "new"));
-    let launch = Launch::toward(format!("http://moving.test:{port}"));
-    let interceptor = hosts.under(launch).start();
+    let interceptor = hosts.interceptor("http", port);
     assert_eq!(answer(&interceptor), "old");
     hosts.set("127.0.0.20 moving.test\n");
     let mut idle = interceptor.client();
@@ -125,8 +129,7 @@ fn check_unresolved() {
     };
     let port = free_port();
     let origin = origin_at(18, port, None, (CLOSES, "ok"));
-    let launch = Launch::toward(format!("http://moving.test:{port}"));
-    let interceptor = hosts.under(launch).start();
+    let interceptor = hosts.interceptor("http", port);
     assert_eq!(answer(&interceptor), "ok");
     hosts.set("127.0.0.1 localhost\n");
     let mut idle = interceptor.client();
@@ -153,8 +156,7 @@ fn check_unanswered() {
         .expect("the build folder can be written");
     let port = free_port();
     let _origin = origin_at(21, port, None, (CLOSES, "ok"));
-    let launch = Launch::toward(format!("http://moving.test:{port}"));
-    let interceptor = hosts.under(launch).start();
+    let interceptor = hosts.interceptor("http", port);
     assert_eq!(answer(&interceptor), "ok");
     hosts.set("127.0.0.1 localhost\n");
     let mut idle = interceptor.client();
@@ -173,8 +175,7 @@ fn a_target_that_moves_is_found_at_once_when_its_old_address_fails() {
     };
     let port = free_port();
     let old = origin_at(13, port, None, (CLOSES, "old"));
-    let launch = Launch::toward(format!("http://moving.test:{port}"));
-    let interceptor = hosts.under(launch).start();
+    let interceptor = hosts.interceptor("http", port);
     assert_eq!(answer(&interceptor), "old");
     drop(old);
     let _new = origin_at(14, port, None, (CLOSES, "new"));
@@ -191,8 +192,7 @@ fn a_target_that_moves_is_found_at_once_when_another_certificate_is_at_its_old_a
     let identity = |name: &str| Some(tls::Authority::known().issue(&[name], |_| {}).server());
     let port = free_port();
     let old = origin_at(15, port, identity("moving.test"), (CLOSES, "old"));
-    let launch = Launch::toward(format!("https://moving.test:{port}"));
-    let interceptor = hosts.under(launch).start();
+    let interceptor = hosts.interceptor("https", port);
     assert_eq!(answer(&interceptor), "old");
     drop(old);
     let _other = origin_at(15, port, identity("other.test"), (CLOSES, "other"));
