@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
 use crate::registry::{Port, Project, Registry};
 
-use super::mapping::command_for;
+use super::mapping::{command_for, commands_for_another_port};
 use super::settings::PORT;
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
@@ -33,11 +33,7 @@ pub(super) fn port_for_clients(context: &Context<'_>, path: Option<&str>) -> Res
 pub(super) fn bad_port(port: Port, project: Option<&Project>) -> Option<String> {
     port.is_bad_for_fetch().then(|| {
         let way_out = match project {
-            Some(project) => format!(
-                "; {} and {} for another one",
-                command_for("remove", project),
-                command_for("allocate", project)
-            ),
+            Some(project) => format!("; {} for another one", commands_for_another_port(project)),
             None => String::new(),
         };
         format!(
@@ -59,11 +55,7 @@ pub(super) fn check_owner(port: Port, project: Option<&Project>) -> Result<(), F
         return Ok(());
     }
     let way_out = match project {
-        Some(project) => format!(
-            "{} and {} for another port",
-            command_for("remove", project),
-            command_for("allocate", project)
-        ),
+        Some(project) => format!("{} for another port", commands_for_another_port(project)),
         None => format!("give another port with {PORT}"),
     };
     Err(Failure::no(format!(

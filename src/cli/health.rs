@@ -199,13 +199,9 @@ fn ask(port: Port) -> Option<Identity> {
 }
 
 fn not_up(port: Port, project: Option<&Project>) -> Failure {
-    let command = |command: &str| match project {
-        Some(project) => command_for(command, project),
-        None => format!("`ic {command}`"),
-    };
     let state = match port_state(port) {
         PortState::Free => {
-            let serve = command("serve");
+            let serve = command_for("serve", project);
             return Failure::no(format!(
                 "nothing listens on port {port}; {serve} starts an interceptor"
             ));
@@ -213,7 +209,7 @@ fn not_up(port: Port, project: Option<&Project>) -> Failure {
         state @ PortState::InUse(_) => format!("is {state}"),
         state => state.to_string(),
     };
-    let doctor = command("doctor");
+    let doctor = command_for("doctor", project);
     Failure::no(format!(
         "no interceptor answers on port {port}, which {state}; {doctor} says more"
     ))

@@ -29,18 +29,29 @@ pub fn print_mapping(
     ))
 }
 
-/// A command in backticks, with the path of the project as its argument unless it is the current folder.
-pub fn command_for(command: &str, project: &Project) -> String {
-    let path = project.path();
-    if std::env::current_dir().is_ok_and(|here| here == path) {
+/// A command in backticks, with the path of the project as its argument; without it if there is no project, or if that is the
+/// current folder.
+pub fn command_for<'a>(command: &str, project: impl Into<Option<&'a Project>>) -> String {
+    let is_elsewhere = |path: &&Path| !std::env::current_dir().is_ok_and(|here| here == *path);
+    let path = project.into().map(Project::path);
+    let Some(path) = path.filter(is_elsewhere) else {
         return format!("`ic {command}`");
-    }
+    };
     let option = match command {
         "serve" => "--project ",
         _ => "",
     };
     let path = shell::word(&raw::to_text(path.as_os_str()));
     format!("`ic {command} {option}{path}`")
+}
+
+/// The commands that give a project another port.
+pub fn commands_for_another_port(project: &Project) -> String {
+    let (remove, allocate) = (
+        command_for("remove", project),
+        command_for("allocate", project),
+    );
+    format!("{remove} and {allocate}")
 }
 
 /// Warns in one line of interceptors that still run on the ports of `removed` mappings.

@@ -58,7 +58,7 @@ impl Show {
             }
             (Format::Bare, Some(port)) => context.out.text(format_args!("{port}\n"))?,
             (Format::Text, Some(port)) => {
-                print_project(context.out, &project, port)?;
+                print_project(context.out, &project, Some(port))?;
                 if note.is_pinned {
                     context.out.text("Pinned:  Yes\n")?;
                 }
@@ -148,7 +148,7 @@ impl Allocate {
             }
             Format::Bare => context.out.text(format_args!("{port}\n"))?,
             Format::Text => {
-                print_project(context.out, &project, port)?;
+                print_project(context.out, &project, Some(port))?;
                 context.out.text(if created {
                     "\n✓ Port allocated successfully\n"
                 } else {
@@ -334,15 +334,23 @@ impl Format {
     }
 }
 
-/// Prints a project's name, path and port.
+/// Prints a project's name, its path and, if it has one, its port.
 ///
 /// # Errors
 ///
 /// Standard output cannot be written.
-pub fn print_project(out: &mut Output, project: &Project, port: Port) -> Result<(), Failure> {
+pub fn print_project(
+    out: &mut Output,
+    project: &Project,
+    port: Option<Port>,
+) -> Result<(), Failure> {
     out.text(format_args!(
-        "Project: {}\nPath:    {}\nPort:    {port}\n",
+        "Project: {}\nPath:    {}\n",
         Escaped(&name(project.path())),
         escaped_path(project.path()),
-    ))
+    ))?;
+    match port {
+        Some(port) => out.text(format_args!("Port:    {port}\n")),
+        None => Ok(()),
+    }
 }

@@ -18,7 +18,7 @@ use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::registry::{Header, Port, Project, Registry, Settings};
-use crate::text::{Escaped, escaped_path, name, raw};
+use crate::text::{escaped_path, name, raw};
 
 /// keep how a project is served: target, identifier, header fields; without an option, show it
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -160,14 +160,7 @@ impl Set {
             }
             return context.out.json(&document);
         }
-        match port {
-            Some(port) => print_project(context.out, project, port)?,
-            None => context.out.text(format_args!(
-                "Project: {}\nPath:    {}\n",
-                Escaped(&name(path)),
-                escaped_path(path)
-            ))?,
-        }
+        print_project(context.out, project, port)?;
         if *kept == Settings::default() {
             return context.out.text("\nNo settings are kept\n");
         }

@@ -140,10 +140,11 @@ impl Tail {
                 escaped_path(&folder)
             ),
             None => {
-                let serve = match &selection {
-                    Selection::Project(project) => command_for("serve", project),
-                    _ => "`ic serve`".to_owned(),
+                let project = match &selection {
+                    Selection::Project(project) => Some(project),
+                    _ => None,
                 };
+                let serve = command_for("serve", project);
                 format!(
                     "no interceptor runs{selection}; {serve} starts one, `ic status` shows those that run"
                 )

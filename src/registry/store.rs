@@ -31,6 +31,7 @@ use std::{fmt, fs, thread};
 
 pub use self::error::{DamageReport, REPLACED_MOUNT, StoreError, Wait, WaitReason};
 use self::lock::LockDeadline;
+pub use self::replace::lock_beside;
 pub(crate) use self::replace::replace_file;
 use self::replace::{Replaced, StorePaths};
 use self::snapshot::{FileSnapshot, read_stable};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use crate::cli::context::{Context, RegistryHandle};
-use crate::cli::mapping::command_for;
+use crate::cli::mapping::{command_for, commands_for_another_port};
 use crate::cli::outcome::Failure;
 use crate::cli::port_state::{PortState, port_state};
 use crate::cli::settings::{self, SourcedValue};
@@ -16,7 +16,7 @@ use crate::machine::connect::reach;
 use crate::machine::interceptor::{Identity, interceptor_at};
 use crate::machine::survey::is_for;
 use crate::registry::project::Project;
-use crate::registry::store::REPLACED_MOUNT;
+use crate::registry::store::{REPLACED_MOUNT, lock_beside};
 use crate::registry::{Port, Registry};
 use crate::serve::Target;
 use crate::text::{escaped_path, io_message};
@@ -67,9 +67,7 @@ fn writable(file: &Path) -> Result<(), (PathBuf, io::Error)> {
     if file.metadata().is_ok_and(|found| found.nlink() == 0) {
         return Err((file.to_owned(), io::Error::other(REPLACED_MOUNT)));
     }
-    let mut lock = file.as_os_str().to_owned();
-    lock.push(".lock");
-    can_write(Path::new(&lock), Access::READ_OK)?;
+    can_write(&lock_beside(file), Access::READ_OK)?;
     for folder in file.ancestors().skip(1) {
         if can_write(folder, Access::WRITE_OK | Access::EXEC_OK)? {
             break;
@@ -158,9 +156,8 @@ pub fn port(
 pub fn bad_port(port: Port, project: &Project) -> Option<Finding> {
     port.is_bad_for_fetch().then(|| {
         let message = format!(
-            "browsers and node's fetch refuse to connect to {port}; {} and {} for another one",
-            command_for("remove", project),
-            command_for("allocate", project)
+            "browsers and node's fetch refuse to connect to {port}; {} for another one",
+            commands_for_another_port(project)
         );
         Finding::wrong("Port", message)
     })

@@ -60,9 +60,7 @@ fn port_in_use(
     project: Option<&Project>,
     alternative: Option<Port>,
 ) -> Failure {
-    let remove = project.map_or("`ic remove`".to_owned(), |project| {
-        command_for("remove", project)
-    });
+    let remove = command_for("remove", project);
     let remedy = match (origin, alternative) {
         (PortOrigin::Flag | PortOrigin::Variable | PortOrigin::Inherited, _) => {
             format!("give another port with {origin} (`ic suggest` lists free ones)")

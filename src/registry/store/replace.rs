@@ -32,6 +32,17 @@ pub(super) struct StorePaths {
     backup: PathBuf,
 }
 
+/// The path of the lock file of a registry, whose links are resolved.
+pub fn lock_beside(file: &Path) -> PathBuf {
+    beside(file, ".lock")
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// How the file got its new text.
 pub(super) enum Replaced {
     /// By a rename. The lock on the old file is still held.
@@ -48,22 +59,17 @@ impl StorePaths {
             source,
         };
         let target = project::resolve(file).map_err(fail)?;
-        let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
+        let (Some(folder), Some(_)) = (target.parent(), target.file_name()) else {
             return Err(StoreError::NotAFile {
                 file: file.to_owned(),
                 what: "a folder",
             });
         };
-        let beside = |suffix: &str| {
-            let mut name = name.to_owned();
-            name.push(suffix);
-            folder.join(name)
-        };
         Ok(StorePaths {
-            lock: beside(".lock"),
-            temp: beside(".new"),
-            copy: beside(".copy"),
-            backup: beside(".backup"),
+            lock: lock_beside(&target),
+            temp: beside(&target, ".new"),
+            copy: beside(&target, ".copy"),
+            backup: beside(&target, ".backup"),
             folder: folder.to_owned(),
             target,
         })
@@ -346,9 +352,8 @@ pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
         return fs::write(target, text);
     }
     // Not `….new`, which is used only under the lock of a registry.
-    let mut temp = target.clone().into_os_string();
-    temp.push(format!(".{}.new", std::process::id()));
-    let renamed = TempFile::write(Path::new(&temp), text, known.as_ref()).and_then(|mut temp| {
+    let temp = beside(&target, &format!(".{}.new", std::process::id()));
+    let renamed = TempFile::write(&temp, text, known.as_ref()).and_then(|mut temp| {
         if !temp.is_alike {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
