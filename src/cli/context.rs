@@ -112,25 +112,25 @@ impl RegistryHandle {
         Ok(updated.value)
     }
 
-    /// The project's port, allocated now if it had none, and `also` another change in the same critical section.
+    /// The project's port, allocated now if it had none, and the result of `also`, another change in the same critical section.
     ///
     /// # Errors
     ///
     /// "Could not": as [`RegistryHandle::update`], or the range has no port left; then neither change is made.
-    pub fn allocate(
+    pub fn allocate<T>(
         &self,
         project: &Project,
-        also: impl Fn(&mut Registry, Allocated),
-    ) -> Result<Allocated, Failure> {
-        let allocation = self
+        also: impl Fn(&mut Registry, Allocated) -> T,
+    ) -> Result<(Allocated, T), Failure> {
+        let (allocation, result) = self
             .update(|registry| {
                 let allocation = allocate_or_prune(registry, project, self.range)?;
-                also(registry, allocation.allocated);
-                Ok(allocation)
+                let result = also(registry, allocation.allocated);
+                Ok((allocation, result))
             })?
             .map_err(|exhausted: Exhausted| Failure::could_not(exhausted.to_string()))?;
         self.report_pruned(&allocation.pruned);
-        Ok(allocation.allocated)
+        Ok((allocation.allocated, result))
     }
 
     fn report_pruned(&self, pruned: &[Pruned]) {

@@ -93,31 +93,39 @@ pub fn namesake(
 ) -> Option<String> {
     let notes = registry.notes();
     let settings: HashMap<&Path, Settings> = notes.settings_of_all().collect();
-    let id_of = |project: &Project, port: Option<Port>, option: Option<&str>| {
-        let kept = settings.get(project.path());
-        let kept = kept.and_then(|kept| kept.instance_id.as_deref());
-        let template = instance_template(environment, option, kept).ok()?;
+    let kept_for = |project: &Project| settings.get(project.path())?.instance_id.as_deref();
+    let id_of = |project: &Project, port: Option<Port>, template: &Template| {
         let facts = Facts {
             project: Some(project),
             port,
             environment,
         };
-        let has_placeholders = template.around_placeholders().is_some();
-        Some((facts.instance_id(&template).ok()?, has_placeholders))
+        facts.instance_id(template).ok()
     };
     let given = environment.flag_or_variable(INSTANCE_ID_OPTION, option, settings::INSTANCE_ID);
-    let (instance_id, has_placeholders) = id_of(project, registry.port_of(project), option)?;
-    if given.is_some() && !has_placeholders {
+    let template = instance_template(environment, option, kept_for(project)).ok()?;
+    if given.is_some() && template.around_placeholders().is_none() {
         return None;
     }
+    let instance_id = id_of(project, registry.port_of(project), &template)?;
+    // That of most projects, of which there may be a thousand.
+    let usual = instance_template(environment, None, None).ok();
     let is_same = |other: &Project, port: Port| {
-        let id = id_of(other, Some(port), None).map(|(id, _)| id);
-        id.as_deref() == Some(&*instance_id) && !is_deleted(other.path())
+        let id = match kept_for(other) {
+            None => id_of(other, Some(port), usual.as_ref()?),
+            kept => id_of(
+                other,
+                Some(port),
+                &instance_template(environment, None, kept).ok()?,
+            ),
+        };
+        Some(id? == instance_id && !is_deleted(other.path()))
     };
     let mut others = registry
         .mappings()
         .filter_map(|(path, port)| Some((Project::recorded(path)?, port)));
-    let (other, _) = others.find(|(other, port)| other != project && is_same(other, *port))?;
+    let (other, _) =
+        others.find(|(other, port)| other != project && is_same(other, *port) == Some(true))?;
     let way_out = match given {
         Some(given) => format!("put `{{parent}}` into `{given}`"),
         None => {

@@ -5,6 +5,7 @@ use std::path::Path;
 use argh::{ArgsInfo, FromArgs};
 use serde_json::json;
 
+use crate::registry::allocate::Allocated;
 use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
@@ -122,19 +123,17 @@ impl Allocate {
         let handle = context.registry_handle()?;
         let project = context.project(self.path.as_deref())?;
         refuse_no_folder(project.path())?;
-        let allocated = handle.allocate(&project, |registry, _| {
-            if let Some(pinned) = pinned {
-                registry.pin(&project, pinned);
-            }
-        })?;
-        let (port, created) = (allocated.port, allocated.created);
+        let (Allocated { port, created }, registry) =
+            handle.allocate(&project, |registry, _| {
+                if let Some(pinned) = pinned {
+                    registry.pin(&project, pinned);
+                }
+                registry.clone()
+            })?;
         if created {
             note_if_missing(&project);
         }
-        // The port is allocated: if the registry cannot be read for the warning, that is no failure.
-        if let Ok(loaded) = handle.store.read()
-            && let Some(why) = namesake(&loaded.registry, &project, None, &context.environment)
-        {
+        if let Some(why) = namesake(&registry, &project, None, &context.environment) {
             eprint_line(format_args!("warning: {why}"));
         }
         match format {

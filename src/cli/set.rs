@@ -3,8 +3,6 @@
 //! Decided here: what one command changes. What the values mean is decided where `ic serve` reads them; how they are shown,
 //! in `kept`.
 
-use std::cell::RefCell;
-
 use argh::{ArgsInfo, FromArgs};
 use serde_json::json;
 
@@ -85,14 +83,12 @@ impl Set {
         let (project, port, kept) = if new != Settings::default() {
             let project = context.project(self.path.as_deref())?;
             refuse_no_folder(project.path())?;
-            let kept = RefCell::default();
-            let allocated = handle.allocate(&project, |registry, _| {
-                kept.replace(change(registry, &project));
-            })?;
+            let (allocated, kept) =
+                handle.allocate(&project, |registry, _| change(registry, &project))?;
             if allocated.created {
                 note_if_missing(&project);
             }
-            (project, Some(allocated.port), kept.into_inner())
+            (project, Some(allocated.port), kept)
         } else {
             let named = context.named(self.path.as_deref())?;
             if unset.is_empty() {

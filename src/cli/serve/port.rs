@@ -1,6 +1,5 @@
 //! The port of an interceptor: given, passed in by the supervisor, or from the registry.
 
-use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +9,9 @@ use crate::cli::context::RegistryHandle;
 use crate::cli::outcome::Failure;
 use crate::cli::project::note_if_missing;
 use crate::cli::settings::{self, Environment};
+use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::registry::prune::next_free;
-use crate::registry::{Note, Port};
 
 /// How the port is found; [`resolve`](PortChoice::resolve) finds it.
 pub enum PortChoice {
@@ -90,13 +89,12 @@ impl PortChoice {
             PortChoice::Given(port, origin) => return Ok(unrecorded(Some((*port, *origin)))),
             PortChoice::Registry(registry, project) => (registry, project),
         };
-        let note = Cell::new(Note::default());
-        let allocated = registry.allocate(project, |registry, allocated| {
+        let (allocated, note) = registry.allocate(project, |registry, allocated| {
             if allocated.created {
                 // The registry is written anyway.
                 registry.touch(project, SystemTime::now().into(), Duration::ZERO);
             }
-            note.set(registry.note(project.path()));
+            registry.note(project.path())
         })?;
         let origin = if allocated.created {
             note_if_missing(project);
@@ -106,7 +104,7 @@ impl PortChoice {
         };
         Ok(ResolvedPort {
             port: Some((allocated.port, origin)),
-            last_used: Some(LastUsed::new(&registry.store, project, &note.get())),
+            last_used: Some(LastUsed::new(&registry.store, project, &note)),
         })
     }
 
