@@ -5,7 +5,7 @@
 
 use super::error::Error;
 use super::framing;
-use super::grammar::number;
+use super::grammar::{list, number};
 use super::head::{Field, Version, elements};
 
 /// The connection options of a message, from all its `Connection` lines.
@@ -102,12 +102,17 @@ pub fn is_always_hop_by_hop(name: &str) -> bool {
         .any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Whether one of the fields `names` has a scheme that authenticates the connection. Requests of others must not go over such a connection
-/// (RFC 9110 §3.3).
+/// Whether one of the fields `names` has a scheme that authenticates the connection. Requests of others must not go over such a
+/// connection (RFC 9110 §3.3).
 pub fn authenticates(fields: &[Field<'_>], names: [&str; 2]) -> bool {
-    names
-        .into_iter()
-        .flat_map(|name| elements(fields, name))
+    let is_named = |field: &&Field<'_>| {
+        let mut names = names.iter();
+        names.any(|name| field.name.eq_ignore_ascii_case(name))
+    };
+    fields
+        .iter()
+        .filter(is_named)
+        .flat_map(|field| list(field.value))
         .any(|element| {
             let scheme = element.split(|&byte| byte == b' ').next();
             let is_scheme = |known: &&[u8]| scheme.is_some_and(|it| it.eq_ignore_ascii_case(known));
