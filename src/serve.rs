@@ -40,7 +40,7 @@ use smol::{LocalExecutor, Task};
 use self::conn::Stream;
 use self::feed::{FeedSocket, Hub, InstanceInfo};
 pub use self::listen::{Address, Listen, Listener, check_length, connect_at_once};
-pub use self::options::{About, Options, Timeouts};
+pub use self::options::{About, Options, ServedBy, Timeouts};
 pub use self::peer::listens;
 use self::reactor::{Source, Timer};
 use self::site::Site;

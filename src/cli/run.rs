@@ -16,7 +16,7 @@ use argh::{
 };
 
 use crate::serve::feed::OwnSocket;
-use crate::serve::{self, Address, Event, Options};
+use crate::serve::{self, Address, Event, Options, ServedBy};
 
 use self::child::Launcher;
 pub(super) use self::guard::{NAME as GUARD, run as guard};
@@ -79,7 +79,8 @@ impl Run {
                 "`--listen` is for `ic serve`: the program needs a URL, and a Unix socket has none; leave it out",
             ));
         }
-        let (prepared, options) = self.serve.prepare(context, None, &[])?;
+        let (prepared, mut options) = self.serve.prepare(context, None, &[])?;
+        options.about.served_by = ServedBy::Run;
         let launcher = Launcher::new().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
         })?;

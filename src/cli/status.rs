@@ -108,7 +108,7 @@ fn print_running(running: &Running, out: &mut Output) -> Result<(), Failure> {
     out.text(format_args!(
         "  Port {port:>5}          ✓  →  {project}\n             {path}\n\
          \x20            Target:    {target} ({reachable}{insecure})\n\
-         \x20            Running:   for {uptime}, pid {pid}\n\
+         \x20            Running:   for {uptime}, pid {pid} ({served_by})\n\
          \x20            Requests:  {requests}, {errors} of them failed, {in_flight} in flight\n",
         port = running.port,
         project = Escaped(project),
@@ -126,6 +126,7 @@ fn print_running(running: &Running, out: &mut Output) -> Result<(), Failure> {
         },
         uptime = rounded(Duration::from_secs(identity.uptime_seconds)),
         pid = identity.pid,
+        served_by = identity.served_by,
         requests = identity.requests,
         errors = identity.errors,
         in_flight = identity.in_flight,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::client::{self, Request};
 use super::listeners::{has_pid, holder_of_socket, on_port};
 use super::process::{Holder, Listener};
-use crate::serve::{Endpoint, reactor};
+use crate::serve::{Endpoint, ServedBy, reactor};
 
 /// What an interceptor says of itself.
 /// Serialises as members of a document of `ic status`.
@@ -39,6 +39,9 @@ pub struct Identity {
     pub project: Option<String>,
     /// Its process id, as seen from this process where that is known.
     pub pid: u32,
+    /// The command that runs it.
+    #[serde(default)]
+    pub served_by: ServedBy,
     /// The time since its start.
     pub uptime_seconds: u64,
     /// The number of requests that it has answered.

@@ -88,6 +88,7 @@ fn health(site: &Site) -> String {
         "insecure": connector.is_insecure(),
         "project": site.about.project,
         "pid": std::process::id(),
+        "served_by": site.about.served_by,
         "uptime_seconds": metrics.uptime().as_secs(),
         "version": env!("CARGO_PKG_VERSION"),
         "requests": classes.iter().sum::<u64>(),

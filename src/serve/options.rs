@@ -1,7 +1,10 @@
 //! What an interceptor is to do.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::listen::Listen;
 use super::target::Target;
@@ -44,6 +47,31 @@ pub struct About {
     pub instance_id: String,
     /// The project's path, where it serves one.
     pub project: Option<String>,
+    /// The command that runs it.
+    pub served_by: ServedBy,
+}
+
+/// The command that runs an interceptor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServedBy {
+    /// `ic serve`, for one project.
+    #[default]
+    Serve,
+    /// `ic run`, until its program ends.
+    Run,
+    /// `ic serve --all`, among those of all projects.
+    All,
+}
+
+impl fmt::Display for ServedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ServedBy::Serve => "ic serve",
+            ServedBy::Run => "ic run",
+            ServedBy::All => "ic serve --all",
+        })
+    }
 }
 
 /// Time limits; `None` or zero is no limit, except for `hold` and `grace`.

@@ -44,6 +44,25 @@ fn shop() -> Home {
     Home::new().with("PATH", std::env::var_os("PATH").unwrap_or_default())
 }
 
+/// The response to a GET.
+#[track_caller]
+fn response(port: u16, path: &str) -> String {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    client
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a time limit can be set");
+    write!(
+        client,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .expect("the connection accepts bytes");
+    let mut response = String::new();
+    client
+        .read_to_string(&mut response)
+        .expect("the interceptor responds");
+    response
+}
+
 #[test]
 fn a_program_runs_for_as_long_as_its_interceptor() {
     let (home, port) = (shop().with("NO_PROXY", "corp"), free_port());
@@ -56,18 +75,10 @@ fn a_program_runs_for_as_long_as_its_interceptor() {
         )
     );
     // The port is bound before the program starts, so a retry is not needed.
-    let mut client = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
-    client
-        .set_read_timeout(Some(DEADLINE))
-        .expect("a time limit can be set");
-    client
-        .write_all(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .expect("the connection accepts bytes");
-    let mut answer = String::new();
-    client
-        .read_to_string(&mut answer)
-        .expect("the interceptor responds");
+    let answer = response(port, "/v1/models");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let health = response(port, "/_ic/health");
+    assert!(health.contains("\"served_by\":\"run\""), "{health}");
 
     let mut input = ic.stdin.take().expect("the stream is piped");
     input

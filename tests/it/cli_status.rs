@@ -61,7 +61,7 @@ fn the_interceptor_of_a_project_is_shown_until_it_exits() {
         found,
         json!({
             "port": port, "project": "shop", "path": shop, "instance_id": "pycharm-shop",
-            "pid": serving.pid(), "uptime_seconds": found["uptime_seconds"], "target": target,
+            "pid": serving.pid(), "served_by": "serve", "uptime_seconds": found["uptime_seconds"], "target": target,
             "target_reachable": true, "insecure": false, "requests": 0, "errors": 0, "in_flight": 0,
             "last_error": null,
         })
@@ -77,7 +77,7 @@ fn the_interceptor_of_a_project_is_shown_until_it_exits() {
     );
     assert!(text.contains(&entry), "{text}");
     assert!(
-        text.contains(&format!(", pid {}\n", serving.pid())),
+        text.contains(&format!(", pid {} (ic serve)\n", serving.pid())),
         "{text}"
     );
 

@@ -18,7 +18,7 @@ use crate::cli::identity::Facts;
 use crate::cli::outcome::Failure;
 use crate::registry::Port;
 use crate::registry::project::Project;
-use crate::serve::{About, Listen, Options, ServeError};
+use crate::serve::{About, Listen, Options, ServeError, ServedBy};
 use crate::text::{escaped_path, raw};
 
 /// An interceptor that is ready to listen.
@@ -81,6 +81,7 @@ impl Serve {
             about: About {
                 instance_id,
                 project: project.map(|project| raw::to_text(project.path().as_os_str())),
+                served_by: ServedBy::Serve,
             },
             feed: context.feed_folder(),
             stop_signals,
