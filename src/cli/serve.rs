@@ -11,6 +11,7 @@ mod conflict;
 mod last_used;
 mod limits;
 mod listening;
+mod only_one;
 mod port;
 mod prepare;
 mod proxies;
@@ -21,6 +22,7 @@ mod trust;
 mod upstream;
 
 pub use self::arguments::Serve;
+pub use self::only_one::OnlyOne;
 pub(super) use self::prepare::Prepared;
 pub(super) use self::proxies::{is_this_machine, matches_no_proxy, proxy as proxy_for};
 pub(super) use self::settings::TARGET_URL;

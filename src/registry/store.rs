@@ -18,6 +18,7 @@
 //! A text that the Python tool read before a change and writes later than that cannot be told from a change that it
 //! intends; only a lock around its read and write could prevent that.
 
+mod claim;
 mod error;
 mod lock;
 mod merge;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
+pub use self::claim::Claim;
 pub use self::error::{DamageReport, REPLACED_MOUNT, StoreError, Wait, WaitReason};
 use self::lock::LockDeadline;
 pub use self::replace::lock_beside;
@@ -142,6 +144,21 @@ impl Store {
         let warning = self.update_with(&mut |registry| value = Some(change(registry)))?;
         let value = value.expect("an update calls its change at least once");
         Ok(Updated { value, warning })
+    }
+
+    /// Claims the registry for this process, as the one that serves all of its projects. Creates the registry's folder.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written, or its file system has no locks.
+    pub fn claim(&self) -> Result<Claim, StoreError> {
+        StorePaths::of(&self.file)?.claim(&mut self.deadline())
+    }
+
+    /// The process id of the other process that has the [claim](Self::claim). To be asked by processes without the claim only: to
+    /// close the file that is asked gives it up (fcntl(2)).
+    pub fn claimed_by(&self) -> Option<u32> {
+        StorePaths::of(&self.file).ok()?.claimed_by()
     }
 
     /// The file, or the copy of what another writer is writing into it, or has not finished.

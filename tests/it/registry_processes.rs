@@ -1,14 +1,17 @@
 //! The registry file with many processes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use std::{env, thread};
 
 use fs2::FileExt;
+use interceptor::registry::store::Claim;
 use interceptor::registry::{Port, PortRange, Project, Registry, Store};
 use serde_json::{Value, json};
 
@@ -187,8 +190,58 @@ fn watch<R>(file: &Path, work: impl FnOnce() -> R) -> R {
     })
 }
 
+/// The lock of `ic serve --all`.
+#[test]
+fn one_process_at_a_time_claims_a_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("new/port_registry.json");
+    let link = folder.path().join("link.json");
+    symlink(&file, &link).unwrap();
+    let store = Store::new(file.clone());
+    assert_eq!(store.claimed_by(), None);
+    assert!(!file.parent().unwrap().exists(), "nothing is created");
+
+    // Under the link or without it: the claim is of the file that it leads to.
+    let mut first = start("claim", &link, "", 0);
+    first.wait_for_a_line();
+    assert_eq!(store.claimed_by(), Some(first.child.id()));
+    assert!(matches!(store.claim().unwrap(), Claim::HeldBy(Some(pid)) if pid == first.child.id()),);
+    // A claim does not keep others from using the registry.
+    assert_eq!(finish(start("allocate", &file, "/p/", 1)).len(), 1);
+    assert_eq!(store.claimed_by(), Some(first.child.id()));
+
+    // Neither a kill nor an end leaves anything to clean up.
+    drop(first);
+    assert_eq!(store.claimed_by(), None);
+    let mut second = start("claim", &file, "", 0);
+    second.wait_for_a_line();
+    assert_eq!(Store::new(link).claimed_by(), Some(second.child.id()));
+    drop(second);
+    assert!(matches!(store.claim().unwrap(), Claim::Ours(_)));
+}
+
+#[test]
+fn the_file_of_the_claim_has_the_permissions_of_the_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.json");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o660)).unwrap();
+    let claim = Store::new(file).claim().unwrap();
+    assert!(matches!(claim, Claim::Ours(_)));
+    let found = fs::metadata(folder.path().join("r.json.serve")).unwrap();
+    assert_eq!(found.mode() & 0o777, 0o660);
+}
+
 struct Running {
     child: Child,
+}
+
+impl Running {
+    /// Waits until the child has written a port.
+    fn wait_for_a_line(&mut self) {
+        let mut lines = BufReader::new(self.child.stdout.as_mut().unwrap()).lines();
+        lines.find(|line| line.as_ref().unwrap().parse::<Port>().is_ok());
+    }
 }
 
 impl Drop for Running {
@@ -263,6 +316,12 @@ fn child() {
             for number in 0..count {
                 say(other_tool::allocate(&file, &format!("{prefix}{number}")));
             }
+        }
+        "claim" => {
+            let claim = Store::new(file).claim().unwrap();
+            assert!(matches!(claim, Claim::Ours(_)), "{claim:?}");
+            say(PortRange::DEFAULT.start());
+            thread::sleep(Duration::from_secs(60));
         }
         role => panic!("no role {role}"),
     }

@@ -25,6 +25,8 @@ pub(super) struct StorePaths {
     folder: PathBuf,
     /// Never renamed or removed, so that all processes lock the same file.
     lock: PathBuf,
+    /// Never renamed or removed; see [`claim`](super::claim).
+    claim: PathBuf,
     /// A single name, used only under the lock: killed processes leave at most one behind.
     temp: PathBuf,
     /// The text that is being written in place; there only during that, and after a crash in it.
@@ -67,6 +69,7 @@ impl StorePaths {
         };
         Ok(StorePaths {
             lock: lock_beside(&target),
+            claim: beside(&target, ".serve"),
             temp: beside(&target, ".new"),
             copy: beside(&target, ".copy"),
             backup: beside(&target, ".backup"),
@@ -81,6 +84,10 @@ impl StorePaths {
 
     pub(super) fn lock_file(&self) -> &Path {
         &self.lock
+    }
+
+    pub(super) fn claim_file(&self) -> &Path {
+        &self.claim
     }
 
     pub(super) fn create_folder(&self) -> Result<(), StoreError> {
@@ -101,7 +108,10 @@ impl StorePaths {
     pub(super) fn lock(&self, deadline: &mut LockDeadline<'_>) -> Result<File, StoreError> {
         let failed = |source| self.failed("taking the .lock beside it", source);
         loop {
-            let file = self.open_lock(deadline).map_err(failed)?;
+            // `flock` needs only read access, so a lock file of another user works.
+            let file = self
+                .open_lock(&self.lock, OFlags::RDONLY, deadline)
+                .map_err(failed)?;
             self.share_lock(&file);
             lock(&file, WaitReason::RegistryLock, deadline, failed)?;
             // If the lock file was deleted during the wait, other processes lock a new one.
@@ -113,17 +123,21 @@ impl StorePaths {
         }
     }
 
-    /// Opens the lock file, or creates it.
-    fn open_lock(&self, deadline: &mut LockDeadline<'_>) -> io::Result<File> {
-        // `flock` needs only read access, so a lock file of another user works.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let is_there = || fs::symlink_metadata(&self.lock).is_ok();
+    /// Opens a lock file, or creates it.
+    pub(super) fn open_lock(
+        &self,
+        path: &Path,
+        access: OFlags,
+        deadline: &mut LockDeadline<'_>,
+    ) -> io::Result<File> {
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let is_there = || fs::symlink_metadata(path).is_ok();
         loop {
             // With CREATE, the file of another user cannot be opened in a sticky folder (proc_sys_fs(5), protected_regular).
-            let opened = match rustix::fs::open(&self.lock, flags, Mode::empty()) {
+            let opened = match rustix::fs::open(path, flags, Mode::empty()) {
                 Err(Errno::NOENT) => {
                     let create = flags | OFlags::CREATE | OFlags::EXCL;
-                    rustix::fs::open(&self.lock, create, NEW_FILE)
+                    rustix::fs::open(path, create, NEW_FILE)
                 }
                 opened => opened,
             };
@@ -143,9 +157,9 @@ impl StorePaths {
         }
     }
 
-    /// Gives the lock file the owner, the group, and the read and write permissions of the registry, as far as this user may:
+    /// Gives a lock file the owner, the group, and the read and write permissions of the registry, as far as this user may:
     /// whether the next user of the registry can lock it must not depend on the umask of this one.
-    fn share_lock(&self, file: &File) {
+    pub(super) fn share_lock(&self, file: &File) {
         let (Ok(registry), Ok(now)) = (fs::symlink_metadata(&self.target), file.metadata()) else {
             return;
         };
@@ -329,7 +343,7 @@ impl StorePaths {
         sync_folder(&self.folder).map_err(|source| self.failed("confirming it", source))
     }
 
-    fn failed(&self, step: &'static str, source: io::Error) -> StoreError {
+    pub(super) fn failed(&self, step: &'static str, source: io::Error) -> StoreError {
         StoreError::Write {
             file: self.target.clone(),
             step,
