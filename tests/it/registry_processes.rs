@@ -7,7 +7,6 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use std::{env, thread};
 
 use fs2::FileExt;
@@ -265,6 +264,7 @@ fn start(role: &str, file: &Path, prefix: &str, count: usize) -> Running {
         .env("IC_TEST_FILE", file)
         .env("IC_TEST_PREFIX", prefix)
         .env("IC_TEST_COUNT", count.to_string())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -321,7 +321,8 @@ fn child() {
             let claim = Store::new(file).claim().unwrap();
             assert!(matches!(claim, Claim::Ours(_)), "{claim:?}");
             say(PortRange::DEFAULT.start());
-            thread::sleep(Duration::from_secs(60));
+            // Until the test ends.
+            std::io::stdin().read_to_string(&mut String::new()).unwrap();
         }
         role => panic!("no role {role}"),
     }
