@@ -9,7 +9,7 @@ use crate::registry::Port;
 
 use super::address::addresses;
 use super::settings::{SourcedValue, mock_interval};
-use super::stop;
+use super::signals;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_text;
 use crate::mock;
@@ -80,12 +80,12 @@ impl Mock {
                 io_message(&error)
             ))
         })?;
-        let stop = stop::signals()?;
+        let stop = signals::signals()?;
         eprint_text(&format!(
             "Mock:       http://{}:{}/v1\n",
             settings.host, settings.port
         ));
-        stop::run_until_signal(stop, "the mock", move || server.run(settings.interval))
+        signals::run_until_signal(stop, "the mock", move || server.run(settings.interval))
     }
 }
 

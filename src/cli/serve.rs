@@ -33,14 +33,14 @@ use self::socket_activation::Inherited;
 use super::context::Context;
 use super::outcome::{Exit, Failure};
 use super::output::eprint_line;
-use super::stop;
+use super::signals;
 use crate::serve::{self, Event, Stop};
 
 impl Serve {
     /// Runs the interceptor until a signal or `--idle-exit` stops it.
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let inherited = Inherited::take(&self, &context.environment)?;
-        let (prepared, options) = self.prepare(context, inherited, stop::stop_signals())?;
+        let (prepared, options) = self.prepare(context, inherited, signals::stop_signals())?;
         let announcement = prepared.announcement(&options);
         let warnings = prepared.port_warnings(context);
         let notifier = Notifier::from_environment(&context.environment);

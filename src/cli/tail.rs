@@ -15,7 +15,7 @@ use argh::{ArgsInfo, FromArgs};
 use self::line::{End, Event, Start, Style};
 use super::mapping::command_for;
 use super::settings::PORT;
-use super::stop;
+use super::signals;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
@@ -257,7 +257,7 @@ fn forward_lines(index: usize, mut feed: Feed, sender: Sender<Message>) -> Resul
 
 /// Forwards the first signal to stop: the command then ends with success.
 fn forward_signals(sender: Sender<Message>) -> Result<(), Failure> {
-    let mut signals = stop::signals()?;
+    let mut signals = signals::signals()?;
     spawn(move || {
         if signals.read(&mut [0]).is_ok() {
             let _ = sender.send(Message::Signal);

@@ -172,7 +172,7 @@ const RULES: &[Rule] = &[
             // A file that only this user can read, on every Unix.
             "src/ui/auth.rs",
             // Signals as bytes on a socket, and feeds, which are Unix sockets, on every Unix.
-            "src/cli/stop.rs",
+            "src/cli/signals.rs",
             "src/ui/feeds.rs",
         ],
         words: &["target_os", "rustix::", "std::os::", "libc"],

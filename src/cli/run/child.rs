@@ -21,7 +21,7 @@ use signal_hook::iterator::Signals;
 
 use super::guard::{FORWARDED_SIGNALS, Guard};
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::stop;
+use crate::cli::signals;
 use crate::text::io_message;
 use crate::text::raw;
 
@@ -38,7 +38,7 @@ pub struct Launcher {
 impl Launcher {
     /// From here on, signals no longer end `ic`.
     pub fn new() -> io::Result<Launcher> {
-        let ignored = stop::ignored_signals();
+        let ignored = signals::ignored_signals();
         let forwarded = FORWARDED_SIGNALS.iter().filter(|&&signal| {
             // `nohup` and `&` in scripts make a program ignore signals; a handler here would undo that.
             ignored >> (signal - 1) & 1 == 0

@@ -12,7 +12,7 @@ use crate::cli::context::{Context, RegistryHandle, report_damage};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::cli::settings::SourcedValue;
-use crate::cli::stop;
+use crate::cli::signals;
 use crate::httpd;
 use crate::text::io_message;
 use crate::ui::{AppState, Auth, Changes};
@@ -54,7 +54,7 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
         feeds: context.feed_folder(),
         changes: Changes::default(),
     });
-    let stop = stop::signals()?;
+    let stop = signals::signals()?;
     context.out.text(format_args!(
         "http://{address}/#token={}\n",
         app.auth.token()
@@ -64,7 +64,7 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
         open::in_browser(address, &app, &context.environment);
     }
     let server = Arc::clone(&app);
-    let ended = stop::run_until_signal(stop, "the page", || httpd::run(listeners, server));
+    let ended = signals::run_until_signal(stop, "the page", || httpd::run(listeners, server));
     app.auth.revoke_code();
     ended
 }
