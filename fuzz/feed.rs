@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use interceptor::serve::feed::command::{self, TooLong};
+use interceptor::serve::feed::command::{self, Command, TooLong};
 use interceptor::serve::feed::observe::{BodyFormat, BodySummary, Observer};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -34,7 +34,7 @@ pub fn feed(input: &[u8]) {
         let (mut buffer, mut commands) = (Vec::new(), Vec::new());
         let result = input.chunks(step).try_for_each(|piece| {
             buffer.extend_from_slice(piece);
-            let used = command::read(&buffer, |on| commands.push(on))?;
+            let used = command::read(&buffer, |command| commands.push(command))?;
             buffer.drain(..used);
             Ok(())
         });
@@ -63,7 +63,7 @@ fn events(stream: &[u8]) -> u64 {
 }
 
 /// Returns the commands up to the first line that is too long.
-fn commands(input: &[u8]) -> (Vec<bool>, Result<(), TooLong>) {
+fn commands(input: &[u8]) -> (Vec<Command>, Result<(), TooLong>) {
     let mut commands = Vec::new();
     let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
     let unended = lines.pop().unwrap_or_default();
@@ -72,8 +72,18 @@ fn commands(input: &[u8]) -> (Vec<bool>, Result<(), TooLong>) {
             return (commands, Err(TooLong));
         }
         let document: Option<serde_json::Value> = serde_json::from_slice(line).ok();
-        let on = document.and_then(|document| document.get("record")?.as_bool());
-        commands.extend(on);
+        let Some(document) = document else { continue };
+        let port = |name| {
+            let port = document.get(name).and_then(serde_json::Value::as_u64);
+            port.filter(|&port| port <= 65535).map(|port| port as u16)
+        };
+        let record = document.get("record").and_then(serde_json::Value::as_bool);
+        commands.extend(match (record, port("port"), port("yield")) {
+            (Some(on), _, _) => Some(Command::Record(on)),
+            (None, Some(port), _) => Some(Command::Port(port)),
+            (None, None, Some(port)) => Some(Command::Yield(port)),
+            (None, None, None) => None,
+        });
     }
     let is_short = unended.len() <= 4096;
     (commands, is_short.then_some(()).ok_or(TooLong))

@@ -16,7 +16,7 @@ use argh::{
 };
 
 use crate::serve::feed::OwnSocket;
-use crate::serve::{self, Address, Event, Options, ServedBy};
+use crate::serve::{self, Address, Event, Options, ServedBy, SiteOptions};
 
 use self::child::Launcher;
 pub(super) use self::guard::{NAME as GUARD, run as guard};
@@ -79,15 +79,15 @@ impl Run {
                 "`--listen` is for `ic serve`: the program needs a URL, and a Unix socket has none; leave it out",
             ));
         }
-        let (prepared, mut options) = self.serve.prepare(context, None, &[])?;
-        options.about.served_by = ServedBy::Run;
+        let (prepared, options, mut site) = self.serve.prepare(context, None, &[])?;
+        site.about.served_by = ServedBy::Run;
         let launcher = Launcher::new().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
         })?;
         // The thread ends with the process and cannot remove the socket of its feed.
         let _feed = OwnSocket::before_start(options.feed.as_deref());
         let warnings = prepared.port_warnings(context);
-        let authority = start(&prepared, options)?;
+        let authority = start(&prepared, options, site)?;
         warnings.iter().for_each(eprint_line);
         let Program { name, arguments } = &self.program;
         let arguments = arguments.iter().map(|word| raw::from_text(word));
@@ -103,13 +103,13 @@ impl Run {
 /// # Errors
 ///
 /// As [`Prepared::failure`].
-fn start(prepared: &Prepared, options: Options) -> Result<String, Failure> {
+fn start(prepared: &Prepared, options: Options, site: SiteOptions) -> Result<String, Failure> {
     let (sender, receiver) = mpsc::channel();
     let ready = sender.clone();
     thread::Builder::new()
         .name("interceptor".to_owned())
         .spawn(move || {
-            let ended = serve::run(options, &mut |event| {
+            let ended = serve::run(options, site, &mut |event| {
                 if let Event::Listening(addresses) = event {
                     let addresses: Vec<_> = addresses.iter().filter_map(Address::tcp).collect();
                     let _ = ready.send(Ok(authority(&addresses)));

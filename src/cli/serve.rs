@@ -40,8 +40,9 @@ impl Serve {
     /// Runs the interceptor until a signal or `--idle-exit` stops it.
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let inherited = Inherited::take(&self, &context.environment)?;
-        let (prepared, options) = self.prepare(context, inherited, signals::stop_signals())?;
-        let announcement = prepared.announcement(&options);
+        let (prepared, options, site) =
+            self.prepare(context, inherited, signals::stop_signals())?;
+        let announcement = prepared.announcement(&site);
         let warnings = prepared.port_warnings(context);
         let notifier = Notifier::from_environment(&context.environment);
         let mut on_event = |event: Event<'_>| match event {
@@ -61,7 +62,7 @@ impl Serve {
                 }
             }
         };
-        match serve::run(options, &mut on_event) {
+        match serve::run(options, site, &mut on_event) {
             Ok(()) => {
                 prepared.record_stop();
                 Ok(Exit::Done)

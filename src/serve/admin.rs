@@ -72,7 +72,7 @@ impl Page {
 }
 
 fn health(site: &Site) -> String {
-    let (metrics, connector) = (&site.metrics, &site.service.connector);
+    let (metrics, connector) = (&site.metrics, &site.upstream.connector);
     let classes = metrics.classes();
     let last_error = metrics.last_error().map(|(age, message)| {
         json!({

@@ -27,7 +27,6 @@ pub struct Clock {
     /// When [`Clock::run`] checks next; `None` while no limit is set.
     next_check: Cell<Option<Instant>>,
     runner: RefCell<Option<Waker>>,
-    stopping: Cell<bool>,
     /// How often a client has become idle.
     last_idle: Cell<u64>,
 }
@@ -79,9 +78,8 @@ impl Clock {
         }
     }
 
-    /// From now on [`Deadline::poll_idle`] is ready at once.
-    pub fn stop(&self) {
-        self.stopping.set(true);
+    /// Wakes all tasks that wait for a limit: those of idle clients find that their site closes.
+    pub fn wake_all(&self) {
         for (_, entry) in self.entries.borrow_mut().iter_mut() {
             if let Some(waker) = entry.waker.take() {
                 waker.wake();
@@ -103,11 +101,6 @@ impl Clock {
             waker.wake();
         }
         true
-    }
-
-    /// Whether [`Clock::stop`] was called.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.get()
     }
 
     /// Returns the earliest limit that has not passed.
@@ -195,18 +188,9 @@ impl Deadline {
 
     /// Ready if the limit has passed; else `context` is woken when it has.
     pub fn poll_passed(&self, context: &Context<'_>) -> Poll<()> {
-        self.poll(context, false)
-    }
-
-    /// Ready if the limit has passed or the program stops; else `context` is woken then.
-    pub fn poll_idle(&self, context: &Context<'_>) -> Poll<()> {
-        self.poll(context, true)
-    }
-
-    fn poll(&self, context: &Context<'_>, ends_with_stop: bool) -> Poll<()> {
         let entry = &mut self.clock.entries.borrow_mut()[self.key];
         let has_passed = entry.at.is_some_and(|at| at <= reactor::now());
-        if has_passed || (ends_with_stop && self.clock.is_stopping()) {
+        if has_passed {
             return Poll::Ready(());
         }
         match &mut entry.waker {

@@ -204,7 +204,7 @@ fn forward<'a>(
             match run(&attempt, client, origin, &mut body).await {
                 Ok(completion) => {
                     if attempt.is_reused {
-                        site.service.pool.set_persistent();
+                        site.upstream.pool.set_persistent();
                     }
                     let Completion { status, next, .. } = completion;
                     if next == AfterResponse::Tunnel {
@@ -254,7 +254,9 @@ fn reuse(pinned: Option<Box<Conn>>, is_repeatable: bool, site: &Site) -> Option<
         site.metrics.reuses.add(1);
         return Some(*origin);
     }
-    site.service.pool.reuse(is_repeatable)
+    let kept = site.upstream.pool.reuse(is_repeatable)?;
+    site.metrics.reuses.add(1);
+    Some(kept)
 }
 
 /// Keeps the origin's connection for another request, if the origin does and nothing has been read ahead. Returns one that only
@@ -265,7 +267,7 @@ fn keep(origin: Option<Conn>, persistence: Persistence, site: &Site) -> Option<B
         Persistence::Close => None,
         Persistence::Pinned => Some(Box::new(origin)),
         Persistence::KeepAlive { announced_seconds } => {
-            site.service.pool.keep(origin, announced_seconds);
+            site.upstream.pool.keep(origin, announced_seconds);
             None
         }
     }
@@ -302,11 +304,11 @@ async fn connect(
 ) -> Result<Conn, ForwardError> {
     let timeouts = &site.service.timeouts;
     let connected = async {
-        let connector = &site.service.connector;
+        let connector = &site.upstream.connector;
         let connected = connector.connect(limits.origin, timeouts.connect, timeouts.hold);
-        connected
-            .await
-            .map_err(|error| UpstreamError::Connect(error).into())
+        let connected = connected.await.map_err(UpstreamError::Connect)?;
+        site.metrics.connects.add(1);
+        Ok(connected)
     };
     let mut reader = client.reader();
     let disconnect = async { Err(wait_for_disconnect(&mut reader, request, limits.client).await) };
@@ -322,7 +324,7 @@ async fn serve_page(
 ) -> Result<AfterResponse, ForwardError> {
     let state = ExchangeState {
         is_request_sent: true,
-        is_stopping: site.service.clock.is_stopping(),
+        is_stopping: site.is_closing(),
     };
     let next = forward::after_response(&request.context, Framing::Empty, BodyMode::Verbatim, state);
     // Its body, if it has one, is not read.
@@ -348,7 +350,7 @@ async fn serve_page(
 
 /// Sends an error response, if the client can still read one, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
-    let target = site.service.connector.target().to_string();
+    let target = site.upstream.connector.target().to_string();
     let Some(mut reply) = refusal.fault.reply(&target) else {
         return;
     };
@@ -433,7 +435,7 @@ fn report_response(status: u16, next: AfterResponse, request: &Request, site: &S
 fn report_fault(fault: &ForwardError, request: &Request, site: &Site) {
     let label = request.label.as_deref().unwrap_or("request");
     let explain = || {
-        let reply = fault.reply(&site.service.connector.target().to_string());
+        let reply = fault.reply(&site.upstream.connector.target().to_string());
         reply.map_or_else(String::new, |reply| reply.message.into_owned())
     };
     match fault {

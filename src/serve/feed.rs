@@ -63,6 +63,6 @@ mod trace;
 
 pub(crate) use self::event::{InstanceInfo, Outcome, Side};
 pub(crate) use self::hub::Hub;
-pub(crate) use self::socket::{FeedSocket, OwnSocket, is_private};
+pub(crate) use self::socket::{FeedSocket, OwnSocket, PendingLease, Publisher, is_private};
 pub use self::socket::{create_private, sweep};
 pub(crate) use self::trace::{BodyTap, RequestStart, Trace};

@@ -35,6 +35,25 @@ pub enum Listen {
     Inherited(Arc<[Listener]>),
 }
 
+impl Listen {
+    /// The port, if it is on TCP and does not come from another process.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Listen::On(hosts) => Some(hosts.first()?.first()?.port()),
+            Listen::At(..) | Listen::Inherited(_) => None,
+        }
+    }
+
+    /// The most sockets that it takes.
+    pub fn sockets(&self) -> usize {
+        match self {
+            Listen::On(hosts) => hosts.iter().map(Vec::len).sum(),
+            Listen::At(..) => 1,
+            Listen::Inherited(listeners) => listeners.len(),
+        }
+    }
+}
+
 /// Where clients connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -250,6 +269,11 @@ fn warn_now_and_then(error: &io::Error) {
         ""
     };
     log::warn!("cannot accept connections for now: {error}{way_out}");
+}
+
+/// The error where no descriptors are left.
+pub fn no_descriptors() -> io::Error {
+    Errno::MFILE.into()
 }
 
 /// Whether there is no socket because this process, or the machine, has no descriptors left.

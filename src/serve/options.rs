@@ -1,7 +1,8 @@
-//! What an interceptor is to do.
+//! What an interceptor is to do: the options of its process, and those of each port.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,31 +14,43 @@ use super::upstream::tls::Tls;
 use crate::http::guard::Guard;
 use crate::http::rewrite::RequestRewriter;
 
-/// What an interceptor is to do.
+/// What a process that serves one port or many is to do.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// The most client connections at a time. For a further one the longest idle one is closed; if none is idle, it gets a 503.
+    pub connections_max: usize,
+    /// The folder for the socket of the [`feed`](super::feed); `None`: no feed.
+    pub feed: Option<PathBuf>,
+    /// The signals that stop the process.
+    pub stop_signals: &'static [i32],
+}
+
+/// What is to be done on one port.
+#[derive(Debug, Clone)]
+pub struct SiteOptions {
     /// Where to listen.
     pub listen: Listen,
-    /// Where requests go.
+    /// Where requests go. Sites with the same one, not only an equal one, share its connections.
+    pub upstream: Arc<UpstreamOptions>,
+    /// Rewrites the head of each request.
+    pub rewriter: RequestRewriter,
+    /// Which requests are served.
+    pub guard: Guard,
+    /// What `/_ic/health` says.
+    pub about: About,
+}
+
+/// Where requests go, and how.
+#[derive(Debug, Clone)]
+pub struct UpstreamOptions {
+    /// The target.
     pub target: Target,
     /// TLS towards the target; `None`: in the clear.
     pub tls: Option<Tls>,
     /// The proxy through which the target is reached.
     pub proxy: Option<Proxy>,
-    /// Rewrites the head of each request.
-    pub rewriter: RequestRewriter,
-    /// Which requests are served.
-    pub guard: Guard,
-    /// Time limits.
-    pub timeouts: Timeouts,
-    /// The most client connections at a time. For a further one the longest idle one is closed; if none is idle, it gets a 503.
-    pub connections_max: usize,
-    /// What `/_ic/health` says.
-    pub about: About,
-    /// The folder for the socket of the [`feed`](super::feed); `None`: no feed.
-    pub feed: Option<PathBuf>,
-    /// The signals that stop the interceptor.
-    pub stop_signals: &'static [i32],
 }
 
 /// What an interceptor says about itself.

@@ -1,4 +1,4 @@
-//! What the exchanges of all sites share: the clock, the connections to the target, the limits, the count of clients.
+//! What the exchanges of all sites share: the clock, the limits, the count of clients.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -9,21 +9,15 @@ use std::time::{Duration, Instant};
 use super::deadline::Clock;
 use super::options::Timeouts;
 use super::reactor::Timer;
-use super::upstream::connect::Connector;
-use super::upstream::pool::Pool;
 
-/// The part of an interceptor that does not depend on the project.
+/// The part of an interceptor that depends neither on the project nor on its target.
 pub struct Service {
     /// All time limits.
     pub clock: Rc<Clock>,
     /// How long anything may take.
     pub timeouts: Timeouts,
-    /// Makes connections to the target.
-    pub connector: Connector,
-    /// Idle connections to the target.
-    pub pool: Pool,
     /// The most clients at a time.
-    connections_max: usize,
+    connections_max: Cell<usize>,
     /// Clients that are served.
     connections: Cell<usize>,
     /// Clients that get a 503 because there are too many.
@@ -33,29 +27,34 @@ pub struct Service {
     /// Woken when a client disconnects.
     waits_for_end: RefCell<Option<Waker>>,
     last_request_id: Cell<u64>,
+    is_stopping: Cell<bool>,
 }
 
 impl Service {
     /// A service without clients.
-    pub fn new(
-        clock: Rc<Clock>,
-        timeouts: Timeouts,
-        connector: Connector,
-        pool: Pool,
-        connections_max: usize,
-    ) -> Self {
+    pub fn new(timeouts: Timeouts, connections_max: usize) -> Self {
         Service {
-            clock,
+            clock: Clock::new(),
             timeouts,
-            connector,
-            pool,
-            connections_max,
+            connections_max: Cell::new(connections_max),
             connections: Cell::new(0),
             rejections: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             waits_for_end: RefCell::default(),
             last_request_id: Cell::new(0),
+            is_stopping: Cell::new(false),
         }
+    }
+
+    /// From now on the clients of all sites are served one more response at most, and idle ones are disconnected.
+    pub fn stop(&self) {
+        self.is_stopping.set(true);
+        self.clock.wake_all();
+    }
+
+    /// Whether [`Service::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
     }
 
     /// How many clients are served.
@@ -70,9 +69,14 @@ impl Service {
         format!("ic-{}-{id}", std::process::id())
     }
 
+    /// Changes the most clients at a time.
+    pub fn set_connections_max(&self, count: usize) {
+        self.connections_max.set(count);
+    }
+
     /// Whether as many clients are served as may be.
     pub fn is_full(&self) -> bool {
-        self.connections.get() >= self.connections_max
+        self.connections.get() >= self.connections_max.get()
     }
 
     /// Counts one more client; returns whether it is served, or `None` if too many are being rejected already. At the limit the

@@ -1,25 +1,31 @@
 //! One project's port: the identity of its requests, which of them are served, what is counted and published of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::deadline::Clock;
-use super::feed::Hub;
+use super::feed::{Hub, InstanceInfo, PendingLease, Publisher};
+use super::listen::Address;
 use super::metrics::Metrics;
-use super::options::{About, Options};
+use super::options::{About, SiteOptions};
 use super::reactor;
 use super::service::Service;
-use super::upstream::connect::Connector;
-use super::upstream::pool::Pool;
+use super::target::Endpoint;
+use super::upstream::Upstream;
 use crate::http::Error;
 use crate::http::guard::Guard;
 use crate::http::rewrite::RequestRewriter;
 
 /// The port of one project.
 pub struct Site {
+    /// Where clients connect to; `None` for a Unix socket.
+    pub port: Option<u16>,
     /// What all sites share.
     pub service: Rc<Service>,
+    /// Where its requests go; other sites may share it.
+    pub upstream: Rc<Upstream>,
     /// What `/_ic/health` says.
     pub about: About,
     /// Rewrites the head of each request.
@@ -32,34 +38,103 @@ pub struct Site {
     pub feed: Rc<Hub>,
     /// When a warning about each of these errors was logged.
     warned: RefCell<Vec<(Error, Instant)>>,
+    is_closed: Cell<bool>,
 }
 
 impl Site {
-    /// A site without clients, and a service for it.
-    pub fn new(options: Options, feed: Rc<Hub>) -> Self {
-        let clock = Clock::new();
-        let metrics = Rc::new(Metrics::new());
-        let connector = Connector::new(
-            options.target,
-            options.tls,
-            options.proxy,
-            Rc::clone(&metrics),
-        );
-        let pool = Pool::new(&clock, Rc::clone(&metrics));
+    /// A site without clients. `options.upstream` is that of `upstream`.
+    pub fn new(
+        options: SiteOptions,
+        port: Option<u16>,
+        service: Rc<Service>,
+        upstream: Rc<Upstream>,
+        metrics: Rc<Metrics>,
+        feed: Rc<Hub>,
+    ) -> Self {
         Site {
-            service: Rc::new(Service::new(
-                clock,
-                options.timeouts,
-                connector,
-                pool,
-                options.connections_max,
-            )),
+            port,
+            service,
+            upstream,
             about: options.about,
             rewriter: options.rewriter,
             guard: options.guard,
             metrics,
             feed,
             warned: RefCell::default(),
+            is_closed: Cell::new(false),
+        }
+    }
+
+    /// Whether its target is one of the `addresses` listened on.
+    pub fn leads_to(&self, addresses: &[Address]) -> bool {
+        let (host, port) = match self.upstream.connector.target().endpoint() {
+            Endpoint::Tcp(host, port) => (host, port),
+            Endpoint::Unix(path) => {
+                let Ok(path) = path.canonicalize() else {
+                    return false;
+                };
+                let is_that = |address: &Address| match address {
+                    Address::Unix(own) => own.canonicalize().is_ok_and(|own| own == path),
+                    Address::Tcp(_) => false,
+                };
+                return addresses.iter().any(is_that);
+            }
+        };
+        let addresses = || addresses.iter().filter_map(Address::tcp);
+        let is_this_machine = match host.parse::<IpAddr>() {
+            Ok(ip) => {
+                let ip = ip.to_canonical();
+                ip.is_loopback()
+                    || ip.is_unspecified()
+                    || addresses().any(|address| address.ip().to_canonical() == ip)
+            }
+            Err(_) => host.eq_ignore_ascii_case("localhost"),
+        };
+        is_this_machine && addresses().any(|address| address.port() == *port)
+    }
+
+    /// From now on its clients are served one more response at most, and idle ones are disconnected.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.service.clock.wake_all();
+    }
+
+    /// An equal one that is not closed, without clients. What has happened so far is that of both.
+    pub fn reopened(&self) -> Site {
+        Site {
+            port: self.port,
+            service: Rc::clone(&self.service),
+            upstream: Rc::clone(&self.upstream),
+            about: self.about.clone(),
+            rewriter: self.rewriter.clone(),
+            guard: self.guard.clone(),
+            metrics: Rc::clone(&self.metrics),
+            feed: Rc::clone(&self.feed),
+            warned: RefCell::default(),
+            is_closed: Cell::new(false),
+        }
+    }
+
+    /// Whether it is closed, or the program stops.
+    pub fn is_closing(&self) -> bool {
+        self.is_closed.get() || self.service.is_stopping()
+    }
+
+    /// What identifies it, for subscribers.
+    pub fn instance(&self) -> InstanceInfo {
+        let About {
+            instance_id,
+            project,
+            ..
+        } = &self.about;
+        let name = project.as_deref().and_then(|path| path.rsplit('/').next());
+        InstanceInfo {
+            instance_id: instance_id.clone(),
+            project: name.filter(|name| !name.is_empty()).map(str::to_owned),
+            path: project.clone(),
+            port: self.port,
+            pid: std::process::id(),
+            target: self.upstream.connector.target().to_string(),
         }
     }
 
@@ -82,6 +157,24 @@ impl Site {
             site: Rc::clone(self),
             is_served,
         })
+    }
+}
+
+impl Publisher for Site {
+    fn instance(&self) -> InstanceInfo {
+        Site::instance(self)
+    }
+
+    fn sites(&self) -> Option<Vec<InstanceInfo>> {
+        None
+    }
+
+    fn site(&self, port: u16) -> Option<InstanceInfo> {
+        (self.port == Some(port)).then(|| Site::instance(self))
+    }
+
+    fn lease(&self, _port: u16) -> PendingLease {
+        Box::pin(future::ready(None))
     }
 }
 

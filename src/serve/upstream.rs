@@ -9,3 +9,30 @@ pub mod happy_eyeballs;
 pub mod pool;
 pub mod proxy;
 pub mod tls;
+
+use std::rc::Rc;
+
+use self::connect::Connector;
+use self::pool::Pool;
+use super::deadline::Clock;
+use super::options::UpstreamOptions;
+
+/// A target, and the connections to it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Makes connections to the target.
+    pub connector: Connector,
+    /// Idle connections to the target.
+    pub pool: Pool,
+}
+
+impl Upstream {
+    /// One without connections.
+    pub fn new(options: &UpstreamOptions, clock: &Rc<Clock>) -> Upstream {
+        let UpstreamOptions { target, tls, proxy } = options.clone();
+        Upstream {
+            connector: Connector::new(target, tls, proxy),
+            pool: Pool::new(clock),
+        }
+    }
+}

@@ -127,8 +127,8 @@ fn start_temporary(
         instance_id: Some("ic-doctor".to_owned()),
         ..options
     };
-    let (_, mut options) = serve.prepare(context, None, &[])?;
-    options.listen = Listen::On(vec![vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]]);
+    let (_, mut options, mut site) = serve.prepare(context, None, &[])?;
+    site.listen = Listen::On(vec![vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]]);
     // Its thread ends with the process and could not remove the socket.
     options.feed = None;
     let (sender, receiver) = mpsc::channel();
@@ -136,7 +136,7 @@ fn start_temporary(
         .name("interceptor".to_owned())
         .spawn(move || {
             // If it cannot start, the channel is closed.
-            serve::run(options, &mut |event| {
+            serve::run(options, site, &mut |event| {
                 if let Event::Listening(addresses) = event {
                     let _ = sender.send(addresses.iter().find_map(Address::tcp));
                 }

@@ -11,14 +11,14 @@ use super::listening::{addresses_of, is_loopback, local_hosts_only};
 use super::port::{PortOrigin, ResolvedPort};
 use super::settings::ServeSettings;
 use super::socket_activation::Inherited;
-use super::upstream::Route;
+use super::upstream::{rewriter, upstream};
 use crate::cli::address::bad_port;
 use crate::cli::context::Context;
 use crate::cli::identity::Facts;
 use crate::cli::outcome::Failure;
 use crate::registry::Port;
 use crate::registry::project::Project;
-use crate::serve::{About, Listen, Options, ServeError, ServedBy};
+use crate::serve::{About, Listen, Options, ServeError, ServedBy, SiteOptions};
 use crate::text::{escaped_path, raw};
 
 /// An interceptor that is ready to listen.
@@ -39,12 +39,12 @@ impl Serve {
         context: &Context<'_>,
         inherited: Option<Inherited>,
         stop_signals: &'static [i32],
-    ) -> Result<(Prepared, Options), Failure> {
+    ) -> Result<(Prepared, Options, SiteOptions), Failure> {
         let environment = &context.environment;
         let inherited_port = inherited.as_ref().map(Inherited::port);
         let mut settings = self.resolve(inherited_port, &context.globals, environment)?;
         let ips = addresses_of(&settings.hosts)?;
-        let mut route = Route::new(&settings, environment)?;
+        let mut upstream = upstream(&settings, environment)?;
         let ResolvedPort { port, last_used } = settings.port.resolve()?;
         let number = port.map(|(port, _)| port);
         let (listen, tcp) = if let Some(inherited) = inherited {
@@ -70,28 +70,28 @@ impl Serve {
         let instance_id = facts.instance_id(&settings.instance)?;
         let fields = facts.fields(&settings.instance, &instance_id, &settings.headers)?;
         let options = Options {
-            listen,
-            rewriter: route.rewriter(&fields)?,
-            target: route.target,
-            tls: route.tls,
-            proxy: route.proxy,
-            guard: settings.guard.clone(),
             timeouts: settings.timeouts,
             connections_max: settings.connections_max,
+            feed: context.feed_folder(),
+            stop_signals,
+        };
+        let site = SiteOptions {
+            listen,
+            rewriter: rewriter(&mut upstream, &fields)?,
+            upstream: upstream.into(),
+            guard: settings.guard.clone(),
             about: About {
                 instance_id,
                 project: project.map(|project| raw::to_text(project.path().as_os_str())),
                 served_by: ServedBy::Serve,
             },
-            feed: context.feed_folder(),
-            stop_signals,
         };
         let prepared = Prepared {
             settings,
             port,
             last_used,
         };
-        Ok((prepared, options))
+        Ok((prepared, options, site))
     }
 }
 
@@ -149,17 +149,17 @@ impl Prepared {
     }
 
     /// What is printed once it listens.
-    pub fn announcement(&self, options: &Options) -> Announcement {
+    pub fn announcement(&self, site: &SiteOptions) -> Announcement {
         Announcement {
-            instance_id: options.about.instance_id.clone(),
+            instance_id: site.about.instance_id.clone(),
             host: self.settings.hosts[0].replace('*', "localhost"),
-            target: match &options.proxy {
-                Some(proxy) => format!("{} through the proxy {proxy}", options.target),
-                None => options.target.to_string(),
+            target: match &site.upstream.proxy {
+                Some(proxy) => format!("{} through the proxy {proxy}", site.upstream.target),
+                None => site.upstream.target.to_string(),
             },
             port: self.port,
-            is_inherited: matches!(options.listen, Listen::Inherited(_)),
-            accepts_all_hosts: options.guard.serves_all_hosts(),
+            is_inherited: matches!(site.listen, Listen::Inherited(_)),
+            accepts_all_hosts: site.guard.serves_all_hosts(),
         }
     }
 }

@@ -10,73 +10,70 @@ use super::trust::tls;
 use crate::cli::outcome::Failure;
 use crate::cli::settings::Environment;
 use crate::mock;
-use crate::serve::{BadUrl, Proxy, RequestRewriter, Target, Tls};
+use crate::serve::{BadUrl, RequestRewriter, Target, UpstreamOptions};
 use crate::text::{Escaped, io_message};
 
-/// A target, and what connections to it need.
-pub struct Route {
-    pub target: Target,
-    pub tls: Option<Tls>,
-    pub proxy: Option<Proxy>,
-}
-
-impl Route {
-    /// Reads certificates, or starts the mock.
-    ///
-    /// # Errors
-    ///
-    /// Bad usage for a target, a certificate or a proxy that cannot be used; "could not" for a file that cannot be read
-    /// and a mock that cannot be started.
-    pub fn new(settings: &ServeSettings, environment: &Environment<'_>) -> Result<Route, Failure> {
-        let target = match &settings.upstream {
-            Upstream::Target(target) => target.target()?,
-            Upstream::Mock(interval) => {
-                return Ok(Route {
-                    target: start_mock(*interval)?,
-                    tls: None,
-                    proxy: None,
-                });
-            }
-        };
-        let proxy = if settings.uses_proxies {
-            proxy(&target, environment)?
-        } else {
-            None
-        };
-        Ok(Route {
-            tls: tls(&settings.trust, &target)?,
-            proxy,
-            target,
-        })
-    }
-
-    /// What sets `fields` on each request for this target. Moves credentials for the proxy to where the proxy reads them.
-    ///
-    /// # Errors
-    ///
-    /// Bad usage: one of the fields cannot be set.
-    pub fn rewriter(&mut self, fields: &[(String, String)]) -> Result<RequestRewriter, Failure> {
-        let (host, path) = (self.target.host_field(), self.target.base_path());
-        let mut rewriter = RequestRewriter::new(host, path, fields).map_err(|unsettable| {
-            Failure::usage(format!(
-                "the field `{}` cannot be set; leave it out",
-                Escaped(&unsettable.0)
-            ))
-        })?;
-        if let Some(proxy) = self.proxy.take() {
-            self.proxy = Some(if self.tls.is_none() {
-                rewriter = rewriter.through_proxy(proxy.authorization());
-                proxy
-            } else {
-                // Through a tunnel the proxy sees only the CONNECT request.
-                match rewriter.take("Proxy-Authorization") {
-                    Some(value) => proxy.with_authorization(value),
-                    None => proxy,
-                }
+/// Where requests go. Reads certificates, or starts the mock.
+///
+/// # Errors
+///
+/// Bad usage for a target, a certificate or a proxy that cannot be used; "could not" for a file that cannot be read
+/// and a mock that cannot be started.
+pub fn upstream(
+    settings: &ServeSettings,
+    environment: &Environment<'_>,
+) -> Result<UpstreamOptions, Failure> {
+    let target = match &settings.upstream {
+        Upstream::Target(target) => target.target()?,
+        Upstream::Mock(interval) => {
+            return Ok(UpstreamOptions {
+                target: start_mock(*interval)?,
+                tls: None,
+                proxy: None,
             });
         }
-        Ok(rewriter)
+    };
+    let proxy = if settings.uses_proxies {
+        proxy(&target, environment)?
+    } else {
+        None
+    };
+    Ok(UpstreamOptions {
+        tls: tls(&settings.trust, &target)?,
+        proxy,
+        target,
+    })
+}
+
+/// What sets `fields` on each request for this target. Moves credentials for the proxy to where the proxy reads them.
+///
+/// # Errors
+///
+/// Bad usage: one of the fields cannot be set.
+pub fn rewriter(
+    upstream: &mut UpstreamOptions,
+    fields: &[(String, String)],
+) -> Result<RequestRewriter, Failure> {
+    let (host, path) = (upstream.target.host_field(), upstream.target.base_path());
+    let mut rewriter = RequestRewriter::new(host, path, fields).map_err(|unsettable| {
+        Failure::usage(format!(
+            "the field `{}` cannot be set; leave it out",
+            Escaped(&unsettable.0)
+        ))
+    })?;
+    if let Some(proxy) = upstream.proxy.take() {
+        upstream.proxy = Some(if upstream.tls.is_none() {
+            rewriter = rewriter.through_proxy(proxy.authorization());
+            proxy
+        } else {
+            // Through a tunnel the proxy sees only the CONNECT request.
+            match rewriter.take("Proxy-Authorization") {
+                Some(value) => proxy.with_authorization(value),
+                None => proxy,
+            }
+        });
     }
+    Ok(rewriter)
 }
 
 /// Starts the mock in a thread that ends with the process; returns its address as a target.

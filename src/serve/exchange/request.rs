@@ -145,7 +145,7 @@ pub async fn read_request(
             }
             seen = bytes.len();
         }
-        match fill_within(&mut reader, limit, is_idle).await {
+        match fill_within(&mut reader, limit, is_idle, site).await {
             Some(Ok(Filled::Some)) => {}
             Some(Ok(Filled::EndOfFile) | Err(_)) => return None,
             None if is_idle => return None,
@@ -158,21 +158,21 @@ pub async fn read_request(
     }
 }
 
-/// Waits for more bytes; `None` if the limit passes, or the program stops while the client is idle.
+/// Waits for more bytes; `None` if the limit passes, or the site closes while the client is idle.
 async fn fill_within(
     reader: &mut Reader<'_>,
     limit: &Deadline,
     is_idle: bool,
+    site: &Site,
 ) -> Option<io::Result<Filled>> {
     poll_fn(|context| {
         if let Poll::Ready(filled) = reader.poll_fill(context) {
             return Poll::Ready(Some(filled));
         }
-        let passed = match is_idle {
-            true => limit.poll_idle(context),
-            false => limit.poll_passed(context),
-        };
-        passed.map(|()| None)
+        if is_idle && site.is_closing() {
+            return Poll::Ready(None);
+        }
+        limit.poll_passed(context).map(|()| None)
     })
     .await
 }
@@ -205,7 +205,7 @@ fn take_request(
         true => Some(Page::last_hop(&forwarded.head)),
         false => Page::at(method, path),
     };
-    let is_traced = page.is_none() && site.feed.is_active();
+    let is_traced = page.is_none() && site.feed.is_active(site.port);
     let trace = is_traced.then(|| {
         let head = Some(&forwarded.head);
         let target = forwarded.target.path();
@@ -264,6 +264,7 @@ impl Caller<'_> {
             self.number.set(self.site.feed.next_connection_id());
         }
         let start = RequestStart {
+            port: self.site.port,
             connection: self.number.get(),
             client: self.stream.peer_address(),
             head,
@@ -280,7 +281,7 @@ impl Caller<'_> {
         let age = reactor::now().duration_since(began);
         let metrics = &self.site.metrics;
         metrics.begin_request().end(fault.status(), age);
-        if self.site.feed.is_active() {
+        if self.site.feed.is_active(self.site.port) {
             let mut slots = Slots::default();
             let head = match head::request(bytes, &mut slots) {
                 Ok(Parsed::Complete(head)) => Some(head),

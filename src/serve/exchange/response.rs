@@ -33,7 +33,7 @@ pub async fn read_response(
             let mut out = Scratch::take();
             if let Parsed::Complete((response, len)) = take_response(bytes, attempt, &mut out)? {
                 origin.consume(len);
-                if let Some(proxy) = attempt.site.service.connector.request_proxy()
+                if let Some(proxy) = attempt.site.upstream.connector.request_proxy()
                     && response.status == PROXY_AUTHENTICATION_REQUIRED
                 {
                     // The client does not know the proxy.
@@ -68,7 +68,7 @@ fn take_response(
 ) -> Result<Parsed<(Response, usize)>, UpstreamError> {
     let state = ExchangeState {
         is_request_sent: attempt.is_sent(),
-        is_stopping: attempt.site.service.clock.is_stopping(),
+        is_stopping: attempt.site.is_closing(),
     };
     let request = attempt.request;
     let mut slots = Slots::default();

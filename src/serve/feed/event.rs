@@ -20,12 +20,26 @@ pub enum Event<'a> {
         protocol: u32,
         #[serde(flatten)]
         instance: &'a InstanceInfo,
+        /// Those of a process that serves many ports.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sites: Option<Vec<InstanceInfo>>,
         recording: bool,
         at: f64,
+    },
+    Site {
+        #[serde(flatten)]
+        instance: &'a InstanceInfo,
+    },
+    SiteClosed {
+        port: u16,
+    },
+    Yielded {
+        port: u16,
     },
     Start {
         id: u64,
         at: f64,
+        port: Option<u16>,
         connection: u64,
         client: &'a str,
         method: Option<&'a str>,
@@ -86,7 +100,7 @@ pub enum Event<'a> {
     Bye,
 }
 
-/// What identifies an interceptor.
+/// What identifies an interceptor. Of a process that serves many ports the port and the project are null.
 #[derive(Debug, Clone, Serialize)]
 pub struct InstanceInfo {
     pub instance_id: String,
@@ -202,6 +216,7 @@ mod tests {
         let hello = Event::Hello {
             protocol: 1,
             instance: &instance,
+            sites: None,
             recording: false,
             at: 1.0,
         };

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use super::event::{Event, Line};
+use super::event::{Event, InstanceInfo, Line};
 use super::record::{ByteBudget, Recording};
 
 /// Where exchanges publish their events and subscribers receive them.
@@ -46,6 +46,10 @@ struct Queue {
     /// Lines dropped since the last line of `lines`.
     lost: u64,
     waker: Option<Waker>,
+    /// The only port whose lines are of interest.
+    only: Option<u16>,
+    /// No lines follow.
+    has_ended: bool,
 }
 
 /// Whether a recording keeps a line.
@@ -60,10 +64,10 @@ pub enum Retention {
 }
 
 impl Hub {
-    /// Whether events are published: there is a subscriber, or recording is on.
-    pub fn is_active(&self) -> bool {
+    /// Whether events of `port` are published: there is a subscriber to it, or recording is on.
+    pub fn is_active(&self, port: Option<u16>) -> bool {
         let state = self.state.borrow();
-        !state.queues.is_empty() || state.recording.is_some()
+        state.recording.is_some() || state.queues.iter().any(|(_, queue)| queue.wants(port))
     }
 
     /// Whether bodies are recorded.
@@ -81,20 +85,39 @@ impl Hub {
         next_id(&self.last_connection_id)
     }
 
-    /// Queues `line` for every subscriber and records it as `retention` says. Does nothing after [`Hub::close`].
-    pub fn publish(&self, retention: Retention, line: &Line) {
+    /// Queues a `line` about `port` for its subscribers and records it as `retention` says. Does nothing after [`Hub::close`].
+    pub fn publish(&self, port: Option<u16>, retention: Retention, line: &Line) {
         let mut state = self.state.borrow_mut();
         if state.is_closed {
             return;
         }
         if let Some(recording) = &mut state.recording {
             match retention {
-                Retention::ExchangeStart(id) => recording.start_exchange(id, line.clone()),
+                Retention::ExchangeStart(id) => recording.start_exchange(id, port, line.clone()),
                 Retention::Exchange(id) => recording.append(id, line.clone()),
                 Retention::None => {}
             }
         }
-        state.queue(line);
+        state.queue(line, |queue| queue.wants(port));
+    }
+
+    /// Publishes that a port is served, or is served differently.
+    pub fn announce(&self, instance: &InstanceInfo) {
+        if self.is_active(instance.port) {
+            let line = Event::Site { instance }.line();
+            self.publish(instance.port, Retention::None, &line);
+        }
+    }
+
+    /// Publishes that `port` is not served any more, which ends the subscriptions to it alone.
+    pub fn close_port(&self, port: u16) {
+        let line = Event::SiteClosed { port }.line();
+        self.publish(Some(port), Retention::None, &line);
+        let mut state = self.state.borrow_mut();
+        state.queue(&Event::Bye.line(), |queue| queue.only == Some(port));
+        for (_, queue) in &mut state.queues {
+            queue.has_ended |= queue.only == Some(port);
+        }
     }
 
     /// Switches recording on or off. Off discards what was recorded.
@@ -102,7 +125,7 @@ impl Hub {
         let mut state = self.state.borrow_mut();
         if state.recording.is_some() != on {
             state.recording = on.then(Recording::default);
-            state.queue(&Event::Recording { on }.line());
+            state.queue(&Event::Recording { on }.line(), |_| true);
         }
     }
 
@@ -122,11 +145,7 @@ impl Hub {
             let listeners = SUBSCRIBERS_MAX;
             return Err([hello, Event::Full { listeners }.line()]);
         }
-        let recorded = state.recording.iter().flat_map(Recording::lines).cloned();
-        let queue = Queue {
-            recorded: std::iter::once(hello).chain(recorded).collect(),
-            ..Queue::default()
-        };
+        let queue = Queue::new(hello, state.recording.as_ref(), None);
         let key = state.queues.insert(queue);
         state.subscriptions += 1;
         Ok(Subscriber {
@@ -153,7 +172,7 @@ impl Hub {
     pub fn close(&self) {
         let mut state = self.state.borrow_mut();
         state.is_closed = true;
-        state.queue(&Event::Bye.line());
+        state.queue(&Event::Bye.line(), |_| true);
     }
 
     /// Waits until there are no subscribers.
@@ -176,14 +195,35 @@ fn next_id(last: &Cell<u64>) -> u64 {
 }
 
 impl State {
-    fn queue(&mut self, line: &Line) {
+    /// Queues `line` where `is_wanted` and no last line is queued.
+    fn queue(&mut self, line: &Line, is_wanted: impl Fn(&Queue) -> bool) {
         for (_, queue) in &mut self.queues {
-            queue.push(line);
+            if !queue.has_ended && is_wanted(queue) {
+                queue.push(line);
+            }
         }
     }
 }
 
 impl Queue {
+    /// One that begins with `hello` and what is recorded of `only`.
+    fn new(hello: Line, recording: Option<&Recording>, only: Option<u16>) -> Queue {
+        let recorded = recording.into_iter();
+        let recorded = recorded
+            .flat_map(|recording| recording.lines(only))
+            .cloned();
+        Queue {
+            recorded: std::iter::once(hello).chain(recorded).collect(),
+            only,
+            ..Queue::default()
+        }
+    }
+
+    /// Whether lines about `port` are of interest.
+    fn wants(&self, port: Option<u16>) -> bool {
+        self.only.is_none() || self.only == port
+    }
+
     fn push(&mut self, line: &Line) {
         if self.lines.len() >= QUEUE_LINES_MAX || self.bytes + line.len() > QUEUE_BYTES_MAX {
             self.lost += 1;
@@ -228,6 +268,26 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
+    /// From now on only lines about `port` are queued, after `hello` and what is recorded of it; those that are queued are dropped.
+    /// Without a `hello` the port is not served, and the last line follows.
+    pub fn select(&self, port: u16, hello: Option<Line>) {
+        let mut state = self.hub.state.borrow_mut();
+        let State {
+            queues, recording, ..
+        } = &mut *state;
+        let Some(queue) = queues.get_mut(self.key) else {
+            return;
+        };
+        let has_ended = hello.is_none();
+        let first = hello.unwrap_or_else(|| Event::Bye.line());
+        let waker = queue.waker.take();
+        *queue = Queue::new(first, recording.as_ref().filter(|_| !has_ended), Some(port));
+        queue.has_ended = has_ended;
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Waits for lines and appends those that are queued to `out`, about [`BATCH_BYTES`] at a time. Returns `false` when the
     /// last line has been taken.
     pub async fn receive(&self, out: &mut Vec<u8>) -> bool {
@@ -249,7 +309,7 @@ impl Subscriber {
         if !out.is_empty() {
             return Poll::Ready(true);
         }
-        if is_closed {
+        if is_closed || queue.has_ended {
             return Poll::Ready(false);
         }
         queue.waker = Some(context.waker().clone());
@@ -309,14 +369,14 @@ mod tests {
     #[test]
     fn a_hub_is_active_while_it_has_a_subscriber_or_records() {
         let hub = hub();
-        assert!(!hub.is_active());
+        assert!(!hub.is_active(None));
         let subscriber = subscribe(&hub);
-        assert!(hub.is_active() && !hub.is_recording());
+        assert!(hub.is_active(None) && !hub.is_recording());
         hub.set_recording(true);
         drop(subscriber);
-        assert!(hub.is_active() && hub.is_recording());
+        assert!(hub.is_active(None) && hub.is_recording());
         hub.set_recording(false);
-        assert!(!hub.is_active());
+        assert!(!hub.is_active(None));
     }
 
     #[test]
@@ -324,34 +384,34 @@ mod tests {
         let hub = hub();
         let (slow, quick) = (subscribe(&hub), subscribe(&hub));
         for number in 0..1030 {
-            hub.publish(Retention::None, &format!("{number}\n").into());
+            hub.publish(None, Retention::None, &format!("{number}\n").into());
             queued(&quick);
         }
         let lines = queued(&slow);
         assert_eq!(lines.len(), 1026);
         assert_eq!(lines[1024], "1023");
         assert_eq!(lines[1025], "{\"event\":\"lost\",\"count\":6}");
-        hub.publish(Retention::None, &"x".repeat(8 << 20).into());
-        hub.publish(Retention::None, &"y\n".into());
+        hub.publish(None, Retention::None, &"x".repeat(8 << 20).into());
+        hub.publish(None, Retention::None, &"y\n".into());
         let mut out = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
         assert!(slow.poll_receive(&mut context, &mut out).is_ready());
         assert_eq!(out.len(), 8 << 20, "large lines count by their bytes");
         out.clear();
-        hub.publish(Retention::None, &"z\n".into());
+        hub.publish(None, Retention::None, &"z\n".into());
         assert_eq!(queued(&slow), ["{\"event\":\"lost\",\"count\":1}", "z"]);
     }
 
     #[test]
     fn a_later_subscriber_gets_the_recorded_lines() {
         let hub = hub();
-        hub.publish(Retention::ExchangeStart(1), &"before\n".into());
+        hub.publish(None, Retention::ExchangeStart(1), &"before\n".into());
         hub.set_recording(true);
-        hub.publish(Retention::Exchange(1), &"started before\n".into());
-        hub.publish(Retention::ExchangeStart(2), &"a\n".into());
-        hub.publish(Retention::None, &"not kept\n".into());
+        hub.publish(None, Retention::Exchange(1), &"started before\n".into());
+        hub.publish(None, Retention::ExchangeStart(2), &"a\n".into());
+        hub.publish(None, Retention::None, &"not kept\n".into());
         let subscriber = subscribe(&hub);
-        hub.publish(Retention::Exchange(2), &"b\n".into());
+        hub.publish(None, Retention::Exchange(2), &"b\n".into());
         assert_eq!(queued(&subscriber), ["hello true", "a", "b"]);
         hub.set_recording(true);
         hub.set_recording(false);
@@ -380,7 +440,7 @@ mod tests {
         assert!(hub.is_recording(), "there was a subscriber in between");
         let before = hub.unattended_recording().expect("no subscriber");
         hub.stop_unattended_recording(before);
-        assert!(!hub.is_active());
+        assert!(!hub.is_active(None));
     }
 
     #[test]

@@ -20,18 +20,20 @@ pub struct Recording {
 #[derive(Debug)]
 struct RecordedExchange {
     id: u64,
+    port: Option<u16>,
     lines: Vec<Line>,
     bytes: usize,
 }
 
 impl Recording {
     /// Keeps the first line of an exchange; the oldest exchanges make room.
-    pub fn start_exchange(&mut self, id: u64, line: Line) {
+    pub fn start_exchange(&mut self, id: u64, port: Option<u16>, line: Line) {
         if self.exchanges.len() == EXCHANGES_MAX {
             self.drop_oldest();
         }
         self.exchanges.push_back(RecordedExchange {
             id,
+            port,
             lines: Vec::new(),
             bytes: 0,
         });
@@ -51,9 +53,12 @@ impl Recording {
         }
     }
 
-    /// Returns all lines, in the order of the exchanges.
-    pub fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.exchanges.iter().flat_map(|exchange| &exchange.lines)
+    /// Returns the lines about the `only` port, or all, in the order of the exchanges.
+    pub fn lines(&self, only: Option<u16>) -> impl Iterator<Item = &Line> {
+        let exchanges = self.exchanges.iter();
+        exchanges
+            .filter(move |exchange| only.is_none() || exchange.port == only)
+            .flat_map(|exchange| &exchange.lines)
     }
 
     fn drop_oldest(&mut self) {
@@ -175,7 +180,7 @@ mod tests {
 
     fn starts_of_lines(recording: &Recording) -> Vec<&str> {
         recording
-            .lines()
+            .lines(None)
             .map(|line| &line[..line.len().min(4)])
             .collect()
     }
@@ -184,9 +189,9 @@ mod tests {
     fn the_oldest_exchanges_make_room() {
         let mut recording = Recording::default();
         for id in 0..300 {
-            recording.start_exchange(id, format!("{id:04}").into());
+            recording.start_exchange(id, None, format!("{id:04}").into());
         }
-        assert_eq!(recording.lines().count(), 256);
+        assert_eq!(recording.lines(None).count(), 256);
         assert_eq!(starts_of_lines(&recording)[0], "0044");
         recording.append(43, "gone".into());
         recording.append(44, "more".into());
@@ -198,7 +203,7 @@ mod tests {
         let mut recording = Recording::default();
         let large: Line = "x".repeat(3 << 20).into();
         for id in 0..3 {
-            recording.start_exchange(id, format!("{id:04}").into());
+            recording.start_exchange(id, None, format!("{id:04}").into());
             recording.append(id, large.clone());
         }
         assert_eq!(
@@ -207,7 +212,7 @@ mod tests {
         );
         recording.append(2, "y".repeat(9 << 20).into());
         assert_eq!(
-            recording.lines().count(),
+            recording.lines(None).count(),
             0,
             "an exchange above the limit is not kept either"
         );

@@ -4,6 +4,7 @@
 //! can enter it; without such a folder there is no feed, and everything else works. A process that ends removes its socket; one
 //! that is killed cannot, and the next one that looks removes it.
 
+use std::any::Any;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -17,8 +18,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use smol::future;
 
-use super::command;
-use super::event::{Event, InstanceInfo, unix_time};
+use super::command::{self, Command};
+use super::event::{Event, InstanceInfo, Line, unix_time};
 use super::hub::{Hub, Subscriber};
 use crate::serve::conn::{Conn, Filled, Reader, Stream, Writer};
 use crate::serve::listen::{self, SocketFile};
@@ -30,12 +31,29 @@ use crate::serve::reactor::{Source, Timer};
 pub struct FeedSocket {
     listener: Source<UnixListener>,
     _file: SocketFile,
-    instance: Rc<InstanceInfo>,
+}
+
+/// Ends with what keeps a port for the subscriber until it is dropped, or `None`.
+pub type PendingLease = Pin<Box<dyn Future<Output = Option<Box<dyn Any>>>>>;
+
+/// What subscribers are sent about, and ask.
+pub trait Publisher {
+    /// The interceptor, or the process that serves many ports.
+    fn instance(&self) -> InstanceInfo;
+
+    /// Each port of a process that serves many.
+    fn sites(&self) -> Option<Vec<InstanceInfo>>;
+
+    /// What is served on `port`.
+    fn site(&self, port: u16) -> Option<InstanceInfo>;
+
+    /// Leaves `port` to another process. `None`: it is not served, or is left to another one already.
+    fn lease(&self, port: u16) -> PendingLease;
 }
 
 impl FeedSocket {
-    /// Listens in `folder`, which is created if it does not exist. `instance` goes into the first line of each subscriber.
-    pub fn open(folder: &Path, instance: InstanceInfo) -> io::Result<FeedSocket> {
+    /// Listens in `folder`, which is created if it does not exist.
+    pub fn open(folder: &Path) -> io::Result<FeedSocket> {
         create_private(folder)?;
         sweep(folder);
         // Fails if a process in another container has the same id.
@@ -43,12 +61,16 @@ impl FeedSocket {
         Ok(FeedSocket {
             listener: Source::listening(listener)?,
             _file: file,
-            instance: Rc::new(instance),
         })
     }
 
     /// Accepts subscribers and spawns a task for each, until accepting fails.
-    pub async fn run(self, hub: Rc<Hub>, spawn: impl Fn(SubscriberTask)) {
+    pub async fn run(
+        self,
+        hub: Rc<Hub>,
+        publisher: Rc<dyn Publisher>,
+        spawn: impl Fn(SubscriberTask),
+    ) {
         loop {
             let stream = match listen::accept(&self.listener).await {
                 Ok(stream) => stream,
@@ -61,7 +83,7 @@ impl FeedSocket {
                 spawn(Box::pin(serve_subscriber(
                     stream,
                     Rc::clone(&hub),
-                    Rc::clone(&self.instance),
+                    Rc::clone(&publisher),
                 )));
             }
         }
@@ -163,29 +185,37 @@ pub fn is_private(folder: &Path) -> io::Result<bool> {
     Ok(metadata.is_dir() && is_ours && metadata.mode() & 0o077 == 0)
 }
 
-async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, instance: Rc<InstanceInfo>) {
+async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publisher>) {
     let mut conn = Conn::new(stream);
-    let (reader, writer) = conn.split();
-    let hello = |recording| {
-        let event = Event::Hello {
-            protocol: PROTOCOL,
-            instance: &instance,
-            recording,
-            at: unix_time(),
-        };
-        event.line()
-    };
-    match hub.subscribe(hello) {
-        Ok(subscriber) => {
-            future::or(
-                read_commands(reader, &hub),
-                write_lines(writer, &subscriber),
-            )
-            .await;
-        }
+    let (mut reader, writer) = conn.split();
+    let first = |recording| hello(&publisher.instance(), publisher.sites(), recording);
+    let subscriber = match hub.subscribe(first) {
+        Ok(subscriber) => subscriber,
         Err(lines) => {
             // A failed write needs no handling: the connection ends here.
             let _ = writer.write_all(lines.concat().as_bytes()).await;
+            return;
+        }
+    };
+    let wanted = future::or(
+        read_commands(&mut reader, &subscriber, &hub, &*publisher),
+        async {
+            write_lines(writer, &subscriber).await;
+            None
+        },
+    )
+    .await;
+    // One that holds a lease is sent no events: as a subscriber, it would make each request cost more.
+    drop(subscriber);
+    if let Some(port) = wanted {
+        let lease = publisher.lease(port).await;
+        let answer = match lease {
+            Some(_) => Event::Yielded { port },
+            None => Event::Bye,
+        };
+        let is_sent = writer.write_all(answer.line().as_bytes()).await.is_ok();
+        if lease.is_some() && is_sent {
+            wait_for_end(reader).await;
         }
     }
     drop(conn);
@@ -195,13 +225,52 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, instance: Rc<InstanceInf
     }
 }
 
-/// Runs the commands of a subscriber until it disconnects or sends a line that is too long.
-async fn read_commands(mut reader: Reader<'_>, hub: &Hub) {
+fn hello(instance: &InstanceInfo, sites: Option<Vec<InstanceInfo>>, recording: bool) -> Line {
+    let event = Event::Hello {
+        protocol: PROTOCOL,
+        instance,
+        sites,
+        recording,
+        at: unix_time(),
+    };
+    event.line()
+}
+
+/// Runs the commands of a subscriber until it disconnects or sends a line that is too long. Returns the port that it wants to
+/// have, as soon as it asks for one.
+async fn read_commands(
+    reader: &mut Reader<'_>,
+    subscriber: &Subscriber,
+    hub: &Hub,
+    publisher: &dyn Publisher,
+) -> Option<u16> {
+    let mut wanted = None;
     while let Ok(Filled::Some) = reader.fill().await {
-        match command::read(reader.bytes(), |on| hub.set_recording(on)) {
+        let act = |command| match command {
+            Command::Record(on) => hub.set_recording(on),
+            Command::Port(port) => {
+                let instance = publisher.site(port);
+                let hello = instance.map(|it| hello(&it, None, hub.is_recording()));
+                subscriber.select(port, hello);
+            }
+            Command::Yield(port) => wanted = Some(port),
+        };
+        match command::read(reader.bytes(), act) {
             Ok(used) => reader.consume(used),
-            Err(command::TooLong) => return,
+            Err(command::TooLong) => return None,
         }
+        if wanted.is_some() {
+            return wanted;
+        }
+    }
+    None
+}
+
+/// Waits until the peer disconnects.
+async fn wait_for_end(mut reader: Reader<'_>) {
+    while let Ok(Filled::Some) = reader.fill().await {
+        let unread = reader.bytes().len();
+        reader.consume(unread);
     }
 }
 

@@ -24,6 +24,8 @@ use crate::text::redact;
 #[derive(Debug)]
 pub struct Trace {
     hub: Rc<Hub>,
+    /// The port that it came to.
+    port: Option<u16>,
     id: u64,
     began: Instant,
     request: RefCell<BodyTrace>,
@@ -38,6 +40,8 @@ pub struct Trace {
 /// What is known of a request when its head has come.
 #[derive(Debug)]
 pub struct RequestStart<'a> {
+    /// `None` on a Unix socket.
+    pub port: Option<u16>,
     pub connection: u64,
     /// `None` on a Unix socket.
     pub client: Option<SocketAddr>,
@@ -72,6 +76,7 @@ impl Trace {
     /// Publishes the start of an exchange.
     pub fn start(hub: &Rc<Hub>, start: &RequestStart<'_>) -> Trace {
         let &RequestStart {
+            port,
             connection,
             client,
             head,
@@ -87,6 +92,7 @@ impl Trace {
         let event = Event::Start {
             id,
             at: unix_time(),
+            port,
             connection,
             client: &client,
             method: method.as_deref(),
@@ -98,9 +104,10 @@ impl Trace {
             fields: Fields(fields),
             length: announced_length(framing),
         };
-        hub.publish(Retention::ExchangeStart(id), &event.line());
+        hub.publish(port, Retention::ExchangeStart(id), &event.line());
         Trace {
             hub: Rc::clone(hub),
+            port,
             id,
             began,
             request: RefCell::new(BodyTrace::new(framing, fields, new_recorded_body(hub))),
@@ -207,7 +214,7 @@ impl Trace {
         }
         let now = Instant::now();
         let pause = now.duration_since(self.last_progress.get());
-        if pause >= PROGRESS_INTERVAL && self.hub.is_active() {
+        if pause >= PROGRESS_INTERVAL && self.hub.is_active(self.port) {
             self.last_progress.set(now);
             let response = self.response.borrow();
             let event = Event::Progress {
@@ -216,7 +223,7 @@ impl Trace {
                 response_bytes: response.bytes,
                 events: response.summary().events,
             };
-            self.hub.publish(Retention::None, &event.line());
+            self.hub.publish(self.port, Retention::None, &event.line());
         }
     }
 
@@ -246,9 +253,9 @@ impl Trace {
 
     fn publish(&self, event: &Event<'_>) {
         // The last subscriber may have left since the trace was started.
-        if self.hub.is_active() {
+        if self.hub.is_active(self.port) {
             let retention = Retention::Exchange(self.id);
-            self.hub.publish(retention, &event.line());
+            self.hub.publish(self.port, retention, &event.line());
         }
     }
 

@@ -18,7 +18,6 @@ use super::tls::{self, Tls};
 use crate::serve::conn::{self, Conn, Stream};
 use crate::serve::deadline::{Deadline, Moment};
 use crate::serve::listen;
-use crate::serve::metrics::Metrics;
 use crate::serve::reactor::{self, Timer};
 use crate::serve::target::{Endpoint, Target};
 
@@ -40,17 +39,11 @@ pub struct Connector {
     is_name: bool,
     /// The last lookup that led to a connection.
     found: RefCell<Option<Lookup>>,
-    metrics: Rc<Metrics>,
 }
 
 impl Connector {
     /// A connector to `target`, in TLS and through a proxy where they are given.
-    pub fn new(
-        target: Target,
-        tls: Option<Tls>,
-        proxy: Option<Proxy>,
-        metrics: Rc<Metrics>,
-    ) -> Self {
+    pub fn new(target: Target, tls: Option<Tls>, proxy: Option<Proxy>) -> Self {
         let is_name = match (target.endpoint(), &proxy) {
             (Endpoint::Unix(_), _) => false,
             (_, Some(proxy)) => known(proxy.address().0, 0).is_none(),
@@ -62,7 +55,6 @@ impl Connector {
             proxy,
             is_name,
             found: RefCell::default(),
-            metrics,
         }
     }
 
@@ -207,7 +199,6 @@ impl Connector {
 
     /// Starts TLS on a connection to the target, where the target speaks it.
     async fn finish(&self, stream: Stream, stage: &Cell<Stage>) -> Result<Conn, ConnectError> {
-        self.metrics.connects.add(1);
         stage.set(Stage::Handshake);
         let stream = match &self.tls {
             // Boxed: it is large, and most targets are in the clear.

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use crate::serve::conn::Conn;
 use crate::serve::deadline::{Clock, Deadline, Moment};
-use crate::serve::metrics::Metrics;
 
 /// The idle connections to one target.
 #[derive(Debug)]
@@ -25,7 +24,6 @@ pub struct Pool {
     next_sweep: Deadline,
     /// Wakes [`Pool::sweep`], also when the target closes an idle connection.
     sweeper: RefCell<Option<Waker>>,
-    metrics: Rc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -44,13 +42,12 @@ impl Idle {
 
 impl Pool {
     /// A pool without connections.
-    pub fn new(clock: &Rc<Clock>, metrics: Rc<Metrics>) -> Self {
+    pub fn new(clock: &Rc<Clock>) -> Self {
         Pool {
             idle: RefCell::default(),
             is_persistent: Cell::new(false),
             next_sweep: clock.deadline(),
             sweeper: RefCell::default(),
-            metrics,
         }
     }
 
@@ -76,7 +73,6 @@ impl Pool {
                 continue;
             }
             if candidate.conn.is_quiet() {
-                self.metrics.reuses.add(1);
                 return Some(candidate.conn);
             }
             self.is_persistent.set(false);
@@ -190,7 +186,7 @@ mod tests {
         fn check(why: &str, announced: Option<u64>, asleep: u64, expected: bool) {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             let address = listener.local_addr().expect("bound");
-            let pool = Pool::new(&Clock::new(), Rc::new(Metrics::new()));
+            let pool = Pool::new(&Clock::new());
             let reused = reactor::block_on(async {
                 let stream = Stream::connect(address).await.expect("it listens");
                 pool.keep(Conn::new(stream), announced);
