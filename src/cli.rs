@@ -37,6 +37,7 @@ pub mod settings;
 pub mod signals;
 pub mod snippet;
 pub mod status;
+pub mod stop;
 pub mod tail;
 pub mod template;
 pub mod transfer;
@@ -106,6 +107,7 @@ enum Command {
     Reset(reset::Reset),
     Serve(serve::Serve),
     Run(run::Run),
+    Stop(stop::Stop),
     Health(health::Health),
     Doctor(doctor::Doctor),
     Env(env::Env),
@@ -192,6 +194,7 @@ fn run_command(
         Command::Reset(reset) => reset.run(&mut context),
         Command::Serve(serve) => serve.run(&mut context),
         Command::Run(run) => run.run(&mut context),
+        Command::Stop(stop) => stop.run(&mut context),
         Command::Health(health) => health.run(&mut context),
         Command::Doctor(doctor) => doctor.run(&mut context),
         Command::Env(env) => env.run(&mut context),

@@ -8,6 +8,7 @@ use super::output::{Output, eprint_line};
 use crate::machine::survey::running_on;
 use crate::registry::Port;
 use crate::registry::project::Project;
+use crate::serve::ServedBy;
 use crate::text::{Escaped, escaped_path, name, raw};
 
 /// Prints a mapping in two lines, with the reason why it is listed.
@@ -54,11 +55,12 @@ pub fn commands_for_another_port(project: &Project) -> String {
     format!("{remove} and {allocate}")
 }
 
-/// Warns in one line of interceptors that still run on the ports of `removed` mappings.
+/// Warns in one line of interceptors that still run on the ports of `removed` mappings. `ic serve --all` notices the removal itself.
 pub fn warn_of_running<'a>(removed: impl IntoIterator<Item = (&'a Path, Port)>) {
     let removed = removed.into_iter().map(|(path, port)| (path, port.get()));
-    let running = running_on(removed);
-    let Some((path, port, identity)) = running.first() else {
+    let mut running = running_on(removed);
+    running.retain(|(_, _, identity)| identity.served_by != ServedBy::All);
+    let Some((path, port, _)) = running.first() else {
         return;
     };
     let others = match running.len() - 1 {
@@ -66,8 +68,8 @@ pub fn warn_of_running<'a>(removed: impl IntoIterator<Item = (&'a Path, Port)>) 
         others => format!("; {others} more still run as well, see `ic status`"),
     };
     eprint_line(format_args!(
-        "warning: port {port} stays in use: the interceptor of `{}` still runs; `kill {}` stops it{others}",
+        "warning: port {port} stays in use: the interceptor of `{}` still runs; {} stops it{others}",
         escaped_path(path),
-        identity.pid,
+        command_for("stop", Project::recorded(path).as_ref()),
     ));
 }

@@ -21,7 +21,7 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::machine::feeds::{self, Feed, Hello};
 use crate::machine::interceptor::interceptor_at;
-use crate::machine::survey::interceptor_for;
+use crate::machine::survey::interceptors_for;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::text::raw;
@@ -190,7 +190,8 @@ impl Selection {
             Selection::Project(project) => {
                 let (_, registry) = context.ports().ok()?;
                 let ports = registry.mappings().map(|(_, port)| port.get());
-                interceptor_for(project.path(), ports)
+                let mut found = interceptors_for(project.path(), ports).into_iter();
+                found.next().map(|(_, identity)| identity)
             }
         };
         found.map(|found| found.pid)

@@ -14,9 +14,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::connect::connect_unix;
+use super::listeners::{has_pid, holder_of_socket};
 pub use crate::serve::feed::create_private;
 use crate::serve::feed::is_private;
 pub use crate::serve::feed::sweep;
+use crate::text::raw;
 
 /// Returns the folder of this user's feed sockets: `ic` in `runtime`, which is the value of `XDG_RUNTIME_DIR`, else
 /// `.cache/ic/run` in the home folder. It need not exist. `None`: there is no home folder either.
@@ -73,6 +75,23 @@ pub fn running(folder: &Path) -> Vec<Feed> {
         .collect();
     feeds.sort_by_key(|feed| (feed.hello.port, feed.hello.pid));
     feeds
+}
+
+/// Returns the process ids of the interceptors that publish a feed of the project at `path` in `folder`, as far as the system
+/// shows which process it is.
+pub fn publishers_for(folder: &Path, path: &Path) -> Vec<u32> {
+    let path = raw::to_text(path.as_os_str());
+    let mut hellos = running(folder)
+        .into_iter()
+        .map(|feed| feed.hello)
+        .collect::<Vec<_>>();
+    hellos.retain(|hello| hello.path.as_ref() == Some(&path));
+    let pid = |hello: Hello| {
+        let socket = folder.join(format!("{}.sock", hello.pid));
+        let process = holder_of_socket(&socket).process?;
+        has_pid(&process, hello.pid).then_some(process.pid)
+    };
+    hellos.into_iter().filter_map(pid).collect()
 }
 
 /// Returns the sockets in `folder`; not all of them need have a process.

@@ -44,6 +44,9 @@ pub struct Identity {
     pub served_by: ServedBy,
     /// The time since its start.
     pub uptime_seconds: u64,
+    /// How long it lets requests in flight continue when it is stopped.
+    #[serde(default, skip_serializing)]
+    grace_seconds: Option<f64>,
     /// The number of requests that it has answered.
     #[serde(default)]
     pub requests: u64,
@@ -62,6 +65,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Returns how long it lets requests in flight continue when it is stopped; `None` if it does not say so.
+    pub fn grace(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.grace_seconds?).ok()
+    }
+
     /// Returns the URL that it connects to: its proxy's, else its target's.
     pub fn first_hop(&self) -> &str {
         self.proxy.as_deref().unwrap_or(&self.target)

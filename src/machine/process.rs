@@ -1,7 +1,10 @@
-//! A process, and a listening socket together with what holds it.
+//! A process and its end, and a listening socket together with what holds it.
 
-use std::fmt;
 use std::net::SocketAddr;
+use std::{fmt, fs, io};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// A process that listens on a port or a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,34 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What holds it.
     pub holder: Holder,
+}
+
+/// Asks a process to end, by SIGTERM. One that has ended already is no error.
+///
+/// # Errors
+///
+/// It belongs to another user.
+pub fn ask_to_end(pid: u32) -> io::Result<()> {
+    match process_id(pid).map(|pid| kill_process(pid, Signal::TERM)) {
+        Some(Err(error)) if error != Errno::SRCH => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether no process has this id, or only one that waits for its parent to ask for its exit status.
+pub fn has_ended(pid: u32) -> bool {
+    let exists = process_id(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH));
+    // The state follows the program's name, which is any text in parentheses (proc_pid_stat(5)).
+    let status = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !exists
+        || status()
+            .rsplit(") ")
+            .next()
+            .is_some_and(|state| state.starts_with(['Z', 'X']))
+}
+
+fn process_id(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 /// The program name of an interceptor.

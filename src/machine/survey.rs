@@ -122,10 +122,11 @@ pub fn survey<'a>(projects: impl IntoIterator<Item = (&'a Path, u16)>) -> io::Re
     Ok(survey)
 }
 
-/// Returns the interceptor that was started for the project at `path`; `ports` are those of all projects.
-pub fn interceptor_for(path: &Path, ports: impl Iterator<Item = u16>) -> Option<Identity> {
-    let mut identities = identities(ports).into_iter().map(|(_, identity)| identity);
-    identities.find(|identity| is_for(identity, path))
+/// Returns the interceptors that serve the project at `path`, each with its port; `ports` are those of all projects.
+pub fn interceptors_for(path: &Path, ports: impl Iterator<Item = u16>) -> Vec<(u16, Identity)> {
+    let mut identities = identities(ports);
+    identities.retain(|(_, identity)| is_for(identity, path));
+    identities
 }
 
 /// Returns the interceptors of `projects` that run on their project's port, which is given beside its path; sorted by port.

@@ -90,6 +90,7 @@ fn health(site: &Site) -> String {
         "pid": std::process::id(),
         "served_by": site.about.served_by,
         "uptime_seconds": metrics.uptime().as_secs(),
+        "grace_seconds": site.service.timeouts.grace.as_secs_f64(),
         "version": env!("CARGO_PKG_VERSION"),
         "requests": classes.iter().sum::<u64>(),
         "errors": classes[5],

@@ -234,6 +234,12 @@ impl Serving {
         self.0.id()
     }
 
+    /// Its exit code; `None` if it still runs or was killed.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let status = self.0.try_wait().expect("a child can be waited for");
+        status.and_then(|status| status.code())
+    }
+
     /// Sends SIGTERM and waits for its exit.
     #[track_caller]
     pub fn stop(mut self) {

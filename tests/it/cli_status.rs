@@ -259,7 +259,7 @@ fn watch_exits_when_its_output_is_closed() {
 }
 
 /// Responds to one request with this document.
-fn answer(listener: &TcpListener, document: &str) {
+pub fn answer(listener: &TcpListener, document: &str) {
     let (mut stream, _) = listener.accept().expect("the question");
     let mut question = [0; 1024];
     assert_ne!(stream.read(&mut question).expect("the question"), 0);
@@ -273,8 +273,7 @@ fn remove_and_reset_warn_of_interceptors_that_still_run() {
     let port = port_of(&home);
     let shop = home.path("shop").display().to_string();
     let expected = format!(
-        "warning: port {port} stays in use: the interceptor of `{shop}` still runs; `kill {}` stops it",
-        serving.pid()
+        "warning: port {port} stays in use: the interceptor of `{shop}` still runs; `ic stop` stops it"
     );
     let mappings = std::fs::read(home.registry()).expect("the port is allocated");
     for arguments in [&["remove"][..], &["remove", "--json"], &["reset", "--yes"]] {

@@ -96,6 +96,9 @@ mod cli_prune;
 /// `ic status`: interceptors, false ones, and other programs on ports of projects.
 mod cli_status;
 
+/// `ic stop`: what it ends, what it leaves alone, and what it waits for.
+mod cli_stop;
+
 /// `ic tail`: which requests it shows, as text and as JSON, and its end.
 mod cli_tail;
 

@@ -11,8 +11,8 @@ use crate::machine::process::Holder;
 use crate::machine::survey::is_for;
 use crate::registry::Port;
 use crate::registry::project::Project;
-use crate::serve::{Address, ServeError};
-use crate::text::{escaped_path, io_message};
+use crate::serve::{Address, ServeError, ServedBy};
+use crate::text::{escaped_path, io_message, raw};
 
 use super::port::PortOrigin;
 
@@ -103,24 +103,33 @@ fn in_use(
     holder: impl Fn() -> Holder,
     remedy: &str,
 ) -> Failure {
-    let by = match identity {
-        Some(identity) => {
-            let pid = identity.pid;
-            if project.is_some_and(|project| is_for(&identity, project.path())) {
-                return Failure::could_not(format!(
-                    "this project's interceptor is already running on {place} (pid {pid}); let clients use that one, \
-                     or stop it first"
-                ));
-            }
-            format!(" by the interceptor `{}` (pid {pid})", identity.instance_id)
-        }
-        None => match holder() {
+    let Some(identity) = identity else {
+        let by = match holder() {
             // The system does not list sockets, or the holder has just ended.
             unknown if unknown == Holder::default() => String::new(),
             holder => format!(" by {holder}"),
-        },
+        };
+        return Failure::could_not(format!("{place} is in use{by}; stop it, or {remedy}"));
     };
-    Failure::could_not(format!("{place} is in use{by}; stop it, or {remedy}"))
+    let pid = identity.pid;
+    let is_ours = project.is_some_and(|project| is_for(&identity, project.path()));
+    let theirs = identity.project.map(|path| raw::from_text(&path));
+    let theirs = theirs.and_then(|path| Project::recorded(path.as_ref()));
+    let stop = match identity.served_by {
+        ServedBy::All => "`ic stop --all`".to_owned(),
+        ServedBy::Serve | ServedBy::Run => command_for("stop", theirs.as_ref()),
+    };
+    Failure::could_not(if is_ours {
+        format!(
+            "this project's interceptor is already running on {place} (pid {pid}); let clients use that one, or stop \
+             it first with {stop}"
+        )
+    } else {
+        format!(
+            "{place} is in use by the interceptor `{}` (pid {pid}); stop it with {stop}, or {remedy}",
+            identity.instance_id
+        )
+    })
 }
 
 #[cfg(test)]
@@ -167,13 +176,14 @@ mod tests {
     #[test]
     fn a_port_in_use_by_an_interceptor_is_reported_with_its_project() {
         #[track_caller]
-        fn check(theirs: &str, origin: PortOrigin, expected: &str) {
+        fn check(theirs: &str, by: &str, origin: PortOrigin, expected: &str) {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
             let port = listener.local_addr().expect("bound").port();
             let port = Port::try_from(port).expect("bound to a port");
             let body = serde_json::json!({
                 "status": "healthy", "instance_id": "pycharm-x", "target": "http://a",
                 "project": theirs, "pid": std::process::id(), "uptime_seconds": 3,
+                "served_by": by,
             });
             let server = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().expect("the question");
@@ -189,15 +199,18 @@ mod tests {
                 .replace(&format!("port {port}"), "port N");
             assert_eq!(message, expected);
         }
-        let ours = "this project's interceptor is already running on port N (pid 812); \
-                    let clients use that one, or stop it first";
-        check("/home/me/shop", PortOrigin::Registry, ours);
-        check("/home/me/shop", PortOrigin::Flag, ours);
+        let ours = "this project's interceptor is already running on port N (pid 812); let clients use that one, or stop \
+                    it first with `ic stop /home/me/shop`";
+        check("/home/me/shop", "run", PortOrigin::Registry, ours);
+        check("/home/me/shop", "serve", PortOrigin::Flag, ours);
+        let of_all = ours.replace("`ic stop /home/me/shop`", "`ic stop --all`");
+        check("/home/me/shop", "all", PortOrigin::Flag, &of_all);
         check(
             "/home/me/else",
+            "serve",
             PortOrigin::Variable,
-            "port N is in use by the interceptor `pycharm-x` (pid 812); \
-             stop it, or give another port with INTERCEPTOR_PORT (`ic suggest` lists free ones)",
+            "port N is in use by the interceptor `pycharm-x` (pid 812); stop it with `ic stop /home/me/else`, or \
+             give another port with INTERCEPTOR_PORT (`ic suggest` lists free ones)",
         );
     }
 }
