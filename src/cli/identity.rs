@@ -9,7 +9,6 @@ use super::placeholders;
 use super::settings::{self, Environment, SourcedValue};
 use super::template::{Placeholder, Purpose, Template, is_field_value};
 use crate::cli::outcome::Failure;
-use crate::cli::output::eprint_line;
 use crate::registry::project::{Project, is_deleted};
 use crate::registry::{Header, Port, Registry, Settings};
 use crate::text::{escaped_path, name};
@@ -92,7 +91,10 @@ pub fn namesake(
     environment: &Environment<'_>,
 ) -> Option<String> {
     let notes = registry.notes();
-    let settings: HashMap<&Path, Settings> = notes.settings_of_all().collect();
+    let settings = notes.settings_of_all();
+    let settings: HashMap<&Path, Settings> = settings
+        .filter_map(|(path, settings)| Some((path, settings.ok()?)))
+        .collect();
     let kept_for = |project: &Project| settings.get(project.path())?.instance_id.as_deref();
     let id_of = |project: &Project, port: Option<Port>, template: &Template| {
         let facts = Facts {
@@ -128,16 +130,38 @@ pub fn namesake(
         others.find(|(other, port)| other != project && is_same(other, *port) == Some(true))?;
     let way_out = match given {
         Some(given) => format!("put `{{parent}}` into `{given}`"),
-        None => {
-            let set = "set --instance-id 'pycharm-{parent}-{project}'";
-            format!("{} gives it another one", command_for(set, project))
-        }
+        None => set_other_id(Some(project)),
     };
-    Some(format!(
-        "`{}` and `{}` both send the instance id `{instance_id}`, so that the target cannot tell them apart; {way_out}",
-        escaped_path(project.path()),
-        escaped_path(other.path()),
+    Some(same_id(
+        project.path(),
+        other.path(),
+        &instance_id,
+        &way_out,
     ))
+}
+
+/// As [`namesake`], for two projects of which the first is to get another identifier with `ic set`.
+pub fn namesakes(project: &Path, other: &Path, instance_id: &str) -> String {
+    let project_name = Project::recorded(project);
+    same_id(
+        project,
+        other,
+        instance_id,
+        &set_other_id(project_name.as_ref()),
+    )
+}
+
+fn same_id(project: &Path, other: &Path, instance_id: &str, way_out: &str) -> String {
+    format!(
+        "`{}` and `{}` both send the instance id `{instance_id}`, so that the target cannot tell them apart; {way_out}",
+        escaped_path(project),
+        escaped_path(other),
+    )
+}
+
+fn set_other_id(project: Option<&Project>) -> String {
+    let set = "set --instance-id 'pycharm-{parent}-{project}'";
+    format!("{} gives it another one", command_for(set, project))
 }
 
 /// Whether the identifier or a field contains something that only a project has.
@@ -208,8 +232,8 @@ impl Facts<'_> {
         Ok(instance_id)
     }
 
-    /// Every field to set on a request: the identification, then those of `--header` with their placeholders filled in.
-    /// Reports values that are sent encoded or empty on standard error.
+    /// Every field to set on a request: the identification, then those of `--header` with their placeholders filled in. Adds a
+    /// line to `notes` for each value that is sent encoded or empty.
     ///
     /// # Errors
     ///
@@ -219,38 +243,37 @@ impl Facts<'_> {
         instance: &Template,
         instance_id: &str,
         headers: &[(String, Template)],
+        notes: &mut Vec<String>,
     ) -> Result<Vec<(String, String)>, Failure> {
         let mut fields = vec![
             ("x-memory-user-id".to_owned(), instance_id.to_owned()),
             ("x-pycharm-instance".to_owned(), instance_id.to_owned()),
             ("x-source".to_owned(), SOURCE.to_owned()),
         ];
-        self.note_no_branch(instance, "instance id");
+        notes.extend(self.no_branch(instance, "instance id"));
         for (name, template) in headers {
             let holder = format!("field `{name}`");
             let (value, encoded) = template.fill_field(|it| self.value_of(it, instance_id));
             refuse_long(&holder, &value)?;
-            for encoded in encoded {
-                eprint_line(format_args!(
+            notes.extend(encoded.iter().map(|encoded| {
+                format!(
                     "`{{{}}}` in the {holder} is sent percent-encoded, as `{}`: a field holds no other characters",
                     encoded.placeholder.name(),
                     encoded.sent,
-                ));
-            }
-            self.note_no_branch(template, &holder);
+                )
+            }));
+            notes.extend(self.no_branch(template, &holder));
             fields.push((name.clone(), value));
         }
         Ok(fields)
     }
 
-    fn note_no_branch(&self, template: &Template, holder: &str) {
-        if template.contains(Placeholder::Branch)
-            && self.value_of(Placeholder::Branch, "").is_empty()
-        {
-            eprint_line(format_args!(
-                "`{{branch}}` in the {holder} is empty: the project is in no git repository"
-            ));
-        }
+    fn no_branch(&self, template: &Template, holder: &str) -> Option<String> {
+        let is_empty = template.contains(Placeholder::Branch)
+            && self.value_of(Placeholder::Branch, "").is_empty();
+        is_empty.then(|| {
+            format!("`{{branch}}` in the {holder} is empty: the project is in no git repository")
+        })
     }
 }
 

@@ -14,17 +14,28 @@ use crate::text::{Escaped, escaped_path, redact};
 /// How the project is served. Prints a warning and returns the defaults for settings that were edited by hand and do not parse.
 pub fn settings_of(registry: &Registry, project: &Project) -> Settings {
     let kept = registry.notes().settings(project.path());
+    usable(kept, project).unwrap_or_else(|warning| {
+        eprint_line(warning);
+        Settings::default()
+    })
+}
+
+/// The settings of the project if they parse.
+///
+/// # Errors
+///
+/// They were edited by hand and do not parse: a warning that says so.
+pub fn usable(kept: Result<Settings, BadSettings>, project: &Project) -> Result<Settings, String> {
     let kept = kept
         .map_err(|BadSettings| "they do not have the form that `ic set` writes".to_owned())
         .and_then(|kept| checked(kept).map_err(|failure| failure.to_string()));
-    kept.unwrap_or_else(|why| {
+    kept.map_err(|why| {
         let unset = "set --unset target --unset instance-id --unset header";
-        eprint_line(format_args!(
+        format!(
             "warning: the settings of `{}` in the registry are not used: {why}; {} removes them",
             escaped_path(project.path()),
             command_for(unset, project),
-        ));
-        Settings::default()
+        )
     })
 }
 

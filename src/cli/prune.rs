@@ -4,6 +4,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use crate::machine::survey::idle_ports;
 use crate::registry::prune::{Pruned, Reason, prune_here};
 use crate::registry::{Registry, documents};
 
@@ -25,9 +26,10 @@ use crate::cli::output::{mappings, rounded};
             that does not exist either, the nearest folder that does must belong to you and not be\n\
             empty: an empty one may be where a disk is mounted. For root, it must be in root's home\n\
             folder. `ic remove PATH` removes any other mapping.\n\
-            The last use is recorded when an interceptor starts and stops; a port without a\n\
-            record is not removed as unused. Ports in use and pinned ports (`ic allocate --pin`)\n\
-            are kept. A project that returns gets its old port if it is still free.",
+            The last use is recorded when an interceptor starts and stops, by `ic serve --all` when a\n\
+            project has requests; a port without a record is not removed as unused. Ports in use and\n\
+            pinned ports (`ic allocate --pin`) are kept; that `ic serve --all` listens is no use. A\n\
+            project that returns gets its old port if it is still free.",
     error_code(0, "done, even if nothing was removed")
 )]
 pub struct Prune {
@@ -49,9 +51,11 @@ impl Prune {
             None => None,
         };
         let handle = context.registry_handle()?;
-        let prune = |registry: &mut Registry| prune_here(registry, unused_for);
+        let mut registry = handle.read()?;
+        let idle = idle_ports(registry.mappings().map(|(_, port)| port.get()));
+        let prune = |registry: &mut Registry| prune_here(registry, unused_for, &idle);
         let pruned = if self.dry_run {
-            prune(&mut handle.read()?)
+            prune(&mut registry)
         } else {
             handle.update(prune)?
         };

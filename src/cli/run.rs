@@ -74,6 +74,11 @@ impl Run {
                 "`--idle-exit` is for `ic serve`; `ic run` ends with its program, leave it out",
             ));
         }
+        if self.serve.all {
+            return Err(Failure::usage(
+                "`--all` is for `ic serve`; `ic run` runs a program in one project, leave it out",
+            ));
+        }
         if self.serve.listen.is_some() {
             return Err(Failure::usage(
                 "`--listen` is for `ic serve`: the program needs a URL, and a Unix socket has none; leave it out",

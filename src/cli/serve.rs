@@ -5,6 +5,7 @@
 //! limits (`limits`); how it identifies itself is decided in [`identity`](super::identity). `prepare` makes the options of
 //! [`crate::serve`] from them, in one direction. `conflict` explains why it cannot start.
 
+mod all;
 mod announcement;
 mod arguments;
 mod conflict;
@@ -39,6 +40,9 @@ use crate::serve::{self, Event, Stop};
 impl Serve {
     /// Runs the interceptor until a signal or `--idle-exit` stops it.
     pub(super) fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        if self.all {
+            return self.run_all(context);
+        }
         let inherited = Inherited::take(&self, &context.environment)?;
         let (prepared, options, site) =
             self.prepare(context, inherited, signals::stop_signals())?;

@@ -30,7 +30,8 @@ use crate::text::{escaped_path, name, raw};
     note = "`ic serve` and `ic run` use the settings wherever their option and its variable are missing; a\n\
             --header of theirs is added, or replaces the kept one of the same name. With a port that is given\n\
             (--port, INTERCEPTOR_PORT, a Unix socket) the registry is not read, and they are not used.\n\
-            A project without a port gets one. A running interceptor uses them after a restart.",
+            `ic serve --all` uses them before its options and variables. A project without a port gets one.\n\
+            A running interceptor uses them after a restart, `ic serve --all` at once.",
     error_code(2, "an option has an invalid value"),
     error_code(3, "no port of the range is left, or the registry cannot be written")
 )]

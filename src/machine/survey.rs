@@ -20,7 +20,7 @@ use super::connect::connect;
 use super::interceptor::{Identity, Service};
 use super::listeners::listeners;
 use super::process::Holder;
-use crate::serve::{Target, reactor};
+use crate::serve::{ServedBy, Target, reactor};
 use crate::text::redact::REDACTED;
 use crate::text::{name, raw};
 
@@ -143,6 +143,14 @@ pub fn running_on<'a>(
         is_for(&identity, path).then_some((path, port, identity))
     });
     running.collect()
+}
+
+/// Returns those of `ports` on which `ic serve --all` listens and has no request in flight: it listens on all of them.
+pub fn idle_ports(ports: impl Iterator<Item = u16>) -> BTreeSet<u16> {
+    let identities = identities(ports).into_iter();
+    let idle = identities
+        .filter(|(_, identity)| identity.served_by == ServedBy::All && identity.in_flight == 0);
+    idle.map(|(port, _)| port).collect()
 }
 
 /// Asks what may be an interceptor who it is, `ports` among them; returns each with its port.

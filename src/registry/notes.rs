@@ -91,16 +91,34 @@ impl Registry {
     /// Records that the project's port is used at `now`. Does nothing if the project has no port, or if the recorded last
     /// use is less than `grain` ago.
     pub fn touch(&mut self, project: &Project, now: Timestamp, grain: Duration) {
-        let last_used = self.note(project.path()).last_used;
+        self.touch_all([project], now, grain);
+    }
+
+    /// As [`touch`](Self::touch), for several projects.
+    pub fn touch_all<'a>(
+        &mut self,
+        projects: impl IntoIterator<Item = &'a Project>,
+        now: Timestamp,
+        grain: Duration,
+    ) {
+        let notes = self.notes();
         // A clock that was wrong for a while must not make a port look used for years to come.
         let is_fresh = |known: Timestamp| known.0.abs_diff(now.0) < grain.as_secs().max(1);
-        if self.port_of(project).is_some() && !last_used.is_some_and(is_fresh) {
-            self.edit_notes(|notes| {
+        let is_due = |project: &&Project| {
+            let last_used = notes.get(project.path()).last_used;
+            self.port_of(project).is_some() && !last_used.is_some_and(is_fresh)
+        };
+        let due: Vec<&Project> = projects.into_iter().filter(is_due).collect();
+        if due.is_empty() {
+            return;
+        }
+        self.edit_notes(|notes| {
+            for project in due {
                 let members = notes.members_of(project.path());
                 remove(members, LAST_USED);
                 members.push(Member::new(LAST_USED, now.0));
-            });
-        }
+            }
+        });
     }
 
     /// Pins the project to its port, or unpins it. Does nothing if it has none.
@@ -306,11 +324,12 @@ impl Notes {
         }
     }
 
-    /// Returns how projects are served, each with its path: those whose settings are of this form.
-    pub fn settings_of_all(&self) -> impl Iterator<Item = (&Path, Settings)> {
+    /// Returns how projects are served, each with its path: those with settings, also ones that are not of this form.
+    pub fn settings_of_all(&self) -> impl Iterator<Item = (&Path, Result<Settings, BadSettings>)> {
         self.projects.iter().filter_map(|entry| {
             let text = json::get(&entry.members, SETTINGS)?;
-            Some((entry.path.as_path(), serde_json::from_str(text).ok()?))
+            let settings = serde_json::from_str(text).map_err(|_| BadSettings);
+            Some((entry.path.as_path(), settings))
         })
     }
 

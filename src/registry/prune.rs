@@ -3,7 +3,7 @@
 //! A pruned project's port and settings are remembered: if the project comes back (another branch, a disk that was not
 //! mounted), it gets the same port while that is free, and is served as before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -146,12 +146,18 @@ pub fn allocate_or_prune(
         })
 }
 
-/// As [`Registry::prune`], with this machine's time, deleted folders and listening ports.
-pub fn prune_here(registry: &mut Registry, unused_for: Option<Duration>) -> Vec<Pruned> {
+/// As [`Registry::prune`], with this machine's time, deleted folders and listening ports. `idle` are ports on which a process
+/// listens whether or not they are used.
+pub fn prune_here(
+    registry: &mut Registry,
+    unused_for: Option<Duration>,
+    idle: &BTreeSet<u16>,
+) -> Vec<Pruned> {
     let now = SystemTime::now().into();
     let recycling = unused_for.map(|unused_for| Recycling { unused_for, now });
     // A port that cannot be probed may be in use.
-    let is_listening = |port| availability(port) != Availability::Free;
+    let is_listening =
+        |port: Port| !idle.contains(&port.get()) && availability(port) != Availability::Free;
     registry.prune(recycling, is_deleted, is_listening)
 }
 

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::httpd::{Response, ResponseBody};
+use crate::machine::survey::idle_ports;
 use crate::registry::import::{ConflictPolicy, Readable, readable};
 use crate::registry::project::expand_home;
 use crate::registry::prune::{Allocation, allocate_or_prune, prune_here};
@@ -201,9 +202,11 @@ struct Prune {
 fn prune(app: &AppState, request: Prune) -> Result<Value, Response> {
     let days = |days| Duration::from_secs(u64::from(days) * 86_400);
     let unused_for = request.unused_for_days.map(days);
-    let prune = |registry: &mut Registry| prune_here(registry, unused_for);
+    let mut registry = app.store.read()?.registry;
+    let idle = idle_ports(registry.mappings().map(|(_, port)| port.get()));
+    let prune = |registry: &mut Registry| prune_here(registry, unused_for, &idle);
     let pruned = if request.dry_run {
-        prune(&mut app.store.read()?.registry)
+        prune(&mut registry)
     } else {
         app.change(prune)?
     };

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cli_all::process::{All, at};
+use crate::cli_home::Home;
 use crate::support::*;
 
 /// The largest number of system calls for one exchange or event. Any forwarder that waits for readiness needs to wait, read
@@ -153,6 +155,32 @@ fn an_idle_interceptor_makes_no_system_call() {
             scheduled(interceptor.pid()) == before
         });
     }
+}
+
+#[test]
+fn serving_all_projects_makes_no_system_call_while_it_is_idle() {
+    // Without inotify it looks at the registry every two seconds.
+    if cfg!(ic_portable) {
+        return;
+    }
+    let home = Home::new();
+    let ports = [crate::cli_home::free_port(), crate::cli_home::free_port()];
+    let (shop, web) = (home.path("shop"), home.folder("web"));
+    let home = home.with_mappings(&[(&shop, ports[0]), (&web, ports[1])], ports[0]);
+    let all = All::start(&home, &["--mock"]);
+    all.wait_for("2 projects\n");
+    let mut client = Conn::connect("client", at(ports[0]));
+    client.send("GET /_ic/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.response("GET");
+    drop(client);
+    home.ic(["set", "--header", "a: b"]);
+    all.wait_for_count("  shop  → ", 2);
+    wait_until("no thread runs", true, || {
+        let before = scheduled(all.pid());
+        thread::sleep(QUIET);
+        scheduled(all.pid()) == before
+    });
+    all.stop();
 }
 
 /// The content of `schedstat` of each thread: how long and how often it has run.

@@ -57,6 +57,9 @@ mod cli_commands;
 /// `ic set`: what it keeps, where that is used, and what is shown of secrets.
 mod cli_set;
 
+/// `ic serve --all`: which projects it serves, how, and how it follows the registry.
+mod cli_all;
+
 /// `ic env`: its variables, in every installed shell.
 mod cli_env;
 

@@ -174,6 +174,8 @@ const RULES: &[Rule] = &[
             "src/ui/auth.rs",
             // Signals as bytes on a socket, and feeds, which are Unix sockets, on every Unix.
             "src/cli/signals.rs",
+            "src/cli/serve/all/watch.rs",
+            "src/cli/serve/all/watch",
             "src/ui/feeds.rs",
         ],
         words: &["target_os", "rustix::", "std::os::", "libc"],

@@ -44,18 +44,7 @@ impl Announcement {
             }
             None => {}
         }
-        if !tcp.iter().all(|address| is_loopback(&address.ip())) {
-            text.push_str(
-                "ic: warning: this listens beyond this machine: every machine that reaches the port can use the target; \
-                 leave out --host to listen on localhost only\n",
-            );
-            if self.accepts_all_hosts {
-                text.push_str(
-                    "ic: warning: every Host is accepted, so that web pages can use the target by DNS rebinding; \
-                     name the hosts that clients use with --allow-host\n",
-                );
-            }
-        }
+        text.push_str(&beyond_loopback(&tcp, self.accepts_all_hosts));
         eprint_text(&text);
     }
 
@@ -77,4 +66,23 @@ impl Announcement {
         };
         format!("http://{host}:{port} ({})", bound.join(", "))
     }
+}
+
+/// Warnings if other machines can reach one of `addresses`, else an empty text.
+pub fn beyond_loopback(addresses: &[SocketAddr], accepts_all_hosts: bool) -> String {
+    let mut text = String::new();
+    if addresses.iter().all(|address| is_loopback(&address.ip())) {
+        return text;
+    }
+    text.push_str(
+        "ic: warning: this listens beyond this machine: every machine that reaches the port can use the target; \
+         leave out --host to listen on localhost only\n",
+    );
+    if accepts_all_hosts {
+        text.push_str(
+            "ic: warning: every Host is accepted, so that web pages can use the target by DNS rebinding; \
+             name the hosts that clients use with --allow-host\n",
+        );
+    }
+    text
 }

@@ -12,6 +12,7 @@ use argh::{ArgsInfo, FromArgs};
                ic serve --target https://llm.example.com --ca-file company-ca.pem\n\
                ic serve --header 'x-team: blue' --header 'x-branch: {{branch}}'\n\
                ic serve --listen unix:/run/user/1000/shop.sock\n\
+               ic serve --all --target http://localhost:4000\n\
                INTERCEPTOR_PORT=9000 ic serve --project ~/work/shop",
     note = "Durations are in seconds; fractions are allowed.\n\
             Environment variables, used where the option is missing: INTERCEPTOR_PORT,\n\
@@ -21,9 +22,16 @@ use argh::{ArgsInfo, FromArgs};
             LISTEN_FDS (systemd socket activation), TCP or Unix, replace host and port.",
     error_code(0, "stopped by SIGINT, SIGTERM or SIGHUP, or by --idle-exit"),
     error_code(2, "an option or a variable has an invalid value"),
-    error_code(3, "it cannot start: the port is in use, or no port is left")
+    error_code(
+        3,
+        "it cannot start: the port is in use, or no port is left; with --all, the registry cannot be read, or another one runs"
+    )
 )]
 pub struct Serve {
+    /// serve every project of the registry in this process, each on its port under its own identifier. The other options are
+    /// the defaults of all projects; what `ic set` keeps for one comes before them
+    #[argh(switch)]
+    pub all: bool,
     /// name or address to listen on, or * for all addresses of IPv4 and IPv6; may be repeated; default: localhost
     /// (127.0.0.1 and ::1)
     #[argh(option, arg_name = "H")]

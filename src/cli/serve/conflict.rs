@@ -39,7 +39,18 @@ pub fn failure(
                 None => Failure::could_not(io_message(error)),
             };
         }
-        io::ErrorKind::PermissionDenied if address.port().is_some_and(|port| port < 1024) => {
+        kind => bind_remedy(kind, address.port().unwrap_or_default()),
+    };
+    Failure::could_not(format!(
+        "cannot listen on {address}: {}; {remedy}",
+        io_message(error)
+    ))
+}
+
+/// What to do where a port, which is not in use, cannot be listened on.
+pub fn bind_remedy(error: io::ErrorKind, port: u16) -> &'static str {
+    match error {
+        io::ErrorKind::PermissionDenied if (1..1024).contains(&port) => {
             "choose a port of 1024 or above"
         }
         io::ErrorKind::PermissionDenied => "a sandbox may forbid it",
@@ -47,11 +58,7 @@ pub fn failure(
             "give an address of this machine with --host, or leave it out"
         }
         _ => "check --host and the port",
-    };
-    Failure::could_not(format!(
-        "cannot listen on {address}: {}; {remedy}",
-        io_message(error)
-    ))
+    }
 }
 
 fn port_in_use(

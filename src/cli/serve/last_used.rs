@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::registry::project::Project;
 use crate::registry::store::Store;
-use crate::registry::{Note, Timestamp};
+use crate::registry::{Note, Registry, Timestamp};
 use crate::text::io_message;
 
 /// Records the use of a project's port.
@@ -46,28 +46,32 @@ impl LastUsed {
         let _ = self.record(STOP_INTERVAL).recv_timeout(STOP_TIMEOUT);
     }
 
-    /// Records the use in a thread, unless the last record is at most `interval` old. The receiver disconnects at its end.
     fn record(&self, interval: Duration) -> mpsc::Receiver<()> {
-        let (done, is_done) = mpsc::channel();
-        let (store, project) = (self.store.clone(), self.project.clone());
-        let spawned = thread::Builder::new()
-            .name("last-use".to_owned())
-            .spawn(move || {
-                if let Err(error) =
-                    store.update(|registry| registry.touch(&project, now(), interval))
-                {
-                    log::debug!("cannot record the last use of the port: {error}");
-                }
-                drop(done);
-            });
-        if let Err(error) = spawned {
-            log::debug!(
-                "cannot record the last use of the port: {}",
-                io_message(&error)
-            );
-        }
-        is_done
+        record(&self.store, vec![self.project.clone()], interval)
     }
+}
+
+/// Records the use of the projects' ports in a thread, except where the last record is at most `interval` old. The receiver
+/// disconnects at its end.
+pub fn record(store: &Store, projects: Vec<Project>, interval: Duration) -> mpsc::Receiver<()> {
+    let (done, is_done) = mpsc::channel();
+    let store = store.clone();
+    let spawned = thread::Builder::new()
+        .name("last-use".to_owned())
+        .spawn(move || {
+            let record = |registry: &mut Registry| registry.touch_all(&projects, now(), interval);
+            if let Err(error) = store.update(record) {
+                log::debug!("cannot record the last use of the port: {error}");
+            }
+            drop(done);
+        });
+    if let Err(error) = spawned {
+        log::debug!(
+            "cannot record the last use of the port: {}",
+            io_message(&error)
+        );
+    }
+    is_done
 }
 
 fn now() -> Timestamp {
@@ -78,7 +82,7 @@ fn now() -> Timestamp {
 const START_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A stop is not recorded if the last record is at most this old.
-const STOP_INTERVAL: Duration = Duration::from_secs(60);
+pub const STOP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Writing takes milliseconds, unless another process holds the lock.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -16,6 +16,7 @@ use crate::cli::address::bad_port;
 use crate::cli::context::Context;
 use crate::cli::identity::Facts;
 use crate::cli::outcome::Failure;
+use crate::cli::output::eprint_line;
 use crate::registry::Port;
 use crate::registry::project::Project;
 use crate::serve::{About, Listen, Options, ServeError, ServedBy, SiteOptions};
@@ -44,7 +45,12 @@ impl Serve {
         let inherited_port = inherited.as_ref().map(Inherited::port);
         let mut settings = self.resolve(inherited_port, &context.globals, environment)?;
         let ips = addresses_of(&settings.hosts)?;
-        let mut upstream = upstream(&settings, environment)?;
+        let mut upstream = upstream(
+            &settings.upstream,
+            settings.uses_proxies,
+            &settings.trust,
+            environment,
+        )?;
         let ResolvedPort { port, last_used } = settings.port.resolve()?;
         let number = port.map(|(port, _)| port);
         let (listen, tcp) = if let Some(inherited) = inherited {
@@ -68,7 +74,10 @@ impl Serve {
             environment,
         };
         let instance_id = facts.instance_id(&settings.instance)?;
-        let fields = facts.fields(&settings.instance, &instance_id, &settings.headers)?;
+        let mut notes = Vec::new();
+        let headers = &settings.headers;
+        let fields = facts.fields(&settings.instance, &instance_id, headers, &mut notes)?;
+        notes.iter().for_each(eprint_line);
         let options = Options {
             timeouts: settings.timeouts,
             connections_max: settings.connections_max,

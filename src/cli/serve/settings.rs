@@ -159,7 +159,8 @@ impl Serve {
         })
     }
 
-    fn upstream(
+    /// Where requests go: what the option says, its variable, what `ic set` keeps, or the default.
+    pub fn upstream(
         &self,
         kept: &Settings,
         environment: &Environment<'_>,

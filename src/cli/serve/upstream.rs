@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::proxies::proxy;
-use super::settings::{ServeSettings, Upstream};
+use super::settings::Upstream;
 use super::trust::tls;
 use crate::cli::outcome::Failure;
 use crate::cli::settings::Environment;
 use crate::mock;
-use crate::serve::{BadUrl, RequestRewriter, Target, UpstreamOptions};
+use crate::serve::{BadUrl, RequestRewriter, Target, Trust, UpstreamOptions};
 use crate::text::{Escaped, io_message};
 
 /// Where requests go. Reads certificates, or starts the mock.
@@ -20,10 +20,12 @@ use crate::text::{Escaped, io_message};
 /// Bad usage for a target, a certificate or a proxy that cannot be used; "could not" for a file that cannot be read
 /// and a mock that cannot be started.
 pub fn upstream(
-    settings: &ServeSettings,
+    upstream: &Upstream,
+    uses_proxies: bool,
+    trust: &Trust,
     environment: &Environment<'_>,
 ) -> Result<UpstreamOptions, Failure> {
-    let target = match &settings.upstream {
+    let target = match upstream {
         Upstream::Target(target) => target.target()?,
         Upstream::Mock(interval) => {
             return Ok(UpstreamOptions {
@@ -33,13 +35,13 @@ pub fn upstream(
             });
         }
     };
-    let proxy = if settings.uses_proxies {
+    let proxy = if uses_proxies {
         proxy(&target, environment)?
     } else {
         None
     };
     Ok(UpstreamOptions {
-        tls: tls(&settings.trust, &target)?,
+        tls: tls(trust, &target)?,
         proxy,
         target,
     })
