@@ -54,8 +54,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Returns the response to a whole request.
     fn respond(self: &Arc<Self>, route: Self::Route, body: Vec<u8>) -> Response;
 
-    /// Returns an error response in the form that the clients of this server expect.
-    fn error(&self, status: u16, message: &str) -> Response;
+    /// Returns an error response in the form that the clients of this server expect; `route` is `None` where the head is
+    /// malformed.
+    fn error(&self, route: Option<&Self::Route>, status: u16, message: &str) -> Response;
 }
 
 /// Writes the body of a response piece by piece.
@@ -238,7 +239,8 @@ impl Connection {
         if handler.is_trusted(&route) {
             slot.set_busy();
         }
-        Ok((route, self.read_body(handler)?))
+        let body = self.read_body(handler, &route)?;
+        Ok((route, body))
     }
 
     fn read_head<H: Handler>(&mut self, handler: &H) -> Result<H::Route, ReceiveError> {
@@ -250,7 +252,7 @@ impl Connection {
             if seen == 0 || scan.is_decided(&self.bytes) {
                 let parsed = self.take_head(handler);
                 if let Parsed::Complete(route) =
-                    parsed.map_err(|error| malformed(handler, error))?
+                    parsed.map_err(|error| malformed(handler, None, error))?
                 {
                     return route.map_err(ReceiveError::Refused);
                 }
@@ -291,7 +293,11 @@ impl Connection {
     }
 
     /// Reads the body of an accepted request.
-    fn read_body<H: Handler>(&mut self, handler: &H) -> Result<Vec<u8>, ReceiveError> {
+    fn read_body<H: Handler>(
+        &mut self,
+        handler: &H,
+        route: &H::Route,
+    ) -> Result<Vec<u8>, ReceiveError> {
         let mut body = Body::new(self.request.framing);
         let mut data = Vec::new();
         if self.request.expects_continue && !body.is_complete() {
@@ -301,12 +307,16 @@ impl Connection {
             let drop_trailers = |_: &str| false;
             let used = body
                 .take_ready(&self.bytes, BodyMode::Dechunked, drop_trailers, &mut data)
-                .map_err(|error| malformed(handler, error))?;
+                .map_err(|error| malformed(handler, Some(route), error))?;
             self.bytes.drain(..used);
             if data.len() > H::BODY_MIB_MAX << 20 {
                 let max = H::BODY_MIB_MAX;
                 let message = format!("the request body is over {max} MiB; send less");
-                return Err(ReceiveError::Refused(handler.error(413, &message)));
+                return Err(ReceiveError::Refused(handler.error(
+                    Some(route),
+                    413,
+                    &message,
+                )));
             }
             if body.is_complete() {
                 return Ok(data);
@@ -392,9 +402,9 @@ impl Connection {
 }
 
 /// Refuses a malformed request.
-fn malformed<H: Handler>(handler: &H, error: Error) -> ReceiveError {
+fn malformed<H: Handler>(handler: &H, route: Option<&H::Route>, error: Error) -> ReceiveError {
     let reply = error.reply();
-    ReceiveError::Refused(handler.error(reply.status, &reply.message))
+    ReceiveError::Refused(handler.error(route, reply.status, &reply.message))
 }
 
 /// The value of the first field of that name.

@@ -53,7 +53,7 @@
 //! | [`serve::feed`] | the exchanges as events, for subscribers on a Unix socket |
 //! | [`machine`] | this machine: who listens, which interceptors run, what accepts connections |
 //! | [`ui`] | the page of `ic ui`: its API, its live stream, its files |
-//! | [`mock`] | a small OpenAI-compatible upstream for trying out |
+//! | [`mock`] | a small upstream for trying out, which speaks the APIs of agents |
 //! | [`httpd`] | the small blocking HTTP server of [`mock`] and [`ui`] |
 //!
 //! # Invariants

@@ -1,7 +1,6 @@
 //! `ic mock`: the settings of the embedded upstream. What it answers is decided in `mock`.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -15,13 +14,17 @@ use crate::cli::output::eprint_text;
 use crate::mock;
 use crate::text::io_message;
 
-/// run a small OpenAI-compatible upstream for tests and CI
+/// run a small upstream that speaks the APIs of agents, for tests and CI
 #[derive(FromArgs, ArgsInfo, Debug, Default, PartialEq)]
 #[argh(
     subcommand,
     name = "mock",
     help_triggers("-h", "--help"),
     example = "ic mock &\nic serve",
+    note = "It speaks OpenAI's chat completions, Responses API, completions and embeddings, Anthropic's\n\
+            Messages API and the Gemini API. A reply names the identification that it received and one\n\
+            line of the prompt. Where a request offers tools and the prompt says `use the tool NAME`, the\n\
+            reply is a call of that tool; a JSON object after NAME gives its arguments.",
     error_code(0, "stopped by SIGINT, SIGTERM or SIGHUP"),
     error_code(3, "it cannot start")
 )]
@@ -35,6 +38,12 @@ pub struct Mock {
     /// time between stream events, in milliseconds; default: 20
     #[argh(option, arg_name = "MS")]
     pub interval_ms: Option<String>,
+    /// time before a response, in milliseconds; default: 0
+    #[argh(option, arg_name = "MS")]
+    pub delay_ms: Option<String>,
+    /// answer every request with this status, 400 to 599, and the error of its API
+    #[argh(option, arg_name = "STATUS")]
+    pub fail: Option<String>,
 }
 
 /// The options of `ic mock`, parsed.
@@ -44,8 +53,8 @@ pub struct MockSettings {
     pub host: String,
     /// Where to listen.
     pub port: Port,
-    /// Between the events of a stream.
-    pub interval: Duration,
+    /// How it answers.
+    pub options: mock::Options,
 }
 
 impl Mock {
@@ -62,7 +71,11 @@ impl Mock {
         Ok(MockSettings {
             host: given("--host", &self.host, "localhost").text()?.to_owned(),
             port: given("--port", &self.port, "8764").port()?,
-            interval: mock_interval("--interval-ms", self.interval_ms.as_deref())?,
+            options: mock::Options {
+                delay: given("--delay-ms", &self.delay_ms, "0").milliseconds()?,
+                interval: mock_interval("--interval-ms", self.interval_ms.as_deref())?,
+                fail: self.fail.as_deref().map(error_status).transpose()?,
+            },
         })
     }
 
@@ -85,12 +98,23 @@ impl Mock {
             "Mock:       http://{}:{}/v1\n",
             settings.host, settings.port
         ));
-        signals::run_until_signal(stop, "the mock", move || server.run(settings.interval))
+        signals::run_until_signal(stop, "the mock", move || server.run(settings.options))
     }
+}
+
+/// The status of an error.
+fn error_status(value: &str) -> Result<u16, Failure> {
+    let given = SourcedValue::flag("--fail", value);
+    let status = given.count(0)?;
+    let status = u16::try_from(status).ok();
+    let status = status.filter(|status| (400..600).contains(status));
+    status.ok_or_else(|| given.refused("is not the status of an error; give one from 400 to 599"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -98,7 +122,11 @@ mod tests {
         let settings = Mock::default().resolve().expect("defaults are good");
         assert_eq!(settings.host, "localhost");
         assert_eq!(settings.port.get(), 8764);
-        assert_eq!(settings.interval, Duration::from_millis(20));
+        let default = mock::Options {
+            interval: Duration::from_millis(20),
+            ..mock::Options::default()
+        };
+        assert_eq!(settings.options, default);
 
         #[track_caller]
         fn check(mock: Mock, refusal: &str) {
@@ -134,5 +162,19 @@ mod tests {
             },
             "`--interval-ms 3600001` is too long",
         );
+        check(
+            Mock {
+                delay_ms: bad("1.5"),
+                ..Mock::default()
+            },
+            "`--delay-ms 1.5` is not a valid number",
+        );
+        for fail in ["399", "600", "65936", "x"] {
+            let mock = Mock {
+                fail: bad(fail),
+                ..Mock::default()
+            };
+            check(mock, &format!("`--fail {fail}` is not "));
+        }
     }
 }

@@ -121,6 +121,17 @@ impl SourcedValue {
         self.parsed(count, &why)
     }
 
+    /// Whole milliseconds, at most an hour.
+    pub fn milliseconds(&self) -> Result<Duration, Failure> {
+        let milliseconds = self.count(0)?;
+        if milliseconds > MILLISECONDS_MAX {
+            return Err(self.refused(format_args!(
+                "is too long; give at most {MILLISECONDS_MAX} milliseconds"
+            )));
+        }
+        Ok(Duration::from_millis(milliseconds as u64))
+    }
+
     /// Seconds, fractions allowed, at most a year.
     pub fn seconds(&self) -> Result<Duration, Failure> {
         let seconds = |text: &str| {
@@ -277,16 +288,10 @@ fn number<T: FromStr>(text: &str) -> Option<T> {
 ///
 /// Bad usage, naming the option.
 pub fn mock_interval(name: &'static str, value: Option<&str>) -> Result<Duration, Failure> {
-    let given = value.map_or(SourcedValue::default(MOCK_INTERVAL_MS), |value| {
-        SourcedValue::flag(name, value)
-    });
-    let milliseconds = given.count(0)?;
-    if milliseconds > MOCK_INTERVAL_MS_MAX {
-        return Err(given.refused(format_args!(
-            "is too long; give at most {MOCK_INTERVAL_MS_MAX} milliseconds"
-        )));
-    }
-    Ok(Duration::from_millis(milliseconds as u64))
+    let given = value.map(|value| SourcedValue::flag(name, value));
+    given
+        .unwrap_or_else(|| SourcedValue::default(MOCK_INTERVAL_MS))
+        .milliseconds()
 }
 
 /// The option for a field that is set on each request.
@@ -319,8 +324,8 @@ const SHOWN_LENGTH_MAX: usize = 80;
 /// Slow enough to see a stream as a stream, fast enough for a test.
 const MOCK_INTERVAL_MS: &str = "20";
 
-/// An hour. A longer interval is a mistaken unit.
-const MOCK_INTERVAL_MS_MAX: usize = 3_600_000;
+/// An hour. A longer time is a mistaken unit.
+const MILLISECONDS_MAX: usize = 3_600_000;
 
 #[cfg(test)]
 mod tests {

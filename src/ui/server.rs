@@ -87,7 +87,7 @@ impl Handler for AppState {
         }
     }
 
-    fn error(&self, status: u16, message: &str) -> Response {
+    fn error(&self, _: Option<&Route>, status: u16, message: &str) -> Response {
         response::error(status, message)
     }
 }

@@ -1,4 +1,4 @@
-//! `ic mock`: how it exits. Its responses are tested through `ic serve --mock`.
+//! `ic mock`: how it exits. Its responses are tested in `mock`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

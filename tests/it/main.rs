@@ -81,6 +81,8 @@ mod cli_run;
 
 /// `ic mock`: how it exits.
 mod cli_mock;
+/// What the mock answers, in each API.
+mod mock;
 
 /// `ic snippet`: settings and their places.
 mod cli_snippet;

@@ -83,12 +83,16 @@ fn start_mock(interval: Duration) -> Result<Target, Failure> {
     let failed = |error: &io::Error| {
         Failure::could_not(format!("cannot start the mock: {}", io_message(error)))
     };
+    let options = mock::Options {
+        interval,
+        ..mock::Options::default()
+    };
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = mock::Server::bind(&[any_port]).map_err(|error| failed(&error))?;
     let address = server.addresses()[0];
     std::thread::Builder::new()
         .name("mock".to_owned())
-        .spawn(move || server.run(interval))
+        .spawn(move || server.run(options))
         .map_err(|error| failed(&error))?;
     format!("http://{address}")
         .parse()
