@@ -38,6 +38,7 @@ pub mod signals;
 pub mod snippet;
 pub mod status;
 pub mod stop;
+mod systemd_unit;
 pub mod tail;
 pub mod template;
 pub mod transfer;

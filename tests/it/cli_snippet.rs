@@ -190,6 +190,25 @@ fn a_systemd_unit_is_valid() {
 }
 
 #[test]
+fn a_systemd_unit_names_the_program_as_systemd_reads_it() {
+    let home = Home::new();
+    home.ic(["allocate"]);
+    let program = home.folder("50% of $HOME").join("ic");
+    std::fs::copy(env!("CARGO_BIN_EXE_ic"), &program).expect("there is room");
+    let run = Command::new(&program)
+        .args(["snippet", "systemd"])
+        .env_clear()
+        .env("HOME", home.path(""))
+        .current_dir(home.path("shop"))
+        .output();
+    let unit = String::from_utf8(run.expect("it can be run").stdout).expect("text");
+    // A specifier is doubled; a variable would be only in an argument.
+    let program = program.display().to_string().replace('%', "%%");
+    let start = format!("\nExecStart=\"{program}\" serve --project ");
+    assert!(unit.contains(&start), "{unit}");
+}
+
+#[test]
 fn snippets_that_start_an_interceptor_contain_the_given_settings() {
     let lines = |unit: &str| -> Vec<String> {
         let given = unit

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::facts::{Facts, File, string};
 use crate::cli::address::{anthropic_url, openai_url};
+use crate::cli::systemd_unit::word;
 
 /// A unit of the user's own systemd.
 pub fn systemd(facts: &Facts) -> File {
@@ -36,8 +37,8 @@ pub fn systemd(facts: &Facts) -> File {
             // A backslash at the end of a line would take the next one along.
             name = facts.project.replace('%', "%%"),
             port = facts.port,
-            // Variables are filled in there, and nowhere else (systemd.service, Command lines).
-            program = word(&program, "$"),
+            program = word(&program, ""),
+            // Variables are filled in in arguments, and nowhere else (systemd.service, Command lines).
             path = word(facts.folder.path().as_os_str(), "$"),
             target = word(OsStr::new(&format!("TARGET_LLM_URL={}", facts.target)), ""),
         ),
@@ -149,37 +150,6 @@ pub fn kubernetes(facts: &Facts) -> File {
     }
 }
 
-/// A word of a line in a unit (systemd.syntax, systemd.unit): in quotes, no specifier, and odd bytes as C has them.
-/// `doubled` is what else means itself only twice.
-fn word(text: &OsStr, doubled: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:.,-_=@+".contains(c);
-    if let Some(plain) = text.to_str()
-        && !plain.is_empty()
-        && plain.chars().all(is_plain)
-    {
-        return plain.to_owned();
-    }
-    let mut quoted = String::from("\"");
-    for chunk in text.as_encoded_bytes().utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' | '\\' => quoted.extend(['\\', character]),
-                '%' => quoted.push_str("%%"),
-                _ if doubled.contains(character) => quoted.extend([character, character]),
-                _ if character.is_ascii_control() => {
-                    quoted += &format!("\\x{:02x}", u32::from(character));
-                }
-                _ => quoted.push(character),
-            }
-        }
-        for byte in chunk.invalid() {
-            quoted += &format!("\\x{byte:02x}");
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 /// A name as units and pods may have it (RFC 1123): lower-case letters, digits and single dashes.
 fn label(name: &str) -> String {
     let mut label = String::new();
@@ -216,26 +186,5 @@ mod tests {
         check("日本", "project");
         check("", "project");
         check(&"x".repeat(100), &"x".repeat(60));
-    }
-
-    #[test]
-    fn a_word_of_a_unit_is_one_word_whatever_is_in_it() {
-        #[track_caller]
-        fn check(text: &str, expected: &str) {
-            assert_eq!(word(OsStr::new(text), ""), expected);
-        }
-        check("/home/me/shop", "/home/me/shop");
-        check("/home/me/my shop", "\"/home/me/my shop\"");
-        check("100%", "\"100%%\"");
-        check("a\"b\\c", "\"a\\\"b\\\\c\"");
-        check("", "\"\"");
-        check("a\nb\x7f", "\"a\\x0ab\\x7f\"");
-        check("日本", "\"日本\"");
-        check("$a", "\"$a\"");
-        assert_eq!(word(OsStr::new("$a$"), "$"), "\"$$a$$\"");
-        assert_eq!(
-            word(&crate::text::raw::from_text("caf\0e9 1"), "$"),
-            "\"caf\\xe9 1\""
-        );
     }
 }
