@@ -186,8 +186,8 @@ impl Facts<'_> {
         let project = self.project.map(Project::path);
         let value = match placeholder {
             Placeholder::Instance => Some(instance_id.to_owned()),
-            Placeholder::Project => project.map(name),
-            Placeholder::Parent => project.and_then(Path::parent).map(name),
+            Placeholder::Project => project.map(folder_name),
+            Placeholder::Parent => project.and_then(Path::parent).map(folder_name),
             Placeholder::Port => self.port.map(|port| port.to_string()),
             Placeholder::Branch => project.and_then(placeholders::branch),
             Placeholder::User => Some(placeholders::user(self.environment)),
@@ -277,6 +277,15 @@ impl Facts<'_> {
     }
 }
 
+/// The full name of a folder. The root, which is the current folder in most containers, has none: a slash would be the only one
+/// in identifiers.
+fn folder_name(path: &Path) -> String {
+    match path.file_name() {
+        Some(_) => name(path),
+        None => ROOT_NAME.to_owned(),
+    }
+}
+
 fn refuse_long(holder: &str, value: &str) -> Result<(), Failure> {
     if value.len() <= VALUE_BYTES_MAX {
         return Ok(());
@@ -300,6 +309,9 @@ const OF_PROJECTS: [Placeholder; 3] = [
 const INSTANCE_ID_OPTION: &str = "--instance-id";
 
 const INSTANCE_ID: &str = "pycharm-{project}";
+
+/// What `{project}` is for the root folder.
+const ROOT_NAME: &str = "root";
 
 /// The value that the original tool sends, by which servers recognise it.
 const SOURCE: &str = "pycharm-ai-chat";

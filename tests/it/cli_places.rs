@@ -700,6 +700,24 @@ fn a_moved_project_is_served_on_its_port_where_a_link_is_left_behind() {
 }
 
 #[test]
+fn the_root_folder_has_a_name_in_identifiers() {
+    // Containers start in it.
+    let home = Home::new()
+        .inside("/")
+        .with("INTERCEPTOR_PORT", free_port().to_string());
+    let instance_id = |home: &Home| {
+        let health = [env!("CARGO_BIN_EXE_ic"), "health", "--json"];
+        let ran = home.ic([&["run", "--mock", "--"], &health[..]].concat());
+        ran.json(0)["instance_id"].clone()
+    };
+    assert_eq!(instance_id(&home), "pycharm-root");
+    let home = home
+        .with("SUPERMEMORY_USERNAME", "{parent}-{project}")
+        .inside("/tmp");
+    assert_eq!(instance_id(&home), "root-tmp");
+}
+
+#[test]
 fn hints_name_the_project_that_is_meant() {
     #[track_caller]
     fn check(home: &Home, arguments: &[&str], hint: &str) {
