@@ -232,6 +232,11 @@ impl Facts<'_> {
         Ok(instance_id)
     }
 
+    /// The value of a field as [`Template::field_with`] writes it, with these facts in it.
+    pub fn field(&self, template: &Template, instance_id: &str) -> String {
+        template.field_with(|it| self.value_of(it, instance_id))
+    }
+
     /// Every field to set on a request: the identification, then those of `--header` with their placeholders filled in. Adds a
     /// line to `notes` for each value that is sent encoded or empty.
     ///

@@ -95,6 +95,26 @@ pub fn literal_secrets(kept: &Settings) -> impl Iterator<Item = &str> {
     secret.map(|header| header.name.as_str())
 }
 
+/// The fields with a variable in place of each value that holds a literal secret, for a file that others may read.
+pub fn with_variables_for_secrets(kept: &[Header]) -> Vec<Header> {
+    let headers = kept.iter().map(|header| {
+        let mut header = header.clone();
+        if shown(&header) != header.value {
+            let letter = |c: char| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            };
+            let variable: String = header.name.chars().map(letter).collect();
+            header.value = format!("{{env:FIELD_{variable}}}");
+        }
+        header
+    });
+    headers.collect()
+}
+
 /// The value without secrets. Placeholders are none, nor is the name of a scheme or of a cookie before one.
 fn shown(header: &Header) -> String {
     let Header { name, value } = header;

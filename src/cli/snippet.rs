@@ -7,19 +7,19 @@ mod clients;
 mod facts;
 mod services;
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::registry::{Port, Settings};
+use crate::registry::Settings;
 
-use self::facts::{Facts, File};
+use self::facts::{Container, Facts, File, Unit};
 use super::address::{bad_port, check_owner, local, mapping_of};
 use super::identity::{self, instance_template};
-use super::kept::settings_of;
+use super::kept::{settings_of, with_variables_for_secrets};
 use super::serve;
 use super::settings::{self, SourcedValue};
-use super::template::escaped;
+use super::template::{Template, escaped};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
@@ -51,40 +51,38 @@ pub struct Snippet {
     pub model: Option<String>,
 }
 
-type Render = fn(&Facts) -> File;
+/// How a snippet is made, and from what.
+#[derive(Clone, Copy)]
+enum Render {
+    Client(fn(&Facts) -> File),
+    Unit(fn(&Facts, &Unit) -> File),
+    Container(fn(&Facts, &Container) -> File),
+}
 
-const CLIENTS: [(&str, Render); 6] = [
-    ("jetbrains", clients::jetbrains),
-    ("continue", clients::continue_dev),
-    ("codex", clients::codex),
-    ("claude", clients::claude),
-    ("junie", clients::junie),
-    ("aider", clients::aider),
-];
-
-const SERVICES: [(&str, Render); 4] = [
-    ("systemd", services::systemd),
-    ("systemd-socket", services::systemd_socket),
-    ("compose", services::compose),
-    ("kubernetes", services::kubernetes),
+const KINDS: [(&str, Render); 10] = [
+    ("jetbrains", Render::Client(clients::jetbrains)),
+    ("continue", Render::Client(clients::continue_dev)),
+    ("codex", Render::Client(clients::codex)),
+    ("claude", Render::Client(clients::claude)),
+    ("junie", Render::Client(clients::junie)),
+    ("aider", Render::Client(clients::aider)),
+    ("systemd", Render::Unit(services::systemd)),
+    ("systemd-socket", Render::Unit(services::systemd_socket)),
+    ("compose", Render::Container(services::compose)),
+    ("kubernetes", Render::Container(services::kubernetes)),
 ];
 
 /// All values of KIND.
 pub(super) fn kinds() -> Vec<&'static str> {
-    let kinds = CLIENTS.iter().chain(&SERVICES);
-    kinds.map(|(name, _)| *name).collect()
+    KINDS.iter().map(|(name, _)| *name).collect()
 }
 
 impl Snippet {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let kind = SourcedValue::argument(&self.kind);
-        let named = |kinds: &[(&str, Render)]| {
-            let mut kinds = kinds.iter();
-            kinds.find_map(|(name, render)| (*name == self.kind).then_some(*render))
-        };
-        let service = named(&SERVICES);
-        let render = service.or_else(|| named(&CLIENTS)).ok_or_else(|| {
-            kind.refused(format_args!(
+        let mut known = KINDS.iter();
+        let render = known.find_map(|(name, render)| (*name == self.kind).then_some(*render));
+        let render = render.ok_or_else(|| {
+            SourcedValue::argument(&self.kind).refused(format_args!(
                 "is not a known kind; known are {}",
                 kinds().join(", ")
             ))
@@ -96,7 +94,7 @@ impl Snippet {
         let configured = context.environment.variable(settings::TARGET_URL);
         configured.as_ref().map(SourcedValue::target).transpose()?;
         let (folder, port, registry) = mapping_of(context, self.path.as_deref())?;
-        if service.is_none() {
+        if let Render::Client(_) = render {
             check_owner(port, folder.as_ref())?;
             bad_port(port, folder.as_ref()).iter().for_each(eprint_line);
         }
@@ -104,63 +102,100 @@ impl Snippet {
             Some(folder) => settings_of(&registry, folder),
             None => Settings::default(),
         };
-        let kept_target = kept.target.as_deref();
-        let target = context
-            .environment
-            .setting("--target", None, settings::TARGET_URL, kept_target)
-            .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
-        let target = target.target()?.to_string();
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
-        let (instance, settings) = match service {
-            Some(_) => {
-                let facts = identity::Facts {
-                    project: Some(&folder),
-                    port: Some(port),
-                    environment: &context.environment,
-                };
-                let instance = instance(&facts, kept.instance_id.as_deref())?;
-                (instance, self.settings(context, port)?)
-            }
-            None => (String::new(), Vec::new()),
-        };
-        let file = render(&Facts {
+        let facts = Facts {
             project: Escaped(&name(folder.path())).to_string(),
             folder,
             authority: local(port),
             port: port.get(),
             model,
-            target,
-            instance,
-            settings,
-        });
+        };
+        let sender = identity::Facts {
+            project: Some(&facts.folder),
+            port: Some(port),
+            environment: &context.environment,
+        };
+        let file = match render {
+            Render::Client(render) => render(&facts),
+            Render::Unit(render) => render(&facts, &self.unit(context, &sender, &kept)?),
+            Render::Container(render) => render(&facts, &container(&sender, &kept)?),
+        };
         context.out.text(file.content)?;
         eprint_line(file.hint);
         Ok(Exit::Done)
     }
 
-    /// The variables that make an interceptor use the registry, port and identifier in effect here.
-    fn settings(
+    /// What makes an interceptor use the registry, port, target and identifier in effect here. What is kept is not repeated: a
+    /// variable would win over a later `ic set`.
+    fn unit(
         &self,
         context: &Context<'_>,
-        port: Port,
-    ) -> Result<Vec<(&'static str, OsString)>, Failure> {
+        sender: &identity::Facts<'_>,
+        kept: &Settings,
+    ) -> Result<Unit, Failure> {
         let environment = &context.environment;
-        let mut settings = context.globals.as_variables(environment)?;
-        if self.path.is_none() && environment.variable(settings::PORT).is_some() {
-            settings.push((settings::PORT, port.to_string().into()));
+        instance(sender, kept)?;
+        let mut variables = context.globals.as_variables(environment)?;
+        if self.path.is_none()
+            && let Some(given) = environment.variable(settings::PORT)
+        {
+            variables.push((settings::PORT, given.port()?.to_string().into()));
         }
-        if let Some(template) = environment.variable(settings::INSTANCE_ID) {
-            settings.push((settings::INSTANCE_ID, template.text()?.into()));
+        for (variable, kept) in [
+            (settings::TARGET_URL, &kept.target),
+            (settings::INSTANCE_ID, &kept.instance_id),
+        ] {
+            if let Some(given) = environment.variable(variable)
+                && kept.as_deref() != Some(given.text()?)
+            {
+                variables.push((variable, given.text()?.into()));
+            }
         }
-        Ok(settings)
+        Ok(Unit {
+            variables,
+            unknown: variables_of(&identity::headers(&[], &kept.headers)?),
+        })
     }
+}
+
+/// What makes an interceptor without the registry use what is kept. Placeholders are filled in: the project's folder is not there.
+fn container(sender: &identity::Facts<'_>, kept: &Settings) -> Result<Container, Failure> {
+    let kept_target = kept.target.as_deref();
+    let target = sender
+        .environment
+        .setting("--target", None, settings::TARGET_URL, kept_target)
+        .unwrap_or_else(|| SourcedValue::default(serve::TARGET_URL));
+    let instance = instance(sender, kept)?;
+    let headers = identity::headers(&[], &with_variables_for_secrets(&kept.headers))?;
+    let fields = headers.iter().map(|(name, value)| {
+        let value = sender.field(value, &instance);
+        format!("{name}: {value}")
+    });
+    Ok(Container {
+        target: (target.text()?.to_owned(), target.target()?),
+        fields: fields.collect(),
+        unknown: variables_of(&headers),
+        // A variable is read as a template.
+        instance: escaped(&instance),
+    })
+}
+
+/// The instance identifier.
+///
+/// # Errors
+///
+/// Bad usage: no field can hold it.
+fn instance(sender: &identity::Facts<'_>, kept: &Settings) -> Result<String, Failure> {
+    let kept = kept.instance_id.as_deref();
+    sender.instance_id(&instance_template(sender.environment, None, kept)?)
+}
+
+/// The names of the variables in these fields, each once.
+fn variables_of(headers: &[(String, Template)]) -> Vec<String> {
+    let names = headers.iter().flat_map(|(_, value)| value.variables());
+    let names: BTreeSet<&str> = names.collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// A placeholder for the user to replace.
 const MODEL: &str = "YOUR-MODEL";
-
-/// The instance identifier, escaped where it would be read as a template.
-fn instance(facts: &identity::Facts<'_>, kept: Option<&str>) -> Result<String, Failure> {
-    let template = instance_template(facts.environment, None, kept)?;
-    Ok(escaped(&facts.instance_id(&template)?))
-}

@@ -190,6 +190,35 @@ impl Template {
         });
         (filled, encoded)
     }
+
+    /// The names of its variables.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Variable(name) => Some(name.as_str()),
+            Piece::Text(_) | Piece::Placeholder(_) => None,
+        })
+    }
+
+    /// The value to write for a field whose placeholders have these values: [`parse`](Self::parse) reads it, and only variables are
+    /// left to fill in. What a field cannot hold is percent-encoded.
+    pub fn field_with(&self, value_of: impl Fn(Placeholder) -> String) -> String {
+        let (mut written, mut text) = (String::new(), String::new());
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(piece) => text.push_str(piece),
+                Piece::Placeholder(placeholder) => match value_of(*placeholder) {
+                    value if is_field_value(&value) => text.push_str(&value),
+                    value => text.push_str(&percent_encoded(&value)),
+                },
+                Piece::Variable(name) => {
+                    // Escaped as a whole: braces of adjacent pieces can make a name.
+                    written += &escaped(&std::mem::take(&mut text));
+                    written += &format!("{{{VARIABLE}{name}}}");
+                }
+            }
+        }
+        written + &escaped(&text)
+    }
 }
 
 /// A filled-in value that was percent-encoded, because a field cannot hold it.
@@ -377,6 +406,33 @@ mod tests {
         check(" a b ", "%20a b%20"); // would be trimmed
         check("100% ü", "100%25 %C3%BC"); // decodable
     }
+
+    #[test]
+    fn a_field_with_the_values_of_its_placeholders_is_read_as_it_is_sent() {
+        #[track_caller]
+        fn check(value: &str, project: &str, written: &str) {
+            let value_of = |_: Placeholder| project.to_owned();
+            let template = Template::parse(value, Purpose::Field).expect("all are known");
+            assert_eq!(template.field_with(value_of), written);
+            let again = Template::parse(written, Purpose::Field).expect("all are known");
+            assert!(template.variables().eq(again.variables()));
+            let sent = |template: Template| {
+                let filled = template.with_variables(|name| Ok::<_, ()>(format!("<{name}>")));
+                filled.map(|it| it.fill_field(value_of).0)
+            };
+            assert_eq!(sent(again), sent(template), "{written}");
+        }
+        check("", "", "");
+        check("blue", "", "blue");
+        check("of {project}", "shop", "of shop");
+        check("of {project}", "größe", "of gr%C3%B6%C3%9Fe");
+        check("{project}", "{port}", "{{port}}");
+        check("{{port}} {project}", "{env:A}", "{{port}} {{env:A}}");
+        check("{{{project}", "port}", "{{{port}}");
+        check("Bearer {env:A}{env:B}", "", "Bearer {env:A}{env:B}");
+        check("{project}={env:A}", "a", "a={env:A}");
+    }
+
     #[test]
     fn an_escaped_text_is_read_as_it_was() {
         for text in [

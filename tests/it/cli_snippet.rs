@@ -216,11 +216,10 @@ fn snippets_that_start_an_interceptor_contain_the_given_settings() {
             .filter_map(|line| line.strip_prefix("Environment="));
         given.map(str::to_owned).collect()
     };
-    let target = "TARGET_LLM_URL=http://localhost:8764".to_owned();
     let plain = Home::new();
     let shop = plain.path("shop");
     let plain = plain.with_mappings(&[(&shop, 8888)], 8889);
-    assert_eq!(lines(&snippet(&plain, &["systemd"]).0), [target.as_str()]);
+    assert_eq!(lines(&snippet(&plain, &["systemd"]).0), [""; 0]);
 
     let registry = plain.registry();
     let other = plain.path("my registry");
@@ -232,29 +231,29 @@ fn snippets_that_start_an_interceptor_contain_the_given_settings() {
         "systemd",
     ]);
     // The path keeps the link of the temporary folder: the file is not opened.
-    let [first, second, third] = &lines(&ran.out)[..] else {
+    let [file, highest] = &lines(&ran.out)[..] else {
         panic!("{ran:?}");
     };
-    assert_eq!(*first, target);
     assert!(
-        second.starts_with("\"PORT_REGISTRY_PATH=/") && second.ends_with("my registry\""),
-        "{second}"
+        file.starts_with("\"PORT_REGISTRY_PATH=/") && file.ends_with("my registry\""),
+        "{file}"
     );
-    assert_eq!(third, "INTERCEPTOR_PORT_MAX=9000");
+    assert_eq!(highest, "INTERCEPTOR_PORT_MAX=9000");
 
     let home = plain
         .with("PORT_REGISTRY_PATH", &registry)
         .with("INTERCEPTOR_PORT", "7777")
         .with("INTERCEPTOR_PORT_MIN", "8800")
+        .with("TARGET_LLM_URL", "http://localhost:4000")
         .with("SUPERMEMORY_USERNAME", "team {project} $5 {{port}}");
     let (unit, _) = snippet(&home, &["systemd"]);
     assert_eq!(
         lines(&unit),
         [
-            target.clone(),
             format!("PORT_REGISTRY_PATH={}", registry.display()),
             "INTERCEPTOR_PORT_MIN=8800".to_owned(),
             "INTERCEPTOR_PORT=7777".to_owned(),
+            "TARGET_LLM_URL=http://localhost:4000".to_owned(),
             "\"SUPERMEMORY_USERNAME=team {project} $5 {{port}}\"".to_owned(),
         ]
     );
@@ -275,6 +274,168 @@ fn snippets_that_start_an_interceptor_contain_the_given_settings() {
         !unit.contains("INTERCEPTOR_PORT=") && unit.contains(", port 8888\n"),
         "{unit}"
     );
+}
+
+/// A project whose settings need everything that a snippet can carry.
+fn with_settings() -> Home {
+    let home = Home::new();
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, 8888)], 8889);
+    let set = home.ic([
+        "set",
+        "--target",
+        "http://llm:4000/$base",
+        "--instance-id",
+        "team {project} $(A) {{port}}",
+        "--header",
+        "x-team: {parent} {project} {port} {{branch}} {instance} $$",
+        "--header",
+        "authorization: Bearer {env:SHOP_KEY}",
+        "--header",
+        "x-api-key: sk-1234567890",
+    ]);
+    assert_eq!(set.exit, Some(0), "{set:?}");
+    home
+}
+
+#[test]
+fn a_unit_repeats_nothing_that_ic_set_keeps() {
+    let home = with_settings();
+    let (unit, hint) = snippet(&home, &["systemd"]);
+    assert!(!unit.contains("\nEnvironment="), "{unit}");
+    assert!(!unit.contains("--header"), "{unit}");
+    assert!(
+        unit.contains("\nEnvironmentFile=-%h/.config/systemd/user/ic-shop.env\n"),
+        "{unit}"
+    );
+    assert!(
+        hint.contains("; the fields of `ic set` need `SHOP_KEY=…` in `ic-shop.env` beside it, "),
+        "{hint}"
+    );
+    // The kept values as variables, and another one.
+    let home = home.with("TARGET_LLM_URL", "http://llm:4000/$base");
+    let (unit, _) = snippet(&home, &["systemd"]);
+    assert!(!unit.contains("\nEnvironment="), "{unit}");
+    let home = home.with("SUPERMEMORY_USERNAME", "other");
+    let (unit, _) = snippet(&home, &["systemd"]);
+    assert!(
+        unit.contains("\nEnvironment=SUPERMEMORY_USERNAME=other\n"),
+        "{unit}"
+    );
+    assert!(!unit.contains("TARGET_LLM_URL"), "{unit}");
+    // With this variable the interceptor does not read the registry.
+    let home = home.with("INTERCEPTOR_PORT", "7777");
+    let (unit, hint) = snippet(&home, &["systemd"]);
+    assert!(
+        unit.contains("\nEnvironment=\"TARGET_LLM_URL=http://llm:4000/$base\"\n"),
+        "{unit}"
+    );
+    assert!(!unit.contains("EnvironmentFile"), "{unit}");
+    assert!(!hint.contains("SHOP_KEY"), "{hint}");
+}
+
+#[test]
+fn a_container_gets_what_ic_set_keeps_without_secrets() {
+    let home = with_settings();
+    let parent = home.path("");
+    let parent = parent.file_name().and_then(OsStr::to_str).expect("a name");
+    let (compose, _) = snippet(&home, &["compose"]);
+    for part in [
+        format!(
+            "[\"/ic\", \"serve\", \"--host\", \"0.0.0.0\", \"--allow-host\", \"ic\", \
+             \"--header\", \"x-team: {parent} shop 8888 {{{{branch}}}} team shop $$(A) {{{{port}}}} $$$$\", \
+             \"--header\", \"authorization: Bearer {{env:SHOP_KEY}}\", \
+             \"--header\", \"x-api-key: {{env:FIELD_X_API_KEY}}\"]\n"
+        ),
+        "      TARGET_LLM_URL: \"http://llm:4000/$$base\"\n".to_owned(),
+        "      SUPERMEMORY_USERNAME: \"team shop $$(A) {{port}}\"\n".to_owned(),
+        "      FIELD_X_API_KEY: \"${FIELD_X_API_KEY:?set it for compose, in the shell or in .env}\"\n"
+            .to_owned(),
+        "      SHOP_KEY: \"${SHOP_KEY:?set it for compose, in the shell or in .env}\"\n".to_owned(),
+    ] {
+        assert!(compose.contains(&part), "{part}: {compose}");
+    }
+    let (pod, hint) = snippet(&home, &["kubernetes"]);
+    for part in [
+        format!(
+            "[\"/ic\", \"serve\", \
+             \"--header\", \"x-team: {parent} shop 8888 {{{{branch}}}} team shop $$(A) {{{{port}}}} $$$\", \
+             \"--header\", \"authorization: Bearer {{env:SHOP_KEY}}\", \
+             \"--header\", \"x-api-key: {{env:FIELD_X_API_KEY}}\"]\n"
+        ),
+        "{name: TARGET_LLM_URL, value: \"http://llm:4000/$base\"}\n".to_owned(),
+        "{name: SUPERMEMORY_USERNAME, value: \"team shop $$(A) {{port}}\"}\n".to_owned(),
+        "{name: SHOP_KEY, valueFrom: {secretKeyRef: {name: ic-shop, key: SHOP_KEY}}}\n".to_owned(),
+        "{name: FIELD_X_API_KEY, valueFrom: {secretKeyRef: {name: ic-shop, key: FIELD_X_API_KEY}}}\n"
+            .to_owned(),
+    ] {
+        assert!(pod.contains(&part), "{part}: {pod}");
+    }
+    assert!(
+        hint.contains(
+            "`kubectl create secret generic ic-shop --from-literal=FIELD_X_API_KEY=… --from-literal=SHOP_KEY=…`"
+        ),
+        "{hint}"
+    );
+    for text in [&compose, &pod, &hint] {
+        assert!(!text.contains("sk-1234567890"), "{text}");
+    }
+    // What a container is started with is what the target gets.
+    let line = |kind: &str| -> Vec<String> {
+        let (file, _) = snippet(&home, &[kind]);
+        let command = file
+            .lines()
+            .find_map(|it| it.trim().strip_prefix("command: "));
+        serde_json::from_str(command.expect("a command")).expect("a list")
+    };
+    assert_eq!(line("compose")[..2], ["/ic", "serve"]);
+    assert_eq!(line("kubernetes")[..3], ["/ic", "serve", "--header"]);
+}
+
+#[test]
+fn this_machine_has_another_name_in_a_container() {
+    for (target, compose_target, pod_target) in [
+        (
+            "",
+            "http://host.docker.internal:8764",
+            "http://YOUR-PROXY:8764",
+        ),
+        (
+            "http://localhost:4000/base",
+            "http://host.docker.internal:4000/base",
+            "http://YOUR-PROXY:4000/base",
+        ),
+        (
+            "http://[::1]",
+            "http://host.docker.internal:80",
+            "http://YOUR-PROXY:80",
+        ),
+    ] {
+        let home = Home::new().with("TARGET_LLM_URL", target);
+        let shop = home.path("shop");
+        let home = home.with_mappings(&[(&shop, 8888)], 8889);
+        let (compose, hint) = snippet(&home, &["compose"]);
+        let line = format!("TARGET_LLM_URL: \"{compose_target}\"\n");
+        assert!(compose.contains(&line), "{compose}");
+        assert!(
+            compose.contains("    extra_hosts: [\"host.docker.internal:host-gateway\"]\n"),
+            "{compose}"
+        );
+        assert!(hint.contains(" of this machine: "), "{hint}");
+        let (pod, hint) = snippet(&home, &["kubernetes"]);
+        let line = format!("{{name: TARGET_LLM_URL, value: \"{pod_target}\"}}\n");
+        assert!(pod.contains(&line), "{pod}");
+        assert!(hint.contains("YOUR-PROXY"), "{hint}");
+    }
+    let home = Home::new().with("TARGET_LLM_URL", "unix:/run/my llm/$a.sock");
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, 8888)], 8889);
+    let (compose, _) = snippet(&home, &["compose"]);
+    let mount = "    volumes: [{type: bind, source: \"/run/my llm\", target: \"/run/my llm\"}]\n";
+    assert!(compose.contains(mount), "{compose}");
+    assert!(!compose.contains("extra_hosts"), "{compose}");
+    let target = "      TARGET_LLM_URL: \"unix:/run/my llm/$$a.sock\"\n";
+    assert!(compose.contains(target), "{compose}");
 }
 
 #[test]

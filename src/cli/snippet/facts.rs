@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 
 use crate::registry::Project;
+use crate::serve::Target;
 
-/// What a snippet contains.
+/// What every snippet can contain.
 pub struct Facts {
     /// The project's name, escaped.
     pub project: String,
@@ -16,12 +17,26 @@ pub struct Facts {
     pub port: u16,
     /// The model for the client to use.
     pub model: String,
-    /// Where the interceptor sends requests.
-    pub target: String,
-    /// The instance identifier, as a value of its variable; empty for a client.
+}
+
+/// What starts an interceptor that reads the registry, and so what `ic set` keeps.
+pub struct Unit {
+    /// The variables that are set here and differ from what is kept.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// The variables that the kept fields need, whose values are not known here.
+    pub unknown: Vec<String>,
+}
+
+/// What starts an interceptor that has neither the registry nor the project's folder.
+pub struct Container {
+    /// Where it sends requests, as it is written and as it is read.
+    pub target: (String, Target),
+    /// The instance identifier, as a value of its variable.
     pub instance: String,
-    /// Further variables for the interceptor; empty for a client.
-    pub settings: Vec<(&'static str, OsString)>,
+    /// The fields of `--header`.
+    pub fields: Vec<String>,
+    /// The variables that they need, whose values are not known here.
+    pub unknown: Vec<String>,
 }
 
 /// A file and where it goes.
