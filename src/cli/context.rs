@@ -41,20 +41,9 @@ impl Context<'_> {
         feeds::folder(runtime.and_then(|given| given.path().ok().map(Path::to_owned)))
     }
 
-    /// The range and the content of the registry. If no home folder is known, prints a warning and returns an empty registry.
-    ///
-    /// # Errors
-    ///
-    /// Bad usage as [`Globals::registry_handle`], "could not" as [`RegistryHandle::read`].
+    /// As [`Globals::ports`].
     pub fn ports(&self) -> Result<(PortRange, Registry), Failure> {
-        let (globals, environment) = (&self.globals, &self.environment);
-        let range = globals.range(environment)?;
-        let is_given = globals.registry_file(environment).is_some();
-        if !is_given && let Err(error @ StoreError::NoHome) = Store::default_file() {
-            eprint_line(format_args!("warning: no registry is known: {error}"));
-            return Ok((range, Registry::default()));
-        }
-        Ok((range, self.registry_handle()?.read()?))
+        self.globals.ports(&self.environment)
     }
 
     /// As [`Globals::project`].
@@ -184,6 +173,21 @@ impl Globals {
             });
         }
         Ok(RegistryHandle { store, range })
+    }
+
+    /// The range and the content of the registry. If no home folder is known, prints a warning and returns an empty registry.
+    ///
+    /// # Errors
+    ///
+    /// Bad usage as [`Globals::registry_handle`], "could not" as [`RegistryHandle::read`].
+    pub fn ports(&self, environment: &Environment<'_>) -> Result<(PortRange, Registry), Failure> {
+        let range = self.range(environment)?;
+        let is_given = self.registry_file(environment).is_some();
+        if !is_given && let Err(error @ StoreError::NoHome) = Store::default_file() {
+            eprint_line(format_args!("warning: no registry is known: {error}"));
+            return Ok((range, Registry::default()));
+        }
+        Ok((range, self.registry_handle(environment)?.read()?))
     }
 
     /// The project at PATH: the one with a mapping under PATH as it is, if the folder that it leads to has none; otherwise that

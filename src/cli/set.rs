@@ -28,8 +28,8 @@ use crate::text::{escaped_path, name, raw};
                ic set --header 'authorization: Bearer {{env:SHOP_KEY}}'\n\
                ic set ~/work/shop --unset header:x-team",
     note = "`ic serve` and `ic run` use the settings wherever their option and its variable are missing; a\n\
-            --header of theirs is added, or replaces the kept one of the same name. With a port that is given\n\
-            (--port, INTERCEPTOR_PORT, a Unix socket) the registry is not read, and they are not used.\n\
+            --header of theirs is added, or replaces the kept one of the same name. With a place that is given\n\
+            (--port, INTERCEPTOR_PORT, --listen) the registry is not read, and they are not used.\n\
             `ic serve --all` uses them before its options and variables. A project without a port gets one.\n\
             A running interceptor uses them after a restart, `ic serve --all` at once.",
     error_code(2, "an option has an invalid value"),

@@ -160,6 +160,71 @@ fn it_listens_on_a_passed_socket() {
     assert!(!home.registry().exists(), "no registry is written");
 }
 
+#[test]
+fn on_a_passed_socket_it_uses_what_ic_set_keeps_for_the_project() {
+    let origin = Origin::agreeing();
+    let home = Home::new();
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, 8888)], 8889);
+    std::os::unix::fs::symlink(&shop, home.path("link")).expect("a link");
+    let set = [
+        "set",
+        "--target",
+        &origin.url(),
+        "--instance-id",
+        "kept-{project}",
+        "--header",
+        "x-team: {env:TEAM}",
+    ];
+    home.ic(set).result(0);
+    let registry = |home: &Home| std::fs::read(home.registry()).expect("a registry");
+    let before = registry(&home);
+    let link = home.path("link");
+    let link = link.to_str().expect("UTF-8");
+    #[track_caller]
+    fn check(home: &Home, arguments: &[&str]) -> (Response, String) {
+        let path = scratch_socket();
+        let unix = UnixListener::bind(&path).expect("a socket");
+        let mut client = Conn::connect_to("client", &path);
+        client.send(GET);
+        let ic = handed(home, unix, &[&["--idle-exit", "0.2"], arguments].concat());
+        let response = client.response("GET");
+        drop(client);
+        std::fs::remove_file(path).expect("the socket still exists");
+        let ran = Ran::from(ic.wait_with_output().expect("it ends by itself"));
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+        (response, ran.err)
+    }
+    let home = home.with("TEAM", "blue");
+    for arguments in [&[][..], &["--project", link]] {
+        origin.forget();
+        let (response, _) = check(&home, arguments);
+        assert_eq!(response.text(), "ok");
+        let seen = origin.requests().remove(0);
+        assert_eq!(seen.fields.one("x-memory-user-id"), Some("kept-shop"));
+        assert_eq!(seen.fields.one("x-team"), Some("blue"));
+    }
+    // An option or a variable wins.
+    origin.forget();
+    check(&home, &["--instance-id", "flag"]);
+    let seen = origin.requests().remove(0);
+    assert_eq!(seen.fields.one("x-memory-user-id"), Some("flag"));
+    assert_eq!(registry(&home), before, "the registry is not written");
+
+    // A registry that cannot be read is not needed.
+    std::fs::remove_file(home.registry()).expect("a file");
+    std::fs::create_dir(home.registry()).expect("a folder");
+    let url = origin.url();
+    let (response, said) = check(&home, &["--target", &url]);
+    assert_eq!(response.text(), "ok");
+    let warning = "ic: warning: the project is served without what `ic set` keeps: ";
+    assert!(said.contains(warning), "{said}");
+    // With INTERCEPTOR_PORT it is not read.
+    let home = home.with("INTERCEPTOR_PORT", "1");
+    let (_, said) = check(&home, &["--target", &url]);
+    assert!(!said.contains("warning"), "{said}");
+}
+
 /// systemd keeps the socket: clients that connect while the interceptor stops wait there for its next start.
 #[test]
 #[cfg(target_os = "linux")]

@@ -15,11 +15,11 @@ use crate::registry::prune::next_free;
 
 /// How the port is found; [`resolve`](PortChoice::resolve) finds it.
 pub enum PortChoice {
-    /// It is given; the registry is neither read nor written.
+    /// It is given; none is looked up or allocated.
     Given(Port, PortOrigin),
     /// The project's port in the registry.
     Registry(Box<RegistryHandle>, Project),
-    /// There is no port, only Unix sockets; the registry is neither read nor written.
+    /// There is no port, only Unix sockets; none is looked up or allocated.
     None,
 }
 

@@ -11,7 +11,7 @@ use super::trust::trust;
 use crate::cli::context::Globals;
 use crate::cli::identity::{self, Facts};
 use crate::cli::kept::settings_of;
-use crate::cli::outcome::Failure;
+use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::cli::project::refuse_no_folder;
 use crate::cli::settings::{self, Environment, SourcedValue, mock_interval};
@@ -81,6 +81,8 @@ impl Serve {
         environment: &Environment<'_>,
     ) -> Result<ServeSettings, Failure> {
         let socket = listening::socket(self)?;
+        // Sockets say where to listen, and the project how it is served.
+        let reads_settings = inherited.is_some() && environment.variable(settings::PORT).is_none();
         let port = match inherited {
             Some(port) => Some(port),
             None if socket.is_some() => Some(PortChoice::None),
@@ -89,19 +91,26 @@ impl Serve {
         let hosts = listening::hosts(self)?;
         let guard = listening::guard(self)?;
         // Refused before the registry is read for those of `ic set`.
-        let mut values = self.values(&Settings::default(), environment)?;
-        identity::with_variables(values.headers.clone(), environment)?;
+        let given = self.values(&Settings::default(), environment)?;
+        identity::with_variables(given.headers.clone(), environment)?;
         let trust = trust(self, environment)?;
         let timeouts = limits::timeouts(self)?;
         let connections_max = limits::connections_max(self)?;
         limits::refuse_threads(self)?;
 
         // Folders are looked at last, after every value that can be checked without them.
-        let needs_project = identity::needs_project(&values.instance, &values.headers);
-        let (port, project) = self.project_and_port(port, needs_project, globals, environment)?;
-        if let PortChoice::Registry(registry, project) = &port {
-            values = self.values_of(project, &registry.store.read()?.registry, environment)?;
-        }
+        let needs_project = identity::needs_project(&given.instance, &given.headers);
+        let (port, mut project) =
+            self.project_and_port(port, needs_project, globals, environment)?;
+        let values = match (&port, &mut project) {
+            (PortChoice::Registry(registry, project), _) => {
+                self.values_of(project, &registry.store.read()?.registry, environment)?
+            }
+            (_, Some(project)) if reads_settings => {
+                self.values_if_readable(project, globals, environment)?
+            }
+            _ => given,
+        };
         let Values {
             upstream,
             instance,
@@ -111,13 +120,7 @@ impl Serve {
         if matches!(port, PortChoice::None) {
             refuse_port(&instance, &headers)?;
         }
-        // Refused before a port is allocated.
-        let facts = Facts {
-            project: project.as_ref(),
-            port: None,
-            environment,
-        };
-        facts.instance_id(&instance)?;
+        refuse_bad_id(&instance, project.as_ref(), environment)?;
         Ok(ServeSettings {
             hosts,
             socket,
@@ -147,6 +150,33 @@ impl Serve {
             eprint_line(format_args!("warning: {why}"));
         }
         Ok(values)
+    }
+
+    /// As [`values_of`](Self::values_of), for an interceptor that needs no registry: one that cannot be read is warned of. `project`
+    /// becomes the one that is recorded.
+    fn values_if_readable(
+        &self,
+        project: &mut Project,
+        globals: &Globals,
+        environment: &Environment<'_>,
+    ) -> Result<Values, Failure> {
+        let recorded = globals.ports(environment).and_then(|(_, registry)| {
+            let named = globals.named(environment, self.project.as_deref())?;
+            Ok((named.among(&registry)?.0, registry))
+        });
+        match recorded {
+            Ok((recorded, registry)) => {
+                *project = recorded;
+                self.values_of(project, &registry, environment)
+            }
+            Err(failure) if failure.exit == Exit::BadUsage => Err(failure),
+            Err(failure) => {
+                eprint_line(format_args!(
+                    "warning: the project is served without what `ic set` keeps: {failure}"
+                ));
+                self.values(&Settings::default(), environment)
+            }
+        }
     }
 
     /// Reads the values that `ic set` can keep.
@@ -213,6 +243,20 @@ impl Serve {
             }
         }
     }
+}
+
+/// Refuses an identifier that no field can hold, before a port is allocated.
+fn refuse_bad_id(
+    instance: &Template,
+    project: Option<&Project>,
+    environment: &Environment<'_>,
+) -> Result<(), Failure> {
+    let facts = Facts {
+        project,
+        port: None,
+        environment,
+    };
+    facts.instance_id(instance).map(drop)
 }
 
 /// Refuses the placeholder of the port, where there is none.

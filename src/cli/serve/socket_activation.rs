@@ -2,8 +2,8 @@
 //!
 //! Decided here: whether there are any for this process, and that each is a TCP or Unix stream socket. The file of a Unix
 //! socket stays: it belongs to the supervisor. The sockets say where to listen, so `--host`, `--port` and `--listen`
-//! contradict them and are refused; `INTERCEPTOR_PORT` is only a default and is ignored. The registry is neither read nor
-//! written.
+//! contradict them and are refused; `INTERCEPTOR_PORT` is only a default and is ignored. The registry is not written, and read only
+//! for what `ic set` keeps of the project, with `INTERCEPTOR_PORT` not at all.
 
 use std::net::SocketAddr;
 
