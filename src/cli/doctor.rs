@@ -22,8 +22,8 @@ use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::machine::interceptor::Identity;
 use crate::machine::listeners::is_own;
-use crate::registry::Settings;
-use crate::text::Escaped;
+use crate::registry::{Header, Port, Project, Settings};
+use crate::text::{Escaped, raw};
 
 /// check registry, port, target, variables and proxies, and whether streams are buffered
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -37,7 +37,7 @@ use crate::text::Escaped;
     note = "The streaming test sends one short chat twice: to the target and through ic. It is repeated if the\n\
             stream appears to be buffered. It uses the first model that the target lists and the key in\n\
             OPENAI_API_KEY. If this project's interceptor is not running, or options of `ic serve` are given,\n\
-            a temporary one is started. No file is changed.",
+            a temporary one with its settings is started. No file is changed.",
     error_code(1, "a check failed")
 )]
 pub struct Doctor {
@@ -106,16 +106,16 @@ impl Doctor {
         let model = model.map(|model| SourcedValue::flag("--model", model));
         let model = model.as_ref().map(SourcedValue::text).transpose()?;
         trust_of(&self.serve_options(), &context.environment)?;
-        let template = instance_template(&context.environment, None, None)?;
-        let facts = identity::Facts {
-            project: Some(&project),
-            port: None,
-            environment: &context.environment,
-        };
-        facts.instance_id(&template)?;
+        instance_template(&context.environment, None, None)?;
 
         let (finding, registry) = checks::registry(&handle, &project);
         let mut findings = vec![finding];
+        // With a port that is given, `ic serve` does not read the registry.
+        let is_given = path.is_none() && context.environment.variable(settings::PORT).is_some();
+        let kept = match is_given {
+            true => Settings::default(),
+            false => settings_of(&registry, &project),
+        };
         let (finding, port, interceptor) = checks::port(context, path, &registry, &project)?;
         findings.push(finding);
         findings.extend(port.and_then(|port| checks::bad_port(port, &project)));
@@ -123,10 +123,13 @@ impl Doctor {
         findings.extend(namesake.map(|why| Finding::wrong("Identity", why)));
         findings.extend(variables::base_urls(context, port, &registry)?);
         findings.extend(variables::proxies(&context.environment));
-        let kept = settings_of(&registry, &project);
         let route = self.route(context, interceptor, &kept, &mut findings)?;
         if let Some(route) = route {
-            self.check_target(context, &route, model, &mut findings)?;
+            let options = match route.interceptor {
+                Some(_) => Serve::default(),
+                None => self.temporary(context, &project, port, &kept, &mut findings),
+            };
+            self.check_target(context, &route, options, model, &mut findings)?;
         }
         Ok(findings)
     }
@@ -187,11 +190,54 @@ impl Doctor {
         }))
     }
 
+    /// The options of a temporary interceptor that sends what the project's would; if that could not start, a finding says why, and
+    /// it sends less.
+    fn temporary(
+        &self,
+        context: &Context<'_>,
+        project: &Project,
+        port: Option<Port>,
+        kept: &Settings,
+        findings: &mut Vec<Finding>,
+    ) -> Serve {
+        let facts = identity::Facts {
+            project: Some(project),
+            port,
+            environment: &context.environment,
+        };
+        let id = kept.instance_id.as_deref();
+        let sent = instance_template(facts.environment, None, id)
+            .and_then(|template| facts.instance_id(&template))
+            .and_then(|_| identity::headers(&[], &kept.headers))
+            .and_then(|headers| identity::with_variables(headers, facts.environment));
+        let mut options = Serve {
+            // Given so that the registry is not read; it listens elsewhere.
+            port: Some(port.map_or(1, Port::get).to_string()),
+            project: Some(raw::to_text(project.path().as_os_str())),
+            ..self.serve_options()
+        };
+        match sent {
+            Ok(_) => {
+                let variable = context.environment.variable(settings::INSTANCE_ID);
+                options.instance_id = kept.instance_id.clone().filter(|_| variable.is_none());
+                let headers = kept.headers.iter();
+                let line = |header: &Header| format!("{}: {}", header.name, header.value);
+                options.header = headers.map(line).collect();
+            }
+            Err(failure) => {
+                findings.push(Finding::wrong("Identity", failure.to_string()));
+                options.instance_id = Some("ic-doctor".to_owned());
+            }
+        }
+        options
+    }
+
     /// Checks the target by itself, then through an interceptor. Ends with the first finding that makes the next ones pointless.
     fn check_target(
         &self,
         context: &Context<'_>,
         route: &Route,
+        options: Serve,
         model: Option<&str>,
         findings: &mut Vec<Finding>,
     ) -> Result<(), Failure> {
@@ -201,7 +247,7 @@ impl Doctor {
         if is_wrong {
             return Ok(());
         }
-        let chain = Chain::new(context, route, self.serve_options())?;
+        let chain = Chain::new(context, route, options)?;
         let models = match chain.models() {
             Ok(models) => models,
             Err(why) => {

@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::cli_home::{Home, Ran, free_port, held_port, unprivileged};
-use crate::support::{DEADLINE, Interceptor, Launch};
+use crate::support::{DEADLINE, Interceptor, Launch, Origin};
 
 /// An interceptor with the embedded mock as its target.
 pub fn mock() -> (Interceptor, String) {
@@ -111,6 +111,60 @@ fn a_value_that_serve_refuses_is_refused() {
     );
     let said = refused(&home.with("SUPERMEMORY_USERNAME", "a\nb"), &["doctor"]);
     assert!(said.starts_with("`SUPERMEMORY_USERNAME="), "{said}");
+}
+
+#[test]
+fn a_temporary_interceptor_sends_what_ic_set_keeps() {
+    let origin = Origin::agreeing();
+    let home = Home::new();
+    let shop = home.path("shop");
+    let port = free_port();
+    let home = home.with_mappings(&[(&shop, port)], port);
+    let set = [
+        "set",
+        "--target",
+        &origin.url(),
+        "--instance-id",
+        "kept-{project}-{port}",
+        "--header",
+        "authorization: Bearer {env:SHOP_KEY}",
+    ];
+    home.ic(set).result(0);
+    let sent = |home: &Home, arguments: &[&str]| {
+        origin.forget();
+        let ran = home.ic([&["doctor", "--no-stream"], arguments].concat());
+        let requests = origin.requests();
+        let models = requests.iter().find(|it| it.target == "/v1/models");
+        let fields = &models.expect("a request for the models").fields;
+        let text = |name| fields.one(name).map(str::to_owned);
+        (text("x-memory-user-id"), text("authorization"), ran.out)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let (id, key, out) = sent(&home, &[]);
+    assert_eq!((id, key), (some("ic-doctor"), None));
+    let wrong =
+        "⚠ Identity   the field `authorization` needs the variable SHOP_KEY, which is not set; ";
+    assert!(out.contains(wrong), "{out}");
+    let home = home.with("SHOP_KEY", "sk-1");
+    let (id, key, out) = sent(&home, &[]);
+    let kept = some(&format!("kept-shop-{port}"));
+    assert_eq!((id, &key), (kept.clone(), &some("Bearer sk-1")));
+    assert!(!out.contains("Identity"), "{out}");
+    // From another folder, under another name.
+    let link = home.path("link");
+    std::os::unix::fs::symlink(&shop, &link).expect("a link");
+    let home = home.inside("/");
+    let (id, _, _) = sent(&home, &[link.to_str().expect("UTF-8")]);
+    assert_eq!(id, kept);
+    // Here `ic serve` does not use what is kept.
+    let home = home
+        .inside(shop)
+        .with("INTERCEPTOR_PORT", free_port().to_string());
+    let (id, key, _) = sent(&home, &["--target", &origin.url()]);
+    assert_eq!((id, key), (some("pycharm-shop"), None));
+    let home = home.with("SUPERMEMORY_USERNAME", "variable");
+    let (id, _, _) = sent(&home, &["--target", &origin.url()]);
+    assert_eq!(id, some("variable"));
 }
 
 #[test]

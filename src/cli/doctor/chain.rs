@@ -34,7 +34,7 @@ pub struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// Starts a temporary interceptor with these `options` if the route has none.
+    /// Starts a temporary interceptor with these `options` if the route has none. They give a port, on which it does not listen.
     pub fn new(
         context: &Context<'_>,
         route: &'a Route,
@@ -122,9 +122,6 @@ fn start_temporary(
 ) -> Result<SocketAddr, Failure> {
     let serve = Serve {
         target: Some(target.to_string()),
-        // Given so that the registry is not read; not the port that it listens on.
-        port: Some("1".to_owned()),
-        instance_id: Some("ic-doctor".to_owned()),
         ..options
     };
     let (_, mut options, mut site) = serve.prepare(context, None, &[])?;
