@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
 use crate::registry::{Port, Project, Registry};
 
-use super::mapping::{command_for, commands_for_another_port};
+use super::mapping::{command_for, commands_for_another_port, port_above};
 use super::settings::PORT;
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
@@ -83,16 +83,18 @@ pub(super) fn mapping_of(
     let registry = handle.read()?;
     match named.among(&registry)? {
         (project, Some(port)) => Ok((Some(project), port, registry)),
-        (project, None) => Err(no_port(&project)),
+        (project, None) => Err(no_port(&registry, &project)),
     }
 }
 
 /// The failure for a project without a port.
-pub(super) fn no_port(project: &Project) -> Failure {
+pub(super) fn no_port(registry: &Registry, project: &Project) -> Failure {
+    let above = port_above(registry, project).map(|above| format!("; {above}"));
     Failure::no(format!(
-        "no port is assigned to `{}`; {} assigns one",
+        "no port is assigned to `{}`; {} assigns one{}",
         escaped_path(project.path()),
-        command_for("allocate", project)
+        command_for("allocate", project),
+        above.unwrap_or_default(),
     ))
 }
 

@@ -14,6 +14,7 @@ use crate::registry::prune::{Pruned, allocate_or_prune};
 use crate::registry::store::{DamageReport, Store, StoreError};
 use crate::registry::{Allocated, Exhausted, Port, PortRange, Registry};
 
+use super::mapping::port_above;
 use super::settings::{Environment, PORT_MAX, PORT_MIN, PROJECT_ROOT, REGISTRY_PATH, SourcedValue};
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::{Output, eprint_line};
@@ -101,7 +102,7 @@ impl RegistryHandle {
         Ok(updated.value)
     }
 
-    /// The project's port, allocated now if it had none, and the result of `also`, another change in the same critical section.
+    /// The project's port, allocated now if it had none (with a note if a folder above it has one), and the result of `also`, another change in the same critical section.
     ///
     /// # Errors
     ///
@@ -111,14 +112,20 @@ impl RegistryHandle {
         project: &Project,
         also: impl Fn(&mut Registry, Allocated) -> T,
     ) -> Result<(Allocated, T), Failure> {
-        let (allocation, result) = self
+        let (allocation, above, result) = self
             .update(|registry| {
                 let allocation = allocate_or_prune(registry, project, self.range)?;
+                let is_new = allocation.allocated.created;
+                let above = is_new.then(|| port_above(registry, project)).flatten();
                 let result = also(registry, allocation.allocated);
-                Ok((allocation, result))
+                Ok((allocation, above, result))
             })?
             .map_err(|exhausted: Exhausted| Failure::could_not(exhausted.to_string()))?;
         self.report_pruned(&allocation.pruned);
+        if let Some(above) = above {
+            let port = allocation.allocated.port;
+            eprint_line(format_args!("note: port {port} is new; {above}"));
+        }
         Ok((allocation.allocated, result))
     }
 
@@ -224,7 +231,14 @@ impl Globals {
         let given = given.unwrap_or_default();
         // A folder that the shell has left or never entered must not stand for one that cannot be resolved.
         let entered = logical_folder(environment).filter(|_| resolved.is_ok());
-        let names = entered.map(|folder| folder.join(&given));
+        // The top of the repository is the current folder or above it.
+        let names = match (&entered, path) {
+            (Some(folder), None) if Project::resolve(folder).ok() == project_at(None).ok() => {
+                folder.ancestors().map(Path::to_owned).collect()
+            }
+            (Some(folder), Some(_)) => vec![folder.join(&given)],
+            (_, _) => Vec::new(),
+        };
         let spellings: Vec<Project> = names
             .into_iter()
             .chain([given])

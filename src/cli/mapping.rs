@@ -6,8 +6,7 @@ use super::env::shell;
 use super::outcome::Failure;
 use super::output::{Output, eprint_line};
 use crate::machine::survey::running_on;
-use crate::registry::Port;
-use crate::registry::project::Project;
+use crate::registry::{Port, Project, Registry};
 use crate::serve::ServedBy;
 use crate::text::{Escaped, escaped_path, name, raw};
 
@@ -53,6 +52,23 @@ pub fn commands_for_another_port(project: &Project) -> String {
         command_for("allocate", project),
     );
     format!("{remove} and {allocate}")
+}
+
+/// For a project without a port, or with a new one: which folder above it has one, and how its subfolders share that.
+pub fn port_above(registry: &Registry, project: &Project) -> Option<String> {
+    let (above, port) = registry.nearest_above(project)?;
+    let path = project.path();
+    let is_here = std::env::current_dir().is_ok_and(|here| here == path);
+    let repository = Project::of_repository(path).ok();
+    let way = if is_here && repository.is_some_and(|it| it.path() == above) {
+        "which `ic --project-root git COMMAND` uses in its subfolders too"
+    } else {
+        "which commands use there, or with that folder as PATH; in a Git repository `--project-root git` finds the top"
+    };
+    Some(format!(
+        "`{}` above it has port {port}, {way}",
+        escaped_path(above)
+    ))
 }
 
 /// Warns in one line of interceptors that still run on the ports of `removed` mappings. `ic serve --all` notices the removal itself.

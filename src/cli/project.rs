@@ -75,7 +75,7 @@ impl Show {
         }
         match port {
             Some(_) => Ok(Exit::Done),
-            None => Err(no_port(&project)),
+            None => Err(no_port(&registry, &project)),
         }
     }
 }

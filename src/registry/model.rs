@@ -135,6 +135,16 @@ impl Registry {
         projects.find_map(|project| Some((project, self.port_of(project)?)))
     }
 
+    /// Returns the nearest folder above the project's that has a port, with its port.
+    pub fn nearest_above(&self, project: &Project) -> Option<(&Path, Port)> {
+        let path = project.path();
+        self.mappings
+            .iter()
+            .filter(|mapping| mapping.path != path && path.starts_with(&mapping.path))
+            .max_by_key(|mapping| mapping.path.as_os_str().len())
+            .map(|mapping| (mapping.path.as_path(), mapping.port))
+    }
+
     /// The project that has this port, if any.
     pub fn path_of(&self, port: Port) -> Option<&Path> {
         self.mappings

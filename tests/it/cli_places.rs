@@ -696,7 +696,105 @@ fn a_moved_project_is_served_on_its_port_where_a_link_is_left_behind() {
         "{examined:?}"
     );
     serving.stop();
-    assert_eq!(home.ic(["list", "--json"]).json(0)["allocated_ports"], 1);
+    // Nor does a command that writes allocate another one.
+    let set = home.ic(["set", "--json", path, "--instance-id", "kept"]);
+    assert_eq!(set.json(0)["path"], path);
+    let unit = home.ic(["snippet", "systemd", path]).out;
+    let start = format!(" serve --project {path}\n");
+    assert!(unit.contains(&start), "{unit}");
+    let inside = old.join("sub");
+    home.folder("data/old/sub");
+    home.folder("data/old/.git");
+    fs::write(home.path("data/old/.git/HEAD"), "ref: refs/heads/main\n").expect("a file");
+    let run = [
+        "run",
+        "--mock",
+        "--",
+        env!("CARGO_BIN_EXE_ic"),
+        "health",
+        "--json",
+    ];
+    for (folder, root) in [(&old, "folder"), (&inside, "git")] {
+        let mut command = home.command(run);
+        command.current_dir(folder).env("PWD", folder);
+        command.env("INTERCEPTOR_PROJECT_ROOT", root);
+        let ran = Ran::from(command.output().expect("the program can be run"));
+        let health: Value = serde_json::from_str(&ran.out).expect("JSON");
+        assert_eq!(health["instance_id"], "kept", "{ran:?}");
+        assert_eq!(health["port"], port, "{ran:?}");
+    }
+    let list = home.ic(["list", "--json"]).json(0);
+    assert_eq!(list["allocated_ports"], 1);
+    let moved = moved.to_str().expect("UTF-8");
+    let document = home.ic(["move", "--json", path, moved]).json(0);
+    assert_eq!(document["from"], path);
+    let kept = home.ic(["set", "--json", path]).json(0);
+    assert_eq!(
+        (&kept["path"], &kept["instance_id"]),
+        (&moved.into(), &"kept".into())
+    );
+}
+
+#[test]
+fn in_a_subfolder_the_port_of_the_folder_above_is_named() {
+    let home = Home::new();
+    let (shop, deep) = (home.path("shop"), home.folder("shop/src/deep"));
+    let work = home.path("");
+    let home = home
+        .with_mappings(&[(&work, 8890), (&shop, 8888)], 8889)
+        .with("SUPERMEMORY_USERNAME", "{parent}/{project}")
+        .inside(&deep);
+    let above = format!("`{}` above it has port 8888, ", shop.display());
+    let with_path = format!("{above}which commands use there, or with that folder as PATH; ");
+    let shown: [&[&str]; 4] = [&["show"], &["show", "-q"], &["env"], &["snippet", "claude"]];
+    for arguments in shown {
+        let said = home.ic(arguments).complaint(1);
+        let start = format!("no port is assigned to `{}`; ", deep.display());
+        assert!(said.starts_with(&start), "{said}");
+        assert!(said.contains(&with_path), "{said}");
+        assert!(said.contains("`--project-root git`"), "{said}");
+    }
+    home.folder("shop/.git");
+    fs::write(home.path("shop/.git/HEAD"), "ref: refs/heads/main\n").expect("a file");
+    let with_option =
+        format!("{above}which `ic --project-root git COMMAND` uses in its subfolders too");
+    for arguments in shown {
+        let said = home.ic(arguments).complaint(1);
+        assert!(said.ends_with(&with_option), "{said}");
+    }
+    let git = |command: &'static str| ["--project-root", "git", command, "-q"];
+    assert_eq!(home.ic(git("show")).result(0), "8888\n");
+    assert_eq!(home.ic(git("allocate")).result(0), "8888\n");
+    // PATH names the project itself, also with the option.
+    let home = home.inside("/");
+    let said = home
+        .ic(["show", deep.to_str().expect("UTF-8")])
+        .complaint(1);
+    assert!(said.contains(&with_path), "{said}");
+
+    // A command that allocates does, and says so once.
+    let port = free_port().to_string();
+    let run = ["run", "--mock", "--", "true"];
+    let range = ["--port-min", &port, "--port-max", &port];
+    for arguments in [
+        &["allocate", "-q"][..],
+        &["set", "--instance-id", "x"],
+        &run,
+    ] {
+        let home = Home::new();
+        let deep = home.folder("shop/src/deep");
+        let shop = home.path("shop");
+        let home = home.with_mappings(&[(&shop, 8888)], 8889).inside(&deep);
+        let note = format!(
+            "ic: note: port {port} is new; `{}` above it has port 8888, which ",
+            shop.display()
+        );
+        let ran = home.ic([&range[..], arguments].concat());
+        assert_eq!(ran.exit, Some(0), "{ran:?}");
+        assert!(ran.err.contains(&note), "{arguments:?}: {ran:?}");
+        let ran = home.ic([&range[..], arguments].concat());
+        assert!(!ran.err.contains("above it"), "{arguments:?}: {ran:?}");
+    }
 }
 
 #[test]

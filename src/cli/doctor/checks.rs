@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use crate::cli::context::{Context, RegistryHandle};
-use crate::cli::mapping::{command_for, commands_for_another_port};
+use crate::cli::mapping::{command_for, commands_for_another_port, port_above};
 use crate::cli::outcome::Failure;
 use crate::cli::port_state::{PortState, port_state};
 use crate::cli::settings::{self, SourcedValue};
@@ -104,8 +104,11 @@ pub fn port(
     let Some(port) = given.or_else(|| registry.port_of(project)) else {
         let path = escaped_path(project.path());
         let serve = command_for("serve", project);
-        let message =
-            format!("none is assigned to `{path}`; {serve} assigns one and listens on it");
+        let above = port_above(registry, project).map(|above| format!("; {above}"));
+        let message = format!(
+            "none is assigned to `{path}`; {serve} assigns one and listens on it{}",
+            above.unwrap_or_default()
+        );
         return Ok((Finding::note(CHECK, message), None, None));
     };
     if let Some(identity) = interceptor_at(port.get()) {
