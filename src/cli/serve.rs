@@ -47,6 +47,8 @@ impl Serve {
         let (prepared, options, site) =
             self.prepare(context, inherited, signals::stop_signals())?;
         let announcement = prepared.announcement(&site);
+        // Until the end: `serve --all` listens on the port again after that.
+        let _lease = prepared.take_over(&options);
         let warnings = prepared.port_warnings(context);
         let notifier = Notifier::from_environment(&context.environment);
         let mut on_event = |event: Event<'_>| match event {

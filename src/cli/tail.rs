@@ -69,19 +69,19 @@ impl Tail {
         forward_signals(sender.clone())?;
         let style = Style {
             is_screen: !self.json && context.out.is_screen(&context.environment),
-            names_project: feeds.len() > 1,
+            names_project: feeds.len() > 1 || feeds.iter().any(|feed| !feed.hello.sites.is_empty()),
         };
         if style.is_screen {
             context.out.text(style.heading())?;
         }
-        let hellos: Vec<Hello> = feeds.iter().map(|feed| feed.hello.clone()).collect();
+        let mut names: Vec<Names> = feeds.iter().map(|feed| Names::of(&feed.hello)).collect();
         for (index, feed) in feeds.into_iter().enumerate() {
             if self.json {
                 context.out.text(&feed.first_line)?;
             }
             forward_lines(index, feed, sender.clone())?;
         }
-        let mut open_feeds = hellos.len();
+        let mut open_feeds = names.len();
         let mut in_flight = InFlight::default();
         loop {
             if !context.out.show()? {
@@ -89,17 +89,16 @@ impl Tail {
             }
             match receiver.recv() {
                 Ok(Message::Line(index, line)) => {
-                    let hello = &hellos[index];
+                    let (pid, feeds) = (names[index].pid, names.len());
                     if is_full(&line) {
                         return Err(Failure::could_not(format!(
-                            "the interceptor with pid {} has the maximum number of listeners; close one of them",
-                            hello.pid
+                            "the interceptor with pid {pid} has the maximum number of listeners; close one of them"
                         )));
                     }
                     context.out.text(if !self.json {
-                        in_flight.show(index, &line, hello, style)
-                    } else if hellos.len() > 1 {
-                        line.replacen('{', &format!("{{\"pid\":{},", hello.pid), 1)
+                        in_flight.show(index, &line, &mut names[index], style)
+                    } else if feeds > 1 {
+                        line.replacen('{', &format!("{{\"pid\":{pid},"), 1)
                     } else {
                         line
                     })?;
@@ -128,8 +127,8 @@ impl Tail {
             Failure::no("there is no home folder to look for interceptors in; set HOME")
         })?;
         let selection = self.selection(context)?;
-        let mut feeds = feeds::running(&folder);
-        feeds.retain(|feed| selection.includes(&feed.hello));
+        let feeds = feeds::running(&folder).into_iter();
+        let feeds: Vec<Feed> = feeds.filter_map(|feed| selection.of(feed)).collect();
         if !feeds.is_empty() {
             return Ok(feeds);
         }
@@ -172,13 +171,23 @@ enum Selection {
 }
 
 impl Selection {
-    fn includes(&self, hello: &Hello) -> bool {
+    /// Returns what is selected of a feed, if anything.
+    fn of(&self, mut feed: Feed) -> Option<Feed> {
+        if self.includes(feed.hello.port, feed.hello.path.as_deref()) {
+            return Some(feed);
+        }
+        let mut sites = feed.hello.sites.iter();
+        let site = sites.find(|site| self.includes(Some(site.port), site.path.as_deref()))?;
+        let port = site.port;
+        feed.select(port).ok()?;
+        Some(feed)
+    }
+
+    fn includes(&self, port: Option<u16>, path: Option<&str>) -> bool {
         match self {
             Selection::All => true,
-            Selection::Port(port) => hello.port == Some(port.get()),
-            Selection::Project(project) => {
-                hello.path.as_ref() == Some(&raw::to_text(project.path().as_os_str()))
-            }
+            Selection::Port(selected) => port == Some(selected.get()),
+            Selection::Project(project) => path == Some(&*raw::to_text(project.path().as_os_str())),
         }
     }
 
@@ -208,24 +217,59 @@ impl fmt::Display for Selection {
     }
 }
 
+/// What a process is called, and each of its ports if it serves many.
+struct Names {
+    pid: u32,
+    own: String,
+    of_ports: HashMap<u16, String>,
+}
+
+impl Names {
+    fn of(hello: &Hello) -> Names {
+        let sites = hello.sites.iter();
+        Names {
+            pid: hello.pid,
+            own: hello.name().to_owned(),
+            of_ports: sites
+                .map(|site| (site.port, site.name().to_owned()))
+                .collect(),
+        }
+    }
+
+    fn of_port(&self, port: Option<u16>) -> &str {
+        let name = port.and_then(|port| self.of_ports.get(&port));
+        name.unwrap_or(&self.own)
+    }
+}
+
 /// The requests in flight, by the index of their feed and their id in it.
 #[derive(Debug, Default)]
 struct InFlight(HashMap<(usize, u64), Start>);
 
 impl InFlight {
     /// Returns what a line of the feed adds to the output: the finished request, and on a screen the state of the others.
-    fn show(&mut self, feed: usize, line: &str, hello: &Hello, style: Style) -> String {
+    fn show(&mut self, feed: usize, line: &str, names: &mut Names, style: Style) -> String {
         let mut shown = style.erase().to_owned();
-        if let Some((start, end)) = self.update(feed, line) {
-            shown.push_str(&style.line(hello, start.as_ref(), &end));
+        if let Some((start, end)) = self.update(feed, line, names) {
+            let port = start.as_ref().and_then(|start| start.port);
+            shown.push_str(&style.line(names.of_port(port), start.as_ref(), &end));
         }
         shown.push_str(&style.in_flight(self.0.values()));
         shown
     }
 
     /// Notes a start; returns an end with its start, which is `None` if the subscriber lost it.
-    fn update(&mut self, feed: usize, line: &str) -> Option<(Option<Start>, End)> {
+    fn update(
+        &mut self,
+        feed: usize,
+        line: &str,
+        names: &mut Names,
+    ) -> Option<(Option<Start>, End)> {
         match serde_json::from_str(line).ok()? {
+            Event::Site(site) => {
+                names.of_ports.insert(site.port, site.name().to_owned());
+                None
+            }
             Event::Start(start) => {
                 // Lost ends leave starts behind.
                 if self.0.len() >= STARTS_MAX {

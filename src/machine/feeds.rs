@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::connect::connect_unix;
 use super::listeners::{has_pid, holder_of_socket};
@@ -54,6 +55,61 @@ pub struct Hello {
     pub pid: u32,
     /// Whether it records bodies.
     pub recording: bool,
+    /// Each port of a process that serves many; such a process has no project and no port of its own.
+    #[serde(default)]
+    pub sites: Vec<Site>,
+}
+
+impl Hello {
+    /// The project, or the identifier where there is none.
+    pub fn name(&self) -> &str {
+        self.project.as_deref().unwrap_or(&self.instance_id)
+    }
+}
+
+/// One port of a process that serves many.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Site {
+    /// What is added to every request as `x-memory-user-id`.
+    pub instance_id: String,
+    /// The name of the project.
+    pub project: Option<String>,
+    /// The path of the project, as text that carries its bytes ([`raw`](crate::text::raw)).
+    pub path: Option<String>,
+    /// The port.
+    pub port: u16,
+}
+
+impl Site {
+    /// The project, or the identifier where there is none.
+    pub fn name(&self) -> &str {
+        self.project.as_deref().unwrap_or(&self.instance_id)
+    }
+}
+
+/// A port that a process that serves many has left to this one, for as long as this exists.
+#[derive(Debug)]
+pub struct Lease(#[expect(dead_code, reason = "closed when it is dropped")] UnixStream);
+
+/// Asks the process `pid`, whose socket is in `folder`, to leave `port` to this one. It does not listen on the port any more when
+/// this returns.
+///
+/// # Errors
+///
+/// There is no such process, it does not serve the port, or it does not answer in time.
+pub fn lease(folder: &Path, pid: u32, port: u16) -> io::Result<Lease> {
+    let mut feed = Feed::at(&folder.join(format!("{pid}.sock")))?;
+    feed.stream().set_read_timeout(Some(LEASE_TIME_MAX))?;
+    feed.command(&json!({ "yield": port }))?;
+    while let Some(line) = feed.next_line()? {
+        let line: Value = serde_json::from_str(&line)?;
+        match line["event"].as_str() {
+            Some("yielded") => return Ok(Lease(feed.stream.into_inner())),
+            Some("bye" | "full") => break,
+            _ => {}
+        }
+    }
+    Err(io::Error::other("the port is not left"))
 }
 
 /// A subscription to a feed.
@@ -132,6 +188,25 @@ impl Feed {
         })
     }
 
+    /// From now on the lines are those of one port of a process that serves many.
+    ///
+    /// # Errors
+    ///
+    /// The connection has failed, or the port is not served any more.
+    pub fn select(&mut self, port: u16) -> io::Result<()> {
+        self.command(&json!({ "port": port }))?;
+        while let Some(line) = self.next_line()? {
+            // Lines about other ports may have been sent before.
+            if let Ok(hello) = serde_json::from_str::<Hello>(&line)
+                && hello.port == Some(port)
+            {
+                (self.hello, self.first_line) = (hello, line);
+                return Ok(());
+            }
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
     /// Waits for the next line and returns it, its end included. `None`: the feed has ended.
     ///
     /// # Errors
@@ -154,9 +229,12 @@ impl Feed {
     ///
     /// The connection has failed.
     pub fn record(&self, on: bool) -> io::Result<()> {
-        self.stream
-            .get_ref()
-            .write_all(format!("{{\"record\":{on}}}\n").as_bytes())
+        self.command(&json!({ "record": on }))
+    }
+
+    fn command(&self, command: &Value) -> io::Result<()> {
+        let mut stream = self.stream.get_ref();
+        stream.write_all(format!("{command}\n").as_bytes())
     }
 
     /// Returns the connection, so that another thread can close it.
@@ -164,6 +242,9 @@ impl Feed {
         self.stream.get_ref()
     }
 }
+
+/// Closing two listeners takes microseconds, but the process may be busy.
+const LEASE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A running interceptor sends its first line at once.
 const HELLO_TIME_MAX: Duration = Duration::from_millis(300);

@@ -277,9 +277,11 @@ impl<'a> Server<'a> {
             metrics.unwrap_or_else(|| Rc::new(Metrics::new())),
             Rc::clone(&self.process.hub),
         ));
-        self.process.hub.announce(&site.instance());
         match ports.get_mut(&number) {
             Some(port) => {
+                if port.is_open() {
+                    self.process.hub.announce(&site.instance());
+                }
                 port.site.replace(site).close();
                 if matches!(port.state, State::Waiting(Told::Refused)) {
                     port.state = State::Waiting(Told::Nothing);
@@ -302,7 +304,6 @@ impl<'a> Server<'a> {
         let removed = self.ports.borrow_mut().remove(&port);
         if let Some(removed) = removed {
             self.tell_use(port, &removed);
-            self.process.hub.close_port(port);
         }
     }
 
@@ -343,6 +344,7 @@ impl<'a> Server<'a> {
     fn listen(&mut self, number: u16, port: &Port, told: Told, room: usize) -> State {
         let error = match self.acceptors(number, port, room) {
             Ok((acceptors, addresses)) => {
+                self.process.hub.announce(&port.site.borrow().instance());
                 (self.tell)(AllEvent::Serving {
                     port: number,
                     addresses: &addresses,
@@ -424,6 +426,7 @@ impl<'a> Server<'a> {
             std::mem::replace(&mut port.state, next)
         };
         if let State::Listening(acceptors) = last {
+            self.process.hub.close_port(number);
             for acceptor in acceptors {
                 acceptor.cancel().await;
             }
@@ -479,6 +482,10 @@ impl<'a> Server<'a> {
 }
 
 impl Port {
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Listening(_))
+    }
+
     fn listeners(&self) -> usize {
         match &self.state {
             State::Listening(acceptors) => acceptors.len(),
@@ -514,13 +521,14 @@ impl Publisher for AllPorts {
 
     fn sites(&self) -> Option<Vec<InstanceInfo>> {
         let ports = self.ports.borrow();
-        let sites = ports.values().map(|port| port.site.borrow().instance());
-        Some(sites.collect())
+        let open = ports.values().filter(|port| port.is_open());
+        Some(open.map(|port| port.site.borrow().instance()).collect())
     }
 
     fn site(&self, port: u16) -> Option<InstanceInfo> {
         let ports = self.ports.borrow();
-        Some(ports.get(&port)?.site.borrow().instance())
+        let port = ports.get(&port).filter(|port| port.is_open())?;
+        Some(port.site.borrow().instance())
     }
 
     fn lease(&self, port: u16) -> PendingLease {
@@ -554,3 +562,238 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Between two looks at a port that had requests.
 const LOOK: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::options::{About, ServedBy, Timeouts};
+    use crate::serve::{Guard, RequestRewriter};
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::thread;
+
+    /// A process that serves all, and its events as words.
+    struct Running {
+        batches: Sender<Vec<Change>>,
+        events: mpsc::Receiver<String>,
+    }
+
+    impl Running {
+        fn start(feed: Option<std::path::PathBuf>) -> Running {
+            let (batches, received) = channel::unbounded();
+            let (sender, events) = mpsc::channel();
+            let options = Options {
+                timeouts: Timeouts {
+                    head: None,
+                    idle: None,
+                    connect: None,
+                    first_byte: None,
+                    body: None,
+                    hold: Duration::ZERO,
+                    grace: Duration::ZERO,
+                    idle_exit: None,
+                },
+                connections_max: 16,
+                feed,
+                stop_signals: &[],
+            };
+            thread::spawn(move || {
+                let ended = run_all(options, received, &mut |event| {
+                    let word = match event {
+                        AllEvent::Serving { port, .. } => format!("serving {port}"),
+                        AllEvent::Held { port, .. } => format!("held {port}"),
+                        AllEvent::NoDescriptors { port } => format!("no descriptors {port}"),
+                        AllEvent::GivenUp { port } => format!("given up {port}"),
+                        AllEvent::TakenBack { port } => format!("taken back {port}"),
+                        AllEvent::Applied => "applied".to_owned(),
+                        AllEvent::Used { port } => format!("used {port}"),
+                        AllEvent::Stopping => "stopping".to_owned(),
+                    };
+                    let _ = sender.send(word);
+                });
+                assert!(ended.is_ok(), "{ended:?}");
+            });
+            Running { batches, events }
+        }
+
+        #[track_caller]
+        fn apply(&self, changes: Vec<Change>, expected: &[String]) {
+            self.batches.try_send(changes).expect("it runs");
+            self.expect(expected);
+            self.expect(&["applied".to_owned()]);
+        }
+
+        #[track_caller]
+        fn expect(&self, expected: &[String]) {
+            for word in expected {
+                let event = self.events.recv_timeout(Duration::from_secs(20));
+                assert_eq!(event.as_ref(), Ok(word));
+            }
+        }
+    }
+
+    fn free_port() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("bound").port()
+    }
+
+    fn site(port: u16, id: &str, target: &str) -> Change {
+        let target: super::super::Target = target.parse().expect("a URL");
+        let fields = [("x-id".to_owned(), id.to_owned())];
+        let rewriter = RequestRewriter::new(target.host_field(), target.base_path(), &fields);
+        Change::Put(Box::new(SiteOptions {
+            listen: Listen::On(vec![vec![SocketAddr::from(([127, 0, 0, 1], port))]]),
+            rewriter: rewriter.expect("a good field"),
+            upstream: Arc::new(UpstreamOptions {
+                target,
+                tls: None,
+                proxy: None,
+            }),
+            guard: Guard {
+                local_hosts_only: true,
+                allowed_hosts: Vec::new(),
+                allowed_origins: Vec::new(),
+            },
+            about: About {
+                instance_id: id.to_owned(),
+                project: Some(format!("/home/me/{id}")),
+                served_by: ServedBy::All,
+            },
+        }))
+    }
+
+    /// Answers each request with its `x-id`, on a thread for each connection.
+    fn origin() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                    while let Some(line) = lines.next() {
+                        let mut id = String::new();
+                        for field in lines.by_ref().take_while(|line| !line.is_empty()) {
+                            if let Some(value) = field.strip_prefix("x-id: ") {
+                                id = value.to_owned();
+                            }
+                        }
+                        assert!(line.starts_with("GET / "), "{line}");
+                        let head =
+                            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", id.len());
+                        let _ = (&stream).write_all((head + &id).as_bytes());
+                    }
+                });
+            }
+        });
+        url
+    }
+
+    /// Sends a request on a connection that stays; returns the body of the response, which has one character.
+    fn response(stream: &mut TcpStream) -> String {
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).expect("it is connected");
+        let (mut response, mut byte) = (Vec::new(), [0]);
+        while !response.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).expect("a response");
+            response.extend(byte);
+        }
+        stream.read_exact(&mut byte).expect("a body");
+        String::from_utf8_lossy(&byte).into_owned()
+    }
+
+    /// Sends a request on a new connection; returns the body of the response.
+    fn id_at(port: u16) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).ok()?;
+        Some(response.rsplit("\r\n").next()?.to_owned())
+    }
+
+    #[test]
+    fn ports_come_change_and_go() {
+        let (target, running) = (origin(), Running::start(None));
+        let (a, b) = (free_port(), free_port());
+        let changes = vec![site(a, "a", &target), site(b, "b", &target)];
+        let mut serving = [a, b];
+        serving.sort_unstable();
+        running.apply(changes, &serving.map(|port| format!("serving {port}")));
+        assert_eq!(
+            (id_at(a).as_deref(), id_at(b).as_deref()),
+            (Some("a"), Some("b"))
+        );
+        let mut idle = TcpStream::connect(("127.0.0.1", a)).expect("it listens");
+        let mut other = TcpStream::connect(("127.0.0.1", b)).expect("it listens");
+        assert_eq!(response(&mut idle), "a");
+        assert_eq!(response(&mut other), "b");
+        running.apply(vec![site(a, "c", &target)], &[]);
+        assert_eq!(
+            idle.read(&mut [0]).expect("an end"),
+            0,
+            "idle clients are disconnected"
+        );
+        assert_eq!(id_at(a).as_deref(), Some("c"));
+        running.apply(vec![Change::Remove(a)], &[format!("used {a}")]);
+        assert_eq!(id_at(a), None);
+        assert_eq!(response(&mut other), "b", "others are not disturbed");
+    }
+
+    #[test]
+    fn a_port_that_is_held_is_taken_when_it_is_free() {
+        let (target, running) = (origin(), Running::start(None));
+        let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = holder.local_addr().expect("bound").port();
+        running.apply(vec![site(port, "a", &target)], &[format!("held {port}")]);
+        drop(holder);
+        running.expect(&[format!("serving {port}")]);
+        assert_eq!(id_at(port).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_port_is_left_to_a_process_that_asks_for_it_until_that_ends() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let feed = folder.path().join("run");
+        let (target, running) = (origin(), Running::start(Some(feed.clone())));
+        let port = free_port();
+        running.apply(vec![site(port, "a", &target)], &[format!("serving {port}")]);
+        let socket = feed.join(format!("{}.sock", std::process::id()));
+        let ask = |command: &str| {
+            let stream = UnixStream::connect(&socket).expect("it listens");
+            (&stream)
+                .write_all(command.as_bytes())
+                .expect("it is connected");
+            let mut lines = BufReader::new(stream);
+            let (mut hello, mut answer) = (String::new(), String::new());
+            lines.read_line(&mut hello).expect("a line");
+            lines.read_line(&mut answer).expect("a line");
+            assert!(hello.contains("\"sites\":["), "{hello}");
+            (lines, answer)
+        };
+        let (_, answer) = ask("{\"yield\":1}\n");
+        assert_eq!(answer, "{\"event\":\"bye\"}\n", "another port");
+        let (lease, answer) = ask(&format!("{{\"yield\":{port}}}\n"));
+        assert_eq!(
+            answer,
+            format!("{{\"event\":\"yielded\",\"port\":{port}}}\n")
+        );
+        running.expect(&[format!("given up {port}")]);
+        let own = TcpListener::bind(("127.0.0.1", port)).expect("it is free");
+        let (_, answer) = ask(&format!("{{\"yield\":{port}}}\n"));
+        assert_eq!(answer, "{\"event\":\"bye\"}\n", "it is left already");
+        running.apply(vec![site(port, "b", &target)], &[]);
+        drop(own);
+        drop(lease);
+        running.expect(&[format!("taken back {port}"), format!("serving {port}")]);
+        assert_eq!(id_at(port).as_deref(), Some("b"));
+        let (_, hello) = ask(&format!("{{\"port\":{port}}}\n"));
+        assert!(
+            hello.contains(&format!(
+                "\"instance_id\":\"b\",\"project\":\"b\",\"path\":\"/home/me/b\",\"port\":{port}"
+            )),
+            "{hello}"
+        );
+    }
+}

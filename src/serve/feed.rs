@@ -1,6 +1,6 @@
 //! The live feed: the exchanges of an interceptor as events, for subscribers on a Unix socket.
 //!
-//! Each interceptor has a socket of its own, `PID.sock` in a folder that no other user can enter. The port itself has no page
+//! Each process has a socket of its own, `PID.sock` in a folder that no other user can enter. The port itself has no page
 //! for it, so no browser can reach it. Both sides send lines of JSON (UTF-8, ended by `\n`).
 //!
 //! # Events
@@ -10,7 +10,9 @@
 //! | event | when, and its members |
 //! |---|---|
 //! | `hello` | first: `protocol` (1), `instance_id`, `project` (a name), `path`, `port`, `pid`, `target`, `recording`, `at` |
-//! | `start` | the head of a request has been read: `id`, `at`, `connection`, `client`, `method`, `path`, `version`, `fields`, `length` |
+//! | `site` | a process that serves many ports serves this one, or serves it differently: `port` and the other members of `hello` that identify it |
+//! | `site_closed` | it does not serve `port` any more |
+//! | `start` | the head of a request has been read: `id`, `at`, `port`, `connection`, `client`, `method`, `path`, `version`, `fields`, `length` |
 //! | `head` | the head of the target's response has been read; once more if the request is then sent again: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms` |
 //! | `progress` | at most four times a second for each exchange: `id`, `request_bytes`, `response_bytes`, `events` |
 //! | `body` | a body has ended while recording is on: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`, `omitted`), `data`, `truncated`, `total` |
@@ -18,8 +20,11 @@
 //! | `recording` | recording was switched: `on` |
 //! | `lost` | the subscriber is too slow: `count` lines are missing here |
 //! | `full` | last, after `hello`: there are `listeners` subscribers already |
-//! | `bye` | last: the interceptor stops |
+//! | `bye` | last: the interceptor stops, or the port is not served any more |
+//! | `yielded` | `port` is left to the subscriber; no other event follows |
 //!
+//! - In the `hello` of a process that serves many ports `port`, `project` and `path` are null, and `sites` has an element for each
+//!   port. Its exchanges have different ids, whatever their port.
 //! - `fields` are pairs `[name, value]` in their order. Unknown values are null: the method and path of a malformed request, the
 //!   `length` of a body that does not announce one, the status of a missing response.
 //! - `path` has the names of a query, without values. Values of fields that hold secrets, and secrets in other texts, are `…`.
@@ -34,7 +39,9 @@
 //!
 //! # Commands
 //!
-//! `{"record":true}` and `{"record":false}` switch recording. Other lines of up to 4 KiB are ignored; a longer line ends the
+//! `{"record":true}` and `{"record":false}` switch recording, for all ports of the process. `{"port":N}`: from now on only the lines
+//! about this port are sent, after a `hello` of its own. `{"yield":N}`: a process that serves many ports does not listen on this one
+//! for as long as the subscriber is connected; `yielded` says that it is free. `bye` ends both where the port is not served. Other lines of up to 4 KiB are ignored; a longer line ends the
 //! connection, and so does closing the sending half.
 //!
 //! # Recording

@@ -17,7 +17,11 @@ use crate::cli::context::Context;
 use crate::cli::identity::Facts;
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
+use crate::machine::feeds::{Lease, lease};
+use crate::machine::interceptor::interceptor_at;
+use crate::machine::survey::is_for;
 use crate::registry::Port;
+use crate::registry::probe::{Availability, availability};
 use crate::registry::project::Project;
 use crate::serve::{About, Listen, Options, ServeError, ServedBy, SiteOptions};
 use crate::text::{escaped_path, raw};
@@ -111,6 +115,21 @@ fn with_port(ips: &[Vec<IpAddr>], port: Option<Port>) -> Vec<Vec<SocketAddr>> {
 }
 
 impl Prepared {
+    /// Takes the port over from `ic serve --all`, if that serves the project; it is given back when the lease is dropped.
+    pub fn take_over(&self, options: &Options) -> Option<Lease> {
+        let (port, _) = self.port?;
+        let (project, folder) = (self.settings.project.as_ref()?, options.feed.as_ref()?);
+        if availability(port) != Availability::InUse {
+            return None;
+        }
+        let holder = interceptor_at(port.get())?;
+        let is_ours = holder.served_by == ServedBy::All && is_for(&holder, project.path());
+        let lease = is_ours.then(|| lease(folder, holder.pid, port.get()))?;
+        lease
+            .inspect_err(|error| log::debug!("cannot take port {port} over: {error}"))
+            .ok()
+    }
+
     /// Records that the port is in use from now on. Returns at once.
     pub fn record_start(&self) {
         self.last_used.iter().for_each(LastUsed::record_start);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::machine::feeds::Hello;
+use crate::machine::feeds::Site;
 use crate::text::Escaped;
 
 /// A line of the feed, as far as it is shown.
@@ -13,6 +13,8 @@ use crate::text::Escaped;
 pub enum Event {
     Start(Start),
     End(End),
+    /// A port of a process that serves many is served, or is served differently.
+    Site(Site),
     #[serde(other)]
     Other,
 }
@@ -21,6 +23,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Start {
     pub id: u64,
+    /// The port that it came to.
+    pub port: Option<u16>,
     method: Option<String>,
     path: Option<String>,
 }
@@ -63,7 +67,7 @@ impl Style {
     }
 
     /// Returns the line of a finished request.
-    pub fn line(self, hello: &Hello, start: Option<&Start>, end: &End) -> String {
+    pub fn line(self, name: &str, start: Option<&Start>, end: &End) -> String {
         let status = match end.status {
             Some(status) => status.to_string(),
             None => "-".to_owned(),
@@ -84,7 +88,6 @@ impl Style {
             size(end.response_bytes),
         );
         if self.names_project {
-            let name = hello.project.as_deref().unwrap_or(&hello.instance_id);
             // Writing into a String cannot fail.
             let _ = write!(line, "{}  ", Escaped(name));
         }
@@ -198,17 +201,6 @@ const SPAN_MS_MIN: f64 = 50.0;
 mod tests {
     use super::*;
 
-    fn hello() -> Hello {
-        Hello {
-            instance_id: "me".to_owned(),
-            project: Some("shop\u{1b}".to_owned()),
-            path: None,
-            port: None,
-            pid: 1,
-            recording: false,
-        }
-    }
-
     fn start(line: &str) -> Start {
         serde_json::from_str(line).expect("a start")
     }
@@ -228,7 +220,7 @@ mod tests {
     fn a_request_is_one_line() {
         let plain = Style { is_screen: false, names_project: false };
         let check = |style: Style, more: &str, expected: &str| {
-            assert_eq!(style.line(&hello(), Some(&start(START)), &end(more)), expected);
+            assert_eq!(style.line("shop\u{1b}", Some(&start(START)), &end(more)), expected);
         };
         let whole = r#""outcome":"complete","status":200,"ttfb_ms":12.34,"model":"gpt-5","input_tokens":9,"output_tokens":60,"first_event_ms":100.0,"last_event_ms":1100.0"#;
         check(plain, whole, "12:34:56Z  200      12 ms     1.2 s      512 B    2.0 KiB  POST /v1/chat?a=…  gpt-5, 9 + 60 tokens, 60/s\n");
@@ -238,7 +230,7 @@ mod tests {
         check(Style { names_project: true, ..plain }, r#""outcome":"complete","status":204,"model":"a\u001bb""#, "12:34:56Z  204          -     1.2 s      512 B    2.0 KiB  shop\\u{1b}  POST /v1/chat?a=…  a\\u{1b}b\n");
         let unreadable = start(r#"{"event":"start","id":7,"method":null,"path":null}"#);
         for start in [None, Some(&unreadable)] {
-            let line = plain.line(&hello(), start, &end(r#""outcome":"refused","status":400"#));
+            let line = plain.line("shop\u{1b}", start, &end(r#""outcome":"refused","status":400"#));
             assert!(line.ends_with("  (unreadable)  refused\n"), "{line}");
         }
     }

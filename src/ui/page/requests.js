@@ -79,8 +79,16 @@ export class Requests {
     const feed = this.feeds.get(pid);
     switch (event.event) {
       case 'hello':
-        this.feeds.set(pid, { ...event, pid, name: event.project ?? event.instance_id });
+        this.feeds.set(pid, { ...event, pid, name: event.sites ? 'all projects' : nameOf(event), sites: event.sites && new Map(event.sites.map((site) => [site.port, site])) });
         this.abandon(pid);
+        this.drawFeeds();
+        break;
+      case 'site':
+        feed?.sites?.set(event.port, event);
+        this.drawFeeds();
+        break;
+      case 'site_closed':
+        feed?.sites?.delete(event.port);
         this.drawFeeds();
         break;
       case 'recording':
@@ -122,12 +130,13 @@ export class Requests {
   }
 
   note(feed, event) {
-    const key = `${feed.pid}-${feed.port}-${event.id}`;
+    const key = `${feed.pid}-${event.id}`;
     let one = this.byKey.get(key);
     if (!one) {
       // Its start was missed.
       if (event.event !== 'start') return;
-      one = { key, pid: feed.pid, port: feed.port, source: feed.name, sourcePath: feed.path, id: event.id, bodies: {}, revision: 0 };
+      const site = feed.sites?.get(event.port) ?? feed;
+      one = { key, pid: feed.pid, port: site.port, source: nameOf(site), sourcePath: site.path, id: event.id, bodies: {}, revision: 0 };
       this.byKey.set(key, one);
       // Lines of several interceptors are mixed, and recorded ones arrive late.
       let place = 0;
@@ -198,7 +207,9 @@ export class Requests {
         : 'Keep the bodies of the last requests, in the interceptor’s memory only';
       return button;
     }));
-    const names = [['', 'All projects'], ...feeds.map((feed) => [String(feed.pid), `${visible(feed.name)} · ${feed.port}`])];
+    const sites = feeds.flatMap((feed) => [...(feed.sites?.values() ?? [feed])].map((site) => ({ ...site, pid: feed.pid })));
+    sites.sort((a, b) => a.port - b.port);
+    const names = [['', 'All projects'], ...sites.map((site) => [`${site.pid}:${site.port}`, `${visible(nameOf(site))} · ${site.port}`])];
     if (!names.some(([value]) => value === this.project)) this.project = '';
     const isSame = names.length === this.projects.length && names.every(([value], place) => this.projects.options[place].value === value);
     if (!isSame) this.projects.replaceChildren(...names.map(([value, label]) => h('option', { value }, label)));
@@ -219,7 +230,7 @@ export class Requests {
 
   drawNow() {
     const words = this.filterText.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = (one) => (!this.project || String(one.pid) === this.project) && words.every((word) =>
+    const matches = (one) => (!this.project || `${one.pid}:${one.port}` === this.project) && words.every((word) =>
       [one.method, one.path, one.source, one.model, one.status, one.error].some((value) => String(value ?? '').toLowerCase().includes(word)));
     const found = this.exchanges.filter(matches);
     for (const [place, [kind, , is]] of KINDS.entries()) {
@@ -384,7 +395,7 @@ export class Requests {
     if (!request) return null;
     const earlier = [];
     for (const other of this.exchanges) {
-      const isEarlier = other.pid === one.pid && other.path === one.path && (other.at < one.at || (other.at === one.at && other.id < one.id));
+      const isEarlier = other.pid === one.pid && other.port === one.port && other.path === one.path && (other.at < one.at || (other.at === one.at && other.id < one.id));
       if (!isEarlier || !other.bodies.request) continue;
       const { text: theirs } = bodyText(other.bodies.request, other.requestFields);
       earlier.push({ exchange: other, body: parsed(theirs) });
@@ -419,7 +430,7 @@ export class Requests {
   }
 
   of(row) {
-    this.project = row.interceptor ? String(row.interceptor.pid) : '';
+    this.project = row.interceptor ? `${row.interceptor.pid}:${row.port}` : '';
     this.projects.value = this.project;
     this.draw();
   }
@@ -448,6 +459,11 @@ export class Requests {
 
 /** How many earlier requests are searched for the same conversation. */
 const EARLIER_MAX = 40;
+
+/** What an interceptor, or one port of a process that serves many, is called. */
+function nameOf({ project, instance_id }) {
+  return project ?? instance_id;
+}
 
 function durationOf(one, now) {
   if (one.duration_ms !== undefined && one.outcome) return one.duration_ms;
