@@ -59,6 +59,7 @@ mod cli_set;
 
 /// `ic serve --all`: which projects it serves, how, and how it follows the registry.
 mod cli_all;
+mod cli_all_taken;
 
 /// `ic env`: its variables, in every installed shell.
 mod cli_env;
