@@ -226,7 +226,6 @@ impl<'a> Server<'a> {
             }
             Input::Returned(port) => {
                 if self.is_leased(port) {
-                    (self.tell)(AllEvent::TakenBack { port });
                     self.stop(port, State::Waiting(Told::Nothing)).await;
                     self.open(|told| told == Told::Nothing);
                 }
@@ -606,7 +605,6 @@ mod tests {
                         AllEvent::Held { port, .. } => format!("held {port}"),
                         AllEvent::NoDescriptors { port } => format!("no descriptors {port}"),
                         AllEvent::GivenUp { port } => format!("given up {port}"),
-                        AllEvent::TakenBack { port } => format!("taken back {port}"),
                         AllEvent::Applied => "applied".to_owned(),
                         AllEvent::Used { port } => format!("used {port}"),
                         AllEvent::Stopping => "stopping".to_owned(),
@@ -786,7 +784,7 @@ mod tests {
         running.apply(vec![site(port, "b", &target)], &[]);
         drop(own);
         drop(lease);
-        running.expect(&[format!("taken back {port}"), format!("serving {port}")]);
+        running.expect(&[format!("serving {port}")]);
         assert_eq!(id_at(port).as_deref(), Some("b"));
         let (_, hello) = ask(&format!("{{\"port\":{port}}}\n"));
         assert!(

@@ -48,13 +48,8 @@ pub enum AllEvent<'a> {
         /// The port.
         port: u16,
     },
-    /// Another process has asked for the port and serves it now.
+    /// Another process has asked for the port. It is served again when that has ended.
     GivenUp {
-        /// The port.
-        port: u16,
-    },
-    /// That process has ended.
-    TakenBack {
         /// The port.
         port: u16,
     },

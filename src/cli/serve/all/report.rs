@@ -40,9 +40,7 @@ impl Report {
     /// That of an event; `None` where there is nothing to report.
     pub fn of(event: AllEvent<'_>) -> Option<Report> {
         match event {
-            AllEvent::Serving { port, .. } | AllEvent::TakenBack { port } => {
-                Some(Report::Serving(port))
-            }
+            AllEvent::Serving { port, .. } => Some(Report::Serving(port)),
             AllEvent::Held { port, error } => {
                 Some(Report::Held(port, error.kind(), io_message(error)))
             }
