@@ -6,25 +6,28 @@
 
 mod child;
 mod guard;
-
-use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc;
-use std::thread;
+mod interceptor;
+mod options;
+mod unused;
 
 use argh::{
     ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, SubCommand,
 };
 
 use crate::serve::feed::OwnSocket;
-use crate::serve::{self, Address, Event, Options, ServedBy, SiteOptions};
+use crate::serve::{Options, ServedBy, SiteOptions};
 
 use self::child::Launcher;
 pub(super) use self::guard::{NAME as GUARD, run as guard};
+use self::interceptor::{Interceptor, is_in_use};
+use self::options::{note_others, refuse_others};
+use self::unused::why_unused;
 use super::env::variables;
 use super::serve::{Prepared, Serve};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
+use crate::machine::interceptor::interceptor_at;
 use crate::text::io_message;
 use crate::text::raw;
 
@@ -33,6 +36,8 @@ use crate::text::raw;
 #[derive(Debug, PartialEq)]
 pub struct Run {
     serve: Serve,
+    /// The names of its options on the command line.
+    given: Vec<String>,
     program: Program,
 }
 
@@ -46,11 +51,15 @@ pub struct Run {
                ic run --header 'x-branch: {{branch}}' -- aider --model openai/gpt-5\n\
                ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
     note = "Sets the variables that `ic env` prints. The program starts once the port is bound, and the\n\
-            interceptor stops when it ends. Signals sent to ic are forwarded to it, except those that it\n\
+            interceptor stops when it ends. If an interceptor already runs for the project on the port, the\n\
+            program uses that one; when it ends, ic serves the port itself. Signals sent to ic are forwarded to it, except those that it\n\
             gets itself because they are sent to the process group. If ic is killed, the program gets\n\
             SIGTERM, and SIGKILL five seconds later. The options are those of `ic serve`. Only errors are\n\
             logged unless RUST_LOG is set.",
-    error_code(2, "an option or a variable has an invalid value"),
+    error_code(
+        2,
+        "an option or a variable has an invalid value, or differs from the running interceptor's"
+    ),
     error_code(3, "the interceptor cannot start; the program is not run"),
     error_code(126, "the program cannot be run, or its interpreter is missing"),
     error_code(
@@ -92,93 +101,82 @@ impl Run {
         // The thread ends with the process and cannot remove the socket of its feed.
         let _feed = OwnSocket::before_start(options.feed.as_deref());
         let warnings = prepared.port_warnings(context);
-        let authority = start(&prepared, options, site)?;
+        let interceptor = interceptor(&prepared, &options, &site, &self.given, context)?;
         warnings.iter().for_each(eprint_line);
         let Program { name, arguments } = &self.program;
         let arguments = arguments.iter().map(|word| raw::from_text(word));
-        let variables = variables(&authority, &context.environment);
+        let variables = variables(&interceptor.authority, &context.environment);
         let status = launcher.run(&raw::from_text(name), arguments, variables)?;
-        prepared.record_stop();
+        if interceptor.is_unused() {
+            let (authority, project) = (&interceptor.authority, prepared.project());
+            eprint_line(why_unused(name, authority, project, &context.environment));
+        }
+        if interceptor.is_own() {
+            prepared.record_stop();
+        }
         Ok(Exit::Status(status))
     }
 }
 
-/// Starts the interceptor in a thread that ends with the process. Returns the authority for clients once it listens.
+/// The interceptor that runs for the project on the same port, or else one of this process.
 ///
 /// # Errors
 ///
-/// As [`Prepared::failure`].
-fn start(prepared: &Prepared, options: Options, site: SiteOptions) -> Result<String, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let ready = sender.clone();
-    thread::Builder::new()
-        .name("interceptor".to_owned())
-        .spawn(move || {
-            let ended = serve::run(options, site, &mut |event| {
-                if let Event::Listening(addresses) = event {
-                    let addresses: Vec<_> = addresses.iter().filter_map(Address::tcp).collect();
-                    let _ = ready.send(Ok(authority(&addresses)));
-                }
-            });
-            // After the start there is no receiver, and the error is printed.
-            if let Err(error) = ended
-                && let Err(unsent) = sender.send(Err(error))
-                && let Err(error) = unsent.0
-            {
-                eprint_line(format_args!("the interceptor has stopped: {error}"));
+/// As [`Prepared::failure`]; bad usage: an option of `given` differs from what the running one does.
+fn interceptor(
+    prepared: &Prepared,
+    options: &Options,
+    site: &SiteOptions,
+    given: &[String],
+    context: &Context<'_>,
+) -> Result<Interceptor, Failure> {
+    let mut attempts = 0;
+    loop {
+        let error = match Interceptor::start(options.clone(), site.clone())? {
+            Ok(interceptor) => {
+                prepared.record_start();
+                return Ok(interceptor);
             }
-        })
-        .map_err(|error| {
-            Failure::could_not(format!(
-                "cannot start a thread: {}; try again",
-                io_message(&error)
-            ))
-        })?;
-    match receiver.recv() {
-        Ok(Ok(authority)) => {
-            prepared.record_start();
-            Ok(authority)
+            Err(error) => error,
+        };
+        attempts += 1;
+        let port = prepared.port().filter(|_| is_in_use(&error));
+        let running = port.and_then(|port| interceptor_at(port.get()));
+        if let Some(running) = running.filter(|running| prepared.is_served_by(running))
+            && let Some(address) = running.address
+        {
+            refuse_others(given, site, &running)?;
+            note_others(given, site, &running, context);
+            return Interceptor::join(address, options.clone(), site.clone());
         }
-        Ok(Err(error)) => Err(prepared.failure(&error)),
-        Err(mpsc::RecvError) => Err(Failure::could_not(
-            "the interceptor has stopped at its start; please report this",
-        )),
+        // It may have ended meanwhile, or was slow to answer.
+        if port.is_none() || attempts == ATTEMPTS_MAX {
+            return Err(prepared.failure(&error));
+        }
     }
 }
 
-/// The host and port at which the program reaches an interceptor on `addresses`.
-fn authority(addresses: &[SocketAddr]) -> String {
-    let is_local =
-        |address: &SocketAddr| address.ip().is_unspecified() || LOOPBACK.contains(&address.ip());
-    match addresses.first() {
-        Some(first) if addresses.iter().any(is_local) => format!("localhost:{}", first.port()),
-        Some(first) => first.to_string(),
-        None => String::new(),
-    }
-}
-
-const LOOPBACK: [IpAddr; 2] = [
-    IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-    IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
-];
+const ATTEMPTS_MAX: usize = 2;
 
 impl FromArgs for Run {
     fn from_args(command_name: &[&str], words: &[&str]) -> Result<Run, EarlyExit> {
-        let (options, command) = split(words);
+        let (options, given, command) = split(words);
         Ok(Run {
             serve: Serve::from_args(command_name, options)?,
+            given,
             program: Program::from_args(command_name, &[&["--"], command].concat())?,
         })
     }
 }
 
-/// Splits `words` into the options and the program's command line; `--` may stand between.
-fn split<'a>(words: &'a [&'a str]) -> (&'a [&'a str], &'a [&'a str]) {
+/// Splits `words` into the options, the names among them, and the program's command line; `--` may stand between.
+fn split<'a>(words: &'a [&'a str]) -> (&'a [&'a str], Vec<String>, &'a [&'a str]) {
     let flags = Serve::get_args_info().flags;
+    let mut names = Vec::new();
     let mut at = 0;
     while let Some(word) = words.get(at) {
         if *word == "--" {
-            return (&words[..at], &words[at + 1..]);
+            return (&words[..at], names, &words[at + 1..]);
         }
         if !word.starts_with('-') {
             break;
@@ -186,9 +184,11 @@ fn split<'a>(words: &'a [&'a str]) -> (&'a [&'a str], &'a [&'a str]) {
         let has_value = flags
             .iter()
             .any(|flag| flag.long == *word && matches!(flag.kind, FlagInfoKind::Option { .. }));
+        names.push((*word).to_owned());
         at += 1 + usize::from(has_value);
     }
-    words.split_at(at.min(words.len()))
+    let (options, command) = words.split_at(at.min(words.len()));
+    (options, names, command)
 }
 
 impl SubCommand for Run {
@@ -212,7 +212,10 @@ mod tests {
     fn options_end_where_the_programs_command_line_begins() {
         #[track_caller]
         fn check(words: &[&str], options: usize, command: &[&str]) {
-            assert_eq!(split(words), (&words[..options], command));
+            let (given, names, rest) = split(words);
+            assert_eq!((given, rest), (&words[..options], command));
+            let named = given.iter().filter(|word| word.starts_with("--"));
+            assert!(named.eq(names.iter().filter(|name| **name != "--")));
         }
         check(&["--", "a", "--b", "--"], 0, &["a", "--b", "--"]);
         check(&["a", "--mock", "--", "b"], 0, &["a", "--mock", "--", "b"]);
@@ -223,24 +226,5 @@ mod tests {
         check(&["--mock"], 1, &[]);
         check(&["--"], 0, &[]);
         check(&[], 0, &[]);
-    }
-
-    #[test]
-    fn the_authority_is_one_that_the_interceptor_listens_on() {
-        #[track_caller]
-        fn check(addresses: &[&str], expected: &str) {
-            let addresses: Vec<SocketAddr> = addresses
-                .iter()
-                .map(|address| address.parse().expect("an address"))
-                .collect();
-            assert_eq!(authority(&addresses), expected);
-        }
-        check(&["127.0.0.1:80", "[::1]:80"], "localhost:80");
-        check(&["[::1]:80"], "localhost:80");
-        check(&["0.0.0.0:80"], "localhost:80");
-        check(&["[::]:80"], "localhost:80");
-        check(&["127.0.0.2:80"], "127.0.0.2:80"); // `localhost` is another address
-        check(&["10.0.0.1:80"], "10.0.0.1:80");
-        check(&["[fd00::1]:80"], "[fd00::1]:80");
     }
 }

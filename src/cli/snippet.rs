@@ -77,6 +77,14 @@ pub(super) fn kinds() -> Vec<&'static str> {
     KINDS.iter().map(|(name, _)| *name).collect()
 }
 
+/// The values of KIND that are clients.
+pub(super) fn client_kinds() -> impl Iterator<Item = &'static str> {
+    let clients = KINDS
+        .iter()
+        .filter(|(_, render)| matches!(render, Render::Client(_)));
+    clients.map(|(name, _)| *name)
+}
+
 impl Snippet {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
         let mut known = KINDS.iter();

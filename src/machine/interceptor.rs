@@ -108,6 +108,12 @@ pub fn interceptor_at_socket(path: &Path) -> Option<Identity> {
     identity.filter(|_| holder_of_socket(path).other_user.is_none())
 }
 
+/// Returns what the interceptor at `address` says of itself. Its process and its user are not checked.
+pub fn claimed_identity(address: SocketAddr) -> Option<Identity> {
+    let endpoint = Endpoint::Tcp(address.ip().to_string(), address.port());
+    reactor::block_on(identity(&endpoint)).ok()?
+}
+
 /// The sockets on one port of one process, or of processes of one user that cannot be seen.
 #[derive(Debug)]
 pub struct Service {

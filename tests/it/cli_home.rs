@@ -168,6 +168,15 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
+    /// An `ic run` whose program has sent no request, without the line that says so, which must be the last one.
+    #[track_caller]
+    pub fn of_unused_run(mut self) -> Ran {
+        let line = self.err.lines().next_back().expect("a message").to_owned();
+        assert!(line.contains("has sent no request to http://"), "{self:?}");
+        self.err.truncate(self.err.len() - line.len() - 1);
+        self
+    }
+
     /// It exited with this code and without messages; returns its standard output.
     #[track_caller]
     pub fn result(self, exit: i32) -> String {

@@ -9,10 +9,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 
-use crate::cli_home::{Home, free_port, held_port};
+use serde_json::Value;
+
+use crate::cli_home::{Home, Serving, free_port, held_port, one_line};
 use crate::cli_terminal::terminal;
 use crate::support::{DEADLINE, is_ignored};
 
@@ -96,7 +99,7 @@ fn the_exit_code_is_that_of_the_program() {
         let port = free_port().to_string();
         let mut words = vec!["run", "--mock", "--port", &port];
         words.extend(command);
-        home.ic(words).result(exit)
+        home.ic(words).of_unused_run().result(exit)
     };
     check(&["--", "true"], 0);
     check(&["--", "false"], 1);
@@ -454,4 +457,214 @@ fn as_process_1_it_reaps_orphaned_processes() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.ends_with("parent 1\n"), "{output:?}");
     assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+/// Runs `ic run -- sh` with a program that prints a line and goes on until its input ends.
+fn waiting(home: &Home) -> Child {
+    let mut ic = home
+        .command(["run", "--", "sh", "-c", "echo; read line"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program can be run");
+    let mut out = BufReader::new(ic.stdout.take().expect("a pipe"));
+    line(&mut out);
+    ic
+}
+
+/// Waits until an interceptor with this process id answers on the port; returns the command that it says runs it.
+#[track_caller]
+fn served_by(port: u16, pid: u32) -> String {
+    let start = Instant::now();
+    loop {
+        let health = TcpStream::connect(("localhost", port)).map(|_| response(port, "/_ic/health"));
+        let body = health
+            .ok()
+            .and_then(|text| Some(text.split_once("\r\n\r\n")?.1.to_owned()));
+        let health = body.and_then(|body| serde_json::from_str::<Value>(&body).ok());
+        if let Some(health) = health.filter(|health| health["pid"] == pid) {
+            return health["served_by"].as_str().expect("text").to_owned();
+        }
+        assert!(start.elapsed() < DEADLINE, "port {port} is not served");
+        thread::yield_now();
+    }
+}
+
+/// A home whose project has a port, and the port.
+fn with_port() -> (Home, u16) {
+    let port = free_port();
+    let home = shop();
+    let folder = home.path("shop");
+    (home.with_mappings(&[(&folder, port)], port), port)
+}
+
+#[test]
+fn a_program_uses_the_interceptor_that_runs_for_the_project() {
+    let (home, port) = with_port();
+    let serving = Serving::start(&home, &[]);
+    let program = env!("CARGO_BIN_EXE_ic");
+    let ran = home.ic(["run", "--", program, "health", "--json"]);
+    let health = ran.of_unused_run().json(0);
+    assert_eq!(
+        (&health["pid"], &health["port"]),
+        (&serving.pid().into(), &port.into())
+    );
+    // The project is the same from everywhere, and its program's status stays.
+    let elsewhere = ["run", "--project", "../shop", "--", "sh", "-c", "exit 7"];
+    let elsewhere = home.ic(elsewhere);
+    assert_eq!(elsewhere.of_unused_run().exit, Some(7));
+    assert_eq!(served_by(port, serving.pid()), "serve");
+    serving.stop();
+}
+
+#[test]
+fn options_that_differ_from_those_of_the_running_interceptor_are_refused() {
+    let (home, port) = with_port();
+    let serving = Serving::start(&home, &["--target", "http://localhost:1/a"]);
+    let (pid, port) = (serving.pid(), port.to_string());
+    let run = |options: &[&str]| home.ic([&["run"], options, &["--", "echo", "started"]].concat());
+    for accepted in [
+        &[][..],
+        &["--target", "http://localhost:1/a"],
+        &["--instance-id", "pycharm-{project}"],
+        &[
+            "--instance-id",
+            "pycharm-shop",
+            "--port",
+            &port,
+            "--project",
+            "../shop",
+        ],
+    ] {
+        assert_eq!(
+            run(accepted).of_unused_run().result(0),
+            "started\n",
+            "{accepted:?}"
+        );
+    }
+    let differs = "may differ from what it does";
+    for (options, option, why) in [
+        (
+            &["--target", "http://localhost:2"][..],
+            "--target",
+            "differs from its target http://localhost:1/a",
+        ),
+        (
+            &["--instance-id", "b"],
+            "--instance-id",
+            "differs from its instance id `pycharm-shop`",
+        ),
+        (&["--mock"], "--mock", differs),
+        (&["--header", "a: b"], "--header", differs),
+        (&["--port", &port, "--host", "127.0.0.1"], "--host", differs),
+        (&["--body-timeout", "5"], "--body-timeout", differs),
+        (&["--insecure"], "--insecure", differs),
+    ] {
+        assert_eq!(
+            run(options).complaint(2),
+            format!(
+                "this project's interceptor is already running (`ic serve`, pid {pid}), and `{option}` {why}; \
+                 leave `{option}` out, or stop it first with `ic stop`"
+            )
+        );
+    }
+    // A variable may be set for other programs.
+    let home = home.with("TARGET_LLM_URL", "http://localhost:2");
+    let ran = home.ic(["run", "--", "true"]).of_unused_run();
+    assert_eq!(
+        one_line(&ran.err),
+        format!(
+            "note: `TARGET_LLM_URL=http://localhost:2` is not used: this project's interceptor (`ic serve`, pid {pid}) was \
+             started with `http://localhost:1/a`"
+        )
+    );
+    serving.stop();
+}
+
+#[test]
+fn the_port_is_served_on_when_the_running_interceptor_ends() {
+    let (home, port) = with_port();
+    let serving = Serving::start(&home, &[]);
+    let mut ic = waiting(&home);
+    assert_eq!(served_by(port, serving.pid()), "serve");
+    serving.stop();
+    assert_eq!(served_by(port, ic.id()), "run");
+    // Until the program ends.
+    drop(ic.stdin.take());
+    assert_eq!(
+        ic.wait().expect("it ends").code(),
+        Some(1),
+        "that of `read`"
+    );
+    TcpStream::connect(("localhost", port)).expect_err("nothing listens");
+}
+
+#[test]
+fn several_runs_of_a_project_share_an_interceptor_that_outlives_each() {
+    let (home, port) = with_port();
+    let mut runs = vec![waiting(&home), waiting(&home), waiting(&home)];
+    assert_eq!(served_by(port, runs[0].id()), "run");
+    let start = Instant::now();
+    while !runs.is_empty() {
+        let health = TcpStream::connect(("localhost", port)).map(|_| response(port, "/_ic/health"));
+        let is_server = |ic: &Child| {
+            let pid = format!("\"pid\":{},", ic.id());
+            health.as_ref().is_ok_and(|health| health.contains(&pid))
+        };
+        if let Some(server) = runs.iter().position(is_server) {
+            let mut server = runs.remove(server);
+            drop(server.stdin.take());
+            server.wait().expect("it ends");
+        }
+        assert!(start.elapsed() < DEADLINE, "port {port} is not served");
+        thread::yield_now();
+    }
+    TcpStream::connect(("localhost", port)).expect_err("nothing listens");
+}
+
+#[test]
+fn a_program_that_sends_no_request_is_reported_with_the_likely_reason() {
+    let (home, port) = with_port();
+    let tool = home.path("codex");
+    std::fs::write(&tool, "#!/bin/sh\nexit 3\n").expect("a file");
+    std::fs::set_permissions(&tool, Permissions::from_mode(0o755)).expect("its mode can be set");
+    let tool = tool.to_str().expect("UTF-8");
+    let ask = "exec 3<>/dev/tcp/localhost/$0 && printf 'GET /v1/models HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3 && cat <&3 >&2";
+    let number = port.to_string();
+    let run = |home: &Home, command: &[&str]| home.ic([&["run", "--mock", "--"], command].concat());
+    let url = format!("http://localhost:{port}");
+    let unread = "it does not read the variables that `ic help env` lists";
+    let ran = run(&home, &["sh", "-c", "exit 4"]);
+    let expected = format!("`sh` has sent no request to {url}; if it should have, {unread}");
+    assert_eq!((ran.exit, one_line(&ran.err)), (Some(4), expected));
+    let ran = run(&home, &[tool]);
+    let expected = format!(
+        "`{tool}` has sent no request to {url}; if it should have, its own settings win over the variables: \
+         `ic snippet codex` prints those to use"
+    );
+    assert_eq!((ran.exit, one_line(&ran.err)), (Some(3), expected));
+    let behind_proxy = home.with("http_proxy", "http://proxy:3128");
+    let expected = format!(
+        "`true` has sent no request to {url}; if it should have, {unread}, or sends them to the proxy in http_proxy \
+         although NO_PROXY names this machine"
+    );
+    assert_eq!(run(&behind_proxy, &["true"]).complaint(0), expected);
+    // Nothing else is said of a program that does not exist.
+    let said = run(&behind_proxy, &["no-such-program"]).complaint(127);
+    assert!(said.starts_with("there is no program"), "{said}");
+    if Command::new("bash").arg("--version").output().is_err() {
+        eprintln!("skipped: bash is not installed");
+        return;
+    }
+    let ran = run(&behind_proxy, &["bash", "-c", ask, &number]);
+    assert!(ran.err.starts_with("HTTP/1.1 200 OK\r\n"), "{ran:?}");
+    assert!(!ran.err.contains("ic: "), "{ran:?}");
+    // Also where another `ic` has received it.
+    let serving = Serving::start(&behind_proxy, &[]);
+    let ran = behind_proxy.ic(["run", "--", "bash", "-c", ask, &number]);
+    assert!(ran.err.starts_with("HTTP/1.1 200 OK\r\n"), "{ran:?}");
+    assert!(!ran.err.contains("ic: "), "{ran:?}");
+    let ran = behind_proxy.ic(["run", "--", "true"]).of_unused_run();
+    assert_eq!((ran.exit, &*ran.err), (Some(0), ""));
+    serving.stop();
 }

@@ -308,7 +308,7 @@ fn a_port_of_another_project_is_warned_of() {
     let run = |home: &Home, options: &[&str]| {
         let program = env!("CARGO_BIN_EXE_ic");
         let words = [&["run", "--mock"], options, &["--", program, "--version"]];
-        let ran = home.ic(words.concat());
+        let ran = home.ic(words.concat()).of_unused_run();
         assert_eq!(ran.exit, Some(0), "{ran:?}");
         ran.err
     };

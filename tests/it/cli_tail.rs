@@ -229,6 +229,7 @@ fn no_end_of_a_process_leaves_the_socket_of_its_feed() {
     let script = "ls $HOME/.cache/ic/run; exit 7";
     let ran = home
         .ic(["run", "--mock", "--", "sh", "-c", script])
+        .of_unused_run()
         .result(7);
     assert!(ran.ends_with(".sock\n"), "a socket is printed: {ran:?}");
     assert_eq!(sockets(&home), [""; 0], "ic run");

@@ -18,7 +18,7 @@ use crate::cli::identity::Facts;
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::machine::feeds::{Lease, lease};
-use crate::machine::interceptor::interceptor_at;
+use crate::machine::interceptor::{Identity, interceptor_at};
 use crate::machine::survey::is_for;
 use crate::registry::Port;
 use crate::registry::probe::{Availability, availability};
@@ -117,17 +117,32 @@ fn with_port(ips: &[Vec<IpAddr>], port: Option<Port>) -> Vec<Vec<SocketAddr>> {
 impl Prepared {
     /// Takes the port over from `ic serve --all`, if that serves the project; it is given back when the lease is dropped.
     pub fn take_over(&self, options: &Options) -> Option<Lease> {
-        let (port, _) = self.port?;
-        let (project, folder) = (self.settings.project.as_ref()?, options.feed.as_ref()?);
+        let (port, folder) = (self.port()?, options.feed.as_ref()?);
         if availability(port) != Availability::InUse {
             return None;
         }
         let holder = interceptor_at(port.get())?;
-        let is_ours = holder.served_by == ServedBy::All && is_for(&holder, project.path());
+        let is_ours = holder.served_by == ServedBy::All && self.is_served_by(&holder);
         let lease = is_ours.then(|| lease(folder, holder.pid, port.get()))?;
         lease
             .inspect_err(|error| log::debug!("cannot take port {port} over: {error}"))
             .ok()
+    }
+
+    /// The port that it is to listen on; `None` for Unix sockets.
+    pub fn port(&self) -> Option<Port> {
+        self.port.map(|(port, _)| port)
+    }
+
+    /// The project that it is to serve, where it is known.
+    pub fn project(&self) -> Option<&Project> {
+        self.settings.project.as_ref()
+    }
+
+    /// Whether the interceptor with this identity serves the same project.
+    pub fn is_served_by(&self, identity: &Identity) -> bool {
+        self.project()
+            .is_some_and(|project| is_for(identity, project.path()))
     }
 
     /// Records that the port is in use from now on. Returns at once.
