@@ -1,6 +1,7 @@
 //! `ic serve --all`: which projects it serves, how, and how it follows the registry.
 
 pub mod process;
+mod soak;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use self::process::{All, at, connects, identity_on};
-use crate::cli_home::{Home, free_port, held_port};
+use self::process::{All, at, connects, health, identity_on};
+use crate::cli_home::{Home, Serving, free_port, held_port};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -544,6 +545,54 @@ fn a_port_that_something_holds_is_warned_of_once_and_taken_when_it_is_free() {
     );
     let said = all.wait_for(&format!("{held}  shop  → "));
     assert_eq!(said.matches(" is in use").count(), 1, "{said}");
+    all.stop();
+}
+
+#[test]
+fn an_interceptor_of_the_project_itself_is_given_the_port() {
+    let (home, [shop, web]) = home_with_two();
+    let by = |port: u16| Some(health(port)?["served_by"].as_str()?.to_owned());
+    let own = |home: &Home| Serving::start(home, &["--instance-id", "own"]);
+    // One that runs already keeps the port.
+    let first = own(&home);
+    let all = All::start(&home, &["--mock"]);
+    let line = format!("{shop}  shop  is served by an `ic serve` of its own\n");
+    all.wait_for("2 projects, 1 of them served\n");
+    if tells_who_listens() {
+        all.wait_for(&line);
+    }
+    assert_eq!(by(shop).as_deref(), Some("serve"));
+    first.stop();
+    let since = Instant::now();
+    wait_until("taken", Some("all".to_owned()), || by(shop));
+    assert!(
+        since.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        since.elapsed()
+    );
+    all.wait_for(&format!("{shop}  shop  → "));
+
+    // One that is started later gets it.
+    let said = all.said();
+    let second = own(&home);
+    assert_eq!(identity_on(shop).as_deref(), Some("own"));
+    assert_eq!(by(shop).as_deref(), Some("serve"));
+    all.wait_for_count(&line, said.matches(&line).count() + 1);
+    assert_eq!(by(web).as_deref(), Some("all"));
+    // A change does not take it back.
+    home.ic(["set", "--header", "a: b"]);
+    home.ic(["set", "../web", "--header", "a: b"]);
+    all.wait_for_count("  web  → ", 2);
+    assert_eq!(identity_on(shop).as_deref(), Some("own"));
+    // Killed, not stopped.
+    drop(second);
+    let since = Instant::now();
+    wait_until("taken back", Some("all".to_owned()), || by(shop));
+    assert!(
+        since.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        since.elapsed()
+    );
     all.stop();
 }
 

@@ -216,6 +216,7 @@ const RULES: &[Rule] = &[
             "tests/it/http_process.rs",
             // Also the pauses of an origin that stalls.
             "tests/it/http_soak.rs",
+            "tests/it/cli_all/soak.rs",
             "tests/it/http_streaming.rs",
             "tests/it/readme.rs",
         ],

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -79,6 +80,18 @@ impl All {
             }
         });
         self.said()
+    }
+
+    /// The numbers of its descriptors and of its resident KiB; zero where the system does not say.
+    pub fn resources(&self) -> (usize, u64) {
+        let process = PathBuf::from(format!("/proc/{}", self.pid()));
+        let descriptors = std::fs::read_dir(process.join("fd")).map_or(0, Iterator::count);
+        let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| {
+            let number = line.strip_prefix("RssAnon:")?.trim();
+            number.split(' ').next()?.parse().ok()
+        });
+        (descriptors, resident.unwrap_or(0))
     }
 
     /// What it says of itself on the port; `None` where it is not served by this process.

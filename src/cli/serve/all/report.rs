@@ -112,7 +112,7 @@ pub struct Reporter {
     /// Ports that are held, and not reported yet.
     held: Vec<(u16, io::ErrorKind, String)>,
     without_descriptors: Vec<u16>,
-    used: BTreeSet<u16>,
+    used: BTreeSet<Project>,
     /// The number of projects that was printed last, and how many of them are not served.
     total: Option<(usize, usize)>,
     /// What is to be printed.
@@ -188,7 +188,10 @@ impl Reporter {
                 self.without_descriptors.push(port);
             }
             Report::Applied => self.applied(),
-            Report::Used(port) => drop(self.used.insert(port)),
+            Report::Used(port) => {
+                let project = self.shown.get(&port).map(|shown| shown.project.clone());
+                self.used.extend(project);
+            }
             Report::End => return true,
         }
         false
@@ -289,9 +292,8 @@ impl Reporter {
 
     /// Records the last use of ports that had requests.
     fn record_uses(&mut self) -> Receiver<()> {
-        let ports = mem::take(&mut self.used).into_iter();
-        let projects = ports.filter_map(|port| Some(self.shown.get(&port)?.project.clone()));
-        last_used::record(&self.store, projects.collect(), last_used::STOP_INTERVAL)
+        let projects = mem::take(&mut self.used).into_iter().collect();
+        last_used::record(&self.store, projects, last_used::STOP_INTERVAL)
     }
 }
 
