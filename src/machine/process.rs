@@ -74,13 +74,17 @@ pub fn ask_to_end(pid: u32) -> io::Result<()> {
 /// Whether no process has this id, or only one that waits for its parent to ask for its exit status.
 pub fn has_ended(pid: u32) -> bool {
     let exists = process_id(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH));
-    // The state follows the program's name, which is any text in parentheses (proc_pid_stat(5)).
-    let status = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !exists
-        || status()
-            .rsplit(") ")
-            .next()
-            .is_some_and(|state| state.starts_with(['Z', 'X']))
+    !exists || is_zombie(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
+}
+
+/// Whether a process with this content of `/proc/PID/stat` (proc_pid_stat(5)) has ended. While it has other threads than the
+/// first one, which may end before them, it still has its descriptors.
+fn is_zombie(status: &str) -> bool {
+    // The values follow the program's name, which is any text in parentheses.
+    let values = status.rsplit_once(") ").map_or("", |(_, values)| values);
+    let mut values = values.split_ascii_whitespace();
+    let is_dead = matches!(values.next(), Some("Z" | "X"));
+    is_dead && matches!(values.nth(16), Some("0" | "1"))
 }
 
 fn process_id(pid: u32) -> Option<Pid> {
@@ -89,3 +93,39 @@ fn process_id(pid: u32) -> Option<Pid> {
 
 /// The program name of an interceptor.
 pub const IC: &str = "ic";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_ended_when_its_last_thread_has() {
+        let of = |name: &str, state: &str, threads: u32| {
+            format!(
+                "812 ({name}) {state} 1 812 700 0 -1 4194316 9 0 0 0 0 0 0 0 20 0 {threads} 0 99 0\n"
+            )
+        };
+        assert!(is_zombie(&of("ic", "Z", 1)));
+        assert!(is_zombie(&of("a) S (b", "X", 0)));
+        assert!(!is_zombie(&of("ic", "Z", 3)), "the first thread has ended");
+        assert!(!is_zombie(&of("a) Z 1", "S", 1)));
+        for unknown in ["", "812 (ic", "812 (ic) Z"] {
+            assert!(!is_zombie(unknown), "{unknown}");
+        }
+        assert!(!has_ended(std::process::id()));
+        if fs::read("/proc/self/stat").is_err() {
+            eprintln!(
+                "skipped: without /proc a process counts until its parent has asked for its exit status"
+            );
+            return;
+        }
+        let mut child = std::process::Command::new("true")
+            .spawn()
+            .expect("true runs");
+        while !has_ended(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(child.try_wait().expect("a child").is_some());
+        assert!(has_ended(child.id()));
+    }
+}

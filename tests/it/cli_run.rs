@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group
 
 use serde_json::Value;
 
+use crate::cli_all::process::All;
 use crate::cli_home::{Home, Serving, free_port, held_port, one_line};
 use crate::cli_terminal::terminal;
 use crate::support::{DEADLINE, is_ignored};
@@ -597,6 +598,36 @@ fn the_port_is_served_on_when_the_running_interceptor_ends() {
         "that of `read`"
     );
     TcpStream::connect(("localhost", port)).expect_err("nothing listens");
+}
+
+#[test]
+fn a_program_uses_serve_all_and_outlives_it() {
+    let (home, port) = with_port();
+    let all = All::start(&home, &["--mock"]);
+    all.wait_for("1 project\n");
+    let mut ic = waiting(&home);
+    assert_eq!(served_by(port, all.pid()), "all");
+    let pid = all.pid();
+    let refused = home
+        .ic(["run", "--header", "a: b", "--", "true"])
+        .complaint(2);
+    assert_eq!(
+        refused,
+        format!(
+            "this project's interceptor is already running (`ic serve --all`, pid {pid}), and `--header` may differ from \
+             what it does; leave `--header` out, or keep it for the project with `ic set`"
+        )
+    );
+    // The project's own `ic serve` gets the port, although the program's `ic` waits for it as well.
+    let own = Serving::start(&home, &[]);
+    assert_eq!(served_by(port, own.pid()), "serve");
+    own.stop();
+    assert_eq!(served_by(port, all.pid()), "all");
+    home.ic(["stop", "--all"]).result(0);
+    assert_eq!(served_by(port, ic.id()), "run");
+    drop(ic.stdin.take());
+    ic.wait().expect("it ends");
+    all.stop();
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cli_all::process::All;
 use crate::cli_home::{Home, Serving, free_port, held_port, one_line};
 use crate::cli_status::answer;
 use crate::support::{DEADLINE, is_ignored, tells_who_listens};
@@ -281,4 +282,75 @@ fn the_command_that_a_removal_names_stops_the_interceptor() {
     assert!(removed.err.ends_with("`ic stop` stops it\n"), "{removed:?}");
     home.ic(["stop"]).result(0);
     assert_eq!(serving.exit_code(), Some(0));
+}
+
+#[test]
+fn stop_all_ends_the_interceptor_of_all_projects_of_this_registry_and_no_other() {
+    let home = home();
+    let blog = home.folder("blog");
+    let blog = blog.to_str().expect("UTF-8");
+    for project in [None, Some(blog)] {
+        home.ic(["allocate", "-q"].into_iter().chain(project))
+            .result(0);
+    }
+    let listed = home.ic(["list", "--json"]).json(0);
+    let ports: Vec<&Value> = listed["mappings"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|mapping| &mapping["port"])
+        .collect();
+    let (other, copy) = (Home::new(), Home::new());
+    let other_all = All::start(&other, &["--mock"]);
+    let mut all = All::start(&home, &["--mock"]);
+    all.wait_for("2 projects\n");
+    // Another registry with the same projects on the same ports.
+    let copy = copy
+        .inside(home.path("shop"))
+        .with_registry(std::fs::read(home.registry()).expect("a file"));
+    let none = "`ic serve --all` does not run for this registry; `ic status` shows what runs";
+    assert_eq!(copy.ic(["stop", "--all"]).complaint(1), none);
+
+    let pid = all.pid();
+    assert_eq!(
+        home.ic(["stop"]).complaint(3),
+        format!(
+            "this project is served by `ic serve --all` (pid {pid}) together with the others; `ic stop --all` stops it \
+             for all projects"
+        )
+    );
+    assert_eq!(
+        home.ic(["stop", "--all", "--json"]).json(0),
+        json!({ "stopped": [{ "port": ports[0], "pid": pid }, { "port": ports[1], "pid": pid }] })
+    );
+    assert_eq!(all.exit_code(), Some(0));
+    assert_eq!(home.ic(["stop", "--all"]).complaint(1), none);
+
+    // One without a project has no port.
+    let pid = other_all.pid();
+    assert_eq!(
+        other.ic(["stop", "--all"]).result(0),
+        format!("✓ Stopped the interceptor of 0 projects\n  Process: {pid} (ic serve --all)\n")
+    );
+    other_all.stop();
+}
+
+#[test]
+fn a_project_that_is_also_served_by_serve_all_keeps_that() {
+    let home = home();
+    let port = home.ic(["allocate", "-q"]).result(0);
+    let all = All::start(&home, &["--mock"]);
+    all.wait_for("1 project\n");
+    let mut own = Serving::start(&home, &[]);
+    let text = home.ic(["stop"]).result(0);
+    assert!(
+        text.ends_with(&format!(
+            "Process: {} (ic serve)\n  Port:    {port}",
+            own.pid()
+        )),
+        "{text}"
+    );
+    assert_eq!(own.exit_code(), Some(0));
+    home.ic(["stop", "--all", "--json"]).json(0);
+    all.stop();
 }

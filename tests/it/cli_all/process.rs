@@ -99,6 +99,12 @@ impl All {
         health(port).filter(|health| health["pid"] == self.pid())
     }
 
+    /// Its exit code; `None` if it still runs or was killed.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("a child can be waited for");
+        status.and_then(|status| status.code())
+    }
+
     /// Sends SIGTERM and waits for its exit.
     #[track_caller]
     pub fn stop(mut self) {
