@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -105,6 +106,36 @@ fn a_missing_supervisor_does_not_prevent_serving() {
     let mut client = interceptor.client();
     client.send(GET);
     assert_eq!(client.response("GET").text(), "ok");
+}
+
+#[test]
+fn the_journal_gets_levels_instead_of_times() {
+    let home = Home::new().with("NOTIFY_SOCKET", "/nowhere/notify");
+    let file = home.path("journal");
+    let log = std::fs::File::create(&file).expect("a file");
+    let stat = log.metadata().expect("it is there");
+    let run = |stream: String| {
+        let status = home
+            .command(["serve", "--mock", "--idle-exit", "0.1", "--port"])
+            .arg(free_port().to_string())
+            .env("JOURNAL_STREAM", stream)
+            .stderr(log.try_clone().expect("a descriptor"))
+            .status();
+        assert_eq!(status.expect("it can be run").code(), Some(0));
+        let text = std::fs::read_to_string(&file).expect("text");
+        let line = text
+            .lines()
+            .rfind(|line| line.contains("cannot send READY=1"));
+        line.expect("a warning").to_owned()
+    };
+    let line = run(format!("{}:{}", stat.dev(), stat.ino()));
+    assert!(
+        line.starts_with("<4>cannot send READY=1 to NOTIFY_SOCKET: "),
+        "{line}"
+    );
+    // Standard error is another file than that of the supervisor.
+    let line = run(format!("{}:{}", stat.dev(), stat.ino() + 1));
+    assert!(line.contains("Z WARN  cannot send"), "{line}");
 }
 
 /// `ic serve` with a socket at descriptor 3, as systemd starts it.

@@ -168,6 +168,8 @@ const RULES: &[Rule] = &[
             "src/cli/placeholders.rs",
             // The socket of a supervisor, which may be abstract.
             "src/cli/serve/sd_notify.rs",
+            // Whether standard error is the journal.
+            "src/cli/logging.rs",
             // Signals and exit statuses of children, on every Unix.
             "src/cli/run",
             // A file that only this user can read, on every Unix.
