@@ -32,6 +32,7 @@ pub mod prune;
 pub mod reset;
 pub mod run;
 pub mod serve;
+pub mod service;
 pub mod set;
 pub mod settings;
 pub mod signals;
@@ -53,6 +54,7 @@ use self::context::{Context, Globals};
 use self::outcome::{Exit, Failure};
 use self::settings::Environment;
 use crate::cli::output::{Output, eprint_line};
+use crate::text::raw;
 
 /// One port for each project, and a transparent HTTP/1.1 forwarder on it.
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -109,6 +111,7 @@ enum Command {
     Serve(serve::Serve),
     Run(run::Run),
     Stop(stop::Stop),
+    Service(service::Service),
     Health(health::Health),
     Doctor(doctor::Doctor),
     Env(env::Env),
@@ -196,6 +199,7 @@ fn run_command(
         Command::Serve(serve) => serve.run(&mut context),
         Command::Run(run) => run.run(&mut context),
         Command::Stop(stop) => stop.run(&mut context),
+        Command::Service(service) => service.run(&serve_line, &mut context),
         Command::Health(health) => health.run(&mut context),
         Command::Doctor(doctor) => doctor.run(&mut context),
         Command::Env(env) => env.run(&mut context),
@@ -204,4 +208,37 @@ fn run_command(
         Command::Completions(completions) => completions.run(&description(), &mut context),
         Command::Man(man) => man.run(&description(), &mut context),
     }
+}
+
+/// Reads the arguments of `ic serve`, for the service that is to run it; `None` if they ask for help, which is printed.
+fn serve_line(
+    options: Vec<String>,
+    context: &mut Context<'_>,
+) -> Result<Option<service::ServeLine>, Failure> {
+    let command = ["serve", "--all"].map(OsString::from);
+    let options = options.iter().map(|word| raw::from_text(word));
+    let words = command.into_iter().chain(options);
+    let line = match arguments::parse::<CommandLine>(words).map_err(Failure::usage)? {
+        Parsed::Help(text) => {
+            context.out.text(text)?;
+            return Ok(None);
+        }
+        Parsed::Command(line) => line,
+    };
+    let before = &context.globals;
+    let or = |behind: Option<String>, before: &Option<String>| behind.or_else(|| before.clone());
+    let Some(Command::Serve(serve)) = line.command else {
+        return Err(Failure::usage(
+            "give options of `ic serve --all` behind `--`",
+        ));
+    };
+    Ok(Some(service::ServeLine {
+        globals: Globals {
+            registry: or(line.registry, &before.registry),
+            port_min: or(line.port_min, &before.port_min),
+            port_max: or(line.port_max, &before.port_max),
+            project_root: or(line.project_root, &before.project_root),
+        },
+        serve,
+    }))
 }

@@ -126,7 +126,7 @@ impl<'a> Line<'a> {
         let see = self.see();
         let option = self.find_option(name).ok_or_else(|| {
             let known = self.options().map(|option| option.long);
-            let next = did_you_mean(name, known).unwrap_or_else(|| see.clone());
+            let next = did_you_mean(name, known).unwrap_or_else(|| self.behind_dashes(&see));
             format!("`{}` has no option `{name}`; {next}", self.name())
         })?;
         let value = match (&option.kind, value) {
@@ -230,6 +230,15 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// Where options go that are not those of the command itself; otherwise `see`.
+    fn behind_dashes(&self, see: &str) -> String {
+        let positionals = self.command.map_or(&[][..], |command| command.positionals);
+        match positionals.last().map(|last| last.name) {
+            Some(name) if name.starts_with("-- ") => "give other options behind `--`".to_owned(),
+            _ => see.to_owned(),
+        }
+    }
+
     fn see(&self) -> String {
         format!("see `{} --help`", self.name())
     }
@@ -245,10 +254,12 @@ fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<
     // One error for every three letters, and more than half of the name must be right.
     let distance_max = word.chars().count().div_ceil(3);
     known
-        .map(|name| (distance(word, name), name))
-        .filter(|&(distance, name)| distance <= distance_max && distance < name.len().div_ceil(2))
+        .map(|name| (distance(word, name), word.len().abs_diff(name.len()), name))
+        .filter(|&(distance, _, name)| {
+            distance <= distance_max && distance < name.len().div_ceil(2)
+        })
         .min()
-        .map(|(_, name)| format!("did you mean `{name}`?"))
+        .map(|(.., name)| format!("did you mean `{name}`?"))
 }
 
 /// The Levenshtein distance.

@@ -57,6 +57,7 @@ fn choices(command: &str, option: &str) -> String {
         ("", "--project-root") => "folder git".to_owned(),
         ("env", "--shell") => "sh fish powershell".to_owned(),
         ("snippet", "") => snippet::kinds().join(" "),
+        ("service", "") => "install uninstall status print".to_owned(),
         ("completions", "") => "bash zsh fish".to_owned(),
         _ => String::new(),
     }

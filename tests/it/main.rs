@@ -54,6 +54,14 @@ mod cli_manual;
 /// The commands on the registry: text, JSON, exit codes.
 mod cli_commands;
 
+/// `ic service` with systemd.
+#[cfg(all(target_os = "linux", not(ic_portable)))]
+mod cli_service;
+
+/// `ic service` with launchd, which `--cfg ic_portable` has on Linux as well.
+#[cfg(any(target_os = "macos", ic_portable))]
+mod cli_service_launchd;
+
 /// `ic set`: what it keeps, where that is used, and what is shown of secrets.
 mod cli_set;
 

@@ -170,6 +170,9 @@ const RULES: &[Rule] = &[
             "src/cli/serve/sd_notify.rs",
             // Whether standard error is the journal.
             "src/cli/logging.rs",
+            // One service manager for each system, and the user that it is for.
+            "src/cli/service.rs",
+            "src/cli/service",
             // Signals and exit statuses of children, on every Unix.
             "src/cli/run",
             // A file that only this user can read, on every Unix.

@@ -12,6 +12,7 @@ mod watch;
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use smol::channel;
 
@@ -29,18 +30,19 @@ use super::socket_activation::Inherited;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_text;
+use crate::cli::settings::Environment;
 use crate::cli::signals::stop_signals;
 use crate::serve::{self, AllEvent, Options};
 use crate::text::io_message;
 
 impl Serve {
-    /// Checks the options and variables of `ic serve --all`.
+    /// Checks the options and variables of `ic serve --all`; returns how long requests in flight may continue at its end.
     ///
     /// # Errors
     ///
     /// Bad usage, naming the option or variable.
-    pub fn check_all(&self, context: &Context<'_>) -> Result<(), Failure> {
-        Defaults::of(self, &context.environment).map(drop)
+    pub fn check_all(&self, environment: &Environment<'_>) -> Result<Duration, Failure> {
+        Defaults::of(self, environment).map(|defaults| defaults.timeouts.grace)
     }
 
     /// Serves all projects until a signal stops it.
