@@ -3,7 +3,8 @@
 //! The options (`arguments`) and variables are read and checked first (`settings`), by topic: where to listen
 //! (`listening`, `port`, `socket_activation`), where requests go (`upstream`, `trust`, `proxies`), and its
 //! limits (`limits`); how it identifies itself is decided in [`identity`](super::identity). `prepare` makes the options of
-//! [`crate::serve`] from them, in one direction. `conflict` explains why it cannot start.
+//! [`crate::serve`] from them, in one direction. `conflict` explains why it cannot start. With `--all` every project is served
+//! (`all`).
 
 mod all;
 mod announcement;

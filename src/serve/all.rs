@@ -30,10 +30,14 @@ use super::upstream::Upstream;
 
 /// A change of what is served.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "many are in one allocation, which goes back to the system; boxes would leave holes among what stays"
+)]
 pub enum Change {
     /// Serve this on its port. What is served there already is replaced: its requests in flight finish, its idle clients are
     /// disconnected, and the port is listened on all the time.
-    Put(Box<SiteOptions>),
+    Put(SiteOptions),
     /// Do not serve this port any more. Its requests in flight finish, its idle clients are disconnected.
     Remove(u16),
 }
@@ -251,7 +255,7 @@ impl<'a> Server<'a> {
         }
         for change in changes {
             if let Change::Put(options) = change {
-                self.put(*options);
+                self.put(options);
             }
         }
         self.upstreams.retain(SharedUpstream::is_used);
@@ -641,7 +645,7 @@ mod tests {
         let target: super::super::Target = target.parse().expect("a URL");
         let fields = [("x-id".to_owned(), id.to_owned())];
         let rewriter = RequestRewriter::new(target.host_field(), target.base_path(), &fields);
-        Change::Put(Box::new(SiteOptions {
+        Change::Put(SiteOptions {
             listen: Listen::On(vec![vec![SocketAddr::from(([127, 0, 0, 1], port))]]),
             rewriter: rewriter.expect("a good field"),
             upstream: Arc::new(UpstreamOptions {
@@ -659,7 +663,7 @@ mod tests {
                 project: Some(format!("/home/me/{id}")),
                 served_by: ServedBy::All,
             },
-        }))
+        })
     }
 
     /// Answers each request with its `x-id`, on a thread for each connection.

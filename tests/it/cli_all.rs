@@ -57,6 +57,12 @@ fn every_project_is_served_on_its_port_under_its_identity() {
         assert_eq!(health["served_by"], "all", "{health}");
         assert_eq!(health["project"], json!(home.path(name)), "{health}");
     }
+    // Each counts its own requests.
+    let _ = forwarded(&origin, shop);
+    for (port, count) in [(shop, 2), (web, 1)] {
+        let health = all.health(port).expect("it answers");
+        assert_eq!(health["requests"], count, "{health}");
+    }
     let status = home.ic(["status", "--json"]).json(0);
     let running = status["interceptors"].as_array().expect("a list").iter();
     let ports: Vec<&Value> = running
@@ -189,6 +195,27 @@ fn what_is_set_for_a_project_comes_before_options_and_variables() {
     assert_eq!(seen.fields.one("x-memory-user-id"), Some(&*id));
     assert_eq!(seen.fields.all("x-team"), ["red"]);
     assert!(!seen.fields.has("x-key"), "{seen:?}");
+    all.stop();
+}
+
+#[test]
+fn the_limit_of_connections_is_that_of_all_projects_together() {
+    let (home, [shop, web]) = home_with_two();
+    let origin = Origin::listen();
+    let all = All::start(
+        &home,
+        &["--target", &origin.url(), "--max-connections", "1"],
+    );
+    all.wait_for("2 projects\n");
+    let mut first = Conn::connect("client", at(shop));
+    first.send(GET);
+    let mut served = origin.accept();
+    served.request();
+    let mut second = Conn::connect("client", at(web));
+    second.send(GET);
+    check_own_error(&second.response("GET"), &[503]);
+    served.send(OK);
+    assert_eq!(first.response("GET").status, 200);
     all.stop();
 }
 

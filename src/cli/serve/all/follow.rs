@@ -37,7 +37,8 @@ pub struct Follower {
 /// What the server was last sent for a port.
 struct Known {
     path: PathBuf,
-    kept: Result<Settings, BadSettings>,
+    /// `None`: nothing is kept, as for most projects.
+    kept: Option<Box<Result<Settings, BadSettings>>>,
     /// `None`: the project cannot be served.
     instance_id: Option<String>,
     warnings: Vec<String>,
@@ -131,7 +132,7 @@ impl Follower {
             stays
         });
         for (path, port) in wanted {
-            let kept = kept.remove(path).unwrap_or_else(|| Ok(Settings::default()));
+            let kept = kept.remove(path).map(Box::new);
             let is_same = |known: &&Known| {
                 let is_served = known.instance_id.is_some();
                 known.path == path && is_served && (known.kept == kept || !is_whole)
@@ -148,7 +149,7 @@ impl Follower {
         &mut self,
         path: &Path,
         port: Port,
-        kept: Result<Settings, BadSettings>,
+        kept: Option<Box<Result<Settings, BadSettings>>>,
         round: &mut Round,
     ) {
         let Some(project) = Project::recorded(path) else {
@@ -156,7 +157,11 @@ impl Follower {
         };
         let environment = Environment(&|name| std::env::var_os(name));
         let mut warnings = Vec::new();
-        let settings = usable(kept.clone(), &project).unwrap_or_else(|warning| {
+        let settings = kept
+            .as_deref()
+            .cloned()
+            .unwrap_or_else(|| Ok(Settings::default()));
+        let settings = usable(settings, &project).unwrap_or_else(|warning| {
             warnings.push(warning);
             Settings::default()
         });
@@ -169,7 +174,7 @@ impl Follower {
                 warnings.extend(more);
                 let instance_id = options.about.instance_id.clone();
                 round.put.push(Shown::new(port, project, &options.upstream));
-                round.changes.push(Change::Put(Box::new(options)));
+                round.changes.push(Change::Put(options));
                 Some(instance_id)
             }
             Err(why) => {
