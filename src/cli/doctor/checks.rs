@@ -97,7 +97,6 @@ pub fn port(
     registry: &Registry,
     project: &Project,
 ) -> Result<(Finding, Option<Port>, Option<Identity>), Failure> {
-    const CHECK: &str = "Port";
     let variable = context.environment.variable(settings::PORT);
     let variable = variable.filter(|_| path.is_none());
     let given = variable.map(|given| given.port()).transpose()?;
@@ -109,50 +108,60 @@ pub fn port(
             "none is assigned to `{path}`; {serve} assigns one and listens on it{}",
             above.unwrap_or_default()
         );
-        return Ok((Finding::note(CHECK, message), None, None));
+        return Ok((Finding::note(PORT, message), None, None));
     };
     if let Some(identity) = interceptor_at(port.get()) {
-        let Identity {
-            instance_id, pid, ..
-        } = &identity;
-        let is_ours = match identity.project {
-            Some(_) => is_for(&identity, project.path()),
-            // Started with a port and an instance id, it needs no project.
-            None => given.is_some(),
-        };
-        if is_ours {
-            let message = format!("{port}, this project's interceptor `{instance_id}` (pid {pid})");
-            return Ok((Finding::good(CHECK, message), Some(port), Some(identity)));
-        }
-        let holder = match &identity.project {
-            Some(project) => format!("the interceptor of another project, `{project}` (pid {pid})"),
-            None => format!("another interceptor, `{instance_id}` (pid {pid})"),
-        };
-        let finding = Finding::wrong(CHECK, held(port, &holder, given.is_some(), project));
-        return Ok((finding, Some(port), None));
+        let (finding, ours) = interceptor(identity, port, given.is_some(), project);
+        return Ok((finding, Some(port), ours));
     }
     let finding = match port_state(port) {
-        PortState::Free => Finding::note(
-            CHECK,
-            format!(
-                "nothing listens on {port}; {} starts this project's interceptor",
-                command_for("serve", project)
-            ),
-        ),
+        PortState::Free => {
+            let serve = command_for("serve", project);
+            let message =
+                format!("nothing listens on {port}; {serve} starts this project's interceptor");
+            Finding::note(PORT, message)
+        }
         PortState::NotPermitted => Finding::wrong(
-            CHECK,
+            PORT,
             format!("{port} takes privileges to listen on; choose one of 1024 or above"),
         ),
         PortState::Unknown(refusal) => Finding::wrong(
-            CHECK,
+            PORT,
             format!("{port} cannot be tried ({refusal}); a sandbox may forbid sockets"),
         ),
         PortState::InUse(holder) => {
-            let holder = holder.to_string();
-            Finding::wrong(CHECK, held(port, &holder, given.is_some(), project))
+            let message = held(port, &holder.to_string(), given.is_some(), project);
+            Finding::wrong(PORT, message)
         }
     };
     Ok((finding, Some(port), None))
+}
+
+/// The finding for an interceptor on the port, which is returned too if it is the project's.
+fn interceptor(
+    identity: Identity,
+    port: Port,
+    is_given: bool,
+    project: &Project,
+) -> (Finding, Option<Identity>) {
+    let Identity {
+        instance_id, pid, ..
+    } = &identity;
+    let is_ours = match identity.project {
+        Some(_) => is_for(&identity, project.path()),
+        // Started with a port and an instance id, it needs no project.
+        None => is_given,
+    };
+    if is_ours {
+        let message = format!("{port}, this project's interceptor `{instance_id}` (pid {pid})");
+        return (Finding::good(PORT, message), Some(identity));
+    }
+    let holder = match &identity.project {
+        Some(project) => format!("the interceptor of another project, `{project}` (pid {pid})"),
+        None => format!("another interceptor, `{instance_id}` (pid {pid})"),
+    };
+    let message = held(port, &holder, is_given, project);
+    (Finding::wrong(PORT, message), None)
 }
 
 /// Checks whether clients connect to the port: one that was assigned by another program, or given, may be a bad one.
@@ -279,6 +288,9 @@ pub fn api(response: &Response) -> (Finding, Option<String>) {
     };
     (finding, None)
 }
+
+/// The name of the check of the port.
+const PORT: &str = "Port";
 
 #[cfg(test)]
 mod tests {

@@ -137,6 +137,12 @@ fn parse_each(
     values.iter().map(read).collect()
 }
 
+/// These addresses on a port.
+pub fn addresses_on(ips: &[Vec<IpAddr>], port: u16) -> Vec<Vec<SocketAddr>> {
+    let on = |ips: &Vec<IpAddr>| ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
+    ips.iter().map(on).collect()
+}
+
 /// Whether an interceptor on these TCP addresses, and possibly on Unix sockets, accepts only `Host` values that mean
 /// this machine unless `--allow-host` names others. The check stops DNS rebinding by web pages. A browser cannot connect
 /// to a Unix socket, and the reverse proxies that do may pass on any name.

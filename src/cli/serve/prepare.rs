@@ -7,7 +7,7 @@ use super::announcement::Announcement;
 use super::arguments::Serve;
 use super::conflict;
 use super::last_used::LastUsed;
-use super::listening::{addresses_of, is_loopback, local_hosts_only};
+use super::listening::{addresses_of, addresses_on, is_loopback, local_hosts_only};
 use super::port::{PortOrigin, ResolvedPort};
 use super::settings::ServeSettings;
 use super::socket_activation::Inherited;
@@ -57,19 +57,7 @@ impl Serve {
         )?;
         let ResolvedPort { port, last_used } = settings.port.resolve()?;
         let number = port.map(|(port, _)| port);
-        let (listen, tcp) = if let Some(inherited) = inherited {
-            let mut tcp = inherited.addresses.iter();
-            if let Some(other) = tcp.find(|address| !is_loopback(&address.ip())) {
-                settings.hosts = vec![other.ip().to_string()];
-            }
-            let listeners = inherited.listeners.into();
-            (Listen::Inherited(listeners), inherited.addresses)
-        } else if let Some(socket) = &settings.socket {
-            (Listen::At(socket.path.clone(), socket.mode), Vec::new())
-        } else {
-            let tcp = with_port(&ips, number);
-            (Listen::On(tcp.clone()), tcp.concat())
-        };
+        let (listen, tcp) = listen(inherited, &mut settings, &ips, number);
         settings.guard.local_hosts_only = local_hosts_only(&tcp);
         let project = settings.project.as_ref();
         let facts = Facts {
@@ -108,10 +96,26 @@ impl Serve {
     }
 }
 
-fn with_port(ips: &[Vec<IpAddr>], port: Option<Port>) -> Vec<Vec<SocketAddr>> {
-    let port = port.map_or(0, Port::get);
-    let on = |ips: &Vec<IpAddr>| ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
-    ips.iter().map(on).collect()
+/// Where to listen, and the TCP addresses of it. The hosts of inherited sockets become those of the settings.
+fn listen(
+    inherited: Option<Inherited>,
+    settings: &mut ServeSettings,
+    ips: &[Vec<IpAddr>],
+    port: Option<Port>,
+) -> (Listen, Vec<SocketAddr>) {
+    if let Some(inherited) = inherited {
+        let mut tcp = inherited.addresses.iter();
+        if let Some(other) = tcp.find(|address| !is_loopback(&address.ip())) {
+            settings.hosts = vec![other.ip().to_string()];
+        }
+        let listeners = inherited.listeners.into();
+        return (Listen::Inherited(listeners), inherited.addresses);
+    }
+    if let Some(socket) = &settings.socket {
+        return (Listen::At(socket.path.clone(), socket.mode), Vec::new());
+    }
+    let tcp = addresses_on(ips, port.map_or(0, Port::get));
+    (Listen::On(tcp.clone()), tcp.concat())
 }
 
 impl Prepared {

@@ -80,13 +80,13 @@ impl Serve {
         globals: &Globals,
         environment: &Environment<'_>,
     ) -> Result<ServeSettings, Failure> {
-        let socket = listening::socket(self)?;
         // Sockets say where to listen, and the project how it is served.
         let reads_settings = inherited.is_some() && environment.variable(settings::PORT).is_none();
-        let port = match inherited {
-            Some(port) => Some(port),
-            None if socket.is_some() => Some(PortChoice::None),
-            None => port::given(self, environment)?,
+        let socket = listening::socket(self)?;
+        let port = match (inherited, &socket) {
+            (Some(port), _) => Some(port),
+            (None, Some(_)) => Some(PortChoice::None),
+            (None, None) => port::given(self, environment)?,
         };
         let hosts = listening::hosts(self)?;
         let guard = listening::guard(self)?;
@@ -111,25 +111,20 @@ impl Serve {
             }
             _ => given,
         };
-        let Values {
-            upstream,
-            instance,
-            headers,
-        } = values;
-        let headers = identity::with_variables(headers, environment)?;
+        let headers = identity::with_variables(values.headers, environment)?;
         if matches!(port, PortChoice::None) {
-            refuse_port(&instance, &headers)?;
+            refuse_port(&values.instance, &headers)?;
         }
-        refuse_bad_id(&instance, project.as_ref(), environment)?;
+        refuse_bad_id(&values.instance, project.as_ref(), environment)?;
         Ok(ServeSettings {
             hosts,
             socket,
             port,
             guard,
-            upstream,
+            upstream: values.upstream,
             uses_proxies: self.use_proxy_env,
             trust,
-            instance,
+            instance: values.instance,
             headers,
             project,
             timeouts,

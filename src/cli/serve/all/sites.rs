@@ -9,7 +9,7 @@ use super::defaults::Defaults;
 use crate::cli::field::is_same_field;
 use crate::cli::identity::{Facts, headers, instance_template, with_variables};
 use crate::cli::outcome::Failure;
-use crate::cli::serve::listening::{addresses_of, local_hosts_only};
+use crate::cli::serve::listening::{addresses_of, addresses_on, local_hosts_only};
 use crate::cli::serve::proxies::is_this_machine;
 use crate::cli::serve::settings::Upstream;
 use crate::cli::serve::upstream::{rewriter, upstream};
@@ -54,8 +54,7 @@ impl Sites {
 
     /// The addresses of a port.
     pub fn addresses(&self, port: u16) -> Vec<Vec<SocketAddr>> {
-        let on = |ips: &Vec<IpAddr>| ips.iter().map(|&ip| SocketAddr::new(ip, port)).collect();
-        self.ips.iter().map(on).collect()
+        addresses_on(&self.ips, port)
     }
 
     /// The options for the project's port; `kept` is what `ic set` keeps.
