@@ -10,6 +10,8 @@ mod interceptor;
 mod options;
 mod unused;
 
+use std::net::SocketAddr;
+
 use argh::{
     ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, SubCommand,
 };
@@ -19,15 +21,17 @@ use crate::serve::{Options, ServedBy, SiteOptions};
 
 use self::child::Launcher;
 pub(super) use self::guard::{NAME as GUARD, run as guard};
-use self::interceptor::{Interceptor, is_in_use};
+use self::interceptor::{Interceptor, STOP_SIGNALS, is_in_use};
 use self::options::{note_others, refuse_others};
 use self::unused::why_unused;
+use super::address::mapping_of;
 use super::env::variables;
 use super::serve::{Prepared, Serve};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::machine::interceptor::interceptor_at;
+use crate::machine::survey::is_for;
 use crate::text::io_message;
 use crate::text::raw;
 
@@ -52,10 +56,10 @@ pub struct Run {
                ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
     note = "Sets the variables that `ic env` prints. The program starts once the port is bound, and the\n\
             interceptor stops when it ends. If an interceptor already runs for the project on the port, the\n\
-            program uses that one; when it ends, ic serves the port itself. Signals sent to ic are forwarded to it, except those that it\n\
-            gets itself because they are sent to the process group. If ic is killed, the program gets\n\
-            SIGTERM, and SIGKILL five seconds later. The options are those of `ic serve`. Only errors are\n\
-            logged unless RUST_LOG is set.",
+            program uses that one; when it ends, ic serves the port itself. Signals sent to ic are\n\
+            forwarded to the program, except those that it gets itself because they are sent to the process\n\
+            group. If ic is killed, the program gets SIGTERM, and SIGKILL five seconds later. The options\n\
+            are those of `ic serve`. Only errors are logged unless RUST_LOG is set.",
     error_code(
         2,
         "an option or a variable has an invalid value, or differs from the running interceptor's"
@@ -93,28 +97,61 @@ impl Run {
                 "`--listen` is for `ic serve`: the program needs a URL, and a Unix socket has none; leave it out",
             ));
         }
-        let (prepared, options, mut site) = self.serve.prepare(context, None, &[])?;
-        site.about.served_by = ServedBy::Run;
+        let prepared = self.serve.prepare(context, None, STOP_SIGNALS);
+        let prepared = match prepared.map_err(|failure| (self.running(context), failure)) {
+            Ok(prepared) => Ok(prepared),
+            // A field may need a variable that only that one has.
+            Err((Some(running), failure)) => {
+                log::debug!("the port cannot be served here: {failure}");
+                Err(running)
+            }
+            Err((None, failure)) => return Err(failure),
+        };
         let launcher = Launcher::new().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
         })?;
         // The thread ends with the process and cannot remove the socket of its feed.
-        let _feed = OwnSocket::before_start(options.feed.as_deref());
-        let warnings = prepared.port_warnings(context);
-        let interceptor = interceptor(&prepared, &options, &site, &self.given, context)?;
-        warnings.iter().for_each(eprint_line);
+        let _feed = OwnSocket::before_start(context.feed_folder().as_deref());
+        let (interceptor, prepared) = match prepared {
+            Ok((prepared, options, mut site)) => {
+                site.about.served_by = ServedBy::Run;
+                let warnings = prepared.port_warnings(context);
+                let interceptor = interceptor(&prepared, &options, &site, &self.given, context)?;
+                warnings.iter().for_each(eprint_line);
+                (interceptor, Some(prepared))
+            }
+            Err(address) => (Interceptor::join(address, None)?, None),
+        };
         let Program { name, arguments } = &self.program;
         let arguments = arguments.iter().map(|word| raw::from_text(word));
         let variables = variables(&interceptor.authority, &context.environment);
         let status = launcher.run(&raw::from_text(name), arguments, variables)?;
         if interceptor.is_unused() {
-            let (authority, project) = (&interceptor.authority, prepared.project());
+            let project = prepared.as_ref().and_then(Prepared::project);
+            let authority = &interceptor.authority;
             eprint_line(why_unused(name, authority, project, &context.environment));
         }
         if interceptor.is_own() {
-            prepared.record_stop();
+            interceptor.finish();
+            prepared.iter().for_each(Prepared::record_stop);
         }
         Ok(Exit::Status(status))
+    }
+
+    /// The address of the interceptor that runs for the project, for a run without options that one would have to follow.
+    fn running(&self, context: &Context<'_>) -> Option<SocketAddr> {
+        let mut given = self.given.iter();
+        if !given.all(|option| ["--port", "--project"].contains(&&**option)) {
+            return None;
+        }
+        let path = self.serve.project.as_deref();
+        let port = match &self.serve.port {
+            Some(port) => port.parse().ok()?,
+            None => mapping_of(context, path).ok()?.1,
+        };
+        let project = context.project(path).ok()?;
+        let running = interceptor_at(port.get()).filter(|running| is_for(running, project.path()));
+        running?.address
     }
 }
 
@@ -147,7 +184,7 @@ fn interceptor(
         {
             refuse_others(given, site, &running)?;
             note_others(given, site, &running, context);
-            return Interceptor::join(address, options.clone(), site.clone());
+            return Interceptor::join(address, Some((options.clone(), site.clone())));
         }
         // It may have ended meanwhile, or was slow to answer.
         if port.is_none() || attempts == ATTEMPTS_MAX {

@@ -631,6 +631,59 @@ fn a_program_uses_serve_all_and_outlives_it() {
 }
 
 #[test]
+fn a_program_needs_no_variable_that_only_the_running_interceptor_needs() {
+    let (home, port) = with_port();
+    home.ic(["set", "--header", "x-key: {env:SHOP_KEY}"])
+        .result(0);
+    let home = home.with("SHOP_KEY", "k");
+    let serving = Serving::start(&home, &[]);
+    let without = home.with("SHOP_KEY", "");
+    let ran = without.ic(["run", "--", "echo", "started"]);
+    assert_eq!(ran.of_unused_run().result(0), "started\n");
+    let missing = "the field `x-key` needs the variable SHOP_KEY, which is not set; set it, or leave the field out";
+    let with_option = ["run", "--grace", "1", "--", "echo", "started"];
+    assert_eq!(without.ic(with_option).complaint(2), missing);
+    serving.stop();
+    let ran = without.ic(["run", "--", "echo", "started"]);
+    assert_eq!(ran.complaint(2), missing);
+    TcpStream::connect(("localhost", port)).expect_err("nothing listens");
+}
+
+#[test]
+fn requests_of_other_clients_finish_when_the_program_ends() {
+    let (home, port) = with_port();
+    let mut ic = home
+        .command(["run", "--mock", "--mock-interval-ms", "200"])
+        .args(["--", "sh", "-c", "echo; read line; exit 5"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program can be run");
+    line(&mut BufReader::new(ic.stdout.take().expect("a pipe")));
+    let mut client = TcpStream::connect(("localhost", port)).expect("it listens");
+    client
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a time limit can be set");
+    let body = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"one two three four"}]}"#;
+    write!(
+        client,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("the request can be sent");
+    let mut start = [0; 15];
+    client.read_exact(&mut start).expect("the response begins");
+    drop(ic.stdin.take());
+    let mut rest = String::new();
+    client
+        .read_to_string(&mut rest)
+        .expect("the response is complete");
+    assert!(rest.contains("data: [DONE]"), "{rest}");
+    assert_eq!(ic.wait().expect("it ends").code(), Some(5));
+}
+
+#[test]
 fn several_runs_of_a_project_share_an_interceptor_that_outlives_each() {
     let (home, port) = with_port();
     let mut runs = vec![waiting(&home), waiting(&home), waiting(&home)];

@@ -7,15 +7,19 @@
 //! port is served here. Nothing is printed then: the terminal belongs to the program.
 
 use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use signal_hook::consts::SIGALRM;
+use signal_hook::low_level::raise;
+
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
+use crate::cli::signals;
 use crate::machine::interceptor::claimed_identity;
 use crate::serve::{self, Address, Event, Options, ServeError, SiteOptions};
 use crate::text::io_message;
@@ -29,6 +33,8 @@ pub struct Interceptor {
     before: Option<Received>,
     /// Whether it is, or has become, one of this process.
     is_own: Arc<AtomicBool>,
+    /// Is disconnected when the one of this process has ended.
+    ended: Receiver<()>,
 }
 
 /// The number of requests that the interceptor with this process id has received.
@@ -60,6 +66,7 @@ impl Interceptor {
     ) -> Result<Result<Interceptor, ServeError>, Failure> {
         let (sender, receiver) = mpsc::channel();
         let ready = sender.clone();
+        let (end, ended) = mpsc::channel();
         in_thread(move || {
             let ended = serve::run(options, site, &mut |event| {
                 if let Event::Listening(addresses) = event {
@@ -74,6 +81,7 @@ impl Interceptor {
             {
                 print_end(&error);
             }
+            drop(end);
         })?;
         let started = receiver.recv().map_err(|mpsc::RecvError| {
             Failure::could_not("the interceptor has stopped at its start; please report this")
@@ -86,28 +94,35 @@ impl Interceptor {
                 requests: 0,
             }),
             is_own: Arc::new(AtomicBool::new(true)),
+            ended,
         }))
     }
 
-    /// Joins the one at `address`. When it has ended, its port is served as `options` and `site` say.
+    /// Joins the one at `address`. When it has ended, its port is served as `next` says.
     ///
     /// # Errors
     ///
     /// "Could not": there is no thread for that.
     pub fn join(
         address: SocketAddr,
-        options: Options,
-        site: SiteOptions,
+        next: Option<(Options, SiteOptions)>,
     ) -> Result<Interceptor, Failure> {
         let is_own = Arc::new(AtomicBool::new(false));
         let becomes_own = Arc::clone(&is_own);
+        let (end, ended) = mpsc::channel();
         let before = Received::by(address);
-        in_thread(move || take_over(address, &options, &site, &becomes_own))?;
+        if let Some((options, site)) = next {
+            in_thread(move || {
+                take_over(address, &options, &site, &becomes_own);
+                drop(end);
+            })?;
+        }
         Ok(Interceptor {
             authority: authority(&[address]),
             address: Some(address),
             before,
             is_own,
+            ended,
         })
     }
 
@@ -117,11 +132,32 @@ impl Interceptor {
         now.is_some() && now == self.before
     }
 
+    /// Stops the one of this process: requests of other clients finish within the grace period. A signal that stops a command
+    /// ends the wait.
+    pub fn finish(self) {
+        let Ok(mut stop) = signals::signals() else {
+            return;
+        };
+        let waker = stop.try_clone().and_then(|waker| {
+            let wait = move || {
+                let _ = self.ended.recv();
+                let _ = waker.shutdown(Shutdown::Both);
+            };
+            thread::Builder::new().spawn(wait)
+        });
+        if waker.is_ok() && STOP_SIGNALS.iter().all(|&it| raise(it).is_ok()) {
+            let _ = stop.read(&mut [0]);
+        }
+    }
+
     /// Whether it is, or has become, one of this process.
     pub fn is_own(&self) -> bool {
         self.is_own.load(Ordering::Relaxed)
     }
 }
+
+/// Stop the interceptor of this process, and are raised by this process itself; no terminal and no service manager sends them.
+pub const STOP_SIGNALS: &[i32] = &[SIGALRM];
 
 /// Serves the port at `address` whenever no other interceptor does.
 fn take_over(address: SocketAddr, options: &Options, site: &SiteOptions, is_own: &AtomicBool) {
