@@ -81,8 +81,9 @@ pub fn run<'a>(
         let listeners: io::Result<Vec<_>> = listeners.into_iter().map(Source::listening).collect();
         let listeners = listeners.map_err(ServeError::Reactor)?;
         tell(Event::Listening(&addresses));
-        let stop = serve_until_stopped(&site, listeners, &process, &signals).await?;
+        let stop = serve_until_stopped(&site, &listeners, &process, &signals).await?;
         tell(Event::Stopping(stop));
+        drop(listeners);
         if let Some(feed) = feed {
             feed.cancel().await;
         }
@@ -108,14 +109,14 @@ fn open_site(options: SiteOptions, addresses: &[Address], process: &Process<'_>)
 /// Serves clients until a signal, a lack of clients or an error ends it.
 async fn serve_until_stopped(
     site: &Rc<Site>,
-    listeners: Vec<Source<Listener>>,
+    listeners: &[Source<Listener>],
     process: &Process<'_>,
     signals: &Signals,
 ) -> Result<Stop, ServeError> {
     let current = || Rc::clone(site);
-    let acceptors = listeners.into_iter();
+    let acceptors = listeners.iter();
     let mut acceptors: Vec<_> = acceptors
-        .map(|listener| Box::pin(accept_all(listener, current, &process.clients)))
+        .map(|listener| Box::pin(accept_all(listener, &current, &process.clients)))
         .collect();
     // The failure of one listener ends the program: half an interceptor is worse than one that is restarted.
     let broken = poll_fn(|context| {

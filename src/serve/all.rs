@@ -119,7 +119,7 @@ type CurrentSite = Rc<RefCell<Rc<Site>>>;
 /// Whether a port is listened on.
 enum State {
     /// By these tasks.
-    Listening(Vec<Task<()>>),
+    Listening(Box<[Task<()>]>),
     /// Not yet, or it cannot be.
     Waiting(Told),
     /// Another process has asked for it.
@@ -382,7 +382,7 @@ impl<'a> Server<'a> {
         number: u16,
         port: &Port,
         room: usize,
-    ) -> io::Result<(Vec<Task<()>>, Vec<Address>)> {
+    ) -> io::Result<(Box<[Task<()>]>, Vec<Address>)> {
         if port.listen.sockets() > room {
             return Err(listen::no_descriptors());
         }
@@ -409,15 +409,14 @@ impl<'a> Server<'a> {
                     }
                     Rc::clone(&site.borrow())
                 };
-                let error = accept_all(listener, current, &clients).await;
+                let error = accept_all(&listener, &current, &clients).await;
                 let _ = inputs.try_send(Input::Failed(number, error));
             })
         });
         Ok((acceptors.collect(), addresses))
     }
 
-    /// Stops to listen on a port, and closes its site's connections unless it is listened on again. Returns whether there is such a
-    /// port.
+    /// Stops listening on a port, and disconnects its idle clients. Returns whether there is such a port.
     async fn stop(&mut self, number: u16, next: State) -> bool {
         let ports = Rc::clone(&self.ports);
         let last = {
@@ -437,7 +436,7 @@ impl<'a> Server<'a> {
         true
     }
 
-    /// Stops to listen on all ports.
+    /// Stops listening on all ports.
     async fn stop_all(&mut self) {
         let numbers: Vec<u16> = self.ports.borrow().keys().copied().collect();
         for number in numbers {

@@ -14,13 +14,13 @@ use super::site::Site;
 
 /// Accepts clients until the listener fails; returns how. `site` returns the site that serves the next one.
 pub async fn accept_all(
-    listener: Source<Listener>,
-    site: impl Fn() -> Rc<Site>,
+    listener: &Source<Listener>,
+    site: &impl Fn() -> Rc<Site>,
     clients: &LocalExecutor<'_>,
 ) -> io::Error {
     let mut accepted = 0u32;
     loop {
-        match listen::accept(&listener).await {
+        match listen::accept(listener).await {
             Ok(stream) => {
                 let site = site();
                 if site.service.is_full() {
