@@ -31,7 +31,7 @@ def main():
             project.mkdir()
             environment = clean_environment(HOME=str(folder), TARGET_LLM_URL="http://llm.example:4000/$base")
             run = Run(ic, project, environment)
-            run("allocate")
+            run("set", "--header", "authorization: Bearer {env:SHOP_KEY}", "--header", "x-team: {project}")
             checks.run(f"compose accepts the service of {name}", compose, run("snippet", "compose"), name)
             for version in KUBERNETES:
                 text = run("snippet", "kubernetes")
@@ -62,13 +62,14 @@ def compose(text, name):
     jsonschema.Draft7Validator(schema).validate(document)
     variables = document["services"]["ic"]["environment"]
     assert variables["SUPERMEMORY_USERNAME"] == f"pycharm-{name}".replace("$", "$$"), variables
+    assert f"x-team: {name}".replace("$", "$$") in document["services"]["ic"]["command"], document
 
 
 def kubernetes(text, version, name):
     document = yaml.safe_load(text)
     kubernetes_validate.validate(document, version, strict=True)
     sidecar = document["spec"]["initContainers"][0]
-    variables = {variable["name"]: variable["value"] for variable in sidecar["env"]}
+    variables = {variable["name"]: variable.get("value") for variable in sidecar["env"]}
     assert variables["SUPERMEMORY_USERNAME"] == f"pycharm-{name}", variables
     try:
         kubernetes_validate.validate({**document, "spce": {}}, version, strict=True)
