@@ -5,9 +5,8 @@ use std::path::Path;
 use super::env::shell;
 use super::outcome::Failure;
 use super::output::{Output, eprint_line};
-use crate::machine::survey::running_on;
+use crate::machine::survey::staying_on;
 use crate::registry::{Port, Project, Registry};
-use crate::serve::ServedBy;
 use crate::text::{Escaped, escaped_path, name, raw};
 
 /// Prints a mapping in two lines, with the reason why it is listed.
@@ -71,11 +70,10 @@ pub fn port_above(registry: &Registry, project: &Project) -> Option<String> {
     ))
 }
 
-/// Warns in one line of interceptors that still run on the ports of `removed` mappings. `ic serve --all` notices the removal itself.
+/// Warns in one line of interceptors that still run on the ports of `removed` mappings.
 pub fn warn_of_running<'a>(removed: impl IntoIterator<Item = (&'a Path, Port)>) {
     let removed = removed.into_iter().map(|(path, port)| (path, port.get()));
-    let mut running = running_on(removed);
-    running.retain(|(_, _, identity)| identity.served_by != ServedBy::All);
+    let running = staying_on(removed);
     let Some((path, port, _)) = running.first() else {
         return;
     };

@@ -14,7 +14,7 @@ use crate::registry::import::{
 use crate::registry::store::replace_file;
 use crate::registry::{Registry, documents};
 
-use super::mapping::print_mapping;
+use super::mapping::{print_mapping, warn_of_running};
 use super::settings::SourcedValue;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -155,6 +155,9 @@ impl Import {
             self.print(&imported, context.out)?;
         }
         if self.replace || imported.conflicts.is_empty() {
+            if !self.dry_run {
+                warn_of_running(imported.lost());
+            }
             return Ok(Exit::Done);
         }
         Err(Failure::no(format!(

@@ -145,6 +145,15 @@ pub fn running_on<'a>(
     running.collect()
 }
 
+/// As [`running_on`], for projects that lose their ports: `ic serve --all` notices that itself, and is left out.
+pub fn staying_on<'a>(
+    projects: impl IntoIterator<Item = (&'a Path, u16)>,
+) -> Vec<(&'a Path, u16, Identity)> {
+    let mut running = running_on(projects);
+    running.retain(|(_, _, identity)| identity.served_by != ServedBy::All);
+    running
+}
+
 /// Returns those of `ports` on which `ic serve --all` listens and has no request in flight: it listens on all of them.
 pub fn idle_ports(ports: impl Iterator<Item = u16>) -> BTreeSet<u16> {
     let identities = identities(ports).into_iter();

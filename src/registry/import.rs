@@ -34,6 +34,23 @@ pub struct Import {
     pub conflicts: Vec<Conflict>,
 }
 
+impl Import {
+    /// The mappings that projects had before the import, and have no more.
+    pub fn lost(&self) -> impl Iterator<Item = (&Path, Port)> {
+        let moved = self
+            .conflicts
+            .iter()
+            .filter_map(|conflict| match conflict.here {
+                ConflictKind::HasPort(port) => Some((conflict.path.as_path(), port)),
+                ConflictKind::PortOf(_) | ConflictKind::HasSettings => None,
+            });
+        let removed = self.removed.iter();
+        removed
+            .map(|(path, port)| (path.as_path(), *port))
+            .chain(moved)
+    }
+}
+
 /// An imported mapping that contradicts a present one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
@@ -109,7 +126,8 @@ impl Registry {
         let by_path: HashMap<&Path, Port> = self.by_path();
         let by_port: HashMap<Port, &Path> =
             by_path.iter().map(|(path, port)| (*port, *path)).collect();
-        let (notes, their_notes) = (self.notes(), theirs.notes());
+        let their_notes = theirs.notes();
+        let contradictions = self.notes().contradictions(&their_notes);
         let mut taken: Vec<Mapping> = Vec::new();
         for mapping in &theirs.mappings {
             let (path, port) = (mapping.path.as_path(), mapping.port);
@@ -118,7 +136,7 @@ impl Registry {
                 let path = path.to_owned();
                 import.conflicts.push(Conflict { path, port, here });
             };
-            if has.is_some() && notes.contradict(&their_notes, path) {
+            if has.is_some() && contradictions.contains(path) {
                 conflict(ConflictKind::HasSettings);
             }
             if has == Some(port) {

@@ -203,20 +203,17 @@ impl Registry {
     /// Adds the pins, the last uses and the settings in `theirs` for these projects.
     pub(super) fn add_notes(&mut self, theirs: &Notes, projects: &HashSet<&Path>) {
         self.edit_notes(|notes| {
-            for (path, note) in theirs.iter().filter(|(path, _)| projects.contains(path)) {
-                let known = notes.get(path);
-                let members = notes.members_of(path);
-                if note.is_pinned {
-                    json::set(members, Member::new(PINNED, true));
-                }
-                if let Some(Timestamp(seconds)) =
-                    note.last_used.filter(|_| note.last_used > known.last_used)
-                {
-                    json::set(members, Member::new(LAST_USED, seconds));
-                }
-                if let Some(settings) = theirs.settings_text(path) {
-                    json::set(members, Member::new(SETTINGS, settings));
-                }
+            // Of notes on one project, the first counts.
+            let places = notes.projects.iter().enumerate().rev();
+            let mut places: HashMap<PathBuf, usize> =
+                places.map(|(at, entry)| (entry.path.clone(), at)).collect();
+            let theirs = theirs.projects.iter();
+            for entry in theirs.filter(|entry| projects.contains(entry.path.as_path())) {
+                let at = *places.entry(entry.path.clone()).or_insert_with(|| {
+                    notes.projects.push(Entry::new(&entry.path));
+                    notes.projects.len() - 1
+                });
+                notes.projects[at].add(entry);
             }
         });
     }
@@ -333,16 +330,22 @@ impl Notes {
         })
     }
 
-    /// Whether both have settings of the project, and they differ.
-    pub(super) fn contradict(&self, theirs: &Notes, path: &Path) -> bool {
-        let value = |notes: &Notes| {
-            let text = notes.settings_text(path)?;
+    /// Returns the projects of which both have settings that differ.
+    pub(super) fn contradictions<'a>(&self, theirs: &'a Notes) -> HashSet<&'a Path> {
+        let settings = |entry: &Entry| {
+            let text = json::get(&entry.members, SETTINGS)?;
             serde_json::from_str::<serde_json::Value>(text).ok()
         };
-        match (value(self), value(theirs)) {
-            (Some(here), Some(there)) => here != there,
+        let here = self.projects.iter().rev();
+        let here: HashMap<&Path, serde_json::Value> = here
+            .filter_map(|entry| Some((entry.path.as_path(), settings(entry)?)))
+            .collect();
+        let differs = |entry: &&Entry| match (here.get(entry.path.as_path()), settings(entry)) {
+            (Some(here), Some(there)) => *here != there,
             _ => false,
-        }
+        };
+        let differing = theirs.projects.iter().filter(differs);
+        differing.map(|entry| entry.path.as_path()).collect()
     }
 
     fn settings_text(&self, path: &Path) -> Option<&str> {
@@ -387,6 +390,21 @@ impl Entry {
             key: json::encode(path.as_os_str().as_encoded_bytes()),
             path: path.to_owned(),
             members: Vec::new(),
+        }
+    }
+
+    /// Adds a pin, a later use and the settings of another note on the project.
+    fn add(&mut self, other: &Entry) {
+        let (known, new) = (self.note(), other.note());
+        if new.is_pinned {
+            json::set(&mut self.members, Member::new(PINNED, true));
+        }
+        if let Some(Timestamp(seconds)) = new.last_used.filter(|_| new.last_used > known.last_used)
+        {
+            json::set(&mut self.members, Member::new(LAST_USED, seconds));
+        }
+        if let Some(settings) = json::get(&other.members, SETTINGS) {
+            json::set(&mut self.members, Member::new(SETTINGS, settings));
         }
     }
 

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::httpd::{Response, ResponseBody};
-use crate::machine::survey::idle_ports;
-use crate::registry::import::{ConflictPolicy, Readable, readable};
+use crate::machine::survey::{idle_ports, staying_on};
+use crate::registry::import::{self, ConflictPolicy, Readable, readable};
 use crate::registry::project::expand_home;
 use crate::registry::prune::{Allocation, allocate_or_prune, prune_here};
 use crate::registry::store::StoreError;
@@ -245,9 +245,33 @@ fn import(app: &AppState, request: Import) -> Result<Value, Response> {
     } else {
         app.change(import)?
     };
+    let running = if request.replace {
+        still_running(&imported)
+    } else {
+        None
+    };
+    let warnings: Vec<String> = warning.into_iter().chain(running).collect();
     let mut document = documents::imported(&imported, request.dry_run);
-    document["warning"] = json!(warning);
+    document["warning"] = match warnings.is_empty() {
+        true => Value::Null,
+        false => json!(warnings.join("; ")),
+    };
     Ok(document)
+}
+
+/// Names the interceptors that stay on ports that their projects lose.
+fn still_running(imported: &import::Import) -> Option<String> {
+    let lost = imported.lost().map(|(path, port)| (path, port.get()));
+    let running = staying_on(lost).into_iter();
+    let named: Vec<String> = running
+        .map(|(path, port, _)| format!("`{}` (port {port})", escaped_path(path)))
+        .collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "interceptors that keep running on their former ports until they are stopped: {}",
+            named.join(", ")
+        )
+    })
 }
 
 #[derive(Deserialize)]

@@ -267,7 +267,7 @@ pub fn answer(listener: &TcpListener, document: &str) {
 }
 
 #[test]
-fn remove_and_reset_warn_of_interceptors_that_still_run() {
+fn changes_that_take_a_port_warn_of_interceptors_that_still_run() {
     let home = home();
     let serving = Serving::start(&home, &[]);
     let port = port_of(&home);
@@ -286,11 +286,29 @@ fn remove_and_reset_warn_of_interceptors_that_still_run() {
         );
         assert_eq!(one_line(&ran.err), expected, "{arguments:?}");
     }
+    // An import that gives the port to another project, or another port to this one.
+    let file = home.path("import.json");
+    let import = |mappings: serde_json::Value, options: &[&str]| {
+        std::fs::write(&file, json!({ "mappings": mappings }).to_string()).expect("a file");
+        let path = file.to_str().expect("UTF-8");
+        home.ic([&["import", path, "--replace"], options].concat())
+    };
+    let others = [
+        json!({ "/else/where": port }),
+        json!({ shop.as_str(): port + 1 }),
+    ];
+    for others in &others {
+        std::fs::write(home.registry(), &mappings).expect("a file");
+        assert_eq!(import(others.clone(), &["--dry-run"]).err, "");
+        assert_eq!(one_line(&import(others.clone(), &[]).err), expected);
+    }
     serving.stop();
     for arguments in [&["remove"][..], &["reset", "--yes"]] {
         std::fs::write(home.registry(), &mappings).expect("a file");
         home.ic(arguments).result(0);
     }
+    std::fs::write(home.registry(), &mappings).expect("a file");
+    import(others[0].clone(), &[]).result(0);
 }
 
 #[test]

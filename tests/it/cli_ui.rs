@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::cli_home::{Home, free_port, held_port};
+use crate::cli_home::{Home, Serving, free_port, held_port};
 use crate::support::{is_ignored, wait_until};
 
 /// `ic ui`, killed when it is dropped.
@@ -547,8 +547,20 @@ fn every_change_is_applied() {
     let refused = page.change("import", question(false, false));
     assert_eq!(refused["conflicts"].as_array().map(Vec::len), Some(2));
     assert_eq!(list(), before);
-    page.change("import", question(true, true));
+    let shown = page.change("import", question(true, true));
+    assert_eq!(shown["warning"], Value::Null);
     assert_eq!(list(), before, "a look");
+    let serving = Serving::start(&home, &[]);
+    let warning = format!(
+        "interceptors that keep running on their former ports until they are stopped: `{shop}` (port {port})"
+    );
+    let shown = page.change("import", question(true, true));
+    assert_eq!(shown["warning"], warning);
+    assert_eq!(
+        page.change("import", question(false, true))["warning"],
+        Value::Null
+    );
+    serving.stop();
     page.change("import", question(true, false));
     assert_eq!(list().0, json!({ &gone: port + 7, "/else/where": port }));
     let (status, answer) = page.post(

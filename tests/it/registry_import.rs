@@ -117,6 +117,14 @@ fn with_replace_the_file_wins_each_conflict_and_other_mappings_are_kept() {
         },
         &[("/c", 2), ("/stays", 3), ("/new", 7), ("/a", 9)],
     );
+    let mut here = registry(&[("/a", 1), ("/b", 2), ("/stays", 3)]);
+    let there = registry(&[("/a", 9), ("/c", 2), ("/new", 7), ("/stays", 3)]);
+    let import = here.import(&there, ConflictPolicy::Overwrite);
+    let lost: Vec<_> = import.lost().collect();
+    assert_eq!(
+        lost,
+        [(Path::new("/b"), port(2)), (Path::new("/a"), port(1))]
+    );
     // Two projects that swap ports.
     let swapped = [
         conflict("/a", 2, ConflictKind::HasPort(port(1))),
@@ -148,6 +156,35 @@ fn notes_are_imported() {
     assert!(note.is_pinned && note.last_used.is_some(), "{note:?}");
     let note = here.note(Path::new("/b"));
     assert!(note.is_pinned, "also of a mapping that is there already");
+}
+
+#[test]
+fn the_time_of_an_import_grows_with_the_number_of_mappings() {
+    // In linear time it takes about a second in a debug build, in quadratic time minutes.
+    let numbers = 1024..30_000;
+    let mappings: Vec<String> = numbers.clone().map(|n| format!("\"/p{n}\": {n}")).collect();
+    let note =
+        |n| format!("\"/p{n}\": {{\"last_used\": 5, \"settings\": {{\"target\": \"http://a\"}}}}");
+    let notes: Vec<String> = numbers.map(note).collect();
+    let text = format!(
+        "{{\"mappings\": {{{}}}, \"ic\": {{\"projects\": {{{}}}}}}}",
+        mappings.join(", "),
+        notes.join(", ")
+    );
+    let theirs = Registry::parse(text.as_bytes()).expect("a registry");
+    let started = std::time::Instant::now();
+    let mut here = registry(&[]);
+    assert_eq!(
+        here.import(&theirs, ConflictPolicy::Reject).added.len(),
+        mappings.len()
+    );
+    assert_eq!(
+        here.import(&theirs, ConflictPolicy::Reject).unchanged,
+        mappings.len()
+    );
+    assert_eq!(here.notes().iter().count(), mappings.len());
+    let taken = started.elapsed();
+    assert!(taken < std::time::Duration::from_secs(20), "{taken:?}");
 }
 
 #[test]
