@@ -116,10 +116,13 @@ struct Port {
 /// The site of a port, which its acceptors share.
 type CurrentSite = Rc<RefCell<Rc<Site>>>;
 
+/// The tasks that accept the clients of a port, one for each socket.
+type Acceptors = Box<[Task<()>]>;
+
 /// Whether a port is listened on.
 enum State {
     /// By these tasks.
-    Listening(Box<[Task<()>]>),
+    Listening(Acceptors),
     /// Not yet, or it cannot be.
     Waiting(Told),
     /// Another process has asked for it.
@@ -382,7 +385,7 @@ impl<'a> Server<'a> {
         number: u16,
         port: &Port,
         room: usize,
-    ) -> io::Result<(Box<[Task<()>]>, Vec<Address>)> {
+    ) -> io::Result<(Acceptors, Vec<Address>)> {
         if port.listen.sockets() > room {
             return Err(listen::no_descriptors());
         }
