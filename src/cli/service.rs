@@ -101,6 +101,9 @@ impl Service {
                 let Some(line) = parse(self.options.clone(), context)? else {
                     return Ok(Exit::Done);
                 };
+                if self.action == "install" {
+                    manager.reload();
+                }
                 let new = Installation::new(&self.options, line, &*manager, context)?;
                 match self.action.as_str() {
                     "print" => new.print(context),

@@ -241,9 +241,10 @@ def inside(ic):
             ("ic service install starts it, and projects answer under their identity", install),
             ("ic status names it, and ic service status says that it runs", status),
             ("a killed service is started again", killed),
-            ("it may do what it needs: feed, registry, branch", needs),
+            ("it may do what it needs: feed, registry, branch, descriptors", needs),
             ("its log has neither a time nor a level of its own", log),
             ("installing again changes its options", reinstall),
+            ("a key comes from environment.d, and is asked for", key),
             ("it runs after a new login, without a command", login),
             ("a service that cannot start says why", failing),
             ("while another one runs by hand, it is only enabled", by_hand),
@@ -324,6 +325,9 @@ def needs(session):
     expect(port, "pycharm-shop")
     feeds = Path(session.environment["XDG_RUNTIME_DIR"]) / "ic"
     assert (feeds / f"{main_pid(session)}.sock").exists(), list(feeds.iterdir())
+    limits = Path(f"/proc/{main_pid(session)}/limits").read_text().splitlines()
+    soft, hard = next(line.split()[3:5] for line in limits if line.startswith("Max open files"))
+    assert soft == hard, (soft, hard)
     session("systemctl", "--user", "restart", "ic")
     shown = json.loads(session("ic", "show", project, "--json"))
     assert shown["last_used"], shown
@@ -343,6 +347,16 @@ def reinstall(session):
     expect(port, "team-shop")
 
 
+def key(session):
+    words = ("ic", "service", "install", "--", "--instance-id", "team-{project}", "--header", "x-key: {env:SHOP_KEY}")
+    code, _, said = session("env", "SHOP_KEY=a", *words, both=True, check=False)
+    assert code == 2 and "needs the variable SHOP_KEY, which the service would not have" in said, said
+    session("sh", "-c", "mkdir -p .config/environment.d && echo 'SHOP_KEY=a b' >.config/environment.d/ic.conf")
+    session(*words)
+    variables = Path(f"/proc/{main_pid(session)}/environ").read_text().split("\0")
+    assert "SHOP_KEY=a b" in variables, variables
+
+
 def login(session):
     _, port = session.project("shop")
     session.log_out()
@@ -357,7 +371,7 @@ def failing(session):
     assert code == 3 and "the service does not start: " in said and "/nowhere.pem" in said, said
     code, _, said = session("ic", "service", "status", both=True, check=False)
     assert code == 1 and "the service has failed: " in said and "/nowhere.pem" in said, said
-    session("ic", "service", "install", "--", "--instance-id", "team-{project}")
+    session("ic", "service", "install")
 
 
 def by_hand(session):

@@ -315,6 +315,7 @@ fn install_writes_enables_and_starts_and_again_with_other_options() {
     );
     let steps = [
         "--user daemon-reload",
+        "--user daemon-reload",
         "--user --quiet enable ic.service",
         "--user reset-failed ic.service",
         "--user restart ic.service",
@@ -490,7 +491,11 @@ fn while_another_one_runs_by_hand_install_only_enables() {
         "ic: another `ic serve --all` runs (pid {pid}), so the service is not started yet; {way}\n"
     );
     assert!(ran.err.contains(&by_hand), "{ran:?}");
-    let steps = ["--user daemon-reload", "--user --quiet enable ic.service"];
+    let steps = [
+        "--user daemon-reload",
+        "--user daemon-reload",
+        "--user --quiet enable ic.service",
+    ];
     assert_eq!(changes(&home), steps);
     let ran = home.ic(["service", "status"]);
     assert_eq!(ran.exit, Some(1), "{ran:?}");
@@ -572,7 +577,7 @@ fn a_file_that_it_has_not_written_stays() {
         said.starts_with("cannot write `/dev/null/systemd/user/ic.service`: not a directory; "),
         "{said}"
     );
-    assert_eq!(changes(&home), [""; 0]);
+    assert_eq!(changes(&home), ["--user daemon-reload"]);
 }
 
 #[test]
@@ -622,7 +627,7 @@ fn variables_that_the_service_does_not_have_are_named() {
     let said = home.ic(install).complaint(2);
     assert_eq!(
         said,
-        "the field `x-shop` needs the variable SHOP_KEY, which this shell may have and the service would not; set it in a \
+        "the field `x-shop` needs the variable SHOP_KEY, which the service would not have; set it in a \
          line `NAME=value` of a file `~/.config/environment.d/ic.conf` with mode 600, then run this again"
     );
     assert!(!unit(&home).exists());

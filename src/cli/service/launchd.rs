@@ -136,6 +136,8 @@ impl Manager for Launchd {
         reached.map(drop).map_err(cannot)
     }
 
+    fn reload(&self) {}
+
     fn variable(&self, name: &str) -> Option<String> {
         let value = output_of(&mut launchctl(["getenv", name])).ok()?;
         let value = value.trim_end_matches('\n');

@@ -27,6 +27,9 @@ pub trait Manager {
     /// Why it cannot.
     fn check(&self) -> Result<(), String>;
 
+    /// Reads anew what the user has set for all services.
+    fn reload(&self);
+
     /// The value of a variable that it gives to every service.
     fn variable(&self, name: &str) -> Option<String>;
 

@@ -156,6 +156,11 @@ impl Manager for Systemd {
         reached.map(drop).map_err(cannot)
     }
 
+    fn reload(&self) {
+        // If it fails, so does what comes next.
+        let _ = output_of(&mut self.systemctl(["daemon-reload"]));
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         let mut variables = self.environment().as_ref().ok()?.iter();
         let (_, value) = variables.find(|(found, _)| found == name)?;
@@ -184,10 +189,9 @@ impl Manager for Systemd {
     }
 
     fn forget(&self) {
-        for arguments in [&["daemon-reload"][..], &["reset-failed", UNIT]] {
-            // Fails where there is nothing to forget.
-            let _ = output_of(&mut self.systemctl(arguments.iter().copied()));
-        }
+        self.reload();
+        // Fails where there is nothing to forget.
+        let _ = output_of(&mut self.systemctl(["reset-failed", UNIT]));
     }
 
     fn state(&self) -> Result<State, Failure> {

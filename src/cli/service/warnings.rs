@@ -37,8 +37,8 @@ pub fn refuse_missing_variables(serve: &Serve, manager: &dyn Manager) -> Result<
         for name in variables_in(&header) {
             if manager.variable(&name).is_none() {
                 return Err(Failure::usage(format!(
-                    "the field `{}` needs the variable {name}, which this shell may have and the service would not; set it \
-                     {}, then run this again",
+                    "the field `{}` needs the variable {name}, which the service would not have; set it {}, then run this \
+                     again",
                     header.name,
                     manager.commands().set_variable,
                 )));
