@@ -92,7 +92,9 @@ fn a_change_is_served_within_a_second() {
         since.elapsed()
     });
     let fastest = fastest.min().expect("some rounds");
-    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    // Without inotify it looks every two seconds.
+    let limit = Duration::from_secs(if cfg!(ic_portable) { 3 } else { 1 });
+    assert!(fastest < limit, "{fastest:?}");
     drop(all);
 }
 
