@@ -47,7 +47,7 @@ pub struct Hello {
     pub instance_id: String,
     /// The name of the project that it was started for.
     pub project: Option<String>,
-    /// The path of that project, as text that carries its bytes ([`raw`](crate::text::raw)).
+    /// The path of that project, as text that carries its bytes ([`raw`]).
     pub path: Option<String>,
     /// The port that it listens on; `None` for a Unix socket.
     pub port: Option<u16>,
@@ -74,7 +74,7 @@ pub struct Site {
     pub instance_id: String,
     /// The name of the project.
     pub project: Option<String>,
-    /// The path of the project, as text that carries its bytes ([`raw`](crate::text::raw)).
+    /// The path of the project, as text that carries its bytes ([`raw`]).
     pub path: Option<String>,
     /// The port.
     pub port: u16,
