@@ -354,3 +354,24 @@ fn a_project_that_is_also_served_by_serve_all_keeps_that() {
     home.ic(["stop", "--all", "--json"]).json(0);
     all.stop();
 }
+
+#[test]
+fn stop_all_finds_the_interceptor_by_its_ports_where_it_cannot_lock_the_registry() {
+    let home = home();
+    let port: u16 = home
+        .ic(["allocate", "-q"])
+        .result(0)
+        .trim()
+        .parse()
+        .expect("a port");
+    let mut lock = home.registry().into_os_string();
+    lock.push(".serve");
+    std::fs::create_dir(lock).expect("a folder in the place of the lock");
+    let mut all = All::start(&home, &["--mock"]);
+    all.wait_for("1 project\n");
+    assert_eq!(
+        home.ic(["stop", "--all", "--json"]).json(0),
+        json!({ "stopped": [{ "port": port, "pid": all.pid() }] })
+    );
+    assert_eq!(all.exit_code(), Some(0));
+}
