@@ -270,11 +270,12 @@ def snippet(session):
 
 def snippet_socket(session):
     project, port = session.project("socket")
+    session(session.ic, "set", project, "--instance-id", "kept-{project}")
     session.unit("two.service", session(session.ic, "snippet", "systemd", project))
     session.unit("two.socket", session(session.ic, "snippet", "systemd-socket", project))
     session("systemctl", "--user", "start", "two.socket")
     assert session.show("two.service", "ActiveState") == "inactive"
-    expect(port, "pycharm-socket")
+    expect(port, "kept-socket")
     assert session.show("two.service", "ActiveState") == "active"
     session("systemctl", "--user", "stop", "two.socket", "two.service")
     session(session.ic, "remove", project)
