@@ -178,6 +178,7 @@ fn run_command(
         environment: Environment(&|name| std::env::var_os(name)),
         out,
     };
+    mapping::suggest_with_registry(context.globals.registry.as_deref());
     let description = arguments::description::<CommandLine>;
     logging::start(&context.environment, command.log_filter());
     match command {

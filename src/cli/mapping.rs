@@ -1,6 +1,7 @@
 //! How the commands print a mapping, and name a command for it.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::env::shell;
 use super::outcome::Failure;
@@ -28,20 +29,35 @@ pub fn print_mapping(
     ))
 }
 
+/// The value of `--registry`: a command that is suggested needs it too. Kept here because errors name commands everywhere.
+static REGISTRY: OnceLock<String> = OnceLock::new();
+
+/// Puts `--registry` into the commands that are suggested from now on.
+pub fn suggest_with_registry(option: Option<&str>) {
+    if let Some(file) = option {
+        // Set once in a process, which runs one command.
+        let _ = REGISTRY.set(file.to_owned());
+    }
+}
+
 /// A command in backticks, with the path of the project as its argument; without it if there is no project, or if that is the
 /// current folder.
 pub fn command_for<'a>(command: &str, project: impl Into<Option<&'a Project>>) -> String {
+    let registry = REGISTRY
+        .get()
+        .map(|file| format!("--registry {} ", shell::word(file)));
+    let registry = registry.unwrap_or_default();
     let is_elsewhere = |path: &&Path| !std::env::current_dir().is_ok_and(|here| here == *path);
     let path = project.into().map(Project::path);
     let Some(path) = path.filter(is_elsewhere) else {
-        return format!("`ic {command}`");
+        return format!("`ic {registry}{command}`");
     };
     let option = match command {
         "serve" => "--project ",
         _ => "",
     };
     let path = shell::word(&raw::to_text(path.as_os_str()));
-    format!("`ic {command} {option}{path}`")
+    format!("`ic {registry}{command} {option}{path}`")
 }
 
 /// The commands that give a project another port.
@@ -60,9 +76,11 @@ pub fn port_above(registry: &Registry, project: &Project) -> Option<String> {
     let is_here = std::env::current_dir().is_ok_and(|here| here == path);
     let repository = Project::of_repository(path).ok();
     let way = if is_here && repository.is_some_and(|it| it.path() == above) {
-        "which `ic --project-root git COMMAND` uses in its subfolders too"
+        let command = command_for("--project-root git COMMAND", None);
+        format!("which {command} uses in its subfolders too")
     } else {
         "which commands use there, or with that folder as PATH; in a Git repository `--project-root git` finds the top"
+            .to_owned()
     };
     Some(format!(
         "`{}` above it has port {port}, {way}",

@@ -261,8 +261,9 @@ impl Move {
 
 fn no_mapping(project: &Project) -> Failure {
     Failure::no(format!(
-        "no port is assigned to `{}`; `ic list` shows what is assigned",
-        escaped_path(project.path())
+        "no port is assigned to `{}`; {} shows what is assigned",
+        escaped_path(project.path()),
+        command_for("list", None)
     ))
 }
 

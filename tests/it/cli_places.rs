@@ -806,7 +806,8 @@ fn the_root_folder_has_a_name_in_identifiers() {
     let instance_id = |home: &Home| {
         let health = [env!("CARGO_BIN_EXE_ic"), "health", "--json"];
         let ran = home.ic([&["run", "--mock", "--"], &health[..]].concat());
-        ran.json(0)["instance_id"].clone()
+        let health: Value = serde_json::from_str(&ran.out).expect("JSON");
+        health["instance_id"].clone()
     };
     assert_eq!(instance_id(&home), "pycharm-root");
     let home = home
@@ -872,4 +873,19 @@ fn hints_name_the_project_that_is_meant() {
         "`ic remove` to get another port",
     );
     check(&home, &["doctor"], "`ic remove` and `ic serve` for another");
+    // With the registry that is meant.
+    let other = home.path("my ports.json");
+    let option = format!("--registry={}", other.display());
+    let ic = format!("`ic --registry '{}'", other.display());
+    for (arguments, end) in [
+        (&["show"][..], "allocate` assigns one"),
+        (&["remove"], "list` shows what is assigned"),
+        (&["allocate", "../none"], "remove "),
+    ] {
+        check(
+            &home,
+            &[&[&*option], arguments].concat(),
+            &format!("{ic} {end}"),
+        );
+    }
 }
