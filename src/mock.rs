@@ -104,7 +104,8 @@ impl Handler for Mock {
         let protocol = value("Upgrade").unwrap_or_default();
         Ok(Request {
             method: head.method.to_owned(),
-            path: path.to_owned(),
+            // Some clients encode the colon before a method of Gemini.
+            path: path.replace("%3A", ":"),
             query: query.to_owned(),
             identification: IDENTIFICATION.map(value),
             api: API_FIELDS

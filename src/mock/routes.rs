@@ -27,12 +27,12 @@ pub fn is_health(path: &str) -> bool {
 fn route(request: &Request) -> Result<Answer, Refusal> {
     let (is_read, is_post) = (request.is_read(), request.method == "POST");
     // As LiteLLM: OpenAI's API also without its prefix, Anthropic's with it, Gemini's with any.
-    let whole = request.path.replace("%3A", ":");
+    let whole = request.path.as_str();
     let prefixes = ["/v1beta/", "/v1alpha/", "/v1/"];
     let path = prefixes
         .iter()
         .find_map(|prefix| whole.strip_prefix(prefix));
-    let path = path.or(whole.strip_prefix('/')).unwrap_or(&whole);
+    let path = path.or(whole.strip_prefix('/')).unwrap_or(whole);
     let id = path.strip_prefix("models/");
     let is_v1 = whole.starts_with("/v1/");
     match path {
