@@ -251,8 +251,7 @@ impl InFlight {
     fn show(&mut self, feed: usize, line: &str, names: &mut Names, style: Style) -> String {
         let mut shown = style.erase().to_owned();
         if let Some((start, end)) = self.update(feed, line, names) {
-            let port = start.as_ref().and_then(|start| start.port);
-            shown.push_str(&style.line(names.of_port(port), start.as_ref(), &end));
+            shown.push_str(&style.line(names.of_port(end.port), start.as_ref(), &end));
         }
         shown.push_str(&style.in_flight(self.0.values()));
         shown

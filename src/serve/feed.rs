@@ -16,7 +16,7 @@
 //! | `head` | the head of the target's response has been read; once more if the request is then sent again: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms` |
 //! | `progress` | at most four times a second for each exchange: `id`, `request_bytes`, `response_bytes`, `events` |
 //! | `body` | a body has ended while recording is on: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`, `omitted`), `data`, `truncated`, `total` |
-//! | `end` | the exchange has ended: `id`, `at`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `model`, `input_tokens`, `output_tokens`, `events`, `first_event_ms`, `last_event_ms` |
+//! | `end` | the exchange has ended: `id`, `at`, `port`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `model`, `input_tokens`, `output_tokens`, `events`, `first_event_ms`, `last_event_ms` |
 //! | `recording` | recording was switched: `on` |
 //! | `lost` | the subscriber is too slow: `count` lines are missing here |
 //! | `full` | last, after `hello`: there are `listeners` subscribers already |

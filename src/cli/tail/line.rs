@@ -23,8 +23,6 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Start {
     pub id: u64,
-    /// The port that it came to.
-    pub port: Option<u16>,
     method: Option<String>,
     path: Option<String>,
 }
@@ -33,6 +31,8 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct End {
     pub id: u64,
+    /// The port that the request came to.
+    pub port: Option<u16>,
     at: f64,
     duration_ms: f64,
     ttfb_ms: Option<f64>,

@@ -74,6 +74,7 @@ pub enum Event<'a> {
     End {
         id: u64,
         at: f64,
+        port: Option<u16>,
         duration_ms: f64,
         ttfb_ms: Option<f64>,
         request_bytes: u64,

@@ -183,6 +183,7 @@ impl Trace {
         let event = Event::End {
             id: self.id,
             at: unix_time(),
+            port: self.port,
             duration_ms: self.elapsed_ms(),
             ttfb_ms: self.response_head.get().map(|(_, ttfb_ms)| ttfb_ms),
             request_bytes: request.bytes,
