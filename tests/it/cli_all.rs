@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use self::process::{All, at, connects, health, identity_on};
-use crate::cli_home::{Home, Serving, free_port, held_port};
+use crate::cli_home::{Home, Serving, free_port, held_port, setpriv, unprivileged};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -696,6 +696,39 @@ fn a_registry_that_cannot_be_written_is_served() {
     assert_eq!(identity_on(shop).as_deref(), Some("pycharm-shop"));
     all.stop();
     mode(0o755).expect("changed");
+}
+
+#[test]
+fn another_users_registry_is_served_and_a_privileged_port_is_named() {
+    let free = free_port();
+    let home = Home::new();
+    let (shop, web) = (home.path("shop"), home.folder("web"));
+    let home = home.with_mappings(&[(&shop, 80), (&web, free)], 8888);
+    let Some(_) = unprivileged(&home, &["--version"]) else {
+        return;
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    let unprivileged_start = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let is_privileged = fs::read_to_string(unprivileged_start).is_ok_and(|it| it.trim() == "1024");
+    if !is_root || !is_privileged {
+        return eprintln!(
+            "skipped: only root can run ic as another user, and 80 must be privileged"
+        );
+    }
+    // Other users may enter and read, and not write.
+    let readable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(home.path(""), readable).expect("changed");
+    let ic = home.command(["serve", "--all", "--mock"]);
+    let options = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let all = All::of(setpriv(&options, &ic));
+    all.wait_for("2 projects, 1 of them served\n");
+    let path = shop.display();
+    all.wait_for(&format!(
+        "ic: warning: `{path}` is not served: cannot listen on port 80: permission denied; `ic remove {path}` and \
+         `ic allocate {path}` give it a port of 1024 or above\n"
+    ));
+    assert_eq!(identity_on(free).as_deref(), Some("pycharm-web"));
+    all.stop();
 }
 
 #[test]

@@ -320,7 +320,7 @@ pub fn unprivileged<A: AsRef<OsStr> + Debug>(home: &Home, arguments: &[A]) -> Op
 }
 
 /// `ic`, with its arguments and variables, as setpriv(1) with these options starts it.
-fn setpriv(options: &[&str], ic: &Command) -> Command {
+pub fn setpriv(options: &[&str], ic: &Command) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(options)

@@ -267,7 +267,13 @@ impl Reporter {
                 kind => eprint_line(format_args!(
                     "warning: `{}` is not served: cannot listen on port {port}: {error}; {}",
                     escaped_path(shown.project.path()),
-                    bind_remedy(kind, port),
+                    match kind {
+                        io::ErrorKind::PermissionDenied if port < 1024 => format!(
+                            "{} give it a port of 1024 or above",
+                            commands_for_another_port(&shown.project)
+                        ),
+                        kind => bind_remedy(kind, port).to_owned(),
+                    },
                 )),
             }
         }
