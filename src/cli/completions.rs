@@ -55,7 +55,7 @@ impl Completions {
 fn choices(command: &str, option: &str) -> String {
     match (command, option) {
         ("", "--project-root") => "folder git".to_owned(),
-        ("env", "--shell") => "sh fish powershell".to_owned(),
+        ("env", "--shell") => "sh fish powershell dotenv".to_owned(),
         ("snippet", "") => snippet::kinds().join(" "),
         ("service", "") => "install uninstall status print".to_owned(),
         ("completions", "") => "bash zsh fish".to_owned(),

@@ -21,8 +21,15 @@ use crate::cli::outcome::{Exit, Failure};
     help_triggers("-h", "--help"),
     example = "eval \"$(ic env)\"                                        in sh, bash and zsh\n\
                ic env --shell fish | source\n\
-               ic env --shell powershell | Out-String | Invoke-Expression",
-    note = "NO_PROXY keeps its entries and gains this machine, which a proxy cannot reach.\n\
+               ic env --shell powershell | Out-String | Invoke-Expression\n\
+               ic env --shell dotenv >.env.ic                           for `docker run --env-file` and others",
+    note = "The variables, and programs that read them:\n\
+            \x20 OPENAI_BASE_URL         OpenAI's libraries, opencode, Qwen Code (with /v1)\n\
+            \x20 OPENAI_API_BASE         aider, LiteLLM's library (with /v1)\n\
+            \x20 ANTHROPIC_BASE_URL      Anthropic's libraries, Claude Code\n\
+            \x20 GOOGLE_GEMINI_BASE_URL  Google's libraries, Gemini CLI\n\
+            \x20 NO_PROXY, no_proxy      all of them; entries are kept, and those of this machine added\n\
+            Without a port nothing is set: `vars=$(ic env) && eval \"$vars\" || exit` stops a script there.\n\
             Without PATH, INTERCEPTOR_PORT is used as the port if it is set.",
     error_code(1, "the project has no port; nothing is printed")
 )]
@@ -30,7 +37,7 @@ pub struct Env {
     /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
-    /// shell syntax to print: sh, fish or powershell; default: sh
+    /// syntax to print: sh, fish, powershell or dotenv; default: sh
     #[argh(option, arg_name = "SHELL")]
     pub shell: Option<String>,
     /// print one JSON document
@@ -49,7 +56,13 @@ impl Env {
             Some(name) => shell(&SourcedValue::flag("--shell", name))?,
             None => Shell::Sh,
         };
-        let port = port_for_clients(context, self.path.as_deref())?;
+        let port = port_for_clients(context, self.path.as_deref()).map_err(|failure| {
+            // `eval "$(ic env)"` goes on with the variables of another project, or with none.
+            match failure.exit {
+                Exit::No => Failure::no(format!("the variables are not set: {failure}")),
+                _ => failure,
+            }
+        })?;
         let variables = variables(&local(port), &context.environment);
         if self.json {
             let document: serde_json::Map<String, Value> = variables
@@ -73,6 +86,7 @@ fn shell(given: &SourcedValue) -> Result<Shell, Failure> {
         ("sh", Shell::Sh),
         ("fish", Shell::Fish),
         ("powershell", Shell::Power),
+        ("dotenv", Shell::Dotenv),
     ];
     let name = given.text()?;
     shells
@@ -81,7 +95,7 @@ fn shell(given: &SourcedValue) -> Result<Shell, Failure> {
         .map(|(_, shell)| shell)
         .ok_or_else(|| {
             given.refused(
-                "is not a shell that ic knows; give sh (also for bash and zsh), fish or powershell",
+                "is not a shell that ic knows; give sh (also for bash and zsh), fish, powershell or dotenv",
             )
         })
 }
@@ -90,7 +104,8 @@ fn shell(given: &SourcedValue) -> Result<Shell, Failure> {
 pub(super) fn variables(
     authority: &str,
     environment: &Environment<'_>,
-) -> [(&'static str, String); 5] {
+) -> [(&'static str, String); 6] {
+    let host = authority.rsplit_once(':').map_or(authority, |it| it.0);
     // Programs differ in which of the two they prefer, so each is completed separately.
     let [upper, lower] = ["NO_PROXY", "no_proxy"].map(|name| environment.variable(name));
     let upper_now = upper.as_ref().or(lower.as_ref());
@@ -100,29 +115,36 @@ pub(super) fn variables(
         // aider and LiteLLM's library.
         ("OPENAI_API_BASE", openai_url(authority)),
         ("ANTHROPIC_BASE_URL", anthropic_url(authority)),
-        ("NO_PROXY", with_this_machine(upper_now)),
-        ("no_proxy", with_this_machine(lower_now)),
+        ("GOOGLE_GEMINI_BASE_URL", anthropic_url(authority)),
+        ("NO_PROXY", with_this_machine(upper_now, host)),
+        ("no_proxy", with_this_machine(lower_now, host)),
     ]
 }
 
-/// The value of `NO_PROXY` with this machine added. Entries that cannot be a host are left out, so that no control
-/// character reaches a shell.
-fn with_this_machine(given: Option<&SourcedValue>) -> String {
+/// The value of `NO_PROXY` with this machine and `host` added, in the form that all clients read: separated by commas alone, with
+/// addresses of IPv6 without brackets (curl ignores those in brackets, httpx 0.28 fails at them, and httpx reads a space as a part
+/// of a name). Entries that cannot be a host are left out, so that no control character reaches a shell.
+fn with_this_machine(given: Option<&SourcedValue>, host: &str) -> String {
     let list = given.and_then(|given| given.path().ok()?.to_str());
     let mut hosts: Vec<&str> = list
         .unwrap_or_default()
-        .split(',')
-        .map(str::trim)
+        .split(|character: char| character == ',' || character.is_whitespace())
+        .map(without_brackets)
         .filter(|host| !host.is_empty() && !host.contains(char::is_control))
         .collect();
     if !hosts.contains(&"*") {
-        for own in THIS_MACHINE {
+        for own in THIS_MACHINE.into_iter().chain([without_brackets(host)]) {
             if !hosts.iter().any(|host| host.eq_ignore_ascii_case(own)) {
                 hosts.push(own);
             }
         }
     }
     hosts.join(",")
+}
+
+fn without_brackets(host: &str) -> &str {
+    let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    inner.unwrap_or(host)
 }
 
 const THIS_MACHINE: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -136,9 +158,13 @@ mod tests {
         #[track_caller]
         fn check(list: &str, expected: &str) {
             let given = SourcedValue::flag("NO_PROXY", list);
-            assert_eq!(with_this_machine(Some(&given)), expected);
+            assert_eq!(with_this_machine(Some(&given), "localhost"), expected);
             let again = SourcedValue::flag("NO_PROXY", expected);
-            assert_eq!(with_this_machine(Some(&again)), expected, "stays so");
+            assert_eq!(
+                with_this_machine(Some(&again), "[::1]"),
+                expected,
+                "stays so"
+            );
         }
         check("", "localhost,127.0.0.1,::1");
         check(
@@ -150,7 +176,19 @@ mod tests {
         check("*", "*");
         check("a,*", "a,*");
         check("not-localhost", "not-localhost,localhost,127.0.0.1,::1");
-        check("a\nb,c", "c,localhost,127.0.0.1,::1"); // no host
+        check("a b\tc\nd", "a,b,c,d,localhost,127.0.0.1,::1");
+        check("[::1],[fd00::1]", "::1,fd00::1,localhost,127.0.0.1");
+        check("a\x07b,c", "c,localhost,127.0.0.1,::1"); // no host
         check("caf\0e9", "localhost,127.0.0.1,::1"); // not UTF-8
+    }
+
+    #[test]
+    fn no_proxy_names_the_host_of_the_urls() {
+        for (host, expected) in [
+            ("10.0.0.1", "localhost,127.0.0.1,::1,10.0.0.1"),
+            ("[fd00::1]", "localhost,127.0.0.1,::1,fd00::1"),
+        ] {
+            assert_eq!(with_this_machine(None, host), expected);
+        }
     }
 }

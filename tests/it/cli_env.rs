@@ -17,6 +17,7 @@ const SH: &str = "\
 export OPENAI_BASE_URL=http://localhost:8888/v1
 export OPENAI_API_BASE=http://localhost:8888/v1
 export ANTHROPIC_BASE_URL=http://localhost:8888
+export GOOGLE_GEMINI_BASE_URL=http://localhost:8888
 export NO_PROXY=localhost,127.0.0.1,::1
 export no_proxy=localhost,127.0.0.1,::1
 ";
@@ -34,6 +35,7 @@ fn env_prints_the_variables_of_each_client() {
             "OPENAI_BASE_URL": "http://localhost:8889/v1",
             "OPENAI_API_BASE": "http://localhost:8889/v1",
             "ANTHROPIC_BASE_URL": "http://localhost:8889",
+            "GOOGLE_GEMINI_BASE_URL": "http://localhost:8889",
             "NO_PROXY": "localhost,127.0.0.1,::1",
             "no_proxy": "localhost,127.0.0.1,::1",
         })
@@ -49,6 +51,18 @@ fn env_prints_the_variables_of_each_client() {
             .next(),
         Some("$env:OPENAI_BASE_URL = 'http://localhost:8888/v1';")
     );
+    assert_eq!(
+        home.ic(["env", "--shell", "dotenv"]).result(0),
+        SH.replace("export ", "")
+    );
+    // Every variable is described.
+    let help = home.ic(["help", "env"]).result(0);
+    for line in SH.lines() {
+        let (name, _) = line["export ".len()..]
+            .split_once('=')
+            .expect("an assignment");
+        assert!(help.contains(name), "{name}: {help}");
+    }
     assert_eq!(home.content(), before, "nothing is written");
 }
 
@@ -62,7 +76,7 @@ fn env_without_a_port_prints_nothing_to_standard_output() {
     ] {
         assert_eq!(
             home.ic(arguments).complaint(1),
-            "no port is assigned to `/home/me/none`; `ic allocate /home/me/none` assigns one"
+            "the variables are not set: no port is assigned to `/home/me/none`; `ic allocate /home/me/none` assigns one"
         );
     }
     assert_eq!(home.content(), before);
@@ -92,7 +106,7 @@ fn env_uses_the_port_that_serve_would_listen_on() {
 #[test]
 fn every_shell_evaluates_the_variables_exactly() {
     const HOSTILE: &str =
-        "a b,$(touch x),`touch x`,it's,\"q\",back\\slash,'; touch x; ',*.corp,日本,~,!!,#";
+        "a,$(touch${IFS}x),`touch${IFS}x`,it's,\"q\",back\\slash,';>x;',*.corp,日本,~,!!,#";
     let home = shop().with("NO_PROXY", HOSTILE).with("no_proxy", "other");
     let expected = home.ic(["env", "--json"]).json(0);
     assert_eq!(
@@ -142,4 +156,51 @@ fn every_shell_evaluates_the_variables_exactly() {
         assert_eq!(left, 0, "{shell} executed a part of a value");
     }
     assert!(shells > 0, "every Unix has a shell");
+}
+
+#[test]
+fn no_proxy_has_the_form_that_every_client_reads() {
+    // Spaces are a part of a name for httpx, and an address in brackets is an error there.
+    let home = shop().with("NO_PROXY", "corp.example  10.0.0.0/8, [fd00::1]");
+    let env = home.ic(["env", "--json"]).json(0);
+    let expected = "corp.example,10.0.0.0/8,fd00::1,localhost,127.0.0.1,::1";
+    assert_eq!(env["NO_PROXY"], expected);
+    assert_eq!(env["no_proxy"], expected);
+}
+
+#[test]
+fn a_script_stops_without_a_port_and_eval_says_that_nothing_is_set() {
+    let home = shop().inside("/");
+    let bin = Path::new(env!("CARGO_BIN_EXE_ic"))
+        .parent()
+        .expect("a folder");
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let home = home.with("PATH", path);
+    let run = |home: &Home, script: &str| {
+        let mut command = Command::new("sh");
+        let ic = home.command([""; 0]);
+        let variables = ic
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?)));
+        command.args(["-c", script]).env_clear().envs(variables);
+        command.current_dir(ic.get_current_dir().expect("it is set"));
+        let output = command.output().expect("there is a shell");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let script = "vars=$(ic env) && eval \"$vars\" || exit; echo \"at $OPENAI_BASE_URL\"";
+    let (exit, out, err) = run(&home, script);
+    assert_eq!((exit, &*out), (Some(1), ""), "{err}");
+    let unset = "ic: the variables are not set: no port is assigned to `/`; ";
+    assert!(err.starts_with(unset), "{err}");
+    let (_, out, err) = run(&home, "eval \"$(ic env)\"; echo \"at $OPENAI_BASE_URL\"");
+    assert_eq!(out, "at \n");
+    assert!(err.starts_with(unset), "{err}");
+    let shop = home.path("shop");
+    let (exit, out, _) = run(&home.inside(shop), script);
+    assert_eq!((exit, &*out), (Some(0), "at http://localhost:8888/v1\n"));
 }

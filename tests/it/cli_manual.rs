@@ -134,7 +134,7 @@ fn every_shell_completes_the_values_of_an_option() {
         ("ic snippet ", KINDS),
         ("ic completions ", "bash zsh fish"),
         ("ic service ", "install uninstall status print"),
-        ("ic env --shell ", "sh fish powershell"),
+        ("ic env --shell ", "sh fish powershell dotenv"),
         ("ic --project-root ", "folder git"),
     ] {
         // The command accepts these values; those of `ic service` would change this machine.

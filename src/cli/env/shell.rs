@@ -9,6 +9,8 @@ pub enum Shell {
     Fish,
     /// PowerShell, on every system.
     Power,
+    /// A file of variables, as Docker, Compose and the dotenv libraries read it.
+    Dotenv,
 }
 
 impl Shell {
@@ -17,6 +19,8 @@ impl Shell {
     pub fn assignment(self, name: &str, value: &str) -> String {
         match self {
             Shell::Sh => format!("export {name}={}", word(value)),
+            // As in fish; not every reader has escapes, but no usual value needs quotes.
+            Shell::Dotenv => format!("{name}={}", quoted(value, &[('\\', "\\\\"), ('\'', "\\'")])),
             // In its single quotes a backslash escapes both.
             Shell::Fish => format!(
                 "set -gx {name} {};",
@@ -70,6 +74,7 @@ mod tests {
         fn check(value: &str, sh: &str, fish: &str, powershell: &str) {
             assert_eq!(Shell::Sh.assignment("A", value), format!("export A={sh}"));
             assert_eq!(Shell::Fish.assignment("A", value), format!("set -gx A {fish};"));
+            assert_eq!(Shell::Dotenv.assignment("A", value), format!("A={fish}"));
             assert_eq!(Shell::Power.assignment("A", value), format!("$env:A = {powershell};"));
         }
         check("http://localhost:8888/v1", "http://localhost:8888/v1", "http://localhost:8888/v1", "'http://localhost:8888/v1'");
