@@ -32,11 +32,14 @@ use crate::text::{Escaped, name};
     name = "snippet",
     help_triggers("-h", "--help"),
     example = "ic snippet jetbrains\n\
-               ic snippet codex --model gpt-5 >>~/.codex/config.toml\n\
+               ic snippet codex >~/.codex/ic-8888.config.toml           then `codex -p ic-8888`\n\
+               ic snippet opencode --model gpt-5 >opencode.json\n\
                ic snippet junie >.junie/models/ic.json\n\
                ic snippet systemd >~/.config/systemd/user/ic-shop.service",
-    note = "KIND is a client: jetbrains, continue, codex, claude, junie, aider;\n\
-            or a service manager: systemd, systemd-socket, compose, kubernetes.",
+    note = "KIND is a client: jetbrains, continue, codex, claude, junie, aider, gemini, qwen,\n\
+            opencode, copilot, cline, pi, zed, goose;\n\
+            or a service manager: systemd, systemd-socket, compose, kubernetes.\n\
+            Standard error says where it belongs. `>` is for a new file: it replaces one that exists.",
     error_code(1, "the project has no port")
 )]
 pub struct Snippet {
@@ -46,7 +49,7 @@ pub struct Snippet {
     /// the project's folder; default: the current folder
     #[argh(positional, arg_name = "PATH")]
     pub path: Option<String>,
-    /// model for the client to use; default: YOUR-MODEL, to be replaced
+    /// model for the client to use; default: its own, or YOUR-MODEL, to be replaced
     #[argh(option, arg_name = "NAME")]
     pub model: Option<String>,
 }
@@ -59,13 +62,21 @@ enum Render {
     Container(fn(&Facts, &Container) -> File),
 }
 
-const KINDS: [(&str, Render); 10] = [
+const KINDS: [(&str, Render); 18] = [
     ("jetbrains", Render::Client(clients::jetbrains)),
     ("continue", Render::Client(clients::continue_dev)),
     ("codex", Render::Client(clients::codex)),
     ("claude", Render::Client(clients::claude)),
     ("junie", Render::Client(clients::junie)),
     ("aider", Render::Client(clients::aider)),
+    ("gemini", Render::Client(clients::gemini)),
+    ("qwen", Render::Client(clients::qwen)),
+    ("opencode", Render::Client(clients::opencode)),
+    ("copilot", Render::Client(clients::copilot)),
+    ("cline", Render::Client(clients::cline)),
+    ("pi", Render::Client(clients::pi)),
+    ("zed", Render::Client(clients::zed)),
+    ("goose", Render::Client(clients::goose)),
     ("systemd", Render::Unit(services::systemd)),
     ("systemd-socket", Render::Unit(services::systemd_socket)),
     ("compose", Render::Container(services::compose)),
@@ -96,8 +107,8 @@ impl Snippet {
             ))
         })?;
         let model = match &self.model {
-            Some(model) => SourcedValue::flag("--model", model).text()?.to_owned(),
-            None => MODEL.to_owned(),
+            Some(model) => Some(SourcedValue::flag("--model", model).text()?.to_owned()),
+            None => None,
         };
         let configured = context.environment.variable(settings::TARGET_URL);
         configured.as_ref().map(SourcedValue::target).transpose()?;
@@ -204,6 +215,3 @@ fn variables_of(headers: &[(String, Template)]) -> Vec<String> {
     let names: BTreeSet<&str> = names.collect();
     names.into_iter().map(str::to_owned).collect()
 }
-
-/// A placeholder for the user to replace.
-const MODEL: &str = "YOUR-MODEL";

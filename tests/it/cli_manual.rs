@@ -117,8 +117,8 @@ fn fish_completes_commands_and_their_options() {
     );
 }
 
-const KINDS: &str =
-    "jetbrains continue codex claude junie aider systemd systemd-socket compose kubernetes";
+const KINDS: &str = "jetbrains continue codex claude junie aider gemini qwen opencode copilot cline pi zed goose \
+     systemd systemd-socket compose kubernetes";
 
 #[test]
 fn every_shell_completes_the_values_of_an_option() {

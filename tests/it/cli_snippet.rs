@@ -38,12 +38,12 @@ fn each_client_gets_its_address_in_its_format() {
         (
             "continue",
             "apiBase: http://localhost:8888/v1\n",
-            "`~/.continue/config.yaml`",
+            "`.continue/ic.yaml`",
         ),
         (
             "codex",
             "base_url = \"http://localhost:8888/v1\"\n",
-            "`~/.codex/config.toml`",
+            "`~/.codex/ic-8888.config.toml`; start `codex -p ic-8888`",
         ),
         (
             "claude",
@@ -59,6 +59,46 @@ fn each_client_gets_its_address_in_its_format() {
             "aider",
             "openai-api-base: http://localhost:8888/v1\n",
             "`.aider.conf.yml`",
+        ),
+        (
+            "gemini",
+            "\nGOOGLE_GEMINI_BASE_URL=http://localhost:8888\nGEMINI_MODEL=gpt-5\n",
+            "`.gemini/.env`",
+        ),
+        (
+            "qwen",
+            "\nOPENAI_BASE_URL=http://localhost:8888/v1\nOPENAI_MODEL=gpt-5\n",
+            "`.qwen/.env`",
+        ),
+        (
+            "opencode",
+            "\"baseURL\": \"http://localhost:8888/v1\"\n",
+            "`opencode.json` in the project",
+        ),
+        (
+            "copilot",
+            "export COPILOT_PROVIDER_BASE_URL=http://localhost:8888/v1\nexport COPILOT_MODEL=gpt-5\n",
+            "`eval`",
+        ),
+        (
+            "cline",
+            " -m gpt-5 -b http://localhost:8888/v1\n",
+            "`cline --data-dir .cline-ic`",
+        ),
+        (
+            "pi",
+            "\"baseUrl\": \"http://localhost:8888/v1beta\"\n",
+            "`PI_CODING_AGENT_DIR=.pi-ic pi --provider openai --model gpt-5`",
+        ),
+        (
+            "zed",
+            "\"api_url\": \"http://localhost:8888/v1\",\n",
+            "for all projects: choose a model of `ic-8888`",
+        ),
+        (
+            "goose",
+            "export GOOSE_MODEL=gpt-5\nexport OPENAI_HOST=http://localhost:8888\n",
+            "`eval`",
         ),
         (
             "systemd",
@@ -88,8 +128,35 @@ fn each_client_gets_its_address_in_its_format() {
             "{kind}: {hint}"
         );
         assert_eq!(hint.lines().count(), 1, "{kind}: {hint}");
-        let names_a_model = ["continue", "codex", "junie", "aider"].contains(&kind);
-        assert_eq!(file.contains("gpt-5\""), names_a_model, "{kind}: {file}");
+        let starts_an_interceptor = ["systemd", "systemd-socket", "compose", "kubernetes"];
+        let names_a_model = !starts_an_interceptor.contains(&kind);
+        assert_eq!(file.contains("gpt-5"), names_a_model, "{kind}: {file}");
+        // Without it, a client that has a model of its own keeps that.
+        let (file, _) = snippet(&home, &[kind]);
+        let needs_a_model = [
+            "continue", "junie", "aider", "qwen", "copilot", "cline", "zed", "goose",
+        ];
+        assert_eq!(
+            file.contains("YOUR-MODEL"),
+            needs_a_model.contains(&kind),
+            "{kind}: {file}"
+        );
+        // Redirected with `>>` it may end up in a table of TOML; with `>` it replaces a file.
+        assert!(!hint.contains(">>"), "{kind}: {hint}");
+        let is_shared = [
+            "settings.local.json",
+            ".env`",
+            "opencode.json",
+            ".aider.conf",
+            "zed/settings",
+        ];
+        let is_shared = is_shared
+            .iter()
+            .any(|name| hint.contains(name) && kind != "continue");
+        assert!(
+            !is_shared || hint.contains("merge") || hint.contains("lines for it"),
+            "{kind}: {hint}"
+        );
     }
     assert_eq!(home.content(), before, "nothing is written");
 }
@@ -110,6 +177,26 @@ fn json_snippets_are_valid() {
             "apiType": "OpenAICompletion",
             "apiKey": "${OPENAI_API_KEY}",
         })
+    );
+    let url = "http://localhost:8888/v1";
+    let options = json!({"options": {"baseURL": url}});
+    let mut opencode = json!({
+        "$schema": "https://opencode.ai/config.json",
+        "provider": {"openai": options, "anthropic": options},
+    });
+    assert_eq!(read("opencode"), opencode);
+    let with_model = snippet(&home, &["opencode", "--model", "a/b"]).0;
+    opencode["provider"]["openai"]["models"] = json!({"a/b": {}});
+    opencode["model"] = json!("openai/a/b");
+    opencode["small_model"] = json!("openai/a/b");
+    assert_eq!(
+        serde_json::from_str::<Value>(&with_model).expect("JSON"),
+        opencode
+    );
+    assert_eq!(read("pi")["providers"]["openai"], json!({"baseUrl": url}));
+    assert_eq!(
+        read("zed")["language_models"]["openai_compatible"]["ic-8888"]["api_url"],
+        url
     );
 }
 

@@ -1,17 +1,26 @@
 //! The settings of clients. Some want `/v1` in their address, some the whole endpoint, some neither.
 
+use serde_json::json;
+
 use super::facts::{Facts, File, string};
 use crate::cli::address::{anthropic_url, openai_url};
+use crate::cli::env::shell::{Shell, word};
+use crate::text::Escaped;
 
 pub fn jetbrains(facts: &Facts) -> File {
     let openai = openai_url(&facts.authority);
     let bare = anthropic_url(&facts.authority);
+    let model = match &facts.model {
+        Some(model) => format!("\x20 Model:     {}\n", Escaped(model)),
+        None => String::new(),
+    };
     File {
         content: format!(
             "Settings → Tools → AI Assistant → Providers & API keys (in older versions: Models), third-party provider:\n\
              \x20 Provider:  OpenAI-compatible\n\
              \x20 URL:       {openai}\n\
              \x20 API key:   the one that your proxy expects\n\
+             {model}\
              \x20 Then:      Test Connection\n\
              \n\
              Settings → Tools → LLM Services:\n\
@@ -35,19 +44,26 @@ pub fn continue_dev(facts: &Facts) -> File {
              \x20   apiKey: ${{{{ secrets.OPENAI_API_KEY }}}}\n\
              \x20   roles: [chat, edit, apply]\n",
             name = string(&facts.project),
-            model = string(&facts.model),
+            model = string(facts.model()),
             base = openai_url(&facts.authority),
         ),
-        hint: "this goes into `~/.continue/config.yaml`; the key is read from `~/.continue/.env`"
+        hint: "this is a new file `.continue/ic.yaml` in the project, for `cn --config .continue/ic.yaml`; the IDE has one for all \
+               projects, `~/.continue/config.yaml`: add the entry of `models` there. The key is OPENAI_API_KEY, or in \
+               `~/.continue/.env`"
             .to_owned(),
     }
 }
 
+/// A profile, which Codex puts over `config.toml`. Appended to that file, the first lines would belong to its last table.
 pub fn codex(facts: &Facts) -> File {
     let id = format!("ic-{}", facts.port);
+    let model = match &facts.model {
+        Some(model) => format!("model = {}\n", string(model)),
+        None => String::new(),
+    };
     File {
         content: format!(
-            "model = {model}\n\
+            "{model}\
              model_provider = \"{id}\"\n\
              \n\
              [model_providers.{id}]\n\
@@ -55,24 +71,25 @@ pub fn codex(facts: &Facts) -> File {
              base_url = \"{base}\"\n\
              env_key = \"OPENAI_API_KEY\"\n\
              wire_api = \"responses\"\n",
-            model = string(&facts.model),
             name = string(&facts.project),
             base = openai_url(&facts.authority),
         ),
         hint: format!(
-            "this goes into `~/.codex/config.toml`; for one project only, leave out the first two lines and start \
-             `codex -c model_provider={id}`"
+            "this is a new file `~/.codex/{id}.config.toml`; start `codex -p {id}` in the project. `config.toml` stays as it is, and \
+             the key is OPENAI_API_KEY"
         ),
     }
 }
 
 pub fn claude(facts: &Facts) -> File {
+    let mut settings = json!({"env": {"ANTHROPIC_BASE_URL": anthropic_url(&facts.authority)}});
+    if let Some(model) = &facts.model {
+        settings["model"] = json!(model);
+    }
     File {
-        content: format!(
-            "{{\n  \"env\": {{\n    \"ANTHROPIC_BASE_URL\": {}\n  }}\n}}\n",
-            string(&anthropic_url(&facts.authority))
-        ),
-        hint: "this goes into `.claude/settings.local.json` in the project; it wins over variables of the shell"
+        content: format!("{settings:#}\n"),
+        hint: "this is `.claude/settings.local.json` in the project: a new file, or members to merge into it; it wins over variables \
+               of the shell"
             .to_owned(),
     }
 }
@@ -82,11 +99,11 @@ pub fn junie(facts: &Facts) -> File {
         content: format!(
             "{{\n  \"id\": {model},\n  \"baseUrl\": {base},\n  \"apiType\": \"OpenAICompletion\",\n  \
              \"apiKey\": \"${{OPENAI_API_KEY}}\"\n}}\n",
-            model = string(&facts.model),
+            model = string(facts.model()),
             base = string(&format!("{}/chat/completions", openai_url(&facts.authority))),
         ),
-        hint: "this goes into `.junie/models/ic.json` in the project; start `junie --model custom:ic`. Other APIs: \
-               apiType OpenAIResponses at /v1/responses, Anthropic at /v1/messages"
+        hint: "this is a new file `.junie/models/ic.json` in the project; start `junie --model custom:ic` with OPENAI_API_KEY set. \
+               Other APIs: apiType OpenAIResponses at /v1/responses, Anthropic at /v1/messages"
             .to_owned(),
     }
 }
@@ -96,9 +113,161 @@ pub fn aider(facts: &Facts) -> File {
         content: format!(
             "openai-api-base: {base}\nmodel: {model}\n",
             base = openai_url(&facts.authority),
-            model = string(&format!("openai/{}", facts.model)),
+            model = string(&format!("openai/{}", facts.model())),
         ),
-        hint: "this goes into `.aider.conf.yml` in the project; the key stays in OPENAI_API_KEY"
+        hint: "this is `.aider.conf.yml` in the project: a new file, or lines to merge into it; the key stays in OPENAI_API_KEY"
             .to_owned(),
     }
+}
+
+pub fn gemini(facts: &Facts) -> File {
+    let url = anthropic_url(&facts.authority);
+    let lines = [
+        ("GOOGLE_GEMINI_BASE_URL", Some(&*url)),
+        ("GEMINI_MODEL", facts.model.as_deref()),
+    ];
+    let lines = variables(Shell::Dotenv, &lines);
+    let mut file = with_auth("gemini", "gemini-api-key", "GEMINI_API_KEY", &lines);
+    file.hint += "; without a terminal it also needs GEMINI_CLI_TRUST_WORKSPACE=true";
+    file
+}
+
+pub fn qwen(facts: &Facts) -> File {
+    let url = openai_url(&facts.authority);
+    let lines = [
+        ("OPENAI_BASE_URL", Some(&*url)),
+        ("OPENAI_MODEL", Some(facts.model())),
+    ];
+    with_auth(
+        "qwen",
+        "openai",
+        "OPENAI_API_KEY",
+        &variables(Shell::Dotenv, &lines),
+    )
+}
+
+/// A file of variables for an agent that also needs one member of its settings.
+fn with_auth(folder: &str, auth: &str, key: &str, variables: &str) -> File {
+    File {
+        content: format!(
+            "# .{folder}/settings.json beside this file needs this member, merged into it:\n\
+             # {{\"security\": {{\"auth\": {{\"selectedType\": \"{auth}\"}}}}}}\n\
+             {variables}"
+        ),
+        hint: format!(
+            "this is `.{folder}/.env` in the project: a new file, or lines for it; `.{folder}/settings.json` beside it has to select \
+             `{auth}`, as the comment says. The key is {key}; variables of the shell win over the file"
+        ),
+    }
+}
+
+/// Both providers: Vercel's SDK wants `/v1` for Anthropic's API as well.
+pub fn opencode(facts: &Facts) -> File {
+    let options = json!({"options": {"baseURL": openai_url(&facts.authority)}});
+    let mut settings = json!({
+        "$schema": "https://opencode.ai/config.json",
+        "provider": {"openai": options, "anthropic": options},
+    });
+    if let Some(model) = &facts.model {
+        // One that its catalogue does not have must be declared.
+        settings["provider"]["openai"]["models"] = json!({model: {}});
+        let model = json!(format!("openai/{model}"));
+        settings["model"] = model.clone();
+        settings["small_model"] = model;
+    }
+    File {
+        content: format!("{settings:#}\n"),
+        hint: "this is `opencode.json` in the project: a new file, or members to merge into it; the keys are OPENAI_API_KEY and \
+               ANTHROPIC_API_KEY. For a proxy without the Responses API, add `\"npm\": \"@ai-sdk/openai-compatible\"` to `openai`"
+            .to_owned(),
+    }
+}
+
+pub fn copilot(facts: &Facts) -> File {
+    File {
+        content: variables(
+            Shell::Sh,
+            &[
+                ("COPILOT_PROVIDER_BASE_URL", Some(&openai_url(&facts.authority))),
+                ("COPILOT_MODEL", Some(facts.model())),
+            ],
+        ) + "export COPILOT_PROVIDER_API_KEY=\"${OPENAI_API_KEY-}\"\n",
+        hint: "this is for `eval` in the shell in which `copilot` is started: it has no file for the URL. The key is OPENAI_API_KEY; \
+               COPILOT_PROVIDER_WIRE_API=responses selects the Responses API"
+            .to_owned(),
+    }
+}
+
+pub fn cline(facts: &Facts) -> File {
+    let (model, url) = (word(facts.model()), openai_url(&facts.authority));
+    File {
+        content: format!(
+            "cline auth --data-dir .cline-ic -p openai -k \"$OPENAI_API_KEY\" -m {model} -b {url}\n"
+        ),
+        hint: "this is a command to run once in the project; then start `cline --data-dir .cline-ic` there. The folder holds the \
+               key: keep it out of version control"
+            .to_owned(),
+    }
+}
+
+pub fn pi(facts: &Facts) -> File {
+    let bare = anthropic_url(&facts.authority);
+    let mut settings = json!({"providers": {
+        "anthropic": {"baseUrl": bare},
+        "google": {"baseUrl": format!("{bare}/v1beta")},
+        "openai": {"baseUrl": openai_url(&facts.authority)},
+    }});
+    let mut options = String::new();
+    if let Some(model) = &facts.model {
+        settings["providers"]["openai"]["models"] = json!([{"id": model}]);
+        options = format!(" --provider openai --model {}", word(model));
+    }
+    File {
+        content: format!("{settings:#}\n"),
+        hint: format!(
+            "this is a new file `.pi-ic/models.json` in the project; start `PI_CODING_AGENT_DIR=.pi-ic pi{options}` there. The keys \
+             are OPENAI_API_KEY, ANTHROPIC_API_KEY and GEMINI_API_KEY; in `~/.pi/agent/models.json` it is for all projects"
+        ),
+    }
+}
+
+pub fn zed(facts: &Facts) -> File {
+    let (id, model) = (format!("ic-{}", facts.port), facts.model());
+    let settings = json!({"language_models": {"openai_compatible": {&id: {
+        "api_url": openai_url(&facts.authority),
+        "available_models": [{"name": model, "display_name": model, "max_tokens": 128_000}],
+    }}}});
+    File {
+        content: format!("{settings:#}\n"),
+        hint: format!(
+            "this goes into `~/.config/zed/settings.json`: members to merge. Zed has providers for all projects: choose a model of \
+             `{id}` in this one; the key is entered in its agent settings"
+        ),
+    }
+}
+
+pub fn goose(facts: &Facts) -> File {
+    File {
+        content: variables(
+            Shell::Sh,
+            &[
+                ("GOOSE_PROVIDER", Some("openai")),
+                ("GOOSE_MODEL", Some(facts.model())),
+                ("OPENAI_HOST", Some(&anthropic_url(&facts.authority))),
+                ("OPENAI_BASE_PATH", Some("v1/chat/completions")),
+            ],
+        ),
+        hint: "this is for `eval` in the shell in which `goose` is started; its file, `~/.config/goose/config.yaml`, is for all \
+               projects. The key is OPENAI_API_KEY"
+            .to_owned(),
+    }
+}
+
+/// A line for each variable that has a value.
+fn variables(shell: Shell, variables: &[(&str, Option<&str>)]) -> String {
+    let set = variables
+        .iter()
+        .filter_map(|(name, value)| Some((name, (*value)?)));
+    set.map(|(name, value)| shell.assignment(name, value) + "\n")
+        .collect()
 }

@@ -15,8 +15,15 @@ pub struct Facts {
     pub authority: String,
     /// The interceptor's port.
     pub port: u16,
-    /// The model for the client to use.
-    pub model: String,
+    /// The model for the client to use, if it is given.
+    pub model: Option<String>,
+}
+
+impl Facts {
+    /// The model for a client that has no default, or a placeholder for the user to replace.
+    pub fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or("YOUR-MODEL")
+    }
 }
 
 /// What starts an interceptor that reads the registry, and so what `ic set` keeps.
