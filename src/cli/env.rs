@@ -29,7 +29,7 @@ use crate::cli::outcome::{Exit, Failure};
             \x20 ANTHROPIC_BASE_URL      Anthropic's libraries, Claude Code\n\
             \x20 GOOGLE_GEMINI_BASE_URL  Google's libraries, Gemini CLI\n\
             \x20 NO_PROXY, no_proxy      all of them; entries are kept, and those of this machine added\n\
-            Programs that need more have an `ic snippet`.\n\
+            Programs that need more have an `ic snippet`, and `ic run` sets it where it can.\n\
             Without a port nothing is set: `vars=$(ic env) && eval \"$vars\" || exit` stops a script there.\n\
             Without PATH, INTERCEPTOR_PORT is used as the port if it is set.",
     error_code(1, "the project has no port; nothing is printed")

@@ -4,7 +4,9 @@
 //! program, forwarding signals to it and waiting for it is decided in `child`, and how a second process of `ic` helps with that in
 //! `guard`.
 
+mod agents;
 mod child;
+mod fill;
 mod guard;
 mod interceptor;
 mod options;
@@ -19,7 +21,9 @@ use argh::{
 use crate::serve::feed::OwnSocket;
 use crate::serve::{Options, ServedBy, SiteOptions};
 
+use self::agents::additions;
 use self::child::Launcher;
+use self::fill::filled;
 pub(super) use self::guard::{NAME as GUARD, run as guard};
 use self::interceptor::{Interceptor, STOP_SIGNALS, is_in_use};
 use self::options::{note_others, refuse_others};
@@ -27,13 +31,13 @@ use self::unused::why_unused;
 use super::address::mapping_of;
 use super::env::variables;
 use super::serve::{Prepared, Serve};
+use super::settings::Environment;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::machine::interceptor::interceptor_at;
 use crate::machine::survey::is_for;
-use crate::text::io_message;
-use crate::text::raw;
+use crate::text::{Escaped, io_message, raw};
 
 /// `ic run`, with every option of `ic serve`. argh cannot include one command's options in another, so its traits are
 /// implemented here with those of [`Serve`] and `Program`.
@@ -52,14 +56,20 @@ pub struct Run {
     name = "run",
     help_triggers("-h", "--help"),
     example = "ic run -- claude\n\
+               ic run -- codex\n\
+               ic run -- my-agent --base-url {{v1}}\n\
                ic run --header 'x-branch: {{branch}}' -- aider --model openai/gpt-5\n\
                ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
-    note = "Sets the variables that `ic env` prints. The program starts once the port is bound, and the\n\
-            interceptor stops when it ends. If an interceptor already runs for the project on the port, the\n\
-            program uses that one; when it ends, ic serves the port itself. Signals sent to ic are\n\
-            forwarded to the program, except those that it gets itself because they are sent to the process\n\
-            group. If ic is killed, the program gets SIGTERM, and SIGKILL five seconds later. The options\n\
-            are those of `ic serve`. Only errors are logged unless RUST_LOG is set.",
+    note = "Sets the variables that `ic env` prints. In arguments, {{port}}, {{url}} (without /v1) and {{v1}}\n\
+            (with it) are filled in, and two opening braces in such an argument are one. codex, copilot,\n\
+            opencode, qwen and goose also get the settings that they need; of others a line says what is\n\
+            missing.\n\
+            The program starts once the port is bound, and the interceptor stops when it ends. If an\n\
+            interceptor already runs for the project on the port, the program uses that one; when it ends,\n\
+            ic serves the port itself. Signals sent to ic are forwarded to the program, except those that\n\
+            it gets itself because they are sent to the process group. If ic is killed, the program gets\n\
+            SIGTERM, and SIGKILL five seconds later. The options are those of `ic serve`. Only errors are\n\
+            logged unless RUST_LOG is set.",
     error_code(
         2,
         "an option or a variable has an invalid value, or differs from the running interceptor's"
@@ -122,14 +132,16 @@ impl Run {
             }
             Err(address) => (Interceptor::join(address, None)?, None),
         };
-        let Program { name, arguments } = &self.program;
-        let arguments = arguments.iter().map(|word| raw::from_text(word));
-        let variables = variables(&interceptor.authority, &context.environment);
-        let status = launcher.run(&raw::from_text(name), arguments, variables)?;
+        let (authority, environment) = (&interceptor.authority, &context.environment);
+        let status = self.program.run(launcher, authority, environment)?;
         if interceptor.is_unused() {
             let project = prepared.as_ref().and_then(Prepared::project);
-            let authority = &interceptor.authority;
-            eprint_line(why_unused(name, authority, project, &context.environment));
+            eprint_line(why_unused(
+                &self.program.name,
+                authority,
+                project,
+                environment,
+            ));
         }
         if interceptor.is_own() {
             interceptor.finish();
@@ -152,6 +164,37 @@ impl Run {
         let project = context.project(path).ok()?;
         let running = interceptor_at(port.get()).filter(|running| is_for(running, project.path()));
         running?.address
+    }
+}
+
+impl Program {
+    /// Runs it with what points it at the interceptor at `authority`; returns its status.
+    ///
+    /// # Errors
+    ///
+    /// As [`Launcher::run`].
+    fn run(
+        &self,
+        launcher: Launcher,
+        authority: &str,
+        environment: &Environment<'_>,
+    ) -> Result<u8, Failure> {
+        let arguments = self.arguments.iter().map(|it| filled(it, authority));
+        let arguments: Vec<_> = arguments.collect();
+        let added = additions(&self.name, &arguments, authority, environment);
+        if let Some(note) = &added.note {
+            eprint_line(format_args!("note: `{}` {note}", Escaped(&self.name)));
+        }
+        let variables = variables(authority, environment);
+        launcher.run(
+            &raw::from_text(&self.name),
+            added
+                .arguments
+                .iter()
+                .chain(&arguments)
+                .map(|it| raw::from_text(it)),
+            variables.into_iter().chain(added.variables),
+        )
     }
 }
 

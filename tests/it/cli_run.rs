@@ -752,3 +752,179 @@ fn a_program_that_sends_no_request_is_reported_with_the_likely_reason() {
     assert_eq!((ran.exit, &*ran.err), (Some(0), ""));
     serving.stop();
 }
+
+#[test]
+fn placeholders_in_arguments_are_filled_in() {
+    let (home, port) = with_port();
+    let print = "printf '%s\\n' \"$@\"";
+    let words = [
+        "{port}",
+        "--base={v1}",
+        "{{port}} {url}",
+        r#"{"a":{"b":"${port}"}}"#,
+        "{{x}}",
+    ];
+    let command = [
+        &["run", "--mock", "--", "sh", "-c", print, "sh"][..],
+        &words,
+    ]
+    .concat();
+    let ran = home.ic(command).of_unused_run();
+    let expected = format!(
+        "{port}\n--base=http://localhost:{port}/v1\n{{port}} http://localhost:{port}\n{}\n{{{{x}}}}\n",
+        r#"{"a":{"b":"${port}"}}"#
+    );
+    assert_eq!((ran.exit, &*ran.out), (Some(0), &*expected), "{ran:?}");
+}
+
+/// A program of this name that prints its arguments and some variables, one a line.
+fn agent(home: &Home, name: &str) -> String {
+    let file = home.path(name);
+    let script = "#!/bin/sh\nprintf '%s\\n' \"$@\"\nenv | grep -E '^(OPENCODE|COPILOT|OPENAI_(HOST|BASE_PATH)|GOOGLE)' | sort\n";
+    std::fs::write(&file, script).expect("a file");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("its mode can be set");
+    file.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn an_agent_gets_the_settings_that_it_needs_or_a_line_says_which() {
+    let (home, port) = with_port();
+    let url = format!("http://localhost:{port}");
+    let google = format!("GOOGLE_GEMINI_BASE_URL={url}\n");
+    let provider = format!(
+        "model_providers.ic-{port}={{name = \"ic\", base_url = \"{url}/v1\", wire_api = \"responses\""
+    );
+    let chosen = format!("-c\nmodel_provider=ic-{port}\n-c\n{provider}");
+    let options = format!("{{\"options\":{{\"baseURL\":\"{url}/v1\"}}}}");
+    let opencode = format!(
+        "OPENCODE_CONFIG_CONTENT={{\"provider\":{{\"openai\":{options},\"anthropic\":{options}}}}}\n"
+    );
+    let copilot = format!("COPILOT_PROVIDER_BASE_URL={url}");
+    let key = ("OPENAI_API_KEY", "k");
+    type Row<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], String, &'a str);
+    let rows: &[Row<'_>] = &[
+        (
+            &["codex", "exec", "hi"],
+            &[],
+            format!("{chosen}}}\nexec\nhi\n"),
+            "",
+        ),
+        (
+            &["codex"],
+            &[key],
+            format!("{chosen}, env_key = \"OPENAI_API_KEY\"}}\n"),
+            "",
+        ),
+        (
+            &["codex", "-c", "openai_base_url={v1}"],
+            &[],
+            format!("-c\nopenai_base_url={url}/v1\n"),
+            "",
+        ),
+        (
+            &["opencode", "run"],
+            &[],
+            format!("run\nGOOGLE\n{opencode}"),
+            "",
+        ),
+        (
+            &["opencode"],
+            &[("OPENCODE_CONFIG_CONTENT", "{}")],
+            "\nGOOGLE\nOPENCODE_CONFIG_CONTENT={}\n".to_owned(),
+            "",
+        ),
+        (
+            &["qwen", "-m", "a"],
+            &[],
+            "--auth-type\nopenai\n-m\na\n".to_owned(),
+            "",
+        ),
+        (
+            &["qwen", "--auth-type=x"],
+            &[("OPENAI_MODEL", "a")],
+            "--auth-type=x\n".to_owned(),
+            "",
+        ),
+        (
+            &["qwen", "-p", "a"],
+            &[],
+            "--auth-type\nopenai\n-p\na\n".to_owned(),
+            "set OPENAI_MODEL, or give --model",
+        ),
+        (
+            &["copilot", "--model=a"],
+            &[key],
+            format!("--model=a\nCOPILOT_PROVIDER_API_KEY=k\n{copilot}/v1\nGOOGLE\n"),
+            "",
+        ),
+        (
+            &["copilot", "-p"],
+            &[("COPILOT_PROVIDER_TYPE", "anthropic")],
+            format!("-p\n{copilot}\nCOPILOT_PROVIDER_TYPE=anthropic\nGOOGLE\n"),
+            "set COPILOT_MODEL, or give --model",
+        ),
+        (
+            &["goose"],
+            &[],
+            format!("\nGOOGLE\nOPENAI_BASE_PATH=v1/chat/completions\nOPENAI_HOST={url}\n"),
+            "",
+        ),
+        (&["gemini"], &[], "\n".to_owned(), "`ic snippet gemini`"),
+        (
+            &["cn", "-p", "a"],
+            &[],
+            "-p\na\n".to_owned(),
+            "`ic snippet continue`",
+        ),
+        (
+            &["cn", "--config", "a"],
+            &[],
+            "--config\na\n".to_owned(),
+            "",
+        ),
+        (&["cline", "a"], &[], "a\n".to_owned(), "`ic snippet cline`"),
+        (
+            &["cline", "--data-dir", "a"],
+            &[],
+            "--data-dir\na\n".to_owned(),
+            "",
+        ),
+        (&["pi"], &[], "\n".to_owned(), "`ic snippet pi`"),
+        (
+            &["pi"],
+            &[("PI_CODING_AGENT_DIR", "a")],
+            "\n".to_owned(),
+            "",
+        ),
+        (&["claude", "a"], &[], "a\n".to_owned(), ""),
+    ];
+    for (command, variables, expected, note) in rows {
+        let program = agent(&home, command[0]);
+        let words = [&["run", "--mock", "--", &program][..], &command[1..]].concat();
+        let output = home.command(words).envs(variables.iter().copied()).output();
+        let output = output.expect("it can be run");
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        let expected = match expected.contains("GOOGLE\n") {
+            true => expected.replace("GOOGLE\n", &google),
+            false => format!("{expected}{google}"),
+        };
+        assert_eq!(out, expected, "{command:?}: {err}");
+        let notes: Vec<_> = err
+            .lines()
+            .filter(|line| line.starts_with("ic: note: "))
+            .collect();
+        let is_expected = match note.is_empty() {
+            true => notes.is_empty(),
+            false => notes.len() == 1 && notes[0].contains(note),
+        };
+        assert!(is_expected, "{command:?}: {err}");
+    }
+    std::fs::create_dir(home.path(".gemini")).expect("a folder");
+    let settings = r#"{"security":{"auth":{"selectedType":"gemini-api-key"}}}"#;
+    std::fs::write(home.path(".gemini/settings.json"), settings).expect("a file");
+    let ran = home.ic(["run", "--mock", "--", &agent(&home, "gemini")]);
+    assert!(!ran.err.contains("note: "), "{ran:?}");
+}

@@ -1,10 +1,8 @@
 //! What `ic run` says about a program that has sent no request through the port: the likely reason.
 
-use std::path::Path;
-
+use super::agents;
 use crate::cli::mapping::command_for;
 use crate::cli::settings::Environment;
-use crate::cli::snippet;
 use crate::registry::project::Project;
 use crate::text::Escaped;
 
@@ -15,9 +13,7 @@ pub fn why_unused(
     project: Option<&Project>,
     environment: &Environment<'_>,
 ) -> String {
-    let name = Path::new(program).file_name().unwrap_or_default();
-    let kind = snippet::client_kinds().find(|kind| name == *kind);
-    let reason = match kind {
+    let reason = match agents::kind(program) {
         Some(kind) => format!(
             "if it should have, its own settings win over the variables: {} prints those to use",
             command_for(&format!("snippet {kind}"), project)
