@@ -142,9 +142,9 @@ enum Told {
 /// The use of a port.
 #[derive(Default)]
 struct Usage {
-    /// The number of requests when the caller was last told of them.
+    /// The number of finished requests when the caller was last told of them.
     told: Cell<u64>,
-    /// When it is looked at next; `None`: not before a client connects. Its acceptors share it.
+    /// When it is looked at next; `None`: not before another client connects. Its acceptors share it.
     next_look: Rc<Cell<Option<Instant>>>,
 }
 
@@ -468,17 +468,21 @@ impl<'a> Server<'a> {
         let ports = Rc::clone(&self.ports);
         for (&number, port) in &*ports.borrow() {
             if port.usage.next_look.get().is_some_and(&is_due) {
-                let is_used = self.tell_use(number, port);
-                let next_look = is_used.then(|| reactor::now() + LOOK);
+                let pause = match self.tell_use(number, port) {
+                    true => Some(LOOK),
+                    false => port.has_clients().then_some(FIRST_LOOK),
+                };
+                let next_look = pause.map(|pause| reactor::now() + pause);
                 port.usage.next_look.set(next_look);
             }
         }
     }
 
-    /// Tells the caller if the port had requests since it was last told so. Returns whether it had.
+    /// Tells the caller if the port had requests since it was last told so, or has one in flight. Returns whether it was told.
     fn tell_use(&mut self, number: u16, port: &Port) -> bool {
-        let requests = port.site.borrow().metrics.classes().iter().sum();
-        let is_used = port.usage.told.replace(requests) != requests;
+        let metrics = Rc::clone(&port.site.borrow().metrics);
+        let requests = metrics.classes().iter().sum();
+        let is_used = port.usage.told.replace(requests) != requests || metrics.in_flight() > 0;
         if is_used {
             (self.tell)(AllEvent::Used { port: number });
         }
@@ -496,6 +500,12 @@ impl Port {
             State::Listening(acceptors) => acceptors.len(),
             State::Waiting(_) | State::Leased => 0,
         }
+    }
+
+    /// Whether a client is connected, which may send a request at any time.
+    fn has_clients(&self) -> bool {
+        // Each client's connection has the site.
+        Rc::strong_count(&self.site.borrow()) > 1
     }
 
     /// Closes the site for the clients that it has, and replaces it by an equal one.
@@ -562,7 +572,7 @@ impl Drop for Lease {
 /// Between two attempts to listen on the ports that are held.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// From the first client of a port to the look at whether it had requests.
+/// From the first client of a port to the look at whether it had requests, and between two looks while a client has sent none.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Between two looks at a port that had requests.
@@ -743,6 +753,24 @@ mod tests {
         running.apply(vec![Change::Remove(a)], &[format!("used {a}")]);
         assert_eq!(id_at(a), None);
         assert_eq!(response(&mut other), "b", "others are not disturbed");
+    }
+
+    #[test]
+    fn a_request_in_flight_and_the_late_one_of_a_waiting_client_are_use() {
+        let (target, running) = (origin(), Running::start(None));
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let no_answer = format!("http://{}", silent.local_addr().expect("bound"));
+        let (late, early) = (free_port(), free_port());
+        running.apply(vec![site(late, "a", &target)], &[format!("serving {late}")]);
+        let mut client = TcpStream::connect(("127.0.0.1", late)).expect("it listens");
+        let changes = vec![site(early, "b", &no_answer)];
+        running.apply(changes, &[format!("serving {early}")]);
+        let mut waiting = TcpStream::connect(("127.0.0.1", early)).expect("it listens");
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        waiting.write_all(request).expect("it is connected");
+        running.expect(&[format!("used {early}")]);
+        assert_eq!(response(&mut client), "a");
+        running.expect(&[format!("used {late}")]);
     }
 
     #[test]
