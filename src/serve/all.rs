@@ -168,7 +168,7 @@ struct Server<'a> {
     upstreams: Vec<SharedUpstream>,
     inputs: Sender<Input>,
     listeners_max: usize,
-    /// When the ports that are held are tried again.
+    /// When the ports that cannot be listened on for now are tried again.
     retry: Option<Instant>,
     tell: &'a mut (dyn FnMut(AllEvent<'_>) + 'a),
 }
@@ -217,6 +217,8 @@ impl<'a> Server<'a> {
     async fn act(&mut self, input: Input) {
         match input {
             Input::Batch(changes) => self.apply(changes).await,
+            // The port may have been stopped meanwhile, for this or the failure of another socket of it.
+            Input::Failed(port, _) if !self.is_open(port) => {}
             Input::Failed(port, error) => {
                 self.stop(port, State::Waiting(Told::Held)).await;
                 self.retry_in(RETRY);
@@ -243,7 +245,7 @@ impl<'a> Server<'a> {
                 self.tell_uses(|next| next <= now);
                 if self.retry.is_some_and(|at| at <= now) {
                     self.retry = None;
-                    self.open(|told| told == Told::Held);
+                    self.open(|told| matches!(told, Told::Held | Told::NoDescriptors));
                 }
             }
         }
@@ -364,7 +366,8 @@ impl<'a> Server<'a> {
             io::ErrorKind::InvalidInput => Told::Refused,
             _ => Told::Held,
         };
-        if now == Told::Held {
+        // A port for which there is no room waits for another one to go. Where there is, the clients have the descriptors.
+        if now == Told::Held || now == Told::NoDescriptors && port.listen.sockets() <= room {
             self.retry_in(RETRY);
         }
         if now != told {
@@ -421,20 +424,23 @@ impl<'a> Server<'a> {
 
     /// Stops listening on a port, and disconnects its idle clients. Returns whether there is such a port.
     async fn stop(&mut self, number: u16, next: State) -> bool {
-        let ports = Rc::clone(&self.ports);
-        let last = {
-            let mut ports = ports.borrow_mut();
-            let Some(port) = ports.get_mut(&number) else {
-                return false;
-            };
-            port.reopen_site();
-            std::mem::replace(&mut port.state, next)
+        let change = |state| {
+            let mut ports = self.ports.borrow_mut();
+            let port = ports.get_mut(&number)?;
+            Some(std::mem::replace(&mut port.state, state))
+        };
+        let Some(last) = change(next) else {
+            return false;
         };
         if let State::Listening(acceptors) = last {
             self.process.hub.close_port(number);
             for acceptor in acceptors {
                 acceptor.cancel().await;
             }
+        }
+        // Not before: the acceptors may have let in clients until they were cancelled.
+        if let Some(port) = self.ports.borrow().get(&number) {
+            port.reopen_site();
         }
         true
     }
@@ -445,6 +451,10 @@ impl<'a> Server<'a> {
         for number in numbers {
             self.stop(number, State::Waiting(Told::Nothing)).await;
         }
+    }
+
+    fn is_open(&self, port: u16) -> bool {
+        self.ports.borrow().get(&port).is_some_and(Port::is_open)
     }
 
     fn is_leased(&self, port: u16) -> bool {
