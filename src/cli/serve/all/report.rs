@@ -1,7 +1,7 @@
 //! What the user is shown of `ic serve --all`, and what is recorded of it. Runs in a thread of its own: the server must not wait
 //! for a terminal, for the list of the system's sockets, or for the lock of the registry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender};
 use std::{iter, mem};
@@ -18,7 +18,7 @@ use crate::text::{Escaped, escaped_path, io_message, name};
 
 /// What happens, in order.
 pub enum Report {
-    /// The next batch serves these projects, and these ports no longer.
+    /// A batch, sent after this, serves these projects, and these ports no longer.
     Plan(Vec<Shown>, Vec<Port>),
     /// A port is served.
     Serving(u16),
@@ -105,10 +105,8 @@ impl Shown {
 pub struct Reporter {
     store: Store,
     shown: BTreeMap<u16, Shown>,
-    /// The ports that the next batch removes.
-    removed: Vec<Port>,
-    /// Whether a batch is planned that is not applied yet.
-    is_applying: bool,
+    /// The batches that are not applied yet: what they serve, which is in `shown` for the first of them, and what they remove.
+    plans: VecDeque<(Vec<Shown>, Vec<Port>)>,
     /// Ports that are held, and not reported yet.
     held: Vec<(u16, io::ErrorKind, String)>,
     without_descriptors: Vec<u16>,
@@ -126,8 +124,7 @@ impl Reporter {
             // Without messages about waiting: the user does not wait for this.
             store: Store::new(store.path().to_owned()),
             shown: BTreeMap::new(),
-            removed: Vec::new(),
-            is_applying: false,
+            plans: VecDeque::new(),
             held: Vec::new(),
             without_descriptors: Vec::new(),
             used: BTreeSet::new(),
@@ -144,7 +141,7 @@ impl Reporter {
                 .chain(reports.try_iter())
                 .any(|report| self.take(report));
             eprint_text(&mem::take(&mut self.text));
-            if !self.is_applying {
+            if self.plans.is_empty() {
                 self.report_held();
                 self.report_without_descriptors();
             }
@@ -163,15 +160,10 @@ impl Reporter {
     fn take(&mut self, report: Report) -> bool {
         match report {
             Report::Plan(put, removed) => {
-                for mut shown in put {
-                    let known = self.shown.get(&shown.port.get());
-                    if known.is_some_and(|known| known.state == State::Waiting) {
-                        shown.state = State::Waiting;
-                    }
-                    self.shown.insert(shown.port.get(), shown);
+                self.plans.push_back((put, removed));
+                if self.plans.len() == 1 {
+                    self.begin();
                 }
-                self.removed = removed;
-                self.is_applying = true;
             }
             Report::Serving(port) => self.show(port, State::Served, |shown| {
                 format!("→ {}", Escaped(&shown.target))
@@ -197,6 +189,18 @@ impl Reporter {
         false
     }
 
+    /// Takes up the projects of the next batch.
+    fn begin(&mut self) {
+        let put = self.plans.front_mut().map(|(put, _)| mem::take(put));
+        for mut shown in put.unwrap_or_default() {
+            let known = self.shown.get(&shown.port.get());
+            if known.is_some_and(|known| known.state == State::Waiting) {
+                shown.state = State::Waiting;
+            }
+            self.shown.insert(shown.port.get(), shown);
+        }
+    }
+
     fn show(&mut self, port: u16, state: State, what: impl FnOnce(&Shown) -> String) {
         if let Some(shown) = self.shown.get_mut(&port) {
             shown.state = state;
@@ -213,7 +217,6 @@ impl Reporter {
 
     /// Shows the ports that the batch has changed or removed, and how many there are now.
     fn applied(&mut self) {
-        self.is_applying = false;
         let planned = self
             .shown
             .values()
@@ -222,8 +225,8 @@ impl Reporter {
         for port in planned {
             self.take(Report::Serving(port));
         }
-        // A port that one project leaves and another gets is both.
-        for port in mem::take(&mut self.removed) {
+        let removed = self.plans.pop_front().map(|(_, removed)| removed);
+        for port in removed.unwrap_or_default() {
             self.show(port.get(), State::Waiting, |_| {
                 "is no longer served".to_owned()
             });
@@ -246,6 +249,7 @@ impl Reporter {
             let all = counted(all, "project");
             self.text.push_str(&format!("{all}{note}\n"));
         }
+        self.begin();
     }
 
     /// Prints what holds the ports that are held since the last time.
@@ -335,4 +339,58 @@ fn holder(held: &Held) -> String {
         other_user: held.other_user,
     };
     holder.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(number: u16) -> Port {
+        Port::try_from(number).expect("not 0")
+    }
+
+    fn shown(number: u16, path: &str) -> Shown {
+        let upstream = UpstreamOptions {
+            target: "http://a".parse().expect("a URL"),
+            tls: None,
+            proxy: None,
+        };
+        let project = Project::recorded(path.as_ref()).expect("absolute");
+        Shown::new(port(number), project, &upstream)
+    }
+
+    #[test]
+    fn a_batch_may_be_planned_before_the_last_one_is_applied() {
+        let mut reporter = Reporter::new(&Store::new("/nowhere/registry.json".into()));
+        let mut take = |reports: Vec<Report>| {
+            for report in reports {
+                reporter.take(report);
+            }
+            let used = mem::take(&mut reporter.used);
+            let used = used.iter().map(|it| it.path().display().to_string());
+            (mem::take(&mut reporter.text), used.collect::<Vec<_>>())
+        };
+        let none = Vec::<String>::new();
+        let both = vec![shown(1, "/a"), shown(2, "/b")];
+        let both = take(vec![
+            Report::Plan(both, Vec::new()),
+            Report::Serving(1),
+            Report::Serving(2),
+            Report::Applied,
+        ]);
+        let text = "1  a  → http://a\n2  b  → http://a\n2 projects\n";
+        assert_eq!(both, (text.to_owned(), none.clone()));
+        let plans = take(vec![
+            Report::Plan(Vec::new(), vec![port(1)]),
+            Report::Plan(vec![shown(1, "/c")], vec![port(2)]),
+            Report::Used(1),
+        ]);
+        assert_eq!(plans, (String::new(), vec!["/a".to_owned()]));
+        let first = take(vec![Report::Applied]);
+        let text = "1  a  is no longer served\n1 project\n";
+        assert_eq!(first, (text.to_owned(), none));
+        let second = take(vec![Report::Used(2), Report::Serving(1), Report::Applied]);
+        let text = "1  c  → http://a\n2  b  is no longer served\n";
+        assert_eq!(second, (text.to_owned(), vec!["/b".to_owned()]));
+    }
 }
