@@ -74,6 +74,25 @@ fn a_port_that_is_taken_over_follows_the_registry_when_it_is_given_back() {
     own.stop();
 }
 
+#[test]
+fn a_port_is_taken_over_however_many_subscribers_there_are() {
+    let (home, [shop, _]) = home_with_two();
+    let all = All::start(&home, &["--mock"]);
+    all.wait_for("2 projects\n");
+    let tails = (0..8).map(|_| Tail::start(&home, &["../web", "--json"]));
+    let mut tails: Vec<Tail> = tails.collect();
+    for tail in &mut tails {
+        tail.event("hello");
+    }
+    let own = Serving::start(&home, &["--mock"]);
+    assert_eq!(served_by(shop).as_deref(), Some("serve"));
+    own.stop();
+    wait_until("the port is given back", Some("all".to_owned()), || {
+        served_by(shop)
+    });
+    all.stop();
+}
+
 /// A running `ic tail`, killed when it is dropped.
 struct Tail(Child, BufReader<ChildStdout>);
 

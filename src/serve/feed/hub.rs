@@ -271,6 +271,23 @@ impl Subscriber {
     /// From now on only lines about `port` are queued, after `hello` and what is recorded of it; those that are queued are dropped.
     /// Without a `hello` the port is not served, and the last line follows.
     pub fn select(&self, port: u16, hello: Option<Line>) {
+        let has_ended = hello.is_none();
+        let first = hello.unwrap_or_else(|| Event::Bye.line());
+        self.replace_queue(|recording| Queue {
+            has_ended,
+            ..Queue::new(first, recording.filter(|_| !has_ended), Some(port))
+        });
+    }
+
+    /// No lines follow; those that are queued are dropped.
+    pub fn end(&self) {
+        self.replace_queue(|_| Queue {
+            has_ended: true,
+            ..Queue::default()
+        });
+    }
+
+    fn replace_queue(&self, new: impl FnOnce(Option<&Recording>) -> Queue) {
         let mut state = self.hub.state.borrow_mut();
         let State {
             queues, recording, ..
@@ -278,11 +295,8 @@ impl Subscriber {
         let Some(queue) = queues.get_mut(self.key) else {
             return;
         };
-        let has_ended = hello.is_none();
-        let first = hello.unwrap_or_else(|| Event::Bye.line());
         let waker = queue.waker.take();
-        *queue = Queue::new(first, recording.as_ref().filter(|_| !has_ended), Some(port));
-        queue.has_ended = has_ended;
+        *queue = new(recording.as_ref());
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -189,24 +189,21 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publis
     let mut conn = Conn::new(stream);
     let (mut reader, writer) = conn.split();
     let first = |recording| hello(&publisher.instance(), publisher.sites(), recording);
-    let subscriber = match hub.subscribe(first) {
-        Ok(subscriber) => subscriber,
+    let wanted = match hub.subscribe(first) {
+        // One that holds a lease is sent no events: as a subscriber, it would make each request cost more.
+        Ok(subscriber) => publish(&mut reader, writer, subscriber, &hub, &*publisher).await,
+        // Nor does it need room among the subscribers.
         Err(lines) => {
-            // A failed write needs no handling: the connection ends here.
-            let _ = writer.write_all(lines.concat().as_bytes()).await;
-            return;
+            if writer.write_all(lines.concat().as_bytes()).await.is_err() {
+                return;
+            }
+            let late = async {
+                Timer::at(Instant::now() + LATE_COMMAND_MAX).await;
+                None
+            };
+            future::or(read_commands(&mut reader, |_| {}), late).await
         }
     };
-    let wanted = future::or(
-        read_commands(&mut reader, &subscriber, &hub, &*publisher),
-        async {
-            write_lines(writer, &subscriber).await;
-            None
-        },
-    )
-    .await;
-    // One that holds a lease is sent no events: as a subscriber, it would make each request cost more.
-    drop(subscriber);
     if let Some(port) = wanted {
         let lease = publisher.lease(port).await;
         let answer = match lease {
@@ -225,6 +222,38 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publis
     }
 }
 
+/// Sends the subscriber what is published, and runs its commands, until it disconnects, nothing follows, or it asks for a port,
+/// which is returned.
+async fn publish(
+    reader: &mut Reader<'_>,
+    writer: Writer<'_>,
+    subscriber: Subscriber,
+    hub: &Hub,
+    publisher: &dyn Publisher,
+) -> Option<u16> {
+    let act = |command| match command {
+        Command::Record(on) => hub.set_recording(on),
+        Command::Port(port) => {
+            let instance = publisher.site(port);
+            let hello = instance.map(|it| hello(&it, None, hub.is_recording()));
+            subscriber.select(port, hello);
+        }
+        Command::Yield(_) => {}
+    };
+    let mut writing = pin!(write_lines(writer, &subscriber));
+    let written = async {
+        writing.as_mut().await;
+        None
+    };
+    let wanted = future::or(read_commands(reader, act), written).await;
+    if wanted.is_some() {
+        // The answer must not begin within a line.
+        subscriber.end();
+        writing.await;
+    }
+    wanted
+}
+
 fn hello(instance: &InstanceInfo, sites: Option<Vec<InstanceInfo>>, recording: bool) -> Line {
     let event = Event::Hello {
         protocol: PROTOCOL,
@@ -236,26 +265,16 @@ fn hello(instance: &InstanceInfo, sites: Option<Vec<InstanceInfo>>, recording: b
     event.line()
 }
 
-/// Runs the commands of a subscriber until it disconnects or sends a line that is too long. Returns the port that it wants to
+/// Calls `act` with each command until the peer disconnects or sends a line that is too long. Returns the port that it wants to
 /// have, as soon as it asks for one.
-async fn read_commands(
-    reader: &mut Reader<'_>,
-    subscriber: &Subscriber,
-    hub: &Hub,
-    publisher: &dyn Publisher,
-) -> Option<u16> {
+async fn read_commands(reader: &mut Reader<'_>, act: impl Fn(Command)) -> Option<u16> {
     let mut wanted = None;
     while let Ok(Filled::Some) = reader.fill().await {
-        let act = |command| match command {
-            Command::Record(on) => hub.set_recording(on),
-            Command::Port(port) => {
-                let instance = publisher.site(port);
-                let hello = instance.map(|it| hello(&it, None, hub.is_recording()));
-                subscriber.select(port, hello);
-            }
+        let used = command::read(reader.bytes(), |command| match command {
             Command::Yield(port) => wanted = Some(port),
-        };
-        match command::read(reader.bytes(), act) {
+            command => act(command),
+        });
+        match used {
             Ok(used) => reader.consume(used),
             Err(command::TooLong) => return None,
         }
@@ -289,6 +308,9 @@ async fn write_lines(writer: Writer<'_>, subscriber: &Subscriber) {
 
 /// The version of the protocol, in the hello.
 const PROTOCOL: u32 = 1;
+
+/// How long one that is no subscriber may take to ask for a port.
+const LATE_COMMAND_MAX: Duration = Duration::from_secs(1);
 
 /// A recording continues this long without a subscriber: a page that is reloaded keeps it.
 const UNATTENDED_RECORDING_MAX: Duration = Duration::from_secs(60);
