@@ -1,6 +1,6 @@
 //! `/proc`: which sockets listen, and which processes have them open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -80,6 +80,8 @@ pub fn has_pid(process: u32, pid: u32) -> bool {
 /// Parses a table of `/proc/net/tcp`: the sockets that listen, each with its inode and owner (proc_pid_net(5)).
 fn parse(table: &str) -> Vec<(u64, Listener)> {
     const LISTEN: &str = "0A";
+    // A table changes while it is read, and may then have a socket twice.
+    let mut seen = HashSet::new();
     table
         .lines()
         .skip(1)
@@ -100,6 +102,7 @@ fn parse(table: &str) -> Vec<(u64, Listener)> {
             };
             Some((inode.parse().ok()?, listener))
         })
+        .filter(|(inode, _)| seen.insert(*inode))
         .collect()
 }
 
@@ -166,13 +169,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_listening_sockets_are_found() {
+    fn listening_sockets_are_found_once_each() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             \x20  0: 0100007F:22B8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3117 1 0 100 0 0 10 0\n\
             \x20  1: 0100007F:22B8 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000     0        0 3200 1 0 20 4 30 10 -1\n\
             \x20  2: 00000000:22B9 00000000:0000 0A 00000000:00000000 00:00000000 00000000 4294967294        0 3118 1 0 100 0 0 10 0\n\
             \x20  3: 00000000000000000000000001000000:22B8 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3119 1 0 100 0 0 10 0\n\
-            \x20  4: damaged\n";
+            \x20  4: 0100007F:22B8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3117 1 0 100 0 0 10 0\n\
+            \x20  5: damaged\n";
         let found: Vec<_> = parse(table)
             .into_iter()
             .map(|(inode, listener)| {
