@@ -197,7 +197,7 @@ fn a_tail_of_all_names_the_project_of_each_request() {
         let line = scope.spawn(|| {
             loop {
                 let line = text.line();
-                if !line.contains("(unreadable)") {
+                if !line.contains("(start not seen)") {
                     return line;
                 }
                 assert!(line.contains("  later  "), "{line}");

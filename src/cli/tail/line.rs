@@ -161,7 +161,8 @@ fn request(start: Option<&Start>) -> String {
             let path = path.as_deref().unwrap_or_default();
             format!("{} {}", Escaped(method), Escaped(path))
         }
-        _ => "(unreadable)".to_owned(),
+        Some(_) => "(unreadable)".to_owned(),
+        None => "(start not seen)".to_owned(),
     }
 }
 
@@ -229,9 +230,9 @@ mod tests {
         check(Style { is_screen: true, ..plain }, r#""outcome":"complete","status":204,"output_tokens":1"#, "12:34:56Z  \x1b[32m204 \x1b[0m         -     1.2 s      512 B    2.0 KiB  POST /v1/chat?a=…  1 tokens out\n");
         check(Style { names_project: true, ..plain }, r#""outcome":"complete","status":204,"model":"a\u001bb""#, "12:34:56Z  204          -     1.2 s      512 B    2.0 KiB  shop\\u{1b}  POST /v1/chat?a=…  a\\u{1b}b\n");
         let unreadable = start(r#"{"event":"start","id":7,"method":null,"path":null}"#);
-        for start in [None, Some(&unreadable)] {
+        for (start, expected) in [(None, "(start not seen)"), (Some(&unreadable), "(unreadable)")] {
             let line = plain.line("shop\u{1b}", start, &end(r#""outcome":"refused","status":400"#));
-            assert!(line.ends_with("  (unreadable)  refused\n"), "{line}");
+            assert!(line.ends_with(&format!("  {expected}  refused\n")), "{line}");
         }
     }
 
