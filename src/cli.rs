@@ -179,35 +179,41 @@ fn run_command(
         out,
     };
     mapping::suggest_with_registry(context.globals.registry.as_deref());
-    let description = arguments::description::<CommandLine>;
     logging::start(&context.environment, command.log_filter());
-    match command {
-        Command::List(list) => list.run(&mut context),
-        Command::Show(show) => show.run(&mut context),
-        Command::Allocate(allocate) => allocate.run(&mut context),
-        Command::Remove(remove) => remove.run(&mut context),
-        Command::Move(moving) => moving.run(&mut context),
-        Command::Set(set) => set.run(&mut context),
-        Command::Check(check) => check.run(&mut context),
-        Command::Suggest(suggest) => suggest.run(&mut context),
-        Command::Status(status) => status.run(&mut context),
-        Command::Tail(tail) => tail.run(&mut context),
-        Command::Ui(ui) => ui.run(&mut context),
-        Command::Prune(prune) => prune.run(&mut context),
-        Command::Export(export) => export.run(&mut context),
-        Command::Import(import) => import.run(&mut context),
-        Command::Reset(reset) => reset.run(&mut context),
-        Command::Serve(serve) => serve.run(&mut context),
-        Command::Run(run) => run.run(&mut context),
-        Command::Stop(stop) => stop.run(&mut context),
-        Command::Service(service) => service.run(&serve_line, &mut context),
-        Command::Health(health) => health.run(&mut context),
-        Command::Doctor(doctor) => doctor.run(&mut context),
-        Command::Env(env) => env.run(&mut context),
-        Command::Snippet(snippet) => snippet.run(&mut context),
-        Command::Mock(mock) => mock.run(),
-        Command::Completions(completions) => completions.run(&description(), &mut context),
-        Command::Man(man) => man.run(&description(), &mut context),
+    command.run(&mut context)
+}
+
+impl Command {
+    fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
+        let description = arguments::description::<CommandLine>;
+        match self {
+            Command::List(list) => list.run(context),
+            Command::Show(show) => show.run(context),
+            Command::Allocate(allocate) => allocate.run(context),
+            Command::Remove(remove) => remove.run(context),
+            Command::Move(moving) => moving.run(context),
+            Command::Set(set) => set.run(context),
+            Command::Check(check) => check.run(context),
+            Command::Suggest(suggest) => suggest.run(context),
+            Command::Status(status) => status.run(context),
+            Command::Tail(tail) => tail.run(context),
+            Command::Ui(ui) => ui.run(context),
+            Command::Prune(prune) => prune.run(context),
+            Command::Export(export) => export.run(context),
+            Command::Import(import) => import.run(context),
+            Command::Reset(reset) => reset.run(context),
+            Command::Serve(serve) => serve.run(context),
+            Command::Run(run) => run.run(context),
+            Command::Stop(stop) => stop.run(context),
+            Command::Service(service) => service.run(&serve_line, context),
+            Command::Health(health) => health.run(context),
+            Command::Doctor(doctor) => doctor.run(context),
+            Command::Env(env) => env.run(context),
+            Command::Snippet(snippet) => snippet.run(context),
+            Command::Mock(mock) => mock.run(),
+            Command::Completions(completions) => completions.run(&description(), context),
+            Command::Man(man) => man.run(&description(), context),
+        }
     }
 }
 
