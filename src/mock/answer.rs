@@ -1,5 +1,6 @@
 //! The content of a response, as all APIs of the mock make it.
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// The content of a response.
@@ -25,11 +26,14 @@ pub enum Answer {
 
 impl Answer {
     /// A document with status 200.
-    pub fn document(body: &Value) -> Self {
+    pub fn document(body: &impl Serialize) -> Self {
+        // Serialising texts and numbers cannot fail.
+        let mut body = serde_json::to_string(body).unwrap_or_default();
+        body.push('\n');
         Answer::Document {
             status: 200,
             fields: "",
-            body: format!("{body}\n"),
+            body,
         }
     }
 

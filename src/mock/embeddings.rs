@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::answer::Answer;
 use super::chat::model;
@@ -32,6 +33,10 @@ pub fn embeddings(request: &Request) -> Result<Answer, Refusal> {
         Value::Array(inputs) if inputs.iter().any(|input| !input.is_number()) => &inputs[..],
         one => std::slice::from_ref(one),
     };
+    if inputs.len() > INPUTS_MAX {
+        let message = format!("input has to have at most {INPUTS_MAX} elements");
+        return Err(Refusal::invalid("input", message));
+    }
     let is_base64 = body["encoding_format"] == "base64";
     let mut tokens = 0;
     let mut data = Vec::new();
@@ -39,24 +44,62 @@ pub fn embeddings(request: &Request) -> Result<Answer, Refusal> {
         let input = input.to_string();
         tokens += words(&input);
         let vector = vector(&input, dimensions);
-        let embedding = if is_base64 {
-            json!(base64(&vector))
-        } else {
-            json!(vector)
-        };
-        data.push(json!({"object": "embedding", "index": index, "embedding": embedding}));
+        data.push(Embedding {
+            object: "embedding",
+            index,
+            embedding: match is_base64 {
+                true => Vector::Base64(base64(&vector)),
+                false => Vector::Numbers(vector),
+            },
+        });
     }
-    Ok(Answer::document(&json!({
-        "object": "list", "data": data, "model": model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    })))
+    Ok(Answer::document(&Embeddings {
+        object: "list",
+        data,
+        model,
+        usage: Usage {
+            prompt_tokens: tokens,
+            total_tokens: tokens,
+        },
+    }))
+}
+
+/// The response. Not a [`Value`], which takes many times the memory of a number for each.
+#[derive(Serialize)]
+struct Embeddings<'a> {
+    object: &'static str,
+    data: Vec<Embedding>,
+    model: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Vector,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Vector {
+    Numbers(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
 }
 
 /// A vector of length 1 that depends on every byte of `text`.
 fn vector(text: &str, dimensions: usize) -> Vec<f32> {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
     let component = |index: usize| {
-        let mut hasher = DefaultHasher::new();
-        (text, index).hash(&mut hasher);
+        let mut hasher = hasher.clone();
+        index.hash(&mut hasher);
         (hasher.finish() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     };
     let components: Vec<f32> = (0..dimensions).map(component).collect();
@@ -76,6 +119,9 @@ const DIMENSIONS: usize = 1536;
 
 /// More than any model of today returns.
 const DIMENSIONS_MAX: usize = 4096;
+
+/// As OpenAI's API.
+const INPUTS_MAX: usize = 2048;
 
 #[cfg(test)]
 mod tests {

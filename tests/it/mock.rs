@@ -667,6 +667,9 @@ fn a_bad_request_gets_the_error_of_its_api() {
         400,
         "between 1 and 4096",
     );
+    // Each takes some KiB of memory.
+    let many = json!({"model": "m", "input": vec!["a"; 2049]}).to_string();
+    check(&mock, embeddings, &many, 400, "at most 2048 elements");
     for api in [CHAT, COMPLETIONS, RESPONSES, MESSAGES] {
         for model in [Value::Null, json!(""), json!(7)] {
             let mut body = (api.ask)("hello");
