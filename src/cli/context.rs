@@ -102,7 +102,8 @@ impl RegistryHandle {
         Ok(updated.value)
     }
 
-    /// The project's port, allocated now if it had none (with a note if a folder above it has one), and the result of `also`, another change in the same critical section.
+    /// The project's port, allocated now if it had none (with a note if a folder above it has one), and the result of `also`,
+    /// another change in the same critical section.
     ///
     /// # Errors
     ///

@@ -13,9 +13,11 @@ mod options;
 mod unused;
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use argh::{
-    ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FlagInfoKind, FromArgs, SubCommand,
+    ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FlagInfo, FlagInfoKind, FromArgs,
+    Optionality, SubCommand,
 };
 
 use crate::serve::feed::OwnSocket;
@@ -30,8 +32,9 @@ use self::options::{note_others, refuse_others};
 use self::unused::why_unused;
 use super::address::mapping_of;
 use super::env::variables;
+use super::identity::instance_template;
 use super::serve::{Prepared, Serve};
-use super::settings::Environment;
+use super::settings::{Environment, SourcedValue, TARGET_URL};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
@@ -39,7 +42,7 @@ use crate::machine::interceptor::interceptor_at;
 use crate::machine::survey::is_for;
 use crate::text::{Escaped, io_message, raw};
 
-/// `ic run`, with every option of `ic serve`. argh cannot include one command's options in another, so its traits are
+/// `ic run`, with the options of `ic serve`. argh cannot include one command's options in another, so its traits are
 /// implemented here with those of [`Serve`] and `Program`.
 #[derive(Debug, PartialEq)]
 pub struct Run {
@@ -68,8 +71,7 @@ pub struct Run {
             interceptor already runs for the project on the port, the program uses that one; when it ends,\n\
             ic serves the port itself. Signals sent to ic are forwarded to the program, except those that\n\
             it gets itself because they are sent to the process group. If ic is killed, the program gets\n\
-            SIGTERM, and SIGKILL five seconds later. The options are those of `ic serve`. Only errors are\n\
-            logged unless RUST_LOG is set.",
+            SIGTERM, and SIGKILL five seconds later. Only errors are logged unless RUST_LOG is set.",
     error_code(
         2,
         "an option or a variable has an invalid value, or differs from the running interceptor's"
@@ -107,15 +109,16 @@ impl Run {
                 "`--listen` is for `ic serve`: the program needs a URL, and a Unix socket has none; leave it out",
             ));
         }
-        let prepared = self.serve.prepare(context, None, STOP_SIGNALS);
-        let prepared = match prepared.map_err(|failure| (self.running(context), failure)) {
+        let prepared = match self.serve.prepare(context, None, STOP_SIGNALS) {
             Ok(prepared) => Ok(prepared),
             // A field may need a variable that only that one has.
-            Err((Some(running), failure)) => {
-                log::debug!("the port cannot be served here: {failure}");
-                Err(running)
-            }
-            Err((None, failure)) => return Err(failure),
+            Err(failure) => match self.running(context)? {
+                Some(running) => {
+                    log::debug!("the port cannot be served here: {failure}");
+                    Err(running)
+                }
+                None => return Err(failure),
+            },
         };
         let launcher = Launcher::new().map_err(|error| {
             Failure::could_not(format!("cannot receive signals: {}", io_message(&error)))
@@ -151,11 +154,22 @@ impl Run {
     }
 
     /// The address of the interceptor that runs for the project, for a run without options that one would have to follow.
-    fn running(&self, context: &Context<'_>) -> Option<SocketAddr> {
+    ///
+    /// # Errors
+    ///
+    /// Bad usage: a variable has an invalid value, also one that would not be used.
+    fn running(&self, context: &Context<'_>) -> Result<Option<SocketAddr>, Failure> {
         let mut given = self.given.iter();
         if !given.all(|option| ["--port", "--project"].contains(&&**option)) {
-            return None;
+            return Ok(None);
         }
+        let target = context.environment.variable(TARGET_URL);
+        target.as_ref().map(SourcedValue::target).transpose()?;
+        instance_template(&context.environment, None, None)?;
+        Ok(self.address_of_running(context))
+    }
+
+    fn address_of_running(&self, context: &Context<'_>) -> Option<SocketAddr> {
         let path = self.serve.project.as_deref();
         let port = match &self.serve.port {
             Some(port) => port.parse().ok()?,
@@ -238,6 +252,30 @@ fn interceptor(
 
 const ATTEMPTS_MAX: usize = 2;
 
+/// The options of `ic serve`. Those that are refused are not shown.
+static FLAGS: LazyLock<Vec<FlagInfo<'static>>> = LazyLock::new(|| {
+    let of_serve = Serve::get_args_info().flags.iter();
+    // argh's types cannot be cloned.
+    let flags = of_serve.map(|flag| FlagInfo {
+        kind: match flag.kind {
+            FlagInfoKind::Switch => FlagInfoKind::Switch,
+            FlagInfoKind::Option { arg_name } => FlagInfoKind::Option { arg_name },
+        },
+        optionality: match flag.optionality {
+            Optionality::Required => Optionality::Required,
+            Optionality::Optional => Optionality::Optional,
+            Optionality::Repeating => Optionality::Repeating,
+            Optionality::Greedy => Optionality::Greedy,
+        },
+        hidden: flag.hidden || REFUSED.contains(&flag.long),
+        ..*flag
+    });
+    flags.collect()
+});
+
+/// The options of `ic serve` that are refused.
+const REFUSED: [&str; 4] = ["--all", "--listen", "--listen-mode", "--idle-exit"];
+
 impl FromArgs for Run {
     fn from_args(command_name: &[&str], words: &[&str]) -> Result<Run, EarlyExit> {
         let (options, given, command) = split(words);
@@ -278,7 +316,7 @@ impl SubCommand for Run {
 impl ArgsInfo for Run {
     fn get_args_info() -> CommandInfoWithArgs {
         CommandInfoWithArgs {
-            flags: Serve::get_args_info().flags,
+            flags: &FLAGS,
             ..Program::get_args_info()
         }
     }

@@ -637,9 +637,16 @@ fn a_program_needs_no_variable_that_only_the_running_interceptor_needs() {
         .result(0);
     let home = home.with("SHOP_KEY", "k");
     let serving = Serving::start(&home, &[]);
-    let without = home.with("SHOP_KEY", "");
+    let mut without = home.with("SHOP_KEY", "");
     let ran = without.ic(["run", "--", "echo", "started"]);
     assert_eq!(ran.of_unused_run().result(0), "started\n");
+    for (name, value) in [("TARGET_LLM_URL", "abc"), ("SUPERMEMORY_USERNAME", "{a}")] {
+        without = without.with(name, value);
+        let ran = without.ic(["run", "--", "echo", "started"]);
+        let line = ran.complaint(2);
+        assert!(line.starts_with(&format!("`{name}={value}` ")), "{line}");
+        without = without.with(name, "");
+    }
     let missing = "the field `x-key` needs the variable SHOP_KEY, which is not set; set it, or leave the field out";
     let with_option = ["run", "--grace", "1", "--", "echo", "started"];
     assert_eq!(without.ic(with_option).complaint(2), missing);
@@ -647,6 +654,20 @@ fn a_program_needs_no_variable_that_only_the_running_interceptor_needs() {
     let ran = without.ic(["run", "--", "echo", "started"]);
     assert_eq!(ran.complaint(2), missing);
     TcpStream::connect(("localhost", port)).expect_err("nothing listens");
+}
+
+#[test]
+fn options_that_only_serve_takes_are_refused_and_not_shown() {
+    let home = Home::new();
+    let help = home.ic(["run", "--help"]).result(0);
+    for option in ["--all", "--listen", "--listen-mode", "--idle-exit"] {
+        assert!(!help.contains(&format!("  {option} ")), "{option}: {help}");
+        let value = (option != "--all").then_some("unix:/s");
+        let words = ["run", option].into_iter().chain(value);
+        let refused = home.ic(words.chain(["--", "true"])).complaint(2);
+        assert!(refused.starts_with(&format!("`{option}")), "{refused}");
+    }
+    assert!(help.contains("  --target URL "), "{help}");
 }
 
 #[test]
