@@ -289,8 +289,10 @@ fn of_all(context: &Context<'_>) -> Result<Vec<Running>, Failure> {
 /// registry's folder cannot be written.
 fn unclaimed(store: &Store, pid: u32) -> Result<u32, Failure> {
     match store.claim() {
-        Err(_) | Ok(Claim::HeldBy(Some(_))) => Ok(pid),
-        Ok(Claim::Ours(_)) => Err(none_of_all()),
+        Err(_) => Ok(pid),
+        Ok(Claim::HeldBy(Some(holder))) if holder == pid => Ok(pid),
+        // Another one may be another `ic stop --all`, which has the claim for a moment.
+        Ok(Claim::Ours(_) | Claim::HeldBy(Some(_))) => Err(none_of_all()),
         Ok(Claim::HeldBy(None)) => Err(Failure::could_not(
             "`ic serve --all` runs in another container or on another machine; stop it there",
         )),

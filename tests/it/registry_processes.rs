@@ -12,6 +12,7 @@ use std::{env, thread};
 use fs2::FileExt;
 use interceptor::registry::store::Claim;
 use interceptor::registry::{Port, PortRange, Project, Registry, Store};
+use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 
 #[test]
@@ -217,6 +218,10 @@ fn one_process_at_a_time_claims_a_registry() {
     assert_eq!(Store::new(link).claimed_by(), Some(second.child.id()));
     drop(second);
     assert!(matches!(store.claim().unwrap(), Claim::Ours(_)));
+    // A program that only reads the file, such as one that makes a backup, must not be taken for `ic serve --all`.
+    let mut reader = start("read", &file.with_extension("json.serve"), "", 0);
+    reader.wait_for_a_line();
+    assert_eq!(store.claimed_by(), None);
 }
 
 #[test]
@@ -322,6 +327,12 @@ fn child() {
             assert!(matches!(claim, Claim::Ours(_)), "{claim:?}");
             say(PortRange::DEFAULT.start());
             // Until the test ends.
+            std::io::stdin().read_to_string(&mut String::new()).unwrap();
+        }
+        "read" => {
+            let file = File::open(file).unwrap();
+            rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockShared).unwrap();
+            say(PortRange::DEFAULT.start());
             std::io::stdin().read_to_string(&mut String::new()).unwrap();
         }
         role => panic!("no role {role}"),

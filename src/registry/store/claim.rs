@@ -64,9 +64,13 @@ impl StorePaths {
     }
 }
 
-/// The process that has locked the file, `Some(None)` if it is not known; `None` if there is none.
+/// The process that has locked the file for writing, `Some(None)` if it is not known; `None` if there is none. One that has locked it
+/// for reading only is another program.
 fn holder(file: &File) -> Option<Option<u32>> {
     let lock = fcntl_getlk(file, &Flock::from(FlockType::WriteLock)).ok()??;
+    if lock.typ != FlockType::WriteLock {
+        return None;
+    }
     // On a network file system, that of another machine has a negative one.
     let pid = lock.pid.map(|pid| pid.as_raw_nonzero().get());
     Some(pid.and_then(|pid| u32::try_from(pid).ok()))
