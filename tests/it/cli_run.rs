@@ -331,9 +331,14 @@ fn a_program_does_not_outlive_ic() {
         ("it ignores SIGTERM", "", "", ""),
         ("it is stopped", "echo bye; exit", "kill -STOP $$", "bye"),
     ] {
-        let script = format!("trap '{trap}' TERM; echo ready\n{then}\n{WAIT}");
+        let script = format!(
+            "trap 'echo watched' USR1; trap '{trap}' TERM; echo ready; read line\n{then}\n{WAIT}"
+        );
         let (mut ic, mut out) = started(&home, free_port(), &script);
         assert_eq!(line(&mut out), "ready", "{why}");
+        // It forwards signals once the guard knows the program.
+        kill_process(Pid::from_child(&ic), Signal::USR1).expect("it runs");
+        assert_eq!(line(&mut out), "watched", "{why}");
         let input = ic.stdin.take();
         ic.kill().expect("it runs");
         ic.wait().expect("it ends");
