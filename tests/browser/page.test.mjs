@@ -471,6 +471,37 @@ check('requests of real interceptors appear as they start, and end', async (home
   });
 });
 
+check('requests of one process for all projects are those of their projects', async (home) => {
+  three(home);
+  const notes = home.port + 2;
+  await home.start(['serve', '--all', '--mock'], /^\d+ projects?/m);
+  const { url } = await home.ui();
+  const ask = (port) => fetch(`http://127.0.0.1:${port}/v1/models`).then((answer) => answer.text());
+  await onPage(url, async (page) => {
+    await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
+    await projectRow(page, 'notes').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
+    await page.keyboard.press('2');
+    await button(page, 'Record all projects').waitFor();
+    await ask(home.port);
+    await ask(notes);
+    const rows = page.locator('#requests-list .row');
+    await rows.filter({ hasText: 'shop' }).waitFor();
+    await rows.filter({ hasText: 'notes' }).waitFor();
+    await page.locator('#requests select').selectOption({ label: `notes · ${notes}` });
+    await rows.filter({ hasText: 'shop' }).waitFor({ state: 'detached' });
+    assert.equal(await rows.count(), 1);
+
+    // A project that comes later has requests too; one that goes can no longer be chosen.
+    home.mkdir('later');
+    const port = Number(home.ic('allocate', '-q', home.path('later')));
+    await page.locator('#requests select option', { hasText: 'later' }).waitFor({ state: 'attached' });
+    home.ic('remove', home.path('notes'));
+    await page.locator('#requests select option', { hasText: 'notes' }).waitFor({ state: 'detached' });
+    await ask(port);
+    await rows.filter({ hasText: 'later' }).waitFor();
+  });
+});
+
 check('requests are filtered by text, project, class and errors', async (home) => {
   const feeds = [new Feed(home, 4242, { project: 'one', port: 1 }), new Feed(home, 4243, { project: 'two', port: 2 })];
   const { url } = await home.ui();
@@ -491,7 +522,7 @@ check('requests are filtered by text, project, class and errors', async (home) =
     await button(page, /^4xx/).click();
     await shows('limited');
     await button(page, /^All\s*\d/).click();
-    await page.locator('#requests select').selectOption('4243');
+    await page.locator('#requests select').selectOption('4243:2');
     await shows('broken', 'left');
     await page.locator('#requests select').selectOption('');
     await page.keyboard.press('/');
