@@ -262,7 +262,7 @@ impl Doctor {
         if route.target.is_https() {
             findings.push(checks::certificate(&route.target, route.is_insecure));
         }
-        let (finding, first_model) = checks::api(&models);
+        let (finding, first_model) = checks::api(&models, chain.has_key());
         findings.push(finding);
         if self.no_stream {
             return Ok(());

@@ -57,6 +57,16 @@ const ROWS: &[Row] = &[
         "is this the LLM proxy's port and path?",
     ),
     (
+        "the target refuses the key",
+        || {
+            let other = a_server("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}");
+            let home = Home::new().with("OPENAI_API_KEY", "sk-wrong");
+            SetUp::new(home, &["--target", &other], ())
+        },
+        "API /v1/models is answered with 401: the key in OPENAI_API_KEY was refused",
+        "set a valid one",
+    ),
+    (
         "clients' base URL has /v1 twice",
         || {
             let home = Home::new().with("OPENAI_BASE_URL", "http://localhost:8888/v1/v1");
@@ -179,6 +189,58 @@ fn without_ports(text: &str) -> String {
         out.push(c);
     }
     out
+}
+
+/// Requests the models of a server that always sends `answer`; returns the finding of the check `API`.
+#[track_caller]
+fn api_finding(home: &Home, answer: &'static str) -> String {
+    let ran = home.ic(["doctor", "--target", &a_server(answer)]);
+    assert_eq!(wrong(&ran), [""; 0]);
+    let mut lines = ran.out.lines();
+    let line = lines.find(|line| line.contains(" API "));
+    line.unwrap_or_else(|| panic!("no check of the API: {ran:?}"))
+        .to_owned()
+}
+
+#[test]
+fn a_target_that_lists_no_models_is_not_wrong() {
+    let home = Home::new();
+    let said = api_finding(
+        &home,
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 22\r\n\r\n{\"detail\":\"Not Found\"}",
+    );
+    assert!(said.starts_with("- API "), "{said}");
+    assert!(
+        said.contains("lists no models; name one with --model"),
+        "{said}"
+    );
+    let said = api_finding(
+        &home,
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}",
+    );
+    assert!(
+        said.ends_with("it wants a key; set OPENAI_API_KEY to look further"),
+        "{said}"
+    );
+    let home = home.with("OPENAI_API_KEY", "sk-limited");
+    let said = api_finding(
+        &home,
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\n{}",
+    );
+    assert!(
+        said.contains("may not list models; name one with --model"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_list_of_models_in_chunks_is_read() {
+    let said = api_finding(
+        &Home::new(),
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+         9\r\n{\"data\":[\r\ne\r\n{\"id\":\"a\"}]}  \r\n0\r\n\r\n",
+    );
+    assert_eq!(said, "✓ API        /v1/models lists 1 model");
 }
 
 #[test]

@@ -53,6 +53,11 @@ impl<'a> Chain<'a> {
         })
     }
 
+    /// Whether requests have the key in `OPENAI_API_KEY`.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Requests the list of models through the interceptor.
     pub fn models(&self) -> Result<Response, Unreachable> {
         self.through("GET", "/v1/models", None, ANSWER_TIME_MAX)

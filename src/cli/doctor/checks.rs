@@ -262,8 +262,8 @@ pub fn certificate(target: &Target, is_insecure: bool) -> Finding {
     }
 }
 
-/// Checks the target's response to a request for its models; returns the first of them too.
-pub fn api(response: &Response) -> (Finding, Option<String>) {
+/// Checks the target's response to a request for its models, which had the user's key if `has_key`; returns the first of them too.
+pub fn api(response: &Response, has_key: bool) -> (Finding, Option<String>) {
     const CHECK: &str = "API";
     let status = response.status;
     let document = response.json().unwrap_or_default();
@@ -277,14 +277,32 @@ pub fn api(response: &Response) -> (Finding, Option<String>) {
     let by = response.server.as_ref();
     let by = by.map_or(String::new(), |server| format!(" by `{server}`"));
     let answered = format!("/v1/models is answered with {status}{by}");
-    let finding = if matches!(status, 401 | 403) {
-        let message = format!("{answered}: it wants a key; set OPENAI_API_KEY to look further");
-        Finding::note(CHECK, message)
-    } else {
-        let message = format!(
-            "{answered}, not with a list of models; is this the LLM proxy's port and path?"
-        );
-        Finding::wrong(CHECK, message)
+    let finding = match status {
+        401 if has_key => Finding::wrong(
+            CHECK,
+            format!("{answered}: the key in OPENAI_API_KEY was refused; set a valid one"),
+        ),
+        403 if has_key => Finding::note(
+            CHECK,
+            format!(
+                "{answered}: the key in OPENAI_API_KEY may not list models; name one with --model"
+            ),
+        ),
+        401 | 403 => Finding::note(
+            CHECK,
+            format!("{answered}: it wants a key; set OPENAI_API_KEY to look further"),
+        ),
+        // An API without such a list answers in JSON; another server on the port does not.
+        404 | 405 | 501 if document.is_object() => Finding::note(
+            CHECK,
+            format!("{answered}: the target lists no models; name one with --model"),
+        ),
+        _ => Finding::wrong(
+            CHECK,
+            format!(
+                "{answered}, not with a list of models; is this the LLM proxy's port and path?"
+            ),
+        ),
     };
     (finding, None)
 }
@@ -332,7 +350,7 @@ mod tests {
     fn an_api_is_one_that_lists_its_models() {
         #[track_caller]
         fn check(response: Response, verdict: Verdict, says: &str) {
-            let finding = own_error(&response).unwrap_or_else(|| api(&response).0);
+            let finding = own_error(&response).unwrap_or_else(|| api(&response, false).0);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert!(finding.message.contains(says), "{finding:?}");
         }
