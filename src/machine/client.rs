@@ -1,7 +1,7 @@
 //! A plain HTTP/1.1 client: one request on a connection of its own, with a time limit for everything. The response comes with
 //! the times at which its events arrived, so that a buffered stream can be told from one that flows.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub struct Response {
     pub server: Option<String>,
     /// The value of `Content-Type`, empty where there is none.
     pub content_type: String,
+    /// The value of `Content-Encoding`, which no request asks for; `None` also for `identity`.
+    pub content_encoding: Option<String>,
     /// The value of `x-ic-error`, which marks an error of an interceptor itself.
     pub ic_error: Option<String>,
     /// The body without its framing, as far as it has arrived.
@@ -112,7 +114,7 @@ fn format(request: &Request<'_>) -> String {
         ..
     } = request;
     let mut text = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ic\r\nAccept: */*\r\nConnection: close\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ic\r\nAccept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
     );
     if let Some(key) = key {
         text.push_str(&format!("Authorization: Bearer {key}\r\n"));
@@ -127,8 +129,9 @@ fn format(request: &Request<'_>) -> String {
     text
 }
 
-/// Reads a response until it is complete, the connection closes, or [`BODY_BYTES_MAX`]. `response` is set when its head is
-/// complete, and its body grows as it arrives.
+/// Reads a response until it is complete, the connection closes, or [`BODY_BYTES_MAX`]; a stream of events until its end mark, or
+/// until no more come for [`QUIET_MAX`], since some servers leave the connection open. `response` is set when its head is complete,
+/// and its body grows as it arrives.
 async fn receive(stream: &Stream, response: &mut Option<Response>) -> io::Result<()> {
     let sent = Instant::now();
     let mut unread = Vec::new();
@@ -154,10 +157,19 @@ async fn receive(stream: &Stream, response: &mut Option<Response>) -> io::Result
         if events > 0 {
             response.arrivals.push((sent.elapsed(), events));
         }
-        if body.is_complete()
+        let new = &response.body[before.saturating_sub(END_MARK.len() - 1)..];
+        let is_over = body.is_complete()
             || response.body.len() > BODY_BYTES_MAX
-            || read(stream, &mut unread).await? == 0
-        {
+            || response.is_event_stream() && new.windows(END_MARK.len()).any(|at| at == END_MARK);
+        let seen: usize = response.arrivals.iter().map(|(_, events)| events).sum();
+        let quiet = async {
+            match seen >= BEGUN_EVENTS_MIN {
+                true => Timer::at(Instant::now() + QUIET_MAX).await,
+                false => pending().await,
+            };
+            Ok(0)
+        };
+        if is_over || future::or(read(stream, &mut unread), quiet).await? == 0 {
             return Ok(());
         }
     }
@@ -185,6 +197,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(usize, Response, Framing)>, Error>
             status: head.status,
             server: field("server"),
             content_type: field("content-type").unwrap_or_default(),
+            content_encoding: field("content-encoding")
+                .filter(|coding| !coding.eq_ignore_ascii_case("identity")),
             ic_error: field("x-ic-error"),
             ..Response::default()
         };
@@ -216,6 +230,15 @@ fn invalid(error: Error) -> io::Error {
 /// The field that starts the data of an event.
 const EVENT: &[u8] = b"data:";
 
+/// The last event of a stream in OpenAI's chat API.
+const END_MARK: &[u8] = b"data: [DONE]";
+
+/// Between two events of an answer that has begun.
+const QUIET_MAX: Duration = Duration::from_secs(5);
+
+/// Before its text, a model may think for long after one event, which gives its role.
+const BEGUN_EVENTS_MIN: usize = 8;
+
 /// For one read.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -232,9 +255,17 @@ mod tests {
     /// What comes of a response that arrives in two parts, after which the connection is closed, or stays open for longer
     /// than the limit.
     fn outcome(parts: [&'static [u8]; 2], closes: bool) -> Result<Response, Unreachable> {
+        let limit = Duration::from_millis(if closes { 10_000 } else { 200 });
+        outcome_within(parts, closes, limit)
+    }
+
+    fn outcome_within(
+        parts: [&'static [u8]; 2],
+        closes: bool,
+        limit: Duration,
+    ) -> Result<Response, Unreachable> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        let limit = Duration::from_millis(if closes { 10_000 } else { 200 });
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("the request");
             let mut request = [0; 1024];
@@ -331,6 +362,25 @@ mod tests {
         let mut received = Vec::new();
         stream.read_to_end(&mut received).expect("its end");
         assert_eq!(received, b"");
+    }
+
+    #[test]
+    fn a_stream_that_stays_open_ends_at_its_end_mark_or_when_no_more_events_come() {
+        #[track_caller]
+        fn check(last: &'static [u8], events: usize, elapsed_max: Duration) {
+            let head =
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: [DO";
+            let began = Instant::now();
+            let limit = Duration::from_secs(60);
+            let response = outcome_within([head, last], false, limit).expect("a response");
+            let elapsed = began.elapsed();
+            assert!(elapsed < elapsed_max, "{elapsed:?}");
+            let seen: usize = response.arrivals.iter().map(|(_, events)| events).sum();
+            assert_eq!(seen, events);
+        }
+        check(b"NE]\n\n", 2, QUIET_MAX);
+        let rest = b"\n\ndata:\n\ndata:\n\ndata:\n\ndata:\n\ndata:\n\ndata:\n\n";
+        check(rest, 8, Duration::from_secs(30));
     }
 
     #[test]

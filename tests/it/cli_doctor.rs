@@ -369,7 +369,7 @@ pub fn a_buffering_hop(port: u16) -> String {
 }
 
 /// Responds to one request of each connection until the process exits.
-fn serve(answer: impl Fn(TcpStream, &[u8]) + Send + 'static) -> String {
+pub fn serve(answer: impl Fn(TcpStream, &[u8]) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     thread::spawn(move || {

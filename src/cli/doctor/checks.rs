@@ -292,6 +292,12 @@ pub fn api(response: &Response, has_key: bool) -> (Finding, Option<String>) {
             CHECK,
             format!("{answered}: it wants a key; set OPENAI_API_KEY to look further"),
         ),
+        200 if response.content_encoding.is_some() => Finding::note(
+            CHECK,
+            format!(
+                "{answered} and a compressed body, which was not asked for; name a model with --model"
+            ),
+        ),
         // An API without such a list answers in JSON; another server on the port does not.
         404 | 405 | 501 if document.is_object() => Finding::note(
             CHECK,
@@ -367,6 +373,11 @@ mod tests {
             Verdict::Wrong,
             "the LLM proxy's port",
         );
+        let compressed = Response {
+            content_encoding: Some("gzip".to_owned()),
+            ..response(200, "\x1f")
+        };
+        check(compressed, Verdict::Note, "200 and a compressed body");
         // An error of ic itself, such as a bad certificate, is shown as it is.
         let own = Response {
             ic_error: Some("tls".to_owned()),

@@ -88,7 +88,15 @@ fn event_stream<'a>(
     sender: &str,
 ) -> Result<&'a Response, String> {
     let response = match result {
-        Ok(response) if response.is_event_stream() => return Ok(response),
+        Ok(response) if response.is_event_stream() => {
+            return match &response.content_encoding {
+                None => Ok(response),
+                Some(coding) => Err(format!(
+                    "{sender} sends the stream compressed ({coding}), which was not asked for; switch off compression of \
+                     `text/event-stream` there"
+                )),
+            };
+        }
         Ok(response) => response,
         Err(why) => return Err(format!("{sender} {why}")),
     };
@@ -162,7 +170,8 @@ pub fn flow(arrivals: &[(Duration, usize)]) -> Flow {
         .filter(|pair| pair[1].0 - pair[0].0 > SAME_BLOCK)
         .count();
     let spread = last - first;
-    let together = spread < MOMENT && spread * 10 < first;
+    // A fast model takes as little, but its events arrive one after the other.
+    let together = spread < MOMENT && spread * 10 < first && blocks * EVENTS_TOGETHER_MIN <= events;
     let in_blocks = blocks * BLOCK_EVENTS_MIN <= events;
     // A stream that starts at once is not buffered: its text may have been generated before.
     if first > MOMENT && (together || in_blocks) {
@@ -180,6 +189,9 @@ const MOMENT: Duration = Duration::from_millis(40);
 
 /// Less than a model takes to generate a token.
 const SAME_BLOCK: Duration = Duration::from_micros(200);
+
+/// Events in a block of a stream that arrives within a moment: a fast model sends fewer at a time.
+const EVENTS_TOGETHER_MIN: usize = 4;
 
 /// A fast sender puts a few events into one segment; a buffer holds dozens.
 const BLOCK_EVENTS_MIN: usize = 10;
@@ -262,6 +274,17 @@ mod tests {
             "several in a part",
             (0..20).map(|n| (ms(20 + n * 40), 2)),
             Flow::Steady(40, ms(760) / 39),
+        );
+        let us = |n: u64| Duration::from_micros(500_000 + n * 500);
+        check(
+            "2,000 tokens a second after half a second",
+            (0..41).map(|n| (us(n), 1)),
+            Flow::Steady(41, Duration::from_micros(500)),
+        );
+        check(
+            "a short answer, at once",
+            [(ms(820), 8)],
+            Flow::Blocks(8, 1, ms(820)),
         );
         check("at once", [(ms(820), 41)], Flow::Blocks(41, 1, ms(820)));
         check(
