@@ -2,14 +2,11 @@
 //! cannot be written.
 
 use std::any::Any;
-use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::cli_doctor::{a_buffering_hop, a_server, mock, serve, wrong};
+use crate::cli_doctor::{a_buffering_hop, a_server, mock, wrong};
 use crate::cli_home::{Home, free_port, held_port};
 use crate::support::{DEADLINE, Launch};
 
@@ -192,88 +189,6 @@ fn without_ports(text: &str) -> String {
         out.push(c);
     }
     out
-}
-
-/// A target that lists one model; `stream` responds to a chat.
-fn a_model(stream: impl Fn(TcpStream) + Send + 'static) -> String {
-    serve(move |mut client, request| match request {
-        [b'G', ..] => {
-            let _ = client.write_all(
-                b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{\"data\":[{\"id\":\"mod\"}]}",
-            );
-        }
-        _ => stream(client),
-    })
-}
-
-/// The finding of the check `Streaming` with this target.
-#[track_caller]
-fn streaming_finding(target: &str) -> String {
-    let ran = Home::new().ic(["doctor", "--target", target]);
-    assert_eq!(wrong(&ran), [""; 0]);
-    let mut lines = ran.out.lines();
-    let line = lines.find(|line| line.contains(" Streaming "));
-    line.unwrap_or_else(|| panic!("no check of the stream: {ran:?}"))
-        .to_owned()
-}
-
-const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
-
-#[test]
-fn a_fast_model_is_not_said_to_buffer() {
-    let target = a_model(|mut client| {
-        let _ = client.set_nodelay(true);
-        let _ = client.write_all(format!("{EVENTS}Connection: close\r\n\r\n").as_bytes());
-        // It thinks for long, and then generates 2,000 tokens a second.
-        thread::sleep(Duration::from_millis(450));
-        for _ in 0..40 {
-            thread::sleep(Duration::from_micros(500));
-            let _ = client.write_all(b"data: {}\n\n");
-        }
-        let _ = client.write_all(b"data: [DONE]\n\n");
-    });
-    let said = streaming_finding(&target);
-    assert!(
-        said.starts_with("✓ Streaming  41 events through ic"),
-        "{said}"
-    );
-}
-
-#[test]
-fn a_compressed_stream_is_named_as_such() {
-    let target = a_model(|mut client| {
-        let head = format!("{EVENTS}Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n");
-        let _ = client.write_all(head.as_bytes());
-        let _ = client.write_all(&[0x1f, 0x8b, 8, 0]);
-    });
-    let said = streaming_finding(&target);
-    assert!(
-        said.contains("sends the stream compressed (gzip)"),
-        "{said}"
-    );
-    assert!(!said.contains("events came"), "{said}");
-}
-
-#[test]
-fn a_stream_ends_at_its_end_mark_though_the_connection_stays_open() {
-    let open = Mutex::new(Vec::new());
-    let target = a_model(move |mut client| {
-        let _ = client.write_all(format!("{EVENTS}\r\n").as_bytes());
-        for _ in 0..40 {
-            thread::sleep(Duration::from_millis(1));
-            let _ = client.write_all(b"data: {}\n\n");
-        }
-        let _ = client.write_all(b"data: [DONE]\n\n");
-        open.lock().expect("no failure").push(client);
-    });
-    let began = Instant::now();
-    let said = streaming_finding(&target);
-    // Two streams that wait for the end of the connection take two minutes.
-    assert!(began.elapsed() < Duration::from_secs(30), "{said}");
-    assert!(
-        said.starts_with("✓ Streaming  41 events through ic"),
-        "{said}"
-    );
 }
 
 /// Requests the models of a server that always sends `answer`; returns the finding of the check `API`.

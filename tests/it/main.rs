@@ -77,6 +77,7 @@ mod cli_doctor;
 
 /// `ic doctor` on broken set-ups.
 mod cli_doctor_setups;
+mod cli_doctor_streams;
 
 /// Commands with TLS targets.
 #[cfg(feature = "tls")]

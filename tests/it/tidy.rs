@@ -220,6 +220,7 @@ const RULES: &[Rule] = &[
             "tests/it/http_mix.rs",
             "tests/it/http_process.rs",
             // Also the pauses of an origin that stalls.
+            "tests/it/cli_doctor_streams.rs",
             "tests/it/http_soak.rs",
             "tests/it/cli_all/soak.rs",
             "tests/it/http_streaming.rs",
