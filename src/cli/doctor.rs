@@ -14,6 +14,7 @@ use serde_json::json;
 
 use self::chain::{Chain, Route};
 use self::finding::{Finding, Verdict};
+use self::variables::Destination;
 use super::identity::{self, instance_template};
 use super::kept::settings_of;
 use super::serve::{self, Serve, proxy_for, trust_of};
@@ -121,9 +122,13 @@ impl Doctor {
         findings.extend(port.and_then(|port| checks::bad_port(port, &project)));
         let namesake = identity::namesake(&registry, &project, None, &context.environment);
         findings.extend(namesake.map(|why| Finding::wrong("Identity", why)));
-        findings.extend(variables::base_urls(context, port, &registry)?);
+        let mut of_route = Vec::new();
+        let route = self.route(context, interceptor, &kept, &mut of_route)?;
+        let base_path = route.as_ref().map_or("", |it| it.target.base_path());
+        let to = Destination { port, base_path };
+        findings.extend(variables::base_urls(&context.environment, to, &registry)?);
         findings.extend(variables::proxies(&context.environment));
-        let route = self.route(context, interceptor, &kept, &mut findings)?;
+        findings.extend(of_route);
         if let Some(route) = route {
             let options = match route.interceptor {
                 Some(_) => Serve::default(),
@@ -248,7 +253,8 @@ impl Doctor {
             return Ok(());
         }
         let chain = Chain::new(context, route, options)?;
-        let models = match chain.models() {
+        let path = chain.path("/models");
+        let models = match chain.models(&path) {
             Ok(models) => models,
             Err(why) => {
                 findings.push(Finding::wrong("API", format!("the interceptor {why}")));
@@ -262,7 +268,7 @@ impl Doctor {
         if route.target.is_https() {
             findings.push(checks::certificate(&route.target, route.is_insecure));
         }
-        let (finding, first_model) = checks::api(&models, chain.has_key());
+        let (finding, first_model) = checks::api(&models, &path, chain.has_key());
         findings.push(finding);
         if self.no_stream {
             return Ok(());

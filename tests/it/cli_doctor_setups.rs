@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::cli_doctor::{a_buffering_hop, a_server, mock, wrong};
 use crate::cli_home::{Home, free_port, held_port};
-use crate::support::{DEADLINE, Launch};
+use crate::support::{DEADLINE, Launch, Origin};
 
 /// A setup.
 struct SetUp {
@@ -73,6 +73,52 @@ const ROWS: &[Row] = &[
             SetUp::sound(home, ())
         },
         "Variables OPENAI_BASE_URL=http://localhost:N/v1/v1 has a /v1 too much",
+        "ic env",
+    ),
+    (
+        "clients' base URL is https",
+        || {
+            let home = Home::new();
+            let (shop, port) = (home.path("shop"), free_port());
+            let home = home.with_mappings(&[(&shop, port)], 8888);
+            let url = format!("https://localhost:{port}/v1");
+            SetUp::sound(home.with("OPENAI_BASE_URL", url), ())
+        },
+        "Variables OPENAI_BASE_URL=https://localhost:N/v1 is https, but ic accepts only plain http",
+        "ic env",
+    ),
+    (
+        "clients of Gemini's API have the version in their base URL",
+        || {
+            let home = Home::new().with("GOOGLE_GEMINI_BASE_URL", "http://localhost:8888/v1beta");
+            SetUp::sound(home, ())
+        },
+        "Variables GOOGLE_GEMINI_BASE_URL=http://localhost:N/v1beta has a /v1beta too much",
+        "ic env",
+    ),
+    (
+        "the target has another version in its base path",
+        || {
+            let target = a_server(
+                "HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{\"data\":[{\"id\":\"mod\"}]}",
+            );
+            let target = format!("{target}/paas/v4");
+            let home = Home::new().with("OPENAI_BASE_URL", "http://localhost:8888/v1");
+            SetUp::new(home, &["--no-stream", "--target", &target], ())
+        },
+        "Variables OPENAI_BASE_URL=http://localhost:N/v1 has a /v1, but the target's base path /paas/v4 has a version",
+        "; set it to http://localhost:N",
+    ),
+    (
+        "the host in clients' base URL is not in NO_PROXY",
+        || {
+            let home = Home::new()
+                .with("OPENAI_BASE_URL", "http://127.0.0.1:8888/v1")
+                .with("HTTP_PROXY", "http://127.0.0.1:1")
+                .with("NO_PROXY", "localhost");
+            SetUp::sound(home, ())
+        },
+        "Proxies HTTP_PROXY sends clients to 127.0.0.1:1 (which refuses connections) for 127.0.0.1 as well, since NO_PROXY does not",
         "ic env",
     ),
     (
@@ -231,6 +277,17 @@ fn a_target_that_lists_no_models_is_not_wrong() {
         said.contains("may not list models; name one with --model"),
         "{said}"
     );
+}
+
+#[test]
+fn requests_to_a_target_with_another_version_have_no_v1() {
+    let origin = Origin::agreeing();
+    let target = format!("{}/paas/v4", origin.url());
+    let home = Home::new().with("OPENAI_BASE_URL", "http://localhost:8888");
+    let ran = home.ic(["doctor", "--no-stream", "--target", &target]);
+    assert!(!ran.out.contains("⚠ Variables"), "{ran:?}");
+    let requests = origin.requests();
+    assert!(requests.iter().any(|it| it.target == "/paas/v4/models"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::machine::connect::{Unreachable, failed};
 use crate::serve::{self, Address, Endpoint, Event, Listen, Target, reactor};
 
 use super::stream::Streams;
+use super::variables::has_other_version;
 
 /// How the target is reached.
 pub struct Route {
@@ -58,9 +59,15 @@ impl<'a> Chain<'a> {
         self.key.is_some()
     }
 
-    /// Requests the list of models through the interceptor.
-    pub fn models(&self) -> Result<Response, Unreachable> {
-        self.through("GET", "/v1/models", None, ANSWER_TIME_MAX)
+    /// The path of an endpoint that clients request: with `/v1`, unless the target's base path has another version.
+    pub fn path(&self, endpoint: &str) -> String {
+        let is_without = has_other_version(self.route.target.base_path());
+        format!("{}{endpoint}", if is_without { "" } else { "/v1" })
+    }
+
+    /// Requests the list of models, which is at `path`, through the interceptor.
+    pub fn models(&self, path: &str) -> Result<Response, Unreachable> {
+        self.through("GET", path, None, ANSWER_TIME_MAX)
     }
 
     /// Requests the same stream twice: directly, and through the interceptor.
@@ -71,7 +78,7 @@ impl<'a> Chain<'a> {
             "messages": [{"role": "user", "content": PROMPT}],
         })
         .to_string();
-        let path = "/v1/chat/completions";
+        let path = self.path("/chat/completions");
         let Route { target, proxy, .. } = self.route;
         let base = target.base_path();
         let direct = Request {
@@ -86,7 +93,7 @@ impl<'a> Chain<'a> {
         Streams {
             target: target.to_string(),
             direct: is_direct.then(|| send(target.endpoint(), &direct, STREAM_TIME_MAX)),
-            through: self.through("POST", path, Some(&body), STREAM_TIME_MAX),
+            through: self.through("POST", &path, Some(&body), STREAM_TIME_MAX),
         }
     }
 

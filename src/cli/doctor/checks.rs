@@ -262,21 +262,22 @@ pub fn certificate(target: &Target, is_insecure: bool) -> Finding {
     }
 }
 
-/// Checks the target's response to a request for its models, which had the user's key if `has_key`; returns the first of them too.
-pub fn api(response: &Response, has_key: bool) -> (Finding, Option<String>) {
+/// Checks the target's response to a request for its models at `path`, which had the user's key if `has_key`; returns the first of
+/// them too.
+pub fn api(response: &Response, path: &str, has_key: bool) -> (Finding, Option<String>) {
     const CHECK: &str = "API";
     let status = response.status;
     let document = response.json().unwrap_or_default();
     if let (200, Some(models)) = (status, document["data"].as_array()) {
         let count = models.len();
         let s = if count == 1 { "" } else { "s" };
-        let finding = Finding::good(CHECK, format!("/v1/models lists {count} model{s}"));
+        let finding = Finding::good(CHECK, format!("{path} lists {count} model{s}"));
         let first = document["data"][0]["id"].as_str();
         return (finding, first.map(str::to_owned));
     }
     let by = response.server.as_ref();
     let by = by.map_or(String::new(), |server| format!(" by `{server}`"));
-    let answered = format!("/v1/models is answered with {status}{by}");
+    let answered = format!("{path} is answered with {status}{by}");
     let finding = match status {
         401 if has_key => Finding::wrong(
             CHECK,
@@ -356,7 +357,8 @@ mod tests {
     fn an_api_is_one_that_lists_its_models() {
         #[track_caller]
         fn check(response: Response, verdict: Verdict, says: &str) {
-            let finding = own_error(&response).unwrap_or_else(|| api(&response, false).0);
+            let finding =
+                own_error(&response).unwrap_or_else(|| api(&response, "/v1/models", false).0);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
             assert!(finding.message.contains(says), "{finding:?}");
         }

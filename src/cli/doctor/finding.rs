@@ -36,7 +36,7 @@ impl Finding {
         Finding::new(check, Verdict::Wrong, message)
     }
 
-    fn new(check: &'static str, verdict: Verdict, message: String) -> Finding {
+    pub fn new(check: &'static str, verdict: Verdict, message: String) -> Finding {
         Finding {
             check,
             verdict,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
 use crate::cli::serve::{is_this_machine, matches_no_proxy};
 use crate::cli::settings::Environment;
@@ -11,45 +10,62 @@ use crate::registry::{Port, Registry};
 use crate::serve::{Endpoint, Target};
 use crate::text::{name, redact};
 
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 
 /// The variables that hold the base URL of an API, and the path that clients append to it.
-const BASE_URLS: [(&str, &str); 3] = [
-    ("OPENAI_BASE_URL", "/chat/completions"),
-    ("OPENAI_API_BASE", "/chat/completions"),
+const BASE_URLS: [(&str, &str); 4] = [
+    ("OPENAI_BASE_URL", CHAT),
+    ("OPENAI_API_BASE", CHAT),
     ("ANTHROPIC_BASE_URL", "/v1/messages"),
+    ("GOOGLE_GEMINI_BASE_URL", "/v1beta/models"),
 ];
 
-/// Checks the base URLs that are set; `port` is this project's.
+/// The base URLs of OpenAI's API have the version themselves.
+const CHAT: &str = "/chat/completions";
+
+/// What a base URL has to lead to.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    /// This project's.
+    pub port: Option<Port>,
+    /// That of the target.
+    pub base_path: &'a str,
+}
+
+/// Checks the base URLs that are set.
 pub fn base_urls(
-    context: &Context<'_>,
-    port: Option<Port>,
+    environment: &Environment<'_>,
+    to: Destination<'_>,
     registry: &Registry,
 ) -> Result<Vec<Finding>, Failure> {
     let owner = |port| registry.path_of(port).map(name);
     let mut findings = Vec::new();
     for (variable, endpoint) in BASE_URLS {
-        if let Some(value) = context.environment.variable(variable) {
-            findings.push(base_url(variable, endpoint, value.text()?, port, owner));
+        if let Some(value) = environment.variable(variable) {
+            let (verdict, why) = base_url(endpoint, value.text()?, to, owner);
+            let shown = redact::setting(value.text()?);
+            let message = match verdict {
+                Verdict::Good => format!("{variable} {why}"),
+                Verdict::Note | Verdict::Wrong => format!("{variable}={shown} {why}"),
+            };
+            findings.push(Finding::new("Variables", verdict, message));
         }
     }
     Ok(findings)
 }
 
-/// Checks one base URL. `owner` returns the name of the project that has a port.
+/// Judges one base URL. `owner` returns the name of the project that has a port.
 fn base_url(
-    variable: &str,
     endpoint: &str,
     value: &str,
-    port: Option<Port>,
+    to: Destination<'_>,
     owner: impl Fn(Port) -> Option<String>,
-) -> Finding {
-    const CHECK: &str = "Variables";
-    let shown = redact::setting(value);
+) -> (Verdict, String) {
     let wrong = |why: String| {
-        let message = format!("{variable}={shown} {why}; `eval \"$(ic env)\"` sets it right");
-        Finding::wrong(CHECK, message)
+        let message = format!("{why}; `eval \"$(ic env)\"` sets it right");
+        (Verdict::Wrong, message)
     };
+    let shown = redact::setting(value);
     let path = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
     let path = path
         .find('/')
@@ -61,25 +77,40 @@ fn base_url(
             "is an endpoint: clients put {end} behind it themselves"
         ));
     }
-    if asked.contains("/v1/v1/") {
-        return wrong(format!("has a /v1 too much: clients would ask for {asked}"));
+    if let Some(version) = doubled_version(&asked) {
+        return wrong(format!(
+            "has a {version} too much: clients would ask for {asked}"
+        ));
     }
-    let leads_to = match value.parse::<Target>().as_ref().map(Target::endpoint) {
-        Ok(Endpoint::Tcp(host, to)) if is_this_machine(host) => Port::try_from(*to).ok(),
-        _ => None,
+    let leads_to = this_machine(value).and_then(|(_, port)| Port::try_from(port).ok());
+    let is_https = scheme(value).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let is_ours = |leads_to| to.port == Some(leads_to) || owner(leads_to).is_some();
+    let Some(leads_to) = leads_to.filter(|leads_to| !is_https || is_ours(*leads_to)) else {
+        return (Verdict::Note, "does not lead through ic".to_owned());
     };
-    let Some(leads_to) = leads_to else {
-        return Finding::note(
-            CHECK,
-            format!("{variable}={shown} does not lead through ic"),
-        );
-    };
-    if !asked.contains("/v1/") {
-        return wrong(format!("has no /v1: clients would ask for {asked}"));
+    if is_https {
+        return wrong("is https, but ic accepts only plain http".to_owned());
     }
-    match port {
+    if endpoint == CHAT {
+        let base = to.base_path;
+        match (has_other_version(base), asked.contains("/v1/")) {
+            // What `ic env` sets does not fit such a target.
+            (true, true) => {
+                let why = format!(
+                    "has a /v1, but the target's base path {base} has a version of its own: clients would ask for \
+                     {base}{asked}; set it to http://localhost:{leads_to}"
+                );
+                return (Verdict::Wrong, why);
+            }
+            (false, false) if !base.ends_with("/v1") => {
+                return wrong(format!("has no /v1: clients would ask for {asked}"));
+            }
+            _ => (),
+        }
+    }
+    match to.port {
         Some(port) if port == leads_to => {
-            Finding::good(CHECK, format!("{variable} leads to this project's port"))
+            (Verdict::Good, "leads to this project's port".to_owned())
         }
         Some(port) => {
             let whose =
@@ -88,7 +119,51 @@ fn base_url(
                 "leads to port {leads_to}{whose}, but this project's is {port}"
             ))
         }
-        None => Finding::note(CHECK, format!("{variable} leads to port {leads_to}")),
+        None => (Verdict::Note, format!("leads to port {leads_to}")),
+    }
+}
+
+/// The version that a path has too often.
+fn doubled_version(path: &str) -> Option<&'static str> {
+    let is_doubled = |(pair, _): &(&str, _)| path.contains(pair);
+    let doubled = [
+        ("/v1/v1/", "/v1"),
+        ("/v1/v1beta/", "/v1"),
+        ("/v1beta/v1beta/", "/v1beta"),
+    ];
+    doubled.into_iter().find(is_doubled).map(|it| it.1)
+}
+
+/// Whether a target's base path ends in a version of the API other than `/v1`, such as `/v4`: its requests have no `/v1`.
+pub fn has_other_version(base_path: &str) -> bool {
+    let last = base_path.rsplit_once('/').map_or("", |it| it.1);
+    let number = last.strip_prefix('v').unwrap_or_default();
+    let digits = number.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    last != "v1" && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn scheme(url: &str) -> Option<&str> {
+    url.split_once("://").map(|it| it.0.trim())
+}
+
+/// The host and port of a URL that leads to this machine.
+fn this_machine(url: &str) -> Option<(String, u16)> {
+    let scheme = scheme(url)?;
+    let (_, rest) = url.split_once("://")?;
+    if !["http", "https"]
+        .iter()
+        .any(|it| it.eq_ignore_ascii_case(scheme))
+    {
+        return None;
+    }
+    // Not every build parses a target in https.
+    match format!("http://{rest}")
+        .parse::<Target>()
+        .as_ref()
+        .map(Target::endpoint)
+    {
+        Ok(Endpoint::Tcp(host, port)) if is_this_machine(host) => Some((host.clone(), *port)),
+        _ => None,
     }
 }
 
@@ -104,7 +179,8 @@ pub const ENDPOINTS: [&str; 5] = [
     "/models",
 ];
 
-/// Checks whether clients would use the first proxy that is set for this machine. `None`: no proxy is set.
+/// Checks whether clients would use the first proxy that is set for the hosts of this machine in their base URLs, or for
+/// `localhost` where there are none. `None`: no proxy is set.
 pub fn proxies(environment: &Environment<'_>) -> Option<Finding> {
     const CHECK: &str = "Proxies";
     let text = |name| {
@@ -125,43 +201,71 @@ pub fn proxies(environment: &Environment<'_>) -> Option<Finding> {
         .into_iter()
         .filter_map(text)
         .collect();
-    let mut lists = exceptions.iter();
-    let why = match lists.find(|(_, list)| !matches_no_proxy(list, "localhost", 80)) {
-        Some((name, _)) => format!("{name} does not name it"),
-        None if exceptions.is_empty() => "NO_PROXY is not set".to_owned(),
-        None => {
-            let message = format!("{variable} leads to {host}{unreachable}, but not for localhost");
-            return Some(Finding::good(CHECK, message));
-        }
+    let hosts = hosts_of_urls(environment);
+    let missing = hosts.iter().find_map(|(own, port)| {
+        let lacks = |(_, list): &&(_, String)| !matches_no_proxy(list, own, *port);
+        let why = match exceptions.iter().find(lacks) {
+            Some((name, _)) => format!("{name} does not name it"),
+            None if exceptions.is_empty() => "NO_PROXY is not set".to_owned(),
+            None => return None,
+        };
+        Some((own, why))
+    });
+    let Some((own, why)) = missing else {
+        let own: Vec<_> = hosts.iter().map(|(own, _)| own.as_str()).collect();
+        let own = own.join(" and ");
+        let message = format!("{variable} leads to {host}{unreachable}, but not for {own}");
+        return Some(Finding::good(CHECK, message));
     };
     Some(Finding::wrong(
         CHECK,
         format!(
-            "{variable} sends clients to {host}{unreachable} for localhost as well, since {why}; \
+            "{variable} sends clients to {host}{unreachable} for {own} as well, since {why}; \
              `eval \"$(ic env)\"` adds it"
         ),
     ))
 }
 
+/// The hosts and ports of this machine in the base URLs that are set, each once; `localhost` where there are none.
+fn hosts_of_urls(environment: &Environment<'_>) -> Vec<(String, u16)> {
+    let mut hosts = Vec::new();
+    for (variable, _) in BASE_URLS {
+        let given = environment.variable(variable);
+        let host = given.and_then(|given| this_machine(given.text().ok()?));
+        hosts.extend(host.filter(|host| !hosts.contains(host)));
+    }
+    if hosts.is_empty() {
+        hosts.push(("localhost".to_owned(), 80));
+    }
+    hosts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::doctor::finding::Verdict;
     use std::ffi::OsString;
 
     #[test]
     fn an_address_is_judged_by_what_a_client_would_ask_for() {
         #[track_caller]
-        fn check(at: usize, value: &str, verdict: Verdict, says: &str) {
+        fn check_toward(base_path: &str, at: usize, value: &str, verdict: Verdict, says: &str) {
             let port = Port::try_from(8888).expect("a port");
             let owner = |port: Port| (port.get() == 8889).then(|| "blog".to_owned());
-            let (variable, endpoint) = BASE_URLS[at];
-            let finding = base_url(variable, endpoint, value, Some(port), owner);
-            assert_eq!(finding.verdict, verdict, "{finding:?}");
-            assert!(finding.message.contains(says), "{finding:?}");
+            let to = Destination {
+                port: Some(port),
+                base_path,
+            };
+            let (found, why) = base_url(BASE_URLS[at].1, value, to, owner);
+            assert_eq!(found, verdict, "{value} {base_path}: {why}");
+            assert!(why.contains(says), "{value} {base_path}: {why}");
+        }
+        #[track_caller]
+        fn check(at: usize, value: &str, verdict: Verdict, says: &str) {
+            check_toward("", at, value, verdict, says);
         }
         const OPENAI: usize = 0;
         const ANTHROPIC: usize = 2;
+        const GEMINI: usize = 3;
         let (good, note, wrong) = (Verdict::Good, Verdict::Note, Verdict::Wrong);
         check(
             OPENAI,
@@ -212,8 +316,28 @@ mod tests {
             OPENAI,
             "https://me:pw@a.example/v1?key=b",
             note,
-            "OPENAI_BASE_URL=https://…@a.example/v1?key=… does not",
+            "does not lead through ic",
         );
+
+        let https = "is https, but ic accepts only plain http";
+        check(OPENAI, "https://localhost:8888/v1", wrong, https);
+        check(ANTHROPIC, "HTTPS://127.0.0.1:8889", wrong, https);
+        // It may be a server of TLS in front of ic.
+        check(OPENAI, "https://localhost/v1", note, "does not lead");
+        check(GEMINI, "http://localhost:8888", good, "this project's port");
+        let gemini = "has a /v1beta too much: clients would ask for /v1beta/v1beta/models";
+        check(GEMINI, "http://localhost:8888/v1beta", wrong, gemini);
+        let gemini = "has a /v1 too much: clients would ask for /v1/v1beta/models";
+        check(GEMINI, "http://localhost:8888/v1", wrong, gemini);
+        // The target has a version itself.
+        let (with, without) = ("http://localhost:8888/v1", "http://localhost:8888");
+        check_toward("/v1", OPENAI, with, good, "this project's port");
+        check_toward("/v1", OPENAI, without, good, "this project's port");
+        check_toward("/paas/v4", OPENAI, without, good, "this project's port");
+        let v4 = "would ask for /paas/v4/v1/chat/completions; set it to http://localhost:8888";
+        check_toward("/paas/v4", OPENAI, with, wrong, v4);
+        check_toward("/vllm", OPENAI, without, wrong, "has no /v1");
+        check_toward("/v1beta", OPENAI, with, wrong, "a version of its own");
 
         check(
             OPENAI,
@@ -281,6 +405,15 @@ mod tests {
         check(&[proxy, ("NO_PROXY", "*")], Some(Verdict::Good));
         let both = [("no_proxy", "localhost"), ("NO_PROXY", "corp")];
         check(&[proxy, both[0], both[1]], Some(Verdict::Wrong));
+        // The host in the URL counts.
+        let url = ("OPENAI_BASE_URL", "http://127.0.0.1:8888/v1");
+        check(&[proxy, url, ("NO_PROXY", list)], Some(Verdict::Wrong));
+        let address = ("NO_PROXY", "127.0.0.1:8888");
+        check(&[proxy, url, address], Some(Verdict::Good));
+        let other = ("ANTHROPIC_BASE_URL", "http://[::1]:8888");
+        check(&[proxy, url, address, other], Some(Verdict::Wrong));
+        let elsewhere = ("OPENAI_BASE_URL", "https://api.openai.com/v1");
+        check(&[proxy, elsewhere, ("NO_PROXY", list)], Some(Verdict::Good));
         let other = ("NO_PROXY", "notlocalhost");
         check(&[proxy, other], Some(Verdict::Wrong));
     }
