@@ -21,6 +21,7 @@ use super::serve::{self, Serve, proxy_for, trust_of};
 use super::settings::{self, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::Output;
 use crate::machine::interceptor::Identity;
 use crate::machine::listeners::is_own;
 use crate::registry::{Header, Port, Project, Settings};
@@ -76,29 +77,20 @@ pub struct Doctor {
 
 impl Doctor {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        let findings = self.examine(context)?;
-        let healthy = !findings.iter().any(Finding::is_wrong);
+        let mut report = Report {
+            findings: Vec::new(),
+            is_json: self.json,
+        };
+        self.examine(context, &mut report)?;
+        let healthy = !report.findings.iter().any(Finding::is_wrong);
         if self.json {
-            let document = json!({ "healthy": healthy, "findings": findings });
+            let document = json!({ "healthy": healthy, "findings": report.findings });
             context.out.json(&document)?;
-        } else {
-            for finding in &findings {
-                let mark = match finding.verdict {
-                    Verdict::Good => '✓',
-                    Verdict::Note => '-',
-                    Verdict::Wrong => '⚠',
-                };
-                context.out.text(format_args!(
-                    "{mark} {:11}{}\n",
-                    finding.check,
-                    Escaped(&finding.message)
-                ))?;
-            }
         }
         Ok(if healthy { Exit::Done } else { Exit::No })
     }
 
-    fn examine(&self, context: &Context<'_>) -> Result<Vec<Finding>, Failure> {
+    fn examine(&self, context: &mut Context<'_>, report: &mut Report) -> Result<(), Failure> {
         // Values that are refused are refused before anything is looked at.
         let handle = context.registry_handle()?;
         let path = self.path.as_deref();
@@ -127,16 +119,21 @@ impl Doctor {
         let base_path = route.as_ref().map_or("", |it| it.target.base_path());
         let to = Destination { port, base_path };
         findings.extend(variables::base_urls(&context.environment, to, &registry)?);
-        findings.extend(variables::proxies(&context.environment));
-        findings.extend(of_route);
+        report.extend(context.out, findings)?;
+        let proxies = variables::proxies(&context.environment);
+        report.extend(context.out, proxies.into_iter().chain(of_route))?;
         if let Some(route) = route {
             let options = match route.interceptor {
                 Some(_) => Serve::default(),
-                None => self.temporary(context, &project, port, &kept, &mut findings),
+                None => {
+                    let (options, finding) = self.temporary(context, &project, port, &kept);
+                    report.extend(context.out, finding)?;
+                    options
+                }
             };
-            self.check_target(context, &route, options, model, &mut findings)?;
+            self.check_target(context, &route, options, model, report)?;
         }
-        Ok(findings)
+        Ok(())
     }
 
     /// Decides which target is checked, and how it is reached; `running` is the project's interceptor. `None`: the proxy
@@ -203,8 +200,7 @@ impl Doctor {
         project: &Project,
         port: Option<Port>,
         kept: &Settings,
-        findings: &mut Vec<Finding>,
-    ) -> Serve {
+    ) -> (Serve, Option<Finding>) {
         let facts = identity::Facts {
             project: Some(project),
             port,
@@ -221,34 +217,35 @@ impl Doctor {
             project: Some(raw::to_text(project.path().as_os_str())),
             ..self.serve_options()
         };
-        match sent {
+        let finding = match sent {
             Ok(_) => {
                 let variable = context.environment.variable(settings::INSTANCE_ID);
                 options.instance_id = kept.instance_id.clone().filter(|_| variable.is_none());
                 let headers = kept.headers.iter();
                 let line = |header: &Header| format!("{}: {}", header.name, header.value);
                 options.header = headers.map(line).collect();
+                None
             }
             Err(failure) => {
-                findings.push(Finding::wrong("Identity", failure.to_string()));
                 options.instance_id = Some("ic-doctor".to_owned());
+                Some(Finding::wrong("Identity", failure.to_string()))
             }
-        }
-        options
+        };
+        (options, finding)
     }
 
     /// Checks the target by itself, then through an interceptor. Ends with the first finding that makes the next ones pointless.
     fn check_target(
         &self,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         route: &Route,
         options: Serve,
         model: Option<&str>,
-        findings: &mut Vec<Finding>,
+        report: &mut Report,
     ) -> Result<(), Failure> {
         let finding = checks::target(&route.target, route.proxy.as_ref());
         let is_wrong = finding.is_wrong();
-        findings.push(finding);
+        report.add(context.out, finding)?;
         if is_wrong {
             return Ok(());
         }
@@ -257,33 +254,31 @@ impl Doctor {
         let models = match chain.models(&path) {
             Ok(models) => models,
             Err(why) => {
-                findings.push(Finding::wrong("API", format!("the interceptor {why}")));
-                return Ok(());
+                let finding = Finding::wrong("API", format!("the interceptor {why}"));
+                return report.add(context.out, finding);
             }
         };
         if let Some(finding) = checks::own_error(&models) {
-            findings.push(finding);
-            return Ok(());
+            return report.add(context.out, finding);
         }
         if route.target.is_https() {
-            findings.push(checks::certificate(&route.target, route.is_insecure));
+            let finding = checks::certificate(&route.target, route.is_insecure);
+            report.add(context.out, finding)?;
         }
         let (finding, first_model) = checks::api(&models, &path, chain.has_key());
-        findings.push(finding);
+        report.add(context.out, finding)?;
         if self.no_stream {
             return Ok(());
         }
         let Some(model) = model.map(str::to_owned).or(first_model) else {
-            findings.push(stream::no_stream());
-            return Ok(());
+            return report.add(context.out, stream::no_stream());
         };
         let mut finding = stream::streaming(&chain.stream(&model));
         if finding.is_wrong() {
             // A pause of this machine can look like a buffer.
             finding = stream::streaming(&chain.stream(&model));
         }
-        findings.push(finding);
-        Ok(())
+        report.add(context.out, finding)
     }
 
     /// The options of `ic serve` that are given.
@@ -296,5 +291,37 @@ impl Doctor {
             use_proxy_env: self.use_proxy_env,
             ..Serve::default()
         }
+    }
+}
+
+/// What has been found; shown as each check ends, or in one document at the end.
+struct Report {
+    findings: Vec<Finding>,
+    is_json: bool,
+}
+
+impl Report {
+    fn add(&mut self, out: &mut Output, finding: Finding) -> Result<(), Failure> {
+        if !self.is_json {
+            let mark = match finding.verdict {
+                Verdict::Good => '✓',
+                Verdict::Note => '-',
+                Verdict::Wrong => '⚠',
+            };
+            let message = Escaped(&finding.message);
+            out.text(format_args!("{mark} {:11}{message}\n", finding.check))?;
+            out.show()?;
+        }
+        self.findings.push(finding);
+        Ok(())
+    }
+
+    fn extend(
+        &mut self,
+        out: &mut Output,
+        findings: impl IntoIterator<Item = Finding>,
+    ) -> Result<(), Failure> {
+        let mut findings = findings.into_iter();
+        findings.try_for_each(|finding| self.add(out, finding))
     }
 }

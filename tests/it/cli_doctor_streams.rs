@@ -1,13 +1,15 @@
 //! `ic doctor` on streams that are not buffered: of a fast model, compressed, or left open by the server.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::sync::Mutex;
+use std::process::Stdio;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cli_doctor::{serve, wrong};
 use crate::cli_home::Home;
+use crate::support::DEADLINE;
 
 /// A target that lists one model; `stream` responds to a chat.
 fn a_model(stream: impl Fn(TcpStream) + Send + 'static) -> String {
@@ -89,4 +91,30 @@ fn a_stream_ends_at_its_end_mark_though_the_connection_stays_open() {
         said.starts_with("✓ Streaming  41 events through ic"),
         "{said}"
     );
+}
+
+#[test]
+fn each_check_is_printed_as_it_ends() {
+    let (told, chats) = mpsc::channel::<()>();
+    let chats = Mutex::new(chats);
+    let target = a_model(move |_client| {
+        // The chat is answered when the checks before it have been read.
+        let _ = chats.lock().expect("no failure").recv_timeout(DEADLINE);
+    });
+    let home = Home::new();
+    let mut doctor = home.command(["doctor", "--target", &target]);
+    let mut doctor = doctor.stdout(Stdio::piped()).spawn().expect("ic starts");
+    let out = BufReader::new(doctor.stdout.take().expect("a pipe"));
+    let began = Instant::now();
+    let mut lines = out.lines().map(|line| line.expect("UTF-8"));
+    let api = lines.find(|line| line.contains(" API "));
+    assert!(api.is_some(), "the list of models is checked");
+    assert!(began.elapsed() < DEADLINE, "printed before the stream");
+    drop(told);
+    let rest: Vec<String> = lines.collect();
+    assert!(
+        rest.iter().any(|line| line.contains(" Streaming ")),
+        "{rest:?}"
+    );
+    doctor.wait().expect("it ends");
 }

@@ -65,12 +65,7 @@ fn base_url(
         let message = format!("{why}; `eval \"$(ic env)\"` sets it right");
         (Verdict::Wrong, message)
     };
-    let shown = redact::setting(value);
-    let path = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
-    let path = path
-        .find('/')
-        .map_or("", |at| &path[at..])
-        .trim_end_matches('/');
+    let path = path_of(value);
     let asked = format!("{path}{endpoint}");
     if let Some(end) = ENDPOINTS.iter().find(|end| path.ends_with(**end)) {
         return wrong(format!(
@@ -91,22 +86,18 @@ fn base_url(
     if is_https {
         return wrong("is https, but ic accepts only plain http".to_owned());
     }
-    if endpoint == CHAT {
+    if endpoint == CHAT && has_other_version(to.base_path) && asked.contains("/v1/") {
+        // What `ic env` sets does not fit such a target.
         let base = to.base_path;
-        match (has_other_version(base), asked.contains("/v1/")) {
-            // What `ic env` sets does not fit such a target.
-            (true, true) => {
-                let why = format!(
-                    "has a /v1, but the target's base path {base} has a version of its own: clients would ask for \
-                     {base}{asked}; set it to http://localhost:{leads_to}"
-                );
-                return (Verdict::Wrong, why);
-            }
-            (false, false) if !base.ends_with("/v1") => {
-                return wrong(format!("has no /v1: clients would ask for {asked}"));
-            }
-            _ => (),
-        }
+        let why = format!(
+            "has a /v1, but the target's base path {base} has a version of its own: clients would ask for {base}{asked}; \
+             set it to http://localhost:{leads_to}"
+        );
+        return (Verdict::Wrong, why);
+    }
+    let has_version = to.base_path.ends_with("/v1") || has_other_version(to.base_path);
+    if endpoint == CHAT && !has_version && !asked.contains("/v1/") {
+        return wrong(format!("has no /v1: clients would ask for {asked}"));
     }
     match to.port {
         Some(port) if port == leads_to => {
@@ -121,6 +112,14 @@ fn base_url(
         }
         None => (Verdict::Note, format!("leads to port {leads_to}")),
     }
+}
+
+/// The path of a URL as it may be shown, without a slash at its end.
+fn path_of(url: &str) -> String {
+    let shown = redact::setting(url);
+    let rest = shown.split_once("://").map_or(&*shown, |(_, rest)| rest);
+    let path = rest.find('/').map_or("", |at| &rest[at..]);
+    path.trim_end_matches('/').to_owned()
 }
 
 /// The version that a path has too often.
