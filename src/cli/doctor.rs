@@ -1,10 +1,11 @@
 //! `ic doctor`: checks each part of the way from a client's variables to the target's stream.
 //!
-//! Here is the order of the checks. `checks` and `variables` look at the system and return what they find; `chain` sends
+//! Here is the order of the checks. `checks`, `variables` and `files` look at the system and return what they find; `chain` sends
 //! requests to the target and through an interceptor, and `stream` compares what returns.
 
 mod chain;
 mod checks;
+mod files;
 mod finding;
 mod stream;
 mod variables;
@@ -119,6 +120,9 @@ impl Doctor {
         let base_path = route.as_ref().map_or("", |it| it.target.base_path());
         let to = Destination { port, base_path };
         findings.extend(variables::base_urls(&context.environment, to, &registry)?);
+        let home = context.environment.variable("HOME");
+        let home = home.as_ref().and_then(|home| home.path().ok());
+        findings.extend(files::claude(project.path(), home, to, &registry));
         report.extend(context.out, findings)?;
         let proxies = variables::proxies(&context.environment);
         report.extend(context.out, proxies.into_iter().chain(of_route))?;
@@ -309,7 +313,7 @@ impl Report {
                 Verdict::Wrong => '⚠',
             };
             let message = Escaped(&finding.message);
-            out.text(format_args!("{mark} {:11}{message}\n", finding.check))?;
+            out.text(format_args!("{mark} {:10} {message}\n", finding.check))?;
             out.show()?;
         }
         self.findings.push(finding);

@@ -291,6 +291,62 @@ fn requests_to_a_target_with_another_version_have_no_v1() {
 }
 
 #[test]
+fn the_settings_of_claude_code_are_judged_or_not_read() {
+    let (_mock, url) = mock();
+    let home = Home::new();
+    let (shop, port) = (home.path("shop"), free_port());
+    let home = home.with_mappings(&[(&shop, port)], 8888);
+    let folder = shop.join(".claude");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (local, shared) = (
+        folder.join("settings.local.json"),
+        folder.join("settings.json"),
+    );
+    let setting = |url: &str| format!(r#"{{"env":{{"ANTHROPIC_BASE_URL":"{url}"}}}}"#);
+    let doctor = || home.ic(["doctor", "--no-stream", "--target", &url]);
+    std::fs::write(&shared, setting(&format!("http://localhost:{port}/v1"))).expect("a file");
+    let said = wrong(&doctor());
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].starts_with("Claude Code ANTHROPIC_BASE_URL=http://localhost:"),
+        "{said:?}"
+    );
+    assert!(
+        said[0].ends_with("`ic snippet claude` prints the right settings"),
+        "{said:?}"
+    );
+    // The local file wins.
+    std::fs::write(&local, setting(&format!("http://localhost:{port}"))).expect("a file");
+    let ran = doctor();
+    assert_eq!(wrong(&ran), [""; 0]);
+    assert!(
+        ran.out.contains("✓ Claude Code ANTHROPIC_BASE_URL in `"),
+        "{ran:?}"
+    );
+    std::fs::remove_file(&shared).expect("it is there");
+    let huge = " ".repeat(2 << 20);
+    for (content, why) in [("{", "it is not JSON"), (&huge, "it is larger than 1 MiB")] {
+        std::fs::write(&local, content).expect("a file");
+        let ran = doctor();
+        assert_eq!(wrong(&ran), [""; 0]);
+        let says = format!("settings.local.json`: {why}");
+        assert!(
+            ran.out.contains("- Claude Code could not read `"),
+            "{ran:?}"
+        );
+        assert!(ran.out.contains(&says), "{ran:?}");
+    }
+    std::fs::remove_file(&local).expect("it is there");
+    std::os::unix::fs::symlink(&local, &local).expect("a link");
+    let ran = doctor();
+    assert_eq!(wrong(&ran), [""; 0]);
+    assert!(
+        ran.out.contains("- Claude Code could not read `"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn a_list_of_models_in_chunks_is_read() {
     let said = api_finding(
         &Home::new(),

@@ -16,12 +16,15 @@ use super::finding::{Finding, Verdict};
 const BASE_URLS: [(&str, &str); 4] = [
     ("OPENAI_BASE_URL", CHAT),
     ("OPENAI_API_BASE", CHAT),
-    ("ANTHROPIC_BASE_URL", "/v1/messages"),
+    ("ANTHROPIC_BASE_URL", MESSAGES),
     ("GOOGLE_GEMINI_BASE_URL", "/v1beta/models"),
 ];
 
 /// The base URLs of OpenAI's API have the version themselves.
 const CHAT: &str = "/chat/completions";
+
+/// Those of Anthropic's API do not.
+pub const MESSAGES: &str = "/v1/messages";
 
 /// What a base URL has to lead to.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,7 @@ pub fn base_urls(
     let mut findings = Vec::new();
     for (variable, endpoint) in BASE_URLS {
         if let Some(value) = environment.variable(variable) {
-            let (verdict, why) = base_url(endpoint, value.text()?, to, owner);
+            let (verdict, why) = base_url(endpoint, value.text()?, to, IC_ENV, owner);
             let shown = redact::setting(value.text()?);
             let message = match verdict {
                 Verdict::Good => format!("{variable} {why}"),
@@ -54,17 +57,17 @@ pub fn base_urls(
     Ok(findings)
 }
 
-/// Judges one base URL. `owner` returns the name of the project that has a port.
-fn base_url(
+const IC_ENV: &str = "`eval \"$(ic env)\"` sets it right";
+
+/// Judges one base URL; `way_out` follows what is wrong. `owner` returns the name of the project that has a port.
+pub fn base_url(
     endpoint: &str,
     value: &str,
     to: Destination<'_>,
+    way_out: &str,
     owner: impl Fn(Port) -> Option<String>,
 ) -> (Verdict, String) {
-    let wrong = |why: String| {
-        let message = format!("{why}; `eval \"$(ic env)\"` sets it right");
-        (Verdict::Wrong, message)
-    };
+    let wrong = |why: String| (Verdict::Wrong, format!("{why}; {way_out}"));
     let path = path_of(value);
     let asked = format!("{path}{endpoint}");
     if let Some(end) = ENDPOINTS.iter().find(|end| path.ends_with(**end)) {
@@ -254,7 +257,7 @@ mod tests {
                 port: Some(port),
                 base_path,
             };
-            let (found, why) = base_url(BASE_URLS[at].1, value, to, owner);
+            let (found, why) = base_url(BASE_URLS[at].1, value, to, IC_ENV, owner);
             assert_eq!(found, verdict, "{value} {base_path}: {why}");
             assert!(why.contains(says), "{value} {base_path}: {why}");
         }
