@@ -196,7 +196,11 @@ fn on_a_passed_socket_it_uses_what_ic_set_keeps_for_the_project() {
     let origin = Origin::agreeing();
     let home = Home::new();
     let shop = home.path("shop");
-    let home = home.with_mappings(&[(&shop, 8888)], 8889);
+    // For an origin in TLS.
+    let authority = &tls::Authority::known().file;
+    let home = home
+        .with_mappings(&[(&shop, 8888)], 8889)
+        .with("SSL_CERT_FILE", authority);
     std::os::unix::fs::symlink(&shop, home.path("link")).expect("a link");
     let set = [
         "set",
