@@ -50,7 +50,6 @@ use self::reactor::Source;
 use self::signals::Signals;
 use self::site::Site;
 pub use self::target::{BadUrl, Endpoint, Target};
-use self::upstream::Upstream;
 pub use self::upstream::proxy::Proxy;
 pub use self::upstream::tls::{Tls, TlsConfigError, Trust};
 pub use crate::http::guard::Guard;
@@ -95,12 +94,8 @@ pub fn run<'a>(
 /// The site of `options`, without clients.
 fn open_site(options: SiteOptions, addresses: &[Address], process: &Process<'_>) -> Rc<Site> {
     let service = Rc::clone(&process.service);
-    let upstream = Rc::new(Upstream::new(&options.upstream, &service.clock));
-    let sweep = {
-        let upstream = Rc::clone(&upstream);
-        async move { upstream.pool.sweep().await }
-    };
-    process.clients.spawn(sweep).detach();
+    let (upstream, sweeper) = process.open_upstream(&options.upstream);
+    sweeper.detach();
     let port = addresses.iter().find_map(Address::port);
     let (metrics, hub) = (Rc::new(Metrics::new()), Rc::clone(&process.hub));
     Rc::new(Site::new(options, port, service, upstream, metrics, hub))

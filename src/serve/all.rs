@@ -221,7 +221,7 @@ impl<'a> Server<'a> {
             Input::Failed(port, _) if !self.is_open(port) => {}
             Input::Failed(port, error) => {
                 self.stop(port, State::Waiting(Told::Held)).await;
-                self.retry_in(RETRY);
+                self.retry_later();
                 let error = &error;
                 (self.tell)(AllEvent::Held { port, error });
             }
@@ -321,13 +321,11 @@ impl<'a> Server<'a> {
         if let Some(shared) = known.find(|shared| Arc::ptr_eq(&shared.options, options)) {
             return Rc::clone(&shared.upstream);
         }
-        let upstream = Rc::new(Upstream::new(options, &self.process.service.clock));
-        let swept = Rc::clone(&upstream);
-        let sweeper = async move { swept.pool.sweep().await };
+        let (upstream, sweeper) = self.process.open_upstream(options);
         self.upstreams.push(SharedUpstream {
             options: Arc::clone(options),
             upstream: Rc::clone(&upstream),
-            _sweeper: self.process.clients.spawn(sweeper),
+            _sweeper: sweeper,
         });
         upstream
     }
@@ -368,7 +366,7 @@ impl<'a> Server<'a> {
         };
         // A port for which there is no room waits for another one to go. Where there is, the clients have the descriptors.
         if now == Told::Held || now == Told::NoDescriptors && port.listen.sockets() <= room {
-            self.retry_in(RETRY);
+            self.retry_later();
         }
         if now != told {
             (self.tell)(match now {
@@ -468,9 +466,8 @@ impl<'a> Server<'a> {
         self.ports.borrow().values().map(Port::listeners).sum()
     }
 
-    fn retry_in(&mut self, pause: Duration) {
-        let at = reactor::now() + pause;
-        self.retry = Some(self.retry.map_or(at, |earlier| earlier.min(at)));
+    fn retry_later(&mut self) {
+        self.retry.get_or_insert_with(|| reactor::now() + RETRY);
     }
 
     /// Tells the caller of the use of each port that is looked at at a time that `is_due`.

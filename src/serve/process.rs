@@ -12,10 +12,11 @@ use smol::{LocalExecutor, Task};
 
 use super::event::ServeError;
 use super::feed::{FeedSocket, Hub, Publisher};
-use super::options::Options;
+use super::options::{Options, UpstreamOptions};
 use super::reactor::{self, Timer};
 use super::service::Service;
 use super::signals::Signals;
+use super::upstream::Upstream;
 
 /// What all sites of a process share.
 #[derive(Clone)]
@@ -84,6 +85,14 @@ async fn run_tasks<T>(executor: &LocalExecutor<'_>, main: Task<T>) -> T {
 }
 
 impl Process<'_> {
+    /// A target without connections, and the task that closes those that expire.
+    pub fn open_upstream(&self, options: &UpstreamOptions) -> (Rc<Upstream>, Task<()>) {
+        let upstream = Rc::new(Upstream::new(options, &self.service.clock));
+        let swept = Rc::clone(&upstream);
+        let sweeper = self.clients.spawn(async move { swept.pool.sweep().await });
+        (upstream, sweeper)
+    }
+
     /// Publishes the feed in `folder`, for as long as the task is not cancelled. A failure is logged only: forwarding does not need
     /// the feed.
     pub fn open_feed(
