@@ -55,7 +55,7 @@ pub enum AllEvent<'a> {
     },
     /// All changes of a batch have been made.
     Applied,
-    /// The port had requests. Told at most once an hour for each port, and when the port closes.
+    /// The port had requests. Reported at most once an hour for each port, and when the port closes.
     Used {
         /// The port.
         port: u16,

@@ -230,7 +230,7 @@ impl Reporter {
             self.show(port.get(), State::Waiting, |_| {
                 "is no longer served".to_owned()
             });
-            // Its last use is told before this.
+            // Its last use has been reported.
             self.shown.remove(&port.get());
         }
         let waiting = self
