@@ -11,20 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use self::process::{All, at, connects, health, identity_on};
+use self::process::{All, at, connects, home_with_two, identity_on, served_by};
 use crate::cli_home::{Home, Serving, free_port, held_port, setpriv, unprivileged};
 use crate::support::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/// A home whose projects `shop`, the current folder, and `web` have free ports.
-fn home_with_two() -> (Home, [u16; 2]) {
-    let home = Home::new();
-    let ports = [free_port(), free_port()];
-    let (shop, web) = (home.path("shop"), home.folder("web"));
-    let home = home.with_mappings(&[(&shop, ports[0]), (&web, ports[1])], ports[0]);
-    (home, ports)
-}
 
 /// What the origin receives of a request on the port.
 #[track_caller]
@@ -580,7 +571,6 @@ fn a_port_that_something_holds_is_warned_of_once_and_taken_when_it_is_free() {
 #[test]
 fn an_interceptor_of_the_project_itself_is_given_the_port() {
     let (home, [shop, web]) = home_with_two();
-    let by = |port: u16| Some(health(port)?["served_by"].as_str()?.to_owned());
     let own = |home: &Home| Serving::start(home, &["--instance-id", "own"]);
     // One that runs already keeps the port.
     let first = own(&home);
@@ -590,10 +580,10 @@ fn an_interceptor_of_the_project_itself_is_given_the_port() {
     if tells_who_listens() {
         all.wait_for(&line);
     }
-    assert_eq!(by(shop).as_deref(), Some("serve"));
+    assert_eq!(served_by(shop).as_deref(), Some("serve"));
     first.stop();
     let since = Instant::now();
-    wait_until("taken", Some("all".to_owned()), || by(shop));
+    wait_until("taken", Some("all".to_owned()), || served_by(shop));
     assert!(
         since.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -605,9 +595,9 @@ fn an_interceptor_of_the_project_itself_is_given_the_port() {
     let said = all.said();
     let second = own(&home);
     assert_eq!(identity_on(shop).as_deref(), Some("own"));
-    assert_eq!(by(shop).as_deref(), Some("serve"));
+    assert_eq!(served_by(shop).as_deref(), Some("serve"));
     all.wait_for_count(&line, said.matches(&line).count() + 1);
-    assert_eq!(by(web).as_deref(), Some("all"));
+    assert_eq!(served_by(web).as_deref(), Some("all"));
     // A change does not take it back.
     home.ic(["set", "--header", "a: b"]);
     home.ic(["set", "../web", "--header", "a: b"]);
@@ -616,7 +606,7 @@ fn an_interceptor_of_the_project_itself_is_given_the_port() {
     // Killed, not stopped.
     drop(second);
     let since = Instant::now();
-    wait_until("taken back", Some("all".to_owned()), || by(shop));
+    wait_until("taken back", Some("all".to_owned()), || served_by(shop));
     assert!(
         since.elapsed() < Duration::from_secs(5),
         "{:?}",

@@ -5,22 +5,9 @@ use std::process::{Child, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::cli_all::process::{All, at, health};
-use crate::cli_home::{Home, Serving, free_port};
+use crate::cli_all::process::{All, at, health, home_with_two, served_by};
+use crate::cli_home::{Home, Serving};
 use crate::support::*;
-
-/// A home whose projects `shop`, the current folder, and `web` have free ports.
-fn home_with_two() -> (Home, [u16; 2]) {
-    let home = Home::new();
-    let ports = [free_port(), free_port()];
-    let (shop, web) = (home.path("shop"), home.folder("web"));
-    let home = home.with_mappings(&[(&shop, ports[0]), (&web, ports[1])], ports[0]);
-    (home, ports)
-}
-
-fn served_by(port: u16) -> Option<String> {
-    Some(health(port)?["served_by"].as_str()?.to_owned())
-}
 
 #[test]
 fn a_projects_own_interceptor_takes_its_port_over_and_gives_it_back() {

@@ -2,8 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use interceptor::registry::{Availability, Port, availability};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::support::DEADLINE;
 
 /// A home folder, removed with everything in it.
 pub struct Home {
@@ -274,6 +276,30 @@ pub fn one_line(err: &str) -> String {
     line.strip_prefix("ic: ")
         .expect("a message of ic")
         .to_owned()
+}
+
+/// A client on `port` to which the mock has begun to stream its response to this prompt.
+#[track_caller]
+pub fn begun_stream(port: u16, prompt: &str) -> TcpStream {
+    let mut client = TcpStream::connect(("localhost", port)).expect("it listens");
+    client
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a time limit can be set");
+    let body = json!({
+        "model": "m", "stream": true, "messages": [{ "role": "user", "content": prompt }],
+    })
+    .to_string();
+    write!(
+        client,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("the request can be sent");
+    let mut start = [0; 15];
+    client.read_exact(&mut start).expect("the response begins");
+    assert_eq!(&start, b"HTTP/1.1 200 OK");
+    client
 }
 
 /// A free port, different for each call. It is below the ephemeral ports, which other tests use.

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group
 use serde_json::Value;
 
 use crate::cli_all::process::All;
-use crate::cli_home::{Home, Serving, free_port, held_port, one_line};
+use crate::cli_home::{Home, Serving, begun_stream, free_port, held_port, one_line};
 use crate::cli_terminal::terminal;
 use crate::support::{DEADLINE, is_ignored};
 
@@ -686,20 +686,7 @@ fn requests_of_other_clients_finish_when_the_program_ends() {
         .spawn()
         .expect("the program can be run");
     line(&mut BufReader::new(ic.stdout.take().expect("a pipe")));
-    let mut client = TcpStream::connect(("localhost", port)).expect("it listens");
-    client
-        .set_read_timeout(Some(DEADLINE))
-        .expect("a time limit can be set");
-    let body = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"one two three four"}]}"#;
-    write!(
-        client,
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("the request can be sent");
-    let mut start = [0; 15];
-    client.read_exact(&mut start).expect("the response begins");
+    let mut client = begun_stream(port, "one two three four");
     drop(ic.stdin.take());
     let mut rest = String::new();
     client

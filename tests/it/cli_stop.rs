@@ -1,16 +1,15 @@
 //! `ic stop` with real interceptors. Those of other tests run at the same time; each test has folders of its own.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cli_all::process::All;
-use crate::cli_home::{Home, Serving, free_port, held_port, one_line};
+use crate::cli_home::{Home, Serving, begun_stream, free_port, held_port, one_line};
 use crate::cli_status::answer;
-use crate::support::{DEADLINE, is_ignored, tells_who_listens};
+use crate::support::{is_ignored, tells_who_listens};
 
 /// A home with its own range.
 fn home() -> Home {
@@ -199,25 +198,8 @@ fn requests_in_flight_finish_before_stop_returns() {
         .trim()
         .parse()
         .expect("a port");
-    let mut client = TcpStream::connect(("localhost", port)).expect("it listens");
-    client
-        .set_read_timeout(Some(DEADLINE))
-        .expect("a time limit can be set");
-    let body = json!({
-        "model": "m", "stream": true,
-        "messages": [{ "role": "user", "content": "one two three four five six seven eight nine ten" }],
-    })
-    .to_string();
-    write!(
-        client,
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("the request can be sent");
-    let mut start = [0; 15];
-    client.read_exact(&mut start).expect("the response begins");
-    assert_eq!(&start, b"HTTP/1.1 200 OK");
+    let words = "one two three four five six seven eight nine ten";
+    let mut client = begun_stream(port, words);
     let ran = home.ic(["stop"]);
     assert_eq!(
         (ran.exit, serving.exit_code()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::cli_home::Home;
+use crate::cli_home::{Home, free_port};
 use crate::support::wait_until;
 
 /// `ic serve --all`, killed when it is dropped.
@@ -129,6 +129,15 @@ impl Drop for All {
     }
 }
 
+/// A home whose projects `shop`, the current folder, and `web` have free ports.
+pub fn home_with_two() -> (Home, [u16; 2]) {
+    let home = Home::new();
+    let ports = [free_port(), free_port()];
+    let (shop, web) = (home.path("shop"), home.folder("web"));
+    let home = home.with_mappings(&[(&shop, ports[0]), (&web, ports[1])], ports[0]);
+    (home, ports)
+}
+
 /// The address of a port for clients.
 pub fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
@@ -149,6 +158,11 @@ pub fn health(port: u16) -> Option<Value> {
     stream.read_to_string(&mut response).ok()?;
     let (_, body) = response.split_once("\r\n\r\n")?;
     serde_json::from_str(body).ok()
+}
+
+/// The command that runs the interceptor on the port.
+pub fn served_by(port: u16) -> Option<String> {
+    Some(health(port)?["served_by"].as_str()?.to_owned())
 }
 
 /// The instance identifier of the interceptor on the port.
