@@ -116,6 +116,26 @@ mod tests {
     }
 
     #[test]
+    fn the_removal_of_a_folder_with_an_open_file_is_noticed() {
+        check(
+            "the registry is missing",
+            "a/b/r.json",
+            |at| {
+                make(at.join("a/b"));
+                write(at.join("a/b/open"));
+            },
+            |at| {
+                let open = fs::File::open(at.join("a/b/open")).expect("a file");
+                fs::remove_dir_all(at.join("a/b")).expect("removed");
+                make(at.join("a/b"));
+                write(at.join("a/b/r.json"));
+                // It stays open, as long as the test process runs.
+                std::mem::forget(open);
+            },
+        );
+    }
+
+    #[test]
     fn a_change_behind_a_link_is_noticed() {
         let linked = |at: &Path| {
             make(at.join("real"));

@@ -1,7 +1,8 @@
 //! inotify(7): nothing runs while nothing changes.
 //!
 //! Watched are, from the root to the file: each folder and each link on the path for being moved or removed, and the folder in
-//! which the next part of the path is missing, or in which the file is, for its entries. Entries of the folders above are not
+//! which the next part of the path is missing, or in which the file is, for its entries. So is the folder above that, because the
+//! removal of a folder is not reported by itself while a program has a file of it open. Entries of the folders further up are not
 //! watched: there is much traffic in a home folder. After a change everything is watched anew.
 
 use std::collections::VecDeque;
@@ -84,6 +85,8 @@ impl Entries {
     /// Watches every part of the path. Returns false if it changed meanwhile.
     fn watch(&mut self, file: &Path) -> Result<bool, Errno> {
         let mut folder = PathBuf::from("/");
+        // The folder in which `folder` is, and its name there.
+        let mut above = None;
         let mut ahead = parts(file);
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
@@ -91,7 +94,7 @@ impl Entries {
             let found = match fs::symlink_metadata(&path) {
                 Ok(found) => found,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.add_entry(&folder, &name)?;
+                    self.add_entry_below(above, &folder, &name)?;
                     return Ok(fs::symlink_metadata(&path).is_err());
                 }
                 Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -108,23 +111,44 @@ impl Entries {
                 };
                 if target.is_absolute() {
                     folder = PathBuf::from("/");
+                    above = None;
                 }
                 for part in parts(&target).into_iter().rev() {
                     ahead.push_front(part);
                 }
             } else if ahead.is_empty() {
-                return self.add_entry(&folder, &name).map(|()| true);
+                return self.add_entry_below(above, &folder, &name).map(|()| true);
             } else if name == ".." {
                 folder.pop();
+                above = None;
             } else {
                 match self.add(&path, MOVED | WatchFlags::ONLYDIR) {
                     // It may not be read: whether it is moved is then not noticed before the next change.
-                    Ok(_) | Err(Errno::ACCESS) => folder = path,
+                    Ok(_) | Err(Errno::ACCESS) => {
+                        above = Some((std::mem::replace(&mut folder, path), name));
+                    }
                     Err(error) => return Err(error),
                 }
             }
         }
         Ok(true)
+    }
+
+    /// Watches for `name` in `folder`, and first for the folder itself in the one `above` it.
+    fn add_entry_below(
+        &mut self,
+        above: Option<(PathBuf, OsString)>,
+        folder: &Path,
+        name: &OsStr,
+    ) -> Result<(), Errno> {
+        if let Some((above, folder)) = above {
+            match self.add_entry(&above, &folder) {
+                // It may not be read.
+                Ok(()) | Err(Errno::ACCESS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.add_entry(folder, name)
     }
 
     fn add_entry(&mut self, folder: &Path, name: &OsStr) -> Result<(), Errno> {
