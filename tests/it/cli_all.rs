@@ -443,6 +443,7 @@ fn a_registry_that_cannot_be_relied_on_takes_no_port_away() {
     fs::write(&file, torn).expect("written");
     wait_until("what can be read is served", true, || connects(third.1));
     both_are_served("the registry was damaged");
+    all.wait_for("ic: warning: ");
     assert_eq!(
         all.said().matches("ic: warning: ").count(),
         1,
