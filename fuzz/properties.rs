@@ -397,7 +397,7 @@ fn rewrite_request(input: &[u8]) {
     );
 
     let mut expected = reference::forwarded(&owned(head.fields), upgrades);
-    expected.retain(|(name, _)| !["host", "x-source"].contains(&&name[..]));
+    expected.retain(|(name, _)| name != "host" && reference::variable(name) != "X_SOURCE");
     if head.version == head::Version::Http10 {
         expected.retain(|(name, _)| name != "expect");
     }

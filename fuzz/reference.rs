@@ -364,6 +364,13 @@ pub fn lowercased(fields: &[Line]) -> Vec<Line> {
         .collect()
 }
 
+/// The variable in which a program can find field `name`, without `HTTP_` (RFC 3875 §4.1.18; PHP and lighttpd write `_` for every
+/// character that is neither a letter nor a digit).
+pub fn variable(name: &str) -> String {
+    let letters = name.to_ascii_uppercase();
+    letters.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_")
+}
+
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes
         .windows(wanted.len())
