@@ -4,26 +4,11 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
-import test, { after, before } from 'node:test';
-import { Feed, Home, launch, onPage, shot, shutDown, until } from './support.mjs';
+import { after, before } from 'node:test';
+import { Feed, check, here, launch, onPage, shot, shutDown, until } from './support.mjs';
 
 before(launch);
 after(() => shutDown());
-
-/** The home of the current test. */
-let here;
-
-/** A test with a home of its own, whose programs end with it. */
-function check(name, run) {
-  test(name, async () => {
-    const home = here = new Home();
-    try {
-      await run(home);
-    } finally {
-      await home.end();
-    }
-  });
-}
 
 // The page lists all interceptors of the machine, also those of other tests.
 const anyRow = (page, name) => page.locator('#projects-list .row', { hasText: name });
@@ -238,7 +223,7 @@ check('changes by other programs are shown, and interceptors that start and stop
     await allocated(page, 0);
     home.ic('allocate');
     await projectRow(page, 'shop').waitFor();
-    const other = http.createServer().listen(home.port, '127.0.0.1');
+    const other = home.ends(http.createServer()).listen(home.port, '127.0.0.1');
     await projectRow(page, 'shop').filter({ hasText: 'Port in use' }).filter({ hasText: `pid ${process.pid}` }).waitFor();
     await new Promise((resolve) => other.close(resolve));
     const serving = await home.serve('shop');
@@ -408,7 +393,6 @@ check('hostile values in requests are shown as text', async (home) => {
     const words = execFileSync('sh', ['-c', `curl() { printf '%s\\0' "$@"; }\n${await clipboard(page)}`], { env: {} }).toString();
     assert.ok(words.includes(`${EVIL}: ${EVIL}`), words);
   });
-  await feed.end();
 });
 
 check('requests of real interceptors appear as they start, and end', async (home) => {
@@ -533,7 +517,6 @@ check('requests are filtered by text, project, class and errors', async (home) =
     await button(page, 'Clear').click();
     await page.getByText('Requests appear here as they start').waitFor();
   });
-  await Promise.all(feeds.map((feed) => feed.end()));
 });
 
 check('a page keeps the last thousand requests, and only visible rows are in the document', async (home) => {
@@ -613,7 +596,7 @@ check('no other page can frame it, send it requests, or read from it', async (ho
   const { url } = await home.ui();
   const [address, token] = url.split('#token=');
   const before = fs.readFileSync(home.registry, 'utf8');
-  const evil = http.createServer((_, response) => response.setHeader('Content-Type', 'text/html').end(`<!doctype html><title>evil</title><iframe src="${url}"></iframe>`));
+  const evil = home.ends(http.createServer((_, response) => response.setHeader('Content-Type', 'text/html').end(`<!doctype html><title>evil</title><iframe src="${url}"></iframe>`)));
   await new Promise((resolve) => evil.listen(0, '127.0.0.1', resolve));
   const expects = /./;
   await onPage(`http://127.0.0.1:${evil.address().port}/`, async (page) => {
@@ -633,7 +616,6 @@ check('no other page can frame it, send it requests, or read from it', async (ho
     assert.deepEqual(outcomes, ['refused', 'refused', 'refused', 'refused']);
   }, { expects });
   assert.equal(fs.readFileSync(home.registry, 'utf8'), before);
-  await new Promise((resolve) => evil.close(resolve));
 });
 
 check('a page reconnects to `ic ui`, and shows when it is disconnected', async (home) => {
@@ -689,7 +671,6 @@ for (const colorScheme of ['light', 'dark']) {
       await shot(page, `requests-${colorScheme}`);
       assert.deepEqual(await faint(page), []);
     }, { colorScheme });
-    await feed.end();
   });
 }
 
@@ -769,5 +750,4 @@ check('the page fits a phone', async (home) => {
     await fits('a request');
     await shot(page, 'phone-request');
   }, { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
-  await feed.end();
 });

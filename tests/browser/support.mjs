@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import test from 'node:test';
 
 const { chromium } = createRequire(`${process.env.MODULES}/`)('playwright-core');
 const IC = process.env.IC;
@@ -24,6 +25,18 @@ export async function until(what, look) {
   }
 }
 
+/** The home of the current test. */
+export let here;
+
+/** A test with a home of its own, whose programs and servers end with it, also if it fails. */
+export function check(name, run) {
+  test(name, { timeout: 4 * TIME_MAX }, async (context) => {
+    const home = here = new Home();
+    context.after(() => home.end());
+    await run(home);
+  });
+}
+
 /** A range of its own for each home: below the ephemeral ports and the ports of the other tests. */
 let nextPort = 10_000 + (process.pid % 90) * 100;
 
@@ -33,6 +46,7 @@ export class Home {
     this.port = nextPort;
     nextPort += 1200;
     this.children = [];
+    this.servers = [];
     for (const name of ['run', 'run/ic', 'shop']) fs.mkdirSync(path.join(this.folder, name), { mode: 0o700 });
     this.environment = {
       HOME: this.folder, PATH: process.env.PATH, XDG_RUNTIME_DIR: path.join(this.folder, 'run'),
@@ -97,7 +111,14 @@ export class Home {
     return child;
   }
 
+  /** Ends a server of the test with the home. */
+  ends(server) {
+    this.servers.push(server);
+    return server;
+  }
+
   async end() {
+    for (const server of this.servers) await (server.end?.() ?? closed(server));
     for (const child of this.children) {
       if (child.exitCode === null && child.signalCode === null) {
         const ended = new Promise((resolve) => child.removeAllListeners('exit').on('exit', resolve));
@@ -107,6 +128,11 @@ export class Home {
     }
     fs.rmSync(this.folder, { recursive: true, force: true });
   }
+}
+
+function closed(server) {
+  server.closeAllConnections();
+  return new Promise((resolve) => server.close(resolve));
 }
 
 /** A simulated interceptor: a feed socket on which a test sends anything. */
@@ -129,6 +155,7 @@ export class Feed {
       socket.write(`${JSON.stringify(this.hello)}\n`);
     });
     this.server.listen(home.path(`run/ic/${pid}.sock`));
+    home.ends(this);
   }
 
   send(...events) {
