@@ -50,6 +50,8 @@ const ASSETS: &[(&str, Asset)] = &[
     ("/dialogs.js", asset!(SCRIPT, "dialogs.js")),
     ("/projects.js", asset!(SCRIPT, "projects.js")),
     ("/requests.js", asset!(SCRIPT, "requests.js")),
+    ("/request_pane.js", asset!(SCRIPT, "request_pane.js")),
+    ("/format.js", asset!(SCRIPT, "format.js")),
     ("/exchange.js", asset!(SCRIPT, "exchange.js")),
 ];
 

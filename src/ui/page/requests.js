@@ -1,17 +1,15 @@
-// The view of live requests: a list with a common time axis, and details of one request.
+// The view of live requests: a list with a common time axis beside the pane of one request.
 
-import { List, copy, count, h, setAttr, plural, setText, visible } from './dom.js';
+import { List, count, h, setAttr, plural, setText, visible } from './dom.js';
 import * as dialogs from './dialogs.js';
-import { assembled, bodyText, curl, difference, field, parsed } from './exchange.js';
+import { OUTCOMES, clock, durationOf, isFailed, pace, size, spell, statusOf, tokens } from './format.js';
+import { RequestPane, copyCurl } from './request_pane.js';
 
 /** Bounds the memory of the tab. */
 const EXCHANGES_MAX = 1000;
 /** The size of all kept bodies, in characters. */
 const BODIES_MAX = 48 << 20;
-/** The shown length of a body, in characters. */
-const SHOWN_MAX = 200_000;
 
-const isFailed = (one) => one.status >= 400 || ['client_gone', 'origin_cut', 'refused', 'error', 'unknown'].includes(one.outcome);
 const ofClass = (digit) => (one) => Math.floor(one.status / 100) === digit;
 
 const KINDS = [
@@ -20,12 +18,6 @@ const KINDS = [
   ['2', '2xx', ofClass(2)], ['3', '3xx', ofClass(3)], ['4', '4xx', ofClass(4)], ['5', '5xx', ofClass(5)],
   ['failed', 'Errors', isFailed],
 ];
-
-const OUTCOMES = {
-  __proto__: null,
-  complete: 'complete', client_gone: 'the client disconnected', origin_cut: 'cut by the target', refused: 'refused by ic',
-  error: 'no answer from the target', tunnel: 'tunnel, closed', unknown: 'its end was not seen',
-};
 
 export class Requests {
   constructor(element, ask) {
@@ -59,16 +51,19 @@ export class Requests {
     this.list = new List({
       label: 'Requests', columns: this.columns, key: (one) => one.key,
       create: (row) => this.createRow(row), update: (row, one) => this.updateRow(row, one),
-      open: (one, focuses) => this.open(one, focuses), act: (key, one) => this.act(key, one),
+      open: (one, focuses) => this.pane.open(one, focuses), act: (key, one) => this.act(key, one),
     });
     this.list.before = (inView) => this.measure(inView);
-    this.list.isOpen = () => !this.pane.hidden;
-    this.pane = h('aside.pane', { hidden: true, tabIndex: -1, 'aria-label': 'Request', onkeydown: (event) => event.key === 'Escape' && (this.close(), event.stopPropagation()) });
+    this.list.isOpen = () => this.pane.isOpen;
+    this.pane = new RequestPane({
+      feedOf: (one) => this.feeds.get(one.pid), earlierThan: (one) => this.earlierThan(one),
+      record: (pid) => this.record(pid), pick: (one) => this.list.pick(one.key, true), onClose: () => this.list.focus(),
+    });
     this.facts = h('p.facts');
     element.append(
       h('.bar', {}, h('.chips', { role: 'group', 'aria-label': 'Which requests' }, this.chips),
         h('.actions', {}, this.recorders, this.projects, h('button', { type: 'button', title: 'Clear this list', onclick: () => this.clear() }, 'Clear'))),
-      h('.split', {}, this.list.element, this.pane),
+      h('.split', {}, this.list.element, this.pane.element),
       this.facts);
   }
 
@@ -192,7 +187,7 @@ export class Requests {
     for (const one of this.exchanges) this.forget(one);
     this.exchanges = [];
     this.lost = 0;
-    if (!this.pane.hidden) this.close();
+    this.pane.close();
     this.draw();
   }
 
@@ -242,10 +237,9 @@ export class Requests {
     const shown = found.filter(is);
     const none = this.feeds.size ? 'Requests appear here as they start.' : 'No interceptor is running. Start one with `ic serve`.';
     this.list.show(shown, this.exchanges.length ? 'No request matches.' : none, true);
-    if (!this.pane.hidden) {
-      const one = this.byKey.get(this.openKey);
-      if (one) this.fillPane(one);
-      else this.close();
+    if (this.pane.isOpen) {
+      if (this.byKey.has(this.pane.one.key)) this.pane.draw();
+      else this.pane.close();
     }
     setText(this.facts, [
       `${plural(shown.length, 'request')}`, `${plural(this.feeds.size, 'interceptor')}`,
@@ -304,124 +298,23 @@ export class Requests {
     row.body.style.width = `${Math.max(0, all - wait)}%`;
   }
 
-  // One request.
-
-  open(one, focuses) {
-    this.openKey = one.key;
-    this.pane.hidden = false;
-    this.fillPane(one);
-    if (focuses) this.pane.querySelector('.buttons button')?.focus();
-  }
-
-  close() {
-    this.pane.hidden = true;
-    this.openKey = null;
-    this.list.focus();
-  }
-
-  fillPane(one) {
-    const now = Date.now() / 1000;
-    if (this.paneKey !== one.key) {
-      this.paneKey = one.key;
-      this.paneRevision = -1;
-      this.paneTitle = h('h2');
-      this.paneStatus = h('p.outcome');
-      const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Per token', 'Client', 'Target'];
-      this.paneFacts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
-      this.paneSections = h('.sections');
-      this.pane.replaceChildren(
-        h('.paneHead', {}, this.paneTitle, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
-        this.paneStatus,
-        h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => this.copyCurl(this.byKey.get(this.openKey)) }, 'Copy as curl'),
-          this.paneRecord = h('button.record', { type: 'button', onclick: () => this.record(one.pid) })),
-        h('dl.facts', {}, [...this.paneFacts.values()].flat()), this.paneSections);
-      this.pane.scrollTop = 0;
-    }
-    const feed = this.feeds.get(one.pid);
-    this.paneRecord.hidden = !feed;
-    setAttr(this.paneRecord, 'aria-pressed', String(Boolean(feed?.recording)));
-    setText(this.paneRecord, feed?.recording ? 'Recording bodies' : 'Record bodies');
-    setText(this.paneTitle, `${visible(one.method ?? '')} ${visible(one.path ?? '')}`);
-    setText(this.paneStatus, [one.status && `${one.status} ${visible(one.reason ?? '')}`.trim(), one.outcome ? OUTCOMES[one.outcome] ?? visible(one.outcome) : 'in flight', one.error && visible(one.error)].filter(Boolean).join(' · '));
-    setAttr(this.paneStatus, 'data-state', isFailed(one) ? 'failed' : null);
-    const values = {
-      Started: new Date(one.at * 1000).toLocaleString(),
-      'First byte': spell(one.ttfb_ms), Duration: spell(durationOf(one, now)),
-      Sent: size(one.request_bytes ?? one.requestLength), Received: size(one.response_bytes),
-      Events: one.events && `${count(one.events)}${one.first_event_ms != null ? `, from ${spell(one.first_event_ms)} to ${spell(one.last_event_ms)}` : ''}`,
-      Model: one.model, Tokens: tokens(one) && `${one.input_tokens ?? '?'} in, ${one.output_tokens ?? '?'} out`,
-      'Per token': pace(one) && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`,
-      Client: one.client && `${one.client}, connection ${one.connection}`,
-      Target: feed && `${feed.target}, through port ${one.port}`,
-    };
-    for (const [name, [term, value]] of this.paneFacts) {
-      term.hidden = value.hidden = !values[name];
-      setText(value, values[name] ? visible(String(values[name])) : '');
-    }
-    if (this.paneRevision !== one.revision) {
-      this.paneRevision = one.revision;
-      this.fillSections(one);
-    }
-  }
-
-  fillSections(one) {
-    const [request, response] = [['request', one.requestFields], ['response', one.responseFields]]
-      .map(([side, fields]) => (one.bodies[side] ? bodyText(one.bodies[side], fields) : null));
-    const answer = response?.text ? assembled(response.text) : null;
-    const news = request?.text ? this.newsOf(one, request.text) : null;
-    const sections = [
-      news && this.section('news', `New since the request of ${clock(news.previous.at)}`, newsView(news, () => this.list.pick(news.previous.key, true))),
-      answer && this.section('answer', 'Answer', answerView(answer)),
-      this.section('requestHead', 'Request fields', fieldsView(one.requestFields)),
-      request && this.section('request', bodyTitle('Request body', one.bodies.request), textView(request, field(one.requestFields, 'content-type'))),
-      one.responseFields && this.section('responseHead', 'Response fields', fieldsView(one.responseFields)),
-      response && this.section('response', bodyTitle('Response body', one.bodies.response), textView(response, field(one.responseFields, 'content-type'))),
-      !request && !response && h('p.dim', {}, this.feeds.get(one.pid)?.recording ? (one.outcome ? 'No body was recorded for this request.' : 'Bodies are shown when they are complete.')
-        : 'Bodies are recorded while recording is on, in the interceptor’s memory only.'),
-    ];
-    this.paneSections.replaceChildren(...sections.filter(Boolean));
-  }
-
-  /** A section of the pane, folded as the user left it for another request. */
-  section(name, title, content) {
-    this.folded ??= new Set(['requestHead', 'responseHead', 'response']);
-    return h('details', {
-      open: !this.folded.has(name), ontoggle: (event) => this.folded[event.target.open ? 'delete' : 'add'](name),
-    }, h('summary', {}, title), content);
-  }
-
-  newsOf(one, text) {
-    const request = parsed(text);
-    if (!request) return null;
-    const earlier = [];
-    for (const other of this.exchanges) {
-      const isEarlier = other.pid === one.pid && other.port === one.port && other.path === one.path && (other.at < one.at || (other.at === one.at && other.id < one.id));
-      if (!isEarlier || !other.bodies.request) continue;
-      const { text: theirs } = bodyText(other.bodies.request, other.requestFields);
-      earlier.push({ exchange: other, body: parsed(theirs) });
-      if (earlier.length === EARLIER_MAX) break;
-    }
-    return difference(request, earlier.filter(({ body }) => body));
+  /** The requests of the same kind before this one, the latest first. */
+  earlierThan(one) {
+    return this.exchanges.filter((other) => other.pid === one.pid && other.port === one.port && other.path === one.path
+      && (other.at < one.at || (other.at === one.at && other.id < one.id)));
   }
 
   // Actions.
 
   act(key, one) {
     if (key !== 'c') return false;
-    this.copyCurl(one);
+    copyCurl(one);
     return true;
   }
 
   press(key) {
-    if (key === 'Escape') return this.pane.hidden ? false : (this.close(), true);
+    if (key === 'Escape') return this.pane.isOpen ? (this.pane.close(), true) : false;
     return this.list.current ? this.act(key, this.list.current) : false;
-  }
-
-  async copyCurl(one) {
-    const { request } = one.bodies;
-    const text = request && !request.truncated ? bodyText(request, one.requestFields).text : undefined;
-    const body = text?.includes('\0') ? undefined : text;
-    await copy(curl(one, one.port, body), body === undefined && one.requestLength ? 'as curl, without the body' : 'as curl');
   }
 
   async record(pid) {
@@ -457,92 +350,7 @@ export class Requests {
   }
 }
 
-/** How many earlier requests are searched for the same conversation. */
-const EARLIER_MAX = 40;
-
 /** What an interceptor, or one port of a process that serves many, is called. */
 function nameOf({ project, instance_id }) {
   return project ?? instance_id;
-}
-
-function durationOf(one, now) {
-  if (one.duration_ms !== undefined && one.outcome) return one.duration_ms;
-  return one.outcome ? null : Math.max(0, (now - one.at) * 1000);
-}
-
-function clock(at) {
-  return new Date(at * 1000).toTimeString().slice(0, 8);
-}
-
-function spell(ms) {
-  if (typeof ms !== 'number') return '';
-  if (ms < 10) return `${ms.toFixed(1)} ms`;
-  if (ms < 1000) return `${Math.round(ms)} ms`;
-  return ms < 60_000 ? `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s` : `${Math.floor(ms / 60_000)} m ${Math.round((ms % 60_000) / 1000)} s`;
-}
-
-function size(bytes) {
-  if (typeof bytes !== 'number') return '';
-  if (bytes < 1000) return `${bytes} B`;
-  const [unit, scale] = bytes < 1e6 ? ['kB', 1e3] : bytes < 1e9 ? ['MB', 1e6] : ['GB', 1e9];
-  return `${(bytes / scale).toFixed(bytes < scale * 100 ? 1 : 0)} ${unit}`;
-}
-
-function tokens({ input_tokens, output_tokens }) {
-  return input_tokens == null && output_tokens == null ? '' : `${input_tokens ?? '?'} → ${output_tokens ?? '?'}`;
-}
-
-/** Milliseconds for each token after the first. */
-function pace({ output_tokens, first_event_ms, last_event_ms }) {
-  if (!(output_tokens > 1) || !(last_event_ms > first_event_ms)) return '';
-  return ((last_event_ms - first_event_ms) / (output_tokens - 1)).toFixed(1);
-}
-
-function statusOf(one) {
-  // A response with a good status can fail later.
-  if (one.status) return one.status < 400 && isFailed(one) ? `${one.status} ×` : String(one.status);
-  return one.outcome ? one.outcome === 'client_gone' ? 'left' : one.outcome === 'unknown' ? '?' : 'failed' : '…';
-}
-
-function bodyTitle(title, { encoding, truncated, total }) {
-  return `${title} · ${size(total)}${truncated && encoding !== 'omitted' ? ', only its beginning was kept' : ''}`;
-}
-
-function fieldsView(fields) {
-  return h('dl.fields', {}, (fields ?? []).map(([name, value]) => [h('dt', {}, visible(name)), h('dd', {}, visible(value))]));
-}
-
-/** Text with escapes, except for line breaks and tabs. */
-function pre(text) {
-  return h('pre', { tabIndex: 0 }, text.slice(0, SHOWN_MAX).split(/([\n\t])/).map((piece) => (/^[\n\t]$/.test(piece) ? piece : visible(piece))).join(''));
-}
-
-function textView({ text, note }, kind) {
-  const document = /json/i.test(kind ?? '') ? parsed(text) : undefined;
-  const shown = document === undefined ? text : JSON.stringify(document, null, 2);
-  return h('.text', {}, note && h('p.dim', {}, note), shown !== undefined && [
-    h('button.tool', { type: 'button', onclick: () => copy(text, 'the body') }, 'Copy'), pre(shown),
-    shown.length > SHOWN_MAX && h('p.dim', {}, `The first ${count(SHOWN_MAX)} of ${count(shown.length)} characters are shown; all of them are copied.`),
-  ]);
-}
-
-function answerView({ text, reasoning, tools, stop }) {
-  return h('.text', {},
-    reasoning && h('.message', {}, h('span.role', {}, 'thinking'), pre(reasoning)),
-    text && h('.message', {}, h('span.role', {}, 'text'), h('button.tool', { type: 'button', onclick: () => copy(text, 'the answer') }, 'Copy'), pre(text)),
-    tools.map(({ name, input }) => {
-      const document = parsed(input);
-      return h('.message', {}, h('span.role', {}, `calls ${visible(name)}`), pre(document === undefined ? input : JSON.stringify(document, null, 2)));
-    }),
-    stop && h('p.dim', {}, `Ended: ${visible(String(stop))}`));
-}
-
-function newsView({ common, added, dropped, changed }, goThere) {
-  const message = (kind) => ({ role, text }) => h(`.message.${kind}`, {}, h('span.role', {}, visible(role)), pre(text));
-  const value = (one) => (one === undefined ? 'none' : JSON.stringify(one).slice(0, 120));
-  return h('.text', {},
-    h('p.dim', {}, `${plural(common, 'message')} as before. `, h('button.link', { type: 'button', onclick: goThere }, 'Show that request')),
-    dropped.map(message('gone')), added.map(message('new')),
-    !added.length && h('p.dim', {}, 'There is no new message.'),
-    changed.map(({ key, before, after }) => h('p.change', {}, h('code', {}, visible(key)), ` ${visible(value(before))} → ${visible(value(after))}`)));
 }

@@ -1,0 +1,177 @@
+// The pane of one request: its facts, what is new in its conversation, its answer, its fields and bodies.
+
+import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
+import { assembled, bodyText, curl, difference, field, parsed } from './exchange.js';
+import { OUTCOMES, clock, durationOf, isFailed, pace, size, spell, tokens } from './format.js';
+
+/** The shown length of a body, in characters. */
+const SHOWN_MAX = 200_000;
+/** How many earlier requests are searched for the same conversation. */
+const EARLIER_MAX = 40;
+
+export class RequestPane {
+  /**
+   * `feedOf(one)` is the feed of a request's interceptor while it runs, `earlierThan(one)` the requests before it that can be of its
+   * conversation, the latest first; `record(pid)` switches recording, `pick(one)` opens another request.
+   */
+  constructor({ feedOf, earlierThan, record, pick, onClose }) {
+    Object.assign(this, { feedOf, earlierThan, record, pick, onClose });
+    /** The shown request. */
+    this.one = null;
+    this.folded = new Set(['requestHead', 'responseHead', 'response']);
+    this.element = h('aside.pane', {
+      hidden: true, tabIndex: -1, 'aria-label': 'Request', onkeydown: (event) => event.key === 'Escape' && (this.close(), event.stopPropagation()),
+    });
+  }
+
+  get isOpen() {
+    return this.one !== null;
+  }
+
+  open(one, focuses) {
+    if (this.one !== one) this.build(one);
+    this.element.hidden = false;
+    this.draw();
+    if (focuses) this.element.querySelector('.buttons button')?.focus();
+  }
+
+  close() {
+    if (!this.isOpen) return;
+    this.element.hidden = true;
+    this.one = null;
+    this.onClose();
+  }
+
+  build(one) {
+    this.one = one;
+    this.revision = -1;
+    this.title = h('h2');
+    this.status = h('p.outcome');
+    const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Per token', 'Client', 'Target'];
+    this.facts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
+    this.sections = h('.sections');
+    this.recorder = h('button.record', { type: 'button', onclick: () => this.record(one.pid) });
+    this.element.replaceChildren(
+      h('.paneHead', {}, this.title, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
+      this.status,
+      h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl'), this.recorder),
+      h('dl.facts', {}, [...this.facts.values()].flat()), this.sections);
+    this.element.scrollTop = 0;
+  }
+
+  draw() {
+    const { one } = this;
+    const feed = this.feedOf(one);
+    this.recorder.hidden = !feed;
+    setAttr(this.recorder, 'aria-pressed', String(Boolean(feed?.recording)));
+    setText(this.recorder, feed?.recording ? 'Recording bodies' : 'Record bodies');
+    setText(this.title, `${visible(one.method ?? '')} ${visible(one.path ?? '')}`);
+    setText(this.status, [one.status && `${one.status} ${visible(one.reason ?? '')}`.trim(), one.outcome ? OUTCOMES[one.outcome] ?? visible(one.outcome) : 'in flight', one.error && visible(one.error)].filter(Boolean).join(' · '));
+    setAttr(this.status, 'data-state', isFailed(one) ? 'failed' : null);
+    this.drawFacts(one, feed);
+    if (this.revision !== one.revision) {
+      this.revision = one.revision;
+      this.drawSections(one, feed);
+    }
+  }
+
+  drawFacts(one, feed) {
+    const values = {
+      Started: new Date(one.at * 1000).toLocaleString(),
+      'First byte': spell(one.ttfb_ms), Duration: spell(durationOf(one, Date.now() / 1000)),
+      Sent: size(one.request_bytes ?? one.requestLength), Received: size(one.response_bytes),
+      Events: one.events && `${count(one.events)}${one.first_event_ms != null ? `, from ${spell(one.first_event_ms)} to ${spell(one.last_event_ms)}` : ''}`,
+      Model: one.model, Tokens: tokens(one) && `${one.input_tokens ?? '?'} in, ${one.output_tokens ?? '?'} out`,
+      'Per token': pace(one) && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`,
+      Client: one.client && `${one.client}, connection ${one.connection}`,
+      Target: feed && `${feed.target}, through port ${one.port}`,
+    };
+    for (const [name, [term, value]] of this.facts) {
+      term.hidden = value.hidden = !values[name];
+      setText(value, values[name] ? visible(String(values[name])) : '');
+    }
+  }
+
+  drawSections(one, feed) {
+    const [request, response] = [['request', one.requestFields], ['response', one.responseFields]]
+      .map(([side, fields]) => (one.bodies[side] ? bodyText(one.bodies[side], fields) : null));
+    const answer = response?.text ? assembled(response.text) : null;
+    const news = request?.text ? this.newsOf(one, request.text) : null;
+    const sections = [
+      news && this.section('news', `New since the request of ${clock(news.previous.at)}`, newsView(news, () => this.pick(news.previous))),
+      answer && this.section('answer', 'Answer', answerView(answer)),
+      this.section('requestHead', 'Request fields', fieldsView(one.requestFields)),
+      request && this.section('request', bodyTitle('Request body', one.bodies.request), textView(request, field(one.requestFields, 'content-type'))),
+      one.responseFields && this.section('responseHead', 'Response fields', fieldsView(one.responseFields)),
+      response && this.section('response', bodyTitle('Response body', one.bodies.response), textView(response, field(one.responseFields, 'content-type'))),
+      !request && !response && h('p.dim', {}, feed?.recording ? (one.outcome ? 'No body was recorded for this request.' : 'Bodies are shown when they are complete.')
+        : 'Bodies are recorded while recording is on, in the interceptor’s memory only.'),
+    ];
+    this.sections.replaceChildren(...sections.filter(Boolean));
+  }
+
+  /** A section of the pane, folded as the user left it for another request. */
+  section(name, title, content) {
+    return h('details', {
+      open: !this.folded.has(name), ontoggle: (event) => this.folded[event.target.open ? 'delete' : 'add'](name),
+    }, h('summary', {}, title), content);
+  }
+
+  newsOf(one, text) {
+    const request = parsed(text);
+    if (!request) return null;
+    const earlier = this.earlierThan(one).filter((other) => other.bodies.request).slice(0, EARLIER_MAX)
+      .map((other) => ({ exchange: other, body: parsed(bodyText(other.bodies.request, other.requestFields).text) }));
+    return difference(request, earlier.filter(({ body }) => body));
+  }
+}
+
+export async function copyCurl(one) {
+  const { request } = one.bodies;
+  const text = request && !request.truncated ? bodyText(request, one.requestFields).text : undefined;
+  const body = text?.includes('\0') ? undefined : text;
+  await copy(curl(one, one.port, body), body === undefined && one.requestLength ? 'as curl, without the body' : 'as curl');
+}
+
+function bodyTitle(title, { encoding, truncated, total }) {
+  return `${title} · ${size(total)}${truncated && encoding !== 'omitted' ? ', only its beginning was kept' : ''}`;
+}
+
+function fieldsView(fields) {
+  return h('dl.fields', {}, (fields ?? []).map(([name, value]) => [h('dt', {}, visible(name)), h('dd', {}, visible(value))]));
+}
+
+/** Text with escapes, except for line breaks and tabs. */
+function pre(text) {
+  return h('pre', { tabIndex: 0 }, text.slice(0, SHOWN_MAX).split(/([\n\t])/).map((piece) => (/^[\n\t]$/.test(piece) ? piece : visible(piece))).join(''));
+}
+
+function textView({ text, note }, kind) {
+  const document = /json/i.test(kind ?? '') ? parsed(text) : undefined;
+  const shown = document === undefined ? text : JSON.stringify(document, null, 2);
+  return h('.text', {}, note && h('p.dim', {}, note), shown !== undefined && [
+    h('button.tool', { type: 'button', onclick: () => copy(text, 'the body') }, 'Copy'), pre(shown),
+    shown.length > SHOWN_MAX && h('p.dim', {}, `The first ${count(SHOWN_MAX)} of ${count(shown.length)} characters are shown; all of them are copied.`),
+  ]);
+}
+
+function answerView({ text, reasoning, tools, stop }) {
+  return h('.text', {},
+    reasoning && h('.message', {}, h('span.role', {}, 'thinking'), pre(reasoning)),
+    text && h('.message', {}, h('span.role', {}, 'text'), h('button.tool', { type: 'button', onclick: () => copy(text, 'the answer') }, 'Copy'), pre(text)),
+    tools.map(({ name, input }) => {
+      const document = parsed(input);
+      return h('.message', {}, h('span.role', {}, `calls ${visible(name)}`), pre(document === undefined ? input : JSON.stringify(document, null, 2)));
+    }),
+    stop && h('p.dim', {}, `Ended: ${visible(String(stop))}`));
+}
+
+function newsView({ common, added, dropped, changed }, goThere) {
+  const message = (kind) => ({ role, text }) => h(`.message.${kind}`, {}, h('span.role', {}, visible(role)), pre(text));
+  const value = (one) => (one === undefined ? 'none' : JSON.stringify(one).slice(0, 120));
+  return h('.text', {},
+    h('p.dim', {}, `${plural(common, 'message')} as before. `, h('button.link', { type: 'button', onclick: goThere }, 'Show that request')),
+    dropped.map(message('gone')), added.map(message('new')),
+    !added.length && h('p.dim', {}, 'There is no new message.'),
+    changed.map(({ key, before, after }) => h('p.change', {}, h('code', {}, visible(key)), ` ${visible(value(before))} → ${visible(value(after))}`)));
+}
