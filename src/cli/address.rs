@@ -3,29 +3,60 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
-use crate::registry::{Port, Project, Registry};
+use crate::registry::probe::{Availability, availability};
+use crate::registry::{Port, Project, Registry, Settings};
 
+use super::kept::settings_of;
 use super::mapping::{command_for, commands_for_another_port, port_above};
-use super::settings::PORT;
+use super::settings::{PORT, SourcedValue, TARGET_URL};
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::cli::port_state::{PortState, port_state};
+use crate::machine::interceptor::interceptor_at;
+use crate::serve::Target;
 use crate::text::{Escaped, escaped_path, io_message};
 
-/// The port of the project at PATH, for clients to connect to. Without a PATH, `INTERCEPTOR_PORT` wins, as for `ic serve`.
+/// The URLs of the project at PATH, for clients to connect to. Without a PATH, `INTERCEPTOR_PORT` wins, as for `ic serve`.
 ///
 /// # Errors
 ///
 /// "No": the project has no port, or another user listens on it. Bad usage for an invalid value; "could not" if the registry cannot
 /// be read.
-pub(super) fn port_for_clients(context: &Context<'_>, path: Option<&str>) -> Result<Port, Failure> {
-    let (project, port, _) = mapping_of(context, path)?;
+pub(super) fn urls_for_clients(
+    context: &Context<'_>,
+    path: Option<&str>,
+) -> Result<BaseUrls, Failure> {
+    let (project, port, registry) = mapping_of(context, path)?;
     check_owner(port, project.as_ref())?;
     bad_port(port, project.as_ref())
         .iter()
         .for_each(eprint_line);
-    Ok(port)
+    let kept = project.map_or_else(Settings::default, |project| {
+        settings_of(&registry, &project)
+    });
+    let target = target_of(context, port, &kept)?;
+    Ok(BaseUrls::new(local(port), target.as_ref()))
+}
+
+/// The target of the interceptor that runs on the port, else of the one that would be started there; `None` if it is not known.
+///
+/// # Errors
+///
+/// Bad usage: the variable has an invalid value.
+pub(super) fn target_of(
+    context: &Context<'_>,
+    port: Port,
+    kept: &Settings,
+) -> Result<Option<Target>, Failure> {
+    let environment = &context.environment;
+    let next = environment.setting("--target", None, TARGET_URL, kept.target.as_deref());
+    let next = next.as_ref().map(SourcedValue::target).transpose()?;
+    let is_in_use = availability(port) == Availability::InUse;
+    let running = is_in_use.then(|| interceptor_at(port.get())).flatten();
+    // A target with a key in it is not shown, and is most likely the configured one.
+    let running = running.and_then(|running| running.target.parse().ok());
+    Ok(running.or(next))
 }
 
 /// A warning if `fetch` refuses to connect to the port: one that another program has assigned to `project`, or that is given. All
@@ -63,12 +94,12 @@ pub(super) fn check_owner(port: Port, project: Option<&Project>) -> Result<(), F
     )))
 }
 
-/// The port as [`port_for_clients`] finds it, unchecked, the project, and the registry; `None` and an empty one if the port is that
+/// The port as [`urls_for_clients`] finds it, unchecked, the project, and the registry; `None` and an empty one if the port is that
 /// of `INTERCEPTOR_PORT`.
 ///
 /// # Errors
 ///
-/// As [`port_for_clients`].
+/// As [`urls_for_clients`].
 pub(super) fn mapping_of(
     context: &Context<'_>,
     path: Option<&str>,
@@ -98,14 +129,52 @@ pub(super) fn no_port(registry: &Registry, project: &Project) -> Failure {
     ))
 }
 
-/// The base URL for clients of the OpenAI API, which append `/chat/completions`.
-pub fn openai_url(authority: &str) -> String {
-    format!("{}/v1", anthropic_url(authority))
+/// The base URLs at which clients reach an interceptor.
+#[derive(Debug, Clone)]
+pub struct BaseUrls {
+    /// Host and port.
+    pub authority: String,
+    /// Whether `/v1` stands in front of the endpoints of the OpenAI API.
+    has_v1: bool,
 }
 
-/// The base URL for clients of the Anthropic API, which append `/v1/messages`.
-pub fn anthropic_url(authority: &str) -> String {
-    format!("http://{authority}")
+impl BaseUrls {
+    /// Those of the interceptor at `authority`, with this target.
+    pub fn new(authority: String, target: Option<&Target>) -> BaseUrls {
+        BaseUrls {
+            authority,
+            has_v1: !target.is_some_and(Target::has_own_version),
+        }
+    }
+
+    /// For clients of the OpenAI API, which append `/chat/completions`.
+    pub fn openai(&self) -> String {
+        match self.has_v1 {
+            true => self.with_v1(),
+            false => self.bare(),
+        }
+    }
+
+    /// For clients of the Anthropic API, which append `/v1/messages`, and of the Gemini API.
+    pub fn bare(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    /// For clients of the Anthropic API that append `/messages`, as Vercel's library does.
+    pub fn with_v1(&self) -> String {
+        format!("{}/v1", self.bare())
+    }
+
+    /// The path of an endpoint of the OpenAI API, such as `models`.
+    pub fn openai_path(&self, endpoint: &str) -> String {
+        format!("{}{endpoint}", if self.has_v1 { "v1/" } else { "" })
+    }
+
+    /// The interceptor's port.
+    pub fn port(&self) -> &str {
+        let port = self.authority.rsplit_once(':');
+        port.unwrap_or_default().1
+    }
 }
 
 /// Host and port for clients on this machine.

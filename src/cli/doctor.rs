@@ -117,8 +117,8 @@ impl Doctor {
         findings.extend(namesake.map(|why| Finding::wrong("Identity", why)));
         let mut of_route = Vec::new();
         let route = self.route(context, interceptor, &kept, &mut of_route)?;
-        let base_path = route.as_ref().map_or("", |it| it.target.base_path());
-        let to = Destination { port, base_path };
+        let target = route.as_ref().map(|it| &it.target);
+        let to = Destination { port, target };
         findings.extend(variables::base_urls(&context.environment, to, &registry)?);
         let home = context.environment.variable("HOME");
         let home = home.as_ref().and_then(|home| home.path().ok());

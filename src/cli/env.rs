@@ -8,7 +8,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde_json::Value;
 
 use self::shell::Shell;
-use super::address::{anthropic_url, local, openai_url, port_for_clients};
+use super::address::{BaseUrls, urls_for_clients};
 use super::settings::{Environment, SourcedValue};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
@@ -24,8 +24,8 @@ use crate::cli::outcome::{Exit, Failure};
                ic env --shell powershell | Out-String | Invoke-Expression\n\
                ic env --shell dotenv >.env.ic                           for `docker run --env-file` and others",
     note = "The variables, and programs that read them:\n\
-            \x20 OPENAI_BASE_URL         OpenAI's libraries, opencode, Qwen Code (with /v1)\n\
-            \x20 OPENAI_API_BASE         aider, LiteLLM's library (with /v1)\n\
+            \x20 OPENAI_BASE_URL         OpenAI's libraries, opencode, Qwen Code (with /v1, unless the target has another version)\n\
+            \x20 OPENAI_API_BASE         aider, LiteLLM's library (the same)\n\
             \x20 ANTHROPIC_BASE_URL      Anthropic's libraries, Claude Code\n\
             \x20 GOOGLE_GEMINI_BASE_URL  Google's libraries, Gemini CLI\n\
             \x20 NO_PROXY, no_proxy      all of them; entries are kept, and those of this machine added\n\
@@ -57,14 +57,14 @@ impl Env {
             Some(name) => shell(&SourcedValue::flag("--shell", name))?,
             None => Shell::Sh,
         };
-        let port = port_for_clients(context, self.path.as_deref()).map_err(|failure| {
+        let urls = urls_for_clients(context, self.path.as_deref()).map_err(|failure| {
             // `eval "$(ic env)"` goes on with the variables of another project, or with none.
             match failure.exit {
                 Exit::No => Failure::no(format!("the variables are not set: {failure}")),
                 _ => failure,
             }
         })?;
-        let variables = variables(&local(port), &context.environment);
+        let variables = variables(&urls, &context.environment);
         if self.json {
             let document: serde_json::Map<String, Value> = variables
                 .into_iter()
@@ -101,22 +101,23 @@ fn shell(given: &SourcedValue) -> Result<Shell, Failure> {
         })
 }
 
-/// The variables for clients of the interceptor at `authority`, a host and a port.
+/// The variables for clients of the interceptor at these URLs.
 pub(super) fn variables(
-    authority: &str,
+    urls: &BaseUrls,
     environment: &Environment<'_>,
 ) -> [(&'static str, String); 6] {
+    let authority = &*urls.authority;
     let host = authority.rsplit_once(':').map_or(authority, |it| it.0);
     // Programs differ in which of the two they prefer, so each is completed separately.
     let [upper, lower] = ["NO_PROXY", "no_proxy"].map(|name| environment.variable(name));
     let upper_now = upper.as_ref().or(lower.as_ref());
     let lower_now = lower.as_ref().or(upper.as_ref());
     [
-        ("OPENAI_BASE_URL", openai_url(authority)),
+        ("OPENAI_BASE_URL", urls.openai()),
         // aider and LiteLLM's library.
-        ("OPENAI_API_BASE", openai_url(authority)),
-        ("ANTHROPIC_BASE_URL", anthropic_url(authority)),
-        ("GOOGLE_GEMINI_BASE_URL", anthropic_url(authority)),
+        ("OPENAI_API_BASE", urls.openai()),
+        ("ANTHROPIC_BASE_URL", urls.bare()),
+        ("GOOGLE_GEMINI_BASE_URL", urls.bare()),
         ("NO_PROXY", with_this_machine(upper_now, host)),
         ("no_proxy", with_this_machine(lower_now, host)),
     ]

@@ -30,7 +30,7 @@ pub(super) use self::guard::{NAME as GUARD, run as guard};
 use self::interceptor::{Interceptor, STOP_SIGNALS, is_in_use};
 use self::options::{note_others, refuse_others};
 use self::unused::why_unused;
-use super::address::mapping_of;
+use super::address::{BaseUrls, mapping_of};
 use super::env::variables;
 use super::identity::instance_template;
 use super::serve::{Prepared, Serve};
@@ -64,7 +64,7 @@ pub struct Run {
                ic run --header 'x-branch: {{branch}}' -- aider --model openai/gpt-5\n\
                ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
     note = "Sets the variables that `ic env` prints. In arguments, {{port}}, {{url}} (without /v1) and {{v1}}\n\
-            (with it) are filled in, and two opening braces in such an argument are one. codex, copilot,\n\
+            (as OPENAI_BASE_URL) are filled in, and two opening braces in such an argument are one. codex, copilot,\n\
             opencode, qwen and goose also get the settings that they need; of others a line says what is\n\
             missing.\n\
             The program starts once the port is bound, and the interceptor stops when it ends. If an\n\
@@ -135,13 +135,13 @@ impl Run {
             }
             Err(address) => (Interceptor::join(address, None)?, None),
         };
-        let (authority, environment) = (&interceptor.authority, &context.environment);
-        let status = self.program.run(launcher, authority, environment)?;
+        let (urls, environment) = (&interceptor.urls, &context.environment);
+        let status = self.program.run(launcher, urls, environment)?;
         if interceptor.is_unused() {
             let project = prepared.as_ref().and_then(Prepared::project);
             eprint_line(why_unused(
                 &self.program.name,
-                authority,
+                &urls.authority,
                 project,
                 environment,
             ));
@@ -182,7 +182,7 @@ impl Run {
 }
 
 impl Program {
-    /// Runs it with what points it at the interceptor at `authority`; returns its status.
+    /// Runs it with what points it at the interceptor at these URLs; returns its status.
     ///
     /// # Errors
     ///
@@ -190,16 +190,16 @@ impl Program {
     fn run(
         &self,
         launcher: Launcher,
-        authority: &str,
+        urls: &BaseUrls,
         environment: &Environment<'_>,
     ) -> Result<u8, Failure> {
-        let arguments = self.arguments.iter().map(|it| filled(it, authority));
+        let arguments = self.arguments.iter().map(|it| filled(it, urls));
         let arguments: Vec<_> = arguments.collect();
-        let added = additions(&self.name, &arguments, authority, environment);
+        let added = additions(&self.name, &arguments, urls, environment);
         if let Some(note) = &added.note {
             eprint_line(format_args!("note: `{}` {note}", Escaped(&self.name)));
         }
-        let variables = variables(authority, environment);
+        let variables = variables(urls, environment);
         launcher.run(
             &raw::from_text(&self.name),
             added

@@ -14,7 +14,7 @@ use argh::{ArgsInfo, FromArgs};
 use crate::registry::Settings;
 
 use self::facts::{Container, Facts, File, Unit};
-use super::address::{bad_port, check_owner, local, mapping_of};
+use super::address::{BaseUrls, bad_port, check_owner, local, mapping_of, target_of};
 use super::identity::{self, instance_template};
 use super::kept::{settings_of, with_variables_for_secrets};
 use super::serve;
@@ -110,8 +110,6 @@ impl Snippet {
             Some(model) => Some(SourcedValue::flag("--model", model).text()?.to_owned()),
             None => None,
         };
-        let configured = context.environment.variable(settings::TARGET_URL);
-        configured.as_ref().map(SourcedValue::target).transpose()?;
         let (folder, port, registry) = mapping_of(context, self.path.as_deref())?;
         if let Render::Client(_) = render {
             check_owner(port, folder.as_ref())?;
@@ -122,10 +120,11 @@ impl Snippet {
             None => Settings::default(),
         };
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
+        let target = target_of(context, port, &kept)?;
         let facts = Facts {
             project: Escaped(&name(folder.path())).to_string(),
             folder,
-            authority: local(port),
+            urls: BaseUrls::new(local(port), target.as_ref()),
             port: port.get(),
             model,
         };

@@ -61,6 +61,17 @@ impl Target {
     pub fn base_path(&self) -> &str {
         &self.base_path
     }
+
+    /// Whether the base path has a version of an OpenAI-compatible API that is not a `/v1` at its end: `/api/paas/v4`,
+    /// `/v1beta/openai`. Endpoints follow such a path directly, so that the paths of requests have no `/v1` either.
+    pub fn has_own_version(&self) -> bool {
+        let is_version = |segment: &str| {
+            let number = segment.strip_prefix('v').unwrap_or_default();
+            let digits = number.trim_end_matches(|c: char| c.is_ascii_lowercase());
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        self.base_path.split('/').any(is_version) && !self.base_path.ends_with("/v1")
+    }
 }
 
 impl fmt::Display for Target {

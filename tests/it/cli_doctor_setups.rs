@@ -107,7 +107,7 @@ const ROWS: &[Row] = &[
             SetUp::new(home, &["--no-stream", "--target", &target], ())
         },
         "Variables OPENAI_BASE_URL=http://localhost:N/v1 has a /v1, but the target's base path /paas/v4 has a version",
-        "; set it to http://localhost:N",
+        "ic env",
     ),
     (
         "the host in clients' base URL is not in NO_PROXY",

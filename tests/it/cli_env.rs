@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::cli_home::Home;
+use crate::support::Launch;
 
 fn shop() -> Home {
     let home = Home::new();
@@ -101,6 +102,48 @@ fn env_uses_the_port_that_serve_would_listen_on() {
         .ic(["env"])
         .complaint(2);
     assert!(refused.starts_with("`INTERCEPTOR_PORT=abc`"), "{refused}");
+}
+
+#[test]
+fn the_url_has_no_v1_where_the_target_has_a_version_of_its_own() {
+    #[track_caller]
+    fn check(home: &Home, expected: &str) {
+        let env = home.ic(["env", "--json"]).json(0);
+        let [openai, base, anthropic] =
+            ["OPENAI_BASE_URL", "OPENAI_API_BASE", "ANTHROPIC_BASE_URL"].map(|name| &env[name]);
+        assert_eq!((openai, base), (&json!(expected), &json!(expected)));
+        let bare = expected.trim_end_matches("/v1");
+        assert_eq!(anthropic, bare);
+    }
+    let (with, without) = ("http://localhost:8888/v1", "http://localhost:8888");
+    for (path, expected) in [
+        ("", with),
+        ("/v1", with),
+        ("/openai/v1", with),
+        ("/client/v4/ai/v1", with),
+        ("/vllm", with),
+        ("/v4", without),
+        ("/v4/", without),
+        ("/api/paas/v4", without),
+        ("/v1beta/openai", without),
+        ("/v1/openai", without),
+    ] {
+        let target = format!("http://llm.example.com{path}");
+        check(&shop().with("TARGET_LLM_URL", &target), expected);
+        let home = shop();
+        home.ic(["set", "--target", &target]).result(0);
+        check(&home, expected);
+    }
+    // The target of the running interceptor counts.
+    let home = Home::new();
+    let ic = Launch::toward("http://127.0.0.1:9/v4")
+        .in_folder(home.path("shop"))
+        .start();
+    let shop = home.path("shop");
+    let home = home
+        .with_mappings(&[(&shop, ic.port)], 8888)
+        .with("TARGET_LLM_URL", "http://127.0.0.1:9");
+    check(&home, &format!("http://localhost:{}", ic.port));
 }
 
 #[test]

@@ -790,6 +790,38 @@ fn placeholders_in_arguments_are_filled_in() {
     assert_eq!((ran.exit, &*ran.out), (Some(0), &*expected), "{ran:?}");
 }
 
+#[test]
+fn a_program_gets_no_v1_where_the_target_has_a_version_of_its_own() {
+    let target = "http://127.0.0.1:9/v4";
+    let check = |home: &Home, port: u16| {
+        let url = format!("http://localhost:{port}");
+        let got = |program: &str, argument: &str| {
+            let agent = agent(home, program);
+            let ran = home.ic(["run", "--", &agent, argument]).of_unused_run();
+            assert_eq!(ran.exit, Some(0), "{ran:?}");
+            ran.out
+        };
+        assert!(got("cat", "{v1} {url}").starts_with(&format!("{url} {url}\n")));
+        let codex = got("codex", "a");
+        let expected = format!("base_url = \"{url}\",");
+        assert!(codex.contains(&expected), "{codex}");
+        let opencode = got("opencode", "a");
+        // The paths of Anthropic's API have theirs in any case.
+        let (openai, anthropic) = opencode.split_once("anthropic").expect("both");
+        assert!(openai.contains(&format!("\"{url}\"")), "{opencode}");
+        assert!(anthropic.contains(&format!("\"{url}/v1\"")), "{opencode}");
+        let goose = got("goose", "a");
+        assert!(goose.contains("BASE_PATH=chat/completions\n"), "{goose}");
+    };
+    let (home, port) = with_port();
+    check(&home.with("TARGET_LLM_URL", target), port);
+    // The target of the interceptor that runs counts.
+    let (home, port) = with_port();
+    let serving = Serving::start(&home, &["--target", target]);
+    check(&home, port);
+    serving.stop();
+}
+
 /// A program of this name that prints its arguments and some variables, one a line.
 fn agent(home: &Home, name: &str) -> String {
     let file = home.path(name);

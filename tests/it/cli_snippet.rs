@@ -526,6 +526,52 @@ fn this_machine_has_another_name_in_a_container() {
 }
 
 #[test]
+fn a_client_gets_no_v1_where_the_target_has_a_version_of_its_own() {
+    let home = Home::new().with("TARGET_LLM_URL", "http://llm.example.com/api/paas/v4");
+    let shop = home.path("shop");
+    let home = home.with_mappings(&[(&shop, 8888)], 8889);
+    let url = "http://localhost:8888";
+    for (kind, lines) in [
+        ("jetbrains", vec![format!("URL:       {url}\n")]),
+        ("continue", vec![format!("apiBase: {url}\n")]),
+        ("codex", vec![format!("base_url = \"{url}\"\n")]),
+        (
+            "junie",
+            vec![format!("\"baseUrl\": \"{url}/chat/completions\",\n")],
+        ),
+        ("aider", vec![format!("openai-api-base: {url}\n")]),
+        ("qwen", vec![format!("OPENAI_BASE_URL={url}\n")]),
+        (
+            "opencode",
+            // The paths of Anthropic's API have theirs in any case.
+            vec![
+                format!("\"baseURL\": \"{url}\"\n"),
+                format!("\"baseURL\": \"{url}/v1\"\n"),
+            ],
+        ),
+        ("copilot", vec![format!("BASE_URL={url}\n")]),
+        ("cline", vec![format!(" -b {url}\n")]),
+        ("pi", vec![format!("\"baseUrl\": \"{url}/v1beta\"")]),
+        ("zed", vec![format!("\"api_url\": \"{url}\"")]),
+        (
+            "goose",
+            vec!["OPENAI_BASE_PATH=chat/completions\n".to_owned()],
+        ),
+        (
+            "kubernetes",
+            vec![format!("{{name: OPENAI_BASE_URL, value: \"{url}\"}}\n")],
+        ),
+    ] {
+        let (file, _) = snippet(&home, &[kind]);
+        for line in lines {
+            assert!(file.contains(&line), "{kind}: {line}: {file}");
+        }
+    }
+    let (_, hint) = snippet(&home, &["junie"]);
+    assert!(hint.contains(" at /responses, "), "{hint}");
+}
+
+#[test]
 fn a_unit_starts_in_its_folder_or_the_name_is_refused() {
     let home = Home::new();
     let odd = home.folder(OsStr::from_bytes(b"a\nb\xe9\\"));

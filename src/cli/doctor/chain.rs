@@ -15,7 +15,6 @@ use crate::machine::connect::{Unreachable, failed};
 use crate::serve::{self, Address, Endpoint, Event, Listen, Target, reactor};
 
 use super::stream::Streams;
-use super::variables::has_other_version;
 
 /// How the target is reached.
 pub struct Route {
@@ -61,7 +60,7 @@ impl<'a> Chain<'a> {
 
     /// The path of an endpoint that clients request: with `/v1`, unless the target's base path has another version.
     pub fn path(&self, endpoint: &str) -> String {
-        let is_without = has_other_version(self.route.target.base_path());
+        let is_without = self.route.target.has_own_version();
         format!("{}{endpoint}", if is_without { "" } else { "/v1" })
     }
 

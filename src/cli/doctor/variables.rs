@@ -31,8 +31,8 @@ pub const MESSAGES: &str = "/v1/messages";
 pub struct Destination<'a> {
     /// This project's.
     pub port: Option<Port>,
-    /// That of the target.
-    pub base_path: &'a str,
+    /// `None` if it is not known.
+    pub target: Option<&'a Target>,
 }
 
 /// Checks the base URLs that are set.
@@ -89,16 +89,14 @@ pub fn base_url(
     if is_https {
         return wrong("is https, but ic accepts only plain http".to_owned());
     }
-    if endpoint == CHAT && has_other_version(to.base_path) && asked.contains("/v1/") {
-        // What `ic env` sets does not fit such a target.
-        let base = to.base_path;
-        let why = format!(
-            "has a /v1, but the target's base path {base} has a version of its own: clients would ask for {base}{asked}; \
-             set it to http://localhost:{leads_to}"
-        );
-        return (Verdict::Wrong, why);
+    let base = to.target.map_or("", Target::base_path);
+    let has_own_version = to.target.is_some_and(Target::has_own_version);
+    if endpoint == CHAT && has_own_version && asked.contains("/v1/") {
+        return wrong(format!(
+            "has a /v1, but the target's base path {base} has a version of its own: clients would ask for {base}{asked}"
+        ));
     }
-    let has_version = to.base_path.ends_with("/v1") || has_other_version(to.base_path);
+    let has_version = base.ends_with("/v1") || has_own_version;
     if endpoint == CHAT && !has_version && !asked.contains("/v1/") {
         return wrong(format!("has no /v1: clients would ask for {asked}"));
     }
@@ -134,14 +132,6 @@ fn doubled_version(path: &str) -> Option<&'static str> {
         ("/v1beta/v1beta/", "/v1beta"),
     ];
     doubled.into_iter().find(is_doubled).map(|it| it.1)
-}
-
-/// Whether a target's base path ends in a version of the API other than `/v1`, such as `/v4`: its requests have no `/v1`.
-pub fn has_other_version(base_path: &str) -> bool {
-    let last = base_path.rsplit_once('/').map_or("", |it| it.1);
-    let number = last.strip_prefix('v').unwrap_or_default();
-    let digits = number.trim_end_matches(|c: char| c.is_ascii_lowercase());
-    last != "v1" && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn scheme(url: &str) -> Option<&str> {
@@ -250,16 +240,17 @@ mod tests {
     #[test]
     fn an_address_is_judged_by_what_a_client_would_ask_for() {
         #[track_caller]
-        fn check_toward(base_path: &str, at: usize, value: &str, verdict: Verdict, says: &str) {
+        fn check_toward(base: &str, at: usize, value: &str, verdict: Verdict, says: &str) {
             let port = Port::try_from(8888).expect("a port");
             let owner = |port: Port| (port.get() == 8889).then(|| "blog".to_owned());
+            let target = format!("http://llm{base}").parse().expect("a target");
             let to = Destination {
                 port: Some(port),
-                base_path,
+                target: Some(&target),
             };
             let (found, why) = base_url(BASE_URLS[at].1, value, to, IC_ENV, owner);
-            assert_eq!(found, verdict, "{value} {base_path}: {why}");
-            assert!(why.contains(says), "{value} {base_path}: {why}");
+            assert_eq!(found, verdict, "{value} {base}: {why}");
+            assert!(why.contains(says), "{value} {base}: {why}");
         }
         #[track_caller]
         fn check(at: usize, value: &str, verdict: Verdict, says: &str) {
@@ -336,7 +327,7 @@ mod tests {
         check_toward("/v1", OPENAI, with, good, "this project's port");
         check_toward("/v1", OPENAI, without, good, "this project's port");
         check_toward("/paas/v4", OPENAI, without, good, "this project's port");
-        let v4 = "would ask for /paas/v4/v1/chat/completions; set it to http://localhost:8888";
+        let v4 = "would ask for /paas/v4/v1/chat/completions; `eval";
         check_toward("/paas/v4", OPENAI, with, wrong, v4);
         check_toward("/vllm", OPENAI, without, wrong, "has no /v1");
         check_toward("/v1beta", OPENAI, with, wrong, "a version of its own");

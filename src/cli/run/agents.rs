@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::cli::address::{anthropic_url, openai_url};
+use crate::cli::address::BaseUrls;
 use crate::cli::settings::Environment;
 use crate::cli::snippet;
 use crate::registry::project::{home_folder, read_small};
@@ -18,14 +18,13 @@ pub struct Additions {
     pub note: Option<String>,
 }
 
-/// The additions for `program`, called with `arguments`, to use the interceptor at `authority`.
+/// The additions for `program`, called with `arguments`, to use the interceptor at these URLs.
 pub fn additions(
     program: &str,
     arguments: &[String],
-    authority: &str,
+    urls: &BaseUrls,
     environment: &Environment<'_>,
 ) -> Additions {
-    let (bare, openai) = (anthropic_url(authority), openai_url(authority));
     let is_set = |name| environment.variable(name).is_some();
     let names = |option: &str| {
         let mut words = arguments.iter().map(|word| word.split('=').next());
@@ -38,11 +37,13 @@ pub fn additions(
                 word.contains("model_provider") || word.contains("openai_base_url")
             }) =>
         {
-            added.arguments = codex_provider(authority, is_set(KEY));
+            added.arguments = codex_provider(urls, is_set(KEY));
         }
         "opencode" if !is_set(OPENCODE) => {
-            let options = serde_json::json!({"options": {"baseURL": openai}});
-            let config = serde_json::json!({"provider": {"openai": options, "anthropic": options}});
+            let options = |url| serde_json::json!({"options": {"baseURL": url}});
+            let (openai, anthropic) = (options(urls.openai()), options(urls.with_v1()));
+            let config =
+                serde_json::json!({"provider": {"openai": openai, "anthropic": anthropic}});
             added.variables.push((OPENCODE, config.to_string()));
         }
         "qwen" => {
@@ -54,15 +55,15 @@ pub fn additions(
             }
         }
         "copilot" => {
-            added.variables = copilot_provider(authority, environment);
+            added.variables = copilot_provider(urls, environment);
             if !is_set("COPILOT_MODEL") && !names("--model") {
                 added.note = Some("needs a model: set COPILOT_MODEL, or give --model".to_owned());
             }
         }
         "goose" => {
             added.variables = vec![
-                ("OPENAI_HOST", bare),
-                ("OPENAI_BASE_PATH", "v1/chat/completions".to_owned()),
+                ("OPENAI_HOST", urls.bare()),
+                ("OPENAI_BASE_PATH", urls.openai_path("chat/completions")),
             ]
         }
         "gemini" if !gemini_uses_a_key() => {
@@ -78,9 +79,8 @@ pub fn additions(
 }
 
 /// The options that make Codex use the interceptor: a provider for this run, whatever its files say. It asks for no login.
-fn codex_provider(authority: &str, has_key: bool) -> Vec<String> {
-    let (_, port) = authority.rsplit_once(':').unwrap_or_default();
-    let url = openai_url(authority);
+fn codex_provider(urls: &BaseUrls, has_key: bool) -> Vec<String> {
+    let (port, url) = (urls.port(), urls.openai());
     let key = if has_key {
         format!(", env_key = \"{KEY}\"")
     } else {
@@ -99,14 +99,14 @@ fn codex_provider(authority: &str, has_key: bool) -> Vec<String> {
 }
 
 /// The variables that make Copilot CLI use the interceptor, with the key of OpenAI's API where it has none of its own.
-fn copilot_provider(authority: &str, environment: &Environment<'_>) -> Vec<(&'static str, String)> {
+fn copilot_provider(urls: &BaseUrls, environment: &Environment<'_>) -> Vec<(&'static str, String)> {
     let text = |name| {
         let value = environment.variable(name)?;
         value.text().ok().map(str::to_owned)
     };
     let url = match text("COPILOT_PROVIDER_TYPE").as_deref() {
-        Some("anthropic") => anthropic_url(authority),
-        _ => openai_url(authority),
+        Some("anthropic") => urls.bare(),
+        _ => urls.openai(),
     };
     let key = text("COPILOT_PROVIDER_API_KEY").or_else(|| text(KEY));
     let key = key.map(|key| ("COPILOT_PROVIDER_API_KEY", key));

@@ -4,16 +4,15 @@
 //! Arguments contain braces of their own (JSON, awk, `${port}` of a shell), so one without a placeholder is left as it is, and of
 //! the others only what is described here is changed.
 
-use crate::cli::address::{anthropic_url, openai_url};
+use crate::cli::address::BaseUrls;
 
-/// `argument` with the placeholders replaced for the interceptor at `authority`. Where one stands, `{{` is a brace, so that
+/// `argument` with the placeholders replaced for the interceptor at these URLs. Where one stands, `{{` is a brace, so that
 /// `{{port}}` is the text `{port}`.
-pub fn filled(argument: &str, authority: &str) -> String {
-    let (_, port) = authority.rsplit_once(':').unwrap_or_default();
+pub fn filled(argument: &str, urls: &BaseUrls) -> String {
     let values = [
-        ("port}", port.to_owned()),
-        ("url}", anthropic_url(authority)),
-        ("v1}", openai_url(authority)),
+        ("port}", urls.port().to_owned()),
+        ("url}", urls.bare()),
+        ("v1}", urls.openai()),
     ];
     let mut filled = String::with_capacity(argument.len());
     let mut has_placeholder = false;
@@ -57,7 +56,8 @@ mod tests {
     fn only_placeholders_change_an_argument() {
         #[track_caller]
         fn check(argument: &str, expected: &str) {
-            assert_eq!(filled(argument, "localhost:8888"), expected);
+            let urls = BaseUrls::new("localhost:8888".to_owned(), None);
+            assert_eq!(filled(argument, &urls), expected);
         }
         check("{port}", "8888");
         check("--base-url={v1}", "--base-url=http://localhost:8888/v1");

@@ -17,17 +17,18 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::SIGALRM;
 use signal_hook::low_level::raise;
 
+use crate::cli::address::BaseUrls;
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
 use crate::cli::signals;
-use crate::machine::interceptor::claimed_identity;
+use crate::machine::interceptor::{Identity, claimed_identity};
 use crate::serve::{self, Address, Event, Options, ServeError, SiteOptions};
 use crate::text::io_message;
 
 /// The interceptor that the program uses.
 pub struct Interceptor {
-    /// The host and port at which the program reaches it.
-    pub authority: String,
+    /// Where the program reaches it.
+    pub urls: BaseUrls,
     address: Option<SocketAddr>,
     /// What it had received before the program started; `None` if it did not answer.
     before: Option<Received>,
@@ -44,13 +45,12 @@ struct Received {
     requests: u64,
 }
 
-impl Received {
-    fn by(address: SocketAddr) -> Option<Received> {
-        let identity = claimed_identity(address)?;
-        Some(Received {
+impl From<&Identity> for Received {
+    fn from(identity: &Identity) -> Received {
+        Received {
             pid: identity.pid,
             requests: identity.requests + identity.in_flight,
-        })
+        }
     }
 }
 
@@ -67,6 +67,7 @@ impl Interceptor {
         let (sender, receiver) = mpsc::channel();
         let ready = sender.clone();
         let (end, ended) = mpsc::channel();
+        let target = site.upstream.target.clone();
         in_thread(move || {
             let ended = serve::run(options, site, &mut |event| {
                 if let Event::Listening(addresses) = event {
@@ -87,7 +88,7 @@ impl Interceptor {
             Failure::could_not("the interceptor has stopped at its start; please report this")
         })?;
         Ok(started.map(|addresses| Interceptor {
-            authority: authority(&addresses),
+            urls: BaseUrls::new(authority(&addresses), Some(&target)),
             address: addresses.first().map(reachable),
             before: Some(Received {
                 pid: std::process::id(),
@@ -110,7 +111,8 @@ impl Interceptor {
         let is_own = Arc::new(AtomicBool::new(false));
         let becomes_own = Arc::clone(&is_own);
         let (end, ended) = mpsc::channel();
-        let before = Received::by(address);
+        let identity = claimed_identity(address);
+        let target = identity.as_ref().and_then(|it| it.target.parse().ok());
         if let Some((options, site)) = next {
             in_thread(move || {
                 take_over(address, &options, &site, &becomes_own);
@@ -118,9 +120,9 @@ impl Interceptor {
             })?;
         }
         Ok(Interceptor {
-            authority: authority(&[address]),
+            urls: BaseUrls::new(authority(&[address]), target.as_ref()),
             address: Some(address),
-            before,
+            before: identity.as_ref().map(Received::from),
             is_own,
             ended,
         })
@@ -128,8 +130,8 @@ impl Interceptor {
 
     /// Whether it is known to have received no request since its start here, or since it was joined.
     pub fn is_unused(&self) -> bool {
-        let now = self.address.and_then(Received::by);
-        now.is_some() && now == self.before
+        let now = self.address.and_then(claimed_identity);
+        now.is_some() && now.as_ref().map(Received::from) == self.before
     }
 
     /// Stops the one of this process: requests of other clients finish within the grace period. A signal that stops a command

@@ -3,13 +3,12 @@
 use serde_json::json;
 
 use super::facts::{Facts, File, string};
-use crate::cli::address::{anthropic_url, openai_url};
 use crate::cli::env::shell::{Shell, word};
 use crate::text::Escaped;
 
 pub fn jetbrains(facts: &Facts) -> File {
-    let openai = openai_url(&facts.authority);
-    let bare = anthropic_url(&facts.authority);
+    let openai = facts.urls.openai();
+    let bare = facts.urls.bare();
     let model = match &facts.model {
         Some(model) => format!("\x20 Model:     {}\n", Escaped(model)),
         None => String::new(),
@@ -45,7 +44,7 @@ pub fn continue_dev(facts: &Facts) -> File {
              \x20   roles: [chat, edit, apply]\n",
             name = string(&facts.project),
             model = string(facts.model()),
-            base = openai_url(&facts.authority),
+            base = facts.urls.openai(),
         ),
         hint: "this is a new file `.continue/ic.yaml` in the project, for `cn --config .continue/ic.yaml`; the IDE has one for all \
                projects, `~/.continue/config.yaml`: add the entry of `models` there. The key is OPENAI_API_KEY, or in \
@@ -72,7 +71,7 @@ pub fn codex(facts: &Facts) -> File {
              env_key = \"OPENAI_API_KEY\"\n\
              wire_api = \"responses\"\n",
             name = string(&facts.project),
-            base = openai_url(&facts.authority),
+            base = facts.urls.openai(),
         ),
         hint: format!(
             "this is a new file `~/.codex/{id}.config.toml`; start `codex -p {id}` in the project. `config.toml` stays as it is, and \
@@ -82,7 +81,7 @@ pub fn codex(facts: &Facts) -> File {
 }
 
 pub fn claude(facts: &Facts) -> File {
-    let mut settings = json!({"env": {"ANTHROPIC_BASE_URL": anthropic_url(&facts.authority)}});
+    let mut settings = json!({"env": {"ANTHROPIC_BASE_URL": facts.urls.bare()}});
     if let Some(model) = &facts.model {
         settings["model"] = json!(model);
     }
@@ -100,11 +99,13 @@ pub fn junie(facts: &Facts) -> File {
             "{{\n  \"id\": {model},\n  \"baseUrl\": {base},\n  \"apiType\": \"OpenAICompletion\",\n  \
              \"apiKey\": \"${{OPENAI_API_KEY}}\"\n}}\n",
             model = string(facts.model()),
-            base = string(&format!("{}/chat/completions", openai_url(&facts.authority))),
+            base = string(&format!("{}/chat/completions", facts.urls.openai())),
         ),
-        hint: "this is a new file `.junie/models/ic.json` in the project; start `junie --model custom:ic` with OPENAI_API_KEY set. \
-               Other APIs: apiType OpenAIResponses at /v1/responses, Anthropic at /v1/messages"
-            .to_owned(),
+        hint: format!(
+            "this is a new file `.junie/models/ic.json` in the project; start `junie --model custom:ic` with OPENAI_API_KEY set. \
+             Other APIs: apiType OpenAIResponses at /{}, Anthropic at /v1/messages",
+            facts.urls.openai_path("responses")
+        ),
     }
 }
 
@@ -112,7 +113,7 @@ pub fn aider(facts: &Facts) -> File {
     File {
         content: format!(
             "openai-api-base: {base}\nmodel: {model}\n",
-            base = openai_url(&facts.authority),
+            base = facts.urls.openai(),
             model = string(&format!("openai/{}", facts.model())),
         ),
         hint: "this is `.aider.conf.yml` in the project: a new file, or lines to merge into it; the key stays in OPENAI_API_KEY"
@@ -121,7 +122,7 @@ pub fn aider(facts: &Facts) -> File {
 }
 
 pub fn gemini(facts: &Facts) -> File {
-    let url = anthropic_url(&facts.authority);
+    let url = facts.urls.bare();
     let lines = [
         ("GOOGLE_GEMINI_BASE_URL", Some(&*url)),
         ("GEMINI_MODEL", facts.model.as_deref()),
@@ -133,7 +134,7 @@ pub fn gemini(facts: &Facts) -> File {
 }
 
 pub fn qwen(facts: &Facts) -> File {
-    let url = openai_url(&facts.authority);
+    let url = facts.urls.openai();
     let lines = [
         ("OPENAI_BASE_URL", Some(&*url)),
         ("OPENAI_MODEL", Some(facts.model())),
@@ -163,10 +164,11 @@ fn with_auth(folder: &str, auth: &str, key: &str, variables: &str) -> File {
 
 /// Both providers: Vercel's SDK wants `/v1` for Anthropic's API as well.
 pub fn opencode(facts: &Facts) -> File {
-    let options = json!({"options": {"baseURL": openai_url(&facts.authority)}});
+    let options = |url| json!({"options": {"baseURL": url}});
+    let (openai, anthropic) = (options(facts.urls.openai()), options(facts.urls.with_v1()));
     let mut settings = json!({
         "$schema": "https://opencode.ai/config.json",
-        "provider": {"openai": options, "anthropic": options},
+        "provider": {"openai": openai, "anthropic": anthropic},
     });
     if let Some(model) = &facts.model {
         // One that its catalogue does not have must be declared.
@@ -188,7 +190,7 @@ pub fn copilot(facts: &Facts) -> File {
         content: variables(
             Shell::Sh,
             &[
-                ("COPILOT_PROVIDER_BASE_URL", Some(&openai_url(&facts.authority))),
+                ("COPILOT_PROVIDER_BASE_URL", Some(&facts.urls.openai())),
                 ("COPILOT_MODEL", Some(facts.model())),
             ],
         ) + "export COPILOT_PROVIDER_API_KEY=\"${OPENAI_API_KEY-}\"\n",
@@ -199,7 +201,7 @@ pub fn copilot(facts: &Facts) -> File {
 }
 
 pub fn cline(facts: &Facts) -> File {
-    let (model, url) = (word(facts.model()), openai_url(&facts.authority));
+    let (model, url) = (word(facts.model()), facts.urls.openai());
     File {
         content: format!(
             "cline auth --data-dir .cline-ic -p openai -k \"$OPENAI_API_KEY\" -m {model} -b {url}\n"
@@ -211,11 +213,11 @@ pub fn cline(facts: &Facts) -> File {
 }
 
 pub fn pi(facts: &Facts) -> File {
-    let bare = anthropic_url(&facts.authority);
+    let bare = facts.urls.bare();
     let mut settings = json!({"providers": {
         "anthropic": {"baseUrl": bare},
         "google": {"baseUrl": format!("{bare}/v1beta")},
-        "openai": {"baseUrl": openai_url(&facts.authority)},
+        "openai": {"baseUrl": facts.urls.openai()},
     }});
     let mut options = String::new();
     if let Some(model) = &facts.model {
@@ -234,7 +236,7 @@ pub fn pi(facts: &Facts) -> File {
 pub fn zed(facts: &Facts) -> File {
     let (id, model) = (format!("ic-{}", facts.port), facts.model());
     let settings = json!({"language_models": {"openai_compatible": {&id: {
-        "api_url": openai_url(&facts.authority),
+        "api_url": facts.urls.openai(),
         "available_models": [{"name": model, "display_name": model, "max_tokens": 128_000}],
     }}}});
     File {
@@ -253,8 +255,8 @@ pub fn goose(facts: &Facts) -> File {
             &[
                 ("GOOSE_PROVIDER", Some("openai")),
                 ("GOOSE_MODEL", Some(facts.model())),
-                ("OPENAI_HOST", Some(&anthropic_url(&facts.authority))),
-                ("OPENAI_BASE_PATH", Some("v1/chat/completions")),
+                ("OPENAI_HOST", Some(&facts.urls.bare())),
+                ("OPENAI_BASE_PATH", Some(&facts.urls.openai_path("chat/completions"))),
             ],
         ),
         hint: "this is for `eval` in the shell in which `goose` is started; its file, `~/.config/goose/config.yaml`, is for all \

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::cli::address::BaseUrls;
 use crate::registry::Project;
 use crate::serve::Target;
 
@@ -11,8 +12,8 @@ pub struct Facts {
     pub project: String,
     /// The project.
     pub folder: Project,
-    /// Host and port for clients.
-    pub authority: String,
+    /// For clients.
+    pub urls: BaseUrls,
     /// The interceptor's port.
     pub port: u16,
     /// The model for the client to use, if it is given.

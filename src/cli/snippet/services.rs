@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::facts::{Container, Facts, File, Unit, string};
-use crate::cli::address::{anthropic_url, openai_url};
+use crate::cli::address::BaseUrls;
 use crate::cli::serve::is_this_machine;
 use crate::cli::systemd_unit::word;
 use crate::serve::{Endpoint, Target};
@@ -168,6 +168,7 @@ pub fn kubernetes(facts: &Facts, container: &Container) -> File {
     let label = label(&facts.project);
     let (target, hint) = pod_target(container);
     let (unknown, secret) = pod_secret(&label, &container.unknown);
+    let urls = BaseUrls::new(facts.urls.authority.clone(), Some(&container.target.1));
     File {
         content: format!(
             "apiVersion: v1\n\
@@ -203,8 +204,8 @@ pub fn kubernetes(facts: &Facts, container: &Container) -> File {
             command = command(&[], container, pod_string),
             target = pod_string(&target),
             instance = pod_string(&container.instance),
-            openai = openai_url(&facts.authority),
-            anthropic = anthropic_url(&facts.authority),
+            openai = urls.openai(),
+            anthropic = urls.bare(),
         ),
         hint: format!(
             "this is a pod of Kubernetes 1.29 or newer; `ic` is an image that holds the program as `/ic`{hint}{secret}"
