@@ -13,7 +13,9 @@ after(() => shutDown());
 // The page lists all interceptors of the machine, also those of other tests.
 const anyRow = (page, name) => page.locator('#projects-list .row', { hasText: name });
 const projectRow = (page, name) => anyRow(page, name).filter({ hasText: here.folder });
-const requestRow = (page, path) => page.locator('#requests-list .row').filter({ has: page.locator('.what', { hasText: path }) });
+// The list shows paths without `/v1/`.
+const requestRow = (page, path) => page.locator('#requests-list .row')
+  .filter({ has: page.locator('.what', { hasText: path instanceof RegExp ? path : path.replace(/^\/v1\/(?=.)/, '') }) });
 const allocated = (page, number) => page.locator('#projects p.facts', { hasText: `: ${number} allocated` }).waitFor();
 const button = (page, name) => page.getByRole('button', { name, exact: true });
 const toast = (page, text) => page.locator('.toast', { hasText: text });
@@ -329,7 +331,7 @@ check('columns sort', async (home) => {
     assert.deepEqual(await names(), ['gone', 'notes', 'shop']);
     await button(page, 'Last used').click();
     assert.deepEqual(await names(), ['notes', 'shop', 'gone']);
-    assert.equal(await page.locator('[aria-sort]').textContent(), 'Last used');
+    assert.equal(await page.locator('#projects-list [aria-sort]').textContent(), 'Last used');
   });
 });
 
@@ -425,7 +427,7 @@ check('requests of real interceptors appear as they start, and end', async (home
     const [first, second] = [{ role: 'user', content: 'What is new?' }, { role: 'assistant', content: 'Nothing.' }];
     await (await chat('', { messages: [first, second, { role: 'user', content: 'And now sk-very-secret-0123456789abcdef?' }] })).text();
     await until('three rows', async () => await requestRow(page, 'chat').count() === 3);
-    await page.locator('#requests-list .row[aria-rowindex="1"]').click();
+    await page.locator('#requests-list .row[aria-rowindex="2"]').click();
     await page.getByText('1 message as before').waitFor();
     assert.equal(await page.locator('.message.new').count(), 2);
     await page.locator('.message', { hasText: 'You said:' }).first().waitFor();
@@ -433,7 +435,7 @@ check('requests of real interceptors appear as they start, and end', async (home
     assert.doesNotMatch(await page.locator('#requests').textContent(), /very-secret/);
     await shot(page, 'request');
     await page.getByRole('button', { name: 'Show that request' }).click();
-    await page.locator('#requests-list .row[aria-rowindex="2"][aria-selected=true]').waitFor();
+    await page.locator('#requests-list .row[aria-rowindex="3"][aria-selected=true]').waitFor();
 
     // The copied command works with the key in the environment.
     await button(page, 'Copy as curl').click();
@@ -465,7 +467,7 @@ check('requests of one process for all projects are those of their projects', as
     await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
     await projectRow(page, 'notes').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
     await page.keyboard.press('2');
-    await button(page, 'Record all projects').waitFor();
+    await button(page, 'Record all').waitFor();
     await ask(home.port);
     await ask(notes);
     const rows = page.locator('#requests-list .row');
@@ -475,12 +477,13 @@ check('requests of one process for all projects are those of their projects', as
     await rows.filter({ hasText: 'shop' }).waitFor({ state: 'detached' });
     assert.equal(await rows.count(), 1);
 
-    // A project that comes later has requests too; one that goes can no longer be chosen.
+    // A project that comes later has requests too; those of one that goes can still be chosen.
     home.mkdir('later');
     const port = Number(home.ic('allocate', '-q', home.path('later')));
     await page.locator('#requests select option', { hasText: 'later' }).waitFor({ state: 'attached' });
     home.ic('remove', home.path('notes'));
-    await page.locator('#requests select option', { hasText: 'notes' }).waitFor({ state: 'detached' });
+    await page.locator('#requests select option', { hasText: `notes · ${notes}, ended` }).waitFor({ state: 'attached' });
+    await page.locator('#requests select').selectOption('');
     await ask(port);
     await rows.filter({ hasText: 'later' }).waitFor();
   });
@@ -491,22 +494,25 @@ check('requests are filtered by text, project, class and errors', async (home) =
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
-    await button(page, 'Record two').waitFor();
+    await page.locator('#requests select option', { hasText: 'two' }).waitFor({ state: 'attached' });
+    await page.locator('#requests select option', { hasText: 'one' }).waitFor({ state: 'attached' });
     feeds[0].exchange(1, { start: { path: '/v1/good' }, end: { model: 'gpt' } });
     feeds[0].exchange(2, { start: { path: '/v1/limited' }, head: { status: 429 }, end: { status: 429 } });
     feeds[1].exchange(1, { start: { path: '/v1/broken' }, head: { status: 500 }, end: { status: 500 } });
     feeds[1].exchange(2, { start: { path: '/v1/left' }, end: { outcome: 'client_gone' } });
     const shows = (...expected) => until(String(expected), async () => {
       const found = await page.locator('#requests-list .what').allTextContents();
-      return JSON.stringify(found.sort()) === JSON.stringify(expected.map((name) => `/v1/${name}`).sort());
+      return JSON.stringify(found.sort()) === JSON.stringify(expected.sort());
     });
     await shows('good', 'limited', 'broken', 'left');
     await button(page, /^Errors/).click();
-    await shows('limited', 'broken', 'left');
+    await shows('limited', 'broken');
+    await button(page, /^Client left/).click();
+    await shows('left');
     await button(page, /^4xx/).click();
     await shows('limited');
     await button(page, /^All\s*\d/).click();
-    await page.locator('#requests select').selectOption('4243:2');
+    await page.locator('#requests select').selectOption('two:2');
     await shows('broken', 'left');
     await page.locator('#requests select').selectOption('');
     await page.keyboard.press('/');
@@ -514,33 +520,187 @@ check('requests are filtered by text, project, class and errors', async (home) =
     await shows('good');
     await page.getByLabel('Filter').fill('one post');
     await shows('good', 'limited');
+    await page.getByLabel('Filter').fill('one -good');
+    await shows('limited');
+    feeds[0].exchange(3, { start: { path: '/v1/said' }, bodies: { request: 'a purple cow' } });
+    await page.getByLabel('Filter').fill('body:"purple cow"');
+    await shows('said');
+    await page.getByLabel('Filter').fill('');
     await button(page, 'Clear').click();
     await page.getByText('Requests appear here as they start').waitFor();
   });
 });
 
-check('a page keeps the last thousand requests, and only visible rows are in the document', async (home) => {
+for (const width of [390, 1024, 1440]) {
+  check(`every click hits the row under the pointer while requests stream at ${width} pixels`, async (home) => {
+    const feed = new Feed(home, 4242);
+    const { url } = await home.ui();
+    await onPage(url, async (page) => {
+      await page.keyboard.press('2');
+      await button(page, 'Record played').waitFor();
+      let id = 0;
+      const stream = setInterval(() => feed.exchange(++id), 20);
+      try {
+        await until('a full list', async () => await page.locator('#requests-list .row').count() > 12);
+        for (let n = 0; n < 16; n++) {
+          await page.mouse.move(150 + n, 300 + (n % 4) * 50);
+          const under = await page.evaluate(([x, y]) => document.elementFromPoint(x, y).closest('.row').id, [150 + n, 300 + (n % 4) * 50]);
+          // A hand takes this long.
+          const seen = id;
+          await until('more requests', () => id > seen + 10);
+          await page.mouse.down();
+          await page.mouse.up();
+          assert.equal(await page.locator('#requests-list .row[aria-selected=true]').getAttribute('id'), under);
+          await page.locator('#requests aside').getByRole('heading').waitFor();
+          await page.keyboard.press('Escape');
+        }
+        await page.mouse.move(5, 5);
+        await page.keyboard.press('Space');
+        await button(page, 'Paused').waitFor();
+        const [first] = await page.locator('#requests-list .row[aria-rowindex="2"]').evaluateAll((rows) => rows.map((row) => row.id));
+        await page.locator('.pill', { hasText: /^↑ \d+ new$/ }).filter({ visible: true }).waitFor();
+        assert.equal(await page.locator('#requests-list .row[aria-rowindex="2"]').getAttribute('id'), first);
+        await page.keyboard.press('f');
+        await button(page, 'Pause').waitFor();
+        await until('it goes on', async () => await page.locator('#requests-list .row[aria-rowindex="2"]').getAttribute('id') !== first);
+      } finally {
+        clearInterval(stream);
+      }
+    }, { viewport: { width, height: 760 } });
+    await feed.end();
+  });
+}
+
+check('what is shown is in the address, and Back leads to what was shown before', async (home) => {
+  const feed = new Feed(home, 4242, { project: 'shop', port: 8888 });
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await page.waitForURL(/#\/requests$/);
+    await button(page, 'Record shop').waitFor();
+    feed.exchange(1, { start: { path: '/v1/good' } });
+    feed.exchange(2, { start: { path: '/v1/bad' }, head: { status: 500 }, end: { status: 500, message: 'the model is overloaded' } });
+    await page.locator('#requests-list .row .message', { hasText: 'the model is overloaded' }).waitFor();
+    await page.locator('#requests select').selectOption('shop:8888');
+    await page.waitForURL(/#\/requests\/shop:8888$/);
+    await button(page, /^Errors/).click();
+    await page.getByLabel('Filter').fill('bad');
+    await page.waitForURL(/#\/requests\/shop:8888\?show=errors&q=bad$/);
+    await requestRow(page, 'bad').click();
+    await page.waitForURL(/#\/requests\/shop:8888\/4242-2\?show=errors&q=bad$/);
+    await page.keyboard.press('l');
+    assert.equal(await clipboard(page), `${new URL(url).origin}/#/requests/shop:8888/4242-2`);
+    await page.goBack();
+    await page.locator('#requests aside').waitFor({ state: 'hidden' });
+    await page.goForward();
+    await page.getByRole('heading', { name: 'POST /v1/bad' }).waitFor();
+    await page.reload();
+    await button(page, 'Record shop').waitFor();
+    assert.equal(await page.getByLabel('Filter').inputValue(), 'bad');
+    assert.equal(await page.locator('#requests select').inputValue(), 'shop:8888');
+    assert.equal(await button(page, /^Errors/).getAttribute('aria-pressed'), 'true');
+    // The request is opened when it is known.
+    feed.exchange(2, { start: { path: '/v1/bad' }, head: { status: 500 }, end: { status: 500 } });
+    await page.getByRole('heading', { name: 'POST /v1/bad' }).waitFor();
+    // An open request stays open, whatever the filter shows.
+    await page.getByLabel('Filter').fill('nothing');
+    await page.getByText('No request matches').waitFor();
+    await button(page, 'Clear').click();
+    assert.ok(await page.getByRole('heading', { name: 'POST /v1/bad' }).isVisible());
+    await page.getByRole('tab', { name: 'Projects' }).click();
+    feed.exchange(7, { head: { status: 500 }, end: { status: 500 } });
+    await until('the title', async () => await page.title() === '(1) ic');
+    await page.keyboard.press('2');
+    await until('the title', async () => await page.title() === 'ic');
+  });
+  await feed.end();
+});
+
+check('requests are sorted by a column, with the keyboard too, and the border of the pane moves', async (home) => {
   const feed = new Feed(home, 4242);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
     await button(page, 'Record played').waitFor();
-    for (let id = 1; id <= 1200; id++) {
+    for (const [id, duration_ms] of [[1, 50], [2, 900], [3, 7]]) feed.exchange(id, { end: { duration_ms } });
+    await requestRow(page, 'n3').waitFor();
+    const order = () => page.locator('#requests-list .row').evaluateAll((rows) => rows
+      .sort((a, b) => a.getAttribute('aria-rowindex') - b.getAttribute('aria-rowindex')).map((row) => row.querySelector('.what').textContent).join(' '));
+    await button(page, 'Duration').focus();
+    await page.keyboard.press('Enter');
+    await until('the longest first', async () => await order() === 'n2 n1 n3');
+    assert.equal(await page.locator('#requests-list [aria-sort=descending]').textContent(), 'Duration');
+    await page.keyboard.press('Enter');
+    await until('the shortest first', async () => await order() === 'n3 n1 n2');
+    await requestRow(page, 'n1').click();
+    const pane = page.locator('#requests aside');
+    const before = (await pane.boundingBox()).width;
+    await page.getByRole('separator').and(page.locator('#requests *')).focus();
+    for (let n = 0; n < 5; n++) await page.keyboard.press('ArrowLeft');
+    const after = (await pane.boundingBox()).width;
+    assert.ok(after > before + 50, `${before} ${after}`);
+    const grip = await page.locator('#requests .grip').boundingBox();
+    await page.mouse.move(grip.x + 4, 400);
+    await page.mouse.down();
+    await page.mouse.move(grip.x + 204, 400);
+    await page.mouse.up();
+    assert.ok((await pane.boundingBox()).width < after - 150);
+  });
+  await feed.end();
+});
+
+check('recorded requests are grouped by conversation', async (home) => {
+  const feed = new Feed(home, 4242);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record played').click();
+    await button(page, 'Recording played').waitFor();
+    const said = [{ role: 'user', content: 'Hello cow' }];
+    for (let id = 1; id <= 3; id++) {
+      feed.exchange(id, { start: { path: '/v1/chat/completions' }, bodies: { request: JSON.stringify({ messages: said }) }, end: { duration_ms: 1000, input_tokens: 1000, output_tokens: 100, cached_tokens: 600 } });
+      said.push({ role: 'assistant', content: 'Moo' }, { role: 'user', content: `And ${id}?` });
+    }
+    feed.exchange(4, { bodies: { request: JSON.stringify({ messages: [{ role: 'user', content: 'Another' }] }) } });
+    await page.locator('.said', { hasText: 'And 2?' }).waitFor();
+    await button(page, 'Conversations').click();
+    const group = page.locator('#requests-list .row[aria-expanded]');
+    await group.filter({ hasText: '3 turns' }).filter({ hasText: '3.0k → 300, 1.8k cached, 3.00 s' }).waitFor();
+    assert.equal(await page.locator('#requests-list .row').count(), 2);
+    await group.click();
+    await until('its requests', async () => await page.locator('#requests-list .row').count() === 5);
+    await page.keyboard.press('ArrowLeft');
+    await until('folded', async () => await page.locator('#requests-list .row').count() === 2);
+  });
+  await feed.end();
+});
+
+check('a page keeps the last two thousand requests, and only visible rows are in the document', async (home) => {
+  const feed = new Feed(home, 4242);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record played').waitFor();
+    for (let id = 1; id <= 2200; id++) {
       feed.exchange(id, { start: { at: 1_700_000_000 + id } });
       // As fast as the page reads.
-      if (id % 100 === 0) await requestRow(page, new RegExp(`^/v1/n${id}$`)).waitFor();
+      if (id % 100 === 0) await requestRow(page, new RegExp(`^n${id}$`)).waitFor();
     }
-    await page.getByText('the last 1\u2009000 are kept').waitFor();
+    await page.getByText('the last 2\u2009000 are kept').waitFor();
     assert.ok(await page.locator('#requests-list .row').count() < 60);
-    // The visible rows stay in place while others are inserted above.
+    // The visible rows stay in place while others wait.
     const list = page.locator('#requests-list .scroller');
     await list.evaluate((scroller) => (scroller.scrollTop = 3000));
     const inView = () => page.evaluate(() => document.elementFromPoint(400, 400).closest('.row').querySelector('.what').textContent);
     await until('rows', () => page.evaluate(() => Boolean(document.elementFromPoint(400, 400).closest('.row'))));
     const before = await inView();
-    for (let id = 1201; id <= 1210; id++) feed.exchange(id, { start: { at: 1_700_000_000 + id } });
-    await until('more on top', () => list.evaluate((scroller) => scroller.scrollTop > 3000));
+    for (let id = 2201; id <= 2210; id++) feed.exchange(id, { start: { at: 1_700_000_000 + id } });
+    await button(page, '↑ 10 new').waitFor();
+    assert.equal(await list.evaluate((scroller) => scroller.scrollTop), 3000);
     assert.equal(await inView(), before);
+    await button(page, '↑ 10 new').click();
+    await requestRow(page, /^n2210$/).waitFor();
+    assert.equal(await list.evaluate((scroller) => scroller.scrollTop), 0);
     feed.send({ event: 'lost', count: 7 });
     await page.getByText('7 lines missed').waitFor();
     // Requests that are open when the interceptor ends are not shown as in flight.
@@ -548,8 +708,8 @@ check('a page keeps the last thousand requests, and only visible rows are in the
     await list.evaluate((scroller) => (scroller.scrollTop = 0));
     await requestRow(page, '/last').waitFor();
     await feed.end();
-    await requestRow(page, '/last').and(page.locator('[data-state=failed]')).waitFor();
-      });
+    await requestRow(page, '/last').and(page.locator('[data-state=left]')).waitFor();
+  });
 });
 
 check('the page needs the token, and removes it from the address bar', async (home) => {
@@ -561,7 +721,7 @@ check('the page needs the token, and removes it from the address bar', async (ho
     assert.equal(await page.locator('#projects-list .row').count(), 0);
     await page.getByLabel('Address or token').fill('0'.repeat(32));
     await page.keyboard.press('Enter');
-    await page.getByText('The token is missing or expired.').waitFor();
+    await page.getByText('The token was refused').waitFor();
     await page.getByLabel('Address or token').fill(url);
     await page.keyboard.press('Enter');
     await projectRow(page, 'shop').waitFor();
@@ -627,6 +787,8 @@ check('a page reconnects to `ic ui`, and shows when it is disconnected', async (
     await live(page);
     child.removeAllListeners('exit').kill('SIGTERM');
     await page.getByText('Reconnecting…').waitFor();
+    await page.locator('#banner', { hasText: `ic ui --port ${port}` }).waitFor();
+    await page.locator('body[data-gone]').waitFor();
     await button(page, 'Export').click();
     await toast(page, 'does not answer').waitFor();
     // A restarted `ic ui` has another secret.

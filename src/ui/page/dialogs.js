@@ -189,7 +189,8 @@ export function help() {
   const keys = [
     ['/', 'filter'], ['1 2', 'projects, requests'], ['j k ↓ ↑', 'next, previous'], ['Enter', 'details'], ['Esc', 'close, clear'],
     ['a', 'allocate a port'], ['p', 'pin or unpin'], ['y', 'copy the address'], ['Del', 'remove'], ['u', 'undo'],
-    ['c', 'copy a request as curl'], ['r', 'requests of a project'], ['?', 'this help'],
+    ['r', 'requests of a project'], ['g G', 'first, last'], ['c', 'copy a request as curl'], ['l', 'copy the link to a request'], ['e', 'next error'],
+    ['Space', 'pause the list of requests'], ['f', 'follow it again'], ['v', 'group requests by conversation'], ['?', 'this help'],
   ];
   return dialog('Keyboard', (close) => form([
     h('dl.keys', {}, keys.map(([key, what]) => [h('dt', {}, key.split(' ').map((one) => h('kbd', {}, one))), h('dd', {}, what)])),

@@ -197,7 +197,7 @@ export function messages(request) {
 }
 
 /** A message for comparison, without cache marks, which move from message to message. */
-function essence(message) {
+export function essence(message) {
   return JSON.stringify(message, (key, value) => {
     if (key === 'cache_control') return undefined;
     return key === 'content' && typeof value === 'string' ? [{ type: 'text', text: value }] : value;

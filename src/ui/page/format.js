@@ -1,6 +1,6 @@
 // Times, sizes, tokens and outcomes of a request as texts, the same in the list and in the pane.
 
-const FAILED = ['client_gone', 'origin_cut', 'refused', 'error', 'unknown'];
+const FAILED = ['origin_cut', 'refused', 'error'];
 
 export const OUTCOMES = {
   __proto__: null,
@@ -24,8 +24,11 @@ export function statusOf(one) {
   return one.outcome ? one.outcome === 'client_gone' ? 'left' : one.outcome === 'unknown' ? '?' : 'failed' : '…';
 }
 
+/** The local time, of 24 hours, with milliseconds. */
 export function clock(at) {
-  return new Date(at * 1000).toTimeString().slice(0, 8);
+  const time = new Date(at * 1000);
+  const digits = (value, length = 2) => String(value).padStart(length, '0');
+  return `${digits(time.getHours())}:${digits(time.getMinutes())}:${digits(time.getSeconds())}.${digits(time.getMilliseconds(), 3)}`;
 }
 
 export function spell(ms) {
@@ -42,8 +45,39 @@ export function size(bytes) {
   return `${(bytes / scale).toFixed(bytes < scale * 100 ? 1 : 0)} ${unit}`;
 }
 
+/** A number of tokens in at most four characters: `420`, `8.2k`, `18k`, `1.2M`. */
+export function amount(number) {
+  if (typeof number !== 'number') return '?';
+  if (number < 1000) return String(number);
+  const [unit, scale] = number < 999_500 ? ['k', 1e3] : ['M', 1e6];
+  return `${(number / scale).toFixed(number < scale * 9.95 ? 1 : 0)}${unit}`;
+}
+
 export function tokens({ input_tokens, output_tokens }) {
-  return input_tokens == null && output_tokens == null ? '' : `${input_tokens ?? '?'} → ${output_tokens ?? '?'}`;
+  return input_tokens == null && output_tokens == null ? '' : `${amount(input_tokens)} → ${amount(output_tokens)}`;
+}
+
+/** What requests have in sum: `{ requests, turns, failed, left, input_tokens, output_tokens, cached_tokens, cost, duration_ms, response_bytes }`. */
+export function sum(requests) {
+  const all = { requests: requests.length, turns: 0, failed: 0, left: 0 };
+  for (const one of requests) {
+    all.turns += one.turns ?? 1;
+    if (isFailed(one)) all.failed++;
+    if (one.outcome === 'client_gone') all.left++;
+    for (const name of SUMMED) if (typeof one[name] === 'number') all[name] = (all[name] ?? 0) + one[name];
+  }
+  return all;
+}
+
+const SUMMED = ['input_tokens', 'output_tokens', 'cached_tokens', 'cost', 'duration_ms', 'response_bytes'];
+
+/** Tokens, cost and time of a sum: `8.2k → 420, 18k cached, $0.012, 4.1 s`. */
+export function sumText(all) {
+  return [tokens(all), all.cached_tokens && `${amount(all.cached_tokens)} cached`, all.cost && dollars(all.cost), spell(all.duration_ms)].filter(Boolean).join(', ');
+}
+
+export function dollars(cost) {
+  return `$${cost < 0.995 ? Number(cost.toPrecision(2)) : cost.toFixed(2)}`;
 }
 
 /** Milliseconds for each token after the first. */

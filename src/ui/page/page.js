@@ -1,11 +1,13 @@
 // The page: signing in, the stream of updates, the two views, and the keys that work in both.
 
-import { setAttr, setText, toast } from './dom.js';
+import * as address from './address.js';
+import { marked, setAttr, setText, toast } from './dom.js';
 import * as dialogs from './dialogs.js';
 import { Projects } from './projects.js';
 import { Requests } from './requests.js';
 
 const TOKEN = 'ic-token';
+const SECRET = /^#(token|code)=(.+)$/;
 const search = document.getElementById('search');
 const link = document.getElementById('link');
 const banner = document.getElementById('banner');
@@ -29,7 +31,7 @@ async function ask(name, question) {
 
 /** Moves the secret in the address to the tab's session storage, and removes it from the address bar and the history. Returns an error. */
 async function takeToken() {
-  const [, kind, secret] = location.hash.match(/^#(token|code)=(.+)$/) ?? [];
+  const [, kind, secret] = location.hash.match(SECRET) ?? [];
   if (!kind) return null;
   history.replaceState(null, '', location.pathname);
   if (kind === 'token') {
@@ -57,16 +59,17 @@ const requests = new Requests(document.getElementById('requests'), ask);
 const views = { projects, requests };
 
 projects.onRequests = (row) => {
-  requests.of(row);
   show('requests');
+  requests.of(row);
   requests.focus();
 };
+
+requests.onUnseen = (number) => (document.title = number ? `(${number}) ic` : 'ic');
 
 function receive(message) {
   switch (message.on) {
     case 'projects':
-      banner.hidden = !(message.problem ?? message.warning);
-      setText(banner, message.problem ?? message.warning ?? '');
+      warn(message.problem ?? message.warning);
       if (!message.problem) projects.setProjects(message);
       break;
     case 'status':
@@ -81,6 +84,18 @@ function receive(message) {
   }
 }
 
+function warn(text) {
+  banner.hidden = !text;
+  banner.replaceChildren(...marked(text ?? ''));
+}
+
+/** `ic ui` does not answer: what is shown can still be read, but is old. */
+function showGone() {
+  document.body.toggleAttribute('data-gone', true);
+  const port = location.port || '80';
+  warn(`\`ic ui\` has ended or does not answer, so what is shown here is old. Start it again in a terminal: \`ic ui --port ${port}\`, and open the address that it prints. This page tries to reconnect.`);
+}
+
 function showConnection(state, text) {
   setAttr(link, 'data-state', state);
   setText(link, text);
@@ -91,6 +106,8 @@ async function live() {
   const response = await fetch('/api/live', { headers: { 'X-Ic-Token': sessionStorage.getItem(TOKEN) ?? '' } });
   if (response.status === 401) return 'unknown';
   if (!response.ok) throw new Error(String(response.status));
+  document.body.removeAttribute('data-gone');
+  warn(null);
   showConnection('on', 'Live');
   for (const view of Object.values(views)) view.reset?.();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -119,11 +136,11 @@ async function stayConnected() {
       outcome = await live();
       if (performance.now() - started > 5000) pause = 250;
     } catch {
-      // The loop tries again.
+      showGone();
     }
     if (outcome === 'unknown') {
       showConnection('off', 'No access');
-      await signIn('The token is missing or expired.');
+      await signIn(sessionStorage.getItem(TOKEN) ? 'The token was refused: it is that of another start of `ic ui`, which makes a new one each time.' : 'This tab has no token.');
       pause = 125;
       continue;
     }
@@ -135,8 +152,10 @@ async function stayConnected() {
 // Views.
 
 const tabs = [...document.querySelectorAll('[role=tab]')];
+let shown = 'projects';
 
 function show(chosen) {
+  shown = chosen;
   for (const tab of tabs) {
     const name = tab.id.slice(4);
     const isShown = name === chosen;
@@ -148,21 +167,48 @@ function show(chosen) {
   search.value = view().filterText;
 }
 
-function view() {
-  return views[tabs.find((tab) => tab.getAttribute('aria-selected') === 'true').id.slice(4)];
+const view = () => views[shown];
+
+function change(chosen) {
+  show(chosen);
+  moved(true);
 }
 
 for (const [place, tab] of tabs.entries()) {
-  tab.addEventListener('click', () => show(tab.id.slice(4)));
+  tab.addEventListener('click', () => change(tab.id.slice(4)));
   tab.addEventListener('keydown', (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by) return;
     event.preventDefault();
     const next = tabs[(place + by + tabs.length) % tabs.length];
-    show(next.id.slice(4));
+    change(next.id.slice(4));
     next.focus();
   });
 }
+
+// The address.
+
+let isVisiting = false;
+
+/** Shows the state of the view in the address. */
+function moved(isStep) {
+  if (!isVisiting) address.write({ view: shown, ...view().place }, isStep);
+}
+
+/** Shows what the address says. */
+function visit() {
+  const { view: name, words, parameters } = address.read();
+  isVisiting = true;
+  const chosen = Object.hasOwn(views, name) ? name : 'projects';
+  views[chosen].visit({ words, parameters });
+  show(chosen);
+  isVisiting = false;
+}
+
+for (const one of Object.values(views)) one.onMove = moved;
+addEventListener('popstate', visit);
+// Pasting the printed address into the tab of an open page changes only the hash.
+addEventListener('hashchange', () => SECRET.test(location.hash) && location.reload());
 
 search.addEventListener('input', () => view().filter(search.value));
 search.addEventListener('keydown', (event) => {
@@ -182,20 +228,21 @@ addEventListener('keydown', (event) => {
   const keys = {
     '/': () => search.select(),
     '?': () => dialogs.help(),
-    1: () => show('projects'),
-    2: () => show('requests'),
+    1: () => change('projects'),
+    2: () => change('requests'),
   };
+  // The space bar presses a button, and scrolls a text.
+  if (event.key === ' ' && event.target.closest?.('button, summary, pre, aside')) return;
   if (event.key in keys) keys[event.key]();
   else if (event.key === 'j' || event.key === 'k' || event.key === 'ArrowDown' || event.key === 'ArrowUp') view().focus();
   else if (!view().press(event.key)) return;
   event.preventDefault();
 });
 
-// Pasting the printed address into the tab of an open page changes only the hash.
-addEventListener('hashchange', () => location.hash.includes('=') && location.reload());
 addEventListener('unhandledrejection', (event) => toast(String(event.reason), { isError: true }));
 
-show('projects');
-const refused = await takeToken();
+const taken = takeToken();
+visit();
+const refused = await taken;
 if (refused) await signIn(refused);
 stayConnected();

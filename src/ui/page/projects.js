@@ -1,7 +1,8 @@
 // The view of all projects and their interceptors.
 
-import { List, ago, copy, count, download, h, setAttr, plural, setText, toast, visible } from './dom.js';
+import { ago, copy, count, download, h, setAttr, plural, setText, toast, visible } from './dom.js';
 import * as dialogs from './dialogs.js';
+import { List, split } from './list.js';
 
 const STATES = {
   running: 'Running', held: 'Held by another', deleted: 'Folder is gone', free: 'Not running',
@@ -83,6 +84,8 @@ export class Projects {
     this.kind = 'all';
     this.sort = 'port';
     this.rows = [];
+    /** Called when the address of the view changes; with `true` if Back leads to the state before. */
+    this.onMove = () => {};
     this.build(element);
   }
 
@@ -92,7 +95,7 @@ export class Projects {
     this.facts = h('p.facts');
     this.undoButton = button('button', 'Undo', '', () => this.undo());
     this.chips = KINDS.map(([kind, label]) => h('button.chip', {
-      type: 'button', 'aria-pressed': String(kind === 'all'), onclick: () => this.choose(kind),
+      type: 'button', onclick: () => this.choose(kind),
     }, label, h('span.number')));
     const sorter = (key, label, name = '') => h(`span.cell${name}`, { role: 'columnheader' }, h('button.sort', {
       type: 'button', 'data-sort': key, onclick: () => this.sortBy(key),
@@ -103,7 +106,7 @@ export class Projects {
     this.list = new List({
       label: 'Projects', columns: this.columns, key: (row) => row.key,
       create: (row, item) => this.createRow(row, item), update: (row, item) => this.updateRow(row, item),
-      open: (row, focuses) => this.open(row, focuses), act: (key, row) => this.act(key, row),
+      open: (row, focuses, isMove) => this.open(row, focuses, isMove), act: (key, row) => this.act(key, row), redraw: () => this.draw(),
     });
     this.list.isOpen = () => !this.pane.hidden;
     this.pane = h('aside.pane', { hidden: true, 'aria-label': 'Project', onkeydown: (event) => event.key === 'Escape' && (this.close(), event.stopPropagation()) });
@@ -116,7 +119,7 @@ export class Projects {
           button('button', 'Import…', 'Import mappings from a file', () => this.import()),
           button('button', 'Export', 'Save the registry as JSON', () => this.export()),
           this.undoButton)),
-      h('.split', {}, this.list.element, this.pane),
+      split(this.list, this.pane, 'projects'),
       this.facts);
     this.showUndo();
   }
@@ -192,10 +195,14 @@ export class Projects {
       setAttr(button.parentElement, 'aria-sort', isIt ? (SORTS_DOWN.has(this.sort) ? 'descending' : 'ascending') : null);
     }
     this.list.show(this.rows, !this.registry.range ? 'Loading…' : all.length ? 'No project matches.' : 'No project has a port yet. Allocate one with “a”.');
-    if (!this.pane.hidden) {
+    if (this.openKey) {
       const row = all.find(({ key }) => key === this.openKey);
-      if (row) this.fillPane(row);
-      else this.close();
+      if (row) {
+        this.pane.hidden = false;
+        this.fillPane(row);
+      } else if (!this.pane.hidden) {
+        this.close();
+      }
     }
     const { range, assigned, available, projects, next_available, registry_file } = this.registry;
     if (range) {
@@ -266,18 +273,20 @@ export class Projects {
 
   // The pane beside the list.
 
-  open(item, focuses) {
+  open(item, focuses, isMove) {
     this.openKey = item.key;
     this.pane.hidden = false;
     this.paneKey = null;
     this.fillPane(item);
     if (focuses) this.pane.querySelector('.buttons button')?.focus();
+    this.onMove(!isMove);
   }
 
   close() {
     this.pane.hidden = true;
     this.openKey = null;
     this.list.focus();
+    this.onMove(true);
   }
 
   fillPane(item) {
@@ -324,20 +333,42 @@ export class Projects {
 
   filter(text) {
     this.filterText = text;
-    this.list.scroller.scrollTop = 0;
-    this.draw();
+    this.changed();
   }
 
   choose(kind) {
     this.kind = kind;
-    for (const [place, [name]] of KINDS.entries()) setAttr(this.chips[place], 'aria-pressed', String(name === kind));
-    this.draw();
+    this.changed(true);
   }
 
   sortBy(key) {
     this.sort = key;
-    this.list.scroller.scrollTop = 0;
-    this.draw();
+    this.changed();
+  }
+
+  /** Another choice of projects: shows it from its beginning. */
+  changed(isStep = false) {
+    for (const [place, [name]] of KINDS.entries()) setAttr(this.chips[place], 'aria-pressed', String(name === this.kind));
+    this.list.toTop();
+    this.onMove(isStep);
+  }
+
+  // The address.
+
+  get place() {
+    const { kind, filterText: q, sort } = this;
+    return { words: this.openKey ? [this.openKey] : [], parameters: { show: kind === 'all' ? '' : kind, q, sort: sort === 'port' ? '' : sort } };
+  }
+
+  /** Shows what an address says. */
+  visit({ words: [openKey = null], parameters: { show = 'all', q = '', sort = 'port' } }) {
+    this.kind = KINDS.some(([kind]) => kind === show) ? show : 'all';
+    this.filterText = q;
+    this.sort = Object.hasOwn(SORTS, sort) ? sort : 'port';
+    // Its row may come later.
+    this.openKey = openKey;
+    this.pane.hidden = true;
+    this.changed();
   }
 
   focus() {

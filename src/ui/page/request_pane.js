@@ -12,10 +12,10 @@ const EARLIER_MAX = 40;
 export class RequestPane {
   /**
    * `feedOf(one)` is the feed of a request's interceptor while it runs, `earlierThan(one)` the requests before it that can be of its
-   * conversation, the latest first; `record(pid)` switches recording, `pick(one)` opens another request.
+   * conversation, the latest first; `pick(one)` opens another request.
    */
-  constructor({ feedOf, earlierThan, record, pick, onClose }) {
-    Object.assign(this, { feedOf, earlierThan, record, pick, onClose });
+  constructor({ feedOf, earlierThan, pick, onClose }) {
+    Object.assign(this, { feedOf, earlierThan, pick, onClose });
     /** The shown request. */
     this.one = null;
     this.folded = new Set(['requestHead', 'responseHead', 'response']);
@@ -50,11 +50,10 @@ export class RequestPane {
     const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Per token', 'Client', 'Target'];
     this.facts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
     this.sections = h('.sections');
-    this.recorder = h('button.record', { type: 'button', onclick: () => this.record(one.pid) });
     this.element.replaceChildren(
       h('.paneHead', {}, this.title, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
       this.status,
-      h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl'), this.recorder),
+      h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl')),
       h('dl.facts', {}, [...this.facts.values()].flat()), this.sections);
     this.element.scrollTop = 0;
   }
@@ -62,9 +61,6 @@ export class RequestPane {
   draw() {
     const { one } = this;
     const feed = this.feedOf(one);
-    this.recorder.hidden = !feed;
-    setAttr(this.recorder, 'aria-pressed', String(Boolean(feed?.recording)));
-    setText(this.recorder, feed?.recording ? 'Recording bodies' : 'Record bodies');
     setText(this.title, `${visible(one.method ?? '')} ${visible(one.path ?? '')}`);
     setText(this.status, [one.status && `${one.status} ${visible(one.reason ?? '')}`.trim(), one.outcome ? OUTCOMES[one.outcome] ?? visible(one.outcome) : 'in flight', one.error && visible(one.error)].filter(Boolean).join(' · '));
     setAttr(this.status, 'data-state', isFailed(one) ? 'failed' : null);

@@ -1,14 +1,15 @@
-// The view of live requests: a list with a common time axis beside the pane of one request.
+// The view of live requests: which are shown in which order, beside the pane of one request.
 
-import { List, count, h, setAttr, plural, setText, visible } from './dom.js';
+import { hashOf } from './address.js';
+import { Columns, NEWEST, orderAfter, sorted } from './columns.js';
+import { Conversations } from './conversations.js';
 import * as dialogs from './dialogs.js';
-import { OUTCOMES, clock, durationOf, isFailed, pace, size, spell, statusOf, tokens } from './format.js';
+import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
+import { EXCHANGES_MAX, Exchanges, nameOf, projectOf } from './exchanges.js';
+import { matcher } from './filter.js';
+import { isFailed, sum, sumText } from './format.js';
+import { List, split } from './list.js';
 import { RequestPane, copyCurl } from './request_pane.js';
-
-/** Bounds the memory of the tab. */
-const EXCHANGES_MAX = 1000;
-/** The size of all kept bodies, in characters. */
-const BODIES_MAX = 48 << 20;
 
 const ofClass = (digit) => (one) => Math.floor(one.status / 100) === digit;
 
@@ -16,199 +17,128 @@ const KINDS = [
   ['all', 'All', () => true],
   ['open', 'In flight', (one) => !one.outcome],
   ['2', '2xx', ofClass(2)], ['3', '3xx', ofClass(3)], ['4', '4xx', ofClass(4)], ['5', '5xx', ofClass(5)],
-  ['failed', 'Errors', isFailed],
+  ['errors', 'Errors', isFailed],
+  ['left', 'Client left', (one) => one.outcome === 'client_gone'],
 ];
 
 export class Requests {
   constructor(element, ask) {
     this.ask = ask;
-    /** The newest first. */
-    this.exchanges = [];
-    this.byKey = new Map();
-    this.feeds = new Map();
-    this.bodies = 0;
-    this.lost = 0;
+    this.exchanges = new Exchanges({
+      isOpen: (one) => one === this.pane.one, onFeeds: () => this.drawFeeds(), onFailed: (one) => this.noteFailure(one),
+    });
+    this.conversations = new Conversations();
+    /** The keys of conversations whose requests are listed. */
+    this.unfolded = new Set();
+    this.matches = matcher('');
     this.filterText = '';
     this.kind = 'all';
     this.project = '';
+    this.order = NEWEST;
+    this.isGrouped = false;
+    /** While paused: the number of requests that had come before. */
+    this.pausedAt = null;
+    /** The key of the request in the address that is not there yet. */
+    this.wanted = null;
+    /** Called when the address of the view changes; with `true` if Back leads to the state before. */
+    this.onMove = () => {};
+    this.onUnseen = () => {};
+    this.unseen = 0;
     this.build(element);
     // Updates the durations of requests in flight.
-    setInterval(() => this.isShown && this.exchanges.some((one) => !one.outcome) && this.draw(), 250);
+    setInterval(() => this.isShown && this.exchanges.all.some((one) => !one.outcome) && this.draw(), 250);
+    document.addEventListener('visibilitychange', () => this.look());
   }
 
   build(element) {
-    this.chips = KINDS.map(([kind, label]) => h('button.chip', {
-      type: 'button', 'aria-pressed': String(kind === 'all'), onclick: () => this.choose(kind),
-    }, label, h('span.number')));
-    this.projects = h('select', { 'aria-label': 'Project', onchange: () => ((this.project = this.projects.value), this.draw()) }, h('option', { value: '' }, 'All projects'));
-    this.recorders = h('.recorders', { role: 'group', 'aria-label': 'Recording' });
-    const head = (label, name) => h(`span.cell.${name}`, { role: 'columnheader' }, label);
-    this.columns = h('.columns', { role: 'row' },
-      head('Time', 'time'), head('Project', 'source'), head('Request', 'line'), head('Status', 'status'), head('First byte', 'num.ttfb'),
-      head('Duration', 'num.duration'), head('Size', 'num.size'), head('Model', 'model'), head('Tokens', 'num.tokens'),
-      head('ms/token', 'num.pace'), this.axisHead = head('', 'axis'));
-    this.axisHead.title = 'From the first start to the last end of the visible requests';
+    const button = (label, title, act) => h('button', { type: 'button', title, onclick: act }, label);
+    this.chips = KINDS.map(([kind, label]) => h('button.chip', { type: 'button', onclick: () => this.choose(kind) }, label, h('span.number')));
+    this.projects = h('select', { 'aria-label': 'Project', onchange: () => this.chooseProject(this.projects.value) });
+    this.recorder = h('button.record', { type: 'button', onclick: () => this.record() });
+    this.grouper = button('Conversations', 'Group recorded requests by conversation (v)', () => this.group());
+    this.pauser = button('Pause', 'Keep the list as it is (Space)', () => this.pause());
+    this.columns = new Columns((key) => this.sortBy(orderAfter(this.order, key)));
     this.list = new List({
-      label: 'Requests', columns: this.columns, key: (one) => one.key,
-      create: (row) => this.createRow(row), update: (row, one) => this.updateRow(row, one),
-      open: (one, focuses) => this.pane.open(one, focuses), act: (key, one) => this.act(key, one),
+      label: 'Requests', columns: this.columns.element, key: (one) => one.key,
+      create: (row) => this.columns.createRow(row), update: (row, one) => this.columns.updateRow(row, one, this.levels?.get(one.key), this.unfolded.has(one.key)),
+      open: (one, focuses, isMove) => this.open(one, focuses, isMove), act: (key, one) => this.act(key, one), redraw: () => this.draw(),
+      isStill: () => this.pausedAt !== null || this.list.view.top > 0, resume: () => this.pause(false),
     });
-    this.list.before = (inView) => this.measure(inView);
+    this.list.before = (inView) => this.columns.measure(inView);
     this.list.isOpen = () => this.pane.isOpen;
     this.pane = new RequestPane({
-      feedOf: (one) => this.feeds.get(one.pid), earlierThan: (one) => this.earlierThan(one),
-      record: (pid) => this.record(pid), pick: (one) => this.list.pick(one.key, true), onClose: () => this.list.focus(),
+      feedOf: (one) => this.exchanges.feeds.get(one.pid), earlierThan: (one) => this.exchanges.earlierThan(one),
+      pick: (one) => this.list.pick(one.key, true), onClose: () => (this.list.focus(), this.onMove(true)),
     });
     this.facts = h('p.facts');
     element.append(
       h('.bar', {}, h('.chips', { role: 'group', 'aria-label': 'Which requests' }, this.chips),
-        h('.actions', {}, this.recorders, this.projects, h('button', { type: 'button', title: 'Clear this list', onclick: () => this.clear() }, 'Clear'))),
-      h('.split', {}, this.list.element, this.pane.element),
+        h('.actions', {}, this.recorder, this.projects, this.grouper, this.pauser, button('Clear', 'Clear this list; an open request stays', () => this.clear()))),
+      split(this.list, this.pane.element, 'requests'),
       this.facts);
+    this.showChoices();
+    this.drawFeeds();
   }
 
   // Updates from the server.
 
-  receive({ pid, event }) {
-    if (typeof event !== 'object' || !event) return;
-    const feed = this.feeds.get(pid);
-    switch (event.event) {
-      case 'hello':
-        this.feeds.set(pid, { ...event, pid, name: event.sites ? 'all projects' : nameOf(event), sites: event.sites && new Map(event.sites.map((site) => [site.port, site])) });
-        this.abandon(pid);
-        this.drawFeeds();
-        break;
-      case 'site':
-        feed?.sites?.set(event.port, event);
-        this.drawFeeds();
-        break;
-      case 'site_closed':
-        feed?.sites?.delete(event.port);
-        this.drawFeeds();
-        break;
-      case 'recording':
-        if (feed) feed.recording = event.on;
-        this.drawFeeds();
-        break;
-      case 'lost':
-        this.addLost(event.count);
-        break;
-      case 'full':
-        this.facts.textContent = `${feed?.name ?? 'An interceptor'} has too many subscribers; close another page.`;
-        break;
-      case 'closed':
-        this.abandon(pid);
-        this.feeds.delete(pid);
-        this.drawFeeds();
-        break;
-      default:
-        if (feed && event.id !== undefined) this.note(feed, event);
-    }
+  receive(message) {
+    this.exchanges.receive(message);
     this.draw();
   }
 
   /** Counts lines that were dropped on the way. */
   addLost(number) {
-    this.lost += number;
+    this.exchanges.lost += number;
     this.draw();
   }
 
-  /** Starts again after a lost connection: requests in flight may have ended since. */
   reset() {
-    for (const pid of this.feeds.keys()) this.abandon(pid);
-    this.feeds.clear();
-    this.drawFeeds();
-  }
-
-  abandon(pid) {
-    for (const one of this.exchanges) if (one.pid === pid && !one.outcome) this.revise(one, { outcome: 'unknown', duration_ms: null });
-  }
-
-  note(feed, event) {
-    const key = `${feed.pid}-${event.id}`;
-    let one = this.byKey.get(key);
-    if (!one) {
-      // Its start was missed.
-      if (event.event !== 'start') return;
-      const site = feed.sites?.get(event.port) ?? feed;
-      one = { key, pid: feed.pid, port: site.port, source: nameOf(site), sourcePath: site.path, id: event.id, bodies: {}, revision: 0 };
-      this.byKey.set(key, one);
-      // Lines of several interceptors are mixed, and recorded ones arrive late.
-      let place = 0;
-      while (place < this.exchanges.length && this.exchanges[place].at > event.at) place++;
-      this.exchanges.splice(place, 0, one);
-      if (this.exchanges.length > EXCHANGES_MAX) this.forget(this.exchanges.pop());
-    }
-    switch (event.event) {
-      case 'start': {
-        const { at, connection, client, method, path, version, fields, length } = event;
-        this.revise(one, { at, connection, client, method, path, version, requestFields: fields, requestLength: length, outcome: null });
-        break;
-      }
-      case 'head':
-        this.revise(one, { status: event.status, reason: event.reason, responseFields: event.fields, ttfb_ms: event.ttfb_ms });
-        break;
-      case 'progress':
-        Object.assign(one, { request_bytes: event.request_bytes, response_bytes: event.response_bytes, events: event.events });
-        break;
-      case 'body':
-        this.keep(one, event);
-        break;
-      case 'end': {
-        const { event: _, id, at, ...facts } = event;
-        this.revise(one, { ...facts, endedAt: at });
-      }
-    }
-  }
-
-  revise(one, facts) {
-    Object.assign(one, facts);
-    one.revision++;
-  }
-
-  keep(one, { side, encoding, data, truncated, total }) {
-    this.bodies += data.length - (one.bodies[side]?.data.length ?? 0);
-    one.bodies[side] = { encoding, data, truncated, total };
-    one.revision++;
-    for (let place = this.exchanges.length - 1; this.bodies > BODIES_MAX && place >= 0; place--) this.dropBodies(this.exchanges[place]);
-  }
-
-  dropBodies(one) {
-    for (const { data } of Object.values(one.bodies)) this.bodies -= data.length;
-    one.bodies = {};
-  }
-
-  forget(one) {
-    this.dropBodies(one);
-    this.byKey.delete(one.key);
-  }
-
-  clear() {
-    for (const one of this.exchanges) this.forget(one);
-    this.exchanges = [];
-    this.lost = 0;
-    this.pane.close();
-    this.draw();
+    this.exchanges.reset();
   }
 
   drawFeeds() {
-    const feeds = [...this.feeds.values()].sort((a, b) => a.port - b.port);
-    const known = new Map([...this.recorders.children].map((button) => [button.dataset.pid, button]));
-    this.recorders.replaceChildren(...feeds.map((feed) => {
-      const button = known.get(String(feed.pid)) ?? h('button.record', { type: 'button', 'data-pid': String(feed.pid), onclick: () => this.record(feed.pid) });
-      setAttr(button, 'aria-pressed', String(feed.recording));
-      setText(button, feed.recording ? `Recording ${visible(feed.name)}` : `Record ${visible(feed.name)}`);
-      button.title = feed.recording ? 'Bodies are kept in the interceptor’s memory; click to stop and delete them'
-        : 'Keep the bodies of the last requests, in the interceptor’s memory only';
-      return button;
-    }));
-    const sites = feeds.flatMap((feed) => [...(feed.sites?.values() ?? [feed])].map((site) => ({ ...site, pid: feed.pid })));
-    sites.sort((a, b) => a.port - b.port);
-    const names = [['', 'All projects'], ...sites.map((site) => [`${site.pid}:${site.port}`, `${visible(nameOf(site))} · ${site.port}`])];
-    if (!names.some(([value]) => value === this.project)) this.project = '';
-    const isSame = names.length === this.projects.length && names.every(([value], place) => this.projects.options[place].value === value);
-    if (!isSame) this.projects.replaceChildren(...names.map(([value, label]) => h('option', { value }, label)));
+    const sites = this.exchanges.sites();
+    this.drawRecorder(sites);
+    const names = new Map(sites.map(({ project, name, port }) => [project, `${visible(name)} · ${port}`]));
+    for (const { source, port } of this.exchanges.all) if (!names.has(projectOf(source, port))) names.set(projectOf(source, port), `${visible(source)} · ${port}, ended`);
+    if (this.project && !names.has(this.project)) names.set(this.project, visible(this.project.replace(/:(\d+)$/, ' · $1')));
+    const options = [['', 'All projects'], ...names];
+    const isSame = options.length === this.projects.length
+      && options.every(([value, label], place) => this.projects.options[place].value === value && this.projects.options[place].text === label);
+    if (!isSame) this.projects.replaceChildren(...options.map(([value, label]) => h('option', { value }, label)));
     this.projects.value = this.project;
+    this.draw();
+  }
+
+  /** The switch for what the project filter shows. */
+  drawRecorder(sites) {
+    document.body.toggleAttribute('data-recording', sites.some((site) => site.recording));
+    this.scope = this.project ? sites.filter((site) => site.project === this.project) : sites;
+    const on = this.scope.filter((site) => site.recording).length;
+    const [first] = this.scope;
+    const label = this.scope.length === 1 ? `${on ? 'Recording' : 'Record'} ${visible(first.name)}` : on ? `Recording ${on} of ${this.scope.length}` : 'Record all';
+    setText(this.recorder, first ? label : 'Record');
+    setAttr(this.recorder, 'aria-pressed', on === 0 ? 'false' : on === this.scope.length ? 'true' : 'mixed');
+    this.recorder.disabled = !first;
+    const others = sites.filter((site) => this.scope.some(({ pid }) => pid === site.pid) && !this.scope.includes(site)).length;
+    this.recorder.title = !first ? 'No interceptor runs that could record'
+      : `${on ? 'Stop, and delete the recorded bodies' : 'Keep the bodies of the last requests, in the interceptor’s memory only'}${others ? `; its process serves ${plural(others, 'other project')} too` : ''}`;
+  }
+
+  /** Counts the failures since the view was looked at. */
+  noteFailure({ endedAt }) {
+    if (this.isLookedAt || endedAt * 1000 < performance.timeOrigin) return;
+    this.onUnseen(++this.unseen);
+  }
+
+  get isLookedAt() {
+    return this.isShown && document.visibilityState === 'visible';
+  }
+
+  look() {
+    if (!this.isLookedAt || !this.unseen) return;
+    this.onUnseen(this.unseen = 0);
   }
 
   // The list.
@@ -224,120 +154,162 @@ export class Requests {
   }
 
   drawNow() {
-    const words = this.filterText.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = (one) => (!this.project || `${one.pid}:${one.port}` === this.project) && words.every((word) =>
-      [one.method, one.path, one.source, one.model, one.status, one.error].some((value) => String(value ?? '').toLowerCase().includes(word)));
-    const found = this.exchanges.filter(matches);
-    for (const [place, [kind, , is]] of KINDS.entries()) {
-      const number = found.filter(is).length;
-      setText(this.chips[place].lastChild, count(number));
-      this.chips[place].hidden = number === 0 && !['all', 'failed', this.kind].includes(kind);
-    }
+    const { all, feeds, lost } = this.exchanges;
+    const found = all.filter((one) => (!this.project || projectOf(one.source, one.port) === this.project) && this.matches(one));
+    this.drawChips(found);
     const [, , is] = KINDS.find(([kind]) => kind === this.kind);
     const shown = found.filter(is);
-    const none = this.feeds.size ? 'Requests appear here as they start.' : 'No interceptor is running. Start one with `ic serve`.';
-    this.list.show(shown, this.exchanges.length ? 'No request matches.' : none, true);
+    const before = this.pausedAt === null ? shown : shown.filter((one) => one.order <= this.pausedAt);
+    const none = feeds.size ? 'Requests appear here as they start.' : 'No interceptor is running. Start one with `ic serve`.';
+    this.list.show(this.rowsOf(before), all.length ? 'No request matches.' : none, shown.length - before.length);
+    if (this.wanted && this.exchanges.byKey.has(this.wanted)) this.list.pick(this.wanted, false), this.pane.open(this.exchanges.byKey.get(this.wanted));
     if (this.pane.isOpen) {
-      if (this.byKey.has(this.pane.one.key)) this.pane.draw();
-      else this.pane.close();
+      this.wanted = null;
+      this.pane.draw();
     }
+    const total = sum(shown);
+    const full = [...feeds.values()].find((feed) => feed.isFull);
     setText(this.facts, [
-      `${plural(shown.length, 'request')}`, `${plural(this.feeds.size, 'interceptor')}`,
-      this.exchanges.length === EXCHANGES_MAX && `the last ${count(EXCHANGES_MAX)} are kept`,
-      this.lost && `${plural(this.lost, 'line')} missed: this page or its server was too slow`,
+      [plural(shown.length, 'request'), total.failed && `${count(total.failed)} failed`, total.left && `${count(total.left)} left by the client`].filter(Boolean).join(', '),
+      sumText(total), plural(feeds.size, 'interceptor'),
+      this.isGrouped && !shown.some((one) => one.bodies.request) && 'conversations are known from recorded requests only',
+      all.length === EXCHANGES_MAX && `the last ${count(EXCHANGES_MAX)} are kept`,
+      lost && `${plural(lost, 'line')} missed: this page or its server was too slow`,
+      full && `${visible(full.name)} has too many subscribers; close another page`,
     ].filter(Boolean).join(' · '));
   }
 
-  /** Sets the time axis: from the first start to the last end of the visible requests. */
-  measure(inView) {
-    const now = Date.now() / 1000;
-    const from = Math.min(...inView.map((one) => one.at));
-    const to = Math.max(from + 0.001, ...inView.map((one) => one.at + (durationOf(one, now) ?? 0) / 1000));
-    this.axis = { from, span: to - from, now };
-    setText(this.axisHead, inView.length ? `Timeline ${spell((to - from) * 1000)}` : '');
+  drawChips(found) {
+    for (const [place, [kind, , is]] of KINDS.entries()) {
+      const number = found.filter(is).length;
+      setText(this.chips[place].lastChild, count(number));
+      this.chips[place].hidden = number === 0 && !['all', 'errors', this.kind].includes(kind);
+    }
   }
 
-  createRow(row) {
-    const cell = (name, ...inside) => (row.cells[name.split('.').at(-1)] = h(`span.cell.${name}`, { role: 'gridcell' }, ...inside));
-    row.cells = {};
-    row.method = h('span.method');
-    row.path = h('span.what');
-    row.wait = h('span.wait');
-    row.body = h('span.body');
-    row.append(
-      cell('time'), cell('source'), cell('line', row.method, row.path), cell('status'), cell('num.ttfb'), cell('num.duration'), cell('num.size'),
-      cell('model'), cell('num.tokens'), cell('num.pace'), cell('axis', h('span.track', {}, row.wait, row.body)));
-  }
-
-  updateRow(row, one) {
-    const { cells } = row;
-    const { from, span, now } = this.axis;
-    const duration = durationOf(one, now);
-    setAttr(row, 'data-state', !one.outcome ? 'open' : isFailed(one) ? 'failed' : 'done');
-    setAttr(row, 'data-class', one.status ? String(Math.floor(one.status / 100)) : null);
-    setText(cells.time, clock(one.at));
-    setText(cells.source, visible(one.source));
-    setText(row.method, one.method ? visible(one.method) : '—');
-    setText(row.path, one.path ? visible(one.path) : 'a request that cannot be read');
-    setAttr(row.path, 'title', one.path && visible(one.path));
-    setText(cells.status, statusOf(one));
-    setAttr(cells.status, 'title', one.outcome && OUTCOMES[one.outcome]);
-    setText(cells.ttfb, spell(one.ttfb_ms));
-    setText(cells.duration, spell(duration));
-    setText(cells.size, size(one.response_bytes));
-    setText(cells.model, one.model ? visible(one.model) : '');
-    setAttr(cells.model, 'title', one.model && visible(one.model));
-    setText(cells.tokens, tokens(one));
-    setText(cells.pace, pace(one));
-    const start = ((one.at - from) / span) * 100;
-    const wait = (Math.min(one.ttfb_ms ?? duration ?? 0, duration ?? Infinity) / 10 / span);
-    const all = (duration ?? 0) / 10 / span;
-    row.wait.style.left = `${start}%`;
-    row.wait.style.width = `${wait}%`;
-    row.body.style.left = `${start + wait}%`;
-    row.body.style.width = `${Math.max(0, all - wait)}%`;
-  }
-
-  /** The requests of the same kind before this one, the latest first. */
-  earlierThan(one) {
-    return this.exchanges.filter((other) => other.pid === one.pid && other.port === one.port && other.path === one.path
-      && (other.at < one.at || (other.at === one.at && other.id < one.id)));
+  /** The rows of the list: requests, or conversations with their requests. */
+  rowsOf(requests) {
+    if (!this.isGrouped) return sorted(requests, this.order);
+    this.levels = new Map();
+    return sorted(this.conversations.group(requests), this.order).flatMap((one) => {
+      this.levels.set(one.key, 1);
+      if (!one.members || !this.unfolded.has(one.key)) return [one];
+      for (const member of one.members) this.levels.set(member.key, 2);
+      return [one, ...one.members];
+    });
   }
 
   // Actions.
 
+  open(one, focuses, isMove) {
+    if (!one.members) {
+      this.pane.open(one, focuses);
+      this.onMove(!isMove);
+    } else if (!isMove) {
+      this.unfold(one, !this.unfolded.has(one.key));
+    }
+  }
+
+  unfold({ key }, isUnfolded) {
+    this.unfolded[isUnfolded ? 'add' : 'delete'](key);
+    this.list.letGo();
+  }
+
   act(key, one) {
-    if (key !== 'c') return false;
-    copyCurl(one);
+    const keys = one.members ? { ArrowRight: () => this.unfold(one, true), ArrowLeft: () => this.unfold(one, false) }
+      : { c: () => copyCurl(one), l: () => this.copyLink(one) };
+    if (!(key in keys)) return false;
+    keys[key]();
     return true;
   }
 
   press(key) {
-    if (key === 'Escape') return this.pane.isOpen ? (this.pane.close(), true) : false;
-    return this.list.current ? this.act(key, this.list.current) : false;
+    const keys = {
+      ' ': () => this.pause(), f: () => (this.pause(false), this.list.toTop()), e: () => this.nextError(), v: () => this.group(),
+      ...(this.pane.isOpen && { Escape: () => this.pane.close(), c: () => copyCurl(this.pane.one), l: () => this.copyLink(this.pane.one) }),
+    };
+    if (!(key in keys)) return Boolean(this.list.current) && this.act(key, this.list.current);
+    keys[key]();
+    return true;
   }
 
-  async record(pid) {
-    const feed = this.feeds.get(pid);
-    if (feed) dialogs.succeeded(await this.ask('record', { pid, on: !feed.recording }));
+  copyLink(one) {
+    const link = hashOf({ view: 'requests', words: [this.project || 'all', one.key], parameters: {} });
+    copy(`${location.origin}/${link}`, 'the link to this request');
+  }
+
+  nextError() {
+    const { items } = this.list;
+    const from = items.findIndex((one) => one.key === this.list.active) + 1;
+    const next = [...items.slice(from), ...items.slice(0, from)].find((one) => isFailed(one) && !one.members);
+    if (next) this.list.pick(next.key, true);
+  }
+
+  /** Keeps the list as it is, or lets it go on. */
+  pause(isPaused = this.pausedAt === null) {
+    this.pausedAt = isPaused ? this.exchanges.seen : null;
+    setAttr(this.pauser, 'aria-pressed', String(isPaused));
+    setText(this.pauser, isPaused ? 'Paused' : 'Pause');
+    this.list.letGo();
+  }
+
+  group(isGrouped = !this.isGrouped) {
+    this.isGrouped = isGrouped;
+    this.levels = null;
+    this.changed();
+  }
+
+  sortBy(order) {
+    this.order = order;
+    this.changed();
+  }
+
+  async record() {
+    const on = !this.scope.some((site) => site.recording);
+    const pids = new Set(this.scope.filter((site) => site.recording !== on).map(({ pid }) => pid));
+    const answers = await Promise.all([...pids].map((pid) => this.ask('record', { pid, on })));
+    answers.every((answer) => dialogs.succeeded(answer));
+  }
+
+  clear() {
+    this.exchanges.clear();
+    this.drawFeeds();
+    this.list.toTop();
   }
 
   of(row) {
-    this.project = row.interceptor ? `${row.interceptor.pid}:${row.port}` : '';
-    this.projects.value = this.project;
-    this.draw();
+    this.chooseProject(projectOf(row.interceptor ? nameOf(row.interceptor) : row.name, row.port));
+  }
+
+  chooseProject(project) {
+    this.project = project;
+    this.drawFeeds();
+    this.changed(true);
   }
 
   filter(text) {
     this.filterText = text;
-    this.list.scroller.scrollTop = 0;
-    this.draw();
+    this.matches = matcher(text);
+    this.changed();
   }
 
   choose(kind) {
     this.kind = kind;
-    for (const [place, [name]] of KINDS.entries()) setAttr(this.chips[place], 'aria-pressed', String(name === kind));
-    this.draw();
+    this.changed(true);
+  }
+
+  /** Another choice of requests: shows it from its beginning. */
+  changed(isStep = false) {
+    this.showChoices();
+    this.list.toTop();
+    this.onMove(isStep);
+  }
+
+  showChoices() {
+    for (const [place, [kind]] of KINDS.entries()) setAttr(this.chips[place], 'aria-pressed', String(kind === this.kind));
+    setAttr(this.grouper, 'aria-pressed', String(this.isGrouped));
+    setAttr(this.list.scroller, 'role', this.isGrouped ? 'treegrid' : 'grid');
+    this.columns.showOrder(this.order);
   }
 
   focus() {
@@ -346,11 +318,32 @@ export class Requests {
 
   shown(isShown) {
     this.isShown = isShown;
+    this.look();
     this.draw();
   }
-}
 
-/** What an interceptor, or one port of a process that serves many, is called. */
-function nameOf({ project, instance_id }) {
-  return project ?? instance_id;
+  // The address.
+
+  get place() {
+    const key = this.pane.one?.key ?? this.wanted;
+    return {
+      words: key ? [this.project || 'all', key] : this.project ? [this.project] : [],
+      parameters: { show: this.kind === 'all' ? '' : this.kind, q: this.filterText, sort: this.order === NEWEST ? '' : this.order, by: this.isGrouped ? 'conversation' : '' },
+    };
+  }
+
+  /** Shows what an address says. */
+  visit({ words: [project = 'all', key = null], parameters: { show = 'all', q = '', sort = NEWEST, by } }) {
+    this.project = project === 'all' ? '' : project;
+    this.kind = KINDS.some(([kind]) => kind === show) ? show : 'all';
+    this.filterText = q;
+    this.matches = matcher(q);
+    this.order = sort;
+    this.isGrouped = by === 'conversation';
+    this.levels = null;
+    this.wanted = key;
+    if (this.pane.one?.key !== key) this.pane.close();
+    this.drawFeeds();
+    this.changed();
+  }
 }
