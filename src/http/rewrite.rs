@@ -5,7 +5,6 @@
 use super::connection::{self, ConnectionOptions};
 use super::framing::{self, Framing};
 use super::grammar::{is_field_value, is_token, list, number};
-use super::guard::PSEUDONYM;
 use super::head::{Field, RequestHead, ResponseHead, Version, elements, values};
 use super::reply::ConnectionField;
 use super::target::{Target, host_of};
@@ -98,8 +97,25 @@ impl RequestRewriter {
         let len = lines.next()?.len();
         let line: Vec<u8> = self.lines.drain(start..start + len).collect();
         self.names.remove(at);
-        let value = line[name.len() + ": ".len()..].trim_ascii_end();
-        Some(value.to_vec())
+        Some(value(name, &line).to_vec())
+    }
+
+    /// Returns the fields that a request of this version gets, in place of those that the client may have sent.
+    pub fn added(&self, version: Version) -> Vec<Field<'_>> {
+        let host = Field {
+            name: "Host",
+            value: self.host.as_bytes(),
+        };
+        let via = Field {
+            name: "Via",
+            value: via(version),
+        };
+        let lines = self.lines.split_inclusive(|&byte| byte == b'\n');
+        let set = self.names.iter().zip(lines).map(|(name, line)| Field {
+            name,
+            value: value(name, line),
+        });
+        [host, via].into_iter().chain(set).collect()
     }
 
     /// Whether it sets field `name`, or one that the target may take for the same.
@@ -133,13 +149,8 @@ pub fn request(
         && elements(head.fields, "Upgrade").any(is_forwarded_protocol);
     request_line(head.method, target, rewriter, out);
     let accepts_trailers = client_fields(head, options, upgrades, rewriter, out);
-    let via: &[u8] = match head.version {
-        Version::Http10 => b"Via: 1.0 ",
-        Version::Http11 => b"Via: 1.1 ",
-    };
-    out.extend_from_slice(via);
-    out.extend_from_slice(PSEUDONYM.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    let (name, value) = ("Via", via(head.version));
+    line(&Field { name, value }, out);
     out.extend_from_slice(&rewriter.lines);
     // RFC 9110 §7.8, §10.1.4: a sender of these names them in `Connection`.
     let connection: &[u8] = match (upgrades, accepts_trailers) {
@@ -273,6 +284,20 @@ pub fn response(
     }
     out.extend_from_slice(connection_field.line(upgrades).as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+/// Returns the value of a line that [`line`] wrote for field `name`.
+fn value<'l>(name: &str, line: &'l [u8]) -> &'l [u8] {
+    line[name.len() + ": ".len()..].trim_ascii_end()
+}
+
+/// Returns what names this hop to the next one: the version that the request came in, and
+/// [`PSEUDONYM`](super::guard::PSEUDONYM) (RFC 9110 §7.6.3).
+fn via(version: Version) -> &'static [u8] {
+    match version {
+        Version::Http10 => b"1.0 ic",
+        Version::Http11 => b"1.1 ic",
+    }
 }
 
 /// Writes one field line.

@@ -12,12 +12,13 @@
 //! | `hello` | first: `protocol` (1), `instance_id`, `project` (a name), `path`, `port`, `pid`, `target`, `recording`, `at` |
 //! | `site` | a process that serves many ports serves this one, or serves it differently: `port` and the other members of `hello` that identify it |
 //! | `site_closed` | it does not serve `port` any more |
-//! | `start` | the head of a request has been read: `id`, `at`, `port`, `connection`, `client`, `method`, `path`, `version`, `fields`, `length` |
+//! | `start` | the head of a request has been read: `id`, `at`, `port`, `connection`, `client`, `method`, `path`, `version`, `fields`, `added`, `length` |
 //! | `head` | the head of the target's response has been read; once more if the request is then sent again: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms` |
 //! | `progress` | at most four times a second for each exchange: `id`, `request_bytes`, `response_bytes`, `events` |
 //! | `body` | a body has ended while recording is on: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`, `omitted`), `data`, `truncated`, `total` |
 //! | `end` | the exchange has ended: `id`, `at`, `port`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `model`, `input_tokens`, `output_tokens`, `events`, `first_event_ms`, `last_event_ms` |
 //! | `recording` | recording was switched: `on` |
+//! | `live` | the lines before it were published before the subscription, those behind it are new |
 //! | `lost` | the subscriber is too slow: `count` lines are missing here |
 //! | `full` | last, after `hello`: there are `listeners` subscribers already |
 //! | `bye` | last: the interceptor stops, or the port is not served any more |
@@ -27,6 +28,8 @@
 //!   port. Its exchanges have different ids, whatever their port.
 //! - `fields` are pairs `[name, value]` in their order. Unknown values are null: the method and path of a malformed request, the
 //!   `length` of a body that does not announce one, the status of a missing response.
+//! - `added` are pairs like `fields`: what the target gets in addition to the client's fields or in place of those of that name,
+//!   as `Host`, `Via` and the identification. Null where the request is refused.
 //! - `path` has the names of a query, without values. Values of fields that hold secrets, and secrets in other texts, are `…`.
 //! - `outcome` is `complete`, `client_gone` (the client disconnected or stopped reading), `origin_cut` (the target closed within
 //!   its response), `refused` (the request was not served, or only in part, because of the client), `error` (the target sent no
@@ -40,14 +43,14 @@
 //! # Commands
 //!
 //! `{"record":true}` and `{"record":false}` switch recording, for all ports of the process. `{"port":N}`: from now on only the lines
-//! about this port are sent, after a `hello` of its own. `{"yield":N}`: a process that serves many ports does not listen on this one
+//! about this port are sent, after a `hello` and a `live` of their own. `{"yield":N}`: a process that serves many ports does not listen on this one
 //! for as long as the subscriber is connected; `yielded` says that it is free. `bye` ends both where the port is not served. Other lines of up to 4 KiB are ignored; a longer line ends the
 //! connection, and so does closing the sending half.
 //!
 //! # Recording
 //!
 //! Off at first. While it is on, the last 256 exchanges are kept, including up to 1 MiB of each body, in at most 8 MiB, and sent
-//! to each new subscriber; bodies that are not complete have another 8 MiB. Secrets in bodies are replaced by `…`
+//! to each new subscriber before `live`; bodies that are not complete have another 8 MiB. Secrets in bodies are replaced by `…`
 //! ([`redact`](crate::text::redact)). A body with a content coding is `omitted`, because secrets in it would not be found; a
 //! client that sends no `Accept-Encoding` gets bodies without one. `{"record":false}` switches recording off and discards what
 //! was kept; so does a minute without a subscriber, so that a page can be reloaded, but prompts do not stay in memory after it

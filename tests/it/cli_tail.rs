@@ -117,6 +117,7 @@ fn json_output_is_the_lines_of_the_feed() {
         (&"hello".into(), &serving.pid().into())
     );
     assert_eq!(hello["project"], "shop");
+    assert_eq!(tail.line(), "{\"event\":\"live\"}\n");
     serving.stop();
     assert_eq!(tail.line(), "{\"event\":\"bye\"}\n");
     assert_eq!(tail.end().0, Some(0));

@@ -125,6 +125,41 @@ fn an_exchange_has_a_start_a_head_and_an_end() {
 }
 
 #[test]
+fn a_start_has_the_fields_that_the_target_gets_from_the_interceptor() {
+    let origin = Origin::agreeing();
+    let interceptor = Launch::before(&origin)
+        .args(["--instance-id", "me", "--header", "X-Team: blue"])
+        .args(["--header", "Authorization: Bearer hunter2"])
+        .start();
+    let host = origin.url().replace("http://", "").replace("https://", "");
+    let mut listener = Listener::of(&interceptor);
+    for version in ["1.1", "1.0"] {
+        let mut client = interceptor.client();
+        client.send(format!(
+            "GET / HTTP/{version}\r\nHost: localhost\r\nx-team: red\r\n\r\n"
+        ));
+        client.response("GET");
+        let start = listener.wait_for("start");
+        let expected = json!([
+            ["Host", host],
+            ["Via", format!("{version} ic")],
+            ["x-memory-user-id", "me"],
+            ["x-pycharm-instance", "me"],
+            ["x-source", "pycharm-ai-chat"],
+            ["X-Team", "blue"],
+            ["Authorization", "…"],
+        ]);
+        assert_eq!(start["added"], expected, "HTTP/{version}");
+        assert_eq!(start["fields"][1], json!(["x-team", "red"]));
+    }
+    let mut client = interceptor.client();
+    client.send("GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n");
+    assert_eq!(client.response("GET").status, 421);
+    let start = listener.wait_for("start");
+    assert_eq!(start["added"], Value::Null, "a refused request");
+}
+
+#[test]
 fn bytes_of_a_peer_are_escaped_in_their_string() {
     let (start, head, end) = events_of(
         &post("x-!#$%&'*: \u{9b}31m\"\\\t</script>\u{202e}\r\n", "x"),

@@ -209,7 +209,8 @@ fn take_request(
     let trace = is_traced.then(|| {
         let head = Some(&forwarded.head);
         let target = forwarded.target.path();
-        Box::new(caller.begin(head, Some(target), forwarded.framing, began))
+        let rewriter = Some(&site.rewriter);
+        Box::new(caller.begin(head, rewriter, Some(target), forwarded.framing, began))
     });
     let request = Request {
         context: forwarded.context,
@@ -256,6 +257,7 @@ impl Caller<'_> {
     fn begin(
         self,
         head: Option<&RequestHead<'_, '_>>,
+        rewriter: Option<&RequestRewriter>,
         path: Option<&str>,
         framing: Framing,
         began: Instant,
@@ -268,6 +270,7 @@ impl Caller<'_> {
             connection: self.number.get(),
             client: self.stream.peer_address(),
             head,
+            rewriter,
             path,
             framing,
             began,
@@ -291,7 +294,7 @@ impl Caller<'_> {
                 let target = Target::parse(head.method, head.target).ok()?;
                 Some(target.path())
             });
-            let trace = self.begin(head.as_ref(), path, Framing::Empty, began);
+            let trace = self.begin(head.as_ref(), None, path, Framing::Empty, began);
             trace.fail(&fault, false);
         }
         Refusal { fault, head_only }

@@ -46,6 +46,7 @@ pub enum Event<'a> {
         path: Option<&'a str>,
         version: Option<&'a str>,
         fields: Fields<'a>,
+        added: Option<Fields<'a>>,
         length: Option<u64>,
     },
     Head {
@@ -92,6 +93,7 @@ pub enum Event<'a> {
     Recording {
         on: bool,
     },
+    Live,
     Lost {
         count: u64,
     },

@@ -38,7 +38,7 @@ struct State {
 /// The lines that wait for one subscriber.
 #[derive(Debug, Default)]
 struct Queue {
-    /// The hello, and the lines recorded before the subscription; they do not count towards the limits.
+    /// The hello, the lines kept before the subscription, and the one that ends them; they do not count towards the limits.
     recorded: VecDeque<Line>,
     lines: VecDeque<Line>,
     /// The bytes of `lines`.
@@ -212,8 +212,9 @@ impl Queue {
         let recorded = recorded
             .flat_map(|recording| recording.lines(only))
             .cloned();
+        let lines = std::iter::once(hello).chain(recorded);
         Queue {
-            recorded: std::iter::once(hello).chain(recorded).collect(),
+            recorded: lines.chain([Event::Live.line()]).collect(),
             only,
             ..Queue::default()
         }
@@ -273,9 +274,13 @@ impl Subscriber {
     pub fn select(&self, port: u16, hello: Option<Line>) {
         let has_ended = hello.is_none();
         let first = hello.unwrap_or_else(|| Event::Bye.line());
-        self.replace_queue(|recording| Queue {
-            has_ended,
-            ..Queue::new(first, recording.filter(|_| !has_ended), Some(port))
+        self.replace_queue(|recording| match has_ended {
+            true => Queue {
+                recorded: [first].into(),
+                has_ended,
+                ..Queue::default()
+            },
+            false => Queue::new(first, recording, Some(port)),
         });
     }
 
@@ -359,6 +364,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 mod tests {
     use super::*;
 
+    const LIVE: &str = "{\"event\":\"live\"}";
+
     fn hub() -> Rc<Hub> {
         Rc::new(Hub::default())
     }
@@ -402,9 +409,9 @@ mod tests {
             queued(&quick);
         }
         let lines = queued(&slow);
-        assert_eq!(lines.len(), 1026);
-        assert_eq!(lines[1024], "1023");
-        assert_eq!(lines[1025], "{\"event\":\"lost\",\"count\":6}");
+        assert_eq!(lines.len(), 1027);
+        assert_eq!(lines[1025], "1023");
+        assert_eq!(lines[1026], "{\"event\":\"lost\",\"count\":6}");
         hub.publish(None, Retention::None, &"x".repeat(8 << 20).into());
         hub.publish(None, Retention::None, &"y\n".into());
         let mut out = Vec::new();
@@ -426,7 +433,7 @@ mod tests {
         hub.publish(None, Retention::None, &"not kept\n".into());
         let subscriber = subscribe(&hub);
         hub.publish(None, Retention::Exchange(2), &"b\n".into());
-        assert_eq!(queued(&subscriber), ["hello true", "a", "b"]);
+        assert_eq!(queued(&subscriber), ["hello true", "a", LIVE, "b"]);
         hub.set_recording(true);
         hub.set_recording(false);
         hub.set_recording(true);
@@ -435,7 +442,7 @@ mod tests {
         assert_eq!(queued(&subscriber), switched, "only changes are published");
         assert_eq!(
             queued(&subscribe(&hub)),
-            ["hello true"],
+            ["hello true", LIVE],
             "off discards the recording"
         );
     }
@@ -474,7 +481,8 @@ mod tests {
         subscribers.push(subscribe(&hub));
         hub.close();
         for subscriber in &subscribers {
-            assert_eq!(queued(subscriber), ["hello false", "{\"event\":\"bye\"}"]);
+            let expected = ["hello false", LIVE, "{\"event\":\"bye\"}"];
+            assert_eq!(queued(subscriber), expected);
         }
         assert_eq!(refused(&hub), "hello\n{\"event\":\"bye\"}\n");
     }

@@ -17,6 +17,7 @@ use crate::http::body::Body;
 use crate::http::chunked::Piece;
 use crate::http::framing::Framing;
 use crate::http::head::{Field, RequestHead, ResponseHead, Version, elements};
+use crate::http::rewrite::RequestRewriter;
 use crate::serve::error::{ClientError, ForwardError};
 use crate::text::redact;
 
@@ -47,6 +48,8 @@ pub struct RequestStart<'a> {
     pub client: Option<SocketAddr>,
     /// `None` if it is malformed.
     pub head: Option<&'a RequestHead<'a, 'a>>,
+    /// What rewrites its head; `None` if it is refused.
+    pub rewriter: Option<&'a RequestRewriter>,
     pub path: Option<&'a str>,
     pub framing: Framing,
     /// When its first byte came.
@@ -80,6 +83,7 @@ impl Trace {
             connection,
             client,
             head,
+            rewriter,
             path,
             framing,
             began,
@@ -89,6 +93,8 @@ impl Trace {
         let client = client.map_or_else(|| "unix".to_owned(), |client| client.to_string());
         let path = path.map(redact::path);
         let method = head.map(|head| redact::text(head.method, false));
+        let added = rewriter.zip(head);
+        let added = added.map(|(rewriter, head)| rewriter.added(head.version));
         let event = Event::Start {
             id,
             at: unix_time(),
@@ -102,6 +108,7 @@ impl Trace {
                 Version::Http11 => "1.1",
             }),
             fields: Fields(fields),
+            added: added.as_deref().map(Fields),
             length: announced_length(framing),
         };
         hub.publish(port, Retention::ExchangeStart(id), &event.line());

@@ -12,10 +12,12 @@ use super::{DEADLINE, Interceptor};
 pub struct Listener(BufReader<UnixStream>);
 
 impl Listener {
-    /// Connects and reads the hello event.
+    /// Connects, and reads the hello event and what was published before.
     #[track_caller]
     pub fn of(interceptor: &Interceptor) -> Listener {
-        Listener::greeted(interceptor).0
+        let mut listener = Listener::greeted(interceptor).0;
+        listener.before_live();
+        listener
     }
 
     /// Connects; returns the listener and the hello event.
@@ -38,13 +40,26 @@ impl Listener {
         Listener(BufReader::new(stream))
     }
 
-    /// The next event other than `progress`, whose number depends on the machine.
+    /// The lines up to `live`.
+    #[track_caller]
+    pub fn before_live(&mut self) -> Vec<Value> {
+        let mut lines = Vec::new();
+        loop {
+            let line = self.try_next().expect("listener: live lines follow");
+            if line["event"] == "live" {
+                return lines;
+            }
+            lines.push(line);
+        }
+    }
+
+    /// The next event other than `live`, and `progress`, whose number depends on the machine.
     #[track_caller]
     pub fn next(&mut self) -> Value {
         loop {
             let line = self.try_next();
             let line = line.expect("listener: another line instead of the end");
-            if line["event"] != "progress" {
+            if line["event"] != "progress" && line["event"] != "live" {
                 return line;
             }
         }
