@@ -3,12 +3,16 @@
 use std::fmt;
 
 use interceptor::serve::feed::command::{self, Command, TooLong};
-use interceptor::serve::feed::observe::{BodyFormat, BodySummary, Observer};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use interceptor::serve::feed::observe::{BodyFormat, BodySummary, Count, Kind, Observer};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// The result does not depend on how the bytes are split, and equals that of a naive parser.
 pub fn feed(input: &[u8]) {
-    for format in [BodyFormat::Json, BodyFormat::EventStream] {
+    for format in [
+        BodyFormat::Json,
+        BodyFormat::EventStream,
+        BodyFormat::WebSocket,
+    ] {
         let observe = |step: usize| {
             let mut observer = Observer::new(format);
             input.chunks(step).for_each(|piece| observer.observe(piece));
@@ -28,6 +32,13 @@ pub fn feed(input: &[u8]) {
                 }
             }
             BodyFormat::Json => {}
+            BodyFormat::WebSocket => {
+                if let Some(messages) = messages(input).filter(|_| input.len() <= 256) {
+                    let mut summary = BodySummary::default();
+                    messages.iter().for_each(|text| text.add_turn(&mut summary));
+                    assert_eq!(whole, summary, "{messages:?}");
+                }
+            }
         }
     }
     let read = |step: usize| {
@@ -62,6 +73,47 @@ fn events(stream: &[u8]) -> u64 {
     events
 }
 
+/// Returns the whole text messages in the frames of a WebSocket; `None` if one is not JSON, or there are frames of other kinds.
+fn messages(mut frames: &[u8]) -> Option<Vec<Node>> {
+    let (mut messages, mut current) = (Vec::new(), None::<Vec<u8>>);
+    while let [first, second, rest @ ..] = frames {
+        let (length, rest) = match second & 0x7f {
+            126 if rest.len() >= 2 => (
+                u64::from(u16::from_be_bytes([rest[0], rest[1]])),
+                &rest[2..],
+            ),
+            127 if rest.len() >= 8 => (u64::from_be_bytes(rest[..8].try_into().ok()?), &rest[8..]),
+            126.. => break,
+            length => (u64::from(length), rest),
+        };
+        let key_len = if second & 0x80 == 0 { 0 } else { 4 };
+        if first & 0x70 != 0 || matches!(first & 0x0f, 3..=7 | 11..=15) {
+            return None;
+        }
+        let Some((key, rest)) = rest.split_at_checked(key_len) else {
+            break;
+        };
+        let Some((payload, rest)) = rest.split_at_checked(usize::try_from(length).ok()?) else {
+            break;
+        };
+        frames = rest;
+        let payload = payload.iter().enumerate();
+        let payload = payload.map(|(at, byte)| byte ^ key.get(at % 4).unwrap_or(&0));
+        match first & 0x0f {
+            1 => current = Some(payload.collect()),
+            2 => current = None,
+            0 => current
+                .iter_mut()
+                .for_each(|text| text.extend(payload.clone())),
+            _ => continue,
+        }
+        if first & 0x80 != 0 {
+            messages.extend(current.take().map(|text| serde_json::from_slice(&text)));
+        }
+    }
+    messages.into_iter().collect::<Result<_, _>>().ok()
+}
+
 /// Returns the commands up to the first line that is too long.
 fn commands(input: &[u8]) -> (Vec<Command>, Result<(), TooLong>) {
     let mut commands = Vec::new();
@@ -93,6 +145,7 @@ fn commands(input: &[u8]) -> (Vec<Command>, Result<(), TooLong>) {
 #[derive(Debug)]
 enum Node {
     Object(Vec<(String, Node)>),
+    Array(Vec<Node>),
     Text(String),
     Number(u64),
     Other,
@@ -100,34 +153,85 @@ enum Node {
 
 impl Node {
     fn summarize<'a>(&'a self, path: &mut Vec<&'a str>, summary: &mut BodySummary) {
-        let is_response = |key: &str| matches!(key, "response" | "message");
-        match (self, &path[..]) {
-            (Node::Object(members), _) => {
-                for (key, value) in members {
-                    path.push(key);
-                    value.summarize(path, summary);
-                    path.pop();
+        let mut enter = |key, value: &'a Node| {
+            path.push(key);
+            value.summarize(path, summary);
+            path.pop();
+        };
+        match self {
+            Node::Object(members) => members.iter().for_each(|(key, value)| enter(key, value)),
+            // No key has this name in the paths below.
+            Node::Array(values) => values.iter().for_each(|value| enter("[]", value)),
+            value => value.summarize_scalar(path, summary),
+        }
+    }
+
+    /// Adds what a message of a WebSocket says.
+    fn add_turn(&self, summary: &mut BodySummary) {
+        let mut message = BodySummary::default();
+        self.summarize(&mut Vec::new(), &mut message);
+        if message.kind == Kind::Other {
+            return;
+        }
+        summary.model = message.model.or(summary.model.take());
+        *summary.turns.get_or_insert(0) += u64::from(message.kind == Kind::End);
+        if message.kind == Kind::End {
+            summary.usage.add(&message.usage);
+        }
+    }
+
+    fn summarize_scalar(&self, path: &[&str], summary: &mut BodySummary) {
+        let inner = match path {
+            ["response" | "message", inner @ ..] => inner,
+            ["[]", inner @ ..] if matches!(inner, ["modelVersion" | "usageMetadata", ..]) => inner,
+            path => path,
+        };
+        match (self, inner) {
+            (Node::Text(kind), _) if path == ["type"] => {
+                summary.kind = match &**kind {
+                    "response.create" => Kind::Create,
+                    "response.completed" | "response.incomplete" | "response.failed" => Kind::End,
+                    _ => Kind::Other,
                 }
             }
-            (Node::Text(text), ["model"]) if !text.is_empty() => summary.model = Some(text.clone()),
-            (Node::Text(text), [outer, "model"]) if is_response(outer) && !text.is_empty() => {
+            (_, _) if path == ["type"] => summary.kind = Kind::Other,
+            (Node::Text(text), ["model" | "modelVersion"]) if !text.is_empty() => {
                 summary.model = Some(text.clone());
             }
-            (Node::Number(number), ["usage", key]) => count(key, *number, summary),
-            (Node::Number(number), [outer, "usage", key]) if is_response(outer) => {
-                count(key, *number, summary);
+            (Node::Number(number), ["usage" | "usageMetadata", key]) => {
+                if let Some(count) = count(key) {
+                    summary.usage.set(count, *number);
+                }
+            }
+            (
+                Node::Number(number),
+                [
+                    "usage",
+                    "prompt_tokens_details" | "input_tokens_details",
+                    key,
+                ],
+            ) => {
+                if let Some(Count::Cached) = count(key) {
+                    summary.usage.set(Count::Cached, *number);
+                }
             }
             _ => {}
         }
     }
 }
 
-fn count(key: &str, number: u64, summary: &mut BodySummary) {
-    match key {
-        "input_tokens" | "prompt_tokens" => summary.input_tokens = Some(number),
-        "output_tokens" | "completion_tokens" => summary.output_tokens = Some(number),
-        _ => {}
-    }
+fn count(key: &str) -> Option<Count> {
+    Some(match key {
+        "prompt_tokens" | "promptTokenCount" => Count::Prompt,
+        "input_tokens" => Count::Input,
+        "output_tokens" | "completion_tokens" | "candidatesTokenCount" => Count::Output,
+        "cached_tokens" | "cachedContentTokenCount" => Count::Cached,
+        "cache_read_input_tokens" => Count::CacheRead,
+        "cache_creation_input_tokens" => Count::CacheCreation,
+        "thoughtsTokenCount" => Count::Thoughts,
+        "toolUsePromptTokenCount" => Count::ToolUse,
+        _ => return None,
+    })
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -154,8 +258,11 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Node::Other)
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(Node::Array(values))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Node, E> {

@@ -11,7 +11,6 @@ mod response;
 mod upload;
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use smol::future;
@@ -33,7 +32,7 @@ use crate::http::body::{Body, BodyMode};
 use crate::http::connection::{AfterResponse, CloseReason, Persistence};
 use crate::http::forward::{self, ExchangeState};
 use crate::http::framing::{Framing, ResponseTo};
-use crate::http::reply::{ConnectionField, ReplyOptions};
+use crate::http::reply::{ConnectionField, Reply, ReplyOptions};
 
 /// Serves a client's connection to its end, at which `guard` is dropped.
 pub fn serve(stream: Stream, guard: ConnectionGuard) -> impl Future<Output = ()> {
@@ -157,10 +156,11 @@ fn exchange<'a>(
                 fault,
                 has_response,
             }) => {
+                let reply = request::reply(&fault, connection.client.stream(), site);
                 if let Some(trace) = &request.trace {
-                    trace.fail(&fault, has_response);
+                    trace.fail(&fault, reply.as_ref(), has_response);
                 }
-                report_fault(&fault, request, site);
+                report_fault(&fault, reply, request, site);
                 match has_response {
                     true => Ending::Reset,
                     false => Ending::Refuse(request.refusal(fault)),
@@ -350,20 +350,16 @@ async fn serve_page(
 
 /// Sends an error response, if the client can still read one, and closes.
 async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
-    let target = site.upstream.connector.target().to_string();
-    let Some(mut reply) = refusal.fault.reply(&target) else {
+    let Some(reply) = request::reply(&refusal.fault, connection.client.stream(), site) else {
         return;
     };
     site.metrics.count_own_response(reply.code);
+    // Clients that take this port for another kind of server seldom show the response.
     if let ForwardError::Client(ClientError::Refused(error)) = refusal.fault
         && error.is_of_url()
+        && site.warns_of(error)
     {
-        let url = base_url(connection.client.stream(), site);
-        reply.message.to_mut().push_str(&url);
-        // Clients that take this port for another kind of server seldom show the response.
-        if site.warns_of(error) {
-            log::warn!("refused a client: {}", reply.message);
-        }
+        log::warn!("refused a client: {}", reply.message);
     }
     let mut out = Scratch::take();
     let options = ReplyOptions {
@@ -383,24 +379,6 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
         close(connection).await;
     }
 }
-
-/// `: ` and the base URL for clients that connect as this one did; empty on a Unix socket.
-fn base_url(stream: &Stream, site: &Site) -> String {
-    let Some(address) = stream.local_address() else {
-        return String::new();
-    };
-    let ip = address.ip().to_canonical();
-    let address = match site.guard.allowed_hosts.first() {
-        _ if [LOCALHOST, LOCALHOST_IPV6].contains(&ip) => format!("localhost:{}", address.port()),
-        Some(host) if !site.guard.serves_all_hosts() => format!("{host}:{}", address.port()),
-        _ => SocketAddr::new(ip, address.port()).to_string(),
-    };
-    format!(": http://{address}")
-}
-
-/// The addresses of `localhost`.
-const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const LOCALHOST_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Closes so that the last response arrives: what the client still sends is read for a while.
 async fn close(connection: Connection) {
@@ -432,20 +410,21 @@ fn report_response(status: u16, next: AfterResponse, request: &Request, site: &S
 }
 
 /// Logs a fault: a warning where the target is at fault, else only for debugging.
-fn report_fault(fault: &ForwardError, request: &Request, site: &Site) {
+fn report_fault(
+    fault: &ForwardError,
+    reply: Option<Reply<'static>>,
+    request: &Request,
+    site: &Site,
+) {
     let label = request.label.as_deref().unwrap_or("request");
-    let explain = || {
-        let reply = fault.reply(&site.upstream.connector.target().to_string());
-        reply.map_or_else(String::new, |reply| reply.message.into_owned())
-    };
+    let message = reply.map_or_else(String::new, |reply| reply.message.into_owned());
     match fault {
         ForwardError::Client(ClientError::Gone) => log::debug!("{label}: the client disconnected"),
         ForwardError::Client(ClientError::Stalled) => {
             log::debug!("{label}: the client took nothing for longer than --body-timeout allows");
         }
-        ForwardError::Client(_) => log::debug!("{label}: {}", explain()),
+        ForwardError::Client(_) => log::debug!("{label}: {message}"),
         ForwardError::Upstream(_) => {
-            let message = explain();
             log::warn!("{label}: {message}");
             site.metrics.set_last_error(message);
         }

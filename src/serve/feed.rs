@@ -12,11 +12,11 @@
 //! | `hello` | first: `protocol` (1), `instance_id`, `project` (a name), `path`, `port`, `pid`, `target`, `recording`, `at` |
 //! | `site` | a process that serves many ports serves this one, or serves it differently: `port` and the other members of `hello` that identify it |
 //! | `site_closed` | it does not serve `port` any more |
-//! | `start` | the head of a request has been read: `id`, `at`, `port`, `connection`, `client`, `method`, `path`, `version`, `fields`, `added`, `length` |
-//! | `head` | the head of the target's response has been read; once more if the request is then sent again: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms` |
-//! | `progress` | at most four times a second for each exchange: `id`, `request_bytes`, `response_bytes`, `events` |
+//! | `start` | the head of a request has been read: `id`, `at`, `port`, `connection`, `client`, `method`, `path`, `version`, `fields`, `added`, `length`, `upgrade` |
+//! | `head` | the head of the target's response has been read; once more if the request is then sent again: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms`, `model` |
+//! | `progress` | at most four times a second for each exchange, and once its model is known: `id`, `request_bytes`, `response_bytes`, `events`, `model` |
 //! | `body` | a body has ended while recording is on: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`, `omitted`), `data`, `truncated`, `total` |
-//! | `end` | the exchange has ended: `id`, `at`, `port`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `model`, `input_tokens`, `output_tokens`, `events`, `first_event_ms`, `last_event_ms` |
+//! | `end` | the exchange has ended: `id`, `at`, `port`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `message`, `model`, `input_tokens`, `cached_tokens`, `output_tokens`, `cost`, `turns`, `events`, `first_event_ms`, `last_event_ms` |
 //! | `recording` | recording was switched: `on` |
 //! | `live` | the lines before it were published before the subscription, those behind it are new |
 //! | `lost` | the subscriber is too slow: `count` lines are missing here |
@@ -37,7 +37,15 @@
 //! - Bytes are those of bodies, without chunk framing.
 //! - Responses of the interceptor itself have a `start` and an `end`, no `head`. Its own pages (`/_ic/…`), its answers to requests
 //!   with `Max-Forwards: 0`, connections above the limit, and requests that started before the first subscriber are left out.
-//! - Model, tokens and events come from JSON bodies and event streams without a content coding.
+//! - `upgrade` is the protocol that the request asks to change to, such as `websocket`.
+//! - `message` says in words what went wrong, in at most 300 characters: that of the interceptor's own response, or for a status of
+//!   400 or more that in the JSON body of the target's response (`error.message` and similar), if it has up to 64 KiB.
+//! - Model, tokens and events come from JSON bodies and event streams without a content coding; the model of Gemini from the path.
+//! - `input_tokens` are all tokens of the prompt. `cached_tokens` are those of them that were read from a cache; Anthropic's
+//!   `input_tokens` leave them out, and those written to a cache, so they are added. `output_tokens` include thoughts. `cost` is the
+//!   target's `x-litellm-response-cost`, in US dollars.
+//! - `turns` is the number of responses in a WebSocket that speaks the Responses API, in text messages without extensions; its
+//!   tokens are those of all of them.
 //! - Events may get more members; clients ignore unknown events and members.
 //!
 //! # Commands
@@ -70,6 +78,7 @@ mod record;
 
 mod socket;
 mod trace;
+mod websocket;
 
 pub(crate) use self::event::{InstanceInfo, Outcome, Side};
 pub(crate) use self::hub::Hub;

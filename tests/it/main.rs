@@ -180,6 +180,7 @@ mod http_limits;
 mod http_metrics;
 // The live feed: its events, and that subscribers cannot disturb requests.
 mod http_feed;
+mod http_feed_models;
 // Start, stop, signals, log.
 mod http_process;
 // Service managers: readiness, stopping, socket activation, and the idle exit.

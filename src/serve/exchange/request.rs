@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use crate::http::connection::NominatedFields;
 use crate::http::forward::{self, ForwardedRequest, RequestContext};
 use crate::http::framing::{Framing, ResponseTo};
 use crate::http::head::{self, Field, RequestHead, Slots, Version};
+use crate::http::reply::Reply;
 use crate::http::rewrite::RequestRewriter;
 use crate::http::scan::Scan;
 use crate::http::target::Target;
@@ -97,6 +99,35 @@ pub struct Refusal {
     /// The error response has no body.
     pub head_only: bool,
 }
+
+/// Returns the error response to `fault` for a client on `stream`; `None` if the client does not read.
+pub fn reply(fault: &ForwardError, stream: &Stream, site: &Site) -> Option<Reply<'static>> {
+    let mut reply = fault.reply(&site.upstream.connector.target().to_string())?;
+    if let ForwardError::Client(ClientError::Refused(error)) = fault
+        && error.is_of_url()
+    {
+        reply.message.to_mut().push_str(&base_url(stream, site));
+    }
+    Some(reply)
+}
+
+/// `: ` and the base URL for clients that connect as this one did; empty on a Unix socket.
+fn base_url(stream: &Stream, site: &Site) -> String {
+    let Some(address) = stream.local_address() else {
+        return String::new();
+    };
+    let ip = address.ip().to_canonical();
+    let address = match site.guard.allowed_hosts.first() {
+        _ if [LOCALHOST, LOCALHOST_IPV6].contains(&ip) => format!("localhost:{}", address.port()),
+        Some(host) if !site.guard.serves_all_hosts() => format!("{host}:{}", address.port()),
+        _ => SocketAddr::new(ip, address.port()).to_string(),
+    };
+    format!(": http://{address}")
+}
+
+/// The addresses of `localhost`.
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOCALHOST_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Reads the next request, and writes its head for the origin; the error is why it is not served. `None` if there is none: the
 /// client has ended its side, was idle for too long, or makes room for another one, or the program stops.
@@ -295,7 +326,8 @@ impl Caller<'_> {
                 Some(target.path())
             });
             let trace = self.begin(head.as_ref(), None, path, Framing::Empty, began);
-            trace.fail(&fault, false);
+            let reply = reply(&fault, self.stream, self.site);
+            trace.fail(&fault, reply.as_ref(), false);
         }
         Refusal { fault, head_only }
     }

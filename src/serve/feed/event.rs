@@ -48,6 +48,7 @@ pub enum Event<'a> {
         fields: Fields<'a>,
         added: Option<Fields<'a>>,
         length: Option<u64>,
+        upgrade: Option<&'a str>,
     },
     Head {
         id: u64,
@@ -57,12 +58,14 @@ pub enum Event<'a> {
         fields: Fields<'a>,
         length: Option<u64>,
         ttfb_ms: f64,
+        model: Option<&'a str>,
     },
     Progress {
         id: u64,
         request_bytes: u64,
         response_bytes: u64,
         events: u64,
+        model: Option<&'a str>,
     },
     Body {
         id: u64,
@@ -83,9 +86,13 @@ pub enum Event<'a> {
         outcome: Outcome,
         status: Option<u16>,
         error: Option<&'a str>,
+        message: Option<&'a str>,
         model: Option<&'a str>,
         input_tokens: Option<u64>,
+        cached_tokens: Option<u64>,
         output_tokens: Option<u64>,
+        cost: Option<f64>,
+        turns: Option<u64>,
         events: u64,
         first_event_ms: Option<f64>,
         last_event_ms: Option<f64>,
@@ -196,6 +203,7 @@ mod tests {
             fields: Fields(&fields),
             length: None,
             ttfb_ms: 1.25,
+            model: None,
         };
         let parsed = parsed(&event);
         assert_eq!(parsed["event"], "head");

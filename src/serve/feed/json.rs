@@ -11,12 +11,113 @@ use serde_json::Value;
 pub struct BodySummary {
     /// The requested model, or the one that answers.
     pub model: Option<String>,
-    /// Tokens of the prompt, as the response counts them.
-    pub input_tokens: Option<u64>,
-    /// Tokens of the response.
-    pub output_tokens: Option<u64>,
+    /// The tokens, as the response counts them.
+    pub usage: Usage,
     /// Server-sent events with data.
     pub events: u64,
+    /// Responses that have ended in a WebSocket; `None`: it does not speak the Responses API.
+    pub turns: Option<u64>,
+    /// The kind of the last message of a WebSocket, as far as it matters.
+    pub kind: Kind,
+}
+
+impl BodySummary {
+    /// Of a body that says nothing.
+    pub const NONE: BodySummary = BodySummary {
+        model: None,
+        usage: Usage([None; COUNTS]),
+        events: 0,
+        turns: None,
+        kind: Kind::Other,
+    };
+}
+
+/// What the `type` of a message says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Neither of these.
+    #[default]
+    Other,
+    /// It asks for a response.
+    Create,
+    /// It is the last one of a response.
+    End,
+}
+
+/// The token counts of a response, by their names in the APIs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage([Option<u64>; COUNTS]);
+
+/// A token count. OpenAI and Gemini include cached tokens in those of the prompt; Anthropic counts them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// `prompt_tokens`, `promptTokenCount`.
+    Prompt,
+    /// `input_tokens`: of Anthropic, unless [`Count::Cached`] is known too.
+    Input,
+    /// `output_tokens`, `completion_tokens`, `candidatesTokenCount`.
+    Output,
+    /// `cached_tokens`, `cachedContentTokenCount`.
+    Cached,
+    /// `cache_read_input_tokens` of Anthropic.
+    CacheRead,
+    /// `cache_creation_input_tokens` of Anthropic.
+    CacheCreation,
+    /// `thoughtsTokenCount` of Gemini, which its output does not include.
+    Thoughts,
+    /// `toolUsePromptTokenCount` of Gemini, which its prompt does not include.
+    ToolUse,
+}
+
+const COUNTS: usize = Count::ToolUse as usize + 1;
+
+impl Usage {
+    /// Returns the tokens of everything that was sent to the model, cached or not.
+    pub fn input_tokens(&self) -> Option<u64> {
+        use Count::{CacheCreation, CacheRead, Cached, Input, Prompt, ToolUse};
+        let counts_cached_apart = self.get(Prompt).is_none() && self.get(Cached).is_none();
+        match self.get(Prompt).or(self.get(Input)) {
+            Some(input) if counts_cached_apart => {
+                Some(self.with(input, &[CacheRead, CacheCreation]))
+            }
+            Some(prompt) => Some(self.with(prompt, &[ToolUse])),
+            None => None,
+        }
+    }
+
+    /// Returns those of the input tokens that were read from a cache.
+    pub fn cached_tokens(&self) -> Option<u64> {
+        self.get(Count::Cached).or(self.get(Count::CacheRead))
+    }
+
+    /// Returns the tokens of everything that the model produced, thoughts included.
+    pub fn output_tokens(&self) -> Option<u64> {
+        let known = self.get(Count::Output).or(self.get(Count::Thoughts));
+        known.map(|_| self.with(0, &[Count::Output, Count::Thoughts]))
+    }
+
+    /// Sets a count.
+    pub fn set(&mut self, count: Count, tokens: u64) {
+        self.0[count as usize] = Some(tokens);
+    }
+
+    /// Adds the counts of another response.
+    pub fn add(&mut self, other: &Usage) {
+        for (sum, tokens) in self.0.iter_mut().zip(other.0) {
+            if let Some(tokens) = tokens {
+                *sum = Some(sum.unwrap_or(0).saturating_add(tokens));
+            }
+        }
+    }
+
+    fn get(&self, count: Count) -> Option<u64> {
+        self.0[count as usize]
+    }
+
+    fn with(&self, first: u64, others: &[Count]) -> u64 {
+        let others = others.iter().filter_map(|count| self.get(*count));
+        others.fold(first, u64::saturating_add)
+    }
 }
 
 /// Reads one document. It keeps the position and the current scalar, less than a kilobyte.
@@ -42,11 +143,17 @@ enum Step {
     /// A member with a key that is not looked for.
     Other,
     Model,
+    /// `modelVersion` of Gemini.
+    ModelVersion,
     Usage,
+    /// `usageMetadata` of Gemini.
+    UsageMetadata,
     /// `response` or `message`: holds in an event what a response without a stream holds at the top.
     Response,
-    InputTokens,
-    OutputTokens,
+    /// What a count consists of.
+    Details,
+    Count(Count),
+    Type,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,16 +251,36 @@ impl JsonScanner {
             }
             return;
         }
-        let path = self.path.get(..self.depth).unwrap_or_default();
-        match (path.strip_prefix(&[Step::Response]).unwrap_or(path), value) {
-            ([Step::Model], Value::String(model)) if !model.is_empty() => {
+        let path = match self.path.get(..self.depth).unwrap_or_default() {
+            [Step::Type] => {
+                summary.kind = value.as_str().map_or(Kind::Other, Kind::of);
+                return;
+            }
+            [Step::Response, path @ ..] => path,
+            // A stream of Gemini without events is an array.
+            [Step::Element, path @ ..]
+                if matches!(path, [Step::ModelVersion | Step::UsageMetadata, ..]) =>
+            {
+                path
+            }
+            path => path,
+        };
+        match (path, value) {
+            ([Step::Model | Step::ModelVersion], Value::String(model)) if !model.is_empty() => {
                 summary.model = Some(model);
             }
-            ([Step::Usage, Step::InputTokens], Value::Number(count)) => {
-                summary.input_tokens = count.as_u64().or(summary.input_tokens);
-            }
-            ([Step::Usage, Step::OutputTokens], Value::Number(count)) => {
-                summary.output_tokens = count.as_u64().or(summary.output_tokens);
+            (
+                [Step::Usage | Step::UsageMetadata, Step::Count(count)]
+                | [
+                    Step::Usage,
+                    Step::Details,
+                    Step::Count(count @ Count::Cached),
+                ],
+                Value::Number(number),
+            ) => {
+                if let Some(tokens) = number.as_u64() {
+                    summary.usage.set(*count, tokens);
+                }
             }
             _ => {}
         }
@@ -167,13 +294,33 @@ impl JsonScanner {
 
 impl Step {
     fn of(key: &str) -> Step {
-        match key {
-            "model" => Step::Model,
-            "usage" => Step::Usage,
-            "response" | "message" => Step::Response,
-            "prompt_tokens" | "input_tokens" => Step::InputTokens,
-            "completion_tokens" | "output_tokens" => Step::OutputTokens,
-            _ => Step::Other,
+        Step::Count(match key {
+            "model" => return Step::Model,
+            "modelVersion" => return Step::ModelVersion,
+            "usage" => return Step::Usage,
+            "usageMetadata" => return Step::UsageMetadata,
+            "response" | "message" => return Step::Response,
+            "prompt_tokens_details" | "input_tokens_details" => return Step::Details,
+            "type" => return Step::Type,
+            "prompt_tokens" | "promptTokenCount" => Count::Prompt,
+            "input_tokens" => Count::Input,
+            "completion_tokens" | "output_tokens" | "candidatesTokenCount" => Count::Output,
+            "cached_tokens" | "cachedContentTokenCount" => Count::Cached,
+            "cache_read_input_tokens" => Count::CacheRead,
+            "cache_creation_input_tokens" => Count::CacheCreation,
+            "thoughtsTokenCount" => Count::Thoughts,
+            "toolUsePromptTokenCount" => Count::ToolUse,
+            _ => return Step::Other,
+        })
+    }
+}
+
+impl Kind {
+    fn of(name: &str) -> Kind {
+        match name {
+            "response.create" => Kind::Create,
+            "response.completed" | "response.incomplete" | "response.failed" => Kind::End,
+            _ => Kind::Other,
         }
     }
 }
@@ -182,8 +329,8 @@ fn is_of_literal(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)
 }
 
-/// The longest known path: `response.usage.input_tokens`.
-const PATH_LEN_MAX: usize = 3;
+/// The longest known path: `response.usage.input_tokens_details.cached_tokens`.
+const PATH_LEN_MAX: usize = 4;
 
 /// The longest key or model that is read, with its quotes. The names of models have about 40 bytes.
 const SCALAR_BYTES_MAX: usize = 258;

@@ -1,10 +1,12 @@
 //! Observes the traffic of a language model: its model, its tokens, its events.
 //!
-//! Decided here: which bodies are read, for OpenAI's chat completions and responses and for Anthropic's messages, in one piece
-//! and as server-sent events. Pure: bytes in, in pieces of any size, numbers out; the state has a fixed limit.
+//! Decided here: which bodies are read, for OpenAI's chat completions and responses, Anthropic's messages and Gemini's contents, in
+//! one piece and as server-sent events, and for responses in a WebSocket. Pure: bytes in, in pieces of any size, numbers out; the
+//! state has a fixed limit.
 
-pub use super::json::BodySummary;
 use super::json::JsonScanner;
+pub use super::json::{BodySummary, Count, Kind};
+use super::websocket::Frames;
 
 /// How a body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum BodyFormat {
     Json,
     /// Server-sent events, each with a JSON document.
     EventStream,
+    /// The frames of one side of a WebSocket, each message a JSON document.
+    WebSocket,
 }
 
 impl BodyFormat {
@@ -31,10 +35,29 @@ impl BodyFormat {
 #[derive(Debug, Clone)]
 pub struct Observer {
     scanner: JsonScanner,
-    /// The position in an event stream.
-    line: Option<Line>,
+    position: Position,
     summary: BodySummary,
 }
+
+/// The position in a body, beyond that in a document.
+#[derive(Debug, Clone)]
+enum Position {
+    Json,
+    EventStream(Line),
+    WebSocket(Frames),
+}
+
+/// Returns the model that a path of Gemini's API names: `/v1beta/models/NAME:generateContent`.
+pub fn model_in_path(path: &str) -> Option<&str> {
+    let path = path.split('?').next()?;
+    let (_, model) = path.split_once("/models/")?;
+    let (model, method) = model.rsplit_once(':')?;
+    let is_method = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphabetic());
+    (is_method && (1..=MODEL_BYTES_MAX).contains(&model.len())).then_some(model)
+}
+
+/// The longest model in a path that is shown.
+const MODEL_BYTES_MAX: usize = 256;
 
 /// A position in an event stream.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +80,11 @@ impl Observer {
         };
         Observer {
             scanner: JsonScanner::default(),
-            line: (format == BodyFormat::EventStream).then_some(line),
+            position: match format {
+                BodyFormat::Json => Position::Json,
+                BodyFormat::EventStream => Position::EventStream(line),
+                BodyFormat::WebSocket => Position::WebSocket(Frames::default()),
+            },
             summary: BodySummary::default(),
         }
     }
@@ -66,12 +93,13 @@ impl Observer {
     pub fn observe(&mut self, bytes: &[u8]) {
         let Observer {
             scanner,
-            line,
+            position,
             summary,
         } = self;
-        let Some(line) = line else {
-            scanner.scan(bytes, summary);
-            return;
+        let line = match position {
+            Position::Json => return scanner.scan(bytes, summary),
+            Position::WebSocket(frames) => return frames.read(bytes, scanner, summary),
+            Position::EventStream(line) => line,
         };
         let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         for piece in bytes.split_inclusive(is_line_end) {
@@ -83,6 +111,21 @@ impl Observer {
             if let Some(end) = end {
                 line.end(end, scanner, summary);
             }
+        }
+    }
+
+    /// Leaves bytes of the body out. The frames of a WebSocket cannot be found again.
+    pub fn skip(&mut self) {
+        if let Position::WebSocket(frames) = &mut self.position {
+            frames.lose();
+        }
+    }
+
+    /// Returns whether it reads the frames of a WebSocket; `None`: the body is no WebSocket.
+    pub fn reads_websocket(&self) -> Option<bool> {
+        match &self.position {
+            Position::WebSocket(frames) => Some(!frames.is_lost()),
+            Position::Json | Position::EventStream(_) => None,
         }
     }
 
@@ -147,18 +190,19 @@ mod tests {
         body: &str,
         (model, input, output, events): Expected<'_>,
     ) {
-        let expected = BodySummary {
-            model: model.map(str::to_owned),
-            input_tokens: input,
-            output_tokens: output,
-            events,
-        };
+        let expected = (model.map(str::to_owned), input, output, events);
         let observe = |body: &str, step: usize| {
             let mut observer = Observer::new(format);
             for piece in body.as_bytes().chunks(step) {
                 observer.observe(piece);
             }
-            observer.summary().clone()
+            let BodySummary {
+                model,
+                usage,
+                events,
+                ..
+            } = observer.summary().clone();
+            (model, usage.input_tokens(), usage.output_tokens(), events)
         };
         assert_eq!(observe(body, body.len().max(1)), expected, "{why}");
         assert_eq!(observe(body, 1), expected, "{why}: byte by byte");
@@ -172,7 +216,9 @@ mod tests {
         let check = |why: &str, body: &str, (model, input, output): (Option<&str>, _, _)| check(why, BodyFormat::Json, body, (model, input, output, 0));
         check("a chat completion", r#"{"id":"a","model":"gpt-5","choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,"completion_tokens_details":{"reasoning_tokens":7}}}"#, (Some("gpt-5"), Some(9), Some(12)));
         check("a response", r#"{"object":"response","model":"o3","output":[],"usage":{"input_tokens":36,"input_tokens_details":{"cached_tokens":1},"output_tokens":87}}"#, (Some("o3"), Some(36), Some(87)));
-        check("a message", "{\"type\":\"message\",\n \"model\" : \"claude-opus\",\n \"usage\" : { \"input_tokens\" : 10 , \"cache_read_input_tokens\":5, \"output_tokens\" : 3 } }", (Some("claude-opus"), Some(10), Some(3)));
+        check("a message", "{\"type\":\"message\",\n \"model\" : \"claude-opus\",\n \"usage\" : { \"input_tokens\" : 10 , \"output_tokens\" : 3 } }", (Some("claude-opus"), Some(10), Some(3)));
+        check("contents", r#"{"candidates":[{"content":{"parts":[{"text":"x"}]}}],"usageMetadata":{"promptTokenCount":7,"candidatesTokenCount":2},"modelVersion":"gemini-3"}"#, (Some("gemini-3"), Some(7), Some(2)));
+        check("contents in a list", r#"[{"usageMetadata":{"promptTokenCount":7},"modelVersion":"gemini-3"},{"usageMetadata":{"candidatesTokenCount":2}}]"#, (Some("gemini-3"), Some(7), Some(2)));
         check("a request", r#"{"messages":[{"role":"user","content":"{\"model\":\"not\"}"}],"model":"m"}"#, (Some("m"), None, None));
         check("a deeper value does not count", r#"{"messages":[{"model":"a","usage":{"input_tokens":1}}],"tools":{"model":"b","usage":{"input_tokens":1}},"response":[{"model":"c"}]}"#, (None, None, None));
         check("a value outside an object", r#"["model","m",{"model":"n"}]"#, (None, None, None));
@@ -195,11 +241,60 @@ mod tests {
 
     #[test]
     #[rustfmt::skip] // A table.
+    fn cached_tokens_are_part_of_the_input() {
+        #[track_caller]
+        fn check(why: &str, usage: &str, expected: (Option<u64>, Option<u64>, Option<u64>)) {
+            for body in [format!("{{{usage}}}"), format!("{{\"response\":{{{usage}}}}}")] {
+                let mut observer = Observer::new(BodyFormat::Json);
+                observer.observe(body.as_bytes());
+                let usage = &observer.summary().usage;
+                assert_eq!((usage.input_tokens(), usage.cached_tokens(), usage.output_tokens()), expected, "{why}: {body}");
+            }
+        }
+        check("chat", r#""usage":{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":4,"audio_tokens":1},"completion_tokens":3,"completion_tokens_details":{"reasoning_tokens":2,"cached_tokens":1}}"#, (Some(9), Some(4), Some(3)));
+        check("responses", r#""usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":0},"output_tokens":3}"#, (Some(9), Some(0), Some(3)));
+        check("messages", r#""usage":{"input_tokens":9,"cache_creation_input_tokens":20,"cache_read_input_tokens":100,"cache_creation":{"input_tokens":1},"output_tokens":3}"#, (Some(129), Some(100), Some(3)));
+        check("messages without a cache", r#""usage":{"input_tokens":9,"cache_creation_input_tokens":null,"output_tokens":3}"#, (Some(9), None, Some(3)));
+        check("a message as chat", r#""usage":{"prompt_tokens":129,"cache_creation_input_tokens":20,"cache_read_input_tokens":100}"#, (Some(129), Some(100), None));
+        check("a message as a response", r#""usage":{"input_tokens":129,"input_tokens_details":{"cached_tokens":100},"cache_read_input_tokens":100}"#, (Some(129), Some(100), None));
+        check("contents", r#""usageMetadata":{"promptTokenCount":10,"cachedContentTokenCount":6,"candidatesTokenCount":3,"thoughtsTokenCount":50,"toolUsePromptTokenCount":5,"totalTokenCount":68}"#, (Some(15), Some(6), Some(53)));
+        check("thoughts only", r#""usageMetadata":{"promptTokenCount":10,"thoughtsTokenCount":50}"#, (Some(10), None, Some(50)));
+        check("too many", r#""usage":{"input_tokens":18446744073709551615,"cache_read_input_tokens":1}"#, (Some(u64::MAX), Some(1), None));
+    }
+
+    #[test]
+    fn a_path_of_gemini_names_its_model() {
+        for (path, expected) in [
+            (
+                "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse",
+                Some("gemini-3-pro"),
+            ),
+            (
+                "/v1/projects/p/locations/l/publishers/google/models/m:generateContent",
+                Some("m"),
+            ),
+            ("/v1beta/models/team/m:8b:countTokens", Some("team/m:8b")),
+            ("/v1beta/models/gemini-3-pro", None),
+            ("/v1beta/models/:generateContent", None),
+            ("/v1beta/models/m:", None),
+            ("/v1beta/models/m:8", None),
+            ("/v1/models?a=/models/m:x", None),
+            ("*", None),
+        ] {
+            assert_eq!(model_in_path(path), expected, "{path}");
+        }
+        let long = format!("/models/{}:x", "m".repeat(257));
+        assert_eq!(model_in_path(&long), None);
+    }
+
+    #[test]
+    #[rustfmt::skip] // A table.
     fn an_event_stream_yields_them_too_and_its_events_are_counted() {
         let check = |why: &str, body: &str, expected| check(why, BodyFormat::EventStream, body, expected);
         check("chat", "data: {\"model\":\"gpt-5\",\"usage\":null}\n\ndata: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n", (Some("gpt-5"), Some(9), Some(2), 3));
         check("responses", "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"model\":\"o3\",\"usage\":null}}\n\nevent: x\ndata: {\"response\":{\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}}\n\n", (Some("o3"), Some(1), Some(2), 2));
         check("messages", "event: message_start\ndata: {\"message\":{\"model\":\"claude\",\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"usage\":{\"output_tokens\":15}}\n\n", (Some("claude"), Some(25), Some(15), 2));
+        check("contents", "data: {\"modelVersion\":\"g\",\"usageMetadata\":{\"promptTokenCount\":7}}\n\ndata: {\"usageMetadata\":{\"promptTokenCount\":7,\"candidatesTokenCount\":2}}\n\n", (Some("g"), Some(7), Some(2), 2));
         check("CRLF", "data: {\"model\":\"m\"}\r\n\r\ndata: {}\r\n\r\n", (Some("m"), None, None, 2));
         check("CR", "data:{\"model\":\"m\"}\r\rdata:{}\r\r", (Some("m"), None, None, 2));
         check("data on several lines", "data: {\"model\":\ndata: \"m\"}\n\n", (Some("m"), None, None, 1));
