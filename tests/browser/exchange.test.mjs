@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import test from 'node:test';
-import { assembled, bodyText, curl, difference, quoted } from '../../src/ui/page/exchange.js';
+import { assembled, bodyText, curl, difference, failure, quoted } from '../../src/ui/page/exchange.js';
 
 /** What a shell makes of a command, as its arguments. */
 function words(command) {
@@ -99,6 +99,23 @@ test('text that is not an answer of a model is accepted', () => {
     difference({ messages: [value] }, [{ exchange: {}, body: { messages: [value] } }]);
   }
   assembled(stream([{ choices: [{ delta: { tool_calls: [{ index: 1e9, function: {} }, { index: -1 }, { index: 'x' }] } }] }]));
+});
+
+test('an error of each API has its message', () => {
+  const rows = [
+    ['OpenAI', JSON.stringify({ error: { message: 'no quota', type: 't' } }), 'no quota'],
+    ['Anthropic', JSON.stringify({ type: 'error', error: { type: 't', message: 'overloaded' } }), 'overloaded'],
+    ['Gemini, in a list', JSON.stringify([{ error: { code: 400, message: 'bad key' } }]), 'bad key'],
+    ['a text', '{"error":"not found"}', 'not found'],
+    ['message', '{"message":"no route"}', 'no route'],
+    ['detail', '{"detail":"who?"}', 'who?'],
+    ['Anthropic, within a stream', stream([{ type: 'ping' }, { type: 'error', error: { message: 'overloaded' } }]), 'overloaded'],
+    ['OpenAI, within a stream', stream([{ choices: [] }, { error: { message: 'cut' } }]), 'cut'],
+    ['responses, within a stream', stream([{ type: 'response.failed', response: { error: { message: 'failed' } } }]), 'failed'],
+    ['an answer', JSON.stringify({ choices: [{ message: { content: 'x' } }], message: 'm' }), null],
+    ['nothing', '', null], ['no document', 'null', null], ['a list of nothing', '[null]', null], ['an odd error', '{"error":{"message":7}}', null],
+  ];
+  for (const [why, text, expected] of rows) assert.equal(failure(text), expected, why);
 });
 
 test('a body that is not text, or was not kept, has a note that says so', () => {

@@ -489,6 +489,42 @@ check('requests of one process for all projects are those of their projects', as
   });
 });
 
+check('a failed request shows its message, its project and what ic adds, also after the interceptor ended', async (home) => {
+  const feed = new Feed(home, 4242, { project: 'mine', path: '/work/mine', port: 8890 });
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record mine').waitFor();
+    feed.exchange(1, { start: { path: '/v1/told', added: [['x-memory-user-id', 'mine'], ['Via', '1.1 ic']] }, head: { status: 429 }, end: { status: 429, message: 'You exceeded your quota.' } });
+    feed.exchange(2, { start: { path: '/v1/read' }, head: { status: 400, fields: [['Content-Type', 'application/json']] }, bodies: { response: '{"error":{"message":"no such model"}}' }, end: { status: 400 } });
+    feed.exchange(3, { start: { path: '/v1/good' }, head: { fields: [['Content-Type', 'application/json']] }, bodies: { response: '{"message":"welcome"}' } });
+    const pane = page.getByRole('complementary', { name: 'Request' });
+    const problem = pane.getByRole('group', { name: 'Error' });
+    await requestRow(page, '/v1/told').click();
+    await problem.getByText('You exceeded your quota.').waitFor();
+    assert.notEqual(await problem.locator('p').evaluate((text) => getComputedStyle(text).userSelect), 'none');
+    await problem.getByRole('button', { name: 'Copy' }).click();
+    await toast(page, 'Copied the message').waitFor();
+    assert.equal(await clipboard(page), 'You exceeded your quota.');
+    assert.equal(await pane.locator('summary').first().textContent(), 'Added by ic');
+    await pane.getByText('x-memory-user-id').waitFor();
+    for (const width of [390, 1024, 1440]) {
+      await page.setViewportSize({ width, height: 800 });
+      await pane.getByText('mine · /work/mine · port 8890').waitFor();
+      await shot(page, `error-${width}`);
+    }
+    await pane.getByRole('button', { name: 'Close' }).click();
+    await requestRow(page, '/v1/read').click();
+    await problem.getByText('no such model').waitFor();
+    await requestRow(page, '/v1/good').click();
+    await pane.getByText('welcome').waitFor();
+    assert.equal(await problem.isVisible(), false);
+    await feed.end();
+    await button(page, 'Record mine').waitFor({ state: 'detached' });
+    await pane.getByText('mine · /work/mine · port 8890').waitFor();
+  });
+});
+
 check('requests are filtered by text, project, class and errors', async (home) => {
   const feeds = [new Feed(home, 4242, { project: 'one', port: 1 }), new Feed(home, 4243, { project: 'two', port: 2 })];
   const { url } = await home.ui();

@@ -81,6 +81,27 @@ export function assembled(text) {
   return answer;
 }
 
+/**
+ * What an error document, or an event of a stream, says went wrong: OpenAI, Anthropic and Gemini have `error.message`, other servers a
+ * text as `error`, `message` or `detail`. Null for anything else.
+ */
+export function failure(text) {
+  const document = parsed(text);
+  const found = document && typeof document === 'object' ? messageIn(list(document)[0] ?? document) : events(text).map(failureIn).find(Boolean);
+  return found || null;
+}
+
+function messageIn(document) {
+  const { error } = document;
+  if (error) return string(error.message ?? error);
+  // A response or a chat completion may have a member of that name too.
+  return document.choices || document.output ? '' : string(document.message) || string(document.detail);
+}
+
+function failureIn(event) {
+  return string(event.error?.message ?? event.response?.error?.message ?? (event.type === 'error' ? event.message : ''));
+}
+
 const string = (value) => (typeof value === 'string' ? value : '');
 const list = (value) => (Array.isArray(value) ? value : []);
 

@@ -107,7 +107,7 @@ export class Exchanges {
 
   add(key, feed, { id, port, at }) {
     const site = feed.sites?.get(port) ?? feed;
-    const one = { key, pid: feed.pid, port: site.port, source: nameOf(site), sourcePath: site.path, id, order: ++this.seen, bodies: {}, revision: 0 };
+    const one = { key, pid: feed.pid, port: site.port, source: nameOf(site), sourcePath: site.path, target: site.target ?? feed.target, id, order: ++this.seen, bodies: {}, revision: 0 };
     this.byKey.set(key, one);
     // Lines of several interceptors are mixed, and recorded ones arrive late.
     let place = 0;

@@ -1,7 +1,7 @@
 // The pane of one request: its facts, what is new in its conversation, its answer, its fields and bodies.
 
 import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
-import { assembled, bodyText, curl, difference, field, parsed } from './exchange.js';
+import { assembled, bodyText, curl, difference, failure, field, parsed } from './exchange.js';
 import { OUTCOMES, clock, durationOf, isFailed, pace, size, spell, tokens } from './format.js';
 
 /** The shown length of a body, in characters. */
@@ -46,13 +46,16 @@ export class RequestPane {
     this.one = one;
     this.revision = -1;
     this.title = h('h2');
+    this.whose = h('p.whose');
     this.status = h('p.outcome');
+    this.message = h('p');
+    this.problem = h('.problem', { role: 'group', 'aria-label': 'Error' }, this.message, copyTool(() => this.message.textContent, 'the message'));
     const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Per token', 'Client', 'Target'];
     this.facts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
     this.sections = h('.sections');
     this.element.replaceChildren(
       h('.paneHead', {}, this.title, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
-      this.status,
+      this.whose, this.status, this.problem,
       h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl')),
       h('dl.facts', {}, [...this.facts.values()].flat()), this.sections);
     this.element.scrollTop = 0;
@@ -64,14 +67,15 @@ export class RequestPane {
     setText(this.title, `${visible(one.method ?? '')} ${visible(one.path ?? '')}`);
     setText(this.status, [one.status && `${one.status} ${visible(one.reason ?? '')}`.trim(), one.outcome ? OUTCOMES[one.outcome] ?? visible(one.outcome) : 'in flight', one.error && visible(one.error)].filter(Boolean).join(' · '));
     setAttr(this.status, 'data-state', isFailed(one) ? 'failed' : null);
-    this.drawFacts(one, feed);
+    setText(this.whose, [one.source, one.sourcePath, one.port && `port ${one.port}`].filter(Boolean).map(visible).join(' · '));
+    this.drawFacts(one);
     if (this.revision !== one.revision) {
       this.revision = one.revision;
       this.drawSections(one, feed);
     }
   }
 
-  drawFacts(one, feed) {
+  drawFacts(one) {
     const values = {
       Started: new Date(one.at * 1000).toLocaleString(),
       'First byte': spell(one.ttfb_ms), Duration: spell(durationOf(one, Date.now() / 1000)),
@@ -80,7 +84,7 @@ export class RequestPane {
       Model: one.model, Tokens: tokens(one) && `${one.input_tokens ?? '?'} in, ${one.output_tokens ?? '?'} out`,
       'Per token': pace(one) && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`,
       Client: one.client && `${one.client}, connection ${one.connection}`,
-      Target: feed && `${feed.target}, through port ${one.port}`,
+      Target: one.target,
     };
     for (const [name, [term, value]] of this.facts) {
       term.hidden = value.hidden = !values[name];
@@ -91,15 +95,19 @@ export class RequestPane {
   drawSections(one, feed) {
     const [request, response] = [['request', one.requestFields], ['response', one.responseFields]]
       .map(([side, fields]) => (one.bodies[side] ? bodyText(one.bodies[side], fields) : null));
+    const message = one.message ?? (response?.text && (isFailed(one) || /event-stream/i.test(field(one.responseFields, 'content-type'))) && failure(response.text));
+    this.problem.hidden = !message;
+    setText(this.message, message ? visible(String(message)) : '');
     const answer = response?.text ? assembled(response.text) : null;
     const news = request?.text ? this.newsOf(one, request.text) : null;
     const sections = [
+      Array.isArray(one.added) && this.section('added', 'Added by ic', fieldsView(one.added)),
       news && this.section('news', `New since the request of ${clock(news.previous.at)}`, newsView(news, () => this.pick(news.previous))),
-      answer && this.section('answer', 'Answer', answerView(answer)),
+      answer && this.section('answer', 'Answer', answerView(answer, !one.bodies.response.truncated)),
       this.section('requestHead', 'Request fields', fieldsView(one.requestFields)),
-      request && this.section('request', bodyTitle('Request body', one.bodies.request), textView(request, field(one.requestFields, 'content-type'))),
+      request && this.section('request', bodyTitle('Request body', one.bodies.request), textView(request, field(one.requestFields, 'content-type'), !one.bodies.request.truncated)),
       one.responseFields && this.section('responseHead', 'Response fields', fieldsView(one.responseFields)),
-      response && this.section('response', bodyTitle('Response body', one.bodies.response), textView(response, field(one.responseFields, 'content-type'))),
+      response && this.section('response', bodyTitle('Response body', one.bodies.response), textView(response, field(one.responseFields, 'content-type'), !one.bodies.response.truncated)),
       !request && !response && h('p.dim', {}, feed?.recording ? (one.outcome ? 'No body was recorded for this request.' : 'Bodies are shown when they are complete.')
         : 'Bodies are recorded while recording is on, in the interceptor’s memory only.'),
     ];
@@ -137,24 +145,33 @@ function fieldsView(fields) {
   return h('dl.fields', {}, (fields ?? []).map(([name, value]) => [h('dt', {}, visible(name)), h('dd', {}, visible(value))]));
 }
 
+function copyTool(textOf, what) {
+  return h('button.tool', { type: 'button', onclick: () => copy(textOf(), what) }, 'Copy');
+}
+
+/** An element with a copy button beside it. */
+function withTool(element, textOf, what) {
+  return h('.beside', {}, element, copyTool(textOf, what));
+}
+
 /** Text with escapes, except for line breaks and tabs. */
 function pre(text) {
   return h('pre', { tabIndex: 0 }, text.slice(0, SHOWN_MAX).split(/([\n\t])/).map((piece) => (/^[\n\t]$/.test(piece) ? piece : visible(piece))).join(''));
 }
 
-function textView({ text, note }, kind) {
+function textView({ text, note }, kind, isWhole) {
   const document = /json/i.test(kind ?? '') ? parsed(text) : undefined;
   const shown = document === undefined ? text : JSON.stringify(document, null, 2);
   return h('.text', {}, note && h('p.dim', {}, note), shown !== undefined && [
-    h('button.tool', { type: 'button', onclick: () => copy(text, 'the body') }, 'Copy'), pre(shown),
+    withTool(pre(shown), () => text, isWhole ? 'the body' : 'the beginning of the body; the rest was not kept'),
     shown.length > SHOWN_MAX && h('p.dim', {}, `The first ${count(SHOWN_MAX)} of ${count(shown.length)} characters are shown; all of them are copied.`),
   ]);
 }
 
-function answerView({ text, reasoning, tools, stop }) {
+function answerView({ text, reasoning, tools, stop }, isWhole) {
   return h('.text', {},
     reasoning && h('.message', {}, h('span.role', {}, 'thinking'), pre(reasoning)),
-    text && h('.message', {}, h('span.role', {}, 'text'), h('button.tool', { type: 'button', onclick: () => copy(text, 'the answer') }, 'Copy'), pre(text)),
+    text && h('.message', {}, h('span.role', {}, 'text'), withTool(pre(text), () => text, isWhole ? 'the answer' : 'the beginning of the answer; the rest was not kept')),
     tools.map(({ name, input }) => {
       const document = parsed(input);
       return h('.message', {}, h('span.role', {}, `calls ${visible(name)}`), pre(document === undefined ? input : JSON.stringify(document, null, 2)));
