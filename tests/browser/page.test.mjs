@@ -517,7 +517,7 @@ check('a failed request shows its message, its project and what ic adds, also af
     await requestRow(page, '/v1/read').click();
     await problem.getByText('no such model').waitFor();
     await requestRow(page, '/v1/good').click();
-    await pane.getByText('welcome').waitFor();
+    await pane.getByText('welcome').waitFor({ state: 'attached' });
     assert.equal(await problem.isVisible(), false);
     await feed.end();
     await button(page, 'Record mine').waitFor({ state: 'detached' });
@@ -580,7 +580,11 @@ for (const width of [390, 1024, 1440]) {
         await until('a full list', async () => await page.locator('#requests-list .row').count() > 12);
         for (let n = 0; n < 16; n++) {
           await page.mouse.move(150 + n, 300 + (n % 4) * 50);
-          const under = await page.evaluate(([x, y]) => document.elementFromPoint(x, y).closest('.row').id, [150 + n, 300 + (n % 4) * 50]);
+          // What is painted: rows can have another height once the pane has closed.
+          const under = await page.evaluate(async ([x, y]) => {
+            for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+            return document.elementFromPoint(x, y).closest('.row').id;
+          }, [150 + n, 300 + (n % 4) * 50]);
           // A hand takes this long.
           const seen = id;
           await until('more requests', () => id > seen + 10);

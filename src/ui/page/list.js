@@ -37,7 +37,7 @@ export class List {
 
   /** Reads the sizes, which only change with the size of the list: reading them later would cost a layout for each drawing. */
   measure() {
-    const row = parseFloat(getComputedStyle(this.element).getPropertyValue('--row')) || 40;
+    const row = parseFloat(getComputedStyle(this.scroller).getPropertyValue('--row')) || 40;
     this.view = { top: this.scroller.scrollTop, height: this.scroller.clientHeight, row, head: this.head.offsetHeight };
     this.place();
     this.draw();
@@ -52,7 +52,8 @@ export class List {
       const here = `${event.clientX} ${event.clientY}`;
       if (here === at) return;
       at = here;
-      if (event.target.closest('.row')) this.hold();
+      // Also between rows: they have gaps while the list gets another width.
+      if (this.spacer.contains(event.target)) this.hold();
       else this.release();
     };
     this.scroller.addEventListener('pointermove', feel);
