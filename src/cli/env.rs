@@ -24,11 +24,12 @@ use crate::cli::outcome::{Exit, Failure};
                ic env --shell powershell | Out-String | Invoke-Expression\n\
                ic env --shell dotenv >.env.ic                           for `docker run --env-file` and others",
     note = "The variables, and programs that read them:\n\
-            \x20 OPENAI_BASE_URL         OpenAI's libraries, opencode, Qwen Code (with /v1, unless the target has another version)\n\
-            \x20 OPENAI_API_BASE         aider, LiteLLM's library (the same)\n\
+            \x20 OPENAI_BASE_URL         OpenAI's libraries, opencode, Qwen Code (with /v1)\n\
+            \x20 OPENAI_API_BASE         aider, LiteLLM's library (with /v1)\n\
             \x20 ANTHROPIC_BASE_URL      Anthropic's libraries, Claude Code\n\
             \x20 GOOGLE_GEMINI_BASE_URL  Google's libraries, Gemini CLI\n\
             \x20 NO_PROXY, no_proxy      all of them; entries are kept, and those of this machine added\n\
+            A target with another version in its base path, such as /v4, is used without /v1.\n\
             Programs that need more have an `ic snippet`, and `ic run` sets it where it can.\n\
             Without a port nothing is set: `vars=$(ic env) && eval \"$vars\" || exit` stops a script there.\n\
             Without PATH, INTERCEPTOR_PORT is used as the port if it is set.",

@@ -64,9 +64,9 @@ pub struct Run {
                ic run --header 'x-branch: {{branch}}' -- aider --model openai/gpt-5\n\
                ic run --mock -- sh -c 'curl -s $OPENAI_BASE_URL/models'",
     note = "Sets the variables that `ic env` prints. In arguments, {{port}}, {{url}} (without /v1) and {{v1}}\n\
-            (as OPENAI_BASE_URL) are filled in, and two opening braces in such an argument are one. codex, copilot,\n\
-            opencode, qwen and goose also get the settings that they need; of others a line says what is\n\
-            missing.\n\
+            (as OPENAI_BASE_URL) are filled in, and two opening braces in such an argument are one. codex,\n\
+            copilot, opencode, qwen and goose also get the settings that they need; of others a line says\n\
+            what is missing.\n\
             The program starts once the port is bound, and the interceptor stops when it ends. If an\n\
             interceptor already runs for the project on the port, the program uses that one; when it ends,\n\
             ic serves the port itself. Signals sent to ic are forwarded to the program, except those that\n\
