@@ -197,6 +197,15 @@ const UPGRADE: &str = "GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nConnecti
                        Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
 
+/// Returns the client that asks for a WebSocket, and the connection on which the origin has got its request.
+fn ask_for_websocket(origin: &Origin, interceptor: &Interceptor) -> (Conn, Conn) {
+    let mut client = interceptor.client();
+    client.send(UPGRADE);
+    let mut served = origin.accept();
+    served.request();
+    (client, served)
+}
+
 /// Sends more than the buffers on the way hold.
 fn pass(from: &mut Conn, to: &mut Conn, bytes: &[u8]) {
     std::thread::scope(|scope| {
@@ -219,10 +228,7 @@ fn text_frame(text: &str, is_masked: bool) -> Vec<u8> {
 fn a_refused_upgrade_is_an_ordinary_end() {
     let (origin, interceptor) = scripted();
     let mut listener = Listener::of(&interceptor);
-    let mut client = interceptor.client();
-    client.send(UPGRADE);
-    let mut served = origin.accept();
-    served.request();
+    let (mut client, mut served) = ask_for_websocket(&origin, &interceptor);
     let body = r#"{"error":{"message":"use HTTP"}}"#;
     served.send(head(426, JSON, body.len()) + body);
     client.response("GET");
@@ -251,10 +257,7 @@ fn the_responses_api_in_a_websocket_has_its_model_its_tokens_and_its_turns() {
     ] {
         let (origin, interceptor) = scripted();
         let mut listener = Listener::of(&interceptor);
-        let mut client = interceptor.client();
-        client.send(UPGRADE);
-        let mut served = origin.accept();
-        served.request();
+        let (mut client, mut served) = ask_for_websocket(&origin, &interceptor);
         served.send(format!("{SWITCHED}{extensions}\r\n"));
         client.response_head("GET");
         for _ in 0..2 {

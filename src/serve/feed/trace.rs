@@ -40,7 +40,7 @@ pub struct Trace {
     path_model: Option<String>,
     /// What the target says that its response costs, in US dollars.
     cost: Cell<Option<f64>>,
-    /// The bytes of a tunnel are read: those of a WebSocket without extensions.
+    /// How the bytes of a tunnel are read; `None` if they are not.
     tunnel_format: Cell<Option<BodyFormat>>,
     /// When the last progress was published, or the exchange began.
     last_progress: Cell<Instant>,
@@ -191,8 +191,8 @@ impl Trace {
         self.end(outcome, Some(status), None);
     }
 
-    /// Publishes the end of an exchange that failed. `reply`: what the client is told, if it can be. `is_answered`: the client has
-    /// the target's response head.
+    /// Publishes the end of an exchange that failed. `reply` is the error response, `None` if the client does not read.
+    /// `is_answered`: the client has the target's response head.
     pub fn fail(&self, fault: &ForwardError, reply: Option<&Reply<'_>>, is_answered: bool) {
         let outcome = match fault {
             ForwardError::Client(ClientError::Gone | ClientError::Stalled) => Outcome::ClientGone,
@@ -281,8 +281,8 @@ impl Trace {
         let is_news = !self.has_shown_model.get() && self.knows_model();
         if (is_news || pause >= PROGRESS_INTERVAL) && self.hub.is_active(self.port) {
             self.last_progress.set(now);
-            self.has_shown_model.set(self.knows_model());
             let model = self.model();
+            self.has_shown_model.set(model.is_some());
             let response = self.response.borrow();
             let event = Event::Progress {
                 id: self.id,

@@ -2,7 +2,7 @@
 
 import { count, h, setAttr, setText, visible } from './dom.js';
 import { lastSaid } from './conversations.js';
-import { OUTCOMES, clock, durationOf, isFailed, pace, size, spell, statusOf, sumText, tokens } from './format.js';
+import { FAILED, OUTCOMES, clock, durationOf, isFailed, pace, size, spell, statusOf, sumText, tokens } from './format.js';
 
 /** `by(one)` is what a column is sorted by; at first the largest is on top if `isDown`. */
 const COLUMNS = [
@@ -145,10 +145,8 @@ function stateOf(one) {
 function messageOf(one) {
   if (!isFailed(one)) return '';
   if (typeof one.message === 'string' && one.message) return visible(one.message);
-  return one.outcome in FAILURES ? [OUTCOMES[one.outcome], one.error && visible(one.error)].filter(Boolean).join(': ') : '';
+  return FAILED.includes(one.outcome) ? [OUTCOMES[one.outcome], one.error && visible(one.error)].filter(Boolean).join(': ') : '';
 }
-
-const FAILURES = { __proto__: null, origin_cut: true, refused: true, error: true };
 
 function exactTokens({ input_tokens, output_tokens, cached_tokens }) {
   const number = (value) => (typeof value === 'number' ? count(value) : '?');

@@ -82,8 +82,8 @@ export class Exchanges {
     switch (event.event) {
       case 'start': {
         if (isOver) return;
-        const { at, connection, client, method, path, version, fields, length, added, upgrade } = event;
-        this.revise(one, { at, connection, client, method, path, version, requestFields: fields, requestLength: length, added, upgrade, outcome: null });
+        const { at, connection, client, method, path, version, fields, length, added } = event;
+        this.revise(one, { at, connection, client, method, path, version, requestFields: fields, requestLength: length, added, outcome: null });
         break;
       }
       case 'head':

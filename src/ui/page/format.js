@@ -1,6 +1,7 @@
 // Times, sizes, tokens and outcomes of a request as texts, the same in the list and in the pane.
 
-const FAILED = ['origin_cut', 'refused', 'error'];
+/** The outcomes of requests that failed, whatever their status. */
+export const FAILED = ['origin_cut', 'refused', 'error'];
 
 export const OUTCOMES = {
   __proto__: null,
@@ -46,7 +47,7 @@ export function size(bytes) {
 }
 
 /** A number of tokens in at most four characters: `420`, `8.2k`, `18k`, `1.2M`. */
-export function amount(number) {
+function amount(number) {
   if (typeof number !== 'number') return '?';
   if (number < 1000) return String(number);
   const [unit, scale] = number < 999_500 ? ['k', 1e3] : ['M', 1e6];
@@ -76,7 +77,7 @@ export function sumText(all) {
   return [tokens(all), all.cached_tokens && `${amount(all.cached_tokens)} cached`, all.cost && dollars(all.cost), spell(all.duration_ms)].filter(Boolean).join(', ');
 }
 
-export function dollars(cost) {
+function dollars(cost) {
   return `$${cost < 0.995 ? Number(cost.toPrecision(2)) : cost.toFixed(2)}`;
 }
 

@@ -162,7 +162,11 @@ export class Requests {
     const before = this.pausedAt === null ? shown : shown.filter((one) => one.order <= this.pausedAt);
     const none = feeds.size ? 'Requests appear here as they start.' : 'No interceptor is running. Start one with `ic serve`.';
     this.list.show(this.rowsOf(before), all.length ? 'No request matches.' : none, shown.length - before.length);
-    if (this.wanted && this.exchanges.byKey.has(this.wanted)) this.list.pick(this.wanted, false), this.pane.open(this.exchanges.byKey.get(this.wanted));
+    const wanted = this.exchanges.byKey.get(this.wanted);
+    if (wanted) {
+      this.list.pick(wanted.key, false);
+      this.pane.open(wanted);
+    }
     if (this.pane.isOpen) {
       this.wanted = null;
       this.pane.draw();
