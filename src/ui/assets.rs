@@ -59,6 +59,8 @@ const ASSETS: &[(&str, Asset)] = &[
     ("/request_pane.js", asset!(SCRIPT, "request_pane.js")),
     ("/format.js", asset!(SCRIPT, "format.js")),
     ("/exchange.js", asset!(SCRIPT, "exchange.js")),
+    ("/answer.js", asset!(SCRIPT, "answer.js")),
+    ("/messages.js", asset!(SCRIPT, "messages.js")),
 ];
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-// Tests of exchange.js, without a browser.
+// Tests of exchange.js, answer.js and messages.js, without a browser.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import test from 'node:test';
-import { assembled, bodyText, curl, difference, failure, quoted } from '../../src/ui/page/exchange.js';
+import { assembled, failure } from '../../src/ui/page/answer.js';
+import { bodyText, curl, quoted } from '../../src/ui/page/exchange.js';
+import { difference } from '../../src/ui/page/messages.js';
 
 /** What a shell makes of a command, as its arguments. */
 function words(command) {

@@ -1,7 +1,8 @@
 // Which requests belong to one conversation: a request continues the one whose messages are the beginning of its own.
 
-import { bodyText, essence, flat, messages, parsed } from './exchange.js';
+import { bodyText, parsed } from './exchange.js';
 import { sum } from './format.js';
+import { essence, flat, messages } from './messages.js';
 
 export class Conversations {
   constructor() {

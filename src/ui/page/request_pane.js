@@ -1,8 +1,10 @@
 // The pane of one request: its facts, what is new in its conversation, its answer, its fields and bodies.
 
+import { assembled, failure } from './answer.js';
 import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
-import { assembled, bodyText, curl, difference, failure, field, parsed } from './exchange.js';
+import { bodyText, curl, field, parsed } from './exchange.js';
 import { OUTCOMES, clock, durationOf, isFailed, pace, size, spell, tokens } from './format.js';
+import { difference } from './messages.js';
 
 /** The shown length of a body, in characters. */
 const SHOWN_MAX = 200_000;
