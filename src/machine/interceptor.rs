@@ -50,9 +50,12 @@ pub struct Identity {
     /// The number of requests that it has answered.
     #[serde(default)]
     pub requests: u64,
-    /// How many of them it answered with a status of 500 or above.
+    /// How many of them failed: with a status of 400 or above, or a response that broke off.
     #[serde(default)]
     pub errors: u64,
+    /// Those whose client disconnected before the end of the response.
+    #[serde(default)]
+    pub client_gone: u64,
     /// The number of requests in flight.
     #[serde(default)]
     pub in_flight: u64,

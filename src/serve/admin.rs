@@ -93,7 +93,8 @@ fn health(site: &Site) -> String {
         "grace_seconds": site.service.timeouts.grace.as_secs_f64(),
         "version": env!("CARGO_PKG_VERSION"),
         "requests": classes.iter().sum::<u64>(),
-        "errors": classes[5],
+        "errors": metrics.failed.get(),
+        "client_gone": metrics.client_gone(),
         "in_flight": metrics.in_flight(),
         "last_error": last_error,
     });
@@ -150,12 +151,23 @@ fn metrics(site: &Site) -> String {
 
 fn response_counters(metrics: &Metrics) -> String {
     let mut text = String::from(
-        "# HELP ic_requests_total Requests by class of status, refused requests and connections included.\n\
+        "# HELP ic_requests_total Requests by class of status, gone for those of ic_requests_client_gone_total; refused requests and connections included.\n\
          # TYPE ic_requests_total counter\n",
     );
     for (class, count) in CLASS_NAMES.iter().zip(metrics.classes()) {
         let _ = writeln!(text, "ic_requests_total{{class=\"{class}\"}} {count}");
     }
+    let _ = write!(
+        text,
+        "# HELP ic_requests_failed_total Requests with a status of 400 or above, or a response that broke off.\n\
+         # TYPE ic_requests_failed_total counter\n\
+         ic_requests_failed_total {}\n\
+         # HELP ic_requests_client_gone_total Requests whose client disconnected before the end of the response.\n\
+         # TYPE ic_requests_client_gone_total counter\n\
+         ic_requests_client_gone_total {}\n",
+        metrics.failed.get(),
+        metrics.client_gone(),
+    );
     text.push_str(
         "# HELP ic_own_responses_total Responses of ic itself by reason: x-ic-error, or the page.\n\
          # TYPE ic_own_responses_total counter\n",

@@ -68,7 +68,7 @@ pub async fn turn_away(stream: Stream, guard: ConnectionGuard) {
         fault: ClientError::TooMany.into(),
         head_only: false,
     };
-    site.metrics.count(refusal.fault.status());
+    site.metrics.count(refusal.fault.status(), true);
     refuse(Connection::new(stream, site), refusal, site).await;
 }
 
@@ -113,8 +113,15 @@ fn answer(
 /// An exchange that was not completed.
 struct ExchangeError {
     fault: ForwardError,
-    /// The client has been sent part of a final response: an error response is not possible any more.
-    has_response: bool,
+    /// The status of a final response of which the client has been sent part: an error response is not possible any more.
+    response_status: Option<u16>,
+}
+
+impl ExchangeError {
+    /// Whether the exchange has failed; where the client disconnected, what it was sent before decides.
+    fn is_failure(&self) -> bool {
+        Outcome::after(&self.fault, false).is_failed(self.response_status)
+    }
 }
 
 impl<F: Into<ForwardError>> From<F> for ExchangeError {
@@ -122,7 +129,7 @@ impl<F: Into<ForwardError>> From<F> for ExchangeError {
     fn from(fault: F) -> Self {
         ExchangeError {
             fault: fault.into(),
-            has_response: false,
+            response_status: None,
         }
     }
 }
@@ -142,11 +149,11 @@ fn exchange<'a>(
         }
         let in_flight = site.metrics.begin_request();
         let result = forward(connection, request, out, site).await;
-        let status = match &result {
-            Ok((status, _)) => Some(*status),
-            Err(error) => error.fault.status(),
+        let (status, is_failed) = match &result {
+            Ok((status, _)) => (Some(*status), Outcome::Complete.is_failed(Some(*status))),
+            Err(error) => (error.fault.status(), error.is_failure()),
         };
-        in_flight.end(status, request.age());
+        in_flight.end(status, is_failed, request.age());
         match result {
             Ok((status, next)) => {
                 report_response(status, next, request, site);
@@ -154,8 +161,9 @@ fn exchange<'a>(
             }
             Err(ExchangeError {
                 fault,
-                has_response,
+                response_status,
             }) => {
+                let has_response = response_status.is_some();
                 let reply = request::reply(&fault, connection.client.stream(), site);
                 if let Some(trace) = &request.trace {
                     trace.fail(&fault, reply.as_ref(), has_response);
@@ -224,7 +232,7 @@ fn forward<'a>(
                 Err(fault) => {
                     return Err(ExchangeError {
                         fault,
-                        has_response: attempt.has_response.get(),
+                        response_status: attempt.response_status.get(),
                     });
                 }
             }
@@ -399,7 +407,7 @@ fn report_response(status: u16, next: AfterResponse, request: &Request, site: &S
         };
         trace.complete(outcome, status);
     }
-    if status >= 500 {
+    if status >= 400 {
         let message = format!("the target answered {status}");
         site.metrics.set_last_error(message);
     }

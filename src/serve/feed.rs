@@ -34,6 +34,8 @@
 //! - `outcome` is `complete`, `client_gone` (the client disconnected or stopped reading), `origin_cut` (the target closed within
 //!   its response), `refused` (the request was not served, or only in part, because of the client), `error` (the target sent no
 //!   response; `error` is the value of `x-ic-error`) or `tunnel` (the tunnel has ended).
+//! - A request has failed if its status is 400 or above, or its outcome `origin_cut`, `error` or `refused`: in the metrics, `ic status`
+//!   and the page as well. `client_gone` alone is no failure.
 //! - Bytes are those of bodies, without chunk framing.
 //! - Responses of the interceptor itself have a `start` and an `end`, no `head`. Its own pages (`/_ic/…`), its answers to requests
 //!   with `Max-Forwards: 0`, connections above the limit, and requests that started before the first subscriber are left out.

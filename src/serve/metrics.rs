@@ -29,6 +29,8 @@ pub struct Metrics {
     in_flight: Cell<u64>,
     /// Requests by the first digit of their status; 0 for those whose client disconnected.
     classes: [Counter; 6],
+    /// Requests that failed.
+    pub failed: Counter,
     /// Responses of the interceptor itself, by reason.
     own_responses: RefCell<BTreeMap<&'static str, u64>>,
     /// Bytes of requests passed on.
@@ -53,6 +55,7 @@ impl Metrics {
             started: Instant::now(),
             in_flight: Cell::new(0),
             classes: Default::default(),
+            failed: Counter::default(),
             own_responses: RefCell::default(),
             bytes_up: Counter::default(),
             bytes_down: Counter::default(),
@@ -70,8 +73,9 @@ impl Metrics {
         InFlightGuard(self)
     }
 
-    /// Counts a finished request; `status` is `None` if the client disconnected before a response.
-    pub fn count(&self, status: Option<u16>) {
+    /// Counts a finished request; `status` is `None` if the client disconnected.
+    pub fn count(&self, status: Option<u16>, is_failed: bool) {
+        self.failed.add(u64::from(is_failed));
         let class = usize::from(status.unwrap_or(0) / 100).min(self.classes.len() - 1);
         self.classes[class].add(1);
     }
@@ -108,6 +112,11 @@ impl Metrics {
         self.in_flight.get()
     }
 
+    /// Requests whose client disconnected before the end of the response.
+    pub fn client_gone(&self) -> u64 {
+        self.classes[0].get()
+    }
+
     /// Finished requests by the first digit of their status; 0 for those whose client disconnected.
     pub fn classes(&self) -> [u64; 6] {
         self.classes.each_ref().map(Counter::get)
@@ -119,9 +128,9 @@ impl Metrics {
 pub struct InFlightGuard<'a>(&'a Metrics);
 
 impl InFlightGuard<'_> {
-    /// Counts the request as finished after `duration`; `status` is `None` if the client disconnected before a response.
-    pub fn end(self, status: Option<u16>, duration: Duration) {
-        self.0.count(status);
+    /// Counts the request as finished after `duration`; `status` is `None` if the client disconnected.
+    pub fn end(self, status: Option<u16>, is_failed: bool, duration: Duration) {
+        self.0.count(status, is_failed);
         // The lifetime of a tunnel says nothing about how long responses take.
         if status != Some(101) {
             self.0.duration.record(duration);

@@ -62,7 +62,7 @@ fn the_interceptor_of_a_project_is_shown_until_it_exits() {
         json!({
             "port": port, "project": "shop", "path": shop, "instance_id": "pycharm-shop",
             "pid": serving.pid(), "served_by": "serve", "uptime_seconds": found["uptime_seconds"], "target": target,
-            "target_reachable": true, "insecure": false, "requests": 0, "errors": 0, "in_flight": 0,
+            "target_reachable": true, "insecure": false, "requests": 0, "errors": 0, "client_gone": 0, "in_flight": 0,
             "last_error": null,
         })
     );

@@ -95,10 +95,73 @@ fn each_request_is_counted_once_with_its_bytes_and_durations() {
     let health = stage.interceptor.health();
     assert_eq!(
         (&health["requests"], &health["errors"]),
-        (&4.into(), &1.into())
+        (&4.into(), &2.into())
     );
     assert_eq!(health["last_error"]["message"], "the target answered 500");
     assert!(health["last_error"]["seconds_ago"].is_u64(), "{health}");
+}
+
+#[test]
+fn a_failure_is_the_same_in_the_feed_the_metrics_and_the_health() {
+    let origin = Origin::answering(|request, _| {
+        let bytes = |bytes: &str| bytes.as_bytes().to_vec();
+        let half = "Content-Length: 9\r\n\r\nhalf";
+        match request.target.as_str() {
+            "/401" => Reply::Bytes(bytes("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")),
+            "/503" => Reply::Bytes(bytes("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")),
+            "/closes" => Reply::Close,
+            "/breaks" => Reply::BytesThenClose(bytes(&format!("HTTP/1.1 200 OK\r\n{half}"))),
+            "/stalls" => Reply::Bytes(bytes(&format!("HTTP/1.1 200 OK\r\n{half}"))),
+            "/stalls-with-500" => Reply::Bytes(bytes(&format!("HTTP/1.1 500 No\r\n{half}"))),
+            _ => Reply::Bytes(OK.to_vec()),
+        }
+    });
+    let interceptor = Interceptor::before(&origin);
+    let mut listener = Listener::of(&interceptor);
+    let (mut failed, mut left) = (0, 0);
+    for (target, is_failed, leaves) in [
+        ("/", false, false),
+        ("/401", true, false),
+        ("/503", true, false),
+        ("/closes", true, false),
+        ("/breaks", true, false),
+        ("http://elsewhere.example/", true, false),
+        ("/stalls", false, true),
+        ("/stalls-with-500", true, true),
+    ] {
+        let mut client = interceptor.client();
+        client.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ));
+        if leaves {
+            client.response_head("GET");
+            client.expect("half");
+            client.reset();
+        } else {
+            client.drain();
+        }
+        let end = listener.wait_for("end");
+        let is_error = end["status"].as_u64().is_some_and(|status| status >= 400)
+            || ["origin_cut", "error", "refused"].contains(&end["outcome"].as_str().expect("text"));
+        assert_eq!(is_error, is_failed, "{target}: {end}");
+        assert_eq!(end["outcome"] == "client_gone", leaves, "{target}: {end}");
+        failed += u64::from(is_failed);
+        left += u64::from(leaves);
+        let health = interceptor.health();
+        assert_eq!(health["errors"], failed, "{target}: {health}");
+        assert_eq!(health["client_gone"], left, "{target}: {health}");
+        assert_eq!(health["last_error"].is_null(), failed == 0, "{health}");
+        let found = metrics(&interceptor);
+        assert_eq!(found["ic_requests_failed_total"], failed as f64, "{target}");
+        assert_eq!(
+            found["ic_requests_client_gone_total"], left as f64,
+            "{target}"
+        );
+        assert_eq!(
+            found["ic_requests_total{class=\"gone\"}"], left as f64,
+            "{target}"
+        );
+    }
 }
 
 /// Requests that the interceptor answers itself, with the status.

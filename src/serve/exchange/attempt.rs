@@ -22,8 +22,8 @@ pub struct Attempt<'a> {
     /// The request's head and the start of its body, for as long as it may be sent again.
     pub out: Cell<Option<Outgoing>>,
     pub progress: Cell<RequestProgress>,
-    /// The client has been sent the start of a final response.
-    pub has_response: Cell<bool>,
+    /// The status of the final response whose start the client has been sent.
+    pub response_status: Cell<Option<u16>>,
     /// Interim responses that have arrived.
     pub interim: Cell<usize>,
     /// The client has been sent a 100.
@@ -67,11 +67,16 @@ impl<'a> Attempt<'a> {
             is_repeatable,
             out: Cell::new(Some(out)),
             progress: Cell::new(RequestProgress::Nothing),
-            has_response: Cell::new(false),
+            response_status: Cell::new(None),
             interim: Cell::new(0),
             has_continued: Cell::new(false),
             was_reset: Cell::new(false),
         }
+    }
+
+    /// Whether the client has been sent the start of a final response.
+    pub fn has_response(&self) -> bool {
+        self.response_status.get().is_some()
     }
 
     /// Whether the whole request has been sent.
@@ -94,7 +99,7 @@ impl<'a> Attempt<'a> {
 
     /// Keeps `out` if the request may have to be sent again; [`progress`](Attempt::progress) says how much of it was sent.
     pub fn keep(&self, out: Outgoing) {
-        if self.is_reused && !self.has_response.get() && self.is_harmless_to_repeat() {
+        if self.is_reused && !self.has_response() && self.is_harmless_to_repeat() {
             self.out.set(Some(out.settle()));
         }
     }
@@ -107,7 +112,7 @@ impl<'a> Attempt<'a> {
                 fault,
                 ForwardError::Upstream(UpstreamError::Closed | UpstreamError::Failed(_))
             );
-        let may_restart = was_stale && !self.has_response.get() && self.can_repeat();
+        let may_restart = was_stale && !self.has_response() && self.can_repeat();
         if may_restart {
             self.progress.set(RequestProgress::Nothing);
             self.was_reset.set(false);

@@ -87,7 +87,7 @@ impl Attempt<'_> {
             origin.consume(taken);
         }
         // From here on no error response is possible, and no other attempt.
-        self.has_response.set(true);
+        self.response_status.set(Some(response.status));
         client.begins_message();
         self.site.metrics.first_byte.record(self.request.age());
         self.out.take();

@@ -314,7 +314,7 @@ impl Caller<'_> {
     fn refuse(self, bytes: &[u8], began: Instant, fault: ForwardError, head_only: bool) -> Refusal {
         let age = reactor::now().duration_since(began);
         let metrics = &self.site.metrics;
-        metrics.begin_request().end(fault.status(), age);
+        metrics.begin_request().end(fault.status(), true, age);
         if self.site.feed.is_active(self.site.port) {
             let mut slots = Slots::default();
             let head = match head::request(bytes, &mut slots) {

@@ -52,7 +52,7 @@ impl Attempt<'_> {
                 }
             }
             // The origin has the whole request, or takes no more of it: now it has to respond.
-            if !self.has_response.get() {
+            if !self.has_response() {
                 let first_byte = self.site.service.timeouts.first_byte;
                 self.limits.origin.set(first_byte);
             }
@@ -167,7 +167,7 @@ impl Attempt<'_> {
         if kind == WriteErrorKind::Failed(io::ErrorKind::ConnectionReset) {
             self.was_reset.set(true);
         }
-        if kind == WriteErrorKind::Stalled && !self.has_response.get() {
+        if kind == WriteErrorKind::Stalled && !self.has_response() {
             return Err(UpstreamError::Stalled);
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::http::head::Field;
+use crate::serve::error::{ClientError, ForwardError};
 use crate::text::EscapedJson;
 use crate::text::redact;
 
@@ -145,6 +146,25 @@ pub enum Outcome {
     Error,
     /// The exchange became a tunnel, which has ended.
     Tunnel,
+}
+
+impl Outcome {
+    /// How an exchange ended with `fault`. `is_answered`: the client has the target's response head.
+    pub fn after(fault: &ForwardError, is_answered: bool) -> Outcome {
+        match fault {
+            ForwardError::Client(ClientError::Gone | ClientError::Stalled) => Outcome::ClientGone,
+            ForwardError::Client(_) => Outcome::Refused,
+            ForwardError::Upstream(_) if is_answered => Outcome::OriginCut,
+            ForwardError::Upstream(_) => Outcome::Error,
+        }
+    }
+
+    /// Whether an exchange that ended so, with this status, has failed: the one definition for the feed, the metrics, `ic status`
+    /// and the page.
+    pub fn is_failed(self, status: Option<u16>) -> bool {
+        status.is_some_and(|status| status >= 400)
+            || matches!(self, Outcome::OriginCut | Outcome::Error | Outcome::Refused)
+    }
 }
 
 /// Serializes field lines as pairs, without secrets.

@@ -21,7 +21,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{Field, RequestHead, ResponseHead, Version, elements};
 use crate::http::reply::Reply;
 use crate::http::rewrite::RequestRewriter;
-use crate::serve::error::{ClientError, ForwardError};
+use crate::serve::error::ForwardError;
 use crate::text::redact;
 
 /// One exchange and what its subscribers know of it. Dropped before its end, it ends as interrupted.
@@ -194,12 +194,7 @@ impl Trace {
     /// Publishes the end of an exchange that failed. `reply` is the error response, `None` if the client does not read.
     /// `is_answered`: the client has the target's response head.
     pub fn fail(&self, fault: &ForwardError, reply: Option<&Reply<'_>>, is_answered: bool) {
-        let outcome = match fault {
-            ForwardError::Client(ClientError::Gone | ClientError::Stalled) => Outcome::ClientGone,
-            ForwardError::Client(_) => Outcome::Refused,
-            ForwardError::Upstream(_) if is_answered => Outcome::OriginCut,
-            ForwardError::Upstream(_) => Outcome::Error,
-        };
+        let outcome = Outcome::after(fault, is_answered);
         let status = match self.response_head.get() {
             Some((status, _)) if is_answered || reply.is_none() => Some(status),
             _ => reply.map(|reply| reply.status),
