@@ -16,9 +16,9 @@ pub fn at(path: &str) -> Option<&'static Asset> {
 }
 
 /// Field lines of every response. The page's scripts and styles are files of its own, so nothing in its markup can run; and
-/// no markup can be made from text (`require-trusted-types-for`).
+/// no markup can be made from text (`require-trusted-types-for`). Images of recorded bodies are `data:` URLs, which load nothing.
 pub const FIELDS: &str = "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
-     img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'\r\n\
      X-Content-Type-Options: nosniff\r\n\
      Referrer-Policy: no-referrer\r\n\
@@ -61,6 +61,7 @@ const ASSETS: &[(&str, Asset)] = &[
     ("/exchange.js", asset!(SCRIPT, "exchange.js")),
     ("/answer.js", asset!(SCRIPT, "answer.js")),
     ("/messages.js", asset!(SCRIPT, "messages.js")),
+    ("/images.js", asset!(SCRIPT, "images.js")),
 ];
 
 #[cfg(test)]

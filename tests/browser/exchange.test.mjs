@@ -1,11 +1,12 @@
-// Tests of exchange.js, answer.js and messages.js, without a browser.
+// Tests of exchange.js, answer.js, messages.js and images.js, without a browser.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import test from 'node:test';
 import { assembled, failure } from '../../src/ui/page/answer.js';
 import { bodyText, curl, quoted } from '../../src/ui/page/exchange.js';
-import { difference } from '../../src/ui/page/messages.js';
+import { folded, images } from '../../src/ui/page/images.js';
+import { difference, isConversation, messages, spoken } from '../../src/ui/page/messages.js';
 
 /** What a shell makes of a command, as its arguments. */
 function words(command) {
@@ -44,6 +45,8 @@ const stream = (events) => events.map((event) => `event: x\ndata: ${typeof event
 
 test('a stream is assembled to the same answer as the document', () => {
   const tool = { name: 'lookup', input: '{"q":"a b"}' };
+  const contents = [{ text: 'hm', thought: true }, { text: 'Hel' }, { text: 'lo' }, { functionCall: { name: 'lookup', args: { q: 'a b' } } }]
+    .map((part, place) => ({ candidates: [{ content: { role: 'model', parts: [part] }, ...(place === 3 && { finishReason: 'STOP' }) }], usageMetadata: {} }));
   const rows = {
     'chat, streamed': [stream([
       { choices: [{ delta: { role: 'assistant', content: '' } }] }, { choices: [{ delta: { reasoning_content: 'hm' } }] },
@@ -79,6 +82,13 @@ test('a stream is assembled to the same answer as the document', () => {
       status: 'completed', output: [{ type: 'reasoning', summary: [{ type: 'summary_text', text: 'hm' }] },
         { type: 'message', content: [{ type: 'output_text', text: 'Hello' }] }, { type: 'function_call', name: 'lookup', arguments: '{"q":"a b"}' }],
     }), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'completed' }],
+    'contents, streamed': [stream(contents), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'STOP' }],
+    'contents, as a list': [`[${contents.map((each) => JSON.stringify(each)).join(',\r\n')}]`, { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'STOP' }],
+    'contents, as a list without its end': [`[${contents.slice(0, 3).map((each) => JSON.stringify(each)).join(',\r\n')}`, { text: 'Hello', reasoning: 'hm', tools: [], stop: null }],
+    'contents, as a list cut in an element': [`[${contents.slice(0, 3).map((each) => JSON.stringify(each)).join(',\r\n')},\r\n{"candid`, { text: 'Hello', reasoning: 'hm', tools: [], stop: null }],
+    'contents, at once': [JSON.stringify({
+      candidates: [{ finishReason: 'STOP', content: { role: 'model', parts: [{ text: 'hm', thought: true }, { text: 'Hello' }, { functionCall: { name: 'lookup', args: { q: 'a b' } } }] } }],
+    }), { text: 'Hello', reasoning: 'hm', tools: [tool], stop: 'STOP' }],
     'cut in the middle': [`${stream([{ choices: [{ delta: { content: 'Hel' } }] }])}data: {"choices":[{"del`, { text: 'Hel', reasoning: '', tools: [], stop: null }],
     'with CRLF': [stream([{ choices: [{ delta: { content: 'x' } }] }]).replaceAll('\n', '\r\n'), { text: 'x', reasoning: '', tools: [], stop: null }],
   };
@@ -92,6 +102,7 @@ test('text that is not an answer of a model is accepted', () => {
   const odd = [null, 7, 'x', [], {}, [null], { content: 7 }, { delta: null }];
   for (const value of odd) {
     for (const document of [{ choices: value }, { choices: [value] }, { choices: [{ message: value }] }, { output: [value] }, { type: 'message', content: [value] },
+      { candidates: value }, { candidates: [value] }, { candidates: [{ content: { parts: value } }] }, { candidates: [{ content: { parts: [value] } }] },
       { choices: [{ delta: value }] }, { choices: [{ delta: { tool_calls: value } }] }, { choices: [{ delta: { tool_calls: [value] } }] },
       { type: 'content_block_delta', delta: value }, { type: 'content_block_start', content_block: value }, { type: 'response.output_item.added', item: value }]) {
       assembled(JSON.stringify(document));
@@ -99,6 +110,8 @@ test('text that is not an answer of a model is accepted', () => {
     }
     difference({ messages: value }, [{ exchange: {}, body: { messages: value } }]);
     difference({ messages: [value] }, [{ exchange: {}, body: { messages: [value] } }]);
+    for (const contents of [value, [value], { parts: value }]) difference({ contents, systemInstruction: value }, [{ exchange: {}, body: { contents } }]);
+    assembled(JSON.stringify([value]));
   }
   assembled(stream([{ choices: [{ delta: { tool_calls: [{ index: 1e9, function: {} }, { index: -1 }, { index: 'x' }] } }] }]));
 });
@@ -136,6 +149,7 @@ test('a request shows what is new since the previous one of its conversation', (
     assert.deepEqual(brief, expected, why);
   };
   check('it goes on', { messages: [system, one, two, three] }, [{ messages: [system, one] }], { id: 0, common: 2, added: ['two', 'three'], dropped: 0, changed: [] });
+  check('one that lost nothing counts before one with more in common', { messages: [one, two, three] }, [{ messages: [one, two, one] }, { messages: [one] }], { id: 1, common: 1, added: ['two', 'three'], dropped: 0, changed: [] });
   check('the longest beginning counts', { messages: [one, two, three] }, [{ messages: [one] }, { messages: [one, two] }], { id: 1, common: 2, added: ['three'], dropped: 0, changed: [] });
   check('of equals the latest', { messages: [one, two] }, [{ messages: [one] }, { messages: [one] }], { id: 0, common: 1, added: ['two'], dropped: 0, changed: [] });
   check('another way on', { messages: [one, three] }, [{ messages: [one, two] }], { id: 0, common: 1, added: ['three'], dropped: 1, changed: [] });
@@ -145,5 +159,47 @@ test('a request shows what is new since the previous one of its conversation', (
   check('another model', { model: 'b', messages: [one] }, [{ model: 'a', messages: [one] }], { id: 0, common: 1, added: [], dropped: 0, changed: ['model'] });
   const marked = { role: 'user', content: [{ type: 'text', text: 'one', cache_control: { type: 'ephemeral' } }] };
   check('marks for a cache move', { system: 's', messages: [one, two] }, [{ system: 's', messages: [marked] }], { id: 0, common: 2, added: ['two'], dropped: 0, changed: [] });
+  const part = ({ role, content }) => ({ role, parts: [{ text: content }] });
+  const [more, instructions] = [{ generationConfig: { temperature: 1 } }, { systemInstruction: { parts: [{ text: 's' }] } }];
+  check('contents', { ...instructions, contents: [one, two].map(part), ...more }, [{ ...instructions, contents: [part(one)] }], { id: 0, common: 2, added: ['two'], dropped: 0, changed: ['generationConfig'] });
   check('responses', { input: [one, two], instructions: 's' }, [{ input: 'one', instructions: 's' }], { id: 0, common: 2, added: ['two'], dropped: 0, changed: [] });
 });
+
+test('the input of an embedding is no conversation', () => {
+  const rows = [['/v1/chat/completions', true], ['/v1/responses', true], ['/v1beta/models/m:streamGenerateContent', true], ['/v1/embeddings', false],
+    ['/v1beta/models/m:embedContent', false], ['/v1beta/models/m:batchEmbedContents', false], ['/v1/moderations', false], ['/v1/audio/speech', false]];
+  for (const [path, expected] of rows) assert.equal(isConversation(path), expected, path);
+});
+
+test('contents are messages with calls, results and media', () => {
+  const parts = [{ text: 'see' }, { inlineData: { mimeType: 'image/png', data: PNG } }, { inline_data: { mime_type: 'audio/wav', data: 'UklGRgAA' } },
+    { functionCall: { name: 'f', args: { a: 1 } } }, { functionResponse: { name: 'f', response: { b: 2 } } }];
+  const said = messages({ contents: { parts }, system_instruction: { parts: [{ text: 's' }] } });
+  assert.deepEqual(said.map(spoken).map(({ role, text, images: found }) => ({ role, text, images: found.length })), [
+    { role: 'system', text: 's', images: 0 }, { role: 'user', text: 'see\n[image]\n[audio/wav]\n[calls f {"a":1}]\n[result] {"b":2}', images: 1 }]);
+  assert.equal(messages({ model: 'm' }), null);
+});
+
+test('images are found in the bodies of each API, and their data folded', () => {
+  const jpeg = `/9j/${'A'.repeat(100)}`;
+  const rows = [
+    ['chat', { image_url: { url: `data:image/png;base64,${PNG}` } }, ['image/png']],
+    ['messages', { source: { type: 'base64', media_type: 'image/jpeg', data: jpeg } }, ['image/jpeg']],
+    ['contents', { inlineData: { data: PNG } }, ['image/png']],
+    ['a generated one', { data: [{ b64_json: `UklGRgAAAABXRUJQ${'A'.repeat(60)}` }, { b64_json: `R0lGODlh${'A'.repeat(60)}` }] }, ['image/webp', 'image/gif']],
+    ['a picture that could run scripts', { url: `data:image/svg+xml;base64,PHN2Zy${'A'.repeat(60)}` }, []],
+    ['a sound', { data: `UklGRgAAAABXQVZF${'A'.repeat(60)}` }, []],
+    ['within a text', { text: `xiVBORw0KGgo${'A'.repeat(60)}` }, []],
+    ['many', Array(40).fill(PNG), Array(24).fill('image/png')],
+  ];
+  for (const [why, body, expected] of rows) assert.deepEqual(images(JSON.stringify(body)).map(({ type }) => type), expected, why);
+  assert.equal(images(PNG.slice(0, 70))[0].url, `data:image/png;base64,${PNG.slice(0, 68)}`, 'truncated');
+  const fold = (text) => folded(text, (bytes) => `${bytes} B`);
+  assert.equal(fold(`{"a":"data:image/png;base64,${PNG}","b":1}`), `{"a":"data:image/png;base64,${PNG.slice(0, 12)}… (70 B)","b":1}`);
+  assert.equal(fold(`"${PNG}"`), `"${PNG.slice(0, 12)}… (70 B)"`);
+  assert.equal(fold(`data:audio/wav;codecs=1;base64,${'A'.repeat(80)}`), 'data:audio/wav;codecs=1;base64,AAAAAAAAAAAA… (60 B)');
+  for (const text of ['A'.repeat(500), 'data:text/plain,a', 'data:image/png;base64,AAAA', 'data: {"a":1}']) assert.equal(fold(text), text);
+});
+
+/** One pixel. */
+const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
 import { after, before } from 'node:test';
-import { Feed, check, here, launch, onPage, shot, shutDown, until } from './support.mjs';
+import { Feed, button, check, clipboard, here, launch, onPage, requestRow, shot, shutDown, toast, until } from './support.mjs';
 
 before(launch);
 after(() => shutDown());
@@ -13,14 +13,8 @@ after(() => shutDown());
 // The page lists all interceptors of the machine, also those of other tests.
 const anyRow = (page, name) => page.locator('#projects-list .row', { hasText: name });
 const projectRow = (page, name) => anyRow(page, name).filter({ hasText: here.folder });
-// The list shows paths without `/v1/`.
-const requestRow = (page, path) => page.locator('#requests-list .row')
-  .filter({ has: page.locator('.what', { hasText: path instanceof RegExp ? path : path.replace(/^\/v1\/(?=.)/, '') }) });
 const allocated = (page, number) => page.locator('#projects p.facts', { hasText: `: ${number} allocated` }).waitFor();
-const button = (page, name) => page.getByRole('button', { name, exact: true });
-const toast = (page, text) => page.locator('.toast', { hasText: text });
 const live = (page) => page.locator('#link[data-state=on]').waitFor({ state: 'attached' });
-const clipboard = (page) => page.evaluate(() => navigator.clipboard.readText());
 
 /** Three projects; `shop` exists, `gone` does not, `notes` is pinned. */
 function three(home) {

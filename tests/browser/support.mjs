@@ -218,3 +218,12 @@ export async function onPage(url, use, { expects = /^$/, host = new URL(url).hos
 export async function shot(page, name) {
   if (process.env.SHOTS) await page.screenshot({ path: path.join(process.env.SHOTS, `${name}.png`) });
 }
+
+// Parts of the page.
+
+// The list shows paths without `/v1/`.
+export const requestRow = (page, path) => page.locator('#requests-list .row')
+  .filter({ has: page.locator('.what', { hasText: path instanceof RegExp ? path : path.replace(/^\/v1\/(?=.)/, '') }) });
+export const button = (page, name) => page.getByRole('button', { name, exact: true });
+export const toast = (page, text) => page.locator('.toast', { hasText: text });
+export const clipboard = (page) => page.evaluate(() => navigator.clipboard.readText());

@@ -12,11 +12,12 @@ function events(text) {
 
 /**
  * A model's answer as `{ text, reasoning, tools: [{ name, input }], stop }`, from a document or a stream of OpenAI's chat
- * completions or responses, or of Anthropic's messages; null for anything else.
+ * completions or responses, of Anthropic's messages, or of Gemini's contents; null for anything else.
  */
 export function assembled(text) {
   const answer = { text: '', reasoning: '', tools: [], stop: null };
-  const document = parsed(text);
+  // Of a list that has not ended, the elements that have.
+  const document = parsed(text) ?? parsed(`${text}]`) ?? parsed(`${text.slice(0, Math.max(0, text.lastIndexOf(',\r\n')))}]`);
   const seen = document && typeof document === 'object' ? whole(document, answer) : events(text).map(collector(answer)).some(Boolean);
   if (!seen) return null;
   answer.tools = answer.tools.filter(Boolean);
@@ -45,6 +46,9 @@ function failureIn(event) {
 }
 
 function whole(document, answer) {
+  // Gemini streams a list unless it is asked for events.
+  const contents = Array.isArray(document) ? document : [document];
+  if (contents[0]?.candidates) return contents.map(collector(answer)).some(Boolean);
   const message = list(document.choices)[0]?.message;
   if (message) {
     answer.text = flat(message.content);
@@ -76,11 +80,23 @@ function takeItem(answer, item) {
   if (item?.type === 'function_call') answer.tools.push({ name: string(item.name), input: string(item.arguments) });
 }
 
+function takePart(answer, part) {
+  answer[part?.thought ? 'reasoning' : 'text'] += string(part?.text);
+  const call = part?.functionCall;
+  if (call) answer.tools.push({ name: string(call.name), input: JSON.stringify(call.args ?? {}) });
+}
+
 /** Returns a function that adds one event of a stream to the answer, and returns whether its kind is known. */
 function collector(answer) {
   const blocks = new Map();
   const tool = (index) => (answer.tools[Math.min(index ?? 0, 255)] ??= { name: '', input: '' });
   return (event) => {
+    if (Array.isArray(event?.candidates)) {
+      const [candidate] = event.candidates;
+      for (const part of list(candidate?.content?.parts)) takePart(answer, part);
+      answer.stop = candidate?.finishReason ?? answer.stop;
+      return true;
+    }
     if (Array.isArray(event.choices)) {
       const [choice] = event.choices;
       const delta = choice?.delta ?? {};

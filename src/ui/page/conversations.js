@@ -2,7 +2,7 @@
 
 import { bodyText, parsed } from './exchange.js';
 import { sum } from './format.js';
-import { essence, flat, messages } from './messages.js';
+import { essence, flat, isConversation, messages } from './messages.js';
 
 export class Conversations {
   constructor() {
@@ -24,7 +24,7 @@ export class Conversations {
   }
 
   learn(one) {
-    if (this.ids.has(one) || !one.bodies.request) return;
+    if (this.ids.has(one) || !one.bodies.request || !isConversation(one.path)) return;
     const said = messagesOf(one);
     if (!said?.length) return;
     let hash = hashOf(`${one.port} ${one.path}`, 0);

@@ -66,10 +66,11 @@ export function toast(text, { action, label, isError } = {}) {
   toasts.append(line);
 }
 
-export async function copy(text, what) {
+/** Copies a text; `isWhole`: it was recorded to its end. */
+export async function copy(text, what, isWhole = true) {
   try {
     await navigator.clipboard.writeText(text);
-    toast(`Copied ${what}`);
+    toast(`Copied ${what}${isWhole ? '' : ', without the part that was not recorded'}`);
   } catch {
     toast(`Cannot copy; the browser does not allow it`, { isError: true });
   }

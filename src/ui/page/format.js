@@ -25,11 +25,18 @@ export function statusOf(one) {
   return one.outcome ? one.outcome === 'client_gone' ? 'left' : one.outcome === 'unknown' ? '?' : 'failed' : '…';
 }
 
+const digits = (value, length = 2) => String(value).padStart(length, '0');
+
 /** The local time, of 24 hours, with milliseconds. */
 export function clock(at) {
   const time = new Date(at * 1000);
-  const digits = (value, length = 2) => String(value).padStart(length, '0');
   return `${digits(time.getHours())}:${digits(time.getMinutes())}:${digits(time.getSeconds())}.${digits(time.getMilliseconds(), 3)}`;
+}
+
+/** The local date and time. */
+export function moment(at) {
+  const time = new Date(at * 1000);
+  return `${time.getFullYear()}-${digits(time.getMonth() + 1)}-${digits(time.getDate())} ${clock(at)}`;
 }
 
 export function spell(ms) {

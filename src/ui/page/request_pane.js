@@ -3,8 +3,9 @@
 import { assembled, failure } from './answer.js';
 import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
 import { bodyText, curl, field, parsed } from './exchange.js';
-import { OUTCOMES, clock, durationOf, isFailed, pace, size, spell, tokens } from './format.js';
-import { difference } from './messages.js';
+import { OUTCOMES, clock, durationOf, isFailed, moment, pace, size, spell, tokens } from './format.js';
+import { folded, images } from './images.js';
+import { difference, isConversation } from './messages.js';
 
 /** The shown length of a body, in characters. */
 const SHOWN_MAX = 200_000;
@@ -54,11 +55,12 @@ export class RequestPane {
     this.problem = h('.problem', { role: 'group', 'aria-label': 'Error' }, this.message, copyTool(() => this.message.textContent, 'the message'));
     const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Per token', 'Client', 'Target'];
     this.facts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
+    this.responseCopier = h('button', { type: 'button', onclick: () => copy(bodyText(one.bodies.response, one.responseFields).text, 'the response', !one.bodies.response.truncated) }, 'Copy response');
     this.sections = h('.sections');
     this.element.replaceChildren(
       h('.paneHead', {}, this.title, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
       this.whose, this.status, this.problem,
-      h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl')),
+      h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl'), this.responseCopier),
       h('dl.facts', {}, [...this.facts.values()].flat()), this.sections);
     this.element.scrollTop = 0;
   }
@@ -79,7 +81,7 @@ export class RequestPane {
 
   drawFacts(one) {
     const values = {
-      Started: new Date(one.at * 1000).toLocaleString(),
+      Started: moment(one.at),
       'First byte': spell(one.ttfb_ms), Duration: spell(durationOf(one, Date.now() / 1000)),
       Sent: size(one.request_bytes ?? one.requestLength), Received: size(one.response_bytes),
       Events: one.events && `${count(one.events)}${one.first_event_ms != null ? `, from ${spell(one.first_event_ms)} to ${spell(one.last_event_ms)}` : ''}`,
@@ -100,12 +102,13 @@ export class RequestPane {
     const message = one.message ?? (response?.text && (isFailed(one) || /event-stream/i.test(field(one.responseFields, 'content-type'))) && failure(response.text));
     this.problem.hidden = !message;
     setText(this.message, message ? visible(String(message)) : '');
+    this.responseCopier.hidden = !response?.text;
     const answer = response?.text ? assembled(response.text) : null;
     const news = request?.text ? this.newsOf(one, request.text) : null;
     const sections = [
       Array.isArray(one.added) && this.section('added', 'Added by ic', fieldsView(one.added)),
       news && this.section('news', `New since the request of ${clock(news.previous.at)}`, newsView(news, () => this.pick(news.previous))),
-      answer && this.section('answer', 'Answer', answerView(answer, !one.bodies.response.truncated)),
+      answer && this.section('answer', 'Answer', answerView(answer, images(response.text), !one.bodies.response.truncated)),
       this.section('requestHead', 'Request fields', fieldsView(one.requestFields)),
       request && this.section('request', bodyTitle('Request body', one.bodies.request), textView(request, field(one.requestFields, 'content-type'), !one.bodies.request.truncated)),
       one.responseFields && this.section('responseHead', 'Response fields', fieldsView(one.responseFields)),
@@ -124,7 +127,7 @@ export class RequestPane {
   }
 
   newsOf(one, text) {
-    const request = parsed(text);
+    const request = isConversation(one.path) && parsed(text);
     if (!request) return null;
     const earlier = this.earlierThan(one).filter((other) => other.bodies.request).slice(0, EARLIER_MAX)
       .map((other) => ({ exchange: other, body: parsed(bodyText(other.bodies.request, other.requestFields).text) }));
@@ -147,13 +150,20 @@ function fieldsView(fields) {
   return h('dl.fields', {}, (fields ?? []).map(([name, value]) => [h('dt', {}, visible(name)), h('dd', {}, visible(value))]));
 }
 
-function copyTool(textOf, what) {
-  return h('button.tool', { type: 'button', onclick: () => copy(textOf(), what) }, 'Copy');
+function copyTool(textOf, what, isWhole) {
+  return h('button.tool', { type: 'button', onclick: () => copy(textOf(), what, isWhole) }, 'Copy');
 }
 
 /** An element with a copy button beside it. */
-function withTool(element, textOf, what) {
-  return h('.beside', {}, element, copyTool(textOf, what));
+function withTool(element, textOf, what, isWhole) {
+  return h('.beside', {}, element, copyTool(textOf, what, isWhole));
+}
+
+/** Thumbnails; one that is pressed is shown in full. */
+function imagesView(found) {
+  return found.length > 0 && h('.images', {}, found.map(({ type, url, bytes }) => h('button.thumb', {
+    type: 'button', 'aria-pressed': 'false', onclick: ({ currentTarget: thumb }) => setAttr(thumb, 'aria-pressed', String(thumb.ariaPressed !== 'true')),
+  }, h('img', { src: url, alt: `${type}, ${size(bytes)}`, decoding: 'async' }))));
 }
 
 /** Text with escapes, except for line breaks and tabs. */
@@ -163,17 +173,19 @@ function pre(text) {
 
 function textView({ text, note }, kind, isWhole) {
   const document = /json/i.test(kind ?? '') ? parsed(text) : undefined;
-  const shown = document === undefined ? text : JSON.stringify(document, null, 2);
-  return h('.text', {}, note && h('p.dim', {}, note), shown !== undefined && [
-    withTool(pre(shown), () => text, isWhole ? 'the body' : 'the beginning of the body; the rest was not kept'),
+  const shown = folded((document === undefined ? text : JSON.stringify(document, null, 2)) ?? '', size);
+  return h('.text', {}, note && h('p.dim', {}, note), text !== undefined && [
+    withTool(pre(shown), () => text, 'the body', isWhole),
+    imagesView(images(text)),
     shown.length > SHOWN_MAX && h('p.dim', {}, `The first ${count(SHOWN_MAX)} of ${count(shown.length)} characters are shown; all of them are copied.`),
   ]);
 }
 
-function answerView({ text, reasoning, tools, stop }, isWhole) {
+function answerView({ text, reasoning, tools, stop }, found, isWhole) {
   return h('.text', {},
     reasoning && h('.message', {}, h('span.role', {}, 'thinking'), pre(reasoning)),
-    text && h('.message', {}, h('span.role', {}, 'text'), withTool(pre(text), () => text, isWhole ? 'the answer' : 'the beginning of the answer; the rest was not kept')),
+    text && h('.message', {}, h('span.role', {}, 'text'), withTool(pre(text), () => text, 'the answer', isWhole)),
+    imagesView(found),
     tools.map(({ name, input }) => {
       const document = parsed(input);
       return h('.message', {}, h('span.role', {}, `calls ${visible(name)}`), pre(document === undefined ? input : JSON.stringify(document, null, 2)));
@@ -182,7 +194,7 @@ function answerView({ text, reasoning, tools, stop }, isWhole) {
 }
 
 function newsView({ common, added, dropped, changed }, goThere) {
-  const message = (kind) => ({ role, text }) => h(`.message.${kind}`, {}, h('span.role', {}, visible(role)), pre(text));
+  const message = (kind) => ({ role, text, images }) => h(`.message.${kind}`, {}, h('span.role', {}, visible(role)), pre(text), imagesView(images));
   const value = (one) => (one === undefined ? 'none' : JSON.stringify(one).slice(0, 120));
   return h('.text', {},
     h('p.dim', {}, `${plural(common, 'message')} as before. `, h('button.link', { type: 'button', onclick: goThere }, 'Show that request')),
