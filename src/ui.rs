@@ -1,13 +1,14 @@
 //! The page of `ic ui`, and its server.
 //!
 //! The page itself is in `page/`, as a browser gets it. `server` decides who may ask for what, `api` answers requests, `live`
-//! streams what changes, `feeds` what passes through the interceptors. Connections and heads are read by [`httpd`](crate::httpd).
+//! streams what changes, `feeds` what passes through the interceptors, of which `history` keeps the last requests. Connections and heads are read by [`httpd`](crate::httpd).
 
 mod api;
 mod app_state;
 mod assets;
 mod auth;
 mod feeds;
+mod history;
 mod live;
 mod queue;
 mod response;
@@ -15,3 +16,4 @@ mod server;
 
 pub use self::app_state::{AppState, Changes};
 pub use self::auth::{Auth, CODE_LIFE};
+pub use self::feeds::Feeds;

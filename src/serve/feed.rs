@@ -64,7 +64,7 @@
 //! ([`redact`](crate::text::redact)). A body with a content coding is `omitted`, because secrets in it would not be found; a
 //! client that sends no `Accept-Encoding` gets bodies without one. `{"record":false}` switches recording off and discards what
 //! was kept; so does a minute without a subscriber, so that a page can be reloaded, but prompts do not stay in memory after it
-//! is closed.
+//! is closed. `ic ui` stays subscribed without a page, and switches recording off itself.
 //!
 //! # Cost
 //!

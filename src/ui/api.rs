@@ -283,7 +283,7 @@ struct Record {
 
 fn record(app: &AppState, request: Record) -> Result<Value, Response> {
     let recorded = match &app.feeds {
-        Some(folder) => feeds::record(folder, request.pid, request.on),
+        Some(feeds) => feeds::record(feeds.folder(), request.pid, request.on),
         None => Err(io::ErrorKind::NotFound.into()),
     };
     recorded.map_err(|error| {

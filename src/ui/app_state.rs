@@ -1,15 +1,15 @@
-//! What all connections of the page share: the secrets, the registry, and the folder of the feeds.
+//! What all connections of the page share: the secrets, the registry, and the feeds.
 //!
 //! What a change of the registry does is decided in `registry`, as for every command. Here open pages are woken after each.
 
-use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::registry::store::{DamageReport, Store, StoreError};
 use crate::registry::{PortRange, Registry};
 
 use super::auth::Auth;
+use super::feeds::Feeds;
 
 /// What all connections of the page share.
 pub struct AppState {
@@ -21,8 +21,8 @@ pub struct AppState {
     pub range: PortRange,
     /// Reports what was wrong with the registry file when a change repaired it.
     pub warn: fn(DamageReport),
-    /// The folder of the interceptors' feed sockets; `None` if no folder can be used for them.
-    pub feeds: Option<PathBuf>,
+    /// The interceptors' feeds; `None` if no folder can be used for their sockets.
+    pub feeds: Option<Arc<Feeds>>,
     /// Wakes the pages.
     pub changes: Changes,
 }

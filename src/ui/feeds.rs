@@ -1,89 +1,195 @@
-//! The events of the interceptors' feeds, passed on to one page.
+//! The events of the interceptors' feeds, for the pages: those that are open, and those that will be opened.
 //!
-//! Each page subscribes for as long as it is open: a feed without subscribers costs its interceptor nothing. Lines are passed
-//! on unchanged if they are JSON; the page interprets them. Where events come faster than the page reads, neither side waits
-//! for the other (`queue`).
+//! There is one subscription to each interceptor for as long as this process runs, so that a page that is opened or reloaded has
+//! the last requests (`history`). Lines are passed on unchanged if they are JSON; the page interprets them. Where events come
+//! faster than a page reads, neither side waits for the other (`queue`).
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::machine::feeds::{Feed, sockets, sweep};
 
+use super::history::{Event, History};
 use super::queue::Queue;
 
-/// Passes on the events of every interceptor that has a socket in `folder`, until the queue is closed.
-pub fn follow(folder: &Path, queue: &Arc<Queue>) {
-    sweep(folder);
-    let mut attempts: HashMap<PathBuf, Attempt> = HashMap::new();
-    while queue.is_open() {
-        let sockets = sockets(folder);
-        attempts.retain(|socket, _| sockets.contains(socket));
-        for socket in sockets {
-            if !attempts.get(&socket).is_some_and(Attempt::is_current) {
-                let at = Instant::now();
-                let subscription = subscribe(&socket, queue);
-                attempts.insert(socket, Attempt { at, subscription });
+/// The feeds, and the pages that are open.
+pub struct Feeds {
+    folder: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    history: History,
+    pages: Vec<Arc<Queue>>,
+    /// Since when no page is open; `None` also after recording was switched off for that.
+    unattended_since: Option<Instant>,
+}
+
+impl Feeds {
+    /// Those of the sockets in `folder`.
+    pub fn new(folder: PathBuf) -> Feeds {
+        let state = State {
+            history: History::default(),
+            pages: Vec::new(),
+            // A recording may be left of another process like this.
+            unattended_since: Some(Instant::now()),
+        };
+        Feeds {
+            folder,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The folder of the sockets.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Sends a page what is kept, then what happens from now on, until [`Feeds::close`].
+    pub fn open(&self, page: &Arc<Queue>) {
+        let mut state = self.lock();
+        for lines in state.history.lines() {
+            page.put_event(lines);
+        }
+        page.put_event(b"{\"on\":\"live\"}\n".to_vec());
+        state.pages.push(Arc::clone(page));
+        state.unattended_since = None;
+    }
+
+    /// Sends a page the bodies that were recorded before it was opened.
+    pub fn send_recorded(&self, page: &Queue) {
+        let recording = self.lock().history.recording();
+        for pid in recording {
+            // Where it fails, the page has the requests without bodies.
+            let _ = self.send_bodies(pid, page);
+        }
+    }
+
+    fn send_bodies(&self, pid: u32, page: &Queue) -> io::Result<()> {
+        let mut feed = Feed::at(&self.folder.join(format!("{pid}.sock")))?;
+        feed.stream().set_read_timeout(Some(REPLAY_TIME_MAX))?;
+        read_events(feed.lines(), |event, line| {
+            if event.event == "body" {
+                page.put_event(page_line(pid, line));
+            }
+            event.event != "live" && page.is_open()
+        });
+        Ok(())
+    }
+
+    /// A page was closed.
+    pub fn close(&self, page: &Arc<Queue>) {
+        let mut state = self.lock();
+        state.pages.retain(|open| !Arc::ptr_eq(open, page));
+        state.unattended_since = state.pages.is_empty().then(Instant::now);
+    }
+
+    /// Subscribes to the feeds, in a thread that ends with the process.
+    ///
+    /// # Errors
+    ///
+    /// There can be no more threads.
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        let feeds = Arc::clone(self);
+        let thread = thread::Builder::new().name("feeds".to_owned());
+        thread.spawn(move || feeds.follow()).map(drop)
+    }
+
+    fn follow(self: &Arc<Self>) {
+        sweep(&self.folder);
+        let mut attempts: HashMap<PathBuf, Attempt> = HashMap::new();
+        loop {
+            let sockets = sockets(&self.folder);
+            attempts.retain(|socket, _| sockets.contains(socket));
+            for socket in sockets {
+                if !attempts.get(&socket).is_some_and(Attempt::is_current) {
+                    let at = Instant::now();
+                    let subscription = self.subscribe(&socket);
+                    attempts.insert(socket, Attempt { at, subscription });
+                }
+            }
+            let unattended = self.lock().unattended(Instant::now());
+            for pid in unattended {
+                // One that does not answer has ended.
+                let _ = record(&self.folder, pid, false);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn subscribe(self: &Arc<Self>, socket: &Path) -> io::Result<JoinHandle<()>> {
+        let mut feed = Feed::at(socket)?;
+        let feeds = Arc::clone(self);
+        let pass_all_on = move || {
+            let pid = feed.hello.pid;
+            let mut pass_on = |event: &Event<'_>, line: &[u8]| {
+                feeds.pass_on(pid, event, line);
+                true
+            };
+            read_events(feed.first_line.as_bytes(), &mut pass_on);
+            read_events(feed.lines(), &mut pass_on);
+            read_events(&b"{\"event\":\"closed\"}\n"[..], &mut pass_on);
+        };
+        thread::Builder::new()
+            .name("feed".to_owned())
+            .spawn(pass_all_on)
+    }
+
+    /// Keeps an event, and passes it on to the pages.
+    fn pass_on(&self, pid: u32, event: &Event<'_>, line: &[u8]) {
+        let line = page_line(pid, line);
+        let mut state = self.lock();
+        if state.history.note(pid, event, &line) {
+            for page in &state.pages {
+                page.put_event(line.clone());
             }
         }
-        thread::sleep(PAUSE);
     }
-    for subscription in attempts
-        .into_values()
-        .flat_map(|attempt| attempt.subscription)
-    {
-        // Ends the thread that reads from it.
-        let _ = subscription.stream.shutdown(Shutdown::Both);
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Returns, once, the interceptors that record although no page has been open for a while: this process subscribes to them,
+    /// so they do not notice it.
+    fn unattended(&mut self, now: Instant) -> Vec<u32> {
+        let is_due =
+            |since: &mut Instant| now.saturating_duration_since(*since) >= UNATTENDED_RECORDING_MAX;
+        match self.unattended_since.take_if(is_due) {
+            Some(_) => self.history.recording(),
+            None => Vec::new(),
+        }
     }
 }
 
 /// The latest attempt to subscribe to a feed.
 struct Attempt {
     at: Instant,
-    subscription: io::Result<Subscription>,
+    /// The thread that reads it.
+    subscription: io::Result<JoinHandle<()>>,
 }
 
 impl Attempt {
     /// Whether it is too early for another attempt. An interceptor that ended, or has too many subscribers, is not tried again
     /// at once.
     fn is_current(&self) -> bool {
-        let is_reading = |subscription: &Subscription| !subscription.thread.is_finished();
+        let is_reading = |thread: &JoinHandle<()>| !thread.is_finished();
         self.at.elapsed() < PAUSE_BEFORE_NEXT || self.subscription.as_ref().is_ok_and(is_reading)
     }
 }
 
-struct Subscription {
-    stream: UnixStream,
-    thread: JoinHandle<()>,
-}
-
-fn subscribe(socket: &Path, queue: &Arc<Queue>) -> io::Result<Subscription> {
-    let mut feed = Feed::at(socket)?;
-    let stream = feed.stream().try_clone()?;
-    let queue = Arc::clone(queue);
-    let pass_all_on = move || {
-        let pid = feed.hello.pid;
-        pass_on(pid, feed.first_line.as_bytes(), &queue);
-        pass_on(pid, feed.lines(), &queue);
-        queue.put_event(page_line(pid, br#"{"event":"closed"}"#));
-    };
-    let thread = thread::Builder::new()
-        .name("feed".to_owned())
-        .spawn(pass_all_on)?;
-    Ok(Subscription { stream, thread })
-}
-
-fn pass_on(pid: u32, mut reader: impl BufRead, queue: &Queue) {
+/// Calls `act` with each event of a feed and its line without the end, as long as it returns `true`.
+fn read_events(mut reader: impl BufRead, mut act: impl FnMut(&Event<'_>, &[u8]) -> bool) {
     let mut line = Vec::new();
-    while queue.is_open() {
+    loop {
         line.clear();
         match reader
             .by_ref()
@@ -96,11 +202,12 @@ fn pass_on(pid: u32, mut reader: impl BufRead, queue: &Queue) {
         }
         line.pop();
         // A line break would start another line for the page; an incomplete document is not JSON.
-        let is_document = !line.contains(&b'\r')
-            && std::str::from_utf8(&line)
-                .is_ok_and(|line| serde_json::from_str::<IgnoredAny>(line).is_ok());
-        if is_document {
-            queue.put_event(page_line(pid, &line));
+        let event = std::str::from_utf8(&line)
+            .ok()
+            .filter(|line| !line.contains('\r'))
+            .and_then(|line| serde_json::from_str(line).ok());
+        if event.is_some_and(|event| !act(&event, &line)) {
+            return;
         }
     }
 }
@@ -157,6 +264,12 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// Before another attempt at an interceptor that closed the connection.
 const PAUSE_BEFORE_NEXT: Duration = Duration::from_secs(3);
 
+/// A page that is reloaded keeps the recording.
+const UNATTENDED_RECORDING_MAX: Duration = Duration::from_secs(60);
+
+/// Without a line, when recorded bodies are read.
+const REPLAY_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// The user waits for it.
 const RECORD_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -168,17 +281,11 @@ mod tests {
     fn only_whole_lines_of_json_are_passed_on() {
         #[track_caller]
         fn check(feed: &[u8], expected: &[&str]) {
-            let queue = Queue::default();
-            pass_on(7, feed, &queue);
-            let lines = queue.take(Duration::ZERO).expect("it is open").lines;
-            let lines: Vec<_> = lines
-                .iter()
-                .map(|line| String::from_utf8_lossy(line))
-                .collect();
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|event| format!("{{\"on\":\"feed\",\"pid\":7,\"event\":{event}}}\n"))
-                .collect();
+            let mut lines = Vec::new();
+            read_events(feed, |_, line| {
+                lines.push(String::from_utf8_lossy(line).into_owned());
+                true
+            });
             assert_eq!(lines, expected, "{:?}", String::from_utf8_lossy(feed));
         }
         check(b"", &[]);
@@ -190,6 +297,7 @@ mod tests {
         check(b"{\"a\":\r1}\n{}\n", &["{}"]);
         check(b"{\"a\":\"\xff\"}\n{}\n", &["{}"]);
         check(b"\n{}\n", &["{}"]);
+        check(b"{\"id\":\"no number\"}\n{}\n", &["{}"]);
         check(
             b"{\"a\":\"</script>\\u2028\\u0000\"}\n",
             &["{\"a\":\"</script>\\u2028\\u0000\"}"],
@@ -197,5 +305,27 @@ mod tests {
         let mut endless = vec![b'x'; LINE_BYTES_MAX as usize + 5];
         endless.extend(b"\n{}\n");
         check(&endless, &[]);
+    }
+
+    #[test]
+    fn recording_ends_a_minute_after_the_last_page_was_closed() {
+        let feeds = Feeds::new(PathBuf::new());
+        let hello = br#"{"event":"hello","recording":true}"#;
+        let event = serde_json::from_slice(hello).expect("JSON");
+        feeds.pass_on(7, &event, hello);
+        let [one, two] = [(), ()].map(|()| Arc::new(Queue::default()));
+        let unattended = |seconds| {
+            let now = Instant::now() + Duration::from_secs(seconds);
+            feeds.lock().unattended(now)
+        };
+        assert_eq!(unattended(59), [0; 0]);
+        feeds.open(&one);
+        feeds.open(&two);
+        feeds.close(&one);
+        assert_eq!(unattended(99), [0; 0], "a page is open");
+        feeds.close(&two);
+        assert_eq!(unattended(59), [0; 0]);
+        assert_eq!(unattended(61), [7]);
+        assert_eq!(unattended(99), [0; 0], "it is switched off once");
     }
 }

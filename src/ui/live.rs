@@ -1,5 +1,5 @@
 //! What an open page is sent: one JSON document a line, for as long as it is open. Projects, interceptors, and the events of
-//! their feeds.
+//! their feeds: the kept ones first, those of one interceptor after the other, up to `{"on":"live"}`.
 //!
 //! The machine is examined only while a page is open, and a state is sent only when it changed. The page reads the lines from
 //! the body of an ordinary response: an `EventSource` cannot send the token in a field.
@@ -22,7 +22,7 @@ use crate::text::{Escaped, name, raw};
 
 use super::app_state::AppState;
 use super::queue::{Batch, Queue};
-use super::{feeds, response};
+use super::response;
 
 /// The stream of lines, until the page is closed.
 pub fn stream(app: &Arc<AppState>) -> Response {
@@ -36,11 +36,13 @@ pub fn stream(app: &Arc<AppState>) -> Response {
 
 fn write_lines(writer: &mut BodyWriter<'_>, app: &Arc<AppState>) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
+    app.feeds.iter().for_each(|feeds| feeds.open(&queue));
     let sent = spawn("projects", app, &queue, watch_projects)
         .and_then(|()| spawn("status", app, &queue, watch_status))
-        .and_then(|()| spawn("feeds", app, &queue, follow_feeds))
+        .and_then(|()| spawn("recorded", app, &queue, send_recorded))
         .and_then(|()| send(writer, &queue));
     queue.close();
+    app.feeds.iter().for_each(|feeds| feeds.close(&queue));
     sent
 }
 
@@ -111,10 +113,10 @@ fn watch_status(app: &AppState, queue: &Arc<Queue>) {
     }
 }
 
-fn follow_feeds(app: &AppState, queue: &Arc<Queue>) {
-    if let Some(folder) = &app.feeds {
-        feeds::follow(folder, queue);
-    }
+fn send_recorded(app: &AppState, queue: &Arc<Queue>) {
+    app.feeds
+        .iter()
+        .for_each(|feeds| feeds.send_recorded(queue));
 }
 
 fn projects(app: &AppState, registry: &Registry) -> Value {

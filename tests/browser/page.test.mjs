@@ -440,11 +440,15 @@ check('requests of real interceptors appear as they start, and end', async (home
     assert.match(repeated, /data: \[DONE\]/);
     await until('a fourth row', async () => await requestRow(page, 'chat').count() === 4);
 
-    // A page that is opened later gets what was recorded.
+    // A page that is opened later gets the requests, with the bodies that were recorded.
     await onPage(url, async (later) => {
       await later.keyboard.press('2');
       await button(later, 'Recording shop').waitFor();
-      await until('what was recorded', async () => await requestRow(later, 'chat').count() === 3);
+      await until('the requests', async () => await requestRow(later, 'chat').count() === 4);
+      await later.locator('#requests-list .row[aria-rowindex="2"]').click();
+      await later.locator('.message', { hasText: 'You said:' }).first().waitFor();
+      await later.locator('#requests-list .row[aria-rowindex="5"]').click();
+      await later.getByText('No body was recorded for this request').waitFor();
     });
     await button(page, 'Recording shop').click();
     await button(page, 'Record shop').waitFor();
@@ -633,8 +637,6 @@ check('what is shown is in the address, and Back leads to what was shown before'
     assert.equal(await page.getByLabel('Filter').inputValue(), 'bad');
     assert.equal(await page.locator('#requests select').inputValue(), 'shop:8888');
     assert.equal(await button(page, /^Errors/).getAttribute('aria-pressed'), 'true');
-    // The request is opened when it is known.
-    feed.exchange(2, { start: { path: '/v1/bad' }, head: { status: 500 }, end: { status: 500 } });
     await page.getByRole('heading', { name: 'POST /v1/bad' }).waitFor();
     // An open request stays open, whatever the filter shows.
     await page.getByLabel('Filter').fill('nothing');
@@ -648,6 +650,55 @@ check('what is shown is in the address, and Back leads to what was shown before'
     await until('the title', async () => await page.title() === 'ic');
   });
   await feed.end();
+});
+
+check('a page that is opened or reloaded has the last requests, and a link opens one', async (home) => {
+  const feed = new Feed(home, 4242);
+  const other = new Feed(home, 4343, { project: 'other', port: 10 });
+  const { url } = await home.ui();
+  const now = Date.now() / 1000;
+  const send = () => {
+    feed.exchange(1, { start: { at: now - 60 }, head: { status: 500 }, end: { status: 500, message: 'the model is overloaded' } });
+    feed.exchange(3, { start: { at: now - 40 } });
+    other.exchange(2, { start: { at: now - 50 } });
+  };
+  const both = (page) => until('both interceptors', async () => (await page.locator('#requests select').innerText()).split('\n').join() === 'All projects,played · 9,other · 10');
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await both(page);
+  });
+  send();
+  feed.send({ event: 'start', id: 4, at: now - 30, method: 'GET', path: '/v1/n4', fields: [] });
+  const rows = (page) => page.locator('#requests-list .row').evaluateAll((all) => all
+    .sort((a, b) => a.getAttribute('aria-rowindex') - b.getAttribute('aria-rowindex')).map((row) => row.querySelector('.what').textContent).join(' '));
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await until('all in the order of time', async () => await rows(page) === 'n4 n3 n2 n1');
+    await requestRow(page, 'n4').and(page.locator('[data-state=open]')).waitFor();
+    assert.equal(await page.title(), 'ic', 'old failures are none that were missed');
+    await requestRow(page, 'n1').click();
+    await page.locator('#requests aside', { hasText: 'the model is overloaded' }).waitFor();
+    // What an interceptor sends again after the connection to it was lost is not shown twice.
+    for (const one of [feed, other]) one.disconnect();
+    await until('each once', async () => {
+      send();
+      feed.exchange(5, { start: { at: now - 20 } });
+      other.exchange(6, { start: { at: now - 10 } });
+      return await rows(page) === 'n6 n5 n4 n3 n2 n1';
+    });
+    await feed.end();
+    await page.locator('#requests select option', { hasText: 'played · 9, ended' }).waitFor({ state: 'attached' });
+    await page.reload();
+    await page.getByRole('heading', { name: 'POST /v1/n1' }).waitFor();
+    await until('all but the one without an end', async () => await rows(page) === 'n6 n5 n3 n2 n1');
+    await page.locator('#requests select option', { hasText: 'played · 9, ended' }).waitFor({ state: 'attached' });
+    await button(page, 'Record other').waitFor();
+  });
+  await onPage(`${url.split('#')[0]}#/requests/all/4343-2`, async (page) => {
+    await page.getByLabel('Address or token').fill(url);
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'POST /v1/n2' }).waitFor();
+  }, { expects: /status of 401/ });
 });
 
 check('requests are sorted by a column, with the keyboard too, and the border of the pane moves', async (home) => {
@@ -743,6 +794,10 @@ check('a page keeps the last two thousand requests, and only visible rows are in
     await requestRow(page, '/last').waitFor();
     await feed.end();
     await requestRow(page, '/last').and(page.locator('[data-state=left]')).waitFor();
+    await page.reload();
+    await requestRow(page, /^n2210$/).waitFor();
+    await page.getByText('1\u2009999 requests').waitFor();
+    assert.ok(await page.locator('#requests-list .row').count() < 60);
   });
 });
 

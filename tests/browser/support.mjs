@@ -174,8 +174,13 @@ export class Feed {
         model: null, input_tokens: null, output_tokens: null, events: 0, first_event_ms: null, last_event_ms: null, ...end });
   }
 
-  end() {
+  disconnect() {
     for (const socket of this.listeners) socket.destroy();
+    this.listeners.clear();
+  }
+
+  end() {
+    this.disconnect();
     return new Promise((resolve) => this.server.close(resolve));
   }
 }

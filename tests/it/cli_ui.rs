@@ -675,7 +675,9 @@ fn the_lines_of_a_feed_are_forwarded_unchanged() {
     let home = home.with("XDG_RUNTIME_DIR", run);
     let interceptor = feed(&home, 7);
     let page = Page::start(&home);
-    let mut events = page.live().filter(|line| line["on"] == "feed");
+    let mut lines = page.live();
+    assert!(lines.any(|line| line["on"] == "live"));
+    let mut events = lines.filter(|line| line["on"] == "feed");
     let (mut told, _) = interceptor.accept().expect("the server connects");
     let lines = [
         HELLO,
@@ -700,21 +702,50 @@ fn the_lines_of_a_feed_are_forwarded_unchanged() {
 }
 
 #[test]
-fn feeds_are_read_only_while_a_page_is_open() {
+fn a_page_that_is_opened_later_is_sent_the_last_requests() {
+    #[track_caller]
+    fn check(page: &Page, expected: &[&str]) {
+        let events = page
+            .live()
+            .filter(|line| line["on"] == "feed" || line["on"] == "live");
+        let kept = events.take_while(|line| line["on"] != "live");
+        let kept: Vec<Value> = kept.map(|line| line["event"].clone()).collect();
+        let expected = expected.iter().map(|line| serde_json::from_str(line));
+        let expected: Vec<Value> = expected.map(|line| line.expect("JSON")).collect();
+        assert_eq!(kept, expected);
+    }
     let home = Home::new();
     let run = home.folder("run");
     let home = home.with("XDG_RUNTIME_DIR", run);
     let interceptor = feed(&home, 7);
     let page = Page::start(&home);
-    let mut live = page.live();
-    live.next().expect("an event arrives");
-    let (mut told, _) = interceptor.accept().expect("the server connects");
-    drop(live);
-    assert_eq!(
-        told.read(&mut [0]).expect("an end"),
-        0,
-        "the listener disconnects with the page"
-    );
+    let (mut told, _) = interceptor.accept().expect("it connects without a page");
+    let mut events = page.live().filter(|line| line["on"] == "feed");
+    let mut tell = |lines: &[&str], last: &str| {
+        told.write_all(format!("{}\n", lines.join("\n")).as_bytes())
+            .expect("it reads");
+        let is_last = |line: &Value| line["event"]["event"] == last;
+        assert!(events.any(|line| is_last(&line)), "the page gets {last}");
+    };
+    let start = r#"{"event":"start","id":1,"at":1.5,"path":"/v1/models"}"#;
+    let head = r#"{"event":"head","id":1,"status":200}"#;
+    let body = r#"{"event":"body","id":1,"side":"response","data":"x"}"#;
+    let end = r#"{"event":"end","id":1,"status":200}"#;
+    let second = r#"{"event":"start","id":2,"at":1.6}"#;
+    tell(&[HELLO, start, head, body, end], "end");
+    check(&page, &[HELLO, start, head, end]);
+    tell(&[second, r#"{"event":"bye"}"#], "bye");
+    check(&page, &[HELLO, start, head, end, second]);
+    drop(told);
+    // It connects again, and is sent again what the interceptor has kept.
+    let (mut told, _) = interceptor.accept().expect("it connects again");
+    let lines = [HELLO, start, head, end, r#"{"event":"live"}"#];
+    told.write_all(format!("{}\n", lines.join("\n")).as_bytes())
+        .expect("it reads");
+    let mut seen = events.map(|line| line["event"]["event"].clone());
+    let seen: Vec<Value> = seen.by_ref().take(3).collect();
+    assert_eq!(seen, ["closed", "hello", "live"]);
+    check(&page, &[HELLO, start, head, end]);
 }
 
 #[test]
@@ -726,20 +757,28 @@ fn recording_is_switched_in_the_selected_interceptor() {
     let page = Page::start(&home);
     let other = page.post("record", &json!({ "pid": 8, "on": true }));
     assert_eq!(other.0, 500, "{}", other.1);
-    let interceptor = std::thread::spawn(move || {
-        let (mut told, _) = interceptor.accept().expect("the server connects");
-        writeln!(told, "{HELLO}").expect("it reads");
-        let mut question = String::new();
-        BufReader::new(&told)
-            .read_line(&mut question)
-            .expect("text");
-        told.write_all(b"{\"event\":\"start\",\"id\":1}\n{\"event\":\"recording\",\"on\":true}\n")
-            .expect("it reads");
-        question
+    let (sender, questions) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // The other one that connects only listens.
+        for connection in interceptor.incoming() {
+            let (mut told, sender) = (connection.expect("it is open"), sender.clone());
+            std::thread::spawn(move || {
+                writeln!(told, "{HELLO}").expect("it reads");
+                let mut question = String::new();
+                BufReader::new(&told)
+                    .read_line(&mut question)
+                    .expect("text");
+                told.write_all(
+                    b"{\"event\":\"start\",\"id\":1}\n{\"event\":\"recording\",\"on\":true}\n",
+                )
+                .expect("it reads");
+                sender.send(question)
+            });
+        }
     });
     let answer = page.change("record", json!({ "pid": 7, "on": true }));
     assert_eq!(answer, json!({ "recording": true }));
-    let question = interceptor.join().expect("no failure");
+    let question = questions.recv().expect("it was asked");
     assert_eq!(question, "{\"record\":true}\n");
 }
 

@@ -178,11 +178,10 @@ const RULES: &[Rule] = &[
             "src/cli/run",
             // A file that only this user can read, on every Unix.
             "src/ui/auth.rs",
-            // Signals as bytes on a socket, and feeds, which are Unix sockets, on every Unix.
+            // Signals as bytes on a socket, and a folder that is watched.
             "src/cli/signals.rs",
             "src/cli/serve/all/watch.rs",
             "src/cli/serve/all/watch",
-            "src/ui/feeds.rs",
         ],
         words: &["target_os", "rustix::", "std::os::", "libc"],
         text: Text::Code,

@@ -9,7 +9,7 @@ use std::thread;
 use crate::cli::output::eprint_line;
 use crate::cli::settings::Environment;
 use crate::text::io_message;
-use crate::ui::{AppState, CODE_LIFE};
+use crate::ui::{AppState, CODE_LIFE, Feeds};
 
 /// Opens the page, with a code that is valid once. Failing to open it is not an error: its address was printed.
 pub fn in_browser(address: SocketAddr, app: &Arc<AppState>, environment: &Environment<'_>) {
@@ -19,6 +19,7 @@ pub fn in_browser(address: SocketAddr, app: &Arc<AppState>, environment: &Enviro
     let folder = app
         .feeds
         .as_deref()
+        .map(Feeds::folder)
         .ok_or_else(|| "no home folder".to_owned());
     let issue = |folder| app.auth.issue_code(address, folder);
     let file = match folder.and_then(|folder| issue(folder).map_err(|error| io_message(&error))) {

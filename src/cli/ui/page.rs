@@ -15,7 +15,7 @@ use crate::cli::settings::SourcedValue;
 use crate::cli::signals;
 use crate::httpd;
 use crate::text::io_message;
-use crate::ui::{AppState, Auth, Changes};
+use crate::ui::{AppState, Auth, Changes, Feeds};
 
 use super::open;
 
@@ -51,9 +51,16 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
         store,
         range,
         warn: |warning| report_damage(Some(warning)),
-        feeds: context.feed_folder(),
+        feeds: context
+            .feed_folder()
+            .map(|folder| Arc::new(Feeds::new(folder))),
         changes: Changes::default(),
     });
+    if let Some(feeds) = &app.feeds {
+        let could_not =
+            |error| Failure::could_not(format!("cannot start a thread: {}", io_message(&error)));
+        feeds.start().map_err(could_not)?;
+    }
     let stop = signals::signals()?;
     context.out.text(format_args!(
         "http://{address}/#token={}\n",
