@@ -40,8 +40,10 @@ pub mod snippet;
 pub mod status;
 pub mod stop;
 mod systemd_unit;
+pub mod table;
 pub mod tail;
 pub mod template;
+pub mod terminal;
 pub mod transfer;
 pub mod ui;
 

@@ -1,17 +1,16 @@
 //! Results on standard output, everything else on standard error.
 //!
 //! Decided here: a result that cannot be written is an error, but a closed pipe is not; and no byte of a path or of a peer
-//! reaches a terminal as a control character. The only escape codes are those that clear the screen for `--watch` and
-//! those of `ic tail`; `NO_COLOR` turns them off as well.
+//! reaches a terminal as a control character. The only escape codes are colours ([`table`](super::table)), which `NO_COLOR` turns
+//! off, and those with which `--watch` and `ic tail` overwrite what they have shown.
 
 use std::fmt;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
-use super::settings::Environment;
 use crate::cli::outcome::Failure;
 use crate::text::{Escaped, EscapedJson, io_message, redact};
 
@@ -76,25 +75,6 @@ impl Output {
         Ok(!self.reader_left)
     }
 
-    /// Clears the screen if standard output is a terminal and `NO_COLOR` is not set; returns whether it did.
-    ///
-    /// # Errors
-    ///
-    /// As [`Output::text`].
-    pub fn clear(&mut self, environment: &Environment<'_>) -> Result<bool, Failure> {
-        let is_screen = self.is_screen(environment);
-        if is_screen {
-            // Cursor to the upper left, then erase to the end.
-            self.text("\x1b[H\x1b[J")?;
-        }
-        Ok(is_screen)
-    }
-
-    /// Whether standard output is a terminal and `NO_COLOR` is not set.
-    pub fn is_screen(&self, environment: &Environment<'_>) -> bool {
-        environment.variable("NO_COLOR").is_none() && io::stdout().is_terminal()
-    }
-
     fn check(&mut self, written: io::Result<()>) -> Result<(), Failure> {
         match written {
             Ok(()) => Ok(()),
@@ -144,6 +124,13 @@ pub fn rounded(time: Duration) -> String {
         7200..172_800 => counted(seconds / 3600, "hour"),
         _ => counted(seconds / 86_400, "day"),
     }
+}
+
+/// Unix seconds as a time of day: `12:34:56Z`.
+pub fn clock(at: f64) -> String {
+    let seconds = at.rem_euclid(86_400.0) as u32;
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}Z", seconds % 60)
 }
 
 /// Formats JSON on one line, with carried bytes as lone surrogates and all control characters escaped.

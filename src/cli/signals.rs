@@ -4,10 +4,13 @@ use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::flag;
 
 use crate::cli::outcome::{Exit, Failure};
 use crate::text::io_message;
@@ -52,12 +55,44 @@ fn a_shell_ignores_hangup() -> bool {
 ///
 /// "Could not": no descriptor is left.
 pub(super) fn signals() -> Result<UnixStream, Failure> {
-    register().map_err(|error| {
-        Failure::could_not(format!(
-            "cannot receive signals: {}; socketpair(2) and sigaction(2) are needed",
-            io_message(&error)
-        ))
-    })
+    register(stop_signals()).map_err(|error| cannot_receive(&error))
+}
+
+fn cannot_receive(error: &io::Error) -> Failure {
+    Failure::could_not(format!(
+        "cannot receive signals: {}; socketpair(2) and sigaction(2) are needed",
+        io_message(error)
+    ))
+}
+
+/// The pauses of a command that repeats something until it is stopped. A terminal that gets another size ends one early.
+pub(super) struct Pauses(UnixStream);
+
+impl Pauses {
+    /// From here on, a signal to stop ends the process at once, with success.
+    ///
+    /// # Errors
+    ///
+    /// As [`signals`].
+    pub(super) fn new() -> Result<Pauses, Failure> {
+        let resized = || {
+            for &signal in stop_signals() {
+                let always = Arc::new(AtomicBool::new(true));
+                flag::register_conditional_shutdown(signal, 0, always)?;
+            }
+            register(&[SIGWINCH])
+        };
+        resized()
+            .map(Pauses)
+            .map_err(|error| cannot_receive(&error))
+    }
+
+    /// Waits for `time`.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let _ = self.0.set_read_timeout(Some(time));
+        // Interrupted by the signal, it fails before the byte is there; the next pause then ends early too.
+        let _ = self.0.read(&mut [0; 64]);
+    }
 }
 
 /// Runs `server` in a thread of its own until `stop`, as [`signals`] returns it, has something to read.
@@ -91,9 +126,9 @@ pub(super) fn run_until_signal(
     }
 }
 
-fn register() -> io::Result<UnixStream> {
+fn register(signals: &[i32]) -> io::Result<UnixStream> {
     let (read, write) = UnixStream::pair()?;
-    for &signal in stop_signals() {
+    for &signal in signals {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
     Ok(read)

@@ -16,6 +16,7 @@ use self::line::{End, Event, Start, Style};
 use super::mapping::command_for;
 use super::settings::PORT;
 use super::signals;
+use super::terminal::Terminal;
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
@@ -68,7 +69,8 @@ impl Tail {
         let (sender, receiver) = mpsc::channel();
         forward_signals(sender.clone())?;
         let style = Style {
-            is_screen: !self.json && context.out.is_screen(&context.environment),
+            is_screen: !self.json
+                && Terminal::of_output(&context.environment).is_some_and(|it| it.has_colour),
             names_project: feeds.len() > 1 || feeds.iter().any(|feed| !feed.hello.sites.is_empty()),
         };
         if style.is_screen {

@@ -180,6 +180,8 @@ const RULES: &[Rule] = &[
             "src/ui/auth.rs",
             // Signals as bytes on a socket, and a folder that is watched.
             "src/cli/signals.rs",
+            // The size of a terminal, on every Unix.
+            "src/cli/terminal.rs",
             "src/cli/serve/all/watch.rs",
             "src/cli/serve/all/watch",
         ],

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
+use crate::cli::output::clock;
 use crate::machine::feeds::Site;
 use crate::text::Escaped;
 
@@ -164,13 +165,6 @@ fn request(start: Option<&Start>) -> String {
         Some(_) => "(unreadable)".to_owned(),
         None => "(start not seen)".to_owned(),
     }
-}
-
-/// Formats Unix seconds as a time of day: `12:34:56Z`.
-fn clock(at: f64) -> String {
-    let seconds = at.rem_euclid(86_400.0) as u32;
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}Z", seconds % 60)
 }
 
 fn time(millis: f64) -> String {
