@@ -760,17 +760,25 @@ check('recorded requests are grouped by conversation', async (home) => {
   await feed.end();
 });
 
-check('a page keeps the last two thousand requests, and only visible rows are in the document', async (home) => {
+check('a page keeps the last two thousand of ten thousand requests, and only visible rows are in the document', async (home) => {
   const feed = new Feed(home, 4242);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
     await button(page, 'Record played').waitFor();
-    for (let id = 1; id <= 2200; id++) {
-      feed.exchange(id, { start: { at: 1_700_000_000 + id } });
-      // As fast as the page reads.
-      if (id % 100 === 0) await requestRow(page, new RegExp(`^n${id}$`)).waitFor();
-    }
+    const send = async (from, to) => {
+      for (let id = from; id <= to; id++) {
+        feed.exchange(id, { start: { at: 1_700_000_000 + id } });
+        // As fast as the page reads.
+        if (id % 200 === 0) await requestRow(page, new RegExp(`^n${id}$`)).waitFor();
+      }
+      const session = await page.context().newCDPSession(page);
+      await session.send('HeapProfiler.collectGarbage');
+      return (await session.send('Runtime.getHeapUsage')).usedSize / 1e6;
+    };
+    const early = await send(1, 3000);
+    const late = await send(3001, 10_000);
+    assert.ok(late < early * 1.1, `${early} MB after 3000 requests, ${late} MB after 10000`);
     await page.getByText('the last 2\u2009000 are kept').waitFor();
     assert.ok(await page.locator('#requests-list .row').count() < 60);
     // The visible rows stay in place while others wait.
@@ -779,17 +787,17 @@ check('a page keeps the last two thousand requests, and only visible rows are in
     const inView = () => page.evaluate(() => document.elementFromPoint(400, 400).closest('.row').querySelector('.what').textContent);
     await until('rows', () => page.evaluate(() => Boolean(document.elementFromPoint(400, 400).closest('.row'))));
     const before = await inView();
-    for (let id = 2201; id <= 2210; id++) feed.exchange(id, { start: { at: 1_700_000_000 + id } });
+    for (let id = 10_001; id <= 10_010; id++) feed.exchange(id, { start: { at: 1_700_000_000 + id } });
     await button(page, '↑ 10 new').waitFor();
     assert.equal(await list.evaluate((scroller) => scroller.scrollTop), 3000);
     assert.equal(await inView(), before);
     await button(page, '↑ 10 new').click();
-    await requestRow(page, /^n2210$/).waitFor();
+    await requestRow(page, /^n10010$/).waitFor();
     assert.equal(await list.evaluate((scroller) => scroller.scrollTop), 0);
     feed.send({ event: 'lost', count: 7 });
     await page.getByText('7 lines missed').waitFor();
     // Requests that are open when the interceptor ends are not shown as in flight.
-    feed.send({ event: 'start', id: 9999, at: 1_800_000_000, method: 'GET', path: '/last', fields: [] });
+    feed.send({ event: 'start', id: 99_999, at: 1_800_000_000, method: 'GET', path: '/last', fields: [] });
     await list.evaluate((scroller) => (scroller.scrollTop = 0));
     await requestRow(page, '/last').waitFor();
     await feed.end();

@@ -80,8 +80,13 @@ export class Columns {
 
   /** `level`: 0 in a plain list, 1 for a conversation or a request of its own, 2 for a request of a conversation. */
   updateRow(row, one, level, isUnfolded) {
-    const { cells } = row;
     const duration = durationOf(one, this.axis.now);
+    this.updateBars(row, one, duration);
+    // Only the bars of a request that has ended depend on others.
+    const state = [one, one.revision, level, isUnfolded];
+    if (one.outcome && state.every((part, place) => part === row.state?.[place])) return;
+    row.state = state;
+    const { cells } = row;
     const message = one.members ? '' : messageOf(one);
     setAttr(row, 'data-state', stateOf(one));
     setAttr(row, 'data-class', one.status ? String(Math.floor(one.status / 100)) : null);
@@ -106,7 +111,6 @@ export class Columns {
     setText(cells.tokens, one.members ? '' : tokens(one));
     setAttr(cells.tokens, 'title', tokens(one) && exactTokens(one));
     setText(cells.pace, one.members ? '' : pace(one));
-    this.updateBars(row, one, duration);
   }
 
   updateLine(row, one) {

@@ -148,37 +148,48 @@ export class List {
     const { top, height, row: rowHeight } = this.view;
     const first = Math.max(0, Math.floor(top / rowHeight) - 4);
     const last = Math.min(this.items.length, Math.ceil((top + height) / rowHeight) + 4);
-    this.before?.(this.items.slice(first, last));
-    const stale = new Set(this.rows.keys());
-    for (let place = first; place < last; place++) {
-      const item = this.items[place];
+    const inView = this.items.slice(first, last);
+    this.before?.(inView);
+    const keys = new Set(inView.map(this.key));
+    const stale = [...this.rows].filter(([key]) => !keys.has(key));
+    for (const [offset, item] of inView.entries()) {
+      const place = first + offset;
       const key = this.key(item);
-      const row = this.rows.get(key) ?? this.createRow(key);
-      stale.delete(key);
+      const row = this.rows.get(key) ?? this.rowFor(key, stale);
       const at = `translateY(${place * rowHeight}px)`;
       if (row.style.transform !== at) row.style.transform = at;
       setAttr(row, 'aria-rowindex', place + 2);
       setAttr(row, 'aria-selected', key === this.active);
       this.update(row, item);
     }
-    for (const key of stale) {
-      this.rows.get(key).remove();
+    for (const [key, row] of stale) {
+      row.remove();
       this.rows.delete(key);
     }
     setAttr(this.scroller, 'aria-activedescendant', this.rows.has(this.active) ? `${this.id}-${this.active}` : null);
   }
 
-  createRow(key) {
-    const row = h('.row', { role: 'row', id: `${this.id}-${key}` });
+  /** A row for an item, one of the `stale` ones if there are any: a new one costs more. */
+  rowFor(key, stale) {
+    const place = stale.findLastIndex(([, row]) => !row.contains(document.activeElement));
+    const [old, row] = place < 0 ? [null, this.createRow()] : stale.splice(place, 1)[0];
+    this.rows.delete(old);
+    this.rows.set(key, row);
+    row.key = key;
+    row.id = `${this.id}-${key}`;
+    return row;
+  }
+
+  createRow() {
+    const row = h('.row', { role: 'row' });
     // A finger may be about to scroll: its click counts. For a mouse, the row below it may be another one before the click.
     row.addEventListener('pointerdown', (event) => {
       if (event.button !== 0 || event.pointerType === 'touch' || event.target.closest('button, a')) return;
-      this.pressed = key;
-      this.choose(key, true);
+      this.pressed = row.key;
+      this.choose(row.key, true);
     });
-    row.addEventListener('click', () => this.pressed === key || this.choose(key, true));
-    this.create(row, () => this.items[this.places.get(key)]);
-    this.rows.set(key, row);
+    row.addEventListener('click', () => this.pressed === row.key || this.choose(row.key, true));
+    this.create(row, () => this.items[this.places.get(row.key)]);
     this.spacer.append(row);
     return row;
   }

@@ -21,6 +21,9 @@ const KINDS = [
   ['left', 'Client left', (one) => one.outcome === 'client_gone'],
 ];
 
+/** Between two drawings of updates: a list that changes more often cannot be read. */
+const PAUSE_MS = 100;
+
 export class Requests {
   constructor(element, ask) {
     this.ask = ask;
@@ -44,6 +47,7 @@ export class Requests {
     this.onMove = () => {};
     this.onUnseen = () => {};
     this.unseen = 0;
+    this.drawnAt = -PAUSE_MS;
     this.build(element);
     // Updates the durations of requests in flight.
     setInterval(() => this.isShown && this.exchanges.all.some((one) => !one.outcome) && this.draw(), 250);
@@ -84,13 +88,13 @@ export class Requests {
 
   receive(message) {
     this.exchanges.receive(message);
-    this.draw();
+    this.drawSoon();
   }
 
   /** Counts lines that were dropped on the way. */
   addLost(number) {
     this.exchanges.lost += number;
-    this.draw();
+    this.drawSoon();
   }
 
   reset() {
@@ -143,12 +147,21 @@ export class Requests {
 
   // The list.
 
+  /** Draws after an update, at once if that is the first one for a while. */
+  drawSoon() {
+    const pause = this.drawnAt + PAUSE_MS - performance.now();
+    if (pause <= 0) this.draw();
+    else this.timer ??= setTimeout(() => this.draw(), pause);
+  }
+
   draw() {
     if (!this.isShown || this.isDue) return;
     this.isDue = true;
-    // At most once per frame, however many lines arrive.
     requestAnimationFrame(() => {
       this.isDue = false;
+      this.drawnAt = performance.now();
+      clearTimeout(this.timer);
+      this.timer = null;
       this.drawNow();
     });
   }
