@@ -1,7 +1,8 @@
-//! The two parsers of the live feed for bytes of a peer: the observer of bodies and the commands of a subscriber.
+//! The parsers of bodies and commands outside of HTTP: the observer of the live feed, its commands, and the end marks of streams.
 
 use std::fmt;
 
+use interceptor::serve::end_mark::EndMark;
 use interceptor::serve::feed::command::{self, Command, TooLong};
 use interceptor::serve::feed::observe::{BodyFormat, BodySummary, Count, Kind, Observer};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -40,6 +41,16 @@ pub fn feed(input: &[u8]) {
                 }
             }
         }
+    }
+    for is_contents in [false, true] {
+        let ends = |step: usize| {
+            let mut mark = EndMark::new(is_contents);
+            input.chunks(step).for_each(|piece| mark.read_data(piece));
+            mark.sent();
+            mark.is_sent()
+        };
+        let whole = ends(input.len().max(1));
+        assert_eq!([ends(1), ends(7)], [whole; 2], "contents: {is_contents}");
     }
     let read = |step: usize| {
         let (mut buffer, mut commands) = (Vec::new(), Vec::new());

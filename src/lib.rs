@@ -33,7 +33,8 @@
 //!    tries its addresses in turn (`happy_eyeballs`), and performs the TLS handshake (`tls`) where the target is `https`.
 //! 4. Two futures run side by side: `serve::exchange::upload` sends the request and waits for the client to disconnect,
 //!    `serve::exchange::download` passes the response on. `serve::relay` moves bodies (large ones by `serve::transfer`, which
-//!    leaves them in the kernel where it can), `serve::tunnel` what follows a 101.
+//!    leaves them in the kernel where it can), `serve::tunnel` what follows a 101. [`serve::end_mark`] says whether a client that
+//!    disconnects within an event stream has all of it.
 //! 5. [`http::connection`] decides whether each connection serves another request.
 //!
 //! Each error is one row of a table, with its status, code, message and whether a retry can help: those of the message in

@@ -10,6 +10,7 @@ mod clients;
 pub(crate) mod conn;
 mod deadline;
 mod descriptors;
+pub mod end_mark;
 mod error;
 mod event;
 mod exchange;

@@ -162,7 +162,7 @@ fn response_counters(metrics: &Metrics) -> String {
         "# HELP ic_requests_failed_total Requests with a status of 400 or above, or a response that broke off.\n\
          # TYPE ic_requests_failed_total counter\n\
          ic_requests_failed_total {}\n\
-         # HELP ic_requests_client_gone_total Requests whose client disconnected before the end of the response.\n\
+         # HELP ic_requests_client_gone_total Requests whose client disconnected before the end of the response, or the end mark of an event stream.\n\
          # TYPE ic_requests_client_gone_total counter\n\
          ic_requests_client_gone_total {}\n",
         metrics.failed.get(),

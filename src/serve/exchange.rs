@@ -155,9 +155,9 @@ fn exchange<'a>(
         };
         in_flight.end(status, is_failed, request.age());
         match result {
-            Ok((status, next)) => {
-                report_response(status, next, request, site);
-                Ending::Next(next)
+            Ok((status, ending)) => {
+                report_response(status, &ending, request, site);
+                ending
             }
             Err(ExchangeError {
                 fault,
@@ -178,13 +178,13 @@ fn exchange<'a>(
     }
 }
 
-/// Sends a request on and its response back; returns the response's status.
+/// Sends a request on and its response back; returns the response's status, and what becomes of the client's connection.
 fn forward<'a>(
     connection: &'a mut Connection,
     request: &'a Request,
     out: &'a mut Scratch,
     site: &'a Site,
-) -> impl Future<Output = Result<(u16, AfterResponse), ExchangeError>> {
+) -> impl Future<Output = Result<(u16, Ending), ExchangeError>> {
     async move {
         let (client, pinned) = (&mut connection.client, &mut connection.pinned);
         let origin_limit = site.service.clock.deadline();
@@ -223,13 +223,16 @@ fn forward<'a>(
                         let origin = kept.take().filter(|_| !body.has_passed_trailers());
                         *pinned = keep(origin, completion.persistence, site);
                     }
-                    return Ok((status, next));
+                    return Ok((status, Ending::Next(next)));
                 }
                 Err(fault) if attempt.restart_after(&fault) => {
                     log::debug!("the kept connection was closed; sending the request again");
                     kept = None;
                 }
                 Err(fault) => {
+                    if let Some(status) = attempt.status_at_end_mark(&fault) {
+                        return Ok((status, Ending::Reset));
+                    }
                     return Err(ExchangeError {
                         fault,
                         response_status: attempt.response_status.get(),
@@ -399,11 +402,16 @@ async fn close(connection: Connection) {
 }
 
 /// Tells the feed, the metrics and the log of a response that was passed on.
-fn report_response(status: u16, next: AfterResponse, request: &Request, site: &Site) {
+fn report_response(status: u16, ending: &Ending, request: &Request, site: &Site) {
     if let Some(trace) = &request.trace {
-        let outcome = match next {
-            AfterResponse::Tunnel => Outcome::Tunnel,
-            AfterResponse::KeepAlive | AfterResponse::Close(_) => Outcome::Complete,
+        let outcome = match ending {
+            Ending::Next(AfterResponse::Tunnel) => Outcome::Tunnel,
+            Ending::Next(_) | Ending::Refuse(_) => Outcome::Complete,
+            Ending::Reset => {
+                // The client disconnected at the end mark: nothing of the body is missing.
+                trace.tap(Side::Response).end();
+                Outcome::Complete
+            }
         };
         trace.complete(outcome, status);
     }

@@ -31,7 +31,8 @@
 //! - `added` are pairs like `fields`: what the target gets in addition to the client's fields or in place of those of that name,
 //!   as `Host`, `Via` and the identification. Null where the request is refused.
 //! - `path` has the names of a query, without values. Values of fields that hold secrets, and secrets in other texts, are `…`.
-//! - `outcome` is `complete`, `client_gone` (the client disconnected or stopped reading), `origin_cut` (the target closed within
+//! - `outcome` is `complete` (also where the client disconnected at the [end mark](super::end_mark) of an event stream without a
+//!   content coding), `client_gone` (the client disconnected before that, or stopped reading), `origin_cut` (the target closed within
 //!   its response), `refused` (the request was not served, or only in part, because of the client), `error` (the target sent no
 //!   response; `error` is the value of `x-ic-error`) or `tunnel` (the tunnel has ended).
 //! - A request has failed if its status is 400 or above, or its outcome `origin_cut`, `error` or `refused`: in the metrics, `ic status`
@@ -86,4 +87,4 @@ pub(crate) use self::event::{InstanceInfo, Outcome, Side};
 pub(crate) use self::hub::Hub;
 pub(crate) use self::socket::{FeedSocket, OwnSocket, PendingLease, Publisher, is_private};
 pub use self::socket::{create_private, sweep};
-pub(crate) use self::trace::{BodyTap, RequestStart, Trace};
+pub(crate) use self::trace::{BodyTap, RequestStart, Trace, body_format};

@@ -3,6 +3,7 @@
 //! Each piece is written as it arrives; the next is read when it has been written, which is all the back-pressure that there
 //! is. The relay knows no framing: it asks the [`Body`].
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
@@ -10,6 +11,7 @@ use std::task::{Context, Poll};
 use super::buffers::{Buffer, Scratch};
 use super::conn::{Filled, Reader, WriteError, WriteErrorKind, Writer};
 use super::deadline::{Deadline, InactivityTimeout};
+use super::end_mark::EndMark;
 use super::feed::BodyTap;
 use super::metrics::Counter;
 use super::reactor;
@@ -51,6 +53,8 @@ pub struct RelayOptions<'a, F> {
     pub bytes: &'a Counter,
     /// Observes what has been written, for the feed.
     pub tap: Option<BodyTap<'a>>,
+    /// Follows an event stream to its end.
+    pub end_mark: Option<&'a RefCell<EndMark>>,
 }
 
 /// Passes on what is left of `body`.
@@ -94,11 +98,18 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
                 }
                 continue;
             }
+            let before = *body;
             let (used, passes) = next_piece(from.bytes(), body, options.mode)?;
+            if let Some(mark) = options.end_mark {
+                mark.borrow_mut().read(before, &from.bytes()[..used]);
+            }
             if passes {
                 let bytes = &from.bytes()[..used];
                 to.write_within(bytes, options.inactivity).await?;
                 options.bytes.add(used as u64);
+            }
+            if let Some(mark) = options.end_mark {
+                mark.borrow_mut().sent();
             }
             if let Some(tap) = options.tap {
                 tap.observe(&from.bytes()[..used]);
@@ -117,7 +128,7 @@ async fn fill<F>(
     options: &RelayOptions<'_, F>,
     is_flood: bool,
 ) -> Result<Filled, RelayError> {
-    let is_observed = options.tap.is_some_and(BodyTap::wants_bytes);
+    let is_observed = options.end_mark.is_some() || options.tap.is_some_and(BodyTap::wants_bytes);
     if is_flood && !is_observed && transfer::worth(body.opaque()) {
         // In a box: few bodies are large.
         return Box::pin(transfer_flood(from, to, body, options)).await;

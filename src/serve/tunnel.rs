@@ -101,6 +101,7 @@ async fn relay_one(
         },
         bytes,
         tap,
+        end_mark: None,
     };
     let mut rest = Body::new(Framing::UntilClose);
     to.begins_message();

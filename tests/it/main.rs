@@ -181,6 +181,8 @@ mod http_metrics;
 // The live feed: its events, and that subscribers cannot disturb requests.
 mod http_feed;
 mod http_feed_models;
+// Event streams whose client disconnects at the end mark.
+mod http_end_marks;
 // Start, stop, signals, log.
 mod http_process;
 // Service managers: readiness, stopping, socket activation, and the idle exit.

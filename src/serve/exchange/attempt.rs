@@ -1,11 +1,12 @@
 //! One attempt to send a request and to pass its response on: what the upload and the download know of each other.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 
 use crate::http::connection::{AfterResponse, Persistence};
 use crate::serve::buffers::Outgoing;
 use crate::serve::conn::WriteErrorKind;
 use crate::serve::deadline::{Deadline, InactivityTimeout, Limits};
+use crate::serve::end_mark::EndMark;
 use crate::serve::error::{ClientError, ForwardError, UpstreamError};
 use crate::serve::exchange::request::Request;
 use crate::serve::site::Site;
@@ -24,6 +25,8 @@ pub struct Attempt<'a> {
     pub progress: Cell<RequestProgress>,
     /// The status of the final response whose start the client has been sent.
     pub response_status: Cell<Option<u16>>,
+    /// Follows the response if it is an event stream that may be complete before its body ends.
+    pub end_mark: OnceCell<RefCell<EndMark>>,
     /// Interim responses that have arrived.
     pub interim: Cell<usize>,
     /// The client has been sent a 100.
@@ -68,6 +71,7 @@ impl<'a> Attempt<'a> {
             out: Cell::new(Some(out)),
             progress: Cell::new(RequestProgress::Nothing),
             response_status: Cell::new(None),
+            end_mark: OnceCell::new(),
             interim: Cell::new(0),
             has_continued: Cell::new(false),
             was_reset: Cell::new(false),
@@ -77,6 +81,15 @@ impl<'a> Attempt<'a> {
     /// Whether the client has been sent the start of a final response.
     pub fn has_response(&self) -> bool {
         self.response_status.get().is_some()
+    }
+
+    /// The response's status if the client has all of it but the end of its framing, and disconnected: no fault.
+    pub fn status_at_end_mark(&self, fault: &ForwardError) -> Option<u16> {
+        let has_left = matches!(fault, ForwardError::Client(ClientError::Gone));
+        let mark = self.end_mark.get().filter(|_| has_left)?;
+        self.response_status
+            .get()
+            .filter(|_| mark.borrow().is_sent())
     }
 
     /// Whether the whole request has been sent.

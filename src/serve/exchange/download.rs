@@ -1,5 +1,6 @@
 //! The download of an exchange: reads the response from the origin and passes it on to the client.
 
+use std::cell::RefCell;
 use std::future::Future;
 
 use crate::http::body::Body;
@@ -10,6 +11,7 @@ use crate::http::head::Version;
 use crate::serve::buffers::{Outgoing, Scratch};
 use crate::serve::conn::{Reader, Writer};
 use crate::serve::deadline::Deadline;
+use crate::serve::end_mark::EndMark;
 use crate::serve::error::{ForwardError, UpstreamError};
 use crate::serve::exchange::attempt::{Attempt, Completion, client_fault};
 use crate::serve::exchange::response::{Response, read_response};
@@ -25,7 +27,7 @@ impl Attempt<'_> {
     ) -> impl Future<Output = Result<Completion, ForwardError>> {
         async move {
             let (response, mut body) = self.pass_head(&mut origin, client).await?;
-            let Response { status, kind } = &response;
+            let Response { status, kind, .. } = &response;
             let ResponseKind::Final(head) = kind else {
                 return Ok(Completion {
                     status: *status,
@@ -40,6 +42,7 @@ impl Attempt<'_> {
                 inactivity: self.inactivity(self.limits.origin),
                 bytes: &self.site.metrics.bytes_down,
                 tap: self.request.tap(Side::Response),
+                end_mark: self.end_mark.get(),
             };
             match relay::relay(&mut origin, client, &mut body, options).await {
                 // After a reset, the end of the connection is not the end of a body that only an end completes.
@@ -78,11 +81,18 @@ impl Attempt<'_> {
         if let ResponseKind::Final(head) = &response.kind {
             body = Body::of_response(head.framing);
             let drops_trailer = |name: &str| head.nominated.has(name);
+            let before = body;
             let taken = body
                 .take_ready(origin.bytes(), head.mode, drops_trailer, &mut out)
                 .map_err(UpstreamError::Malformed)?;
             if let Some(tap) = self.request.tap(Side::Response) {
                 tap.observe(&origin.bytes()[..taken]);
+            }
+            if response.is_open_stream {
+                let mut mark = EndMark::new(self.request.streams_contents);
+                mark.read(before, &origin.bytes()[..taken]);
+                // An attempt has one final response that is passed on.
+                let _ = self.end_mark.set(RefCell::new(mark));
             }
             origin.consume(taken);
         }
@@ -96,6 +106,9 @@ impl Attempt<'_> {
         self.write_to_client(client, out, self.limits.origin)
             .await?;
         self.site.metrics.bytes_down.add(len);
+        if let Some(mark) = self.end_mark.get() {
+            mark.borrow_mut().sent();
+        }
         Ok((response, body))
     }
 

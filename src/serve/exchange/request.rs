@@ -57,6 +57,8 @@ pub struct Request {
     pub may_wait: bool,
     /// Fields that its trailer section must not bring back.
     nominated: NominatedFields,
+    /// It asks for a stream of Gemini's contents.
+    pub streams_contents: bool,
     /// Repeating it changes nothing (RFC 9110 §9.2.2).
     pub is_idempotent: bool,
     /// The page of the interceptor itself that it asks for.
@@ -248,6 +250,7 @@ fn take_request(
         framing: forwarded.framing,
         may_wait: may_wait(&forwarded, site),
         nominated: forwarded.nominated,
+        streams_contents: path.ends_with(":streamGenerateContent"),
         is_idempotent: matches!(
             method,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"

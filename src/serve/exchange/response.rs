@@ -4,18 +4,22 @@ use std::io;
 
 use crate::http::forward::{self, ExchangeState, ResponseError, ResponseKind};
 use crate::http::framing::Framing;
-use crate::http::head::Slots;
+use crate::http::head::{Field, Slots};
 use crate::http::scan::Scan;
 use crate::http::{Parsed, Sender};
 use crate::serve::buffers::Scratch;
 use crate::serve::conn::{Filled, Reader};
 use crate::serve::error::{ForwardError, UpstreamError};
 use crate::serve::exchange::attempt::Attempt;
+use crate::serve::feed::body_format;
+use crate::serve::feed::observe::BodyFormat;
 
 /// A response head that has been rewritten.
 pub struct Response {
     pub status: u16,
     pub kind: ResponseKind,
+    /// Its body is an event stream that does not announce its length: its client may disconnect at the end mark.
+    pub is_open_stream: bool,
 }
 
 /// Reads a response head; returns it, and what is written of it for the client. That exists only from then on: many exchanges may
@@ -90,9 +94,15 @@ fn take_response(
     }
     let response = Response {
         status: forwarded.head.status,
+        is_open_stream: is_open_stream(&forwarded.kind, forwarded.head.fields),
         kind: forwarded.kind,
     };
     Ok(Parsed::Complete((response, forwarded.head.len)))
+}
+
+fn is_open_stream(kind: &ResponseKind, fields: &[Field<'_>]) -> bool {
+    matches!(kind, ResponseKind::Final(head) if matches!(head.framing, Framing::Chunked | Framing::UntilClose))
+        && body_format(fields) == Some(BodyFormat::EventStream)
 }
 
 /// RFC 9110 §15.5.8.

@@ -107,6 +107,7 @@ impl Attempt<'_> {
             inactivity,
             bytes: &site.metrics.bytes_up,
             tap: request.tap(Side::Request),
+            end_mark: None,
         };
         match relay::relay(client, origin, body, options).await {
             Ok(()) => {

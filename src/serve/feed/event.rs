@@ -134,7 +134,7 @@ pub enum Side {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The whole response was sent.
+    /// The whole response was sent, or an event stream to its end mark.
     Complete,
     /// The client disconnected, or stopped reading.
     ClientGone,

@@ -23,10 +23,16 @@ impl BodyFormat {
     /// Returns the format that a `Content-Type` names, if it is one of these.
     pub fn of(content_type: &str) -> Option<BodyFormat> {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
-        match essence.to_ascii_lowercase().as_str() {
-            "text/event-stream" => Some(BodyFormat::EventStream),
-            "application/json" => Some(BodyFormat::Json),
-            other => other.ends_with("+json").then_some(BodyFormat::Json),
+        let is = |name: &str| essence.eq_ignore_ascii_case(name);
+        let suffix = essence.get(essence.len().saturating_sub("+json".len())..);
+        if is("text/event-stream") {
+            Some(BodyFormat::EventStream)
+        } else if is("application/json")
+            || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+        {
+            Some(BodyFormat::Json)
+        } else {
+            None
         }
     }
 }

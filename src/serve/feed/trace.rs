@@ -470,7 +470,7 @@ fn new_recorded_body(hub: &Hub) -> Option<RecordedBody> {
 static NO_SUMMARY: BodySummary = BodySummary::NONE;
 
 /// Returns how a body with these fields is read; `None` if it cannot be, also because of a content coding.
-fn body_format(fields: &[Field<'_>]) -> Option<BodyFormat> {
+pub fn body_format(fields: &[Field<'_>]) -> Option<BodyFormat> {
     let content_type = http::values(fields, "content-type").next()?;
     BodyFormat::of(std::str::from_utf8(content_type).ok()?)
         .filter(|_| content_coding(fields).is_none())
