@@ -15,13 +15,13 @@
 //! | `start` | the head of a request has been read: `id`, `at`, `port`, `connection`, `client`, `method`, `path`, `version`, `fields`, `added`, `length`, `upgrade` |
 //! | `head` | the head of the target's response has been read; once more if the request is then sent again: `id`, `at`, `status`, `reason`, `fields`, `length`, `ttfb_ms`, `model` |
 //! | `progress` | at most four times a second for each exchange, and once its model is known: `id`, `request_bytes`, `response_bytes`, `events`, `model` |
-//! | `body` | a body has ended while recording is on: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`, `omitted`), `data`, `truncated`, `total` |
+//! | `body` | a body has ended while recording is on, or the watched one has grown: `id`, `side` (`request`, `response`), `encoding` (`utf8`, `base64`, `omitted`), `data`, `truncated`, `total` |
 //! | `end` | the exchange has ended: `id`, `at`, `port`, `duration_ms`, `ttfb_ms`, `request_bytes`, `response_bytes`, `outcome`, `status`, `error`, `message`, `model`, `input_tokens`, `cached_tokens`, `output_tokens`, `cost`, `turns`, `events`, `first_event_ms`, `last_event_ms` |
 //! | `recording` | recording was switched: `on` |
 //! | `live` | the lines before it were published before the subscription, those behind it are new |
 //! | `lost` | the subscriber is too slow: `count` lines are missing here |
 //! | `full` | last, after `hello`: there are `listeners` subscribers already |
-//! | `bye` | last: the interceptor stops, or the port is not served any more |
+//! | `bye` | last: the interceptor stops, the port is not served any more, or the watched response is complete |
 //! | `yielded` | `port` is left to the subscriber; no other event follows |
 //!
 //! - In the `hello` of a process that serves many ports `port`, `project` and `path` are null, and `sites` has an element for each
@@ -55,8 +55,9 @@
 //!
 //! `{"record":true}` and `{"record":false}` switch recording, for all ports of the process. `{"port":N}`: from now on only the lines
 //! about this port are sent, after a `hello` and a `live` of their own. `{"yield":N}`: a process that serves many ports does not listen on this one
-//! for as long as the subscriber is connected; `yielded` says that it is free. `bye` ends both where the port is not served. Other lines of up to 4 KiB are ignored; a longer line ends the
-//! connection, and so does closing the sending half.
+//! for as long as the subscriber is connected; `yielded` says that it is free. `bye` ends both where the port is not served.
+//! `{"watch":ID}`: from now on only `body` lines with the recorded whole lines of the response of that exchange are sent, at most four
+//! a second. Other lines of up to 4 KiB are ignored; a longer line ends the connection, and so does closing the sending half.
 //!
 //! # Recording
 //!

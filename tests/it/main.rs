@@ -181,6 +181,7 @@ mod http_metrics;
 // The live feed: its events, and that subscribers cannot disturb requests.
 mod http_feed;
 mod http_feed_models;
+mod http_feed_watch;
 // Event streams whose client disconnects at the end mark.
 mod http_end_marks;
 // Start, stop, signals, log.

@@ -15,6 +15,8 @@ pub enum Command {
     Port(u16),
     /// Leave this port to the subscriber for as long as it is connected.
     Yield(u16),
+    /// Send only the response of the exchange with this id, as it is recorded.
+    Watch(u64),
 }
 
 /// Calls `act` with each command in the complete lines of `bytes`. Lines that are no command are ignored. Returns how many bytes
@@ -42,6 +44,7 @@ fn parse(line: &[u8]) -> Option<Command> {
         .map(Command::Record)
         .or_else(|| port("port").map(Command::Port))
         .or_else(|| port("yield").map(Command::Yield))
+        .or_else(|| Some(Command::Watch(line.get("watch")?.as_u64()?)))
 }
 
 /// The longest line, without its end; many times what a command needs.
@@ -49,7 +52,7 @@ const LINE_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use super::Command::{Port, Record, Yield};
+    use super::Command::{Port, Record, Watch, Yield};
     use super::*;
 
     #[track_caller]
@@ -87,6 +90,8 @@ mod tests {
         check("a port", "{\"port\":8889}\n", Ok(&[Port(8889)]));
         check("no port", "{\"port\":65536}\n{\"port\":-1}\n", Ok(&[]));
         check("a lease", "{\"yield\":8889}\n", Ok(&[Yield(8889)]));
+        check("an exchange", "{\"watch\":7}\n", Ok(&[Watch(7)]));
+        check("no exchange", "{\"watch\":-1}\n", Ok(&[]));
     }
 
     #[test]

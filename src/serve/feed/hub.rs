@@ -3,15 +3,15 @@
 //! Publishing never waits for a subscriber. No task runs while the state is borrowed: a waker only schedules its task.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
 use super::event::{Event, InstanceInfo, Line};
-use super::record::{ByteBudget, Recording};
+use super::record::{ByteBudget, OpenBody, RecordedBody, Recording};
 
 /// Where exchanges publish their events and subscribers receive them.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Hub {
     state: RefCell<State>,
     /// Limits the bytes of recorded bodies that are not complete yet.
     pub body_budget: Rc<ByteBudget>,
+    /// The responses that are being recorded, by the ids of their exchanges.
+    responses: RefCell<HashMap<u64, Weak<RefCell<RecordedBody>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +101,24 @@ impl Hub {
             }
         }
         state.queue(line, |queue| queue.wants(port));
+    }
+
+    /// Lets others watch the response of an exchange while it is recorded, until [`Hub::hide`].
+    pub fn show(&self, id: u64, response: &OpenBody) {
+        let response = Rc::downgrade(response);
+        self.responses.borrow_mut().insert(id, response);
+    }
+
+    /// The response of an exchange is complete.
+    pub fn hide(&self, id: u64) {
+        self.responses.borrow_mut().remove(&id);
+    }
+
+    /// Returns the response of an exchange while it is recorded; of one that has no response yet, an empty one.
+    pub fn open_response(&self, id: u64) -> Option<OpenBody> {
+        let responses = self.responses.borrow();
+        let response = responses.get(&id).filter(|_| self.is_recording())?;
+        response.upgrade()
     }
 
     /// Publishes that a port is served, or is served differently.

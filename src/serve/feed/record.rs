@@ -1,13 +1,13 @@
 //! What is kept while recording is on, and its limits.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::event::Line;
+use super::event::{Event, Line, Side};
 use crate::text::redact;
 
 /// The last exchanges, as the lines that were published of them.
@@ -85,10 +85,15 @@ impl ByteBudget {
     }
 }
 
+/// A body that is being recorded, for its exchange and for those that watch it.
+pub type OpenBody = Rc<RefCell<RecordedBody>>;
+
 /// The start of a body, as far as the limits allow.
 #[derive(Debug)]
 pub struct RecordedBody {
     bytes: Vec<u8>,
+    /// The bytes of the body, kept or not.
+    total: u64,
     is_truncated: bool,
     is_omitted: bool,
     budget: Rc<ByteBudget>,
@@ -98,6 +103,7 @@ impl RecordedBody {
     pub fn new(budget: &Rc<ByteBudget>) -> RecordedBody {
         RecordedBody {
             bytes: Vec::new(),
+            total: 0,
             is_truncated: false,
             is_omitted: false,
             budget: Rc::clone(budget),
@@ -106,6 +112,7 @@ impl RecordedBody {
 
     /// Appends the next bytes of the body, as far as there is room.
     pub fn append(&mut self, bytes: &[u8]) {
+        self.total += bytes.len() as u64;
         if self.is_truncated {
             return;
         }
@@ -115,8 +122,9 @@ impl RecordedBody {
         self.is_truncated = granted < bytes.len();
     }
 
-    /// Stops the recording of this body: its next bytes are not available.
-    pub fn truncate(&mut self) {
+    /// Counts bytes of the body that are not available. What follows them is not kept.
+    pub fn skip(&mut self, count: u64) {
+        self.total += count;
         self.is_truncated = true;
     }
 
@@ -131,25 +139,53 @@ impl RecordedBody {
         self.is_truncated
     }
 
-    /// Returns the body without its keys, and its encoding: `utf8` where it is text without control characters other than
-    /// those of lines and tables, else `base64`; `omitted` without data.
-    pub fn encoded(&self) -> (&'static str, String) {
+    /// Returns the event with the body, without its keys. `is_complete`: its end has come.
+    pub fn line(&self, id: u64, side: Side, is_complete: bool) -> Line {
+        self.line_of(
+            self.bytes.len(),
+            id,
+            side,
+            self.is_truncated || !is_complete,
+        )
+    }
+
+    /// How many of the kept bytes are whole lines. A secret that has come in part is not always recognised; one within a line is.
+    fn whole_lines_len(&self) -> usize {
+        let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        let last = self.bytes.iter().rposition(is_line_end);
+        last.map_or(0, |last| last + 1)
+    }
+
+    fn line_of(&self, len: usize, id: u64, side: Side, truncated: bool) -> Line {
+        let (encoding, data) = self.encoded(&self.bytes[..len], truncated);
+        let event = Event::Body {
+            id,
+            side,
+            encoding,
+            data: &data,
+            truncated,
+            total: self.total,
+        };
+        event.line()
+    }
+
+    /// Returns the body and its encoding: `utf8` where it is text without control characters other than those of lines and
+    /// tables, else `base64`; `omitted` without data.
+    fn encoded(&self, bytes: &[u8], is_truncated: bool) -> (&'static str, String) {
         if self.is_omitted {
             return ("omitted", String::new());
         }
-        let text = match std::str::from_utf8(&self.bytes) {
+        let text = match std::str::from_utf8(bytes) {
             // Truncated within a character.
-            Err(error) if self.is_truncated && error.error_len().is_none() => {
-                std::str::from_utf8(&self.bytes[..error.valid_up_to()])
+            Err(error) if is_truncated && error.error_len().is_none() => {
+                std::str::from_utf8(&bytes[..error.valid_up_to()])
             }
             text => text,
         };
         match text {
-            Ok(text) if !has_control_characters(text) => {
-                ("utf8", redact::text(text, self.is_truncated))
-            }
+            Ok(text) if !has_control_characters(text) => ("utf8", redact::text(text, is_truncated)),
             _ => {
-                let shown = redact::bytes(&self.bytes, self.is_truncated);
+                let shown = redact::bytes(bytes, is_truncated);
                 ("base64", BASE64_STANDARD.encode(shown))
             }
         }
@@ -159,6 +195,35 @@ impl RecordedBody {
 impl Drop for RecordedBody {
     fn drop(&mut self) {
         self.budget.release(self.bytes.len());
+    }
+}
+
+/// What has been shown of a body that grows: its whole lines. All of them are read again for secrets each time, because one may
+/// depend on a line before it. So that this takes time linear in the length, they are shown when they have grown by a sixteenth, or
+/// have stopped growing.
+#[derive(Debug, Default)]
+pub struct Growth {
+    /// The bytes that there were when it was last looked at.
+    seen: usize,
+    shown: usize,
+}
+
+impl Growth {
+    /// Returns the event with what is kept of the body by now, if it is to be shown.
+    pub fn next_line(&mut self, id: u64, side: Side, body: &RecordedBody) -> Option<Line> {
+        let len = body.whole_lines_len();
+        let is_due = self.is_due(len);
+        is_due.then(|| body.line_of(len, id, side, true))
+    }
+
+    fn is_due(&mut self, len: usize) -> bool {
+        let has_stopped = std::mem::replace(&mut self.seen, len) == len;
+        let growth = len.abs_diff(self.shown);
+        let is_due = growth > 0 && (has_stopped || growth >= self.shown / 16);
+        if is_due {
+            self.shown = len;
+        }
+        is_due
     }
 }
 
@@ -244,8 +309,7 @@ mod tests {
         let check = |why: &str, bytes: &[u8], is_truncated: bool, (encoding, data): (&str, &str)| {
             let mut body = RecordedBody::new(&Rc::default());
             body.append(bytes);
-            body.is_truncated = is_truncated;
-            assert_eq!(body.encoded(), (encoding, data.to_owned()), "{why}");
+            assert_eq!(body.encoded(bytes, is_truncated), (encoding, data.to_owned()), "{why}");
         };
         check("nothing", b"", false, ("utf8", ""));
         check("text", "a\r\n\té".as_bytes(), false, ("utf8", "a\r\n\té"));
@@ -259,6 +323,50 @@ mod tests {
         check("bytes", b"\xff\xfe", true, ("base64", "//4="));
         check("a key among bytes", b"\xff sk-0123456789abcdef", false, ("base64", "/yDigKY="));
         check("a key among control characters", b"\0 sk-0123456789abcdef", false, ("base64", "ACDigKY="));
+    }
+
+    #[test]
+    fn no_beginning_of_a_growing_body_shows_a_part_of_a_secret() {
+        for secret in [
+            r#"{"text":"use sk-proj-qwWm3Zx9Lk2Vb8Nt now"}"#,
+            r#"{"a":"Authorization: Bearer qwWm3Zx9Lk2Vb8Nt0123","b":1}"#,
+            r#"{"a":"Bearer qwWm3Zx9Lk2Vb8Nt0123"}"#,
+            r#"{"api_key":"qwWm3Zx9Lk2Vb8Nt","b":1}"#,
+            "password=qwWm3Zx9Lk2Vb8Nt&a=b",
+            "https://me:qwWm3Zx9Lk2Vb8Nt@example.com/ x",
+            "-----BEGIN PRIVATE KEY-----\nqwWm3Zx9\nLk2Vb8Nt\n-----END PRIVATE KEY-----",
+        ] {
+            let text = format!("data: before\n\ndata: {secret}\n\ndata: behind\n\n");
+            let mut body = RecordedBody::new(&Rc::default());
+            let mut growth = Growth::default();
+            let mut last = None;
+            for byte in text.bytes() {
+                body.append(&[byte]);
+                let line = growth.next_line(1, Side::Response, &body);
+                for part in ["qwW", "3Zx9", "Lk2V", "b8Nt"] {
+                    assert!(!line.iter().any(|line| line.contains(part)), "{line:?}");
+                }
+                last = line.or(last);
+            }
+            let last = last.unwrap_or_default();
+            assert!(last.contains("before") && last.contains("behind"), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_growing_body_is_shown_when_it_has_grown_by_a_sixteenth_or_stops() {
+        let shown = |lengths: &[usize]| {
+            let mut growth = Growth::default();
+            let is_due = |len: &&usize| growth.is_due(**len);
+            lengths.iter().filter(is_due).copied().collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&[0, 0, 1, 1, 2]), [1, 2]);
+        assert_eq!(shown(&[1600, 1601, 1699, 1700, 1700]), [1600, 1700]);
+        assert_eq!(shown(&[1600, 1601, 1601, 1601]), [1600, 1601]);
+        assert_eq!(shown(&[1600, 5, 5]), [1600, 5], "another response");
+        let all: Vec<usize> = (0..=1 << 20).step_by(64).collect();
+        let sum: usize = shown(&all).iter().sum();
+        assert!(sum < 20 << 20, "{sum}");
     }
 
     #[test]

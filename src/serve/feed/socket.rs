@@ -19,8 +19,9 @@ use rustix::process::{Pid, test_kill_process};
 use smol::future;
 
 use super::command::{self, Command};
-use super::event::{Event, InstanceInfo, Line, unix_time};
+use super::event::{Event, InstanceInfo, Line, Side, unix_time};
 use super::hub::{Hub, Subscriber};
+use super::record::Growth;
 use crate::serve::conn::{Conn, Filled, Reader, Stream, Writer};
 use crate::serve::listen::{self, SocketFile};
 use crate::serve::peer;
@@ -190,7 +191,7 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publis
     let (mut reader, writer) = conn.split();
     let first = |recording| hello(&publisher.instance(), publisher.sites(), recording);
     let wanted = match hub.subscribe(first) {
-        // One that holds a lease is sent no events: as a subscriber, it would make each request cost more.
+        // One that holds a lease or watches an exchange gets no other events: as a subscriber, it would make each request cost more.
         Ok(subscriber) => publish(&mut reader, writer, subscriber, &hub, &*publisher).await,
         // Nor does it need room among the subscribers.
         Err(lines) => {
@@ -204,7 +205,9 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publis
             future::or(read_commands(&mut reader, |_| {}), late).await
         }
     };
-    if let Some(port) = wanted {
+    if let Some(Command::Watch(id)) = wanted {
+        future::or(show_response(writer, &hub, id), wait_for_end(reader)).await;
+    } else if let Some(Command::Yield(port)) = wanted {
         let lease = publisher.lease(port).await;
         let answer = match lease {
             Some(_) => Event::Yielded { port },
@@ -222,15 +225,15 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publis
     }
 }
 
-/// Sends the subscriber what is published, and runs its commands, until it disconnects, nothing follows, or it asks for a port,
-/// which is returned.
+/// Sends the subscriber what is published, and runs its commands, until it disconnects, nothing follows, or it asks for something
+/// else, which is returned.
 async fn publish(
     reader: &mut Reader<'_>,
     writer: Writer<'_>,
     subscriber: Subscriber,
     hub: &Hub,
     publisher: &dyn Publisher,
-) -> Option<u16> {
+) -> Option<Command> {
     let act = |command| match command {
         Command::Record(on) => hub.set_recording(on),
         Command::Port(port) => {
@@ -238,7 +241,7 @@ async fn publish(
             let hello = instance.map(|it| hello(&it, None, hub.is_recording()));
             subscriber.select(port, hello);
         }
-        Command::Yield(_) => {}
+        Command::Yield(_) | Command::Watch(_) => {}
     };
     let mut writing = pin!(write_lines(writer, &subscriber));
     let written = async {
@@ -265,13 +268,13 @@ fn hello(instance: &InstanceInfo, sites: Option<Vec<InstanceInfo>>, recording: b
     event.line()
 }
 
-/// Calls `act` with each command until the peer disconnects or sends a line that is too long. Returns the port that it wants to
-/// have, as soon as it asks for one.
-async fn read_commands(reader: &mut Reader<'_>, act: impl Fn(Command)) -> Option<u16> {
+/// Calls `act` with each command until the peer disconnects or sends a line that is too long. Returns the command that ends the
+/// subscription, as soon as there is one.
+async fn read_commands(reader: &mut Reader<'_>, act: impl Fn(Command)) -> Option<Command> {
     let mut wanted = None;
     while let Ok(Filled::Some) = reader.fill().await {
         let used = command::read(reader.bytes(), |command| match command {
-            Command::Yield(port) => wanted = Some(port),
+            Command::Yield(_) | Command::Watch(_) => wanted = Some(command),
             command => act(command),
         });
         match used {
@@ -283,6 +286,23 @@ async fn read_commands(reader: &mut Reader<'_>, act: impl Fn(Command)) -> Option
         }
     }
     None
+}
+
+/// Writes what is recorded of an exchange's response as it grows, until it is complete or the peer disconnects.
+async fn show_response(writer: Writer<'_>, hub: &Hub, id: u64) {
+    let mut growth = Growth::default();
+    while let Some(response) = hub.open_response(id) {
+        let line = growth.next_line(id, Side::Response, &response.borrow());
+        drop(response);
+        if let Some(line) = line
+            && writer.write_all(line.as_bytes()).await.is_err()
+        {
+            return;
+        }
+        Timer::at(Instant::now() + WATCH_INTERVAL).await;
+    }
+    // One that has disconnected needs no end.
+    let _ = writer.write_all(Event::Bye.line().as_bytes()).await;
 }
 
 /// Waits until the peer disconnects.
@@ -308,6 +328,9 @@ async fn write_lines(writer: Writer<'_>, subscriber: &Subscriber) {
 
 /// The version of the protocol, in the hello.
 const PROTOCOL: u32 = 1;
+
+/// Between two looks at a response that is watched.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long one that is no subscriber may take to ask for a port.
 const LATE_COMMAND_MAX: Duration = Duration::from_secs(1);

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::event::{Event, Fields, Outcome, Side, unix_time};
+use super::event::{Event, Fields, Line, Outcome, Side, unix_time};
 use super::hub::{Hub, Retention};
 use super::observe::{BodyFormat, BodySummary, Observer, model_in_path};
-use super::record::RecordedBody;
+use super::record::{OpenBody, RecordedBody};
 use crate::http;
 use crate::http::body::Body;
 use crate::http::chunked::Piece;
@@ -74,7 +74,7 @@ struct BodyTrace {
     /// Bytes of data so far, without framing.
     bytes: u64,
     observer: Option<Observer>,
-    recorded: Option<RecordedBody>,
+    recorded: Option<OpenBody>,
     /// An error document, as far as it has come.
     error: Option<Vec<u8>>,
     /// When its first and last server-sent event came, in milliseconds.
@@ -129,13 +129,15 @@ impl Trace {
             upgrade: upgrade.as_deref(),
         };
         hub.publish(port, Retention::ExchangeStart(id), &event.line());
+        let response = BodyTrace::new(Framing::Empty, &[], new_recorded_body(hub));
+        response.show(id, hub);
         Trace {
             hub: Rc::clone(hub),
             port,
             id,
             began,
             request: RefCell::new(BodyTrace::new(framing, fields, new_recorded_body(hub))),
-            response: RefCell::new(BodyTrace::new(Framing::Empty, &[], None)),
+            response: RefCell::new(response),
             response_head: Cell::new(None),
             path_model,
             cost: Cell::new(None),
@@ -155,6 +157,7 @@ impl Trace {
         let mut response = BodyTrace::new(framing, head.fields, new_recorded_body(&self.hub));
         let is_error = head.status >= 400 && body_format(head.fields) == Some(BodyFormat::Json);
         response.error = is_error.then(Vec::new);
+        response.show(self.id, &self.hub);
         *self.response.borrow_mut() = response;
         let reason = head.status_and_reason.get(4..).unwrap_or_default();
         let model = self.model();
@@ -211,6 +214,7 @@ impl Trace {
         self.has_ended.set(true);
         self.publish_body(Side::Request);
         self.publish_body(Side::Response);
+        self.hub.hide(self.id);
         let model = self.model();
         let (request, response) = (self.request.borrow(), self.response.borrow());
         let (requested, responded) = (request.summary(), response.summary());
@@ -293,33 +297,26 @@ impl Trace {
     /// Publishes the recorded body of `side`, once.
     fn publish_body(&self, side: Side) {
         let mut trace = self.body(side).borrow_mut();
-        let Some(mut recorded) = trace.recorded.take() else {
+        let Some(recorded) = trace.recorded.take() else {
             return;
         };
-        if trace.bytes == 0 || !self.hub.is_recording() {
-            return;
+        if trace.bytes > 0 && self.hub.is_recording() {
+            let is_complete = trace.body.is_complete();
+            let line = recorded.borrow().line(self.id, side, is_complete);
+            self.publish_line(&line);
         }
-        if !trace.body.is_complete() {
-            recorded.truncate();
-        }
-        let (encoding, data) = recorded.encoded();
-        let event = Event::Body {
-            id: self.id,
-            side,
-            encoding,
-            data: &data,
-            truncated: recorded.is_truncated(),
-            total: trace.bytes,
-        };
-        self.publish(&event);
     }
 
     fn publish(&self, event: &Event<'_>) {
         // The last subscriber may have left since the trace was started.
         if self.hub.is_active(self.port) {
-            let retention = Retention::Exchange(self.id);
-            self.hub.publish(self.port, retention, &event.line());
+            self.publish_line(&event.line());
         }
+    }
+
+    fn publish_line(&self, line: &Line) {
+        let retention = Retention::Exchange(self.id);
+        self.hub.publish(self.port, retention, line);
     }
 
     /// Returns the milliseconds since the request's first byte, to the microsecond.
@@ -370,20 +367,16 @@ impl BodyTap<'_> {
             Some(None) => self.side == Side::Response || !self.trace.knows_model(),
             None => false,
         };
-        let records = |recorded: &RecordedBody| !recorded.is_truncated();
+        let records = |recorded: &OpenBody| !recorded.borrow().is_truncated();
         observes || trace.error.is_some() || trace.recorded.as_ref().is_some_and(records)
     }
 }
 
 impl BodyTrace {
-    fn new(
-        framing: Framing,
-        fields: &[Field<'_>],
-        mut recorded: Option<RecordedBody>,
-    ) -> BodyTrace {
+    fn new(framing: Framing, fields: &[Field<'_>], recorded: Option<OpenBody>) -> BodyTrace {
         let is_coded = content_coding(fields).is_some();
-        if let Some(recorded) = recorded.as_mut().filter(|_| is_coded) {
-            recorded.omit();
+        if let Some(recorded) = recorded.as_ref().filter(|_| is_coded) {
+            recorded.borrow_mut().omit();
         }
         BodyTrace {
             // The lenient one for both: the relay has judged the framing.
@@ -393,6 +386,13 @@ impl BodyTrace {
             recorded,
             error: None,
             events: None,
+        }
+    }
+
+    /// Lets others watch what is recorded of this response.
+    fn show(&self, id: u64, hub: &Hub) {
+        if let Some(recorded) = &self.recorded {
+            hub.show(id, recorded);
         }
     }
 
@@ -427,8 +427,8 @@ impl BodyTrace {
         if let Some(observer) = &mut self.observer {
             observer.skip();
         }
-        if let Some(recorded) = &mut self.recorded {
-            recorded.truncate();
+        if let Some(recorded) = &self.recorded {
+            recorded.borrow_mut().skip(count);
         }
     }
 
@@ -437,8 +437,8 @@ impl BodyTrace {
         if let Some(observer) = &mut self.observer {
             observer.observe(data);
         }
-        if let Some(recorded) = &mut self.recorded {
-            recorded.append(data);
+        if let Some(recorded) = &self.recorded {
+            recorded.borrow_mut().append(data);
         }
         let fits = |error: &Vec<u8>| error.len() + data.len() <= ERROR_BYTES_MAX;
         self.error = self.error.take().filter(fits).map(|mut error| {
@@ -462,9 +462,9 @@ impl BodyTrace {
     }
 }
 
-fn new_recorded_body(hub: &Hub) -> Option<RecordedBody> {
+fn new_recorded_body(hub: &Hub) -> Option<OpenBody> {
     hub.is_recording()
-        .then(|| RecordedBody::new(&hub.body_budget))
+        .then(|| Rc::new(RefCell::new(RecordedBody::new(&hub.body_budget))))
 }
 
 static NO_SUMMARY: BodySummary = BodySummary::NONE;
