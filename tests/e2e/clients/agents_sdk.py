@@ -1,4 +1,4 @@
-"""An agent of the openai-agents library with one tool. Usage: agents_sdk.py BASE-URL PROMPT"""
+"""An agent of the openai-agents library with one tool. Usage: agents_sdk.py PROMPT, with OPENAI_BASE_URL"""
 
 import asyncio
 import sys
@@ -13,9 +13,9 @@ def look(what: str) -> str:
     return f"looked at {what}"
 
 
-async def main(base_url, prompt):
+async def main(prompt):
     agents.set_tracing_disabled(True)
-    agents.set_default_openai_client(openai.AsyncOpenAI(base_url=base_url, max_retries=0))
+    agents.set_default_openai_client(openai.AsyncOpenAI(max_retries=0))
     agent = agents.Agent(name="reader", model="gpt-5", tools=[look])
     running = agents.Runner.run_streamed(agent, prompt)
     async for _ in running.stream_events():
