@@ -16,7 +16,8 @@
 //!   it finds is the new base of the change.
 //!
 //! A text that the Python tool read before a change and writes later than that cannot be told from a change that it
-//! intends; only a lock around its read and write could prevent that.
+//! intends; only a lock around its read and write could prevent that. And what it writes into the unlinked file is missing from the
+//! registry until our writer has found it, some milliseconds later.
 
 mod claim;
 mod error;

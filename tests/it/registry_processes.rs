@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use fs2::FileExt;
-use interceptor::registry::store::Claim;
+use interceptor::registry::store::{Claim, StoreError};
 use interceptor::registry::{Port, PortRange, Project, Registry, Store};
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
@@ -40,40 +42,64 @@ fn sixty_four_processes_at_once_lose_no_mapping_and_share_no_port() {
     );
 }
 
+/// A loss is possible where the other program overwrites the file later than the store watches for it: no writer can prevent that.
+/// So it says when it was held up, and a run with such a delay is made again.
 #[test]
 fn neither_ic_nor_the_python_tool_loses_a_mapping_of_the_other() {
+    const RUNS_MAX: u32 = 20;
     for (name, other) in [("a stand-in", None), ("python3", Some("python3"))] {
         if other.is_some_and(|program| Command::new(program).arg("-V").output().is_err()) {
             eprintln!("skipped: no {name} here");
             continue;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("port_registry.json");
-        // The Python tool creates a missing file, which is not tested here.
-        fs::write(&file, Registry::default().to_text()).unwrap();
-        let given = watch(&file, || {
-            let other = match other {
-                None => start("other_tool", &file, "/other/", 150),
-                Some(program) => Command::new(program)
-                    .arg(concat!(
-                        env!("CARGO_MANIFEST_DIR"),
-                        "/tests/it/python_tool.py"
-                    ))
-                    .arg(&file)
-                    .args(["/other/", "150"])
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .map(|child| Running { child })
-                    .unwrap(),
-            };
-            let mut children: Vec<_> = (0..4)
-                .map(|number| start("allocate", &file, &format!("/p/{number}-"), 25))
-                .collect();
-            children.push(other);
-            children.into_iter().flat_map(finish).collect::<Vec<_>>()
-        });
-        check_all_there(&file, &given, 150 + 4 * 25);
+        let is_proved = (0..RUNS_MAX).any(|_| ic_beside(other));
+        assert!(is_proved, "{name} was held up in each of {RUNS_MAX} runs");
     }
+}
+
+/// Runs the other program, or its stand-in, beside `ic`. Returns false if it was held up, so that the run proves nothing.
+fn ic_beside(other: Option<&str>) -> bool {
+    let folder = in_memory();
+    let file = folder.path().join("port_registry.json");
+    // The Python tool creates a missing file, which is not tested here.
+    fs::write(&file, Registry::default().to_text()).unwrap();
+    let (given, said) = watch(&file, || {
+        let other = match other {
+            None => start("other_tool", &file, "/other/", 150),
+            Some(program) => Command::new(program)
+                .arg(concat!(
+                    env!("CARGO_MANIFEST_DIR"),
+                    "/tests/it/python_tool.py"
+                ))
+                .arg(&file)
+                .args(["/other/", "150"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .map(|child| Running { child })
+                .unwrap(),
+        };
+        let children: Vec<_> = (0..4)
+            .map(|number| start("allocate_patiently", &file, &format!("/p/{number}-"), 25))
+            .collect();
+        let mut given: Vec<Port> = children.into_iter().flat_map(finish).collect();
+        let said = output(other);
+        given.extend(ports(&said));
+        (given, said)
+    });
+    if said.lines().any(|line| line == LATE) {
+        return false;
+    }
+    check_all_there(&file, &given, 150 + 4 * 25);
+    true
+}
+
+/// What the other program writes when it was held up between its read and its write.
+const LATE: &str = "late";
+
+/// A folder in memory where the system has one: on a disk that others keep busy, opening a file to overwrite it can take half a
+/// second.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 #[test]
@@ -183,10 +209,11 @@ fn watch<R>(file: &Path, work: impl FnOnce() -> R) -> R {
             }
             assert!(seen > 0);
         });
-        let result = work();
+        // Also when `work` panics: the scope waits for the reader.
+        let result = panic::catch_unwind(AssertUnwindSafe(work));
         done.store(true, Ordering::Relaxed);
         reader.join().unwrap();
-        result
+        result.unwrap_or_else(|panic| panic::resume_unwind(panic))
     })
 }
 
@@ -277,7 +304,16 @@ fn start(role: &str, file: &Path, prefix: &str, count: usize) -> Running {
 }
 
 /// The ports that a child has reported.
-fn finish(mut running: Running) -> Vec<Port> {
+fn finish(running: Running) -> Vec<Port> {
+    ports(&output(running)).collect()
+}
+
+fn ports(output: &str) -> impl Iterator<Item = Port> {
+    output.lines().filter_map(|line| line.parse().ok())
+}
+
+/// What a child has written until its end.
+fn output(mut running: Running) -> String {
     let mut output = String::new();
     running
         .child
@@ -288,9 +324,6 @@ fn finish(mut running: Running) -> Vec<Port> {
         .unwrap();
     assert!(running.child.wait().unwrap().success(), "{output}");
     output
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .collect()
 }
 
 #[test]
@@ -307,14 +340,21 @@ fn child() {
             .unwrap()
     };
     match variable("IC_TEST_ROLE").as_str() {
-        "allocate" => {
+        // "patiently": where the lock is not free for 10 s, which changes nothing and is reported, it tries again.
+        role @ ("allocate" | "allocate_patiently") => {
             let store = Store::new(file);
             for number in 0..count {
                 let project = Project::recorded(Path::new(&format!("{prefix}{number}"))).unwrap();
                 let allocate = |registry: &mut Registry| {
                     registry.allocate(&project, PortRange::DEFAULT, |_| true)
                 };
-                say(store.update(allocate).unwrap().value.unwrap().port);
+                let updated = loop {
+                    match store.update(allocate) {
+                        Err(StoreError::Busy(_)) if role == "allocate_patiently" => {}
+                        updated => break updated.unwrap(),
+                    }
+                };
+                say(updated.value.unwrap().port);
             }
         }
         "other_tool" => {
@@ -344,9 +384,33 @@ mod other_tool {
     use super::*;
 
     pub fn allocate(file: &Path, project: &str) -> Port {
-        let mut registry = read(file);
+        loop {
+            let (registry, read_at) = read(file);
+            if let Some(port) = allocate_in(registry, read_at, file, project) {
+                wait_until_recorded(file, project);
+                return port;
+            }
+        }
+    }
+
+    /// The tool is started anew for each project, which takes longer than `ic` takes to find a mapping in a file that it has replaced.
+    fn wait_until_recorded(file: &Path, project: &str) {
+        let since = Instant::now();
+        while read(file).0["mappings"].get(project).is_none() {
+            assert!(since.elapsed() < RECORDED_WITHIN, "{project} is lost");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// `None`: it was held up, and has not changed the file.
+    fn allocate_in(
+        mut registry: Value,
+        read_at: Instant,
+        file: &Path,
+        project: &str,
+    ) -> Option<Port> {
         if let Some(port) = registry["mappings"].get(project) {
-            return port.to_string().parse().unwrap();
+            return port.to_string().parse().ok();
         }
         let taken: BTreeMap<String, u16> =
             serde_json::from_value(registry["mappings"].clone()).unwrap();
@@ -362,29 +426,40 @@ mod other_tool {
         }
         registry["mappings"][project] = json!(port);
         registry["next_available"] = json!(after(port));
-        write(file, &registry);
-        Port::try_from(port).unwrap()
+        write(file, &registry, read_at).then(|| Port::try_from(port).unwrap())
     }
 
-    fn read(file: &Path) -> Value {
+    fn read(file: &Path) -> (Value, Instant) {
+        // Before it is opened: what is read later from a file that was replaced meanwhile is as old as that.
+        let read_at = Instant::now();
         let mut file = File::open(file).unwrap();
         FileExt::lock_shared(&file).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
-        serde_json::from_str(&text).unwrap()
+        (serde_json::from_str(&text).unwrap(), read_at)
     }
 
-    fn write(file: &Path, registry: &Value) {
-        // Truncates the file before it is locked.
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(file)
-            .unwrap();
+    /// Returns false if too much time has passed since the read: then nothing is written.
+    fn write(file: &Path, registry: &Value, read_at: Instant) -> bool {
+        let mut file = OpenOptions::new().write(true).open(file).unwrap();
+        if read_at.elapsed() > WRITES_WITHIN / 2 {
+            return false;
+        }
+        // Emptied before it is locked.
+        file.set_len(0).unwrap();
+        if read_at.elapsed() > WRITES_WITHIN {
+            println!("\n{LATE}");
+        }
         FileExt::lock_exclusive(&file).unwrap();
         file.write_all(serde_json::to_string_pretty(registry).unwrap().as_bytes())
             .unwrap();
         file.sync_all().unwrap();
+        true
     }
+
+    /// For a machine that is busy.
+    const RECORDED_WITHIN: Duration = Duration::from_secs(60);
+
+    /// The time for which the store watches for another program that has read the file before its change.
+    const WRITES_WITHIN: Duration = Duration::from_millis(5);
 }
