@@ -13,6 +13,7 @@ mod live;
 mod queue;
 mod response;
 mod server;
+mod watch;
 
 pub use self::app_state::{AppState, Changes};
 pub use self::auth::{Auth, CODE_LIFE};

@@ -233,6 +233,15 @@ impl Feed {
         self.command(&json!({ "record": on }))
     }
 
+    /// From now on the lines are those of the response of one exchange.
+    ///
+    /// # Errors
+    ///
+    /// The connection has failed.
+    pub fn watch(&self, id: u64) -> io::Result<()> {
+        self.command(&json!({ "watch": id }))
+    }
+
     fn command(&self, command: &Value) -> io::Result<()> {
         let mut stream = self.stream.get_ref();
         stream.write_all(format!("{command}\n").as_bytes())

@@ -81,7 +81,8 @@ fn parsed<R: DeserializeOwned>(
     change(app, request)
 }
 
-fn malformed() -> Response {
+/// The answer to a request that no page sends.
+pub fn malformed() -> Response {
     response::error(400, "the request is malformed; reload the page")
 }
 

@@ -62,6 +62,9 @@ const ASSETS: &[(&str, Asset)] = &[
     ("/answer.js", asset!(SCRIPT, "answer.js")),
     ("/messages.js", asset!(SCRIPT, "messages.js")),
     ("/images.js", asset!(SCRIPT, "images.js")),
+    ("/answer_view.js", asset!(SCRIPT, "answer_view.js")),
+    ("/texts.js", asset!(SCRIPT, "texts.js")),
+    ("/server.js", asset!(SCRIPT, "server.js")),
 ];
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ pub fn record(folder: &Path, pid: u32, on: bool) -> io::Result<()> {
 }
 
 /// Longer than the largest recorded body with every byte escaped.
-const LINE_BYTES_MAX: u64 = 16 << 20;
+pub const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// Between two searches for interceptors: short, so that the first request of a new one is usually seen.
 const PAUSE: Duration = Duration::from_millis(300);

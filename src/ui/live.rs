@@ -149,4 +149,4 @@ fn projects(app: &AppState, registry: &Registry) -> Value {
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest time without a line, and half the time in which a disconnect is noticed.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+pub const HEARTBEAT: Duration = Duration::from_secs(2);

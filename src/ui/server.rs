@@ -15,7 +15,7 @@ use crate::httpd::{Handler, Response, field};
 
 use super::app_state::AppState;
 use super::assets::{self, Asset};
-use super::{api, live, response};
+use super::{api, live, response, watch};
 
 /// What an admitted request asks for.
 pub enum Route {
@@ -27,6 +27,8 @@ pub enum Route {
     Live,
     /// The registry as a file.
     Export,
+    /// The response of a request that is open, as it grows.
+    Watch,
     /// A change, by its name.
     Change(String),
 }
@@ -83,6 +85,7 @@ impl Handler for AppState {
             Route::Session => api::session(self, &body),
             Route::Live => live::stream(self),
             Route::Export => api::export(self),
+            Route::Watch => watch::stream(self, &body),
             Route::Change(name) => api::change(self, &name, &body),
         }
     }
@@ -129,6 +132,7 @@ impl AppState {
             ("GET", "live") => Ok(Route::Live),
             ("GET", "export") => Ok(Route::Export),
             ("GET", _) => Err(response::error(404, NOT_FOUND)),
+            ("POST", "watch") => Ok(Route::Watch),
             ("POST", name) => Ok(Route::Change(name.to_owned())),
             _ => Err(response::error(405, "use GET or POST")),
         }
@@ -139,7 +143,7 @@ impl AppState {
 fn body_bytes_max(route: &Route) -> u64 {
     match route {
         Route::Asset(_) | Route::Live | Route::Export => 0,
-        Route::Session => SESSION_BYTES_MAX,
+        Route::Session | Route::Watch => SESSION_BYTES_MAX,
         Route::Change(name) if name == "import" => IMPORT_BYTES_MAX,
         Route::Change(_) => CHANGE_BYTES_MAX,
     }
@@ -184,7 +188,7 @@ const IMPORT_BYTES_MAX: u64 = (AppState::BODY_MIB_MAX as u64) << 20;
 /// Two of the longest paths, each byte of them as an escape of JSON's (`\u0000ff`).
 const CHANGE_BYTES_MAX: u64 = 64 << 10;
 
-/// A code needs a fraction of that.
+/// A code, or what is watched, needs a fraction of that.
 const SESSION_BYTES_MAX: u64 = 1 << 10;
 
 #[cfg(test)]

@@ -57,3 +57,86 @@ check('a recorded request shows its answer and its images, and its response is c
     assert.equal(await clipboard(page), 'begin');
   });
 });
+
+check('the answer of an open request grows, and closing the pane stops that', async (home) => {
+  const feed = new Feed(home, 4242, { recording: true });
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Recording played').waitFor();
+    const event = (text) => `data: ${JSON.stringify({ choices: [{ delta: { content: text } }] })}\n\n`;
+    const at = Date.now() / 1000 - 2;
+    const open = (id) => feed.send(
+      { event: 'start', id, at, connection: 1, client: '127.0.0.1:5', method: 'POST', path: `/v1/n${id}`, version: '1.1', fields: [], length: 2 },
+      { event: 'head', id, at: at + 1, status: 200, reason: 'OK', fields: [['Content-Type', 'text/event-stream']], length: null, ttfb_ms: 1000, model: 'm-1' });
+    open(1);
+    open(2);
+    await requestRow(page, '/v1/n1').click();
+    const pane = paneOf(page);
+    await pane.getByText('m-1', { exact: true }).waitFor();
+    await until('the request is watched', () => feed.watchers.has(1));
+    const lines = Array(60).fill('line').join('\n');
+    let data = event('Hello ');
+    feed.part(1, data);
+    const text = pane.locator('details', { hasText: 'Answer' }).locator('pre');
+    await text.filter({ hasText: /^Hello $/ }).waitFor();
+    await pane.getByText(/about \d+\.\d ms \(\d+ a second\)/).waitFor();
+    // What is selected stays selected, and the end stays in view.
+    await text.evaluate((one) => getSelection().selectAllChildren(one));
+    feed.part(1, data += event(lines));
+    await until('it has grown', async () => (await text.textContent()).endsWith('line\nline'));
+    assert.equal(await page.evaluate(() => String(getSelection())), 'Hello ');
+    assert.ok(await text.evaluate((one) => one.scrollTop > 0 && one.scrollHeight - one.scrollTop - one.clientHeight < 2));
+    // One who reads its beginning is not disturbed.
+    await text.evaluate((one) => (one.scrollTop = 0));
+    feed.part(1, data += event(' end'));
+    await until('it has grown again', async () => (await text.textContent()).endsWith(' end'));
+    assert.equal(await text.evaluate((one) => one.scrollTop), 0);
+    await shot(page, 'open');
+    // The whole one ends it; a part that arrives late changes nothing.
+    data += event(', really');
+    feed.send({ event: 'body', id: 1, side: 'response', encoding: 'utf8', data, truncated: false, total: data.length });
+    await until('it is whole', async () => (await text.textContent()).endsWith(', really'));
+    feed.part(1, event('late'));
+    feed.send({ event: 'end', id: 1, at: at + 3, duration_ms: 3000, ttfb_ms: 1000, request_bytes: 2, response_bytes: 900, outcome: 'complete', status: 200, error: null, model: 'm-1',
+      input_tokens: 5, output_tokens: 9, events: 4, first_event_ms: 1000, last_event_ms: 3000 });
+    await pane.getByText('5 in, 9 out').waitFor();
+    assert.ok((await text.textContent()).endsWith(', really'));
+    assert.equal(await text.evaluate((one) => one.scrollTop), 0);
+
+    // Another one is watched instead; closing the pane ends that.
+    await requestRow(page, '/v1/n2').click();
+    await until('the other one is watched', () => feed.watchers.has(2) && !feed.watchers.has(1));
+    feed.part(2, event('Other'));
+    await text.filter({ hasText: /^Other$/ }).waitFor();
+    await page.keyboard.press('Escape');
+    await until('nothing is watched', () => feed.watchers.size === 0 && feed.listeners.size === 1);
+  });
+});
+
+check('the answer of a real interceptor grows, without secrets', async (home) => {
+  await home.serve('shop', '--mock-interval-ms', '100');
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record shop').click();
+    await button(page, 'Recording shop').waitFor();
+    const words = Array(40).fill('word').join(' ');
+    const answer = await fetch(`http://127.0.0.1:${home.port}/v1/chat/completions`, {
+      method: 'POST', headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ model: 'mock-1', stream: true, messages: [{ role: 'user', content: `${words} sk-very-secret-0123456789abcdef` }] }),
+    });
+    await requestRow(page, 'chat').click();
+    const pane = paneOf(page);
+    const text = pane.locator('details', { hasText: 'Answer' }).locator('pre');
+    await text.filter({ hasText: 'You said:' }).waitFor();
+    await pane.getByText('in flight').waitFor();
+    const first = await text.textContent();
+    await until('it grows', async () => (await text.textContent()).length > first.length);
+    await pane.getByText('in flight').waitFor();
+    await answer.text();
+    await pane.getByText('Ended: stop').waitFor();
+    assert.ok((await text.textContent()).includes(`${words} …`));
+    assert.doesNotMatch(await page.locator('#requests').textContent(), /very-secret/);
+  });
+});

@@ -144,12 +144,22 @@ export class Feed {
     };
     this.received = [];
     this.listeners = new Set();
+    /** Those that watch one exchange, by its id; they get nothing else. */
+    this.watchers = new Map();
     this.server = net.createServer((socket) => {
       this.listeners.add(socket);
-      socket.on('error', () => {}).on('close', () => this.listeners.delete(socket));
+      socket.on('error', () => {}).on('close', () => {
+        this.listeners.delete(socket);
+        for (const [id, watcher] of this.watchers) if (watcher === socket) this.watchers.delete(id);
+      });
       socket.on('data', (data) => {
         this.received.push(data.toString());
         const [, on] = /"record":(true|false)/.exec(data) ?? [];
+        const [, id] = /"watch":(\d+)/.exec(data) ?? [];
+        if (id) {
+          this.listeners.delete(socket);
+          this.watchers.set(Number(id), socket);
+        }
         if (on) this.send({ event: 'recording', on: (this.hello.recording = on === 'true') });
       });
       socket.write(`${JSON.stringify(this.hello)}\n`);
@@ -160,6 +170,11 @@ export class Feed {
 
   send(...events) {
     for (const socket of this.listeners) socket.write(events.map((event) => `${typeof event === 'string' ? event : JSON.stringify(event)}\n`).join(''));
+  }
+
+  /** Sends one who watches an exchange what has come of its response. */
+  part(id, data) {
+    this.watchers.get(id)?.write(`${JSON.stringify({ event: 'body', id, side: 'response', encoding: 'utf8', data, truncated: true, total: data.length })}\n`);
   }
 
   /** Sends the events of a whole request. */
@@ -175,7 +190,7 @@ export class Feed {
   }
 
   disconnect() {
-    for (const socket of this.listeners) socket.destroy();
+    for (const socket of [...this.listeners, ...this.watchers.values()]) socket.destroy();
     this.listeners.clear();
   }
 

@@ -125,10 +125,21 @@ export class Exchanges {
     one.revision++;
   }
 
-  keep(one, { side, encoding, data, truncated, total }) {
-    this.bodies += data.length - (one.bodies[side]?.data.length ?? 0);
-    one.bodies[side] = { encoding, data, truncated, total };
+  keep(one, body) {
     one.revision++;
+    this.put(one, body);
+  }
+
+  /** Keeps what has come so far of a response. */
+  grow(one, body) {
+    const known = one.bodies.response;
+    if (one.outcome || (known && !known.isPart)) return;
+    this.put(one, { ...body, isPart: true });
+  }
+
+  put(one, { side, encoding, data, truncated, total, isPart }) {
+    this.bodies += data.length - (one.bodies[side]?.data.length ?? 0);
+    one.bodies[side] = { encoding, data, truncated, total, isPart };
     for (let place = this.all.length - 1; this.bodies > BODIES_MAX && place >= 0; place--) {
       if (!this.isOpen(this.all[place])) this.dropBodies(this.all[place]);
     }

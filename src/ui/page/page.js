@@ -5,29 +5,12 @@ import { marked, setAttr, setText, toast } from './dom.js';
 import * as dialogs from './dialogs.js';
 import { Projects } from './projects.js';
 import { Requests } from './requests.js';
+import { TOKEN, ask, readLines, request } from './server.js';
 
-const TOKEN = 'ic-token';
 const SECRET = /^#(token|code)=(.+)$/;
 const search = document.getElementById('search');
 const link = document.getElementById('link');
 const banner = document.getElementById('banner');
-
-/** Sends a request to the server and returns its answer, which has an `error` if the request failed. */
-async function ask(name, question) {
-  const change = question !== undefined;
-  try {
-    const response = await fetch(`/api/${name}`, {
-      method: change ? 'POST' : 'GET',
-      headers: { 'X-Ic-Token': sessionStorage.getItem(TOKEN) ?? '', ...(change && { 'Content-Type': 'application/json' }) },
-      body: change ? JSON.stringify(question) : undefined,
-    });
-    if (!change && response.ok) return { blob: await response.blob() };
-    const answer = await response.json();
-    return response.ok || answer.error ? answer : { error: `the server answered ${response.status}` };
-  } catch {
-    return { error: '`ic ui` does not answer; is it still running?' };
-  }
-}
 
 /** Moves the secret in the address to the tab's session storage, and removes it from the address bar and the history. Returns an error. */
 async function takeToken() {
@@ -101,31 +84,17 @@ function showConnection(state, text) {
   setText(link, text);
 }
 
-/** Receives lines until the connection ends. A line can arrive in several pieces. */
+/** Receives lines until the connection ends. */
 async function live() {
-  const response = await fetch('/api/live', { headers: { 'X-Ic-Token': sessionStorage.getItem(TOKEN) ?? '' } });
+  const response = await request('live');
   if (response.status === 401) return 'unknown';
   if (!response.ok) throw new Error(String(response.status));
   document.body.removeAttribute('data-gone');
   warn(null);
   showConnection('on', 'Live');
   for (const view of Object.values(views)) view.reset?.();
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = '';
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return 'ended';
-    const lines = (rest + value).split('\n');
-    rest = lines.pop();
-    for (const line of lines) {
-      try {
-        receive(JSON.parse(line));
-      } catch (error) {
-        // An unexpected line does not end the stream.
-        console.error(error);
-      }
-    }
-  }
+  await readLines(response, receive);
+  return 'ended';
 }
 
 async function stayConnected() {

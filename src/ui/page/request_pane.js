@@ -1,24 +1,27 @@
 // The pane of one request: its facts, what is new in its conversation, its answer, its fields and bodies.
 
 import { assembled, failure } from './answer.js';
+import { AnswerView } from './answer_view.js';
 import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
 import { bodyText, curl, field, parsed } from './exchange.js';
 import { OUTCOMES, clock, durationOf, isFailed, moment, pace, size, spell, tokens } from './format.js';
 import { folded, images } from './images.js';
 import { difference, isConversation } from './messages.js';
+import { watchResponse } from './server.js';
+import { SHOWN_MAX, copyTool, imagesView, pre, withTool } from './texts.js';
 
-/** The shown length of a body, in characters. */
-const SHOWN_MAX = 200_000;
+/** For an estimate; it depends on the model and the language. */
+const CHARACTERS_PER_TOKEN = 4;
 /** How many earlier requests are searched for the same conversation. */
 const EARLIER_MAX = 40;
 
 export class RequestPane {
   /**
    * `feedOf(one)` is the feed of a request's interceptor while it runs, `earlierThan(one)` the requests before it that can be of its
-   * conversation, the latest first; `pick(one)` opens another request.
+   * conversation, the latest first; `pick(one)` opens another request; `onGrowth(one, body)`: more of its response has come.
    */
-  constructor({ feedOf, earlierThan, pick, onClose }) {
-    Object.assign(this, { feedOf, earlierThan, pick, onClose });
+  constructor({ feedOf, earlierThan, pick, onClose, onGrowth }) {
+    Object.assign(this, { feedOf, earlierThan, pick, onClose, onGrowth });
     /** The shown request. */
     this.one = null;
     this.folded = new Set(['requestHead', 'responseHead', 'response']);
@@ -42,12 +45,15 @@ export class RequestPane {
     if (!this.isOpen) return;
     this.element.hidden = true;
     this.one = null;
+    this.unwatch();
     this.onClose();
   }
 
   build(one) {
     this.one = one;
+    this.unwatch();
     this.revision = -1;
+    this.response = null;
     this.title = h('h2');
     this.whose = h('p.whose');
     this.status = h('p.outcome');
@@ -56,12 +62,14 @@ export class RequestPane {
     const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Per token', 'Client', 'Target'];
     this.facts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
     this.responseCopier = h('button', { type: 'button', onclick: () => copy(bodyText(one.bodies.response, one.responseFields).text, 'the response', !one.bodies.response.truncated) }, 'Copy response');
-    this.sections = h('.sections');
+    this.answer = new AnswerView();
+    this.answerSection = this.section('answer', 'Answer', this.answer.element);
+    [this.before, this.behind] = [h('div'), h('div')];
     this.element.replaceChildren(
       h('.paneHead', {}, this.title, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
       this.whose, this.status, this.problem,
       h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl'), this.responseCopier),
-      h('dl.facts', {}, [...this.facts.values()].flat()), this.sections);
+      h('dl.facts', {}, [...this.facts.values()].flat()), h('.sections', {}, this.before, this.answerSection, this.behind));
     this.element.scrollTop = 0;
   }
 
@@ -72,11 +80,24 @@ export class RequestPane {
     setText(this.status, [one.status && `${one.status} ${visible(one.reason ?? '')}`.trim(), one.outcome ? OUTCOMES[one.outcome] ?? visible(one.outcome) : 'in flight', one.error && visible(one.error)].filter(Boolean).join(' · '));
     setAttr(this.status, 'data-state', isFailed(one) ? 'failed' : null);
     setText(this.whose, [one.source, one.sourcePath, one.port && `port ${one.port}`].filter(Boolean).map(visible).join(' · '));
-    this.drawFacts(one);
     if (this.revision !== one.revision) {
       this.revision = one.revision;
       this.drawSections(one, feed);
     }
+    if (this.response !== one.bodies.response) this.drawAnswer(one);
+    this.drawFacts(one);
+    this.watch(one, feed);
+  }
+
+  /** Watches the response of an open request while it is recorded. */
+  watch(one, feed) {
+    if (one.outcome || !feed?.recording) this.unwatch();
+    else this.stopWatching ??= watchResponse(one, (body) => this.onGrowth(one, body));
+  }
+
+  unwatch() {
+    this.stopWatching?.();
+    this.stopWatching = null;
   }
 
   drawFacts(one) {
@@ -86,7 +107,7 @@ export class RequestPane {
       Sent: size(one.request_bytes ?? one.requestLength), Received: size(one.response_bytes),
       Events: one.events && `${count(one.events)}${one.first_event_ms != null ? `, from ${spell(one.first_event_ms)} to ${spell(one.last_event_ms)}` : ''}`,
       Model: one.model, Tokens: tokens(one) && `${one.input_tokens ?? '?'} in, ${one.output_tokens ?? '?'} out`,
-      'Per token': pace(one) && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`,
+      'Per token': (pace(one) && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`) || (one.bodies.response?.isPart && this.estimatedPace(one)),
       Client: one.client && `${one.client}, connection ${one.connection}`,
       Target: one.target,
     };
@@ -96,27 +117,45 @@ export class RequestPane {
     }
   }
 
+  /** While a response comes, its tokens are not counted yet. */
+  estimatedPace(one) {
+    const seconds = Date.now() / 1000 - one.at - (one.ttfb_ms ?? 0) / 1000;
+    const perSecond = this.answerLength / CHARACTERS_PER_TOKEN / Math.max(seconds, 0.25);
+    return perSecond > 0 && `about ${(1000 / perSecond).toFixed(1)} ms (${perSecond.toFixed(0)} a second)`;
+  }
+
+  /** Draws what has come of the answer. */
+  drawAnswer(one) {
+    const { response } = one.bodies;
+    this.response = response;
+    const text = response && bodyText(response, one.responseFields).text;
+    this.responseCopier.hidden = !text;
+    const answer = text ? assembled(text) ?? (response.isPart ? { text, reasoning: '', tools: [], stop: null } : null) : null;
+    this.answerSection.hidden = !answer;
+    if (!answer) return;
+    this.answerLength = [answer.text, answer.reasoning, ...answer.tools.map(({ input }) => input)].reduce((sum, { length }) => sum + length, 0);
+    this.answer.draw(answer, images(text), { isWhole: !response.truncated, isLive: response.isPart });
+  }
+
   drawSections(one, feed) {
     const [request, response] = [['request', one.requestFields], ['response', one.responseFields]]
       .map(([side, fields]) => (one.bodies[side] ? bodyText(one.bodies[side], fields) : null));
     const message = one.message ?? (response?.text && (isFailed(one) || /event-stream/i.test(field(one.responseFields, 'content-type'))) && failure(response.text));
     this.problem.hidden = !message;
     setText(this.message, message ? visible(String(message)) : '');
-    this.responseCopier.hidden = !response?.text;
-    const answer = response?.text ? assembled(response.text) : null;
     const news = request?.text ? this.newsOf(one, request.text) : null;
-    const sections = [
+    this.before.replaceChildren(...[
       Array.isArray(one.added) && this.section('added', 'Added by ic', fieldsView(one.added)),
       news && this.section('news', `New since the request of ${clock(news.previous.at)}`, newsView(news, () => this.pick(news.previous))),
-      answer && this.section('answer', 'Answer', answerView(answer, images(response.text), !one.bodies.response.truncated)),
+    ].filter(Boolean));
+    this.behind.replaceChildren(...[
       this.section('requestHead', 'Request fields', fieldsView(one.requestFields)),
       request && this.section('request', bodyTitle('Request body', one.bodies.request), textView(request, field(one.requestFields, 'content-type'), !one.bodies.request.truncated)),
       one.responseFields && this.section('responseHead', 'Response fields', fieldsView(one.responseFields)),
-      response && this.section('response', bodyTitle('Response body', one.bodies.response), textView(response, field(one.responseFields, 'content-type'), !one.bodies.response.truncated)),
-      !request && !response && h('p.dim', {}, feed?.recording ? (one.outcome ? 'No body was recorded for this request.' : 'Bodies are shown when they are complete.')
+      response && !one.bodies.response.isPart && this.section('response', bodyTitle('Response body', one.bodies.response), textView(response, field(one.responseFields, 'content-type'), !one.bodies.response.truncated)),
+      !request && !response && h('p.dim', {}, feed?.recording ? (one.outcome ? 'No body was recorded for this request.' : 'Bodies are shown as they come.')
         : 'Bodies are recorded while recording is on, in the interceptor’s memory only.'),
-    ];
-    this.sections.replaceChildren(...sections.filter(Boolean));
+    ].filter(Boolean));
   }
 
   /** A section of the pane, folded as the user left it for another request. */
@@ -150,47 +189,14 @@ function fieldsView(fields) {
   return h('dl.fields', {}, (fields ?? []).map(([name, value]) => [h('dt', {}, visible(name)), h('dd', {}, visible(value))]));
 }
 
-function copyTool(textOf, what, isWhole) {
-  return h('button.tool', { type: 'button', onclick: () => copy(textOf(), what, isWhole) }, 'Copy');
-}
-
-/** An element with a copy button beside it. */
-function withTool(element, textOf, what, isWhole) {
-  return h('.beside', {}, element, copyTool(textOf, what, isWhole));
-}
-
-/** Thumbnails; one that is pressed is shown in full. */
-function imagesView(found) {
-  return found.length > 0 && h('.images', {}, found.map(({ type, url, bytes }) => h('button.thumb', {
-    type: 'button', 'aria-pressed': 'false', onclick: ({ currentTarget: thumb }) => setAttr(thumb, 'aria-pressed', String(thumb.ariaPressed !== 'true')),
-  }, h('img', { src: url, alt: `${type}, ${size(bytes)}`, decoding: 'async' }))));
-}
-
-/** Text with escapes, except for line breaks and tabs. */
-function pre(text) {
-  return h('pre', { tabIndex: 0 }, text.slice(0, SHOWN_MAX).split(/([\n\t])/).map((piece) => (/^[\n\t]$/.test(piece) ? piece : visible(piece))).join(''));
-}
-
 function textView({ text, note }, kind, isWhole) {
   const document = /json/i.test(kind ?? '') ? parsed(text) : undefined;
   const shown = folded((document === undefined ? text : JSON.stringify(document, null, 2)) ?? '', size);
   return h('.text', {}, note && h('p.dim', {}, note), text !== undefined && [
-    withTool(pre(shown), () => text, 'the body', isWhole),
+    withTool(pre(shown), () => text, 'the body', () => isWhole),
     imagesView(images(text)),
     shown.length > SHOWN_MAX && h('p.dim', {}, `The first ${count(SHOWN_MAX)} of ${count(shown.length)} characters are shown; all of them are copied.`),
   ]);
-}
-
-function answerView({ text, reasoning, tools, stop }, found, isWhole) {
-  return h('.text', {},
-    reasoning && h('.message', {}, h('span.role', {}, 'thinking'), pre(reasoning)),
-    text && h('.message', {}, h('span.role', {}, 'text'), withTool(pre(text), () => text, 'the answer', isWhole)),
-    imagesView(found),
-    tools.map(({ name, input }) => {
-      const document = parsed(input);
-      return h('.message', {}, h('span.role', {}, `calls ${visible(name)}`), pre(document === undefined ? input : JSON.stringify(document, null, 2)));
-    }),
-    stop && h('p.dim', {}, `Ended: ${visible(String(stop))}`));
 }
 
 function newsView({ common, added, dropped, changed }, goThere) {

@@ -73,6 +73,7 @@ export class Requests {
     this.pane = new RequestPane({
       feedOf: (one) => this.exchanges.feeds.get(one.pid), earlierThan: (one) => this.exchanges.earlierThan(one),
       pick: (one) => this.list.pick(one.key, true), onClose: () => (this.list.focus(), this.onMove(true)),
+      onGrowth: (one, body) => (this.exchanges.grow(one, body), this.draw()),
     });
     this.facts = h('p.facts');
     element.append(
@@ -141,8 +142,9 @@ export class Requests {
   }
 
   look() {
-    if (!this.isLookedAt || !this.unseen) return;
-    this.onUnseen(this.unseen = 0);
+    if (!this.isLookedAt) return this.pane.unwatch();
+    if (this.unseen) this.onUnseen(this.unseen = 0);
+    this.draw();
   }
 
   // The list.
@@ -336,7 +338,6 @@ export class Requests {
   shown(isShown) {
     this.isShown = isShown;
     this.look();
-    this.draw();
   }
 
   // The address.
