@@ -398,7 +398,7 @@ mod other_tool {
         let since = Instant::now();
         while read(file).0["mappings"].get(project).is_none() {
             assert!(since.elapsed() < RECORDED_WITHIN, "{project} is lost");
-            thread::sleep(Duration::from_millis(1));
+            thread::yield_now();
         }
     }
 
