@@ -246,8 +246,8 @@ const TO_CSV: &str = "ic export | jq -r '.mappings | to_entries[] | [.key, .valu
 const FROM_CSV: &str =
     "jq -Rn '{mappings: [inputs / \",\" | {(.[0]): (.[1] | tonumber?)}] | add}' FILE | ic import -";
 
-/// Reads the file, or standard input.
-fn read(file: Option<&Path>) -> io::Result<Vec<u8>> {
+/// Reads a file, or standard input, of a bounded size.
+pub(super) fn read(file: Option<&Path>) -> io::Result<Vec<u8>> {
     let source: &mut dyn Read = match file {
         Some(path) => &mut File::open(path)?,
         None => &mut io::stdin(),

@@ -21,7 +21,7 @@ use crate::cli::outcome::{Exit, Failure};
     note = "The page is served on this machine only and requires the printed URL, which contains a\n\
             secret created at each start. It runs until Ctrl-C.",
     error_code(0, "stopped by SIGINT, SIGTERM or SIGHUP"),
-    error_code(3, "it cannot listen on the port")
+    error_code(3, "it cannot listen on the port, or the prices cannot be read")
 )]
 pub struct Ui {
     /// port to listen on; 0: any free port; default: 8887, or any free port if it is in use
@@ -30,12 +30,20 @@ pub struct Ui {
     /// do not open a browser; only print the URL
     #[argh(switch)]
     pub no_open: bool,
+    /// prices of models, as in LiteLLM's model_prices_and_context_window.json; shows what requests cost
+    #[argh(option, arg_name = "FILE")]
+    pub prices: Option<String>,
 }
 
 impl Ui {
     #[cfg(feature = "ui")]
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<Exit, Failure> {
-        page::run(self.port.as_deref(), self.no_open, context)
+        page::run(
+            self.port.as_deref(),
+            self.no_open,
+            self.prices.as_deref(),
+            context,
+        )
     }
 
     #[cfg(not(feature = "ui"))]

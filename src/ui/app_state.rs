@@ -23,6 +23,8 @@ pub struct AppState {
     pub warn: fn(DamageReport),
     /// The interceptors' feeds; `None` if no folder can be used for their sockets.
     pub feeds: Option<Arc<Feeds>>,
+    /// The line that tells a page the prices of models, if there are any.
+    pub prices: Option<Vec<u8>>,
     /// Wakes the pages.
     pub changes: Changes,
 }

@@ -56,6 +56,8 @@ const ASSETS: &[(&str, Asset)] = &[
     ("/conversations.js", asset!(SCRIPT, "conversations.js")),
     ("/exchanges.js", asset!(SCRIPT, "exchanges.js")),
     ("/filter.js", asset!(SCRIPT, "filter.js")),
+    ("/har.js", asset!(SCRIPT, "har.js")),
+    ("/prices.js", asset!(SCRIPT, "prices.js")),
     ("/request_pane.js", asset!(SCRIPT, "request_pane.js")),
     ("/format.js", asset!(SCRIPT, "format.js")),
     ("/exchange.js", asset!(SCRIPT, "exchange.js")),

@@ -40,6 +40,7 @@ fn write_lines(writer: &mut BodyWriter<'_>, app: &Arc<AppState>) -> io::Result<(
     let sent = spawn("projects", app, &queue, watch_projects)
         .and_then(|()| spawn("status", app, &queue, watch_status))
         .and_then(|()| spawn("recorded", app, &queue, send_recorded))
+        .and_then(|()| app.prices.iter().try_for_each(|line| writer.write(line)))
         .and_then(|()| send(writer, &queue));
     queue.close();
     app.feeds.iter().for_each(|feeds| feeds.close(&queue));

@@ -760,6 +760,107 @@ check('recorded requests are grouped by conversation', async (home) => {
   await feed.end();
 });
 
+check('requests show what they cost, as the target says, or by the prices of their tokens', async (home) => {
+  fs.writeFileSync(home.path('prices.json'), JSON.stringify({
+    'gpt-4o': { input_cost_per_token: 2.5e-6, output_cost_per_token: 1e-5, cache_read_input_token_cost: 1.25e-6, litellm_provider: 'openai' },
+    'text-embedding-3-small': { input_cost_per_token: 2e-8, output_cost_per_token: 0 },
+  }));
+  const feed = new Feed(home, 4242);
+  const { url } = await home.ui('--prices', home.path('prices.json'));
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record played').click();
+    await button(page, 'Recording played').waitFor();
+    const facts = (text) => page.locator('#requests p.facts', { hasText: text }).waitFor();
+    const end = { input_tokens: 10_000, cached_tokens: 4000, output_tokens: 1000 };
+    const chat = (...said) => ({ request: JSON.stringify({ messages: said.map((content) => ({ role: 'user', content })) }) });
+    feed.exchange(1, { start: { path: '/v1/chat/completions' }, bodies: chat('one'), end: { ...end, model: 'openai/gpt-4o', cost: 0.5 } });
+    await facts(/, \$0\.50, /);
+    // 6000 × 2.5e-6 + 4000 × 1.25e-6 + 1000 × 1e-5
+    feed.exchange(2, { start: { path: '/v1/chat/completions' }, bodies: chat('one', 'two'), end: { ...end, model: 'openai/gpt-4o' } });
+    await facts(/, ≈ \$0\.53, /);
+    feed.exchange(3, { end: { input_tokens: 500, model: 'text-embedding-3-small' } });
+    feed.exchange(4, { start: { path: '/v1/models' } });
+    await facts(/^4 requests.*, ≈ \$0\.53, /);
+    await requestRow(page, 'n3').click();
+    const fact = (name) => page.locator('#requests dt', { hasText: name }).locator('xpath=following-sibling::dd[1]');
+    assert.equal(await fact('Cost').textContent(), '≈ $0.00001');
+    await requestRow(page, 'models').click();
+    assert.equal(await fact('Cost').isVisible(), false);
+    await page.keyboard.press('Escape');
+    feed.exchange(5, { start: { path: '/v1/unpriced' }, end: { ...end, model: '__proto__' } });
+    await facts(/, at least \$0\.53, /);
+    await page.getByLabel('Filter').fill('unpriced');
+    await facts(/^1 request · 10k → 1\.0k, 4\.0k cached, 50 ms/);
+    await page.getByLabel('Filter').fill('');
+    await button(page, 'Conversations').click();
+    await page.locator('#requests-list .row[aria-expanded]', { hasText: '20k → 2.0k, 8.0k cached, ≈ $0.53, 100 ms' }).waitFor();
+  });
+  await feed.end();
+});
+
+check('what the filter shows is saved as an HTTP Archive', async (home) => {
+  await home.serve('shop');
+  const feed = new Feed(home, 4242);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    await button(page, 'Record all').click();
+    await button(page, /^Recording \d of \d/).waitFor();
+    await (await fetch(`http://127.0.0.1:${home.port}/v1/chat/completions?key=secret&n=1`, {
+      method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: 'Bearer sk-very-secret-0123456789abcdef' },
+      body: JSON.stringify({ model: 'mock-1', messages: [{ role: 'user', content: 'Hello' }] }),
+    })).text();
+    feed.exchange(1, { start: { path: '/v1/odd/\ud800\u0000', version: '1.0', fields: null }, head: { status: null, fields: null }, end: { status: null, outcome: 'error', error: 'refused' } });
+    feed.send({ event: 'start', id: 2, at: Date.now() / 1000, method: 'GET', path: '/v1/open', fields: [] });
+    feed.exchange(3, { start: { path: '/v1/left out' } });
+    await requestRow(page, 'left out').waitFor();
+    await until('the answer', async () => /done/.test(await requestRow(page, /chat/).getAttribute('data-state')));
+    await page.getByLabel('Filter').fill('-out');
+    await requestRow(page, 'left out').waitFor({ state: 'detached' });
+    const [saved] = await Promise.all([page.waitForEvent('download'), button(page, 'Export HAR').click()]);
+    assert.equal(saved.suggestedFilename(), 'requests.har');
+    const text = fs.readFileSync(await saved.path(), 'utf8');
+    assert.doesNotMatch(text, /secret/);
+    const { log } = JSON.parse(text);
+    assert.deepEqual(Object.keys(log), ['version', 'creator', 'entries']);
+    assert.equal(log.version, '1.2');
+    assert.equal(log.creator.name, 'ic');
+    for (const entry of log.entries) isEntry(entry);
+    const [chat, odd, open] = log.entries;
+    assert.equal(log.entries.length, 3, text);
+    assert.match(chat.request.url, new RegExp(`^http://localhost:${home.port}/v1/chat/completions\\?key=`));
+    assert.deepEqual(chat.request.queryString[0], { name: 'key', value: '…' });
+    assert.equal(JSON.parse(chat.request.postData.text).messages[0].content, 'Hello');
+    assert.match(JSON.parse(chat.response.content.text).choices[0].message.content, /Hello/);
+    assert.deepEqual([chat.response.status, chat._project, chat._model], [200, 'shop', 'mock-1']);
+    assert.deepEqual([odd.response.status, odd._outcome, open.response.status, open.request.method], [0, 'error', 0, 'GET']);
+  });
+  await feed.end();
+});
+
+/** Checks that an entry has the members that HAR 1.2 requires, with values of their types. */
+function isEntry(entry) {
+  assert.match(entry.startedDateTime, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+  const has = (object, type, ...names) => names.forEach((name) => assert.equal(typeof object[name], type, `${name} in ${JSON.stringify(object)}`));
+  has(entry, 'number', 'time');
+  has(entry.timings, 'number', 'send', 'wait', 'receive');
+  assert.ok(Math.abs(entry.timings.send + entry.timings.wait + entry.timings.receive - entry.time) < 1e-6 && entry.time >= 0);
+  assert.deepEqual(entry.cache, {});
+  has(entry.request, 'string', 'method', 'url', 'httpVersion');
+  assert.ok(URL.canParse(entry.request.url) && /^[\x21-\x7e]+$/.test(entry.request.url), entry.request.url);
+  has(entry.response, 'string', 'statusText', 'httpVersion', 'redirectURL');
+  has(entry.response, 'number', 'status');
+  has(entry.response.content, 'number', 'size');
+  has(entry.response.content, 'string', 'mimeType');
+  for (const side of [entry.request, entry.response]) {
+    has(side, 'number', 'headersSize', 'bodySize');
+    assert.deepEqual(side.cookies, []);
+    for (const header of [...side.headers, ...(side.queryString ?? [])]) has(header, 'string', 'name', 'value');
+  }
+  assert.ok(Array.isArray(entry.request.queryString));
+}
+
 check('a page keeps the last two thousand of ten thousand requests, and only visible rows are in the document', async (home) => {
   const feed = new Feed(home, 4242);
   const { url } = await home.ui();

@@ -783,6 +783,44 @@ fn recording_is_switched_in_the_selected_interceptor() {
 }
 
 #[test]
+fn a_page_is_first_told_the_prices_of_models() {
+    let home = Home::new();
+    let file = home.path("prices.json");
+    let text = r#"{"gpt-4o": {"input_cost_per_token": 2.5e-06, "mode": "chat"}, "other": {"mode": "chat"}}"#;
+    fs::write(&file, text).expect("a file");
+    let page = Page::with(
+        &home,
+        &["--port", "0", "--prices", file.to_str().expect("text")],
+    );
+    let first = page.live().next().expect("a line");
+    let models = json!({ "gpt-4o": [2.5e-06, null, null] });
+    assert_eq!(first, json!({ "on": "prices", "models": models }));
+}
+
+#[test]
+fn prices_that_cannot_be_used_are_refused() {
+    let home = Home::new();
+    fs::write(home.path("text"), "no JSON").expect("a file");
+    fs::write(home.path("empty"), "{}").expect("a file");
+    let large = format!("{{\"a\": \"{}\"}}", "x".repeat(16 << 20));
+    fs::write(home.path("large"), large).expect("a file");
+    for (file, why) in [
+        ("missing", "No such file"),
+        (".", "directory"),
+        ("text", "is not a JSON object"),
+        ("empty", "has no model"),
+        ("large", "larger than 16 MiB"),
+    ] {
+        let file = home.path(file);
+        let file = file.to_str().expect("text");
+        let message = home.ic(["ui", "--no-open", "--prices", file]).complaint(3);
+        let message = message.to_lowercase();
+        assert!(message.contains(&why.to_lowercase()), "{file}: {message}");
+        assert!(message.contains("give a file like litellm"), "{message}");
+    }
+}
+
+#[test]
 fn a_damaged_registry_is_shown_with_a_warning() {
     let home = Home::new().with_registry(r#"{"mappings":{"/p/a":9000,"/p/b":"#);
     let page = Page::start(&home);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::registry::{Port, PortRange, Registry};
@@ -13,9 +14,10 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
 use crate::cli::settings::SourcedValue;
 use crate::cli::signals;
+use crate::cli::transfer;
 use crate::httpd;
-use crate::text::io_message;
-use crate::ui::{AppState, Auth, Changes, Feeds};
+use crate::text::{escaped_path, io_message, raw};
+use crate::ui::{AppState, Auth, Changes, Feeds, prices_line};
 
 use super::open;
 
@@ -23,9 +25,15 @@ use super::open;
 ///
 /// # Errors
 ///
-/// Bad usage for a port that is none; "could not": it cannot listen, or the registry cannot be read.
-pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Result<Exit, Failure> {
+/// Bad usage for a port that is none; "could not": it cannot listen, or the registry or the prices cannot be read.
+pub fn run(
+    port: Option<&str>,
+    no_open: bool,
+    prices: Option<&str>,
+    context: &mut Context<'_>,
+) -> Result<Exit, Failure> {
     let wanted = wanted(port)?;
+    let prices = prices.map(prices_in).transpose()?;
     let handle = context.registry_handle()?;
     let ips = addresses("localhost")?;
     let listeners = match wanted {
@@ -54,6 +62,7 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
         feeds: context
             .feed_folder()
             .map(|folder| Arc::new(Feeds::new(folder))),
+        prices,
         changes: Changes::default(),
     });
     if let Some(feeds) = &app.feeds {
@@ -74,6 +83,20 @@ pub fn run(port: Option<&str>, no_open: bool, context: &mut Context<'_>) -> Resu
     let ended = signals::run_until_signal(stop, "the page", || httpd::run(listeners, server));
     app.auth.revoke_code();
     ended
+}
+
+/// The line for the page that a file of prices results in.
+fn prices_in(file: &str) -> Result<Vec<u8>, Failure> {
+    let path = PathBuf::from(raw::from_text(file));
+    let failure = |why: String| {
+        let file = escaped_path(&path);
+        Failure::could_not(format!(
+            "cannot use the prices in `{file}`: {why}; give a file like LiteLLM's \
+             model_prices_and_context_window.json"
+        ))
+    };
+    let text = transfer::read(Some(&path)).map_err(|error| failure(io_message(&error)))?;
+    prices_line(&text).map_err(|why| failure(format!("it {why}")))
 }
 
 fn wanted(port: Option<&str>) -> Result<Wanted, Failure> {

@@ -1,6 +1,7 @@
 // The kept requests, made from the lines of the interceptors' feeds. Nothing is drawn here.
 
 import { isFailed } from './format.js';
+import { estimate } from './prices.js';
 
 /** Bounds the memory of the tab. */
 export const EXCHANGES_MAX = 2000;
@@ -99,7 +100,7 @@ export class Exchanges {
       case 'end': {
         if (isOver) return;
         const { event: _, id, at, ...facts } = event;
-        this.revise(one, { ...facts, endedAt: at });
+        this.revise(one, { ...facts, estimate: estimate(facts), endedAt: at });
         if (isFailed(one)) this.onFailed(one);
       }
     }

@@ -65,27 +65,36 @@ export function tokens({ input_tokens, output_tokens }) {
   return input_tokens == null && output_tokens == null ? '' : `${amount(input_tokens)} → ${amount(output_tokens)}`;
 }
 
-/** What requests have in sum: `{ requests, turns, failed, left, input_tokens, output_tokens, cached_tokens, cost, duration_ms, response_bytes }`. */
+/** What requests have in sum: `{ requests, turns, failed, left, estimated, unpriced, cost, input_tokens, output_tokens, cached_tokens, duration_ms, response_bytes }`. */
 export function sum(requests) {
-  const all = { requests: requests.length, turns: 0, failed: 0, left: 0 };
+  const all = { requests: requests.length, turns: 0, failed: 0, left: 0, estimated: 0, unpriced: 0 };
   for (const one of requests) {
     all.turns += one.turns ?? 1;
     if (isFailed(one)) all.failed++;
     if (one.outcome === 'client_gone') all.left++;
+    const cost = one.cost ?? one.estimate;
+    if (typeof cost === 'number') all.cost = (all.cost ?? 0) + cost;
+    else if (one.model && one.outcome && !isFailed(one)) all.unpriced++;
+    if (one.cost == null && typeof one.estimate === 'number') all.estimated++;
     for (const name of SUMMED) if (typeof one[name] === 'number') all[name] = (all[name] ?? 0) + one[name];
   }
   return all;
 }
 
-const SUMMED = ['input_tokens', 'output_tokens', 'cached_tokens', 'cost', 'duration_ms', 'response_bytes'];
+const SUMMED = ['input_tokens', 'output_tokens', 'cached_tokens', 'duration_ms', 'response_bytes'];
 
 /** Tokens, cost and time of a sum: `8.2k → 420, 18k cached, $0.012, 4.1 s`. */
 export function sumText(all) {
-  return [tokens(all), all.cached_tokens && `${amount(all.cached_tokens)} cached`, all.cost && dollars(all.cost), spell(all.duration_ms)].filter(Boolean).join(', ');
+  return [tokens(all), all.cached_tokens && `${amount(all.cached_tokens)} cached`, costText(all), spell(all.duration_ms)].filter(Boolean).join(', ');
 }
 
-function dollars(cost) {
-  return `$${cost < 0.995 ? Number(cost.toPrecision(2)) : cost.toFixed(2)}`;
+/** The cost of a request or a sum, in US dollars, marked if it is not the target's, or not all of it. */
+export function costText({ cost, estimate, estimated, unpriced }) {
+  const dollars = cost ?? estimate;
+  if (!(dollars > 0)) return '';
+  const digits = dollars < 0.995 ? Math.min(12, 1 - Math.floor(Math.log10(dollars))) : 2;
+  const mark = unpriced ? 'at least ' : estimated || cost == null ? '≈ ' : '';
+  return `${mark}$${digits > 2 ? dollars.toFixed(digits).replace(/0+$/, '') : dollars.toFixed(2)}`;
 }
 
 /** Milliseconds for each token after the first. */

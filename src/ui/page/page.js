@@ -3,6 +3,7 @@
 import * as address from './address.js';
 import { marked, setAttr, setText, toast } from './dom.js';
 import * as dialogs from './dialogs.js';
+import { setPrices } from './prices.js';
 import { Projects } from './projects.js';
 import { Requests } from './requests.js';
 import { TOKEN, ask, readLines, request } from './server.js';
@@ -57,6 +58,9 @@ function receive(message) {
       break;
     case 'status':
       projects.setStatus(message);
+      break;
+    case 'prices':
+      setPrices(message.models);
       break;
     case 'feed':
       requests.receive(message);

@@ -4,7 +4,7 @@ import { assembled, failure } from './answer.js';
 import { AnswerView } from './answer_view.js';
 import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
 import { bodyText, curl, field, parsed } from './exchange.js';
-import { OUTCOMES, clock, durationOf, isFailed, moment, pace, size, spell, tokens } from './format.js';
+import { OUTCOMES, clock, costText, durationOf, isFailed, moment, pace, size, spell, tokens } from './format.js';
 import { folded, images } from './images.js';
 import { difference, isConversation } from './messages.js';
 import { watchResponse } from './server.js';
@@ -59,7 +59,7 @@ export class RequestPane {
     this.status = h('p.outcome');
     this.message = h('p');
     this.problem = h('.problem', { role: 'group', 'aria-label': 'Error' }, this.message, copyTool(() => this.message.textContent, 'the message'));
-    const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Per token', 'Client', 'Target'];
+    const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Cost', 'Per token', 'Client', 'Target'];
     this.facts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
     this.responseCopier = h('button', { type: 'button', onclick: () => copy(bodyText(one.bodies.response, one.responseFields).text, 'the response', !one.bodies.response.truncated) }, 'Copy response');
     this.answer = new AnswerView();
@@ -107,6 +107,7 @@ export class RequestPane {
       Sent: size(one.request_bytes ?? one.requestLength), Received: size(one.response_bytes),
       Events: one.events && `${count(one.events)}${one.first_event_ms != null ? `, from ${spell(one.first_event_ms)} to ${spell(one.last_event_ms)}` : ''}`,
       Model: one.model, Tokens: tokens(one) && `${one.input_tokens ?? '?'} in, ${one.output_tokens ?? '?'} out`,
+      Cost: costText(one),
       'Per token': (pace(one) && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`) || (one.bodies.response?.isPart && this.estimatedPace(one)),
       Client: one.client && `${one.client}, connection ${one.connection}`,
       Target: one.target,

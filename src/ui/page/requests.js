@@ -4,10 +4,11 @@ import { hashOf } from './address.js';
 import { Columns, NEWEST, orderAfter, sorted } from './columns.js';
 import { Conversations } from './conversations.js';
 import * as dialogs from './dialogs.js';
-import { copy, count, h, plural, setAttr, setText, visible } from './dom.js';
+import { copy, count, download, h, plural, setAttr, setText, visible } from './dom.js';
 import { EXCHANGES_MAX, Exchanges, nameOf, projectOf } from './exchanges.js';
 import { matcher } from './filter.js';
 import { isFailed, sum, sumText } from './format.js';
+import { har } from './har.js';
 import { List, split } from './list.js';
 import { RequestPane, copyCurl } from './request_pane.js';
 
@@ -78,7 +79,7 @@ export class Requests {
     this.facts = h('p.facts');
     element.append(
       h('.bar', {}, h('.chips', { role: 'group', 'aria-label': 'Which requests' }, this.chips),
-        h('.actions', {}, this.recorder, this.projects, this.grouper, this.pauser, button('Clear', 'Clear this list; an open request stays', () => this.clear()))),
+        h('.actions', {}, this.recorder, this.projects, this.grouper, this.pauser, button('Export HAR', 'Save the shown requests as an HTTP Archive (HAR)', () => this.export()), button('Clear', 'Clear this list; an open request stays', () => this.clear()))),
       split(this.list, this.pane.element, 'requests'),
       this.facts);
     this.showChoices();
@@ -173,7 +174,7 @@ export class Requests {
     const found = all.filter((one) => (!this.project || projectOf(one.source, one.port) === this.project) && this.matches(one));
     this.drawChips(found);
     const [, , is] = KINDS.find(([kind]) => kind === this.kind);
-    const shown = found.filter(is);
+    const shown = this.found = found.filter(is);
     const before = this.pausedAt === null ? shown : shown.filter((one) => one.order <= this.pausedAt);
     const none = feeds.size ? 'Requests appear here as they start.' : 'No interceptor is running. Start one with `ic serve`.';
     this.list.show(this.rowsOf(before), all.length ? 'No request matches.' : none, shown.length - before.length);
@@ -288,6 +289,10 @@ export class Requests {
     const pids = new Set(this.scope.filter((site) => site.recording !== on).map(({ pid }) => pid));
     const answers = await Promise.all([...pids].map((pid) => this.ask('record', { pid, on })));
     answers.every((answer) => dialogs.succeeded(answer));
+  }
+
+  export() {
+    download('requests.har', 'application/json', JSON.stringify(har(this.found)));
   }
 
   clear() {
