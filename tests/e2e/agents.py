@@ -33,6 +33,7 @@ from support import (
     Checks,
     Process,
     clean_environment,
+    die_with_parent,
     free_port,
     free_range,
     get_json,
@@ -204,7 +205,7 @@ class Project:
             words = ["sh", "-c", snippet, self.ic, *words]
         if way.name == "run":
             words = [self.ic, "run", *options, "--", *words]
-        environment = {**self.environment, "HOME": str(home), **agent.variables, **way.variables, **variables}
+        environment = {**self.environment, "HOME": str(home), **agent.variables, **variables}
         if way.name == "env":
             environment |= json.loads(self.command("env", "--json"))
         with tempfile.TemporaryFile() as output:
@@ -216,6 +217,7 @@ class Project:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
             try:
                 status = wait(child, is_enough)

@@ -34,7 +34,6 @@ class Way:
     words: tuple = ()
     # By name, in the project's folder or, with `~/`, in the home; None is the output of `ic snippet`.
     files: dict = field(default_factory=dict)
-    variables: dict = field(default_factory=dict)
     # The output of `ic snippet` is for `eval`.
     evaluates: bool = False
     name: str = ""
