@@ -48,7 +48,8 @@ pub fn command_line(input: &[u8]) {
 
     match arguments::parse::<CommandLine>(owned()) {
         Ok(Parsed::Command(_)) => {}
-        Ok(Parsed::Help(text)) => {
+        Ok(Parsed::Help(command)) => {
+            let text = arguments::help::<CommandLine>(command, 100);
             let asks = |word: &&OsStr| ["--help", "-h", "help"].iter().any(|help| *word == *help);
             assert!(words.iter().any(asks), "help without a request for it");
             assert!(text.contains("\nUsage: ic"), "{text}");

@@ -55,6 +55,7 @@ use self::arguments::Parsed;
 use self::context::{Context, Globals};
 use self::outcome::{Exit, Failure};
 use self::settings::Environment;
+use self::terminal::Terminal;
 use crate::cli::output::{Output, eprint_line};
 use crate::text::raw;
 
@@ -155,8 +156,8 @@ fn run_command(
     out: &mut Output,
 ) -> Result<Exit, Failure> {
     let line = match arguments::parse::<CommandLine>(arguments).map_err(Failure::usage)? {
-        Parsed::Help(text) => {
-            out.text(text)?;
+        Parsed::Help(command) => {
+            out.text(help_for(command, Terminal::of_output(&ENVIRONMENT)))?;
             return Ok(Exit::Done);
         }
         Parsed::Command(line) => line,
@@ -167,7 +168,7 @@ fn run_command(
     }
     let Some(command) = line.command else {
         // Help that was not requested is not a result.
-        output::eprint_text(&arguments::help::<CommandLine>());
+        output::eprint_text(&help_for(None, Terminal::of_errors(&ENVIRONMENT)));
         return Ok(Exit::BadUsage);
     };
     let mut context = Context {
@@ -177,13 +178,26 @@ fn run_command(
             port_max: line.port_max,
             project_root: line.project_root,
         },
-        environment: Environment(&|name| std::env::var_os(name)),
+        environment: ENVIRONMENT,
         out,
     };
     mapping::suggest_with_registry(context.globals.registry.as_deref());
     logging::start(&context.environment, command.log_filter());
     command.run(&mut context)
 }
+
+/// The help of a command, or of the whole program, for `terminal`.
+fn help_for(command: Option<&str>, terminal: Option<Terminal>) -> String {
+    let columns = terminal.map_or(usize::MAX, |terminal| terminal.columns);
+    let columns = columns.clamp(HELP_COLUMNS.0, HELP_COLUMNS.1);
+    arguments::help::<CommandLine>(command, columns)
+}
+
+/// Longer lines are hard to read; in shorter ones the descriptions of options have no room.
+const HELP_COLUMNS: (usize, usize) = (40, 100);
+
+/// That of the process.
+const ENVIRONMENT: Environment<'static> = Environment(&|name| std::env::var_os(name));
 
 impl Command {
     fn run(self, context: &mut Context<'_>) -> Result<Exit, Failure> {
@@ -228,8 +242,9 @@ fn serve_line(
     let options = options.iter().map(|word| raw::from_text(word));
     let words = command.into_iter().chain(options);
     let line = match arguments::parse::<CommandLine>(words).map_err(Failure::usage)? {
-        Parsed::Help(text) => {
-            context.out.text(text)?;
+        Parsed::Help(command) => {
+            let terminal = Terminal::of_output(&context.environment);
+            context.out.text(help_for(command, terminal))?;
             return Ok(None);
         }
         Parsed::Command(line) => line,

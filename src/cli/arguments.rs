@@ -18,8 +18,8 @@ use crate::text::raw;
 pub enum Parsed<T> {
     /// A command.
     Command(T),
-    /// A request for help; this is the help text.
-    Help(String),
+    /// A request for the help of a command, or without a name of the whole program.
+    Help(Option<&'static str>),
 }
 
 /// Parses `arguments`, without the program's name.
@@ -38,8 +38,8 @@ pub fn parse<T: FromArgs + ArgsInfo>(
         words: Vec::new(),
     };
     let words = arguments.into_iter().map(|word| raw::to_text(&word));
-    if let Some(help) = line.normalize(words)? {
-        return Ok(Parsed::Help(help));
+    if line.normalize(words)? {
+        return Ok(Parsed::Help(line.command.map(|command| command.name)));
     }
     let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
     T::from_args(&[program.name], &words)
@@ -47,9 +47,12 @@ pub fn parse<T: FromArgs + ArgsInfo>(
         .map_err(|exit| line.one_line(&exit.output))
 }
 
-/// The help of the whole program.
-pub fn help<T: ArgsInfo>() -> String {
-    help::help(&description::<T>(), None)
+/// The help of a command, or without a name of the whole program, in lines of at most `columns`.
+pub fn help<T: ArgsInfo>(command: Option<&str>, columns: usize) -> String {
+    let program = description::<T>();
+    let mut commands = program.commands.iter();
+    let command = command.and_then(|name| commands.find(|command| command.name == name));
+    help::help(&program, command.map(|command| &command.command), columns)
 }
 
 /// argh's description of the whole program.
@@ -73,18 +76,15 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     /// Writes each word in the form that argh accepts, and reports the errors for which argh's message is not good enough.
-    /// Returns the help text if help is requested.
-    fn normalize(
-        &mut self,
-        mut words: impl Iterator<Item = String>,
-    ) -> Result<Option<String>, String> {
+    /// Returns whether help is requested, for the command if there is one.
+    fn normalize(&mut self, mut words: impl Iterator<Item = String>) -> Result<bool, String> {
         while let Some(word) = words.next() {
             match word.as_str() {
                 "-h" | "--help" => {
-                    let command = self
+                    self.command = self
                         .command
                         .or_else(|| words.find_map(|word| self.command_named(&word)));
-                    return Ok(Some(help::help(self.program, command)));
+                    return Ok(true);
                 }
                 // `ic help serve` is `ic serve --help`.
                 "help" if self.command.is_none() => {
@@ -92,7 +92,7 @@ impl<'a> Line<'a> {
                     if let Some(command) = command {
                         self.enter(&command)?;
                     }
-                    return Ok(Some(help::help(self.program, self.command)));
+                    return Ok(true);
                 }
                 // argh treats a lone dash as an option; written as a carried byte ([`raw`]) it is a value.
                 "-" => self.words.push(format!("{}2d", raw::MARK)),
@@ -113,7 +113,7 @@ impl<'a> Line<'a> {
                 }
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Reads the option that `word` spells, and its value, which may be the next of `words`.
@@ -504,9 +504,10 @@ mod tests {
     fn help_is_found_on_either_side_of_the_command() {
         #[track_caller]
         fn check(words: &[&str], first_usage: &str) {
-            let Ok(Parsed::Help(text)) = asked(words) else {
+            let Ok(Parsed::Help(command)) = asked(words) else {
                 panic!("{words:?}: {:?}", asked(words));
             };
+            let text = help::<Program>(command, 100);
             let usage = text.lines().find(|line| line.starts_with("Usage"));
             assert_eq!(usage, Some(first_usage), "{words:?}");
         }

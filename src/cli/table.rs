@@ -211,9 +211,9 @@ mod tests {
         let row = ["shop", "12", "http://a.example"];
         check(None, row, "shop       12  http://a.example");
         check(Some(40), row, "shop       12  http://a.example");
-        check(Some(24), row, "shop       12  http://…");
+        check(Some(24), row, "shop       12  http://a…");
         check(Some(20), row, "shop       12  http…");
-        check(Some(17), row, "shop    http://…");
+        check(Some(17), row, "shop    http://a…");
         check(Some(9), row, "s…  http…");
         check(Some(4), row, "s…");
         // The last text has the rest of the line.

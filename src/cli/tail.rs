@@ -12,7 +12,7 @@ use std::thread;
 
 use argh::{ArgsInfo, FromArgs};
 
-use self::line::{End, Event, Start, Style};
+use self::line::{Event, Start, Style};
 use super::mapping::command_for;
 use super::settings::PORT;
 use super::signals;
@@ -38,8 +38,10 @@ use crate::text::{escaped_path, io_message};
                ic tail --all\n\
                ic tail --json | jq 'select(.event == \"end\").model'",
     note = "Prints a line for each finished request: time of day (UTC), status, time to first byte, duration,\n\
-            bytes up and down, method and path, and the model and tokens if known. Ends when the interceptor\n\
-            stops. Without PATH, INTERCEPTOR_PORT selects the interceptor, if it is set.",
+            bytes up and down, method and path, and the model, tokens of the prompt and of the response,\n\
+            those from a cache, and the rate of tokens, as far as they are known; for a request that failed,\n\
+            why. A narrow terminal shows fewer columns. Ends when the interceptor stops. Without PATH,\n\
+            INTERCEPTOR_PORT selects the interceptor, if it is set.",
     error_code(1, "no matching interceptor is running")
 )]
 pub struct Tail {
@@ -68,46 +70,49 @@ impl Tail {
         let feeds = self.feeds(context)?;
         let (sender, receiver) = mpsc::channel();
         forward_signals(sender.clone())?;
-        let style = Style {
-            is_screen: !self.json
-                && Terminal::of_output(&context.environment).is_some_and(|it| it.has_colour),
-            names_project: feeds.len() > 1 || feeds.iter().any(|feed| !feed.hello.sites.is_empty()),
-        };
-        if style.is_screen {
-            context.out.text(style.heading())?;
-        }
-        let mut names: Vec<Names> = feeds.iter().map(|feed| Names::of(&feed.hello)).collect();
+        let mut sources: Vec<Source> = feeds.iter().map(|feed| Source::of(&feed.hello)).collect();
         for (index, feed) in feeds.into_iter().enumerate() {
             if self.json {
                 context.out.text(&feed.first_line)?;
             }
             forward_lines(index, feed, sender.clone())?;
         }
-        let mut open_feeds = names.len();
-        let mut in_flight = InFlight::default();
+        let mut open_feeds = sources.len();
+        let mut view = View::default();
         loop {
+            if !self.json {
+                let terminal = Terminal::of_output(&context.environment);
+                let names = sources.iter().flat_map(Source::names);
+                let style = Style::new(terminal, self.all.then_some(names));
+                context.out.text(view.set(style))?;
+            }
             if !context.out.show()? {
                 return Ok(Exit::Done);
             }
             match receiver.recv() {
                 Ok(Message::Line(index, line)) => {
-                    let (pid, feeds) = (names[index].pid, names.len());
+                    let count = sources.len();
+                    let source = &mut sources[index];
                     if is_full(&line) {
                         return Err(Failure::could_not(format!(
-                            "the interceptor with pid {pid} has the maximum number of listeners; close one of them"
+                            "the interceptor with pid {} has the maximum number of listeners; close one of them",
+                            source.pid
                         )));
                     }
+                    let event = source.read(&line);
                     context.out.text(if !self.json {
-                        in_flight.show(index, &line, &mut names[index], style)
-                    } else if feeds > 1 {
-                        line.replacen('{', &format!("{{\"pid\":{pid},"), 1)
+                        view.show(index, event, source)
+                    } else if !source.is_live {
+                        String::new()
+                    } else if count > 1 {
+                        line.replacen('{', &format!("{{\"pid\":{},", source.pid), 1)
                     } else {
                         line
                     })?;
                 }
                 Ok(Message::FeedEnded) if open_feeds > 1 => open_feeds -= 1,
                 last => {
-                    context.out.text(style.erase())?;
+                    context.out.text(view.style.erase())?;
                     context.out.show()?;
                     if let Ok(Message::FeedEnded) = last {
                         eprint_line("the interceptor has stopped");
@@ -219,69 +224,98 @@ impl fmt::Display for Selection {
     }
 }
 
-/// What a process is called, and each of its ports if it serves many.
-struct Names {
+/// A feed that is followed: what its process is called, and each of its ports if it serves many.
+struct Source {
     pid: u32,
     own: String,
     of_ports: HashMap<u16, String>,
+    /// Whether what it sends is new: at first it sends what was before.
+    is_live: bool,
 }
 
-impl Names {
-    fn of(hello: &Hello) -> Names {
+impl Source {
+    fn of(hello: &Hello) -> Source {
         let sites = hello.sites.iter();
-        Names {
+        Source {
             pid: hello.pid,
             own: hello.name().to_owned(),
             of_ports: sites
                 .map(|site| (site.port, site.name().to_owned()))
                 .collect(),
+            is_live: false,
         }
+    }
+
+    /// Parses a line, and notes what it says of the feed itself.
+    fn read(&mut self, line: &str) -> Event {
+        let event = serde_json::from_str(line).unwrap_or(Event::Other);
+        match &event {
+            Event::Site(site) => {
+                self.of_ports.insert(site.port, site.name().to_owned());
+            }
+            Event::Live => self.is_live = true,
+            _ => {}
+        }
+        event
     }
 
     fn of_port(&self, port: Option<u16>) -> &str {
         let name = port.and_then(|port| self.of_ports.get(&port));
         name.unwrap_or(&self.own)
     }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let own = self.of_ports.is_empty().then_some(&self.own);
+        own.into_iter()
+            .chain(self.of_ports.values())
+            .map(|name| &**name)
+    }
 }
 
-/// The requests in flight, by the index of their feed and their id in it.
+/// What is shown as text.
 #[derive(Debug, Default)]
-struct InFlight(HashMap<(usize, u64), Start>);
+struct View {
+    style: Style,
+    /// The requests in flight, by the index of their feed and their id in it.
+    in_flight: HashMap<(usize, u64), Start>,
+}
 
-impl InFlight {
-    /// Returns what a line of the feed adds to the output: the finished request, and on a screen the state of the others.
-    fn show(&mut self, feed: usize, line: &str, names: &mut Names, style: Style) -> String {
-        let mut shown = style.erase().to_owned();
-        if let Some((start, end)) = self.update(feed, line, names) {
-            shown.push_str(&style.line(names.of_port(end.port), start.as_ref(), &end));
+impl View {
+    /// Returns what a new style adds to the output: the headings of a terminal.
+    fn set(&mut self, style: Style) -> String {
+        if style == self.style {
+            return String::new();
         }
-        shown.push_str(&style.in_flight(self.0.values()));
-        shown
+        let erased = std::mem::replace(&mut self.style, style).erase();
+        let in_flight = style.in_flight(self.in_flight.values());
+        format!("{erased}{}{in_flight}", style.heading())
     }
 
-    /// Notes a start; returns an end with its start, which is `None` if the subscriber lost it.
-    fn update(
-        &mut self,
-        feed: usize,
-        line: &str,
-        names: &mut Names,
-    ) -> Option<(Option<Start>, End)> {
-        match serde_json::from_str(line).ok()? {
-            Event::Site(site) => {
-                names.of_ports.insert(site.port, site.name().to_owned());
-                None
-            }
+    /// Returns what an event adds to the output: the finished request, and on a terminal the state of the others.
+    fn show(&mut self, feed: usize, event: Event, source: &Source) -> String {
+        let mut shown = self.style.erase().to_owned();
+        match event {
             Event::Start(start) => {
                 // Lost ends leave starts behind.
-                if self.0.len() >= STARTS_MAX {
-                    self.0.clear();
+                if self.in_flight.len() >= STARTS_MAX {
+                    self.in_flight.clear();
                 }
-                self.0.insert((feed, start.id), start);
-                None
+                self.in_flight.insert((feed, start.id), start);
             }
-            Event::End(end) => Some((self.0.remove(&(feed, end.id)), end)),
-            Event::Other => None,
+            Event::End(end) => {
+                // The subscriber may have lost the start.
+                let start = self.in_flight.remove(&(feed, end.id));
+                if source.is_live {
+                    let name = source.of_port(end.port);
+                    shown.push_str(&self.style.line(name, start.as_ref(), &end));
+                }
+            }
+            Event::Site(_) | Event::Live | Event::Other => {}
         }
+        if source.is_live {
+            shown.push_str(&self.style.in_flight(self.in_flight.values()));
+        }
+        shown
     }
 }
 

@@ -90,7 +90,7 @@ pub fn fitted(text: &str, columns: usize) -> Cow<'_, str> {
         }
         left -= taken;
         end = at + character.len_utf8();
-        if matches!(character, ' ' | '/' | '?' | '&' | ',') {
+        if character == ' ' {
             end_of_words = end;
         }
     }
@@ -121,7 +121,7 @@ mod tests {
         check("", 0, "");
         // Behind a word, where not too much is lost.
         check("POST /v1/chat/completions", 25, "POST /v1/chat/completions");
-        check("POST /v1/chat/completions", 24, "POST /v1/chat/…");
+        check("POST /v1/chat/completions", 24, "POST /v1/chat/completio…");
         check("the quick brown fox", 12, "the quick…");
         check("the quick brown fox", 10, "the quick…");
         check("an extraordinarily", 10, "an extrao…");

@@ -4,7 +4,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::cli_home::{Home, free_port};
+use crate::cli_home::{Home, commands, free_port};
+use crate::cli_terminal::{OnTerminal, lines};
+
+/// The commands that come first.
+const DAILY: [&str; 8] = [
+    "serve", "run", "env", "status", "tail", "ui", "list", "show",
+];
 
 #[test]
 fn ic_without_arguments_prints_its_help_to_standard_error() {
@@ -12,6 +18,39 @@ fn ic_without_arguments_prints_its_help_to_standard_error() {
     let ran = home.ic([""; 0]);
     assert_eq!((ran.exit, ran.out.as_str()), (Some(2), ""));
     assert_eq!(ran.err, home.ic(["--help"]).result(0));
+}
+
+#[test]
+fn the_help_fits_the_width_of_the_terminal() {
+    let home = Home::new();
+    let full = home.ic(["--help"]).result(0);
+    for columns in [60, 80, 100, 200] {
+        for command in [
+            None,
+            Some("serve"),
+            Some("env"),
+            Some("list"),
+            Some("status"),
+        ] {
+            let words = command.map(|command| [command, "--help"]);
+            let ic = home.command(words.into_iter().flatten());
+            let (exit, shown) = OnTerminal::start(ic, (columns, 24)).end();
+            assert_eq!(exit, Some(if command.is_some() { 0 } else { 2 }), "{shown}");
+            let shown = lines(&shown, columns);
+            let heading = match columns {
+                60 | 80 => "Options:",
+                _ => "Usage: ic",
+            };
+            assert!(
+                shown.iter().any(|line| line.starts_with(heading)),
+                "{shown:?}"
+            );
+            if command.is_none() && columns >= 100 {
+                let full: Vec<&str> = full.lines().filter(|line| !line.is_empty()).collect();
+                assert_eq!(shown, full);
+            }
+        }
+    }
 }
 
 #[test]
@@ -36,14 +75,8 @@ fn the_help_lists_every_command_and_every_option() {
     ] {
         assert!(help.contains(option), "{option} in {help}");
     }
-    let commands: Vec<&str> = help
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .map_while(|line| line.strip_prefix("  "))
-        .filter_map(|line| line.split(' ').next())
-        .filter(|word| !word.is_empty())
-        .collect();
+    let commands: Vec<&str> = commands(&help).collect();
+    assert_eq!(commands[..8], DAILY);
     for expected in [
         "list", "show", "allocate", "remove", "check", "suggest", "reset",
     ] {

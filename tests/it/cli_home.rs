@@ -268,6 +268,16 @@ impl Drop for Serving {
     }
 }
 
+/// The commands in the groups of a help text: the first word of each line that is indented by two, before the options.
+pub fn commands(help: &str) -> impl Iterator<Item = &str> {
+    help.lines()
+        .skip_while(|line| *line != "Commands:")
+        .take_while(|line| *line != "Options:")
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next())
+}
+
 /// The one line on standard error, without `ic: `.
 #[track_caller]
 pub fn one_line(err: &str) -> String {

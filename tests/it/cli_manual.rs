@@ -2,20 +2,12 @@
 
 use std::process::{Command, Stdio};
 
-use crate::cli_home::Home;
+use crate::cli_home::{self, Home};
 
-/// The names under "Commands:" of the help.
+/// The commands that the help lists.
 fn commands(home: &Home) -> Vec<String> {
     let help = home.ic(["--help"]).result(0);
-    let names = help
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.strip_prefix("  "))
-        .filter(|line| !line.starts_with(' '))
-        .filter_map(|line| line.split_whitespace().next());
-    names.map(str::to_owned).collect()
+    cli_home::commands(&help).map(str::to_owned).collect()
 }
 
 /// The output of a program, if it is installed; it must not print errors.

@@ -14,6 +14,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::cli_home::{Home, Serving, free_port, held_port};
+use crate::cli_tail::get;
 use crate::support::{DEADLINE, tells_who_listens};
 
 /// Both ends of a new terminal: that of the user and that of the program. Child processes of other tests do not inherit
@@ -225,7 +226,9 @@ fn busy() -> (Home, Vec<Serving>, std::net::TcpListener, [u16; 7]) {
         "blog/api",
         "held",
     ];
-    let folders = names.map(|name| home.folder(name));
+    // A name that a project of another test has too would be shown with the folder above.
+    let tag = format!("{}-{}", std::process::id(), ports[0]);
+    let folders = names.map(|name| home.folder(format!("{name}-{tag}")));
     let mappings: Vec<(&Path, u16)> = folders.iter().map(|it| &**it).zip(ports).collect();
     let home = home.with_mappings(&mappings, 8888);
     let serving = folders[..6].iter().map(|folder| {
@@ -284,7 +287,8 @@ fn status_fits_the_width_of_the_terminal() {
         }
         assert!(shown.contains("\x1b[31m⚠\x1b[0m"), "red: {shown:?}");
     }
-    let status = OnTerminal::start(home.with("NO_COLOR", "1").command(["status"]), (80, 24));
+    let home = home.with("NO_COLOR", "1");
+    let status = OnTerminal::start(home.command(["status"]), (80, 24));
     let (_, shown) = status.end();
     assert!(
         shown.contains("⚠  held") && !shown.contains('\x1b'),
@@ -331,4 +335,48 @@ fn watch_fits_the_screen_and_follows_its_size_until_a_signal() {
     assert!(lines(&shown, 60).len() > 6, "{shown}");
     watch.signal(Signal::TERM);
     assert_eq!(watch.end().0, Some(0));
+}
+
+#[test]
+fn tail_fits_the_width_of_the_terminal_and_shows_what_failed_in_red() {
+    let (home, _serving, _held, ports) = busy();
+    let list = home.ic(["list", "--json"]).json(0);
+    let mut mappings = list["mappings"].as_array().expect("a list").iter();
+    let folder = mappings
+        .find(|mapping| mapping["port"] == ports[0])
+        .expect("a port");
+    let folder = folder["path"].as_str().expect("text").to_owned();
+    for (columns, all) in [(40, true), (80, true), (120, false), (200, true)] {
+        let words = match all {
+            true => ["tail", "--all"],
+            false => ["tail", "."],
+        };
+        let mut command = home.command(words);
+        command.current_dir(&folder);
+        let mut tail = OnTerminal::start(command, (columns, 24));
+        let heading = tail.until("\r\n");
+        let first = if columns < 80 { "CODE  " } else { "TIME  " };
+        assert_eq!(
+            heading.starts_with(first),
+            columns != 80 || !all,
+            "{heading}"
+        );
+        assert_eq!(heading.contains("PROJECT"), all, "{heading}");
+        let asked = format!("GET /of-{columns}-columns");
+        get(ports[0], &asked[4..]);
+        let shown = tail.until("404") + &tail.until("\r\n");
+        assert!(shown.contains("\x1b[31m404\x1b[0m"), "red: {shown:?}");
+        let line = lines(shown.rsplit("\x1b[K").next().expect("text"), columns).remove(0);
+        assert_eq!(line.contains("日本"), all, "{line}");
+        // What was before is not shown.
+        assert!(
+            line.contains(if columns < 80 { "GET /of" } else { &asked }),
+            "{line}"
+        );
+        if columns >= 120 {
+            assert!(line.contains("kB  ") || line.contains(" B  "), "{line}");
+        }
+        tail.signal(Signal::INT);
+        assert_eq!(tail.end().0, Some(0));
+    }
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cli_home::commands;
 use crate::support::tells_who_listens;
 
 const README: &str = include_str!("../../README.md");
@@ -410,17 +411,6 @@ fn can_bind(port: u16) -> bool {
         Err(error) => error.kind() != std::io::ErrorKind::AddrInUse,
     };
     v4 && v6
-}
-
-/// The names under "Commands:" of a help text: the first word of each line that is indented by two.
-fn commands(help: &str) -> impl Iterator<Item = &str> {
-    help.lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.strip_prefix("  "))
-        .filter(|line| !line.starts_with(' '))
-        .filter_map(|line| line.split_whitespace().next())
 }
 
 /// Whether `printed` matches `expected`, where a line `…` stands for any number of lines.

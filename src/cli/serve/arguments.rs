@@ -130,7 +130,7 @@ mod tests {
             name: "ic",
             ..argh::CommandInfoWithArgs::default()
         };
-        let help = crate::cli::help::help(&program, Some(&Serve::get_args_info()));
+        let help = crate::cli::help::help(&program, Some(&Serve::get_args_info()), 100);
         for part in [
             "Usage: ic serve [OPTION…]\n",
             "  --host H ",
