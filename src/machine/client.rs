@@ -15,6 +15,7 @@ use crate::http::head::{self, Slots};
 use crate::http::{Error, Parsed};
 use crate::serve::Endpoint;
 use crate::serve::conn::Stream;
+use crate::serve::end_mark::EndMark;
 use crate::serve::reactor::Timer;
 
 /// A request.
@@ -145,6 +146,7 @@ async fn receive(stream: &Stream, response: &mut Option<Response>) -> io::Result
         }
     };
     let response = response.insert(head);
+    let mut end_mark = EndMark::new(false);
     loop {
         let before = response.body.len();
         let used = body
@@ -157,10 +159,11 @@ async fn receive(stream: &Stream, response: &mut Option<Response>) -> io::Result
         if events > 0 {
             response.arrivals.push((sent.elapsed(), events));
         }
-        let new = &response.body[before.saturating_sub(END_MARK.len() - 1)..];
+        end_mark.read_data(&response.body[before..]);
+        end_mark.sent();
         let is_over = body.is_complete()
             || response.body.len() > BODY_BYTES_MAX
-            || response.is_event_stream() && new.windows(END_MARK.len()).any(|at| at == END_MARK);
+            || response.is_event_stream() && end_mark.is_sent();
         let seen: usize = response.arrivals.iter().map(|(_, events)| events).sum();
         let quiet = async {
             match seen >= BEGUN_EVENTS_MIN {
@@ -229,9 +232,6 @@ fn invalid(error: Error) -> io::Error {
 
 /// The field that starts the data of an event.
 const EVENT: &[u8] = b"data:";
-
-/// The last event of a stream in OpenAI's chat API.
-const END_MARK: &[u8] = b"data: [DONE]";
 
 /// Between two events of an answer that has begun.
 const QUIET_MAX: Duration = Duration::from_secs(5);

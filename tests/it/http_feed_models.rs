@@ -288,3 +288,46 @@ fn the_responses_api_in_a_websocket_has_its_model_its_tokens_and_its_turns() {
         assert_eq!(end["outcome"], "tunnel");
     }
 }
+
+#[test]
+fn a_websocket_is_no_failure_whichever_side_ends_it() {
+    type End = fn(Conn, Conn);
+    let ends: [(&str, End); 4] = [
+        ("the client closes", |mut client, mut served| {
+            // A close frame with the code 1000, masked with zeros.
+            pass(&mut client, &mut served, b"\x88\x82\0\0\0\0\x03\xe8");
+            client.close();
+            served.expect_end();
+        }),
+        ("the target closes", |mut client, mut served| {
+            pass(&mut served, &mut client, b"\x88\x02\x03\xe8");
+            served.close();
+            client.expect_end();
+        }),
+        ("the client vanishes", |client, mut served| {
+            client.reset();
+            served.expect_end();
+        }),
+        ("the target vanishes", |mut client, served| {
+            served.reset();
+            client.expect_end();
+        }),
+    ];
+    for (why, end) in ends {
+        let (origin, interceptor) = scripted();
+        let mut listener = Listener::of(&interceptor);
+        let (mut client, mut served) = ask_for_websocket(&origin, &interceptor);
+        served.send(format!("{SWITCHED}\r\n"));
+        client.response_head("GET");
+        end(client, served);
+        let end = listener.wait_for("end");
+        assert_eq!(
+            (&end["outcome"], &end["status"]),
+            (&json!("tunnel"), &json!(101)),
+            "{why}"
+        );
+        let health = interceptor.health();
+        let counts = ["requests", "errors", "client_gone"].map(|name| &health[name]);
+        assert_eq!(counts, [&json!(1), &json!(0), &json!(0)], "{why}");
+    }
+}
