@@ -45,7 +45,7 @@ pub fn feed(input: &[u8]) {
     for is_contents in [false, true] {
         let ends = |step: usize| {
             let mut mark = EndMark::new(is_contents);
-            input.chunks(step).for_each(|piece| mark.read_data(piece));
+            input.chunks(step).for_each(|piece| mark.read(piece));
             mark.sent();
             mark.is_sent()
         };

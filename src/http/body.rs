@@ -112,10 +112,23 @@ impl Body {
     /// Fewer than all means that the body has ended, that its trailer section is next ([`Body::has_trailers`]), or that the next
     /// byte is malformed, which the next call returns.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        self.follow_data(bytes, |_| {})
+    }
+
+    /// The same; calls `show` with each piece of data.
+    pub fn follow_data(
+        &mut self,
+        bytes: &[u8],
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<usize, Error> {
         let mut count = 0;
         while count < bytes.len() {
             match self.next(&bytes[count..]) {
-                Ok(Piece::Data(piece) | Piece::Framing(piece)) => count += piece,
+                Ok(Piece::Framing(piece)) => count += piece,
+                Ok(Piece::Data(piece)) => {
+                    show(&bytes[count..count + piece]);
+                    count += piece;
+                }
                 Ok(Piece::Trailers | Piece::End) => break,
                 Err(_) if count > 0 => break,
                 Err(error) => return Err(error),

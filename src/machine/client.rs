@@ -159,7 +159,7 @@ async fn receive(stream: &Stream, response: &mut Option<Response>) -> io::Result
         if events > 0 {
             response.arrivals.push((sent.elapsed(), events));
         }
-        end_mark.read_data(&response.body[before..]);
+        end_mark.read(&response.body[before..]);
         end_mark.sent();
         let is_over = body.is_complete()
             || response.body.len() > BODY_BYTES_MAX

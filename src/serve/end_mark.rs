@@ -5,10 +5,7 @@
 //! contents. Pure: bytes in, in pieces of any size. It is read whether or not the feed has subscribers, so it looks at the start
 //! of each line only; Gemini's mark is not there.
 
-use memchr::memchr;
-
-use crate::http::body::Body;
-use crate::http::chunked::Piece;
+use memchr::{memchr, memmem, memrchr};
 
 /// Follows the data of one event stream. Lines end with LF or CRLF; a bare CR, which no such API sends, ends none.
 #[derive(Debug)]
@@ -39,34 +36,22 @@ impl EndMark {
         }
     }
 
-    /// Reads the next bytes of a body, framing included; `body` is its progress before them.
-    pub fn read(&mut self, mut body: Body, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            // Malformed framing and what follows the data are left to the relay.
-            let (count, is_data) = match body.next(rest) {
-                Ok(Piece::Data(count)) => (count, true),
-                Ok(Piece::Framing(count)) => (count, false),
-                _ => break,
-            };
-            let (piece, behind) = rest.split_at(count);
-            rest = behind;
-            if is_data {
-                self.read_data(piece);
-            }
-        }
-    }
-
     /// Reads the next bytes of data.
-    pub fn read_data(&mut self, data: &[u8]) {
+    pub fn read(&mut self, data: &[u8]) {
         let mut rest = data;
-        while let Some(len) = memchr(b'\n', rest) {
+        while let Some(len) = line_len(rest) {
             let (text, behind) = rest.split_at(len);
             rest = &behind[1..];
-            self.read_text(text);
-            self.end_line();
+            if self.line_len == 0 {
+                self.find_finish_reason(text);
+                self.end_line(&text[..len.min(LINE_BYTES)]);
+            } else {
+                self.keep(text);
+                let (line, len) = (self.line, std::mem::take(&mut self.line_len));
+                self.end_line(&line[..len]);
+            }
         }
-        self.read_text(rest);
+        self.keep(rest);
     }
 
     /// The client has been sent what was read.
@@ -79,23 +64,30 @@ impl EndMark {
         self.is_sent
     }
 
-    /// Reads the next bytes of the line.
-    fn read_text(&mut self, text: &[u8]) {
+    /// Keeps the next bytes of a line that has not ended.
+    fn keep(&mut self, text: &[u8]) {
+        if text.is_empty() {
+            return;
+        }
         let room = &mut self.line[self.line_len..];
         let len = text.len().min(room.len());
         room[..len].copy_from_slice(&text[..len]);
         self.line_len += len;
+        self.find_finish_reason(text);
+    }
+
+    fn find_finish_reason(&mut self, text: &[u8]) {
         if let Some(matched) = &mut self.finish_reason {
             *matched = find_finish_reason(*matched, text);
         }
     }
 
-    fn end_line(&mut self) {
+    /// `line` is the start of a line that has ended.
+    fn end_line(&mut self, line: &[u8]) {
         let has_finish_reason = match &mut self.finish_reason {
             Some(matched) => std::mem::take(matched) == FINISH_REASON.len(),
             None => false,
         };
-        let line = &self.line[..std::mem::take(&mut self.line_len)];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             self.is_end_event = false;
@@ -106,6 +98,14 @@ impl EndMark {
         } else if let Some(name) = line.strip_prefix(b"event:") {
             self.is_end_event = END_EVENTS.contains(&name.trim_ascii_start());
         }
+    }
+}
+
+/// Returns the length of the line at the start of `bytes` if it ends in them. Every second line is empty.
+fn line_len(bytes: &[u8]) -> Option<usize> {
+    match bytes.first()? {
+        b'\n' => Some(0),
+        _ => memchr(b'\n', bytes),
     }
 }
 
@@ -125,23 +125,32 @@ fn is_end_data(data: &[u8]) -> bool {
 
 /// Looks for [`FINISH_REASON`] in a line of which `matched` bytes match before `text`; returns how many match after it.
 fn find_finish_reason(matched: usize, text: &[u8]) -> usize {
-    let mut matched = matched;
-    let mut rest = text;
-    while matched < FINISH_REASON.len()
-        && let Some((byte, behind)) = rest.split_first()
-    {
-        rest = behind;
-        matched = match byte {
-            byte if *byte == FINISH_REASON[matched] => matched + 1,
-            b' ' if matched >= FINISH_NAME_LEN => matched,
-            b'"' => 1,
-            _ => 0,
-        };
-        if matched == 0 {
-            rest = &rest[memchr(b'"', rest).unwrap_or(rest.len())..];
+    let (mut matched, mut rest) = (matched, text);
+    loop {
+        while (1..FINISH_REASON.len()).contains(&matched)
+            && let Some((byte, behind)) = rest.split_first()
+        {
+            rest = behind;
+            matched = match byte {
+                byte if *byte == FINISH_REASON[matched] => matched + 1,
+                b' ' if matched >= FINISH_NAME.len() => matched,
+                b'"' => 1,
+                _ => 0,
+            };
         }
+        if matched > 0 || rest.is_empty() {
+            return matched;
+        }
+        let Some(at) = memmem::find(rest, FINISH_NAME) else {
+            let tail = &rest[memrchr(b'"', rest).unwrap_or(rest.len())..];
+            return match FINISH_NAME.starts_with(tail) {
+                true => tail.len(),
+                false => 0,
+            };
+        };
+        matched = FINISH_NAME.len();
+        rest = &rest[at + matched..];
     }
-    matched
 }
 
 /// The events that end a stream of the Responses API, and one of the Messages API.
@@ -155,8 +164,8 @@ const END_EVENTS: [&[u8]; 4] = [
 /// What Gemini's last chunk has; spaces may stand around the colon. Quotes in a JSON string are escaped, so no text has it.
 const FINISH_REASON: &[u8] = b"\"finishReason\":\"";
 
-/// The length of the name in it.
-const FINISH_NAME_LEN: usize = FINISH_REASON.len() - 2;
+/// The name in it.
+const FINISH_NAME: &[u8] = FINISH_REASON.split_at(FINISH_REASON.len() - 2).0;
 
 /// How much of a line is kept; the longest mark has 36 bytes: `data: {"type": "response.incomplete"`.
 const LINE_BYTES: usize = 48;
@@ -164,6 +173,7 @@ const LINE_BYTES: usize = 48;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::body::Body;
     use crate::http::framing::Framing;
 
     /// Reads `stream` whole, byte by byte, with the start of another event behind it, and in chunks of every size up to ten.
@@ -171,7 +181,7 @@ mod tests {
     fn check_of(is_contents: bool, why: &str, stream: &str, expected: bool) {
         let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
             let mut mark = EndMark::new(is_contents);
-            pieces.for_each(|piece| mark.read_data(piece));
+            pieces.for_each(|piece| mark.read(piece));
             mark.sent();
             mark.is_sent()
         };
@@ -194,8 +204,8 @@ mod tests {
                 let mut mark = EndMark::new(is_contents);
                 let mut body = Body::of_response(Framing::Chunked);
                 for piece in chunks.chunks(step) {
-                    mark.read(body, piece);
-                    body.follow(piece).expect("the chunks are well-formed");
+                    let used = body.follow_data(piece, |data| mark.read(data));
+                    assert_eq!(used, Ok(piece.len()), "{why}");
                 }
                 mark.sent();
                 assert_eq!(
@@ -263,11 +273,11 @@ mod tests {
     #[test]
     fn a_mark_counts_when_it_has_been_sent() {
         let mut mark = EndMark::new(false);
-        mark.read_data(b"data: [DONE]\n\n");
+        mark.read(b"data: [DONE]\n\n");
         assert!(!mark.is_sent());
         mark.sent();
         assert!(mark.is_sent());
-        mark.read_data(b"data: {}\n\n");
+        mark.read(b"data: {}\n\n");
         assert!(mark.is_sent(), "the client does not have it");
         mark.sent();
         assert!(!mark.is_sent());

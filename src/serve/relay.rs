@@ -98,11 +98,12 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
                 }
                 continue;
             }
-            let before = *body;
-            let (used, passes) = next_piece(from.bytes(), body, options.mode)?;
-            if let Some(mark) = options.end_mark {
-                mark.borrow_mut().read(before, &from.bytes()[..used]);
-            }
+            let show = |data: &[u8]| {
+                if let Some(mark) = options.end_mark {
+                    mark.borrow_mut().read(data);
+                }
+            };
+            let (used, passes) = next_piece(from.bytes(), body, options.mode, show)?;
             if passes {
                 let bytes = &from.bytes()[..used];
                 to.write_within(bytes, options.inactivity).await?;
@@ -141,19 +142,27 @@ async fn fill<F>(
     in_time(options.inactivity.within(fill).await)
 }
 
-/// How many of `bytes` can be used at once, and whether they are passed on.
-fn next_piece(bytes: &[u8], body: &mut Body, mode: BodyMode) -> Result<(usize, bool), RelayError> {
+/// How many of `bytes` can be used at once, and whether they are passed on. Calls `show` with the data among them.
+fn next_piece(
+    bytes: &[u8],
+    body: &mut Body,
+    mode: BodyMode,
+    mut show: impl FnMut(&[u8]),
+) -> Result<(usize, bool), RelayError> {
     let piece = match mode {
         BodyMode::Verbatim => {
             return body
-                .follow(bytes)
+                .follow_data(bytes, show)
                 .map(|count| (count, true))
                 .map_err(RelayError::Malformed);
         }
         BodyMode::Dechunked => body.next(bytes).map_err(RelayError::Malformed)?,
     };
     Ok(match piece {
-        Piece::Data(count) => (count, true),
+        Piece::Data(count) => {
+            show(&bytes[..count]);
+            (count, true)
+        }
         Piece::Framing(count) => (count, false),
         Piece::Trailers | Piece::End => (0, false),
     })

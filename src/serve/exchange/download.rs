@@ -81,7 +81,7 @@ impl Attempt<'_> {
         if let ResponseKind::Final(head) = &response.kind {
             body = Body::of_response(head.framing);
             let drops_trailer = |name: &str| head.nominated.has(name);
-            let before = body;
+            let mut before = body;
             let taken = body
                 .take_ready(origin.bytes(), head.mode, drops_trailer, &mut out)
                 .map_err(UpstreamError::Malformed)?;
@@ -90,7 +90,8 @@ impl Attempt<'_> {
             }
             if response.is_open_stream {
                 let mut mark = EndMark::new(self.request.streams_contents);
-                mark.read(before, &origin.bytes()[..taken]);
+                // Malformed framing is left to the relay.
+                let _ = before.follow_data(&origin.bytes()[..taken], |data| mark.read(data));
                 // An attempt has one final response that is passed on.
                 let _ = self.end_mark.set(RefCell::new(mark));
             }
