@@ -14,6 +14,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde_json::json;
 
 use self::chain::{Chain, Route};
+use self::files::Files;
 use self::finding::{Finding, Verdict};
 use self::variables::Destination;
 use super::identity::{self, instance_template};
@@ -119,12 +120,12 @@ impl Doctor {
         let route = self.route(context, interceptor, &kept, &mut of_route)?;
         let target = route.as_ref().map(|it| &it.target);
         let to = Destination { port, target };
-        findings.extend(variables::base_urls(&context.environment, to, &registry)?);
-        let home = context.environment.variable("HOME");
-        let home = home.as_ref().and_then(|home| home.path().ok());
-        findings.extend(files::claude(project.path(), home, to, &registry));
+        let environment = &context.environment;
+        let files = Files::read(project.path(), environment, to, &registry);
+        let variables = variables::base_urls(environment, to, &registry, files.has_opencode)?;
+        findings.extend(variables.into_iter().chain(files.findings));
+        let proxies = variables::proxies(environment, &files.urls);
         report.extend(context.out, findings)?;
-        let proxies = variables::proxies(&context.environment);
         report.extend(context.out, proxies.into_iter().chain(of_route))?;
         if let Some(route) = route {
             let options = match route.interceptor {

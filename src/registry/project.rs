@@ -227,17 +227,38 @@ fn read_gitdir(file: &Path) -> Option<OsString> {
 }
 
 /// Reads a file of a repository. `None`: it is missing, longer than 64 KiB, or no regular file. The author of a repository chooses
-/// what it holds: opening a FIFO would block, and a device may have no end.
+/// what it holds.
 pub fn read_small(path: &Path) -> Option<Vec<u8>> {
-    const BYTES_MAX: u64 = 64 * 1024;
+    read_regular(path, 64 * 1024).ok()
+}
+
+/// Reads a regular file of at most `bytes_max`. Opening a FIFO would block, and a device may have no end.
+///
+/// # Errors
+///
+/// It cannot be read, is longer, or is no regular file.
+pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let irregular = || io::Error::other("it is not a regular file");
     // Checked before it is opened: opening a device can have effects. Checked again: it may have been replaced.
-    fs::metadata(path).ok()?.is_file().then_some(())?;
+    fs::metadata(path)?
+        .is_file()
+        .then_some(())
+        .ok_or_else(irregular)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    file.metadata().ok()?.is_file().then_some(())?;
+    let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    file.metadata()?
+        .is_file()
+        .then_some(())
+        .ok_or_else(irregular)?;
     let mut content = Vec::new();
-    file.take(BYTES_MAX + 1).read_to_end(&mut content).ok()?;
-    (content.len() as u64 <= BYTES_MAX).then_some(content)
+    file.take(bytes_max + 1).read_to_end(&mut content)?;
+    match content.len() as u64 <= bytes_max {
+        true => Ok(content),
+        false => Err(io::Error::other(format!(
+            "it is larger than {} KiB",
+            bytes_max / 1024
+        ))),
+    }
 }
 
 /// Follows every symbolic link on the path, dangling ones included. From the first missing folder on there are none, so `..`

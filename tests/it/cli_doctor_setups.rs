@@ -325,7 +325,10 @@ fn the_settings_of_claude_code_are_judged_or_not_read() {
     );
     std::fs::remove_file(&shared).expect("it is there");
     let huge = " ".repeat(2 << 20);
-    for (content, why) in [("{", "it is not JSON"), (&huge, "it is larger than 1 MiB")] {
+    for (content, why) in [
+        ("{", "it is not JSON"),
+        (&huge, "it is larger than 1024 KiB"),
+    ] {
         std::fs::write(&local, content).expect("a file");
         let ran = doctor();
         assert_eq!(wrong(&ran), [""; 0]);

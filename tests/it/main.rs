@@ -76,6 +76,7 @@ mod cli_env;
 mod cli_doctor;
 
 /// `ic doctor` on broken set-ups.
+mod cli_doctor_files;
 mod cli_doctor_setups;
 mod cli_doctor_streams;
 

@@ -164,7 +164,6 @@ const RULES: &[Rule] = &[
             "src/machine/connect.rs",
             // Whether a file is writable.
             "src/cli/doctor/checks.rs",
-            "src/cli/doctor/files.rs",
             // The user and the name of the machine.
             "src/cli/placeholders.rs",
             // The socket of a supervisor, which may be abstract.

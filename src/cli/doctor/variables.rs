@@ -12,19 +12,41 @@ use crate::text::{name, redact};
 
 use super::finding::{Finding, Verdict};
 
-/// The variables that hold the base URL of an API, and the path that clients append to it.
-const BASE_URLS: [(&str, &str); 4] = [
-    ("OPENAI_BASE_URL", CHAT),
-    ("OPENAI_API_BASE", CHAT),
-    ("ANTHROPIC_BASE_URL", MESSAGES),
-    ("GOOGLE_GEMINI_BASE_URL", "/v1beta/models"),
+/// The variables that hold the base URL of an API, and how most clients use it.
+pub const BASE_URLS: [(&str, Api); 4] = [
+    ("OPENAI_BASE_URL", Api::Chat),
+    ("OPENAI_API_BASE", Api::Chat),
+    ("ANTHROPIC_BASE_URL", Api::Messages),
+    ("GOOGLE_GEMINI_BASE_URL", Api::Gemini),
 ];
 
-/// The base URLs of OpenAI's API have the version themselves.
-const CHAT: &str = "/chat/completions";
+/// How a client uses a base URL: what it appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    Chat,
+    Responses,
+    Messages,
+    /// Vercel's library for Anthropic's API, as in opencode.
+    BareMessages,
+    Gemini,
+}
 
-/// Those of Anthropic's API do not.
-pub const MESSAGES: &str = "/v1/messages";
+impl Api {
+    fn endpoint(self) -> &'static str {
+        match self {
+            Api::Chat => "/chat/completions",
+            Api::Responses => "/responses",
+            Api::Messages => "/v1/messages",
+            Api::BareMessages => "/messages",
+            Api::Gemini => "/v1beta/models",
+        }
+    }
+
+    /// Whether the base URL has the version of the API.
+    fn has_version_in_base(self) -> bool {
+        !self.endpoint().starts_with("/v1")
+    }
+}
 
 /// What a base URL has to lead to.
 #[derive(Debug, Clone, Copy)]
@@ -40,13 +62,22 @@ pub fn base_urls(
     environment: &Environment<'_>,
     to: Destination<'_>,
     registry: &Registry,
+    has_opencode: bool,
 ) -> Result<Vec<Finding>, Failure> {
-    let owner = |port| registry.path_of(port).map(name);
     let mut findings = Vec::new();
-    for (variable, endpoint) in BASE_URLS {
+    for (variable, api) in BASE_URLS {
         if let Some(value) = environment.variable(variable) {
-            let (verdict, why) = base_url(endpoint, value.text()?, to, IC_ENV, owner);
-            let shown = redact::setting(value.text()?);
+            let url = value.text()?;
+            let (mut verdict, mut why) = base_url(api, url, to, IC_ENV, registry);
+            let fits_opencode = || base_url(Api::BareMessages, url, to, IC_ENV, registry).0;
+            if api == Api::Messages && verdict == Verdict::Wrong && fits_opencode() == Verdict::Good
+            {
+                why += ". Only opencode needs the /v1";
+                if has_opencode {
+                    verdict = Verdict::Note;
+                }
+            }
+            let shown = redact::setting(url);
             let message = match verdict {
                 Verdict::Good => format!("{variable} {why}"),
                 Verdict::Note | Verdict::Wrong => format!("{variable}={shown} {why}"),
@@ -59,17 +90,18 @@ pub fn base_urls(
 
 const IC_ENV: &str = "`eval \"$(ic env)\"` sets it right";
 
-/// Judges one base URL; `way_out` follows what is wrong. `owner` returns the name of the project that has a port.
+/// Judges one base URL; `way_out` follows what is wrong.
 pub fn base_url(
-    endpoint: &str,
+    api: Api,
     value: &str,
     to: Destination<'_>,
     way_out: &str,
-    owner: impl Fn(Port) -> Option<String>,
+    registry: &Registry,
 ) -> (Verdict, String) {
+    let owner = |port| registry.path_of(port).map(name);
     let wrong = |why: String| (Verdict::Wrong, format!("{why}; {way_out}"));
     let path = path_of(value);
-    let asked = format!("{path}{endpoint}");
+    let asked = format!("{path}{}", api.endpoint());
     if let Some(end) = ENDPOINTS.iter().find(|end| path.ends_with(**end)) {
         return wrong(format!(
             "is an endpoint: clients put {end} behind it themselves"
@@ -91,13 +123,14 @@ pub fn base_url(
     }
     let base = to.target.map_or("", Target::base_path);
     let has_own_version = to.target.is_some_and(Target::has_own_version);
-    if endpoint == CHAT && has_own_version && asked.contains("/v1/") {
+    let is_openai = matches!(api, Api::Chat | Api::Responses);
+    if is_openai && has_own_version && asked.contains("/v1/") {
         return wrong(format!(
             "has a /v1, but the target's base path {base} has a version of its own: clients would ask for {base}{asked}"
         ));
     }
-    let has_version = base.ends_with("/v1") || has_own_version;
-    if endpoint == CHAT && !has_version && !asked.contains("/v1/") {
+    let has_version = base.ends_with("/v1") || (is_openai && has_own_version);
+    if api.has_version_in_base() && !has_version && !asked.contains("/v1/") {
         return wrong(format!("has no /v1: clients would ask for {asked}"));
     }
     match to.port {
@@ -139,7 +172,7 @@ fn scheme(url: &str) -> Option<&str> {
 }
 
 /// The host and port of a URL that leads to this machine.
-fn this_machine(url: &str) -> Option<(String, u16)> {
+pub fn this_machine(url: &str) -> Option<(String, u16)> {
     let scheme = scheme(url)?;
     let (_, rest) = url.split_once("://")?;
     if !["http", "https"]
@@ -171,9 +204,9 @@ pub const ENDPOINTS: [&str; 5] = [
     "/models",
 ];
 
-/// Checks whether clients would use the first proxy that is set for the hosts of this machine in their base URLs, or for
-/// `localhost` where there are none. `None`: no proxy is set.
-pub fn proxies(environment: &Environment<'_>) -> Option<Finding> {
+/// Checks whether clients would use the first proxy that is set for the hosts of this machine in their base URLs, those of the
+/// variables and `urls`, or for `localhost` where there are none. `None`: no proxy is set.
+pub fn proxies(environment: &Environment<'_>, urls: &[String]) -> Option<Finding> {
     const CHECK: &str = "Proxies";
     let text = |name| {
         let given = environment.variable(name)?;
@@ -193,7 +226,7 @@ pub fn proxies(environment: &Environment<'_>) -> Option<Finding> {
         .into_iter()
         .filter_map(text)
         .collect();
-    let hosts = hosts_of_urls(environment);
+    let hosts = hosts_of_urls(environment, urls);
     let missing = hosts.iter().find_map(|(own, port)| {
         let lacks = |(_, list): &&(_, String)| !matches_no_proxy(list, own, *port);
         let why = match exceptions.iter().find(lacks) {
@@ -218,12 +251,15 @@ pub fn proxies(environment: &Environment<'_>) -> Option<Finding> {
     ))
 }
 
-/// The hosts and ports of this machine in the base URLs that are set, each once; `localhost` where there are none.
-fn hosts_of_urls(environment: &Environment<'_>) -> Vec<(String, u16)> {
+/// The hosts and ports of this machine in the base URLs, each once; `localhost` where there are none.
+fn hosts_of_urls(environment: &Environment<'_>, urls: &[String]) -> Vec<(String, u16)> {
     let mut hosts = Vec::new();
-    for (variable, _) in BASE_URLS {
-        let given = environment.variable(variable);
-        let host = given.and_then(|given| this_machine(given.text().ok()?));
+    let variables = BASE_URLS.iter().filter_map(|(variable, _)| {
+        let given = environment.variable(variable)?;
+        given.text().ok().map(str::to_owned)
+    });
+    for url in variables.chain(urls.iter().cloned()) {
+        let host = this_machine(&url);
         hosts.extend(host.filter(|host| !hosts.contains(host)));
     }
     if hosts.is_empty() {
@@ -242,13 +278,14 @@ mod tests {
         #[track_caller]
         fn check_toward(base: &str, at: usize, value: &str, verdict: Verdict, says: &str) {
             let port = Port::try_from(8888).expect("a port");
-            let owner = |port: Port| (port.get() == 8889).then(|| "blog".to_owned());
+            let registry = r#"{"version":"1.0","mappings":{"/home/me/blog":8889}}"#;
+            let registry = Registry::parse(registry.as_bytes()).expect("a registry");
             let target = format!("http://llm{base}").parse().expect("a target");
             let to = Destination {
                 port: Some(port),
                 target: Some(&target),
             };
-            let (found, why) = base_url(BASE_URLS[at].1, value, to, IC_ENV, owner);
+            let (found, why) = base_url(BASE_URLS[at].1, value, to, IC_ENV, &registry);
             assert_eq!(found, verdict, "{value} {base}: {why}");
             assert!(why.contains(says), "{value} {base}: {why}");
         }
@@ -385,7 +422,7 @@ mod tests {
                 let (_, value) = set.iter().find(|(set, _)| *set == name)?;
                 Some(OsString::from(value))
             };
-            let finding = super::proxies(&Environment(&read));
+            let finding = super::proxies(&Environment(&read), &[]);
             assert_eq!(finding.map(|finding| finding.verdict), expected, "{set:?}");
         }
         let proxy = ("http_proxy", "127.0.0.1:1");
