@@ -84,7 +84,7 @@ impl Check {
 }
 
 /// Whether it seems to be an interceptor of this user, which listens on the ports of projects.
-fn is_expected(holder: &Holder) -> bool {
+pub(super) fn is_expected(holder: &Holder) -> bool {
     let process = holder.process.as_ref();
     holder.other_user.is_none() && process.is_some_and(|process| process.program == IC)
 }

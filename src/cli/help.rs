@@ -179,7 +179,7 @@ fn table(
 }
 
 /// Adds `words` behind `start`, and in further lines of at most `columns` behind `indent` spaces. Runs of spaces stay.
-fn wrap(start: &str, indent: usize, words: &str, columns: usize, text: &mut String) {
+pub fn wrap(start: &str, indent: usize, words: &str, columns: usize, text: &mut String) {
     let mut line = start.to_owned();
     let mut length = start.chars().count();
     let first = length;

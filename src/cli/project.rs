@@ -10,6 +10,7 @@ use crate::registry::project::Project;
 use crate::registry::{Port, documents};
 
 use super::address::{bad_port, no_port};
+use super::check::is_expected;
 use super::identity::namesake;
 use super::kept;
 use super::mapping::{command_for, warn_of_running};
@@ -66,6 +67,11 @@ impl Show {
                 kept::print(context.out, &settings)?;
                 match port_state(port) {
                     PortState::Free => context.out.text("Status:  Available\n")?,
+                    PortState::InUse(holder) if is_expected(&holder) => {
+                        context
+                            .out
+                            .text(format_args!("Status:  Served by {holder}\n"))?;
+                    }
                     taken => context
                         .out
                         .text(format_args!("Status:  Not available ({taken})\n"))?,

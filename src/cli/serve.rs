@@ -47,7 +47,7 @@ impl Serve {
         let inherited = Inherited::take(&self, &context.environment)?;
         let (prepared, options, site) =
             self.prepare(context, inherited, signals::stop_signals())?;
-        let announcement = prepared.announcement(&site);
+        let announcement = prepared.announcement(&site, context);
         // Until the end: `serve --all` listens on the port again after that.
         let _lease = prepared.take_over(&options);
         let warnings = prepared.port_warnings(context);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cli_home::{Home, Ran, free_port, held_port, unprivileged};
+use crate::cli_home::{Home, Ran, Serving, free_port, held_port, unprivileged};
+use crate::support::tells_who_listens;
 
 #[test]
 fn list_prints_the_registry_in_the_documented_format() {
@@ -373,6 +374,21 @@ fn check_names_the_holder_of_a_port() {
         shown.ends_with(&format!("Status:  Not available {held_by}\n")),
         "{shown}"
     );
+}
+
+#[test]
+fn show_says_that_its_own_interceptor_runs() {
+    let home = Home::new();
+    let serving = Serving::start(&home, &[]);
+    let shown = home.ic(["show"]).result(0);
+    let status = match tells_who_listens() {
+        true => format!("Status:  Served by `ic` (pid {})\n", serving.pid()),
+        false => "Status:  Not available (in use)\n".to_owned(),
+    };
+    assert!(shown.ends_with(&status), "{shown}");
+    serving.stop();
+    let shown = home.ic(["show"]).result(0);
+    assert!(shown.ends_with("Status:  Available\n"), "{shown}");
 }
 
 #[test]

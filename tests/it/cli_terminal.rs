@@ -380,3 +380,30 @@ fn tail_fits_the_width_of_the_terminal_and_shows_what_failed_in_red() {
         assert_eq!(tail.end().0, Some(0));
     }
 }
+
+#[test]
+fn serve_says_where_to_go_next() {
+    for columns in [50, 80, 200] {
+        let home = Home::new();
+        let words = ["serve", "--mock", "--header", "x-team: blue"];
+        let mut serve = OnTerminal::start(home.command(words), (columns, 24));
+        let shown = serve.until("Ctrl-C stops\r\n");
+        let port = home.ic(["show", "-q"]).result(0);
+        let port = port.trim();
+        let all = lines(&shown, columns).join(" ");
+        for part in [
+            format!("Listening:  http://localhost:{port} ("),
+            "Target:     mock, http://127.0.0.1:".to_owned(),
+            format!("OpenAI:     http://localhost:{port}/v1 "),
+            format!("Anthropic:  http://localhost:{port} "),
+            "Adds:       x-memory-user-id, x-pycharm-instance, ".to_owned(),
+            "x-team ".to_owned(),
+            "Port from:  the registry, newly allocated ".to_owned(),
+            "Next:       `ic snippet` ".to_owned(),
+        ] {
+            assert!(all.contains(&part), "{part}: {shown}");
+        }
+        serve.signal(Signal::INT);
+        assert_eq!(serve.end().0, Some(0));
+    }
+}

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use super::listening::is_loopback;
 use super::port::PortOrigin;
+use crate::cli::address::BaseUrls;
+use crate::cli::help::wrap;
 use crate::cli::output::eprint_text;
+use crate::cli::terminal::Terminal;
 use crate::registry::Port;
 use crate::serve::Address;
 use crate::text::Escaped;
@@ -12,8 +15,13 @@ use crate::text::Escaped;
 /// The facts of an interceptor that its user wants to see.
 pub struct Announcement {
     pub instance_id: String,
-    pub host: String,
     pub target: String,
+    /// Where clients reach it; `None` for Unix sockets.
+    pub urls: Option<BaseUrls>,
+    /// The names of the fields that it adds to each request.
+    pub added: Vec<String>,
+    /// The terminal that it is started on.
+    pub terminal: Option<Terminal>,
     pub port: Option<(Port, PortOrigin)>,
     /// Whether its sockets were passed in.
     pub is_inherited: bool,
@@ -26,8 +34,8 @@ impl Announcement {
     pub fn print(&self, addresses: &[Address]) {
         let tcp: Vec<SocketAddr> = addresses.iter().filter_map(Address::tcp).collect();
         let mut places = Vec::new();
-        if let Some((port, _)) = self.port {
-            places.push(self.url(port, &tcp));
+        if let (Some((port, _)), Some(urls)) = (self.port, &self.urls) {
+            places.push(format!("{} ({})", urls.bare(), bound(port, &tcp)));
         }
         let sockets = addresses.iter().filter(|address| address.tcp().is_none());
         places.extend(sockets.map(|address| Escaped(&address.to_string()).to_string()));
@@ -37,6 +45,17 @@ impl Announcement {
             places.join(", "),
             self.target,
         );
+        let columns = self
+            .terminal
+            .map_or(usize::MAX, |terminal| terminal.columns);
+        let mut add = |label: &str, words: &str| {
+            wrap(&format!("{label:12}"), 12, words, columns, &mut text);
+        };
+        if let Some(urls) = &self.urls {
+            add("OpenAI:", &urls.openai());
+            add("Anthropic:", &urls.bare());
+        }
+        add("Adds:", &Escaped(&self.added.join(", ")).to_string());
         match self.port {
             Some((_, origin)) => text.push_str(&format!("Port from:  {origin}\n")),
             None if self.is_inherited => {
@@ -44,28 +63,27 @@ impl Announcement {
             }
             None => {}
         }
+        // A log has no use for it.
+        if self.terminal.is_some() {
+            let next = "`ic snippet` prints the settings of a client, `ic ui` shows the requests, Ctrl-C stops";
+            wrap("Next:       ", 12, next, columns, &mut text);
+        }
         text.push_str(&beyond_loopback(&tcp, self.accepts_all_hosts));
         eprint_text(&text);
     }
+}
 
-    /// The URL for clients, and the addresses that are bound.
-    fn url(&self, port: Port, tcp: &[SocketAddr]) -> String {
-        let bound = tcp.iter().map(|address| {
-            if address.port() == port.get() {
-                address.ip().to_string()
-            } else {
-                // Sockets that were passed in may have several ports.
-                address.to_string()
-            }
-        });
-        let bound: Vec<String> = bound.collect();
-        let host = if self.host.contains(':') && !self.host.starts_with('[') {
-            format!("[{}]", self.host)
+/// The addresses that are bound.
+fn bound(port: Port, tcp: &[SocketAddr]) -> String {
+    let bound = tcp.iter().map(|address| {
+        if address.port() == port.get() {
+            address.ip().to_string()
         } else {
-            self.host.clone()
-        };
-        format!("http://{host}:{port} ({})", bound.join(", "))
-    }
+            // Sockets that were passed in may have several ports.
+            address.to_string()
+        }
+    });
+    bound.collect::<Vec<_>>().join(", ")
 }
 
 /// Warnings if other machines can reach one of `addresses`, else an empty text.

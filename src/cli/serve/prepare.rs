@@ -9,14 +9,15 @@ use super::conflict;
 use super::last_used::LastUsed;
 use super::listening::{addresses_of, addresses_on, is_loopback, local_hosts_only};
 use super::port::{PortOrigin, ResolvedPort};
-use super::settings::ServeSettings;
+use super::settings::{ServeSettings, Upstream};
 use super::socket_activation::Inherited;
 use super::upstream::{rewriter, upstream};
-use crate::cli::address::bad_port;
+use crate::cli::address::{BaseUrls, bad_port};
 use crate::cli::context::Context;
 use crate::cli::identity::Facts;
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
+use crate::cli::terminal::Terminal;
 use crate::machine::feeds::{Lease, lease};
 use crate::machine::interceptor::{Identity, interceptor_at};
 use crate::machine::survey::is_for;
@@ -31,6 +32,8 @@ pub struct Prepared {
     settings: ServeSettings,
     port: Option<(Port, PortOrigin)>,
     last_used: Option<LastUsed>,
+    /// The names of the fields that are added to each request.
+    added: Vec<String>,
 }
 
 impl Serve {
@@ -70,6 +73,7 @@ impl Serve {
         let headers = &settings.headers;
         let fields = facts.fields(&settings.instance, &instance_id, headers, &mut notes)?;
         notes.iter().for_each(eprint_line);
+        let added = fields.iter().map(|(name, _)| name.clone()).collect();
         let options = Options {
             timeouts: settings.timeouts,
             connections_max: settings.connections_max,
@@ -91,6 +95,7 @@ impl Serve {
             settings,
             port,
             last_used,
+            added,
         };
         Ok((prepared, options, site))
     }
@@ -196,14 +201,26 @@ impl Prepared {
     }
 
     /// What is printed once it listens.
-    pub fn announcement(&self, site: &SiteOptions) -> Announcement {
+    pub fn announcement(&self, site: &SiteOptions, context: &Context<'_>) -> Announcement {
+        let target = &site.upstream.target;
+        let host = self.settings.hosts[0].replace('*', "localhost");
+        let host = match host.contains(':') && !host.starts_with('[') {
+            true => format!("[{host}]"),
+            false => host,
+        };
+        let authority = |port| format!("{host}:{port}");
         Announcement {
             instance_id: site.about.instance_id.clone(),
-            host: self.settings.hosts[0].replace('*', "localhost"),
-            target: match &site.upstream.proxy {
-                Some(proxy) => format!("{} through the proxy {proxy}", site.upstream.target),
-                None => site.upstream.target.to_string(),
+            target: match (&site.upstream.proxy, &self.settings.upstream) {
+                (_, Upstream::Mock(_)) => format!("mock, {target}"),
+                (Some(proxy), _) => format!("{target} through the proxy {proxy}"),
+                (None, _) => target.to_string(),
             },
+            urls: self
+                .port()
+                .map(|port| BaseUrls::new(authority(port), Some(target))),
+            added: self.added.clone(),
+            terminal: Terminal::of_errors(&context.environment),
             port: self.port,
             is_inherited: matches!(site.listen, Listen::Inherited(_)),
             accepts_all_hosts: site.guard.serves_all_hosts(),
