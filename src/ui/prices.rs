@@ -13,7 +13,7 @@ const MEMBERS: [&str; 3] = [
     "cache_read_input_token_cost",
 ];
 
-/// The line that tells a page the prices in a file: `models` has the values of [`MEMBERS`] for each model, `null` if unknown.
+/// The line that tells a page the prices in a file: `models` has the values of `MEMBERS` for each model, `null` if unknown.
 ///
 /// # Errors
 ///
