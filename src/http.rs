@@ -22,7 +22,7 @@ pub mod connection;
 mod error;
 pub mod forward;
 pub mod framing;
-mod grammar;
+pub(crate) mod grammar;
 pub mod guard;
 pub mod head;
 pub mod reply;

@@ -21,7 +21,7 @@ use crate::registry::{Exhausted, Project, Registry, documents};
 use crate::text::{escaped_path, io_message, name, raw};
 
 use super::app_state::AppState;
-use super::{feeds, response};
+use super::{feeds, response, send};
 
 /// The registry as a file.
 pub fn export(app: &AppState) -> Response {
@@ -64,6 +64,7 @@ pub fn change(app: &AppState, name: &str, body: &[u8]) -> Response {
         "prune" => parsed(body, app, prune),
         "import" => parsed(body, app, import),
         "record" => parsed(body, app, record),
+        "send" => parsed(body, app, send::send),
         _ => Err(response::error(404, "not found")),
     };
     result.map_or_else(|error| error, |document| response::json(&document))

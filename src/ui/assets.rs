@@ -67,6 +67,7 @@ const ASSETS: &[(&str, Asset)] = &[
     ("/answer_view.js", asset!(SCRIPT, "answer_view.js")),
     ("/texts.js", asset!(SCRIPT, "texts.js")),
     ("/server.js", asset!(SCRIPT, "server.js")),
+    ("/send_dialog.js", asset!(SCRIPT, "send_dialog.js")),
 ];
 
 #[cfg(test)]

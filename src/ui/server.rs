@@ -145,6 +145,7 @@ fn body_bytes_max(route: &Route) -> u64 {
         Route::Asset(_) | Route::Live | Route::Export => 0,
         Route::Session | Route::Watch => SESSION_BYTES_MAX,
         Route::Change(name) if name == "import" => IMPORT_BYTES_MAX,
+        Route::Change(name) if name == "send" => SEND_BYTES_MAX,
         Route::Change(_) => CHANGE_BYTES_MAX,
     }
 }
@@ -184,6 +185,9 @@ const NOT_FOUND: &str = "not found";
 const PAGE_ONLY: &str = "only the page itself may send this request";
 
 const IMPORT_BYTES_MAX: u64 = (AppState::BODY_MIB_MAX as u64) << 20;
+
+/// The largest recorded body and a head, each byte of them as an escape of JSON's.
+const SEND_BYTES_MAX: u64 = 8 << 20;
 
 /// Two of the longest paths, each byte of them as an escape of JSON's (`\u0000ff`).
 const CHANGE_BYTES_MAX: u64 = 64 << 10;

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import test from 'node:test';
 import { assembled, failure } from '../../src/ui/page/answer.js';
-import { bodyText, curl, quoted } from '../../src/ui/page/exchange.js';
+import { bodyText, curl, keyFields, quoted, repeated } from '../../src/ui/page/exchange.js';
 import { folded, images } from '../../src/ui/page/images.js';
 import { difference, isConversation, messages, spoken } from '../../src/ui/page/messages.js';
 
@@ -39,6 +39,16 @@ test('the curl command repeats a request, with a shell variable for the key', ()
   assert.deepEqual(words(curl({ method: 'GET', path: '/x' }, 9, 'body')), ['-X', 'GET', 'http://localhost:9/x', '--data-raw', 'body']);
   // An invalid method is quoted too.
   assert.deepEqual(words(curl({ method: "A'; id", path: '/' }, 9)), ['-X', "A'; id", 'http://localhost:9/']);
+});
+
+test('a request that is sent again has its fields with another key, and no other secret', () => {
+  const requestFields = [['Host', 'localhost:8888'], ['authorization', '…'], ['x-api-key', '…'], ['Accept-Encoding', 'gzip'], ['X-A', 'b'], ['X-Token', '…'], ['Cookie', '…']];
+  assert.deepEqual(keyFields({ requestFields }).map(([name]) => name), ['authorization', 'x-api-key']);
+  assert.deepEqual(repeated({ requestFields }, 'k'), [['authorization', 'Bearer k'], ['x-api-key', 'k'], ['X-A', 'b']]);
+  assert.deepEqual(repeated({ requestFields: [['Authorization', 'Basic …']] }, 'k'), [['Authorization', 'Basic k']]);
+  assert.deepEqual(repeated({ requestFields: [['Authorization', '…']] }, 'Basic k'), [['Authorization', 'Basic k']]);
+  assert.deepEqual(repeated({ requestFields }, ''), [['X-A', 'b']]);
+  assert.deepEqual(repeated({}, 'k'), []);
 });
 
 const stream = (events) => events.map((event) => `event: x\ndata: ${typeof event === 'string' ? event : JSON.stringify(event)}\n\n`).join('');

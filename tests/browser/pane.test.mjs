@@ -1,6 +1,7 @@
 // The pane of one request in a browser: its answer, its images, what is copied.
 
 import assert from 'node:assert/strict';
+import http from 'node:http';
 import { after, before } from 'node:test';
 import { Feed, button, check, clipboard, launch, onPage, requestRow, shot, shutDown, toast, until } from './support.mjs';
 
@@ -8,6 +9,8 @@ before(launch);
 after(() => shutDown());
 
 const paneOf = (page) => page.getByRole('complementary', { name: 'Request' });
+/** The rows are in the document in any order. */
+const newest = (page) => page.locator('#requests-list .row[aria-rowindex="2"]');
 const JSON_FIELDS = [['Content-Type', 'application/json']];
 /** One pixel. */
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
@@ -26,7 +29,7 @@ check('a recorded request shows its answer and its images, and its response is c
     contents.push({ role: 'model', parts: [{ text: 'Hi' }] }, { parts: [{ text: 'What is it?' }, { inlineData: { mimeType: 'image/png', data: PNG } }] });
     feed.exchange(2, { start: { path, at: at + 9, fields: JSON_FIELDS }, head: { fields: JSON_FIELDS }, bodies: { request: JSON.stringify({ contents }), response } });
     await until('two rows', async () => await requestRow(page, 'gemini-9').count() === 2);
-    await requestRow(page, 'gemini-9').first().click();
+    await newest(page).click();
     const pane = paneOf(page);
     await pane.getByText('2026-11-29 17:05:12.042', { exact: true }).waitFor();
     await pane.getByText('1 message as before').waitFor();
@@ -44,10 +47,10 @@ check('a recorded request shows its answer and its images, and its response is c
     assert.equal(await clipboard(page), response);
     await shot(page, 'images');
 
-    feed.exchange(3, { start: { path: '/v1/embeddings' }, bodies: { request: JSON.stringify({ input: 'a text' }) } });
-    feed.exchange(4, { start: { path: '/v1/embeddings' }, bodies: { request: JSON.stringify({ input: 'a text' }) } });
+    feed.exchange(3, { start: { path: '/v1/embeddings', at: at + 20 }, bodies: { request: JSON.stringify({ input: 'a text' }) } });
+    feed.exchange(4, { start: { path: '/v1/embeddings', at: at + 30 }, bodies: { request: JSON.stringify({ input: 'a text' }) } });
     await until('two more rows', async () => await requestRow(page, '/v1/embeddings').count() === 2);
-    await requestRow(page, '/v1/embeddings').first().click();
+    await newest(page).click();
     await pane.locator('pre', { hasText: '"a text"' }).waitFor();
     assert.equal(await pane.getByText('New since').count(), 0);
     assert.equal(await button(page, 'Copy response').count(), 0);
@@ -138,5 +141,71 @@ check('the answer of a real interceptor grows, without secrets', async (home) =>
     await pane.getByText('Ended: stop').waitFor();
     assert.ok((await text.textContent()).includes(`${words} …`));
     assert.doesNotMatch(await page.locator('#requests').textContent(), /very-secret/);
+  });
+});
+
+check('a request is sent again, as it was or edited, with a key that stays in the tab', async (home) => {
+  const got = [];
+  const target = home.ends(http.createServer((request, response) => {
+    let body = '';
+    request.on('data', (data) => (body += data)).on('end', () => {
+      got.push({ url: request.url, method: request.method, key: request.headers['x-api-key'], kind: request.headers['content-type'], accepts: request.headers['accept-encoding'], body });
+      response.writeHead(got.length === 1 ? 200 : 201, { 'Content-Type': 'application/json' }).end('{}');
+    });
+  }));
+  await new Promise((resolve) => target.listen(0, '127.0.0.1', resolve));
+  await home.serve('shop', '--target', `http://127.0.0.1:${target.address().port}`);
+  const { url } = await home.ui();
+  await onPage(url, async (page) => {
+    await page.keyboard.press('2');
+    const ask = (body) => fetch(`http://127.0.0.1:${home.port}/v1/messages?a=1`, {
+      method: 'POST', headers: { 'Content-Type': 'application/json', 'X-Api-Key': 'my-own-key-0123456789', Cookie: 'a=b' }, body,
+    }).then((answer) => answer.text());
+    await button(page, 'Record shop').waitFor();
+    await ask('{"n":0}');
+    await requestRow(page, 'messages').click();
+    const pane = paneOf(page);
+    // Its body was not recorded.
+    assert.ok(await button(page, 'Send again').isDisabled());
+    await button(page, 'Record shop').click();
+    await button(page, 'Recording shop').waitFor();
+    await ask('{"n":1}');
+    await until('two rows', async () => await requestRow(page, 'messages').count() === 2);
+    await newest(page).click();
+    await pane.locator('pre', { hasText: '"n": 1' }).waitFor();
+    await button(page, 'Send again').click();
+    const dialog = page.getByRole('dialog');
+    // The value of the query and the key were not recorded.
+    await dialog.getByLabel('Key').fill('typed-key');
+    await button(page, 'Send').click();
+    await dialog.getByText('put the values that were not recorded').waitFor();
+    await shot(page, 'send-again');
+    await dialog.getByLabel('Path').fill('/v1/messages?a=2');
+    await button(page, 'Send').click();
+    await toast(page, 'Sent again: 201').waitFor();
+    const sent = { url: '/v1/messages?a=2', method: 'POST', key: 'typed-key', kind: 'application/json', accepts: undefined, body: '{"n":1}' };
+    assert.deepEqual(got.at(-1), sent);
+    await until('a third row', async () => await requestRow(page, 'messages').count() === 3);
+    await newest(page).click();
+    await button(page, 'Edit and send…').click();
+    await dialog.getByLabel('Path').fill('/v1/other');
+    await dialog.getByLabel('Body').fill('{"n":2}');
+    assert.equal(await dialog.getByLabel('Key').inputValue(), 'typed-key');
+    for (const [width, colorScheme] of [[390, 'light'], [390, 'dark'], [1440, 'dark'], [1440, 'light']]) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 800 });
+      await shot(page, `edit-and-send-${width}-${colorScheme}`);
+    }
+    await button(page, 'Send').click();
+    await until('a fourth request', () => got.length === 4);
+    assert.deepEqual(got.at(-1), { ...sent, url: '/v1/other', body: '{"n":2}' });
+    // Nothing is asked for where nothing is missing.
+    await until('a row', async () => await requestRow(page, 'other').count() === 1);
+    await newest(page).click();
+    await button(page, 'Send again').click();
+    await until('a fifth request', () => got.length === 5);
+    assert.deepEqual(got.at(-1), got.at(-2));
+    const kept = await page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }) + document.cookie + location.href);
+    assert.doesNotMatch(kept + await page.locator('#requests').textContent(), /typed-key/);
   });
 });

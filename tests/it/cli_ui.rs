@@ -835,3 +835,104 @@ fn a_damaged_registry_is_shown_with_a_warning() {
             .is_some_and(|warning| warning.contains("damaged"))
     );
 }
+
+#[test]
+fn a_request_is_sent_again_only_to_an_interceptor_of_this_user() {
+    let home = Home::new();
+    let run = home.folder("run");
+    let home = home.with("XDG_RUNTIME_DIR", run);
+    let page = Page::start(&home);
+    let (port, (_listener, other)) = (free_port(), held_port());
+    let _serving = Serving::start(&home, &["--port", &port.to_string()]);
+    let request = |port: u16, path: &str, body: &str| {
+        let fields = json!([
+            ["Content-Type", "application/json"],
+            ["Authorization", "Bearer k"]
+        ]);
+        json!({ "port": port, "method": "POST", "path": path, "fields": fields, "body": body })
+    };
+    let chat = r#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#;
+    let requests = || {
+        let status = home.ic(["status", "--json"]).json(0);
+        status["interceptors"][0]["requests"].as_u64()
+    };
+    let before = requests().expect("it runs");
+    let (status, answer) = page.post("send", &request(port, "/v1/chat/completions", chat));
+    assert_eq!((status, answer), (200, json!({ "status": 200 })));
+    let (status, answer) = page.post("send", &request(port, "/v1/nothing", chat));
+    assert_eq!((status, answer), (200, json!({ "status": 404 })));
+    wait_until("the requests are counted", Some(before + 2), requests);
+
+    let (status, answer) = page.post("send", &request(other, "/v1/models", ""));
+    assert_eq!(status, 404, "{answer}");
+    let message = format!(
+        "no interceptor runs on port {}; start it with `ic serve`",
+        other
+    );
+    assert_eq!(answer["error"], message);
+    for path in ["", "x", "/a b", "/\r\nA: b", "http://example.com/"] {
+        let (status, answer) = page.post("send", &request(port, path, ""));
+        assert_eq!(status, 400, "{path:?}: {answer}");
+    }
+    assert_eq!(requests(), Some(before + 2));
+}
+
+#[test]
+fn a_response_is_passed_on_to_the_page_that_watches_it() {
+    let home = Home::new();
+    let run = home.folder("run");
+    let home = home.with("XDG_RUNTIME_DIR", run);
+    let interceptor = feed(&home, 7);
+    let page = Page::start(&home);
+    for (pid, id, expected) in [
+        (json!(8), json!(5), 500),
+        (json!("x"), json!(5), 400),
+        (json!(7), Value::Null, 400),
+    ] {
+        let (status, answer) = page.post("watch", &json!({ "pid": pid, "id": id }));
+        assert_eq!(status, expected, "{answer}");
+    }
+    let part = |id: u64, data: &str| json!({ "event": "body", "id": id, "data": data });
+    std::thread::spawn(move || {
+        for connection in interceptor.incoming() {
+            let mut told = connection.expect("it is open");
+            std::thread::spawn(move || {
+                writeln!(told, "{HELLO}\n{}", part(4, "recorded before")).expect("it reads");
+                let mut question = String::new();
+                let mut reader = BufReader::new(told.try_clone().expect("a descriptor"));
+                reader.read_line(&mut question).expect("text");
+                if question == "{\"watch\":5}\n" {
+                    let lines = [
+                        part(5, "one"),
+                        part(6, "another"),
+                        part(5, "one two"),
+                        json!({ "event": "bye" }),
+                    ];
+                    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+                    told.write_all(lines.as_bytes()).expect("it reads");
+                } else {
+                    // The subscription of all pages.
+                    let _ = reader.read_line(&mut question);
+                }
+            });
+        }
+    });
+    let question = json!({ "pid": 7, "id": 5 }).to_string();
+    let fields = page.fields(&format!(
+        "X-Ic-Token: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        page.token,
+        question.len()
+    ));
+    let (status, _, body) = page.exchange(&format!(
+        "POST /api/watch HTTP/1.1\r\n{fields}\r\n{question}"
+    ));
+    let lines: Vec<Value> = body
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(Value::is_object)
+        .collect();
+    assert_eq!(
+        (status, lines),
+        (200, vec![part(5, "one"), part(5, "one two")])
+    );
+}

@@ -95,6 +95,8 @@ const RULES: &[Rule] = &[
             "src/http/reply.rs",
             // The length of the client's own requests.
             "src/machine/client.rs",
+            // The length of a request that is sent again.
+            "src/ui/send.rs",
             // Fields that `--header` refuses.
             "src/cli/field.rs",
         ],

@@ -24,13 +24,13 @@ export function dialog(title, build) {
   });
 }
 
-function buttons(close, label, kind = 'primary') {
+export function buttons(close, label, kind = 'primary') {
   return h('.buttons', {},
     h('button', { type: 'button', onclick: () => close() }, 'Cancel'),
     h(`button.${kind}`, { type: 'submit' }, label));
 }
 
-function form(content, send) {
+export function form(content, send) {
   return h('form', { method: 'dialog', onsubmit: (event) => (event.preventDefault(), send()) }, content);
 }
 

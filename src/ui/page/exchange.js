@@ -26,8 +26,7 @@ export function curl(exchange, port, body) {
     if (/^accept-encoding$/i.test(name)) parts.push('--compressed');
     if (LEFT_OUT.test(name)) continue;
     if (KEYS.test(name)) {
-      const scheme = /^(bearer|basic)\s/i.exec(value)?.[0] ?? (/authorization$/i.test(name) ? 'Bearer ' : '');
-      parts.push(`-H "${name}: ${scheme}$API_KEY"`);
+      parts.push(`-H "${name}: ${schemeOf(name, value)}$API_KEY"`);
     } else {
       // For curl, `Name:` removes the field, and `Name;` sends it empty.
       parts.push(`-H ${quoted(value === '' ? `${name};` : `${name}: ${value}`)}`);
@@ -35,6 +34,24 @@ export function curl(exchange, port, body) {
   }
   if (body !== undefined) parts.push(`--data-raw ${quoted(body)}`);
   return parts.join(' \\\n  ');
+}
+
+/** What is in front of the key in a field. */
+function schemeOf(name, value) {
+  return /^(bearer|basic)\s/i.exec(value)?.[0] ?? (/authorization$/i.test(name) ? 'Bearer ' : '');
+}
+
+/** The fields that hold a key, which is not recorded. */
+export function keyFields({ requestFields }) {
+  return (requestFields ?? []).filter(([name]) => KEYS.test(name));
+}
+
+/** The fields of a request that is sent again with a key; without one, and those with other secrets, they are left out. */
+export function repeated({ requestFields }, key) {
+  return (requestFields ?? []).filter(([name]) => !LEFT_OUT.test(name)).flatMap(([name, value]) => {
+    if (!KEYS.test(name)) return value.includes('…') ? [] : [[name, value]];
+    return key ? [[name, /^(bearer|basic)\s/i.test(key) ? key : `${schemeOf(name, value)}${key}`]] : [];
+  });
 }
 
 export function field(fields, name) {

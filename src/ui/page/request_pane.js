@@ -7,6 +7,7 @@ import { bodyText, curl, field, parsed } from './exchange.js';
 import { OUTCOMES, clock, costText, durationOf, isFailed, moment, pace, size, spell, tokens } from './format.js';
 import { folded, images } from './images.js';
 import { difference, isConversation } from './messages.js';
+import { sendAgain, whyNot } from './send_dialog.js';
 import { watchResponse } from './server.js';
 import { SHOWN_MAX, copyTool, imagesView, pre, withTool } from './texts.js';
 
@@ -62,13 +63,14 @@ export class RequestPane {
     const names = ['Started', 'First byte', 'Duration', 'Sent', 'Received', 'Events', 'Model', 'Tokens', 'Cost', 'Per token', 'Client', 'Target'];
     this.facts = new Map(names.map((name) => [name, [h('dt', {}, name), h('dd')]]));
     this.responseCopier = h('button', { type: 'button', onclick: () => copy(bodyText(one.bodies.response, one.responseFields).text, 'the response', !one.bodies.response.truncated) }, 'Copy response');
+    this.senders = ['Send again', 'Edit and send…'].map((label, place) => h('button', { type: 'button', onclick: () => sendAgain(one, place === 1) }, label));
     this.answer = new AnswerView();
     this.answerSection = this.section('answer', 'Answer', this.answer.element);
     [this.before, this.behind] = [h('div'), h('div')];
     this.element.replaceChildren(
       h('.paneHead', {}, this.title, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
       this.whose, this.status, this.problem,
-      h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl'), this.responseCopier),
+      h('.buttons', {}, h('button', { type: 'button', title: 'c', onclick: () => copyCurl(one) }, 'Copy as curl'), this.responseCopier, this.senders),
       h('dl.facts', {}, [...this.facts.values()].flat()), h('.sections', {}, this.before, this.answerSection, this.behind));
     this.element.scrollTop = 0;
   }
@@ -139,6 +141,11 @@ export class RequestPane {
   }
 
   drawSections(one, feed) {
+    const why = whyNot(one);
+    for (const button of this.senders) {
+      button.disabled = Boolean(why);
+      button.title = why;
+    }
     const [request, response] = [['request', one.requestFields], ['response', one.responseFields]]
       .map(([side, fields]) => (one.bodies[side] ? bodyText(one.bodies[side], fields) : null));
     const message = one.message ?? (response?.text && (isFailed(one) || /event-stream/i.test(field(one.responseFields, 'content-type'))) && failure(response.text));
