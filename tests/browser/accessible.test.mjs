@@ -26,6 +26,13 @@ for (const colorScheme of ['light', 'dark']) {
           await shot(page, `${where}-${colorScheme}-${width}`.replaceAll(' ', '-'));
           findings.push(...[...await faint(page), ...await axe(page)].map((finding) => `${where}: ${finding}`));
         };
+        const dialog = page.locator('dialog');
+        const lookAtDialog = async (where) => {
+          await dialog.waitFor();
+          await look(where);
+          await page.keyboard.press('Escape');
+          await dialog.waitFor({ state: 'detached' });
+        };
         const underPointer = async (where) => {
           for (const one of await page.locator(':is(main, header) button, .row:nth-child(-n + 8)').filter({ visible: true }).all()) {
             if (await one.isDisabled()) continue;
@@ -40,24 +47,18 @@ for (const colorScheme of ['light', 'dark']) {
         await underPointer('projects');
         for (const [name, keys] of [['keys', '?'], ['allocate', 'a']]) {
           await page.keyboard.press(keys);
-          await page.locator('dialog').waitFor();
-          await look(name);
-          await page.keyboard.press('Escape');
+          await lookAtDialog(name);
         }
         for (const name of ['Prune…', 'Import…']) {
           await page.getByRole('button', { name }).click();
-          await page.locator('dialog').waitFor();
-          await look(name);
-          await page.keyboard.press('Escape');
+          await lookAtDialog(name);
         }
         await page.locator('#projects-list .row', { hasText: 'shop' }).first().click();
         await page.locator('#projects aside').getByRole('heading').first().waitFor();
         await look('a project');
         await page.keyboard.press('Escape');
         await page.keyboard.press('Delete');
-        await page.locator('dialog').waitFor();
-        await look('remove');
-        await page.keyboard.press('Escape');
+        await lookAtDialog('remove');
 
         await page.keyboard.press('2');
         await page.locator('#requests select option', { hasText: 'played' }).waitFor({ state: 'attached' });
@@ -71,17 +72,20 @@ for (const colorScheme of ['light', 'dark']) {
           feed.exchange(id, {
             start: { path: '/v1/chat/completions', fields: [['A', 'b']], added: [['Via', '1.1 ic']] }, head: { status },
             bodies: { request: JSON.stringify({ messages: said }), response: 'y' },
-            end: { status, model: 'm', input_tokens: 1, output_tokens: 2, outcome: id === 4 ? 'client_gone' : id === 5 ? 'origin_cut' : 'complete', message: status === 500 ? 'overloaded' : null },
+            end: { status, model: 'gpt-4o-2024-08-06', input_tokens: 1, output_tokens: 2, outcome: id === 4 ? 'client_gone' : id === 5 ? 'origin_cut' : 'complete', message: status === 500 ? 'overloaded' : null },
           });
         }
         feed.send({ event: 'start', id: 9, at: Date.now() / 1000, method: 'GET', path: '/open', fields: [] });
         await page.locator('#requests-list .row', { hasText: 'overloaded' }).waitFor();
         await until('all rows', async () => await page.locator('#requests-list .row').count() === 7);
         await look('requests');
+        const cut = await page.locator('#requests-list .row').evaluateAll((rows) => rows.flatMap((row) => [...row.querySelectorAll('.name, .port, .status, .model, .tokens')])
+          .filter((cell) => cell.scrollWidth > cell.clientWidth && getComputedStyle(cell).display !== 'inline').map((cell) => cell.textContent));
+        assert.deepEqual(cut, [], 'project, status and model are whole at every width');
         await underPointer('requests');
         await page.locator('#requests-list .row', { hasText: 'overloaded' }).click();
         await page.locator('#requests aside').getByRole('group', { name: 'Error' }).waitFor();
-        for (const summary of await page.locator('#requests summary').all()) await summary.click();
+        for (const summary of await page.locator('#requests summary').filter({ visible: true }).all()) await summary.click();
         await look('a failed request');
         await underPointer('a failed request');
         await page.keyboard.press('Escape');

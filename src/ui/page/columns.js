@@ -2,7 +2,7 @@
 
 import { count, h, setAttr, setText, visible } from './dom.js';
 import { lastSaid } from './conversations.js';
-import { FAILED, OUTCOMES, clock, durationOf, isFailed, pace, size, spell, statusOf, sumText, tokens } from './format.js';
+import { FAILED, OUTCOMES, clock, durationOf, extraText, isFailed, pace, size, spell, statusOf, tokens } from './format.js';
 
 /** `by(one)` is what a column is sorted by; at first the largest is on top if `isDown`. */
 const COLUMNS = [
@@ -62,8 +62,9 @@ export class Columns {
   /** Sets the time axis: from the first start to the last end of the visible requests. */
   measure(inView) {
     const now = Date.now() / 1000;
-    const from = Math.min(...inView.map((one) => one.at));
-    const to = Math.max(from + 0.001, ...inView.map((one) => one.at + (durationOf(one, now) ?? 0) / 1000));
+    const spans = inView.map((one) => spanOf(one, now));
+    const from = Math.min(...spans.map(([start]) => start));
+    const to = Math.max(from + 0.001, ...spans.map(([, end]) => end));
     this.axis = { from, span: to - from, now };
     setText(this.axisHead, inView.length ? `Timeline ${spell((to - from) * 1000)}` : 'Timeline');
   }
@@ -71,17 +72,16 @@ export class Columns {
   createRow(row) {
     const cell = (name, ...inside) => (row.cells[name.split('.').at(-1)] = h(`span.cell.${name}`, { role: 'gridcell' }, ...inside));
     row.cells = {};
-    for (const name of ['name', 'port', 'method', 'what', 'said', 'wait', 'body']) row[name] = h(`span.${name}`);
+    for (const name of ['seconds', 'ms', 'name', 'port', 'method', 'what', 'said', 'wait', 'body']) row[name] = h(`span.${name}`);
     row.append(
-      cell('time'), cell('source', row.name, row.port), cell('line', row.method, row.what, row.said), cell('status'), cell('num.ttfb'), cell('num.duration'), cell('num.size'),
+      cell('time', row.seconds, row.ms), cell('source', row.name, row.port), cell('line', row.method, row.what, row.said), cell('status'), cell('num.ttfb'), cell('num.duration'), cell('num.size'),
       cell('model'), cell('num.tokens'), cell('message'), cell('num.pace'), cell('axis', h('span.track', {}, row.wait, row.body)));
     row.cells.message.setAttribute('aria-colspan', 2);
   }
 
   /** `level`: 0 in a plain list, 1 for a conversation or a request of its own, 2 for a request of a conversation. */
   updateRow(row, one, level, isUnfolded) {
-    const duration = durationOf(one, this.axis.now);
-    this.updateBars(row, one, duration);
+    this.updateBars(row, one);
     // Only the bars of a request that has ended depend on others.
     const state = [one, one.revision, level, isUnfolded];
     if (one.outcome && state.every((part, place) => part === row.state?.[place])) return;
@@ -92,7 +92,9 @@ export class Columns {
     setAttr(row, 'data-class', one.status ? String(Math.floor(one.status / 100)) : null);
     setAttr(row, 'aria-expanded', one.members ? String(isUnfolded) : null);
     setAttr(row, 'aria-level', level || null);
-    setText(cells.time, clock(one.at));
+    const time = clock(one.at);
+    setText(row.seconds, time.slice(0, -4));
+    setText(row.ms, time.slice(-4));
     setText(row.name, visible(one.source));
     setText(row.port, `:${one.port}`);
     setAttr(cells.source, 'title', visible(one.sourcePath ?? one.source));
@@ -100,7 +102,7 @@ export class Columns {
     setText(cells.status, statusOf(one));
     setAttr(cells.status, 'title', one.outcome && OUTCOMES[one.outcome]);
     setText(cells.ttfb, one.members ? '' : spell(one.ttfb_ms));
-    setText(cells.duration, one.members ? '' : spell(duration));
+    setText(cells.duration, spell(one.members ? one.duration_ms : durationOf(one, this.axis.now)));
     setText(cells.size, size(one.response_bytes));
     cells.model.hidden = cells.tokens.hidden = Boolean(message);
     cells.message.hidden = !message;
@@ -108,7 +110,7 @@ export class Columns {
     setAttr(cells.message, 'title', message);
     setText(cells.model, one.model ? visible(one.model) : '');
     setAttr(cells.model, 'title', one.model && visible(one.model));
-    setText(cells.tokens, one.members ? '' : tokens(one));
+    setText(cells.tokens, tokens(one));
     setAttr(cells.tokens, 'title', tokens(one) && exactTokens(one));
     setText(cells.pace, one.members ? '' : pace(one));
   }
@@ -116,22 +118,29 @@ export class Columns {
   updateLine(row, one) {
     const said = lastSaid(one);
     setText(row.method, one.members ? `${one.turns} turns` : one.method ? visible(one.method) : '—');
-    setText(row.what, one.members ? sumText(one) : one.path ? visible(shownPath(one)) : 'a request that cannot be read');
+    setText(row.what, one.members ? extraText(one) : one.path ? visible(shownPath(one)) : 'a request that cannot be read');
     setAttr(row.what, 'title', one.path && visible(one.path));
     setText(row.said, visible(said));
     setAttr(row.said, 'title', said && visible(said));
   }
 
-  updateBars(row, one, duration) {
-    const { from, span } = this.axis;
-    const start = ((one.at - from) / span) * 100;
-    const wait = Math.min(one.ttfb_ms ?? duration ?? 0, duration ?? Infinity) / 10 / span;
-    const all = (duration ?? 0) / 10 / span;
+  updateBars(row, one) {
+    const { from, span, now } = this.axis;
+    const [begin, end] = spanOf(one, now);
+    const start = ((begin - from) / span) * 100;
+    const all = ((end - begin) / span) * 100;
+    const wait = one.members ? 0 : Math.min((one.ttfb_ms ?? Infinity) / 10 / span, all);
     row.wait.style.left = `${start}%`;
     row.wait.style.width = `${wait}%`;
     row.body.style.left = `${start + wait}%`;
     row.body.style.width = `${Math.max(0, all - wait)}%`;
   }
+}
+
+/** From when to when a request lasted, or those of a conversation, in Unix seconds. */
+function spanOf(one, now) {
+  const [latest, earliest] = one.members ? [one.members[0], one.members.at(-1)] : [one, one];
+  return [earliest.at, latest.at + (durationOf(latest, now) ?? 0) / 1000];
 }
 
 /** `/v1/` is in almost every path of an API. */

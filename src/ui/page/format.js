@@ -85,7 +85,12 @@ const SUMMED = ['input_tokens', 'output_tokens', 'cached_tokens', 'duration_ms',
 
 /** Tokens, cost and time of a sum: `8.2k → 420, 18k cached, $0.012, 4.1 s`. */
 export function sumText(all) {
-  return [tokens(all), all.cached_tokens && `${amount(all.cached_tokens)} cached`, costText(all), spell(all.duration_ms)].filter(Boolean).join(', ');
+  return [tokens(all), extraText(all), spell(all.duration_ms)].filter(Boolean).join(', ');
+}
+
+/** What a sum has that no column shows: cached tokens and the cost. */
+export function extraText(all) {
+  return [all.cached_tokens && `${amount(all.cached_tokens)} cached`, costText(all)].filter(Boolean).join(', ');
 }
 
 /** The cost of a request or a sum, in US dollars, marked if it is not the target's, or not all of it. */
