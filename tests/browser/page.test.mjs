@@ -904,7 +904,7 @@ check('a page keeps the last two thousand of ten thousand requests, and only vis
     await feed.end();
     await requestRow(page, '/last').and(page.locator('[data-state=left]')).waitFor();
     await page.reload();
-    await requestRow(page, /^n2210$/).waitFor();
+    await requestRow(page, /^n10010$/).waitFor();
     await page.getByText('1\u2009999 requests').waitFor();
     assert.ok(await page.locator('#requests-list .row').count() < 60);
   });

@@ -11,6 +11,16 @@ after(() => shutDown());
 const paneOf = (page) => page.getByRole('complementary', { name: 'Request' });
 /** The rows are in the document in any order. */
 const newest = (page) => page.locator('#requests-list .row[aria-rowindex="2"]');
+/** Screenshots of a phone and of a wide screen, in both schemes. */
+async function shots(page, name) {
+  if (!process.env.SHOTS) return;
+  for (const [width, colorScheme] of [[390, 'light'], [390, 'dark'], [1440, 'dark'], [1440, 'light']]) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height: 800 });
+    await shot(page, `${name}-${width}-${colorScheme}`);
+  }
+}
+
 const JSON_FIELDS = [['Content-Type', 'application/json']];
 /** One pixel. */
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
@@ -95,7 +105,7 @@ check('the answer of an open request grows, and closing the pane stops that', as
     feed.part(1, data += event(' end'));
     await until('it has grown again', async () => (await text.textContent()).endsWith(' end'));
     assert.equal(await text.evaluate((one) => one.scrollTop), 0);
-    await shot(page, 'open');
+    await shots(page, 'open');
     // The whole one ends it; a part that arrives late changes nothing.
     data += event(', really');
     feed.send({ event: 'body', id: 1, side: 'response', encoding: 'utf8', data, truncated: false, total: data.length });
@@ -191,11 +201,7 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     await dialog.getByLabel('Path').fill('/v1/other');
     await dialog.getByLabel('Body').fill('{"n":2}');
     assert.equal(await dialog.getByLabel('Key').inputValue(), 'typed-key');
-    for (const [width, colorScheme] of [[390, 'light'], [390, 'dark'], [1440, 'dark'], [1440, 'light']]) {
-      await page.emulateMedia({ colorScheme });
-      await page.setViewportSize({ width, height: 800 });
-      await shot(page, `edit-and-send-${width}-${colorScheme}`);
-    }
+    await shots(page, 'edit-and-send');
     await button(page, 'Send').click();
     await until('a fourth request', () => got.length === 4);
     assert.deepEqual(got.at(-1), { ...sent, url: '/v1/other', body: '{"n":2}' });
