@@ -287,7 +287,7 @@ check('the keyboard reaches everything, and the focus is visible', async (home) 
     await shot(page, 'help');
     await page.keyboard.press('Escape');
     await page.keyboard.press('2');
-    await page.locator('#requests').waitFor();
+    await page.locator('#requests .empty code', { hasText: 'ic serve' }).waitFor();
     await page.keyboard.press('1');
     await page.locator('#projects').waitFor();
     // Every element that Tab reaches shows a focus ring.

@@ -1,6 +1,6 @@
 // A list of rows of equal height that stays still under the hand, and the border between a list and its pane.
 
-import { count, h, setAttr, setText } from './dom.js';
+import { count, h, marked, setAttr, setText } from './dom.js';
 
 /** How long the rows stay still after the pointer moved over them, or a key moved the active one. */
 const HAND_MS = 2000;
@@ -135,7 +135,7 @@ export class List {
     this.place();
     setAttr(this.scroller, 'aria-rowcount', this.items.length + 1);
     this.empty.hidden = this.items.length > 0;
-    setText(this.empty, emptyText ?? '');
+    if (this.emptyText !== emptyText) this.empty.replaceChildren(...marked((this.emptyText = emptyText) ?? ''));
     this.draw();
   }
 
