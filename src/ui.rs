@@ -18,7 +18,7 @@ mod send;
 mod server;
 mod watch;
 
-pub use self::app_state::{AppState, Changes};
+pub use self::app_state::{AppState, Changes, ClientText, ClientTexts, Commands};
 pub use self::auth::{Auth, CODE_LIFE};
 pub use self::feeds::Feeds;
 pub use self::prices::line as prices_line;

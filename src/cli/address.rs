@@ -8,7 +8,7 @@ use crate::registry::{Port, Project, Registry, Settings};
 
 use super::kept::settings_of;
 use super::mapping::{command_for, commands_for_another_port, port_above};
-use super::settings::{PORT, SourcedValue, TARGET_URL};
+use super::settings::{Environment, PORT, SourcedValue, TARGET_URL};
 use crate::cli::context::Context;
 use crate::cli::outcome::Failure;
 use crate::cli::output::eprint_line;
@@ -35,7 +35,20 @@ pub(super) fn urls_for_clients(
     let kept = project.map_or_else(Settings::default, |project| {
         settings_of(&registry, &project)
     });
-    let target = target_of(context, port, &kept)?;
+    urls_of(&context.environment, port, &kept)
+}
+
+/// The URLs of a project's port, for clients on this machine; `kept` are the settings of the project.
+///
+/// # Errors
+///
+/// Bad usage: the variable of the target has an invalid value.
+pub(super) fn urls_of(
+    environment: &Environment<'_>,
+    port: Port,
+    kept: &Settings,
+) -> Result<BaseUrls, Failure> {
+    let target = target_of(environment, port, kept)?;
     Ok(BaseUrls::new(local(port), target.as_ref()))
 }
 
@@ -44,12 +57,11 @@ pub(super) fn urls_for_clients(
 /// # Errors
 ///
 /// Bad usage: the variable has an invalid value.
-pub(super) fn target_of(
-    context: &Context<'_>,
+fn target_of(
+    environment: &Environment<'_>,
     port: Port,
     kept: &Settings,
 ) -> Result<Option<Target>, Failure> {
-    let environment = &context.environment;
     let next = environment.setting("--target", None, TARGET_URL, kept.target.as_deref());
     let next = next.as_ref().map(SourcedValue::target).transpose()?;
     let is_in_use = availability(port) == Availability::InUse;

@@ -36,6 +36,12 @@ impl Context<'_> {
         self.globals.registry_handle(&self.environment)
     }
 
+    /// Whether an option or a variable says which registry file is used.
+    #[cfg(feature = "ui")]
+    pub fn has_own_registry(&self) -> bool {
+        self.globals.registry_file(&self.environment).is_some()
+    }
+
     /// Returns the folder of this user's feed sockets, as [`feeds::folder`] has it.
     pub fn feed_folder(&self) -> Option<PathBuf> {
         let runtime = self.environment.variable("XDG_RUNTIME_DIR");

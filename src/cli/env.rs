@@ -73,14 +73,18 @@ impl Env {
                 .collect();
             context.out.json(&document)?;
         } else {
-            for (name, value) in variables {
-                context
-                    .out
-                    .text(format_args!("{}\n", shell.assignment(name, &value)))?;
-            }
+            context.out.text(lines(shell, &variables))?;
         }
         Ok(Exit::Done)
     }
+}
+
+/// The variables in the syntax of a shell.
+pub(super) fn lines(shell: Shell, variables: &[(&'static str, String)]) -> String {
+    let lines = variables.iter();
+    lines
+        .map(|(name, value)| shell.assignment(name, value) + "\n")
+        .collect()
 }
 
 fn shell(given: &SourcedValue) -> Result<Shell, Failure> {

@@ -6,7 +6,7 @@
 mod absent;
 mod definition;
 mod launchd;
-mod manager;
+pub(super) mod manager;
 mod program;
 mod systemd;
 mod warnings;
@@ -94,10 +94,14 @@ impl Service {
         }
         let home = || home_folder().ok_or(StoreError::NoHome);
         match self.action.as_str() {
-            "status" => status(&*manager(context, &home()?), self.json, context),
-            "uninstall" => uninstall(&*manager(context, &home()?), context),
+            "status" => status(
+                &*manager(&context.environment, &home()?),
+                self.json,
+                context,
+            ),
+            "uninstall" => uninstall(&*manager(&context.environment, &home()?), context),
             "install" | "print" => {
-                let manager = manager(context, &home()?);
+                let manager = manager(&context.environment, &home()?);
                 let Some(line) = parse(self.options.clone(), context)? else {
                     return Ok(Exit::Done);
                 };
@@ -116,13 +120,21 @@ impl Service {
 }
 
 /// The service manager of this system.
-fn manager(context: &Context<'_>, home: &Path) -> Box<dyn Manager> {
+fn manager(environment: &Environment<'_>, home: &Path) -> Box<dyn Manager> {
     // `ic_portable` has on Linux what other systems have.
     if cfg!(any(target_os = "macos", ic_portable)) {
         Box::new(Launchd::new(home))
     } else {
-        Box::new(Systemd::new(&context.environment, home))
+        Box::new(Systemd::new(environment, home))
     }
+}
+
+/// The manager of a service that is installed and does not run.
+#[cfg(feature = "ui")]
+pub(super) fn stopped(environment: &Environment<'_>) -> Option<Box<dyn Manager>> {
+    let manager = manager(environment, &home_folder()?);
+    let state = manager.state().ok()?;
+    (state.file.is_some() && state.pid.is_none()).then_some(manager)
 }
 
 /// A service that is to be installed, or shown.

@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::registry::Settings;
+use crate::registry::{Port, Project, Settings};
 
 use self::facts::{Container, Facts, File, Unit};
-use super::address::{BaseUrls, bad_port, check_owner, local, mapping_of, target_of};
+use super::address::{BaseUrls, bad_port, check_owner, mapping_of, urls_of};
 use super::identity::{self, instance_template};
 use super::kept::{settings_of, with_variables_for_secrets};
 use super::serve;
@@ -23,7 +23,6 @@ use super::template::{Template, escaped};
 use crate::cli::context::Context;
 use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::eprint_line;
-use crate::text::{Escaped, name};
 
 /// print configuration for a client, or for a service manager that starts an interceptor
 #[derive(FromArgs, ArgsInfo, Debug, PartialEq)]
@@ -57,26 +56,33 @@ pub struct Snippet {
 /// How a snippet is made, and from what.
 #[derive(Clone, Copy)]
 enum Render {
-    Client(fn(&Facts) -> File),
+    /// With the client's name, for people.
+    Client(&'static str, fn(&Facts) -> File),
     Unit(fn(&Facts, &Unit) -> File),
     Container(fn(&Facts, &Container) -> File),
 }
 
 const KINDS: [(&str, Render); 18] = [
-    ("jetbrains", Render::Client(clients::jetbrains)),
-    ("continue", Render::Client(clients::continue_dev)),
-    ("codex", Render::Client(clients::codex)),
-    ("claude", Render::Client(clients::claude)),
-    ("junie", Render::Client(clients::junie)),
-    ("aider", Render::Client(clients::aider)),
-    ("gemini", Render::Client(clients::gemini)),
-    ("qwen", Render::Client(clients::qwen)),
-    ("opencode", Render::Client(clients::opencode)),
-    ("copilot", Render::Client(clients::copilot)),
-    ("cline", Render::Client(clients::cline)),
-    ("pi", Render::Client(clients::pi)),
-    ("zed", Render::Client(clients::zed)),
-    ("goose", Render::Client(clients::goose)),
+    (
+        "jetbrains",
+        Render::Client("JetBrains AI Assistant", clients::jetbrains),
+    ),
+    (
+        "continue",
+        Render::Client("Continue", clients::continue_dev),
+    ),
+    ("codex", Render::Client("Codex", clients::codex)),
+    ("claude", Render::Client("Claude Code", clients::claude)),
+    ("junie", Render::Client("Junie", clients::junie)),
+    ("aider", Render::Client("aider", clients::aider)),
+    ("gemini", Render::Client("Gemini CLI", clients::gemini)),
+    ("qwen", Render::Client("Qwen Code", clients::qwen)),
+    ("opencode", Render::Client("opencode", clients::opencode)),
+    ("copilot", Render::Client("Copilot CLI", clients::copilot)),
+    ("cline", Render::Client("Cline", clients::cline)),
+    ("pi", Render::Client("pi", clients::pi)),
+    ("zed", Render::Client("Zed", clients::zed)),
+    ("goose", Render::Client("goose", clients::goose)),
     ("systemd", Render::Unit(services::systemd)),
     ("systemd-socket", Render::Unit(services::systemd_socket)),
     ("compose", Render::Container(services::compose)),
@@ -92,8 +98,25 @@ pub(super) fn kinds() -> Vec<&'static str> {
 pub(super) fn client_kinds() -> impl Iterator<Item = &'static str> {
     let clients = KINDS
         .iter()
-        .filter(|(_, render)| matches!(render, Render::Client(_)));
+        .filter(|(_, render)| matches!(render, Render::Client(..)));
     clients.map(|(name, _)| *name)
+}
+
+/// The settings of each client for a project: kind, name, and what is printed.
+#[cfg_attr(
+    not(feature = "ui"),
+    expect(dead_code, reason = "only the page shows it")
+)]
+pub(super) fn of_clients(
+    folder: &Project,
+    port: Port,
+    urls: BaseUrls,
+) -> impl Iterator<Item = (&'static str, &'static str, File)> {
+    let facts = Facts::new(folder.clone(), port, urls, None);
+    KINDS.iter().filter_map(move |(kind, render)| match render {
+        Render::Client(title, render) => Some((*kind, *title, render(&facts))),
+        Render::Unit(_) | Render::Container(_) => None,
+    })
 }
 
 impl Snippet {
@@ -111,7 +134,7 @@ impl Snippet {
             None => None,
         };
         let (folder, port, registry) = mapping_of(context, self.path.as_deref())?;
-        if let Render::Client(_) = render {
+        if let Render::Client(..) = render {
             check_owner(port, folder.as_ref())?;
             bad_port(port, folder.as_ref()).iter().for_each(eprint_line);
         }
@@ -120,21 +143,15 @@ impl Snippet {
             None => Settings::default(),
         };
         let folder = folder.map_or_else(|| context.project(None), Ok)?;
-        let target = target_of(context, port, &kept)?;
-        let facts = Facts {
-            project: Escaped(&name(folder.path())).to_string(),
-            folder,
-            urls: BaseUrls::new(local(port), target.as_ref()),
-            port: port.get(),
-            model,
-        };
+        let urls = urls_of(&context.environment, port, &kept)?;
+        let facts = Facts::new(folder, port, urls, model);
         let sender = identity::Facts {
             project: Some(&facts.folder),
             port: Some(port),
             environment: &context.environment,
         };
         let file = match render {
-            Render::Client(render) => render(&facts),
+            Render::Client(_, render) => render(&facts),
             Render::Unit(render) => render(&facts, &self.unit(context, &sender, &kept)?),
             Render::Container(render) => render(&facts, &container(&sender, &kept)?),
         };

@@ -1,6 +1,8 @@
 //! `ic ui`: its options. What it does is decided in `page`, unless this build has no page.
 
 #[cfg(feature = "ui")]
+mod commands;
+#[cfg(feature = "ui")]
 mod open;
 #[cfg(feature = "ui")]
 mod page;

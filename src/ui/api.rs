@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -12,12 +13,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::httpd::{Response, ResponseBody};
-use crate::machine::survey::{idle_ports, staying_on};
+use crate::machine::interceptor::interceptor_at;
+use crate::machine::survey::{idle_ports, is_for, staying_on};
 use crate::registry::import::{self, ConflictPolicy, Readable, readable};
 use crate::registry::project::expand_home;
 use crate::registry::prune::{Allocation, allocate_or_prune, prune_here};
 use crate::registry::store::StoreError;
-use crate::registry::{Exhausted, Project, Registry, documents};
+use crate::registry::{Exhausted, Port, Project, Registry, documents};
 use crate::text::{escaped_path, io_message, name, raw};
 
 use super::app_state::AppState;
@@ -65,6 +67,8 @@ pub fn change(app: &AppState, name: &str, body: &[u8]) -> Response {
         "import" => parsed(body, app, import),
         "record" => parsed(body, app, record),
         "send" => parsed(body, app, send::send),
+        "snippets" => parsed(body, app, snippets),
+        "start" => parsed(body, app, start),
         _ => Err(response::error(404, "not found")),
     };
     result.map_or_else(|error| error, |document| response::json(&document))
@@ -277,6 +281,54 @@ fn still_running(imported: &import::Import) -> Option<String> {
 }
 
 #[derive(Deserialize)]
+struct Snippets {
+    path: String,
+    /// Of the interceptor, which need not be the one of the registry.
+    port: u16,
+}
+
+/// The texts for clients, and whether `start` would help.
+fn snippets(app: &AppState, request: Snippets) -> Result<Value, Response> {
+    let project = recorded(&request.path)?;
+    let port = Port::try_from(request.port).map_err(|_| malformed())?;
+    let texts = app.commands.client_texts(&project, port);
+    let mut document = json!(texts.map_err(|why| response::error(409, why))?);
+    document["port"] = json!(port);
+    document["can_start"] = json!(app.commands.can_start());
+    Ok(document)
+}
+
+#[derive(Deserialize)]
+struct Start {
+    path: String,
+}
+
+/// Starts the service, and waits until it serves the project.
+fn start(app: &AppState, request: Start) -> Result<Value, Response> {
+    let project = recorded(&request.path)?;
+    let registry = app.store.read()?.registry;
+    let port = registry
+        .port_of(&project)
+        .ok_or_else(|| no_port(&project))?;
+    app.commands
+        .start()
+        .map_err(|why| response::error(500, why))?;
+    let deadline = Instant::now() + START_TIME_MAX;
+    while !interceptor_at(port.get()).is_some_and(|found| is_for(&found, project.path())) {
+        if Instant::now() >= deadline {
+            let path = escaped_path(project.path());
+            let message = format!(
+                "the service does not serve `{path}`; `ic service status` shows its log, which says why"
+            );
+            return Err(response::error(500, message));
+        }
+        thread::sleep(PAUSE);
+    }
+    app.changes.note();
+    Ok(json!({ "port": port }))
+}
+
+#[derive(Deserialize)]
 struct Record {
     /// The interceptor's process id.
     pid: u32,
@@ -298,3 +350,9 @@ fn record(app: &AppState, request: Record) -> Result<Value, Response> {
     })?;
     Ok(json!({ "recording": request.on }))
 }
+
+/// `ic serve --all` listens on all ports within a second after its start.
+const START_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Between two looks at a port.
+const PAUSE: Duration = Duration::from_millis(50);

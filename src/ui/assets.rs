@@ -51,6 +51,8 @@ const ASSETS: &[(&str, Asset)] = &[
     ("/list.js", asset!(SCRIPT, "list.js")),
     ("/dialogs.js", asset!(SCRIPT, "dialogs.js")),
     ("/projects.js", asset!(SCRIPT, "projects.js")),
+    ("/connect.js", asset!(SCRIPT, "connect.js")),
+    ("/menu.js", asset!(SCRIPT, "menu.js")),
     ("/requests.js", asset!(SCRIPT, "requests.js")),
     ("/columns.js", asset!(SCRIPT, "columns.js")),
     ("/conversations.js", asset!(SCRIPT, "conversations.js")),

@@ -137,6 +137,7 @@ fn projects(app: &AppState, registry: &Registry) -> Value {
     let file = raw::to_text(app.store.path().as_os_str());
     json!({
         "on": "projects",
+        "program": app.commands.program(),
         "registry_file": Escaped(&file).to_string(),
         "range": { "start": app.range.start(), "end": app.range.end() },
         "assigned": registry.assigned_in(app.range),

@@ -33,8 +33,8 @@ for (const colorScheme of ['light', 'dark']) {
           await page.keyboard.press('Escape');
           await dialog.waitFor({ state: 'detached' });
         };
-        const underPointer = async (where) => {
-          for (const one of await page.locator(':is(main, header) button, .row:nth-child(-n + 8)').filter({ visible: true }).all()) {
+        const underPointer = async (where, what = ':is(main, header) button, .row:nth-child(-n + 8)') => {
+          for (const one of await page.locator(what).filter({ visible: true }).all()) {
             if (await one.isDisabled()) continue;
             await one.hover({ force: true });
             findings.push(...(await faint(page, await one.elementHandle())).map((finding) => `${where}, under the pointer: ${finding}`));
@@ -50,12 +50,16 @@ for (const colorScheme of ['light', 'dark']) {
           await lookAtDialog(name);
         }
         for (const name of ['Prune…', 'Import…']) {
-          await page.getByRole('button', { name }).click();
+          await page.keyboard.press('m');
+          await page.getByRole('menuitem', { name }).waitFor();
+          if (name === 'Prune…') await look('the menu');
+          await page.getByRole('menuitem', { name }).click();
           await lookAtDialog(name);
         }
         await page.locator('#projects-list .row', { hasText: 'shop' }).first().click();
-        await page.locator('#projects aside').getByRole('heading').first().waitFor();
+        await page.locator('#projects aside').getByRole('tab').first().waitFor();
         await look('a project');
+        await underPointer('a project', '#projects aside button');
         await page.keyboard.press('Escape');
         await page.keyboard.press('Delete');
         await lookAtDialog('remove');
@@ -100,6 +104,12 @@ for (const colorScheme of ['light', 'dark']) {
         assert.deepEqual(findings, []);
       }, { colorScheme, viewport: { width, height: 800 } });
       await feed.end();
+      fs.rmSync(home.registry);
+      await onPage(url, async (page) => {
+        await page.getByRole('region', { name: 'Connect a first project' }).waitFor();
+        await shot(page, `first-run-${colorScheme}-${width}`);
+        assert.deepEqual([...await faint(page), ...await axe(page)], []);
+      }, { colorScheme, viewport: { width, height: 800 } });
     });
   }
 }

@@ -14,6 +14,10 @@ after(() => shutDown());
 const anyRow = (page, name) => page.locator('#projects-list .row', { hasText: name });
 const projectRow = (page, name) => anyRow(page, name).filter({ hasText: here.folder });
 const allocated = (page, number) => page.locator('#projects p.facts', { hasText: `: ${number} allocated` }).waitFor();
+const choose = async (page, name) => {
+  await button(page, 'Registry').click();
+  await page.getByRole('menuitem', { name, exact: true }).click();
+};
 const live = (page) => page.locator('#link[data-state=on]').waitFor({ state: 'attached' });
 
 /** Three projects; `shop` exists, `gone` does not, `notes` is pinned. */
@@ -102,7 +106,11 @@ check('a project is pinned and unpinned with the keyboard and the mouse', async 
   await onPage(url, async (page) => {
     const row = projectRow(page, 'shop');
     await row.hover();
-    await row.getByRole('button', { name: 'Pin', exact: true }).click();
+    assert.deepEqual(await row.getByRole('button').allTextContents(), ['Copy']);
+    await row.getByRole('button').click();
+    assert.equal(await clipboard(page), `http://localhost:${home.port}`);
+    await row.click();
+    await button(page, 'Pin').click();
     await row.filter({ hasText: 'pinned' }).waitFor();
     await page.keyboard.press('p');
     await toast(page, 'Unpinned shop').waitFor();
@@ -141,7 +149,7 @@ check('pruning shows the mappings before it removes them', async (home) => {
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await projectRow(page, 'gone').waitFor();
-    await button(page, 'Prune…').click();
+    await choose(page, 'Prune…');
     await page.locator('.mapping', { hasText: 'deleted' }).waitFor();
     assert.equal(await page.locator('.mapping').count(), 1);
     await shot(page, 'prune');
@@ -151,7 +159,7 @@ check('pruning shows the mappings before it removes them', async (home) => {
     await toast(page, 'Removed 1 mapping').getByText('Undo').click();
     await projectRow(page, 'gone').waitFor();
     assert.equal(home.mappings()[home.path('gone')], home.port + 1);
-    await button(page, 'Prune…').click();
+    await choose(page, 'Prune…');
     await page.locator('.mapping').waitFor();
     await page.getByLabel('Also ports not used for').selectOption('30');
     // The unused one is pinned.
@@ -165,7 +173,7 @@ check('mappings are exported', async (home) => {
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await projectRow(page, 'shop').waitFor();
-    const [download] = await Promise.all([page.waitForEvent('download'), button(page, 'Export').click()]);
+    const [download] = await Promise.all([page.waitForEvent('download'), choose(page, 'Export')]);
     assert.equal(download.suggestedFilename(), 'port_registry.json');
     assert.equal(fs.readFileSync(await download.path(), 'utf8'), home.ic('export'));
   });
@@ -176,15 +184,16 @@ check('an import shows its changes before it makes them', async (home) => {
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await projectRow(page, 'shop').waitFor();
-    await button(page, 'Import…').click();
+    await choose(page, 'Import…');
     const file = (name, text) => page.getByLabel('File', { exact: true }).setInputFiles({ name, mimeType: 'text/plain', buffer: Buffer.from(text) });
     await file('bad.txt', 'nothing');
-    await page.getByText('`bad.txt` holds no mappings').waitFor();
+    await page.getByText('bad.txt holds no mappings').waitFor();
     await file('ports.json', JSON.stringify({ mappings: { '/new': home.port, '/caf\u00e9': home.port + 9 } }));
     await page.getByText('1 conflict; with one, nothing is changed').waitFor();
     assert.ok(await button(page, 'Import').isDisabled());
     await page.getByLabel('Let the file win').check();
-    await page.locator('.mapping', { hasText: 'removed' }).waitFor();
+    await page.locator('.mapping', { hasText: `here it is the port of ${home.path('shop')}, which loses it` }).waitFor();
+    assert.equal(await page.locator('.mapping').count(), 2, 'a row for each project of the file');
     await shot(page, 'import');
     await button(page, 'Import 2 mappings').click();
     await anyRow(page, '/new').waitFor();
@@ -270,9 +279,9 @@ check('the keyboard reaches everything, and the focus is visible', async (home) 
     const list = page.locator('#projects-list .scroller');
     assert.equal(await list.getAttribute('aria-activedescendant'), await page.locator('#projects-list [aria-selected=true]').getAttribute('id'));
     await page.keyboard.press('Enter');
-    await page.getByRole('heading', { name: 'gone' }).waitFor();
+    await page.getByRole('heading', { name: 'gone', exact: true }).waitFor();
     await page.keyboard.press('Escape');
-    await page.getByRole('heading', { name: 'gone' }).waitFor({ state: 'hidden' });
+    await page.getByRole('heading', { name: 'gone', exact: true }).waitFor({ state: 'hidden' });
     assert.equal(await page.evaluate(() => document.activeElement.getAttribute('role')), 'grid', 'the focus is back on the list');
     await page.keyboard.press('y');
     assert.equal(await clipboard(page), `http://localhost:${home.port + 1}`);
@@ -308,7 +317,7 @@ check('the keyboard reaches everything, and the focus is visible', async (home) 
       assert.ok(stop.ring, `no ring on ${stop.name}`);
       stops.add(stop.name);
     }
-    for (const name of ['Filter', 'Projects', 'Allocate…', 'Prune…', 'Import…', 'Export', 'Keyboard shortcuts']) assert.ok(stops.has(name), `${name}: ${[...stops]}`);
+    for (const name of ['Filter', 'Projects', 'Allocate…', 'Registry', 'Keyboard shortcuts']) assert.ok(stops.has(name), `${name}: ${[...stops]}`);
   });
 });
 
@@ -987,7 +996,7 @@ check('a page reconnects to `ic ui`, and shows when it is disconnected', async (
     await page.getByText('Reconnecting…').waitFor();
     await page.locator('#banner', { hasText: `ic ui --port ${port}` }).waitFor();
     await page.locator('body[data-gone]').waitFor();
-    await button(page, 'Export').click();
+    await choose(page, 'Export');
     await toast(page, 'does not answer').waitFor();
     // A restarted `ic ui` has another secret.
     const { found } = await home.start(['ui', '--no-open', '--port', port], /^(http:\S+)\n/m);
@@ -1020,7 +1029,7 @@ check('the page fits a phone', async (home) => {
     await projectRow(page, 'shop').waitFor();
     await fits('projects');
     await shot(page, 'phone-projects');
-    for (const name of ['Prune…', 'Import…', 'Export', 'Undo']) {
+    for (const name of ['Allocate…', 'Registry']) {
       await button(page, name).first().scrollIntoViewIfNeeded();
       const box = await button(page, name).first().boundingBox();
       assert.ok(box.x >= 0 && box.x + box.width <= 361 && box.height >= 32, `${name} can be reached and hit: ${JSON.stringify(box)}`);

@@ -36,7 +36,7 @@ esac
 "#;
 
 /// A home folder in which systemd runs.
-fn home() -> Home {
+pub fn home() -> Home {
     let home = Home::new();
     let programs = home.folder("bin");
     for (name, script) in [

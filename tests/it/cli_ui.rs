@@ -308,7 +308,7 @@ fn only_requests_of_the_page_are_accepted() {
     let wrong = format!("X-Ic-Token: {}\r\n", "0".repeat(32));
     let origin = format!("Origin: http://{}\r\n", page.address);
     let shop = json!({ "path": home.path("shop") }).to_string();
-    let rows: [(&str, &str, &[&str], u16); 19] = [
+    let rows: [(&str, &str, &[&str], u16); 23] = [
         ("GET /api/export", "no token", &[&own], 401),
         ("GET /api/export", "a wrong token", &[&own, &wrong], 401),
         (
@@ -376,6 +376,15 @@ fn only_requests_of_the_page_are_accepted() {
         ),
         ("POST /api/remove", "no kind", &[&own, &token], 415),
         ("POST /api/remove", "no token", &[&own, json], 401),
+        ("POST /api/start", "no token", &[&own, json], 401),
+        ("POST /api/snippets", "no token", &[&own, json], 401),
+        ("POST /api/start", "a form", &[&own, &token], 415),
+        (
+            "POST /api/start",
+            "another page",
+            &[&own, &token, json, "Origin: https://evil.example\r\n"],
+            403,
+        ),
         ("POST /api/session", "a guessed code", &[&own, json], 400),
         (
             "POST /api/nothing",
@@ -573,6 +582,111 @@ fn every_change_is_applied() {
             .as_str()
             .is_some_and(|error| error.starts_with("`x` holds no mappings"))
     );
+}
+
+#[test]
+fn the_texts_for_clients_are_those_of_ic_snippet_and_ic_env() {
+    let (home, port) = home();
+    let path = home.folder("it's");
+    home.ic(["allocate".as_ref(), path.as_os_str()]).result(0);
+    let page = Page::start(&home);
+    let question = json!({ "path": path, "port": port });
+    let answer = page.change("snippets", question);
+    assert_eq!(answer["port"], port);
+    assert_eq!(answer["warning"], Value::Null);
+    assert_eq!(answer["openai_url"], format!("http://localhost:{port}/v1"));
+    assert_eq!(answer["anthropic_url"], format!("http://localhost:{port}"));
+    let serve = format!(r"ic serve --project '{}/it'\''s'", home.path("").display());
+    assert_eq!(answer["serve"], serve.replace("//", "/"));
+    let texts = answer["texts"].as_array().expect("texts");
+    let of = |text: &Value, name: &str| text[name].as_str().expect("a text").to_owned();
+    let path = path.to_str().expect("UTF-8");
+    for text in texts {
+        let kind = of(text, "kind");
+        let ran = match kind.strip_prefix("env") {
+            None => home.ic(["snippet", &kind, path]),
+            Some("") => home.ic(["env", path]),
+            Some(shell) => home.ic(["env", path, "--shell", shell.trim_start_matches('-')]),
+        };
+        assert_eq!(of(text, "text"), ran.out, "{kind}");
+        assert!(!of(text, "title").is_empty(), "{kind}");
+        if !kind.starts_with("env") {
+            assert_eq!(format!("ic: {}\n", of(text, "hint")), ran.err, "{kind}");
+        }
+    }
+    let help = home.ic(["snippet", "--help"]).result(0);
+    let (_, clients) = help.split_once("KIND is a client: ").expect("the clients");
+    let (clients, _) = clients.split_once(';').expect("their end");
+    for client in clients.split(',').map(str::trim) {
+        assert!(texts.iter().any(|text| text["kind"] == client), "{client}");
+    }
+}
+
+#[test]
+fn the_texts_are_those_of_a_port_that_clients_can_use() {
+    let (home, _) = home();
+    let page = Page::start(&home);
+    let ask = |path: &str, port: u32| page.post("snippets", &json!({ "path": path, "port": port }));
+    let (status, answer) = ask("/p/a", 10080);
+    assert_eq!(status, 200);
+    let warning = answer["warning"].as_str().expect("a warning");
+    assert!(
+        warning.contains("refuse to connect to port 10080"),
+        "{warning}"
+    );
+    let pasted = ask("/p/a\u{1b}[201~\nid", 9000).1;
+    assert_eq!(pasted["serve"], Value::Null, "a terminal would act on it");
+    for (path, port) in [("shop", 9000), ("", 9000), ("/p/a", 0), ("/p/a", 70_000)] {
+        let (status, answer) = ask(path, port);
+        assert_eq!(status, 400, "{path} {port}: {answer}");
+    }
+}
+
+/// The service is one of systemd here.
+#[cfg(all(target_os = "linux", not(ic_portable)))]
+#[test]
+fn an_installed_service_is_started_from_the_page() {
+    let port = free_port();
+    let home = crate::cli_service::home()
+        .with("INTERCEPTOR_PORT_MIN", port.to_string())
+        .with("INTERCEPTOR_PORT_MAX", (port + 500).to_string());
+    home.ic(["allocate"]).result(0);
+    let shop = home.path("shop");
+    let page = Page::start(&home);
+    let can_start =
+        || page.change("snippets", json!({ "path": shop, "port": port }))["can_start"].clone();
+    assert_eq!(can_start(), false, "it is not installed");
+    assert_eq!(home.ic(["service", "install"]).exit, Some(0));
+    assert_eq!(can_start(), false, "it runs");
+    fs::remove_file(home.path("running")).expect("it ran");
+    assert_eq!(can_start(), true);
+    let elsewhere = Page::with(&home, &["--port", "0", "--registry", "other.json"]);
+    let answer = elsewhere.change("snippets", json!({ "path": shop, "port": port }));
+    assert_eq!(answer["can_start"], false, "it serves another registry");
+    let (status, answer) = elsewhere.post("start", &json!({ "path": shop }));
+    assert_eq!(status, 404, "{answer}");
+    assert!(!home.path("running").exists());
+
+    let start = || page.post("start", &json!({ "path": shop }));
+    fs::write(home.path("fails"), "").expect("a file");
+    let (status, answer) = start();
+    assert_eq!(status, 500);
+    let error = answer["error"].as_str().expect("a line");
+    assert!(error.starts_with("the service does not start: "), "{error}");
+    fs::remove_file(home.path("fails")).expect("it is there");
+
+    std::thread::scope(|scope| {
+        let started = scope.spawn(start);
+        wait_until("systemd is asked", true, || home.path("running").exists());
+        // What systemd would start.
+        let _all = crate::cli_all::process::All::start(&home, &["--mock"]);
+        let (status, answer) = started.join().expect("an answer");
+        assert_eq!((status, &answer["port"]), (200, &json!(port)), "{answer}");
+        fs::remove_file(home.path("running")).expect("it runs");
+        assert_eq!(can_start(), false, "another `ic serve --all` runs");
+    });
+    let (status, answer) = page.post("start", &json!({ "path": home.path("other") }));
+    assert_eq!(status, 404, "{answer}");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 
 use crate::cli::address::BaseUrls;
-use crate::registry::Project;
+use crate::registry::{Port, Project};
 use crate::serve::Target;
+use crate::text::{Escaped, name};
 
 /// What every snippet can contain.
 pub struct Facts {
@@ -21,6 +22,17 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Those of the project in `folder`, whose clients use `urls`.
+    pub fn new(folder: Project, port: Port, urls: BaseUrls, model: Option<String>) -> Facts {
+        Facts {
+            project: Escaped(&name(folder.path())).to_string(),
+            folder,
+            urls,
+            port: port.get(),
+            model,
+        }
+    }
+
     /// The model for a client that has no default, or a placeholder for the user to replace.
     pub fn model(&self) -> &str {
         self.model.as_deref().unwrap_or("YOUR-MODEL")

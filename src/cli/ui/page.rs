@@ -19,6 +19,7 @@ use crate::httpd;
 use crate::text::{escaped_path, io_message, raw};
 use crate::ui::{AppState, Auth, Changes, Feeds, prices_line};
 
+use super::commands::OwnCommands;
 use super::open;
 
 /// Serves the page until a signal.
@@ -54,6 +55,10 @@ pub fn run(
         ))
     })?;
     let RegistryHandle { store, range } = handle;
+    let commands = OwnCommands {
+        store: store.clone(),
+        has_own_registry: context.has_own_registry(),
+    };
     let app = Arc::new(AppState {
         auth,
         store,
@@ -63,6 +68,7 @@ pub fn run(
             .feed_folder()
             .map(|folder| Arc::new(Feeds::new(folder))),
         prices,
+        commands: Box::new(commands),
         changes: Changes::default(),
     });
     if let Some(feeds) = &app.feeds {

@@ -1,6 +1,6 @@
 // Modal dialogs. Escape closes each without an answer.
 
-import { h, plural, setText, toast, visible } from './dom.js';
+import { h, marked, plural, setMarked, setText, toast, visible } from './dom.js';
 
 /** Shows a dialog; `build(close)` gives its content. Resolves to what `close` was called with. */
 export function dialog(title, build) {
@@ -34,6 +34,10 @@ export function form(content, send) {
   return h('form', { method: 'dialog', onsubmit: (event) => (event.preventDefault(), send()) }, content);
 }
 
+function wrong(text) {
+  return h('p.wrong', {}, marked(text));
+}
+
 export function confirm(title, lines, label) {
   return dialog(title, (close) => form([
     lines.map((line) => h('p', {}, line)),
@@ -60,12 +64,12 @@ export function allocate(ask) {
     const wrong = h('p.wrong', { role: 'alert' });
     return form([
       h('label.field', {}, h('span', {}, 'The project’s folder'), path),
-      h('label.check', {}, pinned, 'Pin it: `ic prune` never removes it'),
+      h('label.check', {}, pinned, h('span', {}, marked('Pin it: `ic prune` never removes it'))),
       wrong,
       buttons(close, 'Allocate'),
     ], async () => {
       const answer = await ask('allocate', { path: path.value, pinned: pinned.checked });
-      if (answer.error) setText(wrong, answer.error);
+      if (answer.error) setMarked(wrong, answer.error);
       else close(answer);
     });
   });
@@ -87,7 +91,7 @@ export function prune(ask, keep) {
       go.disabled = true;
       const answer = await ask('prune', question(true));
       if (!element.isConnected) return;
-      if (answer.error) return found.replaceChildren(h('p.wrong', {}, answer.error));
+      if (answer.error) return found.replaceChildren(wrong(answer.error));
       const rows = answer.removed.map((row) => ({ ...row, why: row.reason }));
       paths = rows.map((row) => row.path);
       found.replaceChildren(rows.length ? mappingTable(rows) : h('p.dim', {}, 'Nothing to prune.'));
@@ -102,7 +106,7 @@ export function prune(ask, keep) {
     ], async () => {
       const undo = await keep(paths);
       const answer = await ask('prune', question(false));
-      if (answer.error) found.replaceChildren(h('p.wrong', {}, answer.error));
+      if (answer.error) found.replaceChildren(wrong(answer.error));
       else close({ ...answer, undo });
     });
   });
@@ -114,6 +118,31 @@ export function conflictText(row) {
   return row.has_port
     ? `${visible(row.path)} has port ${row.has_port} now`
     : `port ${row.port} belongs to ${visible(row.port_of)} now`;
+}
+
+/** The projects that cannot be imported, each once with all that is against it, and what the import does to the others. */
+function conflictsOf({ conflicts, removed }) {
+  const lost = new Set(removed.map(({ path }) => path));
+  const byPath = new Map();
+  for (const row of conflicts) {
+    const why = row.has_settings ? 'has other settings here'
+      : row.has_port ? `has port ${row.has_port} here`
+        : `here it is the port of ${visible(row.port_of)}${lost.has(row.port_of) ? ', which loses it' : ''}`;
+    const one = byPath.get(row.path) ?? { ...row, kind: 'bad', whys: [], ends: [] };
+    one.whys.push(why);
+    one.ends.push(row.port_of);
+    byPath.set(row.path, { ...one, why: one.whys.join('; ') });
+  }
+  return [...byPath.values()];
+}
+
+/** What an import does besides deciding conflicts. */
+function changesOf({ added, moved, removed }, conflicts) {
+  const told = new Set(conflicts.flatMap(({ path, ends }) => [path, ...ends]));
+  return [
+    ...added.map((row) => ({ ...row, why: 'new' })), ...moved.map((row) => ({ ...row, why: 'another port' })),
+    ...removed.map((row) => ({ ...row, kind: 'bad', why: 'removed' })),
+  ].filter(({ path }) => !told.has(path));
 }
 
 /** Encodes each byte as one character, because a registry file need not be text. */
@@ -138,26 +167,18 @@ export function importFile(ask) {
       go.disabled = true;
       if (!chosen) return;
       const answer = await ask('import', question(true));
-      if (answer.error) return found.replaceChildren(h('p.wrong', {}, answer.error));
+      if (answer.error) return found.replaceChildren(wrong(answer.error));
       const changes = answer.added.length + answer.moved.length;
-      const blocked = answer.conflicts.length > 0 && !replace.checked;
-      const rows = [
-        ...answer.conflicts.map((row) => ({
-          ...row, kind: 'bad',
-          why: row.has_settings ? 'has other settings here'
-            : row.has_port ? `has port ${row.has_port} here` : `here it is the port of ${visible(row.port_of)}`,
-        })),
-        ...answer.added.map((row) => ({ ...row, why: 'new' })),
-        ...answer.moved.map((row) => ({ ...row, why: 'another port' })),
-        ...answer.removed.map((row) => ({ ...row, kind: 'bad', why: 'removed' })),
-      ];
+      const conflicts = conflictsOf(answer);
+      const blocked = conflicts.length > 0 && !replace.checked;
+      const rows = [...conflicts, ...changesOf(answer, conflicts)];
       const summary = [
-        answer.conflicts.length && `${plural(answer.conflicts.length, 'conflict')}${blocked ? '; with one, nothing is changed' : ', the file wins'}`,
+        conflicts.length && `${plural(conflicts.length, 'conflict')}${blocked ? '; with one, nothing is changed' : ', the file wins'}`,
         changes && plural(changes, 'mapping'),
         answer.unchanged && `${answer.unchanged} here already`,
       ].filter(Boolean).join(' · ') || 'The file has no mappings.';
       found.replaceChildren(...[
-        answer.warning && h('p.wrong', {}, answer.warning),
+        answer.warning && wrong(answer.warning),
         h('p', { className: blocked ? 'wrong' : 'dim' }, summary),
         rows.length > 0 && mappingTable(rows),
       ].filter(Boolean));
@@ -179,7 +200,7 @@ export function importFile(ask) {
       found, bar,
     ], async () => {
       const answer = await ask('import', question(false));
-      if (answer.error) found.replaceChildren(h('p.wrong', {}, answer.error));
+      if (answer.error) found.replaceChildren(wrong(answer.error));
       else close(answer);
     });
   });
@@ -187,8 +208,8 @@ export function importFile(ask) {
 
 export function help() {
   const keys = [
-    ['/', 'filter'], ['1 2', 'projects, requests'], ['j k ↓ ↑', 'next, previous'], ['Enter', 'details'], ['Esc', 'close, clear'],
-    ['a', 'allocate a port'], ['p', 'pin or unpin'], ['y', 'copy the address'], ['Del', 'remove'], ['u', 'undo'],
+    ['/', 'find'], ['1 2', 'projects, requests'], ['j k ↓ ↑', 'next, previous'], ['Enter', 'details'], ['Esc', 'close, clear'],
+    ['a', 'allocate a port'], ['m', 'prune, import, export'], ['p', 'pin or unpin'], ['y', 'copy the address'], ['Del', 'remove'], ['u', 'undo'],
     ['r', 'requests of a project'], ['g G', 'first, last'], ['c', 'copy a request as curl'], ['l', 'copy the link to a request'], ['e', 'next error'],
     ['Space', 'pause the list of requests'], ['f', 'follow it again'], ['v', 'group requests by conversation'], ['?', 'this help'],
   ];
@@ -203,8 +224,8 @@ export function signIn(message) {
   return dialog('Open the printed address', (close) => {
     const given = h('input', { type: 'text', required: true, autocomplete: 'off', spellcheck: false, placeholder: 'http://127.0.0.1:…/#token=…', 'aria-label': 'Address or token' });
     return form([
-      h('p', {}, message),
-      h('p.dim', {}, 'At each start `ic ui` prints an address that ends in a new secret. Paste it here:'),
+      h('p', {}, marked(message)),
+      h('p.dim', {}, marked('At each start `ic ui` prints an address that ends in a new secret. Paste it here:')),
       given,
       h('.buttons', {}, h('button.primary', { type: 'submit' }, 'Continue')),
     ], () => close(given.value.trim().replace(/^.*#token=/, '')));

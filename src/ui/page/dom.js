@@ -20,6 +20,13 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** As `setText`, for a message in which `…` marks code. */
+export function setMarked(element, text) {
+  if (element.dataset.text === text) return;
+  element.dataset.text = text;
+  element.replaceChildren(...marked(text));
+}
+
 export function setAttr(element, attribute, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(attribute);
   else if (element.getAttribute(attribute) !== String(value)) element.setAttribute(attribute, value);

@@ -1,8 +1,10 @@
 // The view of all projects and their interceptors.
 
-import { ago, copy, count, download, h, setAttr, plural, setText, toast, visible } from './dom.js';
+import { Connect, firstSteps } from './connect.js';
+import { ago, copy, count, download, h, setAttr, setMarked, plural, setText, toast, visible } from './dom.js';
 import * as dialogs from './dialogs.js';
 import { List, split } from './list.js';
+import { menu } from './menu.js';
 
 const STATES = {
   running: 'Running', held: 'Held by another', deleted: 'Folder is gone', free: 'Not running',
@@ -94,6 +96,11 @@ export class Projects {
       h(name, { type: 'button', title, onclick: act }, label);
     this.facts = h('p.facts');
     this.undoButton = button('button', 'Undo', '', () => this.undo());
+    this.menu = menu('Registry', 'registry', [
+      ['Prune…', 'Remove mappings that are not needed', () => this.prune()],
+      ['Import…', 'Import mappings from a file', () => this.import()],
+      ['Export', 'Save the registry as JSON', () => this.export()],
+    ]);
     this.chips = KINDS.map(([kind, label]) => h('button.chip', {
       type: 'button', onclick: () => this.choose(kind),
     }, label, h('span.number')));
@@ -110,16 +117,18 @@ export class Projects {
     });
     this.list.isOpen = () => !this.pane.hidden;
     this.pane = h('aside.pane', { hidden: true, 'aria-label': 'Project', onkeydown: (event) => event.key === 'Escape' && (this.close(), event.stopPropagation()) });
+    this.connect = new Connect(this.ask);
+    this.first = h('.firstBox', { hidden: true });
+    this.split = split(this.list, this.pane, 'projects');
     element.append(
       h('.bar', {},
         h('.chips', { role: 'group', 'aria-label': 'Which projects' }, this.chips),
         h('.actions', {},
+          this.undoButton,
           button('button.primary', 'Allocate…', 'Allocate a port for a folder (a)', () => this.allocate()),
-          button('button', 'Prune…', 'Remove mappings that are not needed', () => this.prune()),
-          button('button', 'Import…', 'Import mappings from a file', () => this.import()),
-          button('button', 'Export', 'Save the registry as JSON', () => this.export()),
-          this.undoButton)),
-      split(this.list, this.pane, 'projects'),
+          this.menu.element)),
+      this.first,
+      this.split,
       this.facts);
     this.showUndo();
   }
@@ -194,7 +203,8 @@ export class Projects {
       const isIt = button.dataset.sort === this.sort;
       setAttr(button.parentElement, 'aria-sort', isIt ? (SORTS_DOWN.has(this.sort) ? 'descending' : 'ascending') : null);
     }
-    this.list.show(this.rows, !this.registry.range ? 'Loading…' : all.length ? 'No project matches.' : 'No project has a port yet. Allocate one with “a”.');
+    this.list.show(this.rows, this.registry.range ? 'No project matches.' : 'Loading…');
+    this.drawFirst(all);
     if (this.openKey) {
       const row = all.find(({ key }) => key === this.openKey);
       if (row) {
@@ -212,13 +222,24 @@ export class Projects {
     }
   }
 
+  /** What to do first, where no project has a port; interceptors that run without one are listed below it. */
+  drawFirst(rows) {
+    const { program, projects } = this.registry;
+    this.first.hidden = !program || projects.length > 0;
+    this.split.hidden = !this.first.hidden && !rows.length;
+    if (this.first.hidden || this.first.dataset.program === program) return;
+    this.first.dataset.program = program;
+    this.first.replaceChildren(firstSteps(program, () => this.allocate()));
+  }
+
   // Rows.
 
   createRow(row, item) {
-    const tool = (label, name, act) => h('button.tool', {
-      type: 'button', tabIndex: -1, 'aria-label': name, title: name,
-      onclick: (event) => (event.stopPropagation(), this.list.pick(item().key, false), act(item())),
-    }, label);
+    // The keyboard has `y`.
+    const copyButton = h('button.tool', {
+      type: 'button', tabIndex: -1, 'aria-label': 'Copy the address', title: 'Copy the address (y)',
+      onclick: (event) => (event.stopPropagation(), this.list.pick(item().key, false), this.copyUrl(item())),
+    }, 'Copy');
     row.cells = {
       dot: h('span.dot', { role: 'img' }), name: h('span.name'), badge: h('span.badge', { hidden: true }), path: h('span.path'),
       port: h('span.cell.num.port', { role: 'gridcell' }),
@@ -227,9 +248,6 @@ export class Projects {
       used: h('span.cell.num.used', { role: 'gridcell' }),
     };
     const { cells } = row;
-    row.pin = tool('Pin', 'Pin', (one) => this.pin(one));
-    row.discard = tool('Remove', 'Remove', (one) => this.remove(one));
-    row.copy = tool('Copy', 'Copy the address', (one) => this.copyUrl(one));
     row.append(
       h('span.cell.project', { role: 'gridcell' }, cells.dot, h('.two', {}, h('.one', {}, cells.name, cells.badge), cells.path)),
       cells.port,
@@ -237,7 +255,7 @@ export class Projects {
       h('span.cell.num.requests', { role: 'gridcell' }, h('.two', {}, cells.requests, cells.failed)),
       h('span.cell.rate', { role: 'gridcell' }, cells.spark, cells.rate),
       cells.used,
-      h('span.cell.tools', { role: 'gridcell' }, row.copy, row.pin, row.discard));
+      h('span.cell.tools', { role: 'gridcell' }, copyButton));
   }
 
   updateRow(row, item) {
@@ -265,10 +283,6 @@ export class Projects {
     cells.spark.toggleAttribute('hidden', !interceptor);
     if (interceptor) drawSpark(cells.spark, item.rateOf);
     setText(cells.used, usedText(item));
-    setText(row.pin, item.pinned ? 'Unpin' : 'Pin');
-    setAttr(row.pin, 'aria-label', item.pinned ? 'Unpin' : 'Pin');
-    setAttr(row.pin, 'title', item.pinned ? 'Unpin (p)' : 'Pin: prune never removes it (p)');
-    row.pin.hidden = row.discard.hidden = !item.isMapped;
   }
 
   // The pane beside the list.
@@ -278,7 +292,7 @@ export class Projects {
     this.pane.hidden = false;
     this.paneKey = null;
     this.fillPane(item);
-    if (focuses) this.pane.querySelector('.buttons button')?.focus();
+    if (focuses) this.pane.querySelector('button').focus();
     this.onMove(!isMove);
   }
 
@@ -294,17 +308,20 @@ export class Projects {
     if (this.paneKey !== item.key) {
       this.paneKey = item.key;
       const fact = (name) => [h('dt', {}, name), h('dd')];
-      const names = ['State', 'Address', 'OpenAI base', 'Anthropic base', 'Path', 'Target', 'Instance', 'Process', 'Requests', 'Last error', 'Last used'];
+      const names = ['Path', 'Target', 'Instance', 'Process', 'Requests', 'Last error', 'Last used'];
       this.paneFacts = new Map(names.map((name) => [name, fact(name)]));
       this.paneTitle = h('h2');
-      const button = (label, act, kind = '') => h(`button${kind}`, { type: 'button', onclick: () => act(this.item) }, label);
-      this.paneRequests = button('Requests', (one) => this.onRequests(one));
-      this.panePin = button('Pin', (one) => this.pin(one));
-      this.paneRemove = button('Remove…', (one) => this.remove(one), '.danger');
+      const button = (label, title, act, kind = '') => h(`button${kind}`, { type: 'button', title, onclick: () => act(this.item) }, label);
+      this.paneRequests = button('Requests', 'Show its requests (r)', (one) => this.onRequests(one));
+      this.panePin = button('Pin', '', (one) => this.pin(one));
+      this.paneRemove = button('Remove…', 'Remove its port (Del)', (one) => this.remove(one), '.danger');
       this.pane.replaceChildren(
-        h('.paneHead', {}, this.paneTitle, h('button.quiet', { type: 'button', 'aria-label': 'Close', onclick: () => this.close() }, '×')),
-        h('.buttons', {}, button('Copy address', (one) => this.copyUrl(one)), this.paneRequests, this.panePin, this.paneRemove),
+        h('.paneHead', {}, this.paneTitle, h('button.quiet', { type: 'button', 'aria-label': 'Close', title: 'Close (Esc)', onclick: () => this.close() }, '×')),
+        this.connect.element,
+        h('.buttons', {}, this.paneRequests, this.panePin, this.paneRemove),
         h('dl.facts', {}, [...this.paneFacts.values()].flat()));
+      this.connect.renew();
+      this.pane.scrollTop = 0;
     }
     this.item = item;
     const { interceptor, holder } = item;
@@ -312,20 +329,20 @@ export class Projects {
     this.paneRequests.disabled = !interceptor;
     setText(this.panePin, item.pinned ? 'Unpin' : 'Pin');
     this.panePin.hidden = this.paneRemove.hidden = !item.isMapped;
-    const url = addressOf(item);
+    setAttr(this.panePin, 'title', item.pinned ? 'Unpin (p)' : 'Pin: prune never removes it (p)');
+    this.connect.show(item, stateText(item));
     const values = {
-      State: `${STATES[item.state]}${holder ? `: ${holderText(holder)}` : ''}${item.deleted && item.state !== 'deleted' ? ', its folder is gone' : ''}`,
-      Address: url, 'OpenAI base': `${url}/v1`, 'Anthropic base': url, Path: visible(item.path),
+      Path: visible(item.path),
       Target: interceptor && `${interceptor.target}${interceptor.target_reachable ? '' : ' (not reachable)'}${interceptor.insecure ? ' (certificate not verified)' : ''}`,
       Instance: interceptor?.instance_id,
-      Process: interceptor && `${interceptor.pid}, for ${ago(interceptor.uptime_seconds)}`,
+      Process: interceptor && `${interceptor.pid}, \`${SERVED_BY[interceptor.served_by] ?? interceptor.served_by}\`, for ${ago(interceptor.uptime_seconds)}`,
       Requests: interceptor && `${count(interceptor.requests)}, ${count(interceptor.errors)} failed, ${count(interceptor.in_flight)} in flight`,
       'Last error': interceptor?.last_error && `${ago(interceptor.last_error.seconds_ago)} ago: ${interceptor.last_error.message}`,
       'Last used': !interceptor && (item.last_used ? new Date(item.last_used * 1000).toLocaleString() : 'not known'),
     };
     for (const [name, [term, value]] of this.paneFacts) {
       term.hidden = value.hidden = !values[name];
-      setText(value, values[name] ? visible(values[name]) : '');
+      setMarked(value, values[name] ? visible(values[name]) : '');
     }
   }
 
@@ -381,7 +398,7 @@ export class Projects {
 
   /** Keys of the view. */
   press(key) {
-    const keys = { a: () => this.allocate(), u: () => this.undo(), Escape: () => this.pane.hidden || this.close() };
+    const keys = { a: () => this.allocate(), m: () => this.menu.open(), u: () => this.undo(), Escape: () => this.pane.hidden || this.close() };
     if (key in keys) keys[key]();
     else if (this.list.current) return this.act(key, this.list.current);
     else return false;
@@ -415,8 +432,8 @@ export class Projects {
 
   showUndo() {
     const last = this.undos.at(-1);
-    this.undoButton.disabled = !last;
-    this.undoButton.title = last ? `Undo: ${last.text} (u)` : 'Nothing to undo';
+    this.undoButton.hidden = !last;
+    this.undoButton.title = `Undo: ${last?.text} (u)`;
   }
 
   async undo(entry = this.undos.at(-1)) {
@@ -465,7 +482,10 @@ export class Projects {
     const text = answer.created ? `${visible(answer.project)} has port ${answer.port}` : `${visible(answer.project)} had port ${answer.port} already`;
     const undo = answer.created && (() => this.ask('remove', { path: answer.path }));
     this.offerUndo(answer.missing ? `${text}; the folder does not exist yet` : text, undo);
-    this.list.pick(`p${answer.port}`, false);
+    // Its row may come later.
+    this.openKey = `p${answer.port}`;
+    this.list.pick(this.openKey, true);
+    this.onMove(true);
   }
 
   async prune() {
@@ -490,6 +510,14 @@ const UNDOS_MAX = 20;
 
 const SORTS_DOWN = new Set(['requests', 'rate', 'used']);
 
+/** The commands that run interceptors. */
+const SERVED_BY = { serve: 'ic serve', run: 'ic run', all: 'ic serve --all' };
+
+function stateText({ state, holder, deleted }) {
+  if (holder) return `${STATES[state]}: ${holderText(holder)}`;
+  return STATES[state] + (deleted && state !== 'deleted' ? ', its folder is gone' : '');
+}
+
 function addressOf(row) {
   return `http://localhost:${row.port}`;
 }
@@ -508,7 +536,7 @@ function targetOf({ interceptor, holder, state }) {
     return [visible(interceptor.target), trouble || `up ${ago(interceptor.uptime_seconds)}`, Boolean(trouble)];
   }
   if (holder) return ['Port in use', holderText(holder), true];
-  return [state === 'deleted' ? 'Folder is gone' : '', '', false];
+  return ['', STATES[state], false];
 }
 
 function rateText(rate) {

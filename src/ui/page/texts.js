@@ -7,7 +7,7 @@ import { size } from './format.js';
 export const SHOWN_MAX = 200_000;
 
 export function copyTool(textOf, what, isWhole) {
-  return h('button.tool', { type: 'button', onclick: () => copy(textOf(), what, isWhole?.() ?? true) }, 'Copy');
+  return h('button.tool', { type: 'button', 'aria-label': `Copy ${what}`, onclick: () => copy(textOf(), what, isWhole?.() ?? true) }, 'Copy');
 }
 
 /** An element with a copy button beside it. */
