@@ -25,6 +25,8 @@ pub(crate) mod reactor;
 mod relay;
 mod service;
 mod signals;
+#[cfg(test)]
+mod simulation;
 mod site;
 mod target;
 mod transfer;

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{Shutdown, getpeername, getsockname, shutdown, sockopt};
+use rustix::net::sockopt;
 
 use super::buffers::{self, Buffer};
 use super::deadline::InactivityTimeout;
@@ -38,7 +38,9 @@ impl Stream {
     /// Connects to a TCP address.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let source = reactor::connect_tcp(address).await?;
-        tune(&source, address);
+        if let Some(socket) = source.descriptor() {
+            tune(socket, address);
+        }
         Ok(Stream::Plain(source))
     }
 
@@ -65,17 +67,17 @@ impl Stream {
 
     /// The address of this side, if it is one of TCP.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        getsockname(self.source()).ok()?.try_into().ok()
+        self.source().local_address()
     }
 
     /// The address of the peer, if it is one of TCP.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        getpeername(self.source()).ok()??.try_into().ok()
+        self.source().peer_address()
     }
 
     /// Whether the connection has been reset: the socket has no peer any more.
     pub fn is_reset(&self) -> bool {
-        getpeername(self.source()).is_err_and(|error| error == Errno::NOTCONN)
+        self.source().is_reset()
     }
 
     /// The socket, if the bytes on it are those of the stream: not in TLS.
@@ -171,7 +173,7 @@ impl Stream {
     /// Ends the direction that is written. In TLS by a close_notify: the protocol itself may still have to write to the socket.
     async fn finish(&self) -> io::Result<()> {
         match self {
-            Stream::Plain(source) => Ok(shutdown(source, Shutdown::Write)?),
+            Stream::Plain(source) => source.end_writing(),
             Stream::Tls(session) => session.close().await,
         }
     }
@@ -261,8 +263,8 @@ impl Conn {
 impl Drop for Conn {
     fn drop(&mut self) {
         if self.is_amid_message.get() {
-            // A reset, which does not look like the end of a message. Unix sockets have none.
-            let _ = sockopt::set_socket_linger(self.stream.source(), Some(Duration::ZERO));
+            // A reset does not look like the end of a message.
+            self.stream.source().reset_when_closed();
             if let Stream::Tls(session) = &self.stream {
                 session.suppress_close_notify();
             }

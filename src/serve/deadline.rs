@@ -212,7 +212,7 @@ pub struct Moment(Instant, SystemTime);
 impl Moment {
     /// The time.
     pub fn now() -> Self {
-        Moment(reactor::now(), SystemTime::now())
+        Moment(reactor::now(), reactor::wall_clock())
     }
 
     /// The time from `earlier` to this.

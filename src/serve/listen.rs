@@ -226,7 +226,7 @@ pub async fn accept(listener: &Source<impl AsFd>) -> io::Result<Stream> {
             Reaction::Wait => {
                 warn_now_and_then(&error);
                 listener.set_polled(false)?;
-                Timer::at(Instant::now() + PAUSE).await;
+                Timer::at(reactor::now() + PAUSE).await;
                 listener.set_polled(true)?;
             }
             Reaction::Stop => return Err(error),
@@ -257,7 +257,7 @@ fn warn_now_and_then(error: &io::Error) {
     thread_local! {
         static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
     }
-    let now = Instant::now();
+    let now = reactor::now();
     let is_due = LAST.get().is_none_or(|last| now - last >= WARNING_PERIOD);
     if !is_due {
         return;
@@ -338,7 +338,12 @@ mod tests {
             let stream = stream.expect("it listens");
             let (accepted, _) = listeners[0].accept().expect("it was connected to");
             let limits = [
-                sockopt::tcp_user_timeout(stream.plain().expect("without TLS")),
+                sockopt::tcp_user_timeout(
+                    stream
+                        .plain()
+                        .and_then(Source::descriptor)
+                        .expect("a socket"),
+                ),
                 sockopt::tcp_user_timeout(&accepted),
             ];
             let seconds = limits.map(|limit| limit.expect("TCP has it") / 1000);

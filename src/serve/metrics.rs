@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
+use super::reactor;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -52,7 +53,7 @@ impl Metrics {
     /// Zero everywhere, from now on.
     pub fn new() -> Self {
         Metrics {
-            started: Instant::now(),
+            started: reactor::now(),
             in_flight: Cell::new(0),
             classes: Default::default(),
             failed: Counter::default(),
@@ -92,19 +93,19 @@ impl Metrics {
 
     /// Remembers an error of the target, as one line.
     pub fn set_last_error(&self, message: String) {
-        self.last_error.replace(Some((Instant::now(), message)));
+        self.last_error.replace(Some((reactor::now(), message)));
     }
 
     /// The last error of the target, and how long ago it was.
     pub fn last_error(&self) -> Option<(Duration, String)> {
         let last = self.last_error.borrow();
         last.as_ref()
-            .map(|(at, message)| (at.elapsed(), message.clone()))
+            .map(|(at, message)| (reactor::now().duration_since(*at), message.clone()))
     }
 
     /// Time since the start.
     pub fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        reactor::now().duration_since(self.started)
     }
 
     /// Requests being served.

@@ -5,7 +5,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
@@ -64,7 +64,7 @@ where
     // Cuts the exchanges that have not finished in time; each is reported to the feed.
     drop(clients);
     hub.close();
-    let farewell = future::or(hub.wait_until_empty(), Timer::at(Instant::now() + FAREWELL));
+    let farewell = future::or(hub.wait_until_empty(), Timer::at(reactor::now() + FAREWELL));
     reactor::block_on(subscribers.run(farewell)).map_err(ServeError::Reactor)
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::deadline::Clock;
 use super::options::Timeouts;
-use super::reactor::Timer;
+use super::reactor::{self, Timer};
 
 /// The part of an interceptor that depends neither on the project nor on its target.
 pub struct Service {
@@ -39,7 +39,7 @@ impl Service {
             connections_max: Cell::new(connections_max),
             connections: Cell::new(0),
             rejections: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(reactor::now()),
             waits_for_end: RefCell::default(),
             last_request_id: Cell::new(0),
             is_stopping: Cell::new(false),
@@ -97,7 +97,7 @@ impl Service {
     pub fn leave(&self, is_served: bool) {
         if is_served {
             self.connections.update(|count| count - 1);
-            self.idle_since.set(Instant::now());
+            self.idle_since.set(reactor::now());
         } else {
             self.rejections.update(|count| count - 1);
         }
@@ -111,11 +111,11 @@ impl Service {
         loop {
             // While a client is connected, at least the whole limit is left.
             let idle = match self.connections.get() {
-                0 => self.idle_since.get().elapsed(),
+                0 => reactor::now().duration_since(self.idle_since.get()),
                 _ => Duration::ZERO,
             };
             match limit.checked_sub(idle).filter(|left| !left.is_zero()) {
-                Some(left) => Timer::at(Instant::now() + left).await,
+                Some(left) => Timer::at(reactor::now() + left).await,
                 None => return,
             }
         }

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -25,7 +25,7 @@ use super::record::Growth;
 use crate::serve::conn::{Conn, Filled, Reader, Stream, Writer};
 use crate::serve::listen::{self, SocketFile};
 use crate::serve::peer;
-use crate::serve::reactor::{Source, Timer};
+use crate::serve::reactor::{self, Source, Timer};
 
 /// The listening socket; dropping it removes its file.
 #[derive(Debug)]
@@ -80,7 +80,11 @@ impl FeedSocket {
                     return;
                 }
             };
-            if stream.plain().is_some_and(peer::is_same_user) {
+            if stream
+                .plain()
+                .and_then(Source::descriptor)
+                .is_some_and(peer::is_same_user)
+            {
                 spawn(Box::pin(serve_subscriber(
                     stream,
                     Rc::clone(&hub),
@@ -199,7 +203,7 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publis
                 return;
             }
             let late = async {
-                Timer::at(Instant::now() + LATE_COMMAND_MAX).await;
+                Timer::at(reactor::now() + LATE_COMMAND_MAX).await;
                 None
             };
             future::or(read_commands(&mut reader, |_| {}), late).await
@@ -220,7 +224,7 @@ async fn serve_subscriber(stream: Stream, hub: Rc<Hub>, publisher: Rc<dyn Publis
     }
     drop(conn);
     if let Some(subscriptions) = hub.unattended_recording() {
-        Timer::at(Instant::now() + UNATTENDED_RECORDING_MAX).await;
+        Timer::at(reactor::now() + UNATTENDED_RECORDING_MAX).await;
         hub.stop_unattended_recording(subscriptions);
     }
 }
@@ -299,7 +303,7 @@ async fn show_response(writer: Writer<'_>, hub: &Hub, id: u64) {
         {
             return;
         }
-        Timer::at(Instant::now() + WATCH_INTERVAL).await;
+        Timer::at(reactor::now() + WATCH_INTERVAL).await;
     }
     // One that has disconnected needs no end.
     let _ = writer.write_all(Event::Bye.line().as_bytes()).await;

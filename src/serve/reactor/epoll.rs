@@ -170,7 +170,7 @@ pub async fn connect_tcp(address: SocketAddr) -> io::Result<Source> {
     // Not earlier: epoll reports a socket that is not yet connecting as hung up.
     let source = Source::registered(socket, STREAM, Readiness::NONE)?;
     poll_fn(|context| source.poll_writable(context)).await?;
-    sockopt::socket_error(&source)??;
+    sockopt::socket_error(source.get_ref())??;
     Ok(source)
 }
 

@@ -23,11 +23,12 @@ pub async fn transfer(
     moved: &mut impl FnMut(u64),
 ) -> Option<Moved> {
     let (input, output) = (source.plain()?, sink.plain()?);
+    let (input_socket, output_socket) = (input.descriptor()?, output.descriptor()?);
     let mut pipe = Pipe::take()?;
     let mut left = most;
     while left > 0 {
         debug_assert_eq!(pipe.holds, 0, "the pipe is empty when the source is read");
-        let piece = match pipe.fill(input, left) {
+        let piece = match pipe.fill(input_socket, left) {
             Ok(0) => return Some(Moved::EndOfFile),
             Ok(piece) => piece,
             Err(Errno::AGAIN) => {
@@ -44,7 +45,7 @@ pub async fn transfer(
         };
         let mut stall = WriteStall::default();
         while pipe.holds > 0 {
-            match pipe.drain(output) {
+            match pipe.drain(output_socket) {
                 Ok(count) => {
                     stall.progressed();
                     moved(count);

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol::future;
 
@@ -255,7 +255,7 @@ pub async fn once(endpoint: &Endpoint, limit: Duration) -> Result<Stream, Connec
         }
     };
     let timeout = async {
-        Timer::at(Instant::now() + limit).await;
+        Timer::at(reactor::now() + limit).await;
         Err(ConnectError::Timeout)
     };
     future::or(connected, timeout).await
@@ -275,7 +275,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError>
     if let Some(addresses) = known(host, port) {
         return Ok(addresses);
     }
-    match async_net::resolve((host, port)).await {
+    match reactor::resolve(host, port).await {
         Ok(addresses) => Ok(happy_eyeballs::interleave(addresses)),
         Err(error) if listen::lacks_descriptors(&error) => Err(ConnectError::NoDescriptors),
         Err(error) => Err(ConnectError::Unresolved(error)),

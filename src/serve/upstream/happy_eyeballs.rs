@@ -8,9 +8,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::serve::reactor::Timer;
+use crate::serve::reactor::{self, Timer};
 
 /// Connects to the first of `addresses` that answers, and returns it with its connection.
 ///
@@ -55,7 +55,7 @@ where
             }
             if let Some(&address) = waiting.next() {
                 attempts.push((address, Box::pin(connect(address))));
-                pause = Some(Timer::at(Instant::now() + ATTEMPT_DELAY));
+                pause = Some(Timer::at(reactor::now() + ATTEMPT_DELAY));
             }
         }
     })
