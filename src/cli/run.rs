@@ -141,6 +141,7 @@ impl Run {
             let project = prepared.as_ref().and_then(Prepared::project);
             eprint_line(why_unused(
                 &self.program.name,
+                &self.program.arguments,
                 &urls.authority,
                 project,
                 environment,
@@ -200,13 +201,11 @@ impl Program {
             eprint_line(format_args!("note: `{}` {note}", Escaped(&self.name)));
         }
         let variables = variables(urls, environment);
+        let (of_launcher, own) = arguments.split_at(added.launcher_arguments);
+        let arguments = of_launcher.iter().chain(&added.arguments).chain(own);
         launcher.run(
             &raw::from_text(&self.name),
-            added
-                .arguments
-                .iter()
-                .chain(&arguments)
-                .map(|it| raw::from_text(it)),
+            arguments.map(|it| raw::from_text(it)),
             variables.into_iter().chain(added.variables),
         )
     }

@@ -734,6 +734,11 @@ fn a_program_that_sends_no_request_is_reported_with_the_likely_reason() {
     let ran = run(&home, &["sh", "-c", "exit 4"]);
     let expected = format!("`sh` has sent no request to {url}; if it should have, {unread}");
     assert_eq!((ran.exit, one_line(&ran.err)), (Some(4), expected));
+    let launcher = home.path("npx");
+    std::os::unix::fs::symlink(tool, &launcher).expect("a link");
+    let launcher = launcher.to_str().expect("UTF-8");
+    let said = run(&home, &[launcher, "@openai/codex@1.2"]).complaint(3);
+    assert!(said.contains("`ic snippet codex`"), "{said}");
     let ran = run(&home, &[tool]);
     let expected = format!(
         "`{tool}` has sent no request to {url}; if it should have, its own settings win over the variables: \
@@ -866,6 +871,38 @@ fn an_agent_gets_the_settings_that_it_needs_or_a_line_says_which() {
             format!("-c\nopenai_base_url={url}/v1\n"),
             "",
         ),
+        (
+            &["npx", "-y", "@openai/codex@0.171.0", "exec", "hi"],
+            &[],
+            format!("-y\n@openai/codex@0.171.0\n{chosen}}}\nexec\nhi\n"),
+            "",
+        ),
+        (
+            &["npx", "--package", "@openai/codex", "codex", "hi"],
+            &[],
+            format!("--package\n@openai/codex\ncodex\n{chosen}}}\nhi\n"),
+            "",
+        ),
+        (
+            &["pnpm", "dlx", "@qwen-code/qwen-code", "-p", "a"],
+            &[],
+            "dlx\n@qwen-code/qwen-code\n--auth-type\nopenai\n-p\na\n".to_owned(),
+            "set OPENAI_MODEL, or give --model",
+        ),
+        (
+            &["npx", "@continuedev/cli"],
+            &[],
+            "@continuedev/cli\n".to_owned(),
+            "`ic snippet continue`",
+        ),
+        // Neither starts an agent.
+        (
+            &["pnpm", "install", "codex"],
+            &[],
+            "install\ncodex\n".to_owned(),
+            "",
+        ),
+        (&["npx", "-y"], &[], "-y\n".to_owned(), ""),
         (
             &["opencode", "run"],
             &[],

@@ -11,8 +11,10 @@ use crate::registry::project::{home_folder, read_small};
 /// What one program gets beside the variables of `ic env`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Additions {
-    /// Put in front of the user's.
+    /// Put in front of the agent's own.
     pub arguments: Vec<String>,
+    /// How many of the user's arguments come before them: those of a launcher of packages, e.g. `npx -y`.
+    pub launcher_arguments: usize,
     pub variables: Vec<(&'static str, String)>,
     /// What it still needs.
     pub note: Option<String>,
@@ -30,8 +32,12 @@ pub fn additions(
         let mut words = arguments.iter().map(|word| word.split('=').next());
         words.any(|word| word == Some(option))
     };
-    let mut added = Additions::default();
-    match name(program) {
+    let (agent, launcher_arguments) = agent(program, arguments);
+    let mut added = Additions {
+        launcher_arguments,
+        ..Additions::default()
+    };
+    match agent {
         "codex"
             if !arguments.iter().any(|word| {
                 word.contains("model_provider") || word.contains("openai_base_url")
@@ -116,13 +122,53 @@ fn copilot_provider(urls: &BaseUrls, environment: &Environment<'_>) -> Vec<(&'st
         .collect()
 }
 
-/// The snippet for the program, if there is one.
-pub fn kind(program: &str) -> Option<&'static str> {
-    let name = match name(program) {
+/// The snippet for the agent that a command starts, if there is one.
+pub fn kind(program: &str, arguments: &[String]) -> Option<&'static str> {
+    let name = match agent(program, arguments).0 {
         "cn" => "continue",
         name => name,
     };
     snippet::client_kinds().find(|kind| *kind == name)
+}
+
+/// The agent that a command starts, by the name of its program, and how many of `arguments` are not its own: those up to the
+/// package where `program` installs a package of npm and starts it.
+fn agent<'a>(program: &'a str, arguments: &'a [String]) -> (&'a str, usize) {
+    let program = name(program);
+    let mut rest = arguments.iter().enumerate();
+    let is_launcher = match program {
+        "npx" | "bunx" => true,
+        "pnpm" | "yarn" | "bun" => {
+            let command = rest.next().map(|(_, word)| word.as_str());
+            matches!(command, Some("dlx" | "x"))
+        }
+        _ => false,
+    };
+    if !is_launcher {
+        return (program, 0);
+    }
+    while let Some((index, word)) = rest.next() {
+        match word.as_str() {
+            "-p" | "--package" => drop(rest.next()),
+            option if option.starts_with('-') => {}
+            package => return (program_of(package), index + 1),
+        }
+    }
+    (program, 0)
+}
+
+/// The program of an npm package, which may have a version behind `@`.
+fn program_of(package: &str) -> &str {
+    let end = package.rfind('@').filter(|at| *at > 0);
+    match &package[..end.unwrap_or(package.len())] {
+        "@google/gemini-cli" => "gemini",
+        "@qwen-code/qwen-code" => "qwen",
+        "@continuedev/cli" => "cn",
+        "@mariozechner/pi-coding-agent" => "pi",
+        "opencode-ai" => "opencode",
+        // `@openai/codex` and `@github/copilot` among them.
+        package => name(package),
+    }
 }
 
 fn name(program: &str) -> &str {

@@ -6,14 +6,15 @@ use crate::cli::settings::Environment;
 use crate::registry::project::Project;
 use crate::text::Escaped;
 
-/// The line for `program`, which was to send its requests to `authority`.
+/// The line for `program`, called with `arguments`, which was to send its requests to `authority`.
 pub fn why_unused(
     program: &str,
+    arguments: &[String],
     authority: &str,
     project: Option<&Project>,
     environment: &Environment<'_>,
 ) -> String {
-    let reason = match agents::kind(program) {
+    let reason = match agents::kind(program, arguments) {
         Some(kind) => format!(
             "if it should have, its own settings win over the variables: {} prints those to use",
             command_for(&format!("snippet {kind}"), project)
