@@ -32,6 +32,7 @@ mod target;
 mod transfer;
 mod tunnel;
 pub(crate) mod upstream;
+mod warning;
 
 use std::future::poll_fn;
 use std::io;

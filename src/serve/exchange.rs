@@ -28,6 +28,7 @@ use super::reactor;
 use super::relay;
 use super::site::{ConnectionGuard, Site};
 use super::tunnel;
+use super::warning;
 use crate::http::body::{Body, BodyMode};
 use crate::http::connection::{AfterResponse, CloseReason, Persistence};
 use crate::http::forward::{self, ExchangeState};
@@ -368,9 +369,8 @@ async fn refuse(connection: Connection, refusal: Refusal, site: &Site) {
     // Clients that take this port for another kind of server seldom show the response.
     if let ForwardError::Client(ClientError::Refused(error)) = refusal.fault
         && error.is_of_url()
-        && site.warns_of(error)
     {
-        log::warn!("refused a client: {}", reply.message);
+        warning::warn(format!("refused a client: {}", reply.message));
     }
     let mut out = Scratch::take();
     let options = ReplyOptions {
@@ -441,7 +441,7 @@ fn report_fault(
         }
         ForwardError::Client(_) => log::debug!("{label}: {message}"),
         ForwardError::Upstream(_) => {
-            log::warn!("{label}: {message}");
+            warning::warn(format!("{label}: {message}"));
             site.metrics.set_last_error(message);
         }
     }

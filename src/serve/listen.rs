@@ -3,7 +3,6 @@
 mod socket;
 mod unix;
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -13,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, bind, listen, sockopt};
@@ -23,6 +22,7 @@ pub(super) use self::unix::{SocketFile, bind_at, lock_folder, remove_left_over};
 pub use self::unix::{check_length, connect_at_once};
 use super::conn::{self, Stream};
 use super::reactor::{self, Source, Timer};
+use super::warning;
 
 /// Where to listen.
 #[derive(Debug, Clone)]
@@ -224,7 +224,7 @@ pub async fn accept(listener: &Source<impl AsFd>) -> io::Result<Stream> {
         match reaction(&error) {
             Reaction::Continue => {}
             Reaction::Wait => {
-                warn_now_and_then(&error);
+                warn(&error);
                 listener.set_polled(false)?;
                 Timer::at(reactor::now() + PAUSE).await;
                 listener.set_polled(true)?;
@@ -244,7 +244,7 @@ pub fn accept_blocking(listener: &TcpListener) -> io::Result<TcpStream> {
         match reaction(&error) {
             Reaction::Continue => {}
             Reaction::Wait => {
-                warn_now_and_then(&error);
+                warn(&error);
                 thread::sleep(PAUSE);
             }
             Reaction::Stop => return Err(error),
@@ -252,23 +252,16 @@ pub fn accept_blocking(listener: &TcpListener) -> io::Result<TcpStream> {
     }
 }
 
-/// Logs the failure at most every [`WARNING_PERIOD`]: as long as it lasts, each attempt fails.
-fn warn_now_and_then(error: &io::Error) {
-    thread_local! {
-        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
-    }
-    let now = reactor::now();
-    let is_due = LAST.get().is_none_or(|last| now - last >= WARNING_PERIOD);
-    if !is_due {
-        return;
-    }
-    LAST.set(Some(now));
+/// As long as the failure lasts, each attempt fails.
+fn warn(error: &io::Error) {
     let way_out = if lacks_descriptors(error) {
         "; `ulimit -n` raises the limit"
     } else {
         ""
     };
-    log::warn!("cannot accept connections for now: {error}{way_out}");
+    warning::warn(format!(
+        "cannot accept connections for now: {error}{way_out}"
+    ));
 }
 
 /// The error where no descriptors are left.
@@ -312,9 +305,6 @@ fn reaction(error: &io::Error) -> Reaction {
         _ => Reaction::Stop,
     }
 }
-
-/// How often a lasting failure is logged.
-const WARNING_PERIOD: Duration = Duration::from_secs(10);
 
 /// The pause after a temporary failure.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -17,6 +17,7 @@ use super::reactor::{self, Timer};
 use super::service::Service;
 use super::signals::Signals;
 use super::upstream::Upstream;
+use super::warning;
 
 /// What all sites of a process share.
 #[derive(Clone)]
@@ -64,6 +65,7 @@ where
     // Cuts the exchanges that have not finished in time; each is reported to the feed.
     drop(clients);
     hub.close();
+    warning::finish();
     let farewell = future::or(hub.wait_until_empty(), Timer::at(reactor::now() + FAREWELL));
     reactor::block_on(subscribers.run(farewell)).map_err(ServeError::Reactor)
 }

@@ -1,20 +1,17 @@
 //! One project's port: the identity of its requests, which of them are served, what is counted and published of them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use super::feed::{Hub, InstanceInfo, PendingLease, Publisher};
 use super::listen::Address;
 use super::metrics::Metrics;
 use super::options::{About, SiteOptions};
-use super::reactor;
 use super::service::Service;
 use super::target::Endpoint;
 use super::upstream::Upstream;
-use crate::http::Error;
 use crate::http::guard::Guard;
 use crate::http::rewrite::RequestRewriter;
 
@@ -36,8 +33,6 @@ pub struct Site {
     pub metrics: Rc<Metrics>,
     /// Its subscribers are sent what happens.
     pub feed: Rc<Hub>,
-    /// When a warning about each of these errors was logged.
-    warned: RefCell<Vec<(Error, Instant)>>,
     is_closed: Cell<bool>,
 }
 
@@ -60,7 +55,6 @@ impl Site {
             guard: options.guard,
             metrics,
             feed,
-            warned: RefCell::default(),
             is_closed: Cell::new(false),
         }
     }
@@ -110,7 +104,6 @@ impl Site {
             guard: self.guard.clone(),
             metrics: Rc::clone(&self.metrics),
             feed: Rc::clone(&self.feed),
-            warned: RefCell::default(),
             is_closed: Cell::new(false),
         }
     }
@@ -136,18 +129,6 @@ impl Site {
             pid: std::process::id(),
             target: self.upstream.connector.target().to_string(),
         }
-    }
-
-    /// Whether a warning about `error` is due: a client that is set up wrongly tries again and again.
-    pub fn warns_of(&self, error: Error) -> bool {
-        let now = reactor::now();
-        let mut warned = self.warned.borrow_mut();
-        warned.retain(|(_, last)| now.duration_since(*last) < WARNING_PERIOD);
-        let is_due = !warned.iter().any(|(known, _)| *known == error);
-        if is_due {
-            warned.push((error, now));
-        }
-        is_due
     }
 
     /// Counts one more client, to be served or to be sent a 503; `None` if too many are sent one already.
@@ -196,6 +177,3 @@ impl Drop for ConnectionGuard {
         self.site.service.leave(self.is_served);
     }
 }
-
-/// How often a warning about the same error is logged.
-const WARNING_PERIOD: Duration = Duration::from_secs(10);

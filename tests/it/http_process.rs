@@ -315,6 +315,25 @@ fn a_hangup_does_not_stop_it_under_nohup() {
 }
 
 #[test]
+fn a_warning_that_repeats_is_told_once_and_counted_at_the_end() {
+    let mut interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
+    for _ in 0..4 {
+        let mut client = interceptor.client();
+        client.send(GET);
+        check_own_error(&client.response("GET"), &[502]);
+    }
+    interceptor.terminate();
+    assert_eq!(interceptor.exit_within(DEADLINE).code(), Some(0));
+    let said = interceptor.wait_for_errors("the count", |said| said.contains(" more)"));
+    let warnings = said.lines().filter_map(|line| line.split_once("WARN"));
+    let warnings: Vec<&str> = warnings.map(|(_, warning)| warning).collect();
+    let [first, last] = warnings[..] else {
+        panic!("one line, and the count: {said}");
+    };
+    assert_eq!(last.strip_suffix(" (3 more)"), Some(first), "{said}");
+}
+
+#[test]
 fn a_signal_without_requests_in_flight_ends_it_immediately() {
     let (_origin, mut interceptor) = scripted();
     let idle: Vec<Conn> = (0..5).map(|_| interceptor.client()).collect();
