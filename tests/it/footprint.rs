@@ -45,8 +45,8 @@ const CALLS: &[(&str, u64, Repeat)] = &[
 type Repeat = fn(&mut Counted, u64);
 
 /// Guards against growth, just above the current size: with all features, and with none.
-const RELEASE_BYTES_MAX: u64 = 5010 << 10;
-const SMALLEST_BYTES_MAX: u64 = 3570 << 10;
+const RELEASE_BYTES_MAX: u64 = 5270 << 10;
+const SMALLEST_BYTES_MAX: u64 = 3690 << 10;
 
 /// The largest anonymous memory of an idle process, in KiB: memory that the system cannot take back without swap.
 const IDLE_KIB_MAX: u64 = 400;
