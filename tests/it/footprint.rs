@@ -148,12 +148,7 @@ fn an_idle_interceptor_makes_no_system_call() {
         client.response("GET");
         drop(client);
         // The pooled connection to the target is closed first, after its idle limit.
-        let what = format!("in front of {target}: no thread runs for {QUIET:?}");
-        wait_until(&what, true, || {
-            let before = scheduled(interceptor.pid());
-            thread::sleep(QUIET);
-            scheduled(interceptor.pid()) == before
-        });
+        wait_until_quiet(interceptor.pid(), target);
     }
 }
 
@@ -175,12 +170,22 @@ fn serving_all_projects_makes_no_system_call_while_it_is_idle() {
     drop(client);
     home.ic(["set", "--header", "a: b"]);
     all.wait_for_count("  shop  → ", 2);
-    wait_until("no thread runs", true, || {
-        let before = scheduled(all.pid());
-        thread::sleep(QUIET);
-        scheduled(all.pid()) == before
-    });
+    wait_until_quiet(all.pid(), "the mock of all projects");
     all.stop();
+}
+
+/// Waits until no thread of a process has run for [`QUIET`]. Commands of other tests that ask every interceptor who it is wake it.
+#[track_caller]
+fn wait_until_quiet(pid: u32, target: &str) {
+    let is_quiet = |_| {
+        let before = scheduled(pid);
+        thread::sleep(QUIET);
+        scheduled(pid) == before
+    };
+    assert!(
+        (0..30).any(is_quiet),
+        "in front of {target}: a thread runs within each {QUIET:?}"
+    );
 }
 
 /// The content of `schedstat` of each thread: how long and how often it has run.
