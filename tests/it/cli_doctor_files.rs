@@ -43,6 +43,9 @@ const ROWS: &[Row<'_>] = &[
     // A provider that is not in use is judged only if it leads here.
     (&[(".codex/config.toml", "openai_base_url = 'http://localhost:PORT/v1'\n[model_providers.a]\nbase_url = 'http://localhost:OTHER'")], &[],
      &["✓ Codex openai_base_url in "]),
+    // Each is judged once.
+    (&[(".codex/config.toml", "model_provider = 'b'\n[model_providers]\na.base_url = 'http://localhost:PORT/v1'\nb.base_url = 'http://localhost:PORT/v1'")], &[],
+     &["✓ Codex model_providers.a.base_url in ", "✓ Codex model_providers.b.base_url in "]),
     (&[(".codex/ic-PORT.config.toml", "model_provider = 'a'\n[model_providers.a]\nbase_url = 'https://localhost:PORT/v1'"),
        (".codex/config.toml", "model = 'm'")], &[],
      &["⚠ Codex model_providers.a.base_url=https://localhost:PORT/v1 in `~/.codex/ic-PORT.config.toml` is https"]),

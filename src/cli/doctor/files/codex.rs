@@ -43,13 +43,11 @@ impl Files<'_> {
             .iter()
             .filter_map(|it| it["model_providers"].as_object());
         for (id, provider) in providers.flatten() {
-            if let Some(url) = provider["base_url"].as_str()
-                && self.is_ours(url)
-            {
-                urls.push((base_url_of(id), url.to_owned()));
-            }
+            let url = provider["base_url"].as_str();
+            let other = url.filter(|url| self.is_ours(url));
+            let other = other.map(|url| (base_url_of(id), url.to_owned()));
+            urls.extend(other.filter(|other| !urls.contains(other)));
         }
-        urls.dedup();
         for (name, url) in urls {
             self.judge(CODEX, &name, &file, &url, Api::Responses);
         }
