@@ -60,7 +60,8 @@ pub struct Tail {
 enum Message {
     /// A line of the feed with this index.
     Line(usize, String),
-    FeedEnded,
+    /// The feed with this index has ended.
+    FeedEnded(usize),
     /// A signal to stop.
     Signal,
 }
@@ -110,11 +111,14 @@ impl Tail {
                         line
                     })?;
                 }
-                Ok(Message::FeedEnded) if open_feeds > 1 => open_feeds -= 1,
+                Ok(Message::FeedEnded(index)) if open_feeds > 1 => {
+                    open_feeds -= 1;
+                    context.out.text(view.end(index))?;
+                }
                 last => {
                     context.out.text(view.style.erase())?;
                     context.out.show()?;
-                    if let Ok(Message::FeedEnded) = last {
+                    if let Ok(Message::FeedEnded(_)) = last {
                         eprint_line("the interceptor has stopped");
                     }
                     return Ok(Exit::Done);
@@ -317,6 +321,14 @@ impl View {
         }
         shown
     }
+
+    /// Returns what the end of a feed adds to the output: on a terminal the state of the requests of the others.
+    fn end(&mut self, feed: usize) -> String {
+        // An interceptor that was killed has not ended its own.
+        self.in_flight.retain(|(of, _), _| *of != feed);
+        let in_flight = self.style.in_flight(self.in_flight.values());
+        format!("{}{in_flight}", self.style.erase())
+    }
 }
 
 fn is_full(line: &str) -> bool {
@@ -331,7 +343,7 @@ fn forward_lines(index: usize, mut feed: Feed, sender: Sender<Message>) -> Resul
                 return;
             }
         }
-        let _ = sender.send(Message::FeedEnded);
+        let _ = sender.send(Message::FeedEnded(index));
     })
 }
 

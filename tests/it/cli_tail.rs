@@ -1,6 +1,7 @@
 //! `ic tail`: which requests it shows, as text and as JSON, and how it ends.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -342,6 +343,29 @@ fn a_terminal_shows_requests_in_flight() {
         !shown.contains("\x1b[3"),
         "only failures have a colour: {shown:?}"
     );
+    tail.signal(Signal::INT);
+    assert_eq!(tail.end().0, Some(0));
+}
+
+#[test]
+fn the_requests_of_a_killed_interceptor_are_not_in_flight() {
+    let (home, port, _serving) = serving();
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let target = format!("http://{}", silent.local_addr().expect("an address"));
+    let other = home.folder("other").to_str().expect("UTF-8").to_owned();
+    let of_other = free_port();
+    let number = of_other.to_string();
+    let options = ["--port", &number, "--project", &other, "--target", &target];
+    let killed = Serving::start(&home, &options);
+    let mut tail = OnTerminal::start(home.command(["tail", "--all"]), (120, 24));
+    tail.until("REQUEST");
+    let mut client = Conn::connect("client", ([127, 0, 0, 1], of_other).into());
+    client.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    tail.until("… 1 in flight: GET /slow");
+    drop(killed);
+    tail.until("\r\x1b[K");
+    get(port, "/v1/models");
+    tail.until("… 1 in flight: GET /v1/models");
     tail.signal(Signal::INT);
     assert_eq!(tail.end().0, Some(0));
 }
