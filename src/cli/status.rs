@@ -64,6 +64,12 @@ impl Status {
             match terminal.filter(|terminal| terminal.moves_cursor) {
                 _ if self.json => context.out.json(&survey)?,
                 Some(terminal) => {
+                    // What erases the rest of a line erases the last column of a full one on some terminals.
+                    let columns = terminal.columns.saturating_sub(1).max(1);
+                    let terminal = Terminal {
+                        columns,
+                        ..terminal
+                    };
                     let text = text(&survey, Some(terminal));
                     context.out.text(screen.frame(&text, terminal))?;
                 }
