@@ -29,9 +29,10 @@ use crate::text::{Escaped, io_message, raw};
                ic status --json | jq .interceptors",
     note = "Shows every interceptor of this user on this machine, including those started with --port or\n\
             INTERCEPTOR_PORT. A program of another user is never shown as one, whatever it answers.\n\
-            ✓ is an interceptor whose target accepts connections, ⚠ anything else. FAILED counts responses\n\
-            with a status of 400 or above, and those that broke off. A narrow terminal shows fewer columns.\n\
-            With --watch --json each refresh prints one document on one line."
+            ✓ is an interceptor whose target accepts connections; ⚠ is one whose target does not, one with\n\
+            --insecure, or another program. FAILED counts responses with a status of 400 or above, and those\n\
+            that broke off. A narrow terminal shows fewer columns. With --watch --json each refresh prints\n\
+            one document on one line."
 )]
 pub struct Status {
     /// refresh every two seconds
