@@ -151,7 +151,7 @@ fn metrics(site: &Site) -> String {
 
 fn response_counters(metrics: &Metrics) -> String {
     let mut text = String::from(
-        "# HELP ic_requests_total Requests by class of status, gone for those of ic_requests_client_gone_total; refused requests and connections included.\n\
+        "# HELP ic_requests_total Requests by class of status, or gone if the client disconnected; includes refused requests and connections.\n\
          # TYPE ic_requests_total counter\n",
     );
     for (class, count) in CLASS_NAMES.iter().zip(metrics.classes()) {
