@@ -1,5 +1,6 @@
 //! What the page takes from other commands: the texts of `ic snippet` and `ic env`, and the start of the service.
 
+use crate::cli::ENVIRONMENT;
 use crate::cli::address::{bad_port, check_owner, urls_of};
 use crate::cli::env::shell::{Shell, word};
 use crate::cli::env::{lines, variables};
@@ -7,7 +8,6 @@ use crate::cli::kept::settings_of;
 use crate::cli::outcome::Failure;
 use crate::cli::service;
 use crate::cli::service::manager::Manager;
-use crate::cli::settings::Environment;
 use crate::cli::snippet;
 use crate::registry::store::Store;
 use crate::registry::{Port, Project};
@@ -38,8 +38,8 @@ impl Commands for OwnCommands {
         // Of a registry that cannot be read nothing is known.
         let loaded = self.store.read().ok();
         let kept = loaded.map(|loaded| settings_of(&loaded.registry, project));
-        let urls = urls_of(&PROCESS, port, &kept.unwrap_or_default()).map_err(message)?;
-        let variables = variables(&urls, &PROCESS);
+        let urls = urls_of(&ENVIRONMENT, port, &kept.unwrap_or_default()).map_err(message)?;
+        let variables = variables(&urls, &ENVIRONMENT);
         let (openai_url, anthropic_url) = (urls.openai(), urls.bare());
         let of_shells = SHELLS.iter().map(|(kind, title, shell)| ClientText {
             kind,
@@ -82,7 +82,7 @@ impl OwnCommands {
         if self.has_own_registry || self.store.claimed_by().is_some() {
             return None;
         }
-        service::stopped(&PROCESS)
+        service::stopped(&ENVIRONMENT)
     }
 }
 
@@ -96,9 +96,6 @@ fn serve(program: &str, project: &Project) -> Option<String> {
 fn message(failure: Failure) -> String {
     failure.message
 }
-
-/// The variables of this process.
-const PROCESS: Environment<'static> = Environment(&|name| std::env::var_os(name));
 
 /// Kind, name and syntax of each shell.
 const SHELLS: [(&str, &str, Shell); 3] = [
