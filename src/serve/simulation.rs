@@ -251,10 +251,10 @@ fn judge(case: &Case, journal: &Journal, metrics: &Metrics) -> Result<(), String
     for (id, seen) in &journal.seen {
         // Two latencies, the turns between them, and the pause between two looks at a client that sends ahead.
         let most = case.conditions.latency * 2 + Duration::from_millis(150);
-        let told_late = |seen: &Seen| Some(seen.ended_at? > *journal.left_at.get(id)? + most);
-        if seen.iter().any(|seen| told_late(seen) == Some(true)) {
+        let ended_late = |seen: &Seen| Some(seen.ended_at? > *journal.left_at.get(id)? + most);
+        if seen.iter().any(|seen| ended_late(seen) == Some(true)) {
             return Err(format!(
-                "request {id}: the origin was told late that the client had left"
+                "request {id}: the client left, but the connection to the origin ended late"
             ));
         }
     }

@@ -1,7 +1,7 @@
 //! A network and a clock that obey a seed.
 //!
 //! What is written arrives in pieces and later, each connection at its own pace; windows are small, connecting may fail, and
-//! time jumps to the next thing that happens. Readiness is reported as the reactor of the production does: once, when something
+//! time jumps to the next thing that happens. Readiness is reported as the reactor does in production: once, when something
 //! changes.
 
 use std::cell::{Cell, RefCell};
@@ -233,7 +233,7 @@ impl State {
                     wakers.extend(self.set_readable(to));
                 }
                 Some(_) => {}
-                // No socket is left to read it: the sender is told so.
+                // No socket is left to read it: the sender gets a reset.
                 None => {
                     let sender = self.ends.iter();
                     let sender =

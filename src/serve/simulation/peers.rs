@@ -17,7 +17,7 @@ use smol::future;
 
 use super::network::{Network, Rng, Socket};
 
-/// How the end of a body is told.
+/// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     Nothing,
@@ -115,7 +115,6 @@ pub struct Journal {
     pub seen: BTreeMap<u32, Vec<Seen>>,
     /// `None`: the connection ended, or the client left, before an answer.
     pub answers: BTreeMap<u32, Option<Answer>>,
-    pub interims: BTreeMap<u32, usize>,
     /// When clients left that did not wait for the answer.
     pub left_at: BTreeMap<u32, Duration>,
     /// Clients that are not done.
@@ -213,10 +212,6 @@ async fn exchange(
         let is_head = plan.method == "HEAD";
         let (most, has_continued) = (plan.leaves_after_received, &has_continued);
         let answer = input.answer(socket, is_head, most, has_continued).await;
-        journal
-            .borrow_mut()
-            .interims
-            .insert(plan.id, input.interims);
         let goes_on = answer
             .as_ref()
             .is_some_and(|answer| answer.end == End::Whole && !input.closes && !plan.is_last);
@@ -510,7 +505,6 @@ pub struct Input {
     received: usize,
     /// Leaves when so many bytes have come since the last message.
     most: Option<usize>,
-    interims: usize,
     /// The peer closes behind the last answer.
     closes: bool,
 }
@@ -607,7 +601,7 @@ impl Input {
         most: Option<usize>,
         has_continued: &Cell<bool>,
     ) -> Option<Answer> {
-        (self.received, self.most, self.interims) = (self.bytes.len(), most, 0);
+        (self.received, self.most) = (self.bytes.len(), most);
         let (head, status) = loop {
             let head = self.head(socket).await.ok()??;
             let head = Head::parse(&head)?;
@@ -616,7 +610,6 @@ impl Input {
                 break (head, status);
             }
             has_continued.set(true);
-            self.interims += 1;
         };
         self.closes = head.values("connection").contains(&"close");
         let framing = match is_head || matches!(status, 204 | 304) {
