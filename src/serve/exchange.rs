@@ -230,18 +230,21 @@ fn forward<'a>(
                     log::debug!("the kept connection was closed; sending the request again");
                     kept = None;
                 }
-                Err(fault) => {
-                    if let Some(status) = attempt.status_at_end_mark(&fault) {
-                        return Ok((status, Ending::Reset));
-                    }
-                    return Err(ExchangeError {
-                        fault,
-                        response_status: attempt.response_status.get(),
-                    });
-                }
+                Err(fault) => return interrupted(&attempt, fault),
             }
         }
     }
+}
+
+/// What `fault` makes of an exchange: where the client disconnected at the end mark, it was complete.
+fn interrupted(attempt: &Attempt<'_>, fault: ForwardError) -> Result<(u16, Ending), ExchangeError> {
+    if let Some(status) = attempt.status_at_end_mark(&fault) {
+        return Ok((status, Ending::Reset));
+    }
+    Err(ExchangeError {
+        fault,
+        response_status: attempt.response_status.get(),
+    })
 }
 
 /// Sends the request over `origin` and passes the response on, side by side; the one that ends the exchange drops the other.

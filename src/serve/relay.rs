@@ -98,12 +98,7 @@ pub fn relay<'a, F: Fn(&str) -> bool>(
                 }
                 continue;
             }
-            let show = |data: &[u8]| {
-                if let Some(mark) = options.end_mark {
-                    mark.borrow_mut().read(data);
-                }
-            };
-            let (used, passes) = next_piece(from.bytes(), body, options.mode, show)?;
+            let (used, passes) = next_piece(from.bytes(), body, &options)?;
             if passes {
                 let bytes = &from.bytes()[..used];
                 to.write_within(bytes, options.inactivity).await?;
@@ -142,14 +137,18 @@ async fn fill<F>(
     in_time(options.inactivity.within(fill).await)
 }
 
-/// How many of `bytes` can be used at once, and whether they are passed on. Calls `show` with the data among them.
-fn next_piece(
+/// How many of `bytes` can be used at once, and whether they are passed on. The end mark is looked for in the data among them.
+fn next_piece<F>(
     bytes: &[u8],
     body: &mut Body,
-    mode: BodyMode,
-    mut show: impl FnMut(&[u8]),
+    options: &RelayOptions<'_, F>,
 ) -> Result<(usize, bool), RelayError> {
-    let piece = match mode {
+    let show = |data: &[u8]| {
+        if let Some(mark) = options.end_mark {
+            mark.borrow_mut().read(data);
+        }
+    };
+    let piece = match options.mode {
         BodyMode::Verbatim => {
             return body
                 .follow_data(bytes, show)

@@ -38,11 +38,7 @@ pub fn additions(
         ..Additions::default()
     };
     match agent {
-        "codex"
-            if !arguments.iter().any(|word| {
-                word.contains("model_provider") || word.contains("openai_base_url")
-            }) =>
-        {
+        "codex" if !names_codex_provider(arguments) => {
             added.arguments = codex_provider(urls, is_set(KEY));
         }
         "opencode" if !is_set(OPENCODE) => {
@@ -82,6 +78,12 @@ pub fn additions(
         _ => {}
     }
     added
+}
+
+/// Whether the user's arguments say where Codex is to send its requests.
+fn names_codex_provider(arguments: &[String]) -> bool {
+    let mut words = arguments.iter();
+    words.any(|word| word.contains("model_provider") || word.contains("openai_base_url"))
 }
 
 /// The options that make Codex use the interceptor: a provider for this run, whatever its files say. It asks for no login.

@@ -48,12 +48,7 @@ pub fn run(
             listener.local_addr()
         })
         .map_err(|error| cannot_listen(0, &error))?;
-    let auth = Auth::new().map_err(|error| {
-        Failure::could_not(format!(
-            "cannot make a secret: {}; /dev/urandom is needed",
-            io_message(&error)
-        ))
-    })?;
+    let auth = Auth::new().map_err(|error| no_secret(&error))?;
     let RegistryHandle { store, range } = handle;
     let commands = OwnCommands {
         store: store.clone(),
@@ -89,6 +84,13 @@ pub fn run(
     let ended = signals::run_until_signal(stop, "the page", || httpd::run(listeners, server));
     app.auth.revoke_code();
     ended
+}
+
+fn no_secret(error: &io::Error) -> Failure {
+    Failure::could_not(format!(
+        "cannot make a secret: {}; /dev/urandom is needed",
+        io_message(error)
+    ))
 }
 
 /// The line for the page that a file of prices results in.

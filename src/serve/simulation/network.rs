@@ -223,6 +223,14 @@ impl State {
         end.reader.take()
     }
 
+    fn reset_sender_to(&mut self, to: u64) {
+        let is_sender = |end: &End| end.peer.is_some_and(|(peer, _)| peer == to);
+        let mut sender = self.ends.iter().filter(|(_, end)| is_sender(end));
+        if let Some((&sender, _)) = sender.next() {
+            self.schedule(self.now, Event::Reset(sender));
+        }
+    }
+
     /// Lets `event` happen; returns the tasks to wake.
     fn happen(&mut self, event: Event, conditions: &Conditions) -> Vec<Waker> {
         let mut wakers = Vec::new();
@@ -234,15 +242,7 @@ impl State {
                 }
                 Some(_) => {}
                 // No socket is left to read it: the sender gets a reset.
-                None => {
-                    let sender = self.ends.iter();
-                    let sender =
-                        sender.filter(|(_, end)| end.peer.is_some_and(|(peer, _)| peer == to));
-                    let sender = sender.map(|(key, _)| *key).next();
-                    if let Some(sender) = sender {
-                        self.schedule(self.now, Event::Reset(sender));
-                    }
-                }
+                None => self.reset_sender_to(to),
             },
             Event::Fin(to) => {
                 if let Some(end) = self.ends.get_mut(&to).filter(|end| !end.is_reset) {

@@ -372,6 +372,18 @@ async fn serve(
     }
 }
 
+/// The interim answers and the final one, with the end of its body told by `framing`.
+fn encode_answer(id: u32, plan: &AnswerPlan, framing: Framing) -> Vec<u8> {
+    let interim = b"HTTP/1.1 103 Early Hints\r\nX-Hint: yes\r\n\r\n";
+    let mut message = interim.repeat(plan.interims);
+    let mut head = format!("HTTP/1.1 {} Fine\r\nX-Id: {id}\r\n", plan.status);
+    if plan.closes {
+        head.push_str("Connection: close\r\n");
+    }
+    message.extend(encode(head, framing, &body(id, OF_ANSWER, plan.body_len)));
+    message
+}
+
 /// Reads a request's body and answers it. Returns whether the connection can serve another one.
 async fn answer(
     network: &Rc<Network>,
@@ -382,66 +394,33 @@ async fn answer(
     plan: &AnswerPlan,
     journal: &RefCell<Journal>,
 ) -> io::Result<bool> {
-    let has_body =
-        !matches!(request.first[0].as_str(), "HEAD") && !matches!(plan.status, 204 | 304);
-    let mut head = format!("HTTP/1.1 {} Fine\r\nX-Id: {id}\r\n", plan.status);
-    if plan.closes {
-        head.push_str("Connection: close\r\n");
-    }
-    let framing = match has_body {
-        true => plan.framing,
-        false => Framing::Nothing,
+    let framing = match request.first[0] == "HEAD" || matches!(plan.status, 204 | 304) {
+        true => Framing::Nothing,
+        false => plan.framing,
     };
-    let mut message = Vec::new();
-    for _ in 0..plan.interims {
-        message.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\nX-Hint: yes\r\n\r\n");
-    }
-    message.extend(encode(head, framing, &body(id, OF_ANSWER, plan.body_len)));
+    let message = encode_answer(id, plan, framing);
+    let note = |act: &dyn Fn(&mut Seen)| {
+        if let Some(seen) = journal.borrow_mut().seen.get_mut(&id) {
+            act(&mut seen[nth]);
+        }
+    };
     let reading = async {
         if request.values("expect") == ["100-continue"] {
             socket.all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
-        let mut taken = |piece: &[u8]| {
-            if let Some(seen) = journal.borrow_mut().seen.get_mut(&id) {
-                seen[nth].body.extend_from_slice(piece);
-            }
-        };
+        let mut taken = |piece: &[u8]| note(&|seen| seen.body.extend_from_slice(piece));
         let is_whole = input
             .body(socket, request.body_framing(false), &mut taken)
             .await?;
-        if let Some(seen) = journal.borrow_mut().seen.get_mut(&id) {
-            seen[nth].is_whole = is_whole;
-        }
+        note(&|seen| seen.is_whole = is_whole);
         match is_whole {
             true => Ok(()),
             false => Err(io::Error::other("the request was cut")),
         }
     };
     let writing = async {
-        let (most, fault) = match plan.fault {
-            Some(Fault::Closes(count) | Fault::Resets(count) | Fault::Stalls(count)) => {
-                (count.min(message.len()), plan.fault)
-            }
-            Some(Fault::Babbles) => {
-                socket.all(b"What do you want?\r\n\r\n").await?;
-                return Ok(false);
-            }
-            None => (message.len(), None),
-        };
-        in_pieces(network, socket, &message[..most], plan.pause).await?;
-        match fault {
-            Some(Fault::Resets(_)) => socket.reset_when_closed(),
-            Some(Fault::Stalls(_)) => {
-                // Until the end of the connection.
-                while socket.some().await.is_ok_and(|some| !some.is_empty()) {}
-                let at = network.elapsed();
-                if let Some(seen) = journal.borrow_mut().seen.get_mut(&id) {
-                    seen[nth].ended_at = Some(at);
-                }
-            }
-            _ => {}
-        }
-        Ok(fault.is_none() && framing != Framing::UntilClose)
+        let goes_on = write_answer(network, socket, &message, plan, &note).await?;
+        Ok(goes_on && framing != Framing::UntilClose)
     };
     if plan.reads_first {
         reading.await?;
@@ -450,6 +429,38 @@ async fn answer(
     let both = future::try_zip(reading, writing);
     let ((), is_fine) = both.await?;
     Ok(is_fine)
+}
+
+/// Writes an answer as far as its plan says. Returns whether nothing went wrong.
+async fn write_answer(
+    network: &Rc<Network>,
+    socket: &Socket,
+    message: &[u8],
+    plan: &AnswerPlan,
+    note: &impl Fn(&dyn Fn(&mut Seen)),
+) -> io::Result<bool> {
+    let (most, fault) = match plan.fault {
+        Some(Fault::Closes(count) | Fault::Resets(count) | Fault::Stalls(count)) => {
+            (count.min(message.len()), plan.fault)
+        }
+        Some(Fault::Babbles) => {
+            socket.all(b"What do you want?\r\n\r\n").await?;
+            return Ok(false);
+        }
+        None => (message.len(), None),
+    };
+    in_pieces(network, socket, &message[..most], plan.pause).await?;
+    match fault {
+        Some(Fault::Resets(_)) => socket.reset_when_closed(),
+        Some(Fault::Stalls(_)) => {
+            // Until the end of the connection.
+            while socket.some().await.is_ok_and(|some| !some.is_empty()) {}
+            let at = network.elapsed();
+            note(&|seen| seen.ended_at = Some(at));
+        }
+        _ => {}
+    }
+    Ok(fault.is_none())
 }
 
 /// The head of a message.
