@@ -164,7 +164,7 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     });
   }));
   await new Promise((resolve) => target.listen(0, '127.0.0.1', resolve));
-  await home.serve('shop', '--target', `http://127.0.0.1:${target.address().port}`);
+  const serving = await home.serve('shop', '--target', `http://127.0.0.1:${target.address().port}`);
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
@@ -202,7 +202,7 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     await dialog.getByLabel('Body').fill('{"n":2}');
     assert.equal(await dialog.getByLabel('Key').inputValue(), 'typed-key');
     await shots(page, 'edit-and-send');
-    await button(page, 'Send').click();
+    await dialog.locator('form').evaluate((form) => (form.requestSubmit(), form.requestSubmit()));
     await until('a fourth request', () => got.length === 4);
     assert.deepEqual(got.at(-1), { ...sent, url: '/v1/other', body: '{"n":2}' });
     // Nothing is asked for where nothing is missing.
@@ -213,5 +213,12 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     assert.deepEqual(got.at(-1), got.at(-2));
     const kept = await page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }) + document.cookie + location.href);
     assert.doesNotMatch(kept + await page.locator('#requests').textContent(), /typed-key/);
-  });
+    await new Promise((resolve) => serving.removeAllListeners('exit').on('exit', resolve).kill('SIGTERM'));
+    await button(page, 'Edit and send…').click();
+    await button(page, 'Send').click();
+    await page.locator('.wrong code', { hasText: 'ic serve' }).waitFor();
+  }, { expects: /status of 404/ });
 });
+    await dialog.waitFor({ state: 'detached' });
+    await until('its row', async () => await requestRow(page, 'other').count() === 2);
+    assert.equal(got.length, 5, 'each was sent once');

@@ -29,9 +29,21 @@ export function buttons(close, label, kind = 'primary') {
     h('button', { type: 'button', onclick: () => close() }, 'Cancel'),
     h(`button.${kind}`, { type: 'submit' }, label));
 }
+/** A form that waits for the end of `send` before it sends again. */
 
 export function form(content, send) {
-  return h('form', { method: 'dialog', onsubmit: (event) => (event.preventDefault(), send()) }, content);
+  let isSending = false;
+  const submit = async (event) => {
+    event.preventDefault();
+    if (isSending) return;
+    isSending = true;
+    try {
+      await send();
+    } finally {
+      isSending = false;
+    }
+  };
+  return h('form', { method: 'dialog', onsubmit: submit }, content);
 }
 
 function wrong(text) {

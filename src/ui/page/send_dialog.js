@@ -2,7 +2,7 @@
 // the requests of its port.
 
 import * as dialogs from './dialogs.js';
-import { h, setText, toast } from './dom.js';
+import { h, setMarked, toast } from './dom.js';
 import { bodyText, keyFields, repeated } from './exchange.js';
 import { ask } from './server.js';
 
@@ -52,7 +52,7 @@ function show(one, request, { isEdited, needsKey, send }) {
     ], async () => {
       if (needsKey) keys.set(one.port, key.value.trim());
       const error = await send({ path: path.value, ...(isEdited && body && { body: body.value }) });
-      if (error) setText(wrong, error);
+      if (error) setMarked(wrong, error);
       else close();
     });
   });
