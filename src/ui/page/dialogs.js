@@ -11,14 +11,13 @@ export function dialog(title, build) {
       element.close();
     };
     const heading = h('h2', { id: 'dialog-title' }, title);
-    const element = h('dialog', { 'aria-labelledby': 'dialog-title' }, heading);
+    // A click closes it that begins and ends outside; in a browser that does not know this, Escape does.
+    const element = h('dialog', { 'aria-labelledby': 'dialog-title', closedBy: 'any' }, heading);
     element.append(...[build(close, element)].flat());
     element.addEventListener('close', () => {
       element.remove();
       resolve(answer);
     });
-    // A click that begins outside the dialog, not one that only ends there.
-    element.addEventListener('mousedown', (event) => event.target === element && close());
     document.body.append(element);
     element.showModal();
   });
@@ -29,8 +28,8 @@ export function buttons(close, label, kind = 'primary') {
     h('button', { type: 'button', onclick: () => close() }, 'Cancel'),
     h(`button.${kind}`, { type: 'submit' }, label));
 }
-/** A form that waits for the end of `send` before it sends again. */
 
+/** A form that waits for the end of `send` before it sends again. */
 export function form(content, send) {
   let isSending = false;
   const submit = async (event) => {
