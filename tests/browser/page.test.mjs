@@ -774,6 +774,17 @@ check('recorded requests are grouped by conversation', async (home) => {
 });
 
 check('requests show what they cost, as the target says, or by the prices of their tokens', async (home) => {
+    // Where a key moves the border of the pane, it does nothing else.
+    await page.locator('#requests-list .row', { hasText: 'Another' }).click();
+    await page.getByRole('heading', { name: 'POST /v1/n4' }).waitFor();
+    await group.click();
+    await until('its requests', async () => await page.locator('#requests-list .row').count() === 5);
+    const grip = page.locator('#requests').getByRole('separator');
+    const share = await grip.getAttribute('aria-valuenow');
+    await grip.press('ArrowLeft');
+    assert.equal(Number(await grip.getAttribute('aria-valuenow')), Number(share) + 2);
+    await page.waitForTimeout(100);
+    assert.equal(await page.locator('#requests-list .row').count(), 5, 'it is not folded');
   fs.writeFileSync(home.path('prices.json'), JSON.stringify({
     'gpt-4o': { input_cost_per_token: 2.5e-6, output_cost_per_token: 1e-5, cache_read_input_token_cost: 1.25e-6, litellm_provider: 'openai' },
     'text-embedding-3-small': { input_cost_per_token: 2e-8, output_cost_per_token: 0 },

@@ -53,6 +53,10 @@ check('a recorded request shows its answer and its images, and its response is c
     await pane.locator('pre', { hasText: 'iVBORw0KGgoA… (70 B)' }).first().waitFor();
     assert.ok(!(await pane.textContent()).includes(PNG));
     await button(page, 'Copy response').click();
+    assert.doesNotMatch(await pane.textContent(), /Infinity/);
+    const body = pane.locator('pre', { hasText: 'iVBORw0KGgoA… (70 B)' }).first();
+    await body.press('ArrowDown');
+    assert.ok(await body.evaluate((one) => one === document.activeElement), 'the arrow keys scroll a text');
     await toast(page, /^Copied the response×$/).waitFor();
     assert.equal(await clipboard(page), response);
     await shot(page, 'images');

@@ -196,16 +196,17 @@ search.addEventListener('keydown', (event) => {
 document.getElementById('help').addEventListener('click', () => dialogs.help());
 
 addEventListener('keydown', (event) => {
-  const isTyping = event.target.closest?.('input, select, textarea, dialog');
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  const isWithin = (elements) => event.target.closest?.(elements);
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || isWithin('input, select, textarea, dialog')) return;
   const keys = {
     '/': () => search.select(),
     '?': () => dialogs.help(),
     1: () => change('projects'),
     2: () => change('requests'),
   };
-  // The space bar presses a button, and scrolls a text.
-  if (event.key === ' ' && event.target.closest?.('button, summary, pre, aside')) return;
+  // The space bar presses a button, and scrolls a text, as the arrow keys do.
+  if (event.key === ' ' && isWithin('button')) return;
+  if ([' ', 'ArrowDown', 'ArrowUp'].includes(event.key) && isWithin('pre, aside')) return;
   if (event.key in keys) keys[event.key]();
   else if (event.key === 'j' || event.key === 'k' || event.key === 'ArrowDown' || event.key === 'ArrowUp') view().focus();
   else if (!view().press(event.key)) return;
