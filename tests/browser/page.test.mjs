@@ -140,6 +140,8 @@ check('a project is removed after a confirmation, and undo restores its pin and 
     await projectRow(page, 'notes').waitFor({ state: 'detached' });
     assert.equal(home.mappings()[home.path('notes')], undefined);
     await button(page, 'Undo').first().click();
+    await toast(page, 'Undone: Removed notes').waitFor();
+    assert.equal(await toast(page, /^Removed notes/).count(), 0, 'what it offered is done');
     await projectRow(page, 'notes').filter({ hasText: 'pinned' }).waitFor();
     const registry = JSON.parse(fs.readFileSync(home.registry, 'utf8'));
     assert.equal(registry.mappings[home.path('notes')], home.port + 2);
@@ -772,8 +774,6 @@ check('recorded requests are grouped by conversation', async (home) => {
   });
   await feed.end();
 });
-
-check('requests show what they cost, as the target says, or by the prices of their tokens', async (home) => {
     // Where a key moves the border of the pane, it does nothing else.
     await page.locator('#requests-list .row', { hasText: 'Another' }).click();
     await page.getByRole('heading', { name: 'POST /v1/n4' }).waitFor();
@@ -785,6 +785,8 @@ check('requests show what they cost, as the target says, or by the prices of the
     assert.equal(Number(await grip.getAttribute('aria-valuenow')), Number(share) + 2);
     await page.waitForTimeout(100);
     assert.equal(await page.locator('#requests-list .row').count(), 5, 'it is not folded');
+
+check('requests show what they cost, as the target says, or by the prices of their tokens', async (home) => {
   fs.writeFileSync(home.path('prices.json'), JSON.stringify({
     'gpt-4o': { input_cost_per_token: 2.5e-6, output_cost_per_token: 1e-5, cache_read_input_token_cost: 1.25e-6, litellm_provider: 'openai' },
     'text-embedding-3-small': { input_cost_per_token: 2e-8, output_cost_per_token: 0 },

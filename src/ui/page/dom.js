@@ -60,7 +60,7 @@ export function plural(number, one, many = `${one}s`) {
 
 const toasts = document.getElementById('toasts');
 
-/** A message that disappears after a while, later if it has an action or is an error. */
+/** Shows a message that disappears after a while, later if it has an action or is an error. Returns a function that removes it. */
 export function toast(text, { action, label, isError } = {}) {
   const close = () => {
     clearTimeout(timer);
@@ -72,6 +72,7 @@ export function toast(text, { action, label, isError } = {}) {
   const timer = setTimeout(close, action || isError ? 10_000 : 4_000);
   while (toasts.childElementCount > 3) toasts.firstElementChild.remove();
   toasts.append(line);
+  return close;
 }
 
 /** Copies a text; `isWhole`: it was recorded to its end. */

@@ -427,7 +427,7 @@ export class Projects {
     this.undos.push(entry);
     if (this.undos.length > UNDOS_MAX) this.undos.shift();
     this.showUndo();
-    toast(text, { label: 'Undo', action: () => this.undo(entry) });
+    entry.endToast = toast(text, { label: 'Undo', action: () => this.undo(entry) });
   }
 
   showUndo() {
@@ -446,6 +446,7 @@ export class Projects {
     }
     this.undos = this.undos.filter((one) => one !== entry);
     this.showUndo();
+    entry.endToast();
     toast(`Undone: ${entry.text}`);
   }
 
