@@ -241,8 +241,11 @@ check('changes by other programs are shown, and interceptors that start and stop
     await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
     serving.removeAllListeners('exit').kill('SIGTERM');
     await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label="Not running"]') }).waitFor();
+    await projectRow(page, 'shop').click();
+    await page.getByLabel('Filter').focus();
     home.ic('remove');
-    await projectRow(page, 'shop').waitFor({ state: 'detached' });
+    await page.locator('#projects aside').waitFor({ state: 'hidden' });
+    assert.ok(await page.getByLabel('Filter').evaluate((filter) => filter === document.activeElement), 'typed keys are no shortcuts');
   });
 });
 
@@ -771,9 +774,6 @@ check('recorded requests are grouped by conversation', async (home) => {
     await until('its requests', async () => await page.locator('#requests-list .row').count() === 5);
     await page.keyboard.press('ArrowLeft');
     await until('folded', async () => await page.locator('#requests-list .row').count() === 2);
-  });
-  await feed.end();
-});
     // Where a key moves the border of the pane, it does nothing else.
     await page.locator('#requests-list .row', { hasText: 'Another' }).click();
     await page.getByRole('heading', { name: 'POST /v1/n4' }).waitFor();
@@ -785,6 +785,9 @@ check('recorded requests are grouped by conversation', async (home) => {
     assert.equal(Number(await grip.getAttribute('aria-valuenow')), Number(share) + 2);
     await page.waitForTimeout(100);
     assert.equal(await page.locator('#requests-list .row').count(), 5, 'it is not folded');
+  });
+  await feed.end();
+});
 
 check('requests show what they cost, as the target says, or by the prices of their tokens', async (home) => {
   fs.writeFileSync(home.path('prices.json'), JSON.stringify({

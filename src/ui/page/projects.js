@@ -211,7 +211,8 @@ export class Projects {
         this.pane.hidden = false;
         this.fillPane(row);
       } else if (!this.pane.hidden) {
-        this.close();
+        // The focus stays where the user types.
+        this.close(this.pane.contains(document.activeElement));
       }
     }
     const { range, assigned, available, projects, next_available, registry_file } = this.registry;
@@ -296,10 +297,10 @@ export class Projects {
     this.onMove(!isMove);
   }
 
-  close() {
+  close(focuses = true) {
     this.pane.hidden = true;
     this.openKey = null;
-    this.list.focus();
+    if (focuses) this.list.focus();
     this.onMove(true);
   }
 
@@ -445,8 +446,8 @@ export class Projects {
       return;
     }
     this.undos = this.undos.filter((one) => one !== entry);
-    this.showUndo();
     entry.endToast();
+    this.showUndo();
     toast(`Undone: ${entry.text}`);
   }
 
@@ -485,6 +486,7 @@ export class Projects {
     this.offerUndo(answer.missing ? `${text}; the folder does not exist yet` : text, undo);
     // Its row may come later.
     this.openKey = `p${answer.port}`;
+    this.pane.hidden = true;
     this.list.pick(this.openKey, true);
     this.onMove(true);
   }
