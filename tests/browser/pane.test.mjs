@@ -80,6 +80,16 @@ check('the answer of an open request grows, and closing the pane stops that', as
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
+    await page.addInitScript(() => {
+      const [send, all] = [window.fetch, new Set()];
+      window.fetch = (what, { signal, ...how }) => {
+        const stop = new AbortController();
+        all.add(stop);
+        return send(what, { ...how, signal: AbortSignal.any([stop.signal, signal].filter(Boolean)) });
+      };
+      window.disconnect = () => all.forEach((stop) => stop.abort());
+    });
+    await page.reload();
     await button(page, 'Recording played').waitFor();
     const event = (text) => `data: ${JSON.stringify({ choices: [{ delta: { content: text } }] })}\n\n`;
     const at = Date.now() / 1000 - 2;
@@ -121,12 +131,17 @@ check('the answer of an open request grows, and closing the pane stops that', as
     assert.ok((await text.textContent()).endsWith(', really'));
     assert.equal(await text.evaluate((one) => one.scrollTop), 0);
 
-    // Another one is watched instead; closing the pane ends that.
+    // Another one is watched instead, also when the connection to `ic ui` was lost; closing the pane ends that.
     await requestRow(page, '/v1/n2').click();
     await until('the other one is watched', () => feed.watchers.has(2) && !feed.watchers.has(1));
     feed.part(2, event('Other'));
     await text.filter({ hasText: /^Other$/ }).waitFor();
     await page.keyboard.press('Escape');
+    const before = feed.watchers.get(2);
+    await page.evaluate(() => window.disconnect());
+    await until('it is watched again', () => feed.watchers.has(2) && feed.watchers.get(2) !== before);
+    feed.part(2, event('Other way'));
+    await text.filter({ hasText: /^Other way$/ }).waitFor();
     await until('nothing is watched', () => feed.watchers.size === 0 && feed.listeners.size === 1);
   });
 });
@@ -209,6 +224,7 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     await dialog.locator('form').evaluate((form) => (form.requestSubmit(), form.requestSubmit()));
     await until('a fourth request', () => got.length === 4);
     assert.deepEqual(got.at(-1), { ...sent, url: '/v1/other', body: '{"n":2}' });
+    await dialog.waitFor({ state: 'detached' });
     // Nothing is asked for where nothing is missing.
     await until('a row', async () => await requestRow(page, 'other').count() === 1);
     await newest(page).click();
@@ -216,6 +232,8 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     await until('a fifth request', () => got.length === 5);
     assert.deepEqual(got.at(-1), got.at(-2));
     const kept = await page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }) + document.cookie + location.href);
+    await until('its row', async () => await requestRow(page, 'other').count() === 2);
+    assert.equal(got.length, 5, 'each was sent once');
     assert.doesNotMatch(kept + await page.locator('#requests').textContent(), /typed-key/);
     await new Promise((resolve) => serving.removeAllListeners('exit').on('exit', resolve).kill('SIGTERM'));
     await button(page, 'Edit and send…').click();
@@ -223,6 +241,3 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     await page.locator('.wrong code', { hasText: 'ic serve' }).waitFor();
   }, { expects: /status of 404/ });
 });
-    await dialog.waitFor({ state: 'detached' });
-    await until('its row', async () => await requestRow(page, 'other').count() === 2);
-    assert.equal(got.length, 5, 'each was sent once');

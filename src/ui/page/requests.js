@@ -100,6 +100,8 @@ export class Requests {
   }
 
   reset() {
+    // What was watched ended with the connection.
+    this.pane.unwatch();
     this.exchanges.reset();
   }
 
