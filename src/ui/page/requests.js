@@ -29,7 +29,7 @@ export class Requests {
   constructor(element, ask) {
     this.ask = ask;
     this.exchanges = new Exchanges({
-      isOpen: (one) => one === this.pane.one, onFeeds: () => this.drawFeeds(), onFailed: (one) => this.noteFailure(one),
+      isOpen: (one) => one === this.pane.one, onFeeds: () => this.drawFeedsSoon(), onFailed: (one) => this.noteFailure(one),
     });
     this.conversations = new Conversations();
     /** The keys of conversations whose requests are listed. */
@@ -105,6 +105,14 @@ export class Requests {
     this.exchanges.reset();
   }
 
+  /** Draws once for all changes of a frame: one process may announce a thousand projects. */
+  drawFeedsSoon() {
+    this.feedsDue ??= requestAnimationFrame(() => {
+      this.feedsDue = null;
+      this.drawFeeds();
+    });
+  }
+
   drawFeeds() {
     const sites = this.exchanges.sites();
     this.drawRecorder(sites);
@@ -129,8 +137,8 @@ export class Requests {
     setText(this.recorder, first ? label : 'Record');
     setAttr(this.recorder, 'aria-pressed', on === 0 ? 'false' : on === this.scope.length ? 'true' : 'mixed');
     this.recorder.disabled = !first;
-    const others = sites.filter((site) => this.scope.some(({ pid }) => pid === site.pid) && !this.scope.includes(site)).length;
-    this.recorder.title = !first ? 'No interceptor runs that could record'
+    const others = sites.filter((site) => this.project && site.project !== this.project && this.scope.some(({ pid }) => pid === site.pid)).length;
+    this.recorder.title = !first ? 'No interceptor is running'
       : `${on ? 'Stop, and delete the recorded bodies' : 'Keep the bodies of the last requests, in the interceptor’s memory only'}${others ? `; its process serves ${plural(others, 'other project')} too` : ''}`;
   }
 
