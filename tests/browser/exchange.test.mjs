@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process';
 import test from 'node:test';
 import { assembled, failure } from '../../src/ui/page/answer.js';
 import { bodyText, curl, keyFields, quoted, repeated } from '../../src/ui/page/exchange.js';
+import { spell } from '../../src/ui/page/format.js';
 import { folded, images } from '../../src/ui/page/images.js';
 import { difference, isConversation, messages, spoken } from '../../src/ui/page/messages.js';
 
@@ -112,7 +113,7 @@ test('text that is not an answer of a model is accepted', () => {
   const odd = [null, 7, 'x', [], {}, [null], { content: 7 }, { delta: null }];
   for (const value of odd) {
     for (const document of [{ choices: value }, { choices: [value] }, { choices: [{ message: value }] }, { output: [value] }, { type: 'message', content: [value] },
-      { candidates: value }, { candidates: [value] }, { candidates: [{ content: { parts: value } }] }, { candidates: [{ content: { parts: [value] } }] },
+      { candidates: value }, { candidates: [value] }, [{ candidates: [] }, value], { candidates: [{ content: { parts: value } }] }, { candidates: [{ content: { parts: [value] } }] },
       { choices: [{ delta: value }] }, { choices: [{ delta: { tool_calls: value } }] }, { choices: [{ delta: { tool_calls: [value] } }] },
       { type: 'content_block_delta', delta: value }, { type: 'content_block_start', content_block: value }, { type: 'response.output_item.added', item: value }]) {
       assembled(JSON.stringify(document));
@@ -173,6 +174,10 @@ test('a request shows what is new since the previous one of its conversation', (
   const [more, instructions] = [{ generationConfig: { temperature: 1 } }, { systemInstruction: { parts: [{ text: 's' }] } }];
   check('contents', { ...instructions, contents: [one, two].map(part), ...more }, [{ ...instructions, contents: [part(one)] }], { id: 0, common: 2, added: ['two'], dropped: 0, changed: ['generationConfig'] });
   check('responses', { input: [one, two], instructions: 's' }, [{ input: 'one', instructions: 's' }], { id: 0, common: 2, added: ['two'], dropped: 0, changed: [] });
+});
+
+test('a time is rounded before it is split into minutes and seconds', () => {
+  for (const [ms, expected] of [[9_990, '9.99 s'], [119_400, '1 m 59 s'], [119_700, '2 m 0 s']]) assert.equal(spell(ms), expected);
 });
 
 test('the input of an embedding is no conversation', () => {

@@ -37,7 +37,8 @@ check('a recorded request shows its answer and its images, and its response is c
     const response = JSON.stringify({ candidates: [{ content: { parts: [{ text: 'A pixel:' }, { inlineData: { mimeType: 'image/png', data: PNG } }] }, finishReason: 'STOP' }] });
     feed.exchange(1, { start: { path, at, fields: JSON_FIELDS }, head: { fields: JSON_FIELDS }, bodies: { request: JSON.stringify({ contents }), response } });
     contents.push({ role: 'model', parts: [{ text: 'Hi' }] }, { parts: [{ text: 'What is it?' }, { inlineData: { mimeType: 'image/png', data: PNG } }] });
-    feed.exchange(2, { start: { path, at: at + 9, fields: JSON_FIELDS }, head: { fields: JSON_FIELDS }, bodies: { request: JSON.stringify({ contents }), response } });
+    feed.exchange(2, { start: { path, at: at + 9, fields: JSON_FIELDS }, head: { fields: JSON_FIELDS }, bodies: { request: JSON.stringify({ contents }), response },
+      end: { output_tokens: 500, first_event_ms: 1, last_event_ms: 20 } });
     await until('two rows', async () => await requestRow(page, 'gemini-9').count() === 2);
     await newest(page).click();
     const pane = paneOf(page);
@@ -52,11 +53,11 @@ check('a recorded request shows its answer and its images, and its response is c
     // Its data is folded where the text of a body is shown, and whole where it is copied.
     await pane.locator('pre', { hasText: 'iVBORw0KGgoA… (70 B)' }).first().waitFor();
     assert.ok(!(await pane.textContent()).includes(PNG));
-    await button(page, 'Copy response').click();
     assert.doesNotMatch(await pane.textContent(), /Infinity/);
     const body = pane.locator('pre', { hasText: 'iVBORw0KGgoA… (70 B)' }).first();
     await body.press('ArrowDown');
     assert.ok(await body.evaluate((one) => one === document.activeElement), 'the arrow keys scroll a text');
+    await button(page, 'Copy response').click();
     await toast(page, /^Copied the response×$/).waitFor();
     assert.equal(await clipboard(page), response);
     await shot(page, 'images');
@@ -79,7 +80,6 @@ check('the answer of an open request grows, and closing the pane stops that', as
   const feed = new Feed(home, 4242, { recording: true });
   const { url } = await home.ui();
   await onPage(url, async (page) => {
-    await page.keyboard.press('2');
     await page.addInitScript(() => {
       const [send, all] = [window.fetch, new Set()];
       window.fetch = (what, { signal, ...how }) => {
@@ -90,6 +90,7 @@ check('the answer of an open request grows, and closing the pane stops that', as
       window.disconnect = () => all.forEach((stop) => stop.abort());
     });
     await page.reload();
+    await page.keyboard.press('2');
     await button(page, 'Recording played').waitFor();
     const event = (text) => `data: ${JSON.stringify({ choices: [{ delta: { content: text } }] })}\n\n`;
     const at = Date.now() / 1000 - 2;
@@ -136,12 +137,12 @@ check('the answer of an open request grows, and closing the pane stops that', as
     await until('the other one is watched', () => feed.watchers.has(2) && !feed.watchers.has(1));
     feed.part(2, event('Other'));
     await text.filter({ hasText: /^Other$/ }).waitFor();
-    await page.keyboard.press('Escape');
     const before = feed.watchers.get(2);
     await page.evaluate(() => window.disconnect());
     await until('it is watched again', () => feed.watchers.has(2) && feed.watchers.get(2) !== before);
     feed.part(2, event('Other way'));
     await text.filter({ hasText: /^Other way$/ }).waitFor();
+    await page.keyboard.press('Escape');
     await until('nothing is watched', () => feed.watchers.size === 0 && feed.listeners.size === 1);
   });
 });
@@ -223,17 +224,17 @@ check('a request is sent again, as it was or edited, with a key that stays in th
     await shots(page, 'edit-and-send');
     await dialog.locator('form').evaluate((form) => (form.requestSubmit(), form.requestSubmit()));
     await until('a fourth request', () => got.length === 4);
-    assert.deepEqual(got.at(-1), { ...sent, url: '/v1/other', body: '{"n":2}' });
     await dialog.waitFor({ state: 'detached' });
+    assert.deepEqual(got.at(-1), { ...sent, url: '/v1/other', body: '{"n":2}' });
     // Nothing is asked for where nothing is missing.
     await until('a row', async () => await requestRow(page, 'other').count() === 1);
     await newest(page).click();
     await button(page, 'Send again').click();
     await until('a fifth request', () => got.length === 5);
     assert.deepEqual(got.at(-1), got.at(-2));
-    const kept = await page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }) + document.cookie + location.href);
     await until('its row', async () => await requestRow(page, 'other').count() === 2);
     assert.equal(got.length, 5, 'each was sent once');
+    const kept = await page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }) + document.cookie + location.href);
     assert.doesNotMatch(kept + await page.locator('#requests').textContent(), /typed-key/);
     await new Promise((resolve) => serving.removeAllListeners('exit').on('exit', resolve).kill('SIGTERM'));
     await button(page, 'Edit and send…').click();

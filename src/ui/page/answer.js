@@ -47,7 +47,7 @@ function failureIn(event) {
 
 function whole(document, answer) {
   // Gemini streams a list unless it is asked for events.
-  const contents = Array.isArray(document) ? document : [document];
+  const contents = [document].flat().filter(Boolean);
   if (contents[0]?.candidates) return contents.map(collector(answer)).some(Boolean);
   const message = list(document.choices)[0]?.message;
   if (message) {

@@ -55,6 +55,7 @@ export class RequestPane {
     this.unwatch();
     this.revision = -1;
     this.response = null;
+    this.answerLength = 0;
     this.title = h('h2');
     this.whose = h('p.whose');
     this.status = h('p.outcome');
@@ -110,7 +111,7 @@ export class RequestPane {
       Events: one.events && `${count(one.events)}${one.first_event_ms != null ? `, from ${spell(one.first_event_ms)} to ${spell(one.last_event_ms)}` : ''}`,
       Model: one.model, Tokens: tokens(one) && `${one.input_tokens ?? '?'} in, ${one.output_tokens ?? '?'} out`,
       Cost: costText(one),
-      'Per token': (pace(one) && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`) || (one.bodies.response?.isPart && this.estimatedPace(one)),
+      'Per token': (pace(one) > 0 && `${pace(one)} ms (${(1000 / pace(one)).toFixed(0)} a second)`) || (one.bodies.response?.isPart && this.estimatedPace(one)),
       Client: one.client && `${one.client}, connection ${one.connection}`,
       Target: one.target,
     };
