@@ -239,7 +239,7 @@ export function signIn(message) {
       h('p.dim', {}, marked('At each start `ic ui` prints an address that ends in a new secret. Paste it here:')),
       given,
       h('.buttons', {}, h('button.primary', { type: 'submit' }, 'Continue')),
-    ], () => close(given.value.trim().replace(/^.*#token=/, '')));
+    ], () => close(given.value.replace(/^.*#token=|[^\x21-\x7e]/g, '')));
   });
 }
 
