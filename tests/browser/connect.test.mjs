@@ -222,7 +222,7 @@ esac
       // Each has another port here, and its port belongs to the other.
       const file = JSON.stringify({ mappings: { [shop]: home.port + 1, [notes]: home.port, '/new': home.port + 7 } });
       await page.getByLabel('File', { exact: true }).setInputFiles({ name: 'ports.json', mimeType: 'text/plain', buffer: Buffer.from(file) });
-      await page.getByText('2 conflicts; with one, nothing is changed').waitFor();
+      await page.getByText('2 conflicts: nothing is imported').waitFor();
       const rows = page.locator('.mapping');
       assert.equal(await rows.count(), 2);
       await rows.filter({ hasText: `has port ${home.port} here; here it is the port of ${notes}` }).waitFor();

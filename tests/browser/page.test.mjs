@@ -195,7 +195,7 @@ check('an import shows its changes before it makes them', async (home) => {
     await file('bad.txt', 'nothing');
     await page.getByText('bad.txt holds no mappings').waitFor();
     await file('ports.json', JSON.stringify({ mappings: { '/new': home.port, '/caf\u00e9': home.port + 9 } }));
-    await page.getByText('1 conflict; with one, nothing is changed').waitFor();
+    await page.getByText('1 conflict: nothing is imported').waitFor();
     assert.ok(await button(page, 'Import').isDisabled());
     await page.getByLabel('Let the file win').check();
     await page.locator('.mapping', { hasText: `here it is the port of ${home.path('shop')}, which loses it` }).waitFor();

@@ -184,7 +184,7 @@ export function importFile(ask) {
       const blocked = conflicts.length > 0 && !replace.checked;
       const rows = [...conflicts, ...changesOf(answer, conflicts)];
       const summary = [
-        conflicts.length && `${plural(conflicts.length, 'conflict')}${blocked ? '; with one, nothing is changed' : ', the file wins'}`,
+        conflicts.length && `${plural(conflicts.length, 'conflict')}${blocked ? ': nothing is imported' : ', the file wins'}`,
         changes && plural(changes, 'mapping'),
         answer.unchanged && `${answer.unchanged} here already`,
       ].filter(Boolean).join(' · ') || 'The file has no mappings.';

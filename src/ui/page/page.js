@@ -113,7 +113,7 @@ async function stayConnected() {
     }
     if (outcome === 'unknown') {
       showConnection('off', 'No access');
-      await signIn(sessionStorage.getItem(TOKEN) ? 'The token was refused: it is that of another start of `ic ui`, which makes a new one each time.' : 'This tab has no token.');
+      await signIn(sessionStorage.getItem(TOKEN) ? 'The token was refused.' : 'This tab has no token.');
       pause = 125;
       continue;
     }

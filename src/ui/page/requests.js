@@ -200,7 +200,7 @@ export class Requests {
     const total = sum(shown);
     const full = [...feeds.values()].find((feed) => feed.isFull);
     setText(this.facts, [
-      [plural(shown.length, 'request'), total.failed && `${count(total.failed)} failed`, total.left && `${count(total.left)} left by the client`].filter(Boolean).join(', '),
+      [plural(shown.length, 'request'), total.failed && `${count(total.failed)} failed`, total.left && `${count(total.left)} ended by the client`].filter(Boolean).join(', '),
       sumText(total), plural(feeds.size, 'interceptor'),
       this.isGrouped && !shown.some((one) => one.bodies.request) && 'conversations are known from recorded requests only',
       all.length === EXCHANGES_MAX && `the last ${count(EXCHANGES_MAX)} are kept`,
