@@ -26,7 +26,11 @@ export class Conversations {
   learn(one) {
     if (this.ids.has(one) || !one.bodies.request || !isConversation(one.path)) return;
     const said = messagesOf(one);
-    if (!said?.length) return;
+    // It is not read again.
+    if (!said?.length) {
+      this.ids.set(one, one.key);
+      return;
+    }
     let hash = hashOf(`${one.port} ${one.path}`, 0);
     let id;
     let isSpoken = false;

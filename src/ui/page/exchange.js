@@ -13,9 +13,7 @@ export function quoted(given) {
 
 /** The request as a curl command. The page does not have the keys, so the shell variable API_KEY replaces them. */
 export function curl(exchange, port, body) {
-  // The feed replaces query values by a character that is not allowed in a target.
-  const path = (exchange.path ?? '/').replace(/\p{Surrogate}/gu, '\ufffd').replace(/[^\x21-\x7e]/gu, encodeURIComponent);
-  const url = `http://localhost:${port}${path}`;
+  const url = urlOf(exchange.path, port);
   const parts = ['curl'];
   // Without it curl expands brackets and braces.
   if (/[[\]{}]/.test(url)) parts.push('--globoff');
@@ -34,6 +32,11 @@ export function curl(exchange, port, body) {
   }
   if (body !== undefined) parts.push(`--data-raw ${quoted(body)}`);
   return parts.join(' \\\n  ');
+}
+
+/** The URL of a path. The feed replaces query values by a character that is not allowed in a target. */
+export function urlOf(path, port) {
+  return `http://localhost:${port}${path ?? '/'}`.toWellFormed().replace(/[^\x21-\x7e]/gu, encodeURIComponent);
 }
 
 /** What is in front of the key in a field. */

@@ -163,10 +163,10 @@ export class Exchanges {
     this.lost = 0;
   }
 
-  /** What runs now, by port: `{ project, name, port, path, pid, recording }`. */
+  /** What runs now, by port: `{ project, name, port, pid, recording }`. */
   sites() {
     const all = [...this.feeds.values()].flatMap((feed) => [...(feed.sites?.values() ?? [feed])].map((site) => (
-      { project: projectOf(nameOf(site), site.port), name: nameOf(site), port: site.port, path: site.path, pid: feed.pid, recording: feed.recording })));
+      { project: projectOf(nameOf(site), site.port), name: nameOf(site), port: site.port, pid: feed.pid, recording: feed.recording })));
     return all.sort((a, b) => a.port - b.port);
   }
 

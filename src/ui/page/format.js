@@ -67,9 +67,9 @@ export function tokens({ input_tokens, output_tokens }) {
   return input_tokens == null && output_tokens == null ? '' : `${amount(input_tokens)} → ${amount(output_tokens)}`;
 }
 
-/** What requests have in sum: `{ requests, turns, failed, left, estimated, unpriced, cost, input_tokens, output_tokens, cached_tokens, duration_ms, response_bytes }`. */
+/** What requests have in sum: `{ turns, failed, left, estimated, unpriced, cost, input_tokens, output_tokens, cached_tokens, duration_ms, response_bytes }`. */
 export function sum(requests) {
-  const all = { requests: requests.length, turns: 0, failed: 0, left: 0, estimated: 0, unpriced: 0 };
+  const all = { turns: 0, failed: 0, left: 0, estimated: 0, unpriced: 0 };
   for (const one of requests) {
     all.turns += one.turns ?? 1;
     if (isFailed(one)) all.failed++;

@@ -1,6 +1,6 @@
 // Requests as an HTTP Archive (HAR 1.2), which browsers and proxies can open. What HAR has no name for begins with `_`.
 
-import { field } from './exchange.js';
+import { field, urlOf } from './exchange.js';
 import { durationOf } from './format.js';
 
 /** The archive of requests, which are given with the newest first. */
@@ -31,7 +31,7 @@ function request(one) {
   const query = path.includes('?') ? path.slice(path.indexOf('?') + 1) : '';
   return {
     method: method ?? '',
-    url: `http://localhost:${port}${path}`.toWellFormed().replace(/[^\x21-\x7e]/gu, encodeURIComponent),
+    url: urlOf(one.path, port),
     httpVersion: `HTTP/${version ?? '1.1'}`,
     cookies: [],
     headers: headers(requestFields),
