@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { after, before } from 'node:test';
-import { check, launch, onPage, shot, shutDown, until } from './support.mjs';
+import { check, fetchOnce, launch, onPage, shot, shutDown, until } from './support.mjs';
 
 before(launch);
 after(() => shutDown());
@@ -162,7 +162,7 @@ esac
       await connect(page).getByRole('heading', { name: 'Running' }).waitFor();
       await page.locator('.pane dd', { hasText: /^\d+, ic serve --all, for/ }).waitFor();
       await button(page, 'Start').waitFor({ state: 'hidden' });
-      assert.equal((await fetch(`http://127.0.0.1:${home.port}/v1/models`)).status, 200);
+      assert.equal((await fetchOnce(`http://127.0.0.1:${home.port}/v1/models`)).status, 200);
     }, at(width));
   });
 

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
 import { after, before } from 'node:test';
-import { Feed, button, check, clipboard, here, launch, onPage, requestRow, shot, shutDown, toast, until } from './support.mjs';
+import { Feed, button, check, clipboard, fetchOnce, here, launch, onPage, requestRow, shot, shutDown, toast, until } from './support.mjs';
 
 before(launch);
 after(() => shutDown());
@@ -51,7 +51,7 @@ check('the number of requests and their rate are shown', async (home) => {
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await projectRow(page, 'shop').waitFor();
-    for (let n = 0; n < 7; n++) await (await fetch(`http://127.0.0.1:${home.port}/v1/models`)).text();
+    for (let n = 0; n < 7; n++) await (await fetchOnce(`http://127.0.0.1:${home.port}/v1/models`)).text();
     await projectRow(page, 'shop').filter({ has: page.locator('.requests', { hasText: /^7/ }) }).waitFor();
     await until('a rate', async () => !/^0/.test(await projectRow(page, 'shop').locator('.cell.rate').textContent()));
     assert.ok(await projectRow(page, 'shop').locator('polyline').getAttribute('points'));
@@ -415,7 +415,7 @@ check('requests of real interceptors appear as they start, and end', async (home
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
     await button(page, 'Record shop').waitFor();
-    const chat = (content, more) => fetch(`http://127.0.0.1:${home.port}/v1/chat/completions?key=secret`, {
+    const chat = (content, more) => fetchOnce(`http://127.0.0.1:${home.port}/v1/chat/completions?key=secret`, {
       method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: 'Bearer sk-very-secret-0123456789abcdef' },
       body: JSON.stringify({ model: 'mock-1', stream: true, stream_options: { include_usage: true }, messages: [{ role: 'user', content }], ...more }),
     });
@@ -478,7 +478,7 @@ check('requests of one process for all projects are those of their projects', as
   const notes = home.port + 2;
   await home.start(['serve', '--all', '--mock'], /^\d+ projects?/m);
   const { url } = await home.ui();
-  const ask = (port) => fetch(`http://127.0.0.1:${port}/v1/models`).then((answer) => answer.text());
+  const ask = (port) => fetchOnce(`http://127.0.0.1:${port}/v1/models`).then((answer) => answer.text());
   await onPage(url, async (page) => {
     await projectRow(page, 'shop').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
     await projectRow(page, 'notes').filter({ has: page.locator('.dot[aria-label=Running]') }).waitFor();
@@ -836,7 +836,7 @@ check('what the filter shows is saved as an HTTP Archive', async (home) => {
     await page.keyboard.press('2');
     await button(page, 'Record all').click();
     await button(page, /^Recording \d of \d/).waitFor();
-    await (await fetch(`http://127.0.0.1:${home.port}/v1/chat/completions?key=secret&n=1`, {
+    await (await fetchOnce(`http://127.0.0.1:${home.port}/v1/chat/completions?key=secret&n=1`, {
       method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: 'Bearer sk-very-secret-0123456789abcdef' },
       body: JSON.stringify({ model: 'mock-1', messages: [{ role: 'user', content: 'Hello' }] }),
     })).text();

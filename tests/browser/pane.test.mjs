@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { after, before } from 'node:test';
-import { Feed, button, check, clipboard, launch, onPage, requestRow, shot, shutDown, toast, until } from './support.mjs';
+import { Feed, button, check, clipboard, fetchOnce, launch, onPage, requestRow, shot, shutDown, toast, until } from './support.mjs';
 
 before(launch);
 after(() => shutDown());
@@ -155,7 +155,7 @@ check('the answer of a real interceptor grows, without secrets', async (home) =>
     await button(page, 'Record shop').click();
     await button(page, 'Recording shop').waitFor();
     const words = Array(40).fill('word').join(' ');
-    const answer = await fetch(`http://127.0.0.1:${home.port}/v1/chat/completions`, {
+    const answer = await fetchOnce(`http://127.0.0.1:${home.port}/v1/chat/completions`, {
       method: 'POST', headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ model: 'mock-1', stream: true, messages: [{ role: 'user', content: `${words} sk-very-secret-0123456789abcdef` }] }),
     });
@@ -188,7 +188,7 @@ check('a request is sent again, as it was or edited, with a key that stays in th
   const { url } = await home.ui();
   await onPage(url, async (page) => {
     await page.keyboard.press('2');
-    const ask = (body) => fetch(`http://127.0.0.1:${home.port}/v1/messages?a=1`, {
+    const ask = (body) => fetchOnce(`http://127.0.0.1:${home.port}/v1/messages?a=1`, {
       method: 'POST', headers: { 'Content-Type': 'application/json', 'X-Api-Key': 'my-own-key-0123456789', Cookie: 'a=b' }, body,
     }).then((answer) => answer.text());
     await button(page, 'Record shop').waitFor();

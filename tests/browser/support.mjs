@@ -247,3 +247,6 @@ export const requestRow = (page, path) => page.locator('#requests-list .row')
 export const button = (page, name) => page.getByRole('button', { name, exact: true });
 export const toast = (page, text) => page.locator('.toast', { hasText: text });
 export const clipboard = (page) => page.evaluate(() => navigator.clipboard.readText());
+
+/** As `fetch`, on a connection of its own: Node keeps connections, also to a port that had another server in an earlier test. */
+export const fetchOnce = (url, options = {}) => fetch(url, { ...options, headers: { ...options.headers, Connection: 'close' } });
