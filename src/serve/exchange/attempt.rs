@@ -25,8 +25,8 @@ pub struct Attempt<'a> {
     pub progress: Cell<RequestProgress>,
     /// The status of the final response whose start the client has been sent.
     pub response_status: Cell<Option<u16>>,
-    /// Follows the response if it is an event stream that may be complete before its body ends. In a box: other exchanges do without.
-    pub end_mark: OnceCell<Box<RefCell<EndMark>>>,
+    /// Follows the response if it is an event stream that may be complete before its body ends.
+    pub end_mark: OnceCell<RefCell<EndMark>>,
     /// Interim responses that have arrived.
     pub interim: Cell<usize>,
     /// The client has been sent a 100.

@@ -42,7 +42,7 @@ impl Attempt<'_> {
                 inactivity: self.inactivity(self.limits.origin),
                 bytes: &self.site.metrics.bytes_down,
                 tap: self.request.tap(Side::Response),
-                end_mark: self.end_mark.get().map(Box::as_ref),
+                end_mark: self.end_mark.get(),
             };
             match relay::relay(&mut origin, client, &mut body, options).await {
                 // After a reset, the end of the connection is not the end of a body that only an end completes.
@@ -93,7 +93,7 @@ impl Attempt<'_> {
                 // Malformed framing is left to the relay.
                 let _ = before.follow_data(&origin.bytes()[..taken], |data| mark.read(data));
                 // An attempt has one final response that is passed on.
-                let _ = self.end_mark.set(Box::new(RefCell::new(mark)));
+                let _ = self.end_mark.set(RefCell::new(mark));
             }
             origin.consume(taken);
         }
