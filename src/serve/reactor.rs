@@ -8,8 +8,8 @@
 //! that a request costs no call without a result.
 //!
 //! Two implementations, one interface: `epoll` on Linux, and `portable` on `async-io` elsewhere. `--cfg ic_portable` compiles
-//! the second on Linux. Everything that reads a clock, waits, connects or looks a name up does it through this interface, so
-//! that unit tests can run on a third, a simulated network (`serve::simulation`).
+//! the second on Linux. Sockets, timers, name look-ups and the clocks of limits are used through this interface only, so that unit
+//! tests can run on a third, a simulated network (`serve::simulation`).
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;

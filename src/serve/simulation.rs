@@ -1,7 +1,7 @@
 //! The driver in a simulated network: the same code as in production, with peers, a network and a clock that obey a seed.
 //!
 //! A run is a number. It makes a [`Case`]: what clients send and when they leave, what the origin answers and where it fails, how the
-//! network behaves, when the program is told to stop. What the peers saw is judged by rules that know nothing of the code under
+//! network behaves, when the program is asked to stop. What the peers saw is judged by rules that know nothing of the code under
 //! test ([`judge`]). A number that fails is printed with the smallest case that still does, and fails again in each run.
 
 pub mod network;
@@ -43,7 +43,7 @@ struct Case {
     /// The origin is known by a name with several addresses, of which these do not answer.
     unreached: Vec<(SocketAddr, Reach)>,
     hold: Duration,
-    /// The program is told to stop after this time.
+    /// The program is asked to stop after this time.
     stops_after: Option<Duration>,
 }
 
@@ -159,7 +159,7 @@ impl Case {
         }
     }
 
-    /// Runs the program until all clients are done or it is told to stop.
+    /// Runs the program until all clients are done or it is asked to stop.
     fn serve(
         &self,
         network: &Rc<Network>,

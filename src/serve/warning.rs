@@ -1,6 +1,6 @@
 //! Warnings that repeat: each is logged once, and then counted.
 //!
-//! While a target is down, or a client is set up wrongly, each request fails in the same way. The count is told with the first
+//! While a target is down, or a client is set up wrongly, each request fails in the same way. The count is logged with the first
 //! repetition after [`PERIOD`], and what is left of it at the end; no timer waits for it.
 
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
 //! Sends a recorded request again, through the port of its project. The page cannot do that itself: its own policy and the
 //! interceptor's guard forbid it.
 //!
-//! Only an interceptor of this user gets it, because a key may be in it. The page is told the status; everything else is in the
+//! Only an interceptor of this user gets it, because a key may be in it. The page gets the status; everything else is in the
 //! feed. The response is read to its end, so that the interceptor does not see a client that leaves.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read as _, Write as _};

@@ -315,7 +315,7 @@ fn a_hangup_does_not_stop_it_under_nohup() {
 }
 
 #[test]
-fn a_warning_that_repeats_is_told_once_and_counted_at_the_end() {
+fn a_warning_that_repeats_is_logged_once_and_counted_at_the_end() {
     let mut interceptor = Launch::toward(format!("http://127.0.0.1:{}", free_port())).start();
     for _ in 0..4 {
         let mut client = interceptor.client();

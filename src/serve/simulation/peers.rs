@@ -372,7 +372,7 @@ async fn serve(
     }
 }
 
-/// The interim answers and the final one, with the end of its body told by `framing`.
+/// The interim answers and the final one, with the end of its body marked by `framing`.
 fn encode_answer(id: u32, plan: &AnswerPlan, framing: Framing) -> Vec<u8> {
     let interim = b"HTTP/1.1 103 Early Hints\r\nX-Hint: yes\r\n\r\n";
     let mut message = interim.repeat(plan.interims);
